@@ -1,0 +1,38 @@
+"""Mutual-information autoencoders as Pyro programs."""
+
+from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, explain
+from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
+from pyro_mivae.handlers import weigh_sites
+from pyro_mivae.information import BarberAgakov
+from pyro_mivae.likelihoods import (
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+)
+from pyro_mivae.priors import MixturePrior, StandardNormalPrior
+from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.variants import VAE, VARIANTS, BetaVAE, CatVAE, InfoCatVAE, InfomaxVAE, Variant
+
+__all__ = [
+    "VAE",
+    "VARIANTS",
+    "BarberAgakov",
+    "BernoulliLikelihood",
+    "BetaVAE",
+    "CatVAE",
+    "ContinuousBernoulliLikelihood",
+    "GaussianLikelihood",
+    "InfoCatVAE",
+    "InfomaxVAE",
+    "MeanFieldGuide",
+    "MixtureGuide",
+    "MixturePrior",
+    "MutualInformationELBO",
+    "RelaxedCategoricalELBO",
+    "StandardNormalPrior",
+    "Variant",
+    "cyclic_warmup",
+    "explain",
+    "linear_warmup",
+    "weigh_sites",
+]

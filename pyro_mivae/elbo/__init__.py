@@ -1,0 +1,7 @@
+"""ELBOs for ``pyro.infer.SVI(loss=...)``: weights per site and information terms."""
+
+from pyro_mivae.elbo.explain import explain
+from pyro_mivae.elbo.mutual_information import MutualInformationELBO
+from pyro_mivae.elbo.relaxed import RelaxedCategoricalELBO
+
+__all__ = ["MutualInformationELBO", "RelaxedCategoricalELBO", "explain"]

@@ -1,0 +1,270 @@
+"""The objective of the whole family: an ELBO with a weight per site and information terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.infer.util import torch_item
+from pyro.util import warn_if_nan
+from torch import Tensor, nn
+
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.handlers import weigh_sites
+from pyro_mivae.information.terms import InformationTerm, Particle
+from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.traces import Program, TracePair, is_deterministic
+
+
+class MutualInformationELBO(ELBO):
+    r"""ELBO with a weight for each site's KL divergence and with information terms.
+
+    .. math::
+        J = E_q[\log p(x \mid code)] - \sum_s \beta_s KL_s + \sum_j \lambda_j I_j
+
+    is maximised; the loss is :math:`-J`, summed over the data as Pyro's ELBOs are. The KL of a
+    site is in closed form wherever Pyro has one and the model conditions the site on nothing
+    that the guide draws later, and a one-sample estimate elsewhere. Sites that the guide
+    annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly, beside continuous
+    ones. The weights act through the handler `weigh_sites`.
+
+    It serves ``pyro.infer.SVI(loss=...)``, and as ``elbo(model, guide)`` a torch optimiser; there,
+    schedules are moved on by calling `advance` after each step, which SVI's way does itself.
+    For a deterministic (Delta) site no KL is defined: its divergence in the ledger, the rate
+    and the ELBO are NaN, while the loss holds what Pyro's own ELBOs hold, :math:`-\log p`.
+
+    Args:
+        terms: Information terms, each with its own weight.
+        kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; sites that are
+            not named have weight 1.
+        num_particles: Draws of the guide per step.
+        vectorize_particles: Whether to draw them in one pass, along a plate.
+        max_plate_nesting: Number of dimensions that plates take; found by a first run if omitted.
+        retain_graph: Whether backward keeps the graph.
+
+    Attributes:
+        ledger: Every number of the last evaluation, detached and not synchronised, in nats,
+            summed over the batch: ``loss``, ``elbo`` (weights 1, no terms), ``distortion``,
+            ``rate``, ``kl_<site>``, and each term's value under its name, unweighted.
+        latent: The latent sites, once they are known.
+
+    Raises:
+        OptionError: If a weight is negative or not finite, or two terms have the same name.
+
+    References:
+        Hoffman & Johnson (2016), ELBO surgery; Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
+        https://arxiv.org/abs/1711.00464
+    """
+
+    def __init__(
+        self,
+        terms: Iterable[InformationTerm] = (),
+        kl_weights: Mapping[str, float | Schedule] | None = None,
+        *,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        max_plate_nesting: int | float = math.inf,
+        retain_graph: bool | None = None,
+    ) -> None:
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+            retain_graph=retain_graph,
+        )
+        self.terms = tuple(terms)
+        self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
+        for name, weight in self.kl_weights.items():
+            if weight.constant < 0:
+                raise OptionError(f"kl_weights[{name!r}] = {weight.constant}: 0 or more is needed")
+        self._state = nn.ModuleDict({f"kl_{name}": w for name, w in self.kl_weights.items()})
+        self._state.update({term.name: term.weight for term in self.terms})
+        self.ledger: dict[str, Tensor] = {}
+        self.latent: tuple[str, ...] | None = None
+
+    def differentiable_loss(
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Estimates the loss, and fills the ledger.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            *args: Arguments of both.
+            **kwargs: Keyword arguments of both.
+
+        Returns:
+            Scalar in nats, summed over the data, differentiable.
+
+        Raises:
+            SiteError: If the pair's sites do not fit each other or the objective.
+        """
+        if self.max_plate_nesting == math.inf:
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
+        runs = 1 if self._vectorized else self.num_particles
+        ledgers = [self._evaluate(model, guide, args, kwargs) for _ in range(runs)]
+        mean = {key: sum(ledger[key] for ledger in ledgers) / runs for key in ledgers[0]}
+        self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
+        return torch.as_tensor(mean["loss"])
+
+    def loss(
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> float:
+        """Estimates the loss without a gradient; schedules stay where they are.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            *args: Arguments of both.
+            **kwargs: Keyword arguments of both.
+
+        Returns:
+            The loss in nats, summed over the data.
+        """
+        with torch.no_grad():
+            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+        warn_if_nan(loss, "loss")
+        return float(loss)
+
+    def loss_and_grads(
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> float:
+        """Estimates the loss, adds its gradient to the parameters', and moves schedules on.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            *args: Arguments of both.
+            **kwargs: Keyword arguments of both.
+
+        Returns:
+            The loss in nats, summed over the data.
+        """
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        self.advance()
+        warn_if_nan(loss, "loss")
+        return float(torch_item(loss))
+
+    def advance(self) -> None:
+        """Moves every schedule on by one training step."""
+        for weight in self._weights():
+            weight.advance()
+
+    def to(self, device: torch.device | str) -> MutualInformationELBO:
+        """Moves the schedules' tensors to a device.
+
+        Args:
+            device: The device of the data.
+
+        Returns:
+            The objective itself.
+        """
+        self._state.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns where the schedules stand."""
+        return dict(self._state.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Puts the schedules where they stood.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self._state.load_state_dict(dict(state))
+
+    def _weights(self) -> Iterator[Weight]:
+        return (module for module in self._state.modules() if isinstance(module, Weight))
+
+    @property
+    def _vectorized(self) -> bool:
+        return bool(self.vectorize_particles and self.num_particles > 1)
+
+    def _run(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> TracePair:
+        """Traces the pair with enumerated sites laid out, weighed, along a plate of particles."""
+        if self._vectorized:
+            model = self._vectorized_num_particles(model)
+            guide = self._vectorized_num_particles(guide)
+        return TracePair.run(
+            weigh_sites(model, self.kl_weights),
+            weigh_sites(guide, self.kl_weights),
+            args,
+            kwargs,
+            max_plate_nesting=int(self.max_plate_nesting),
+        )
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[TracePair, TracePair]:
+        """Returns the traces that hold the reconstruction, and those that hold the KL."""
+        traces = self._run(model, guide, args, kwargs)
+        return traces, traces
+
+    def _evaluate(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, Tensor | float]:
+        decoded, coded = self._get_trace(model, guide, args, kwargs)
+        self._check(decoded, coded)
+        share = 1.0 / self.num_particles if self._vectorized else 1.0
+        distortion = -share * sum(
+            decoded.expectation(decoded.log_likelihood(name), decoded.model.nodes[name])
+            for name in decoded.observed
+        )
+        ledger: dict[str, Tensor | float] = {}
+        loss = distortion
+        for name in coded.latent:
+            site = coded.guide.nodes[name]
+            rate = share * coded.rate(name)
+            undefined = is_deterministic(site) and not coded.auxiliary
+            ledger[f"kl_{name}"] = math.nan if undefined else rate
+            weight = self.kl_weights.get(name)
+            if weight is None:
+                loss = loss + rate
+            elif not weight.is_zero:
+                loss = loss + share * coded.rate(name, weighted=True)
+        for name in coded.auxiliary:
+            site = coded.guide.nodes[name]
+            ledger[f"kl_{name}"] = share * coded.expectation(coded.log_density(name), site)
+            loss = loss + ledger[f"kl_{name}"]
+        ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
+        ledger["elbo"] = -distortion - ledger["rate"]
+        particle = Particle(model, guide, args, kwargs, decoded)
+        for term in self.terms:
+            ledger[term.name] = term(particle)
+            if not term.weight.is_zero:
+                loss = loss - term.weight() * ledger[term.name]
+        return {"loss": loss, **ledger}
+
+    def _check(self, decoded: TracePair, coded: TracePair) -> None:
+        if not decoded.observed:
+            raise SiteError("the model observes nothing; give one of its sites obs=x")
+        unknown = sorted(set(self.kl_weights) - set(coded.latent))
+        if unknown:
+            raise SiteError(
+                f"kl_weights names {unknown}; the latent sites of this pair are {coded.latent}"
+            )
+        coded.require_gradients()
+        self.latent = tuple(coded.latent)

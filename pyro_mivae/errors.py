@@ -1,0 +1,29 @@
+"""The exceptions raised on purpose: each says what was given, what is allowed, and the remedy."""
+
+
+class PyroMivaeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ShapeError(PyroMivaeError, ValueError):
+    """A tensor whose shape does not fit."""
+
+
+class OptionError(PyroMivaeError, ValueError):
+    """An option whose value, or whose presence, is not allowed."""
+
+
+class SiteError(PyroMivaeError, ValueError):
+    """A model/guide pair whose sample sites are not what an objective needs."""
+
+
+class DataError(PyroMivaeError, ValueError):
+    """Data that cannot be read, or that a likelihood cannot score."""
+
+
+class RunError(PyroMivaeError, ValueError):
+    """A run folder that exists, is incomplete, or does not fit what is asked of it."""
+
+
+class TrainingError(PyroMivaeError, RuntimeError):
+    """Training that cannot go on, as when the loss is no longer finite."""

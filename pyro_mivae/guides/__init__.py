@@ -1,0 +1,8 @@
+"""Guides: PyroModules that sample the sites of the code from the data."""
+
+from pyro_mivae.guides.mean_field import MeanFieldGuide, NormalHead, normal_guide
+from pyro_mivae.guides.mixture import MixtureGuide
+
+GUIDES = {"mean-field": normal_guide, "mixture": MixtureGuide}
+
+__all__ = ["GUIDES", "MeanFieldGuide", "MixtureGuide", "NormalHead", "normal_guide"]

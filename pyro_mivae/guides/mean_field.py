@@ -1,0 +1,116 @@
+"""Mean-field guides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.networks import build_networks, output_dim
+
+MIN_SCALE = 1e-4
+
+
+class NormalHead(nn.Module):
+    """Mean and standard deviation of a Normal, linear in the features up to a softplus.
+
+    Args:
+        in_features: Number of features.
+        size: Size of the Normal.
+    """
+
+    def __init__(self, in_features: int, size: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(in_features, size)
+        self.scale = nn.Linear(in_features, size)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation.
+
+        Args:
+            features: Shape ``(..., in_features)``.
+
+        Returns:
+            Two tensors of shape ``(..., size)``.
+        """
+        return self.loc(features), softplus(self.scale(features)) + MIN_SCALE
+
+
+class MeanFieldGuide(PyroModule):
+    r"""Independent sites given the data: :math:`q(code \mid x) = \prod_s q(s \mid x)`.
+
+    Args:
+        data_shape: Shape of one datum.
+        sites: Size of each site, by name.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        deterministic: Sites that are a function of the data (a Delta) and not a Normal.
+
+    Raises:
+        OptionError: If no site is given, or a deterministic one is none of them.
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        sites: Mapping[str, int],
+        encoder: nn.Module | None = None,
+        deterministic: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if not sites or not set(deterministic) <= set(sites):
+            raise OptionError(
+                f"sites {list(sites)}, deterministic {list(deterministic)}: give one site or "
+                "more, and only these can be deterministic"
+            )
+        self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
+        features = output_dim(self.encoder, data_shape)
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(features, size)
+                if name in deterministic
+                else NormalHead(features, size)
+                for name, size in sites.items()
+            }
+        )
+        self.deterministic = frozenset(deterministic)
+
+    def forward(self, x: Tensor) -> None:
+        """Samples the sites.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+        """
+        features = self.encoder(x)  # (batch, features)
+        heads = self.heads
+        with pyro.plate("data", len(x)):
+            for name, head in heads.items():
+                if name in self.deterministic:
+                    pyro.sample(name, dist.Delta(head(features), event_dim=1))
+                else:
+                    pyro.sample(name, dist.Normal(*head(features)).to_event(1))
+
+
+def normal_guide(
+    data_shape: Sequence[int],
+    latent_dim: int,
+    code_dim: int | None = None,
+    encoder: nn.Module | None = None,
+) -> MeanFieldGuide:
+    """Builds the mean-field guide of the sites ``z`` and, if it has a size, ``c``.
+
+    Args:
+        data_shape: Shape of one datum.
+        latent_dim: Size of ``z``.
+        code_dim: Size of ``c``, if there is one.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+
+    Returns:
+        The guide.
+    """
+    sites = {"z": latent_dim} if code_dim is None else {"z": latent_dim, "c": code_dim}
+    return MeanFieldGuide(data_shape, sites, encoder)

@@ -1,0 +1,63 @@
+"""The guide of a mixture: a category, and a Normal that depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_mivae.guides.mean_field import MIN_SCALE
+from pyro_mivae.networks import build_networks, output_dim
+
+
+class MixtureGuide(PyroModule):
+    r"""A category given the data, and a Normal given both: :math:`q(c \mid x)\,q(z \mid x, c)`.
+
+    The category is annotated for enumeration. It enters as a one-hot vector, linearly, so that a
+    relaxed one serves as well.
+
+    Args:
+        data_shape: Shape of one datum.
+        num_categories: Number of categories.
+        latent_dim: Size of ``z``.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+
+    References:
+        Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        num_categories: int = 10,
+        latent_dim: int = 20,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
+        features = output_dim(self.encoder, data_shape)
+        self.category = nn.Linear(features, num_categories)
+        self.feature_code = nn.Linear(features, 2 * latent_dim)
+        self.category_code = nn.Linear(num_categories, 2 * latent_dim, bias=False)
+
+    def forward(self, x: Tensor) -> None:
+        """Samples ``c`` and ``z``.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+        """
+        features = self.encoder(x)  # (batch, features)
+        with pyro.plate("data", len(x)):
+            c = pyro.sample(
+                "c",
+                dist.OneHotCategorical(logits=self.category(features)),
+                infer={"enumerate": "parallel"},
+            )
+            code = self.feature_code(features) + self.category_code(c)
+            loc, scale = torch.chunk(code, 2, -1)
+            pyro.sample("z", dist.Normal(loc, softplus(scale) + MIN_SCALE).to_event(1))

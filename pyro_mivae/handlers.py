@@ -1,0 +1,152 @@
+"""Effect handlers: partial KL by weighing sites, and running a model forwards from its prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_mivae.schedules import Weight
+
+
+class SiteWeightMessenger(Messenger):
+    """Weighs the log-probability of chosen sample sites, see `weigh_sites`."""
+
+    def __init__(self, weights: Mapping[str, Weight]) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        weight = self.weights.get(msg["name"])
+        if weight is None:
+            return
+        msg["unweighted"] = (msg["scale"], msg["mask"])
+        if weight.is_zero:
+            msg["mask"] = False
+        else:
+            msg["scale"] = msg["scale"] * weight()
+
+
+def weigh_sites(
+    fn: Callable[..., Any], weights: Mapping[str, float | Weight]
+) -> Callable[..., Any]:
+    r"""Scales the log-probability of the named sample sites of a model or guide: the partial KL.
+
+    Applied to a model and its guide alike, the ELBO becomes
+    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`. A positive weight acts as
+    ``poutine.scale`` on that site alone; the constant 0 acts as ``poutine.mask(mask=False)``,
+    which ``poutine.scale`` refuses. It serves any ELBO of Pyro's.
+
+    Args:
+        fn: A model or a guide.
+        weights: The weight of each site, 0 or more; sites not named keep weight 1.
+
+    Returns:
+        The callable under the handler.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def model():
+        ...     pyro.sample("z", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
+        >>> trace = pyro.poutine.trace(weigh_sites(model, {"z": 0.0})).get_trace()
+        >>> float(trace.log_prob_sum())
+        0.0
+    """
+    return SiteWeightMessenger(
+        {
+            name: weight if isinstance(weight, Weight) else Weight(weight)
+            for name, weight in weights.items()
+        }
+    )(fn)
+
+
+class SubstituteMessenger(Messenger):
+    """Replaces sampled and observed values, see `push_forward` and `decode_means`."""
+
+    def __init__(
+        self,
+        observed: Callable[[Any], Tensor],
+        latent: Callable[[str, Any], Tensor | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.observed = observed
+        self.latent = latent
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if type(msg["fn"]).__name__ == "_Subsample":
+            return
+        if msg["is_observed"]:
+            msg["value"] = self.observed(msg["fn"])
+        elif self.latent is not None:
+            value = self.latent(msg["name"], msg["fn"])
+            if value is None:
+                return
+            msg["value"] = value
+        else:
+            return
+        msg["done"] = True
+
+
+def push_forward(
+    fn: Callable[..., Any], observed: Callable[[Any], Tensor] | None = None
+) -> Callable[..., Any]:
+    """Runs a model from its prior: latent sites are drawn, what it observes is generated.
+
+    Args:
+        fn: A model.
+        observed: What takes the place of observed data, from the site's distribution; its mean
+            by default, which is differentiable for every likelihood.
+
+    Returns:
+        The model under the handler, with the arguments of the model.
+    """
+    return SubstituteMessenger(observed or (lambda fn: fn.mean))(fn)
+
+
+def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
+    """Runs a model with given values at some latent sites and the prior mean at all others.
+
+    Where a prior has no mean in its support (a category) its mode is taken. What the model
+    observes is replaced by the likelihood's mean.
+
+    Args:
+        fn: A model.
+        values: Values by site name.
+
+    Returns:
+        The model under the handler.
+    """
+
+    def latent(name: str, fn: Any) -> Tensor:
+        return values[name] if name in values else central_value(fn)
+
+    return SubstituteMessenger(lambda fn: fn.mean, latent)(fn)
+
+
+def central_value(fn: Any) -> Tensor:
+    """Returns the mean of a continuous distribution, the mode of a discrete one."""
+    value: Tensor = fn.mode if fn.has_enumerate_support else fn.mean
+    return value
+
+
+def relax_categories(fn: Callable[..., Any], relax: Callable[[Any], Tensor]) -> Callable[..., Any]:
+    """Replaces the value of every enumerable site that is annotated for enumeration.
+
+    Args:
+        fn: A guide.
+        relax: From the site's one-hot categorical distribution to what stands for its sample,
+            a point of the simplex.
+
+    Returns:
+        The guide under the handler.
+    """
+
+    class Relax(Messenger):
+        def _pyro_sample(self, msg: dict[str, Any]) -> None:
+            if msg["infer"].get("enumerate") == "parallel" and not msg["is_observed"]:
+                msg["value"] = relax(msg["fn"])
+                msg["done"] = True
+
+    return Relax()(fn)

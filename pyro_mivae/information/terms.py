@@ -1,0 +1,260 @@
+"""Information terms: what an objective adds to the ELBO, estimated from the program itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.handlers import push_forward
+from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.traces import Program, Site, TracePair, is_deterministic, trace_program
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One run of a model/guide pair, as an information term sees it.
+
+    Attributes:
+        model: The model.
+        guide: The guide.
+        args: Arguments of both; the first is the observed data.
+        kwargs: Keyword arguments of both.
+        traces: Traces of the guide and of the model replayed against it.
+    """
+
+    model: Program
+    guide: Program
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    traces: TracePair
+
+
+class InformationTerm(ABC):
+    """A term that `MutualInformationELBO` adds to the ELBO, to be maximised.
+
+    Args:
+        sites: The part of the code that the term is about.
+        weight: Its weight per datum, a number or a schedule of the training step.
+    """
+
+    def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
+        if not sites or len(set(sites)) < len(sites):
+            raise OptionError(f"sites {sites}: name one or more latent sites, each once")
+        self.sites = sites
+        self.weight = Weight(weight)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in the ledger, ``mi_<sites>_...`` for what is in nats."""
+
+    @property
+    @abstractmethod
+    def formula(self) -> str:
+        """The term as `explain` writes it."""
+
+    @abstractmethod
+    def __call__(self, particle: Particle) -> Tensor:
+        """Estimates the term.
+
+        Args:
+            particle: One run of the model/guide pair.
+
+        Returns:
+            Scalar, summed over the batch (times its scale), differentiable.
+        """
+
+
+Push = Literal["mean", "relaxed", "straight-through", "score-function"]
+
+
+class BarberAgakov(InformationTerm):
+    r"""Lower bound on the information between sites of the code and what they generate.
+
+    .. math:: I(c; x') \ge E_{c,z \sim p,\ x' \sim p(x \mid z,c)}[\log q(c \mid x')] + H(c)
+
+    The model is run from its prior, what it generates is pushed through the guide, and the guide
+    scores the sites that generated it; sites that the term does not name are drawn from the
+    guide, which keeps it a bound. It works for any model that observes its first argument at
+    one site; the gradient reaches the model and the guide.
+
+    What is pushed through the guide decides whose information is bounded. The likelihood's mean
+    can carry more than sampled data. The samples' gradient is relaxed (a binary concrete sample
+    at ``temperature``), straight through (a sample, with the mean's gradient: biased), or the
+    score function's (unbiased, noisier). A likelihood with ``rsample`` is sampled by that in
+    each of the three.
+
+    Args:
+        sites: The sites whose information is meant.
+        weight: :math:`\lambda`, per datum.
+        push: ``"mean"``, ``"relaxed"``, ``"straight-through"`` or ``"score-function"``.
+        temperature: Of the relaxed sample.
+
+    Raises:
+        OptionError: If ``push`` is none of these or the temperature is not positive.
+
+    References:
+        Barber & Agakov (2003), The IM Algorithm, eq. 3.
+        Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
+    """
+
+    def __init__(
+        self,
+        *sites: str,
+        weight: float | Schedule = 1.0,
+        push: Push = "mean",
+        temperature: float = 0.5,
+    ) -> None:
+        super().__init__(*sites, weight=weight)
+        if push not in get_args(Push):
+            raise OptionError(f"push={push!r}: allowed are {', '.join(get_args(Push))}")
+        if not temperature > 0:
+            raise OptionError(f"temperature={temperature}: a positive number is needed")
+        self.push = push
+        self.temperature = temperature
+
+    @property
+    def name(self) -> str:
+        """``mi_<sites>_mean`` or ``mi_<sites>_sample``, after what is pushed."""
+        return f"mi_{'_'.join(self.sites)}_{'mean' if self.push == 'mean' else 'sample'}"
+
+    @property
+    def formula(self) -> str:
+        """The bound, with what is pushed through the guide."""
+        code = ",".join(self.sites)
+        pushed = "mean of p(x|code)" if self.push == "mean" else f"sample ({self.push})"
+        return f"(E_p[log q({code}|x')] + H({code})),  x' = {pushed}"
+
+    def __call__(self, particle: Particle) -> Tensor:
+        """Estimates the bound from as many draws of the prior as the batch holds.
+
+        Args:
+            particle: One run of the model/guide pair.
+
+        Returns:
+            Scalar in nats, summed over the batch (times its scale), differentiable.
+
+        Raises:
+            SiteError: If the model does not observe exactly its first argument at one site, or
+                a site of the term is missing, or deterministic in the guide.
+        """
+        x_site = self._check(particle)
+        generated = trace_program(
+            push_forward(particle.model, self._pushed), particle.args, particle.kwargs
+        )
+        codes = {name: generated.nodes[name]["value"] for name in self.sites}
+        recognised = trace_program(
+            poutine.condition(particle.guide, data=codes),
+            (generated.nodes[x_site]["value"], *particle.args[1:]),
+            particle.kwargs,
+        )
+        entropies = [_entropy(generated.nodes[name]) for name in self.sites]
+        scores = [_log_prob(recognised.nodes[name]) for name in self.sites]
+        reward = sum(scores[1:], scores[0])
+        score = self._score(generated, x_site)
+        if score is not None:
+            advantage = (reward - _leave_one_out_mean(reward)).detach()
+            reward = reward + advantage * (score - score.detach())
+        first = generated.nodes[self.sites[0]]
+        scale, mask = first["scale"], first["mask"]
+        total: Tensor = scale_and_mask(reward, scale=scale, mask=mask).sum()
+        for entropy, name in zip(entropies, self.sites, strict=True):
+            site = generated.nodes[name]
+            total = total + scale_and_mask(entropy, scale=site["scale"], mask=site["mask"]).sum()
+        return total
+
+    def _pushed(self, fn: Any) -> Tensor:
+        if self.push == "mean":
+            return fn.mean
+        if fn.has_rsample:
+            return fn.rsample()
+        if self.push == "relaxed":
+            base = fn
+            while hasattr(base, "base_dist"):
+                base = base.base_dist
+            if not isinstance(base, torch.distributions.Bernoulli):
+                raise SiteError(
+                    f"push='relaxed' has no relaxation of {type(base).__name__}; "
+                    "use push='score-function' or 'mean'"
+                )
+            temperature = base.logits.new_tensor(self.temperature)
+            concrete = dist.RelaxedBernoulli(temperature, logits=base.logits)
+            return concrete.rsample()
+        sample: Tensor = fn.sample()
+        if self.push == "straight-through":
+            return sample + fn.mean - fn.mean.detach()
+        return sample
+
+    def _score(self, generated: Any, x_site: str) -> Tensor | None:
+        """Log-density of what was drawn without a path for the gradient, or None."""
+        total: Tensor | None = None
+        for name, site in generated.nodes.items():
+            drawn = site["type"] == "sample" and not site["fn"].has_rsample
+            if name == x_site:
+                drawn = drawn and self.push == "score-function"
+            if not drawn:
+                continue
+            density = _log_prob(site)
+            if density.requires_grad:
+                total = density if total is None else total + density
+        return total
+
+    def _check(self, particle: Particle) -> str:
+        traces = particle.traces
+        if len(traces.observed) != 1:
+            raise SiteError(
+                f"{type(self).__name__} needs a model that observes one site, this one observes "
+                f"{traces.observed}; write a term of your own for it"
+            )
+        (x_site,) = traces.observed
+        value = traces.model.nodes[x_site]["value"]
+        x = particle.args[0] if particle.args else None
+        if not isinstance(x, Tensor) or not _same_data(value, x):
+            raise SiteError(
+                f"{type(self).__name__} pushes what the model generates through the guide, so the "
+                f"observed site {x_site!r} must be the first argument itself, shape "
+                f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) take it"
+            )
+        for name in self.sites:
+            if name not in traces.latent:
+                raise SiteError(
+                    f"{type(self).__name__} names the site {name!r}; the latent sites are "
+                    f"{traces.latent}"
+                )
+            if is_deterministic(traces.guide.nodes[name]):
+                raise SiteError(
+                    f"{type(self).__name__} scores the site {name!r}, which the guide makes "
+                    "deterministic and so has no density; give it a Normal, or drop the term"
+                )
+        return x_site
+
+
+def _same_data(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.shape == b.shape and a.data_ptr() == b.data_ptr())
+
+
+def _log_prob(site: Site) -> Tensor:
+    value: Tensor = site["fn"].log_prob(site["value"])
+    return value
+
+
+def _entropy(site: Site) -> Tensor:
+    try:
+        value: Tensor = site["fn"].entropy()
+    except NotImplementedError:
+        return -_log_prob(site)
+    return value
+
+
+def _leave_one_out_mean(reward: Tensor) -> Tensor:
+    n = reward.numel()
+    return (reward.sum() - reward) / (n - 1) if n > 1 else torch.zeros_like(reward)

@@ -1,0 +1,152 @@
+r"""Likelihoods :math:`p(x \mid code)`: from a decoder's output to a distribution of data."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_mivae.errors import DataError, OptionError
+
+
+class Likelihood(PyroModule):
+    """Makes a distribution of the data from a decoder's output."""
+
+    @abstractmethod
+    def forward(self, decoded: Tensor) -> Any:
+        """Returns the distribution of data, independent over their elements.
+
+        Args:
+            decoded: Shape ``(..., *data_shape)``.
+
+        Returns:
+            A distribution over the same shape.
+        """
+
+    def check(self, x: Tensor) -> None:
+        """Checks that data can be scored.
+
+        Args:
+            x: Data.
+
+        Raises:
+            DataError: If a value is not finite, or outside the likelihood's support.
+        """
+        if not torch.isfinite(x).all():
+            raise DataError(
+                f"the data hold {int((~torch.isfinite(x)).sum())} values that are NaN or "
+                "infinite; finite numbers are needed: remove or fill them"
+            )
+
+
+class _UnitIntervalLikelihood(Likelihood):
+    """A likelihood of values in [0, 1]."""
+
+    def check(self, x: Tensor) -> None:
+        """Checks that the values are in [0, 1].
+
+        Args:
+            x: Data.
+
+        Raises:
+            DataError: If a value is not finite or outside [0, 1].
+        """
+        super().check(x)
+        low, high = float(x.min()), float(x.max())
+        if low < 0 or high > 1:
+            raise DataError(
+                f"the data range over [{low:g}, {high:g}], {type(self).__name__} needs [0, 1]; "
+                "rescale them (uint8 images: divide by 255), or use GaussianLikelihood"
+            )
+
+
+class _UnitIntervalBernoulli(dist.Bernoulli):
+    """A Bernoulli that also scores values between 0 and 1, by their cross-entropy."""
+
+    support = constraints.unit_interval
+
+
+class BernoulliLikelihood(_UnitIntervalLikelihood):
+    """Bernoulli with the decoder's output as logits, for values in [0, 1].
+
+    Values strictly between 0 and 1 are scored by their cross-entropy, which is no probability of
+    such data: binarise them, or use `ContinuousBernoulliLikelihood`, to have one.
+    """
+
+    def forward(self, decoded: Tensor) -> Any:
+        """Returns the distribution of data.
+
+        Args:
+            decoded: Logits, shape ``(..., *data_shape)``.
+
+        Returns:
+            A distribution over the same shape.
+        """
+        return _UnitIntervalBernoulli(logits=decoded)
+
+
+class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
+    """Continuous Bernoulli with the decoder's output as logits: a density of values in [0, 1].
+
+    References:
+        Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli, eq. 5.
+        https://arxiv.org/abs/1907.06845
+    """
+
+    def forward(self, decoded: Tensor) -> Any:
+        """Returns the distribution of data.
+
+        Args:
+            decoded: Logits, shape ``(..., *data_shape)``.
+
+        Returns:
+            A distribution over the same shape.
+        """
+        return dist.ContinuousBernoulli(logits=decoded)
+
+
+class GaussianLikelihood(Likelihood):
+    """Normal with the decoder's output as mean and one scale for all elements.
+
+    Args:
+        scale: Standard deviation, or where it starts if it is learned.
+        learn_scale: Whether the scale is learned.
+
+    Raises:
+        OptionError: If the scale is not positive.
+    """
+
+    def __init__(self, scale: float = 1.0, *, learn_scale: bool = False) -> None:
+        super().__init__()
+        if not (scale > 0 and math.isfinite(scale)):
+            raise OptionError(f"scale={scale}: a positive number is needed")
+        start = torch.tensor(float(scale))
+        self.scale: Any
+        if learn_scale:
+            self.scale = PyroParam(start, constraint=constraints.positive)
+        else:
+            self.register_buffer("scale", start)
+
+    def forward(self, decoded: Tensor) -> Any:
+        """Returns the distribution of data.
+
+        Args:
+            decoded: Means, shape ``(..., *data_shape)``.
+
+        Returns:
+            A distribution over the same shape.
+        """
+        return dist.Normal(decoded, self.scale)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": BernoulliLikelihood,
+    "continuous-bernoulli": ContinuousBernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+}

@@ -1,0 +1,120 @@
+"""Multilayer perceptrons between data of any shape and a flat code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from pyro_mivae.errors import OptionError, ShapeError
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Builds linear layers with an activation after each but the last.
+
+    Args:
+        sizes: Width of the input, of each hidden layer, and of the output.
+        activation: Builds an activation.
+
+    Returns:
+        A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``.
+
+    Raises:
+        OptionError: If a width is under 1 or fewer than two are given.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise OptionError(f"sizes {tuple(sizes)}: give two or more widths of at least 1")
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class MLPEncoder(nn.Module):
+    """Features of data of any shape: linear layers, each followed by an activation.
+
+    Args:
+        data_shape: Shape of one datum.
+        hidden_dims: Width of each layer; the last is the number of features.
+        activation: Builds an activation.
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        hidden_dims: Sequence[int] = (400,),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.data_shape = tuple(data_shape)
+        self.layers = nn.Sequential(
+            mlp((math.prod(self.data_shape), *hidden_dims), activation), activation()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes data.
+
+        Args:
+            x: Shape ``(..., *data_shape)``.
+
+        Returns:
+            Features, shape ``(..., hidden_dims[-1])``.
+
+        Raises:
+            ShapeError: If ``x`` does not end in ``data_shape``.
+        """
+        check_data_shape(x, self.data_shape)
+        features: Tensor = self.layers(x.flatten(x.dim() - len(self.data_shape)))
+        return features
+
+
+class MLPDecoder(nn.Module):
+    """Parameters of a likelihood from a flat code.
+
+    Args:
+        code_dim: Size of the code.
+        data_shape: Shape of one datum.
+        hidden_dims: Width of each hidden layer.
+        activation: Builds an activation.
+    """
+
+    def __init__(
+        self,
+        code_dim: int,
+        data_shape: Sequence[int],
+        hidden_dims: Sequence[int] = (400,),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.data_shape = tuple(data_shape)
+        self.layers = mlp((code_dim, *hidden_dims, math.prod(self.data_shape)), activation)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Decodes codes.
+
+        Args:
+            code: Shape ``(..., code_dim)``.
+
+        Returns:
+            Shape ``(..., *data_shape)``.
+        """
+        decoded: Tensor = self.layers(code)
+        return decoded.unflatten(-1, self.data_shape)
+
+
+def check_data_shape(x: Tensor, data_shape: tuple[int, ...]) -> None:
+    """Checks that a tensor holds data of a shape.
+
+    Args:
+        x: Data.
+        data_shape: Shape of one datum.
+
+    Raises:
+        ShapeError: If ``x`` does not end in ``data_shape``.
+    """
+    if tuple(x.shape[-len(data_shape) :]) != data_shape:
+        raise ShapeError(
+            f"data of shape {tuple(x.shape)} given, (..., {', '.join(map(str, data_shape))}) "
+            "needed; reshape the data, or build the model with their data_shape"
+        )

@@ -1,0 +1,109 @@
+"""Encoders and decoders by name, and which is the default for which data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder
+from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
+
+CONV_CHANNELS = (64, 128, 256)
+
+
+def default_network(data_shape: Sequence[int]) -> str:
+    """Tells which preset is the default for data of a shape.
+
+    ``"conv"`` for images of more than 32 x 32 values (channels included), ``"mlp"`` for
+    everything else.
+
+    Args:
+        data_shape: Shape of one datum.
+
+    Returns:
+        A key of `NETWORKS`.
+
+    Example:
+        >>> default_network((1, 28, 28)), default_network((3, 32, 32)), default_network((2000,))
+        ('mlp', 'conv', 'mlp')
+    """
+    is_image = len(data_shape) == 3 and min(data_shape[1:]) >= 8
+    return "conv" if is_image and math.prod(data_shape) > 1024 else "mlp"
+
+
+def mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
+    """Returns the widths of the ``"mlp"`` preset: 256-256 up to 256 values, else 400-400."""
+    return (256, 256) if math.prod(data_shape) <= 256 else (400, 400)
+
+
+def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    widths = mlp_widths(data_shape)
+    return MLPEncoder(data_shape, widths), MLPDecoder(code_dim, data_shape, widths[::-1])
+
+
+def _conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    return ConvEncoder(data_shape), ConvDecoder(code_dim, data_shape)
+
+
+def _deep_conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    return (
+        ConvEncoder(data_shape, CONV_CHANNELS, batch_norm=True),
+        ConvDecoder(code_dim, data_shape, CONV_CHANNELS, batch_norm=True),
+    )
+
+
+NETWORKS: dict[str, Callable[[Sequence[int], int], tuple[nn.Module, nn.Module]]] = {
+    "mlp": _mlp_pair,
+    "conv": _conv_pair,
+    "conv-deep": _deep_conv_pair,
+}
+
+
+def build_networks(
+    kind: str, data_shape: Sequence[int], code_dim: int
+) -> tuple[nn.Module, nn.Module]:
+    """Builds an encoder and its decoder.
+
+    ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and 64 maps.
+    ``"conv-deep"``: 64, 128 and 256 maps with batch normalisation, as InfomaxVAE's reference.
+
+    Args:
+        kind: A key of `NETWORKS`, or ``"auto"`` for `default_network`.
+        data_shape: Shape of one datum.
+        code_dim: Size of the code that the decoder takes.
+
+    Returns:
+        The encoder, from ``(..., *data_shape)`` to features, and the decoder, from
+        ``(..., code_dim)`` to ``(..., *data_shape)``.
+
+    Raises:
+        OptionError: If there is no such preset.
+        ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
+    """
+    if kind == "auto":
+        kind = default_network(data_shape)
+    if kind not in NETWORKS:
+        raise OptionError(f"network {kind!r}: allowed are auto, {', '.join(NETWORKS)}")
+    return NETWORKS[kind](data_shape, code_dim)
+
+
+def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
+    """Returns how many features an encoder gives, by encoding one blank datum.
+
+    Args:
+        encoder: From ``(batch, *data_shape)`` to ``(batch, features)``.
+        data_shape: Shape of one datum.
+
+    Returns:
+        The number of features.
+    """
+    training = encoder.training
+    example = next(encoder.parameters(), torch.zeros(()))
+    with torch.no_grad():
+        features: Tensor = encoder.eval()(example.new_zeros(1, *data_shape))
+    encoder.train(training)
+    return features.shape[-1]

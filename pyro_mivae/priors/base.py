@@ -1,0 +1,46 @@
+"""What a prior is to a model: a program that samples the code, seen from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+
+from pyro_mivae.errors import SiteError
+from pyro_mivae.traces import Program
+
+
+def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
+    """Runs a prior once and returns the distributions of its sites and the size of its code.
+
+    Args:
+        prior: A prior: called without arguments inside a plate, it samples the sites of the
+            code and returns the tensor that the likelihood decodes.
+
+    Returns:
+        The distributions by site, for a batch of 1, and the size of the code's last dimension.
+
+    Raises:
+        SiteError: If the prior samples nothing or returns no code of shape ``(batch, size)``.
+    """
+
+    def program() -> torch.Tensor:
+        with pyro.plate("data", 1):
+            code: torch.Tensor = prior()
+            return code
+
+    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        with pyro.get_param_store().scope():
+            trace = prune_subsample_sites(poutine.trace(program).get_trace())
+    code = trace.nodes["_RETURN"]["value"]
+    sites = {n: s["fn"] for n, s in trace.nodes.items() if s["type"] == "sample"}
+    if not sites or not isinstance(code, torch.Tensor) or code.shape[:-1] != (1,):
+        shape = tuple(code.shape) if isinstance(code, torch.Tensor) else type(code).__name__
+        raise SiteError(
+            f"the prior samples {list(sites)} and returns {shape} in a plate of size 1; sample "
+            "one site or more and return the code that the likelihood decodes, shape (1, size)"
+        )
+    return sites, code.shape[-1]

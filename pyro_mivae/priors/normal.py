@@ -1,0 +1,48 @@
+"""Standard normal priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError
+
+
+class StandardNormalPrior(PyroModule):
+    r"""Independent :math:`N(0, I)` at each site; the code is their concatenation.
+
+    Args:
+        latent_dim: Size of the site ``z``.
+        code_dim: Size of a second site ``c``, if there is to be one.
+
+    Raises:
+        OptionError: If a size is under 1.
+    """
+
+    def __init__(self, latent_dim: int, code_dim: int | None = None) -> None:
+        super().__init__()
+        self.sites: Mapping[str, int] = {"z": latent_dim}
+        if code_dim is not None:
+            self.sites = {"z": latent_dim, "c": code_dim}
+        for name, size in self.sites.items():
+            if size < 1:
+                raise OptionError(f"site {name!r} of size {size}: 1 or more is needed")
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Samples the sites inside the plate ``data``.
+
+        Returns:
+            The code, shape ``(batch, latent_dim + code_dim)``.
+        """
+        values = [
+            pyro.sample(name, dist.Normal(self.zero, 1.0).expand([size]).to_event(1))
+            for name, size in self.sites.items()
+        ]
+        batch = torch.broadcast_shapes(*(value.shape[:-1] for value in values))
+        return torch.cat([value.expand(*batch, -1) for value in values], -1)

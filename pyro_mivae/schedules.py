@@ -1,0 +1,142 @@
+"""Weights that change while training: functions of the step, and the tensor that holds them.
+
+A schedule is any callable from the number of training steps done, an ``int``, to a ``float``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae.errors import OptionError
+
+Schedule = Callable[[int], float]
+
+
+def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int = 0) -> Schedule:
+    r"""Rises linearly from ``start`` to ``end`` over ``steps`` training steps.
+
+    Args:
+        steps: Length of the rise, in training steps, at least 1.
+        start: Value until step ``delay``.
+        end: Value from step ``delay + steps`` on.
+        delay: Steps before the rise begins.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        OptionError: If ``steps`` is under 1 or ``delay`` is negative.
+
+    References:
+        Bowman et al. (2016), Generating Sentences from a Continuous Space, section 3.1.
+        https://arxiv.org/abs/1511.06349
+
+    Example:
+        >>> warmup = linear_warmup(10)
+        >>> warmup(0), warmup(5), warmup(100)
+        (0.0, 0.5, 1.0)
+    """
+    if steps < 1 or delay < 0:
+        raise OptionError(
+            f"linear_warmup(steps={steps}, delay={delay}): steps must be at least 1 and delay "
+            "at least 0; for no warm-up give the weight itself"
+        )
+
+    def value(step: int) -> float:
+        return start + (end - start) * min(max((step - delay) / steps, 0.0), 1.0)
+
+    return value
+
+
+def cyclic_warmup(
+    period: int, fraction: float = 0.5, start: float = 0.0, end: float = 1.0
+) -> Schedule:
+    r"""Repeats a linear warm-up every ``period`` steps.
+
+    Args:
+        period: Length of a cycle, in training steps, at least 1.
+        fraction: Share of the cycle that rises, in (0, 1]; the rest stays at ``end``.
+        start: Value at the beginning of a cycle.
+        end: Value at its end.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        OptionError: If ``period`` is under 1 or ``fraction`` is outside (0, 1].
+
+    References:
+        Fu et al. (2019), Cyclical Annealing Schedule, eq. 6. https://arxiv.org/abs/1903.10145
+
+    Example:
+        >>> cycle = cyclic_warmup(10)
+        >>> cycle(0), cycle(5), cycle(9), cycle(10)
+        (0.0, 1.0, 1.0, 0.0)
+    """
+    if period < 1 or not 0 < fraction <= 1:
+        raise OptionError(
+            f"cyclic_warmup(period={period}, fraction={fraction}): period must be at least 1 "
+            "and fraction in (0, 1]"
+        )
+
+    def value(step: int) -> float:
+        return start + (end - start) * min((step % period) / (period * fraction), 1.0)
+
+    return value
+
+
+class Weight(nn.Module):
+    """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
+
+    A scheduled value is a tensor that is changed in place, so that compiled or captured code
+    sees the change.
+
+    Args:
+        value: The weight, or a schedule of it.
+
+    Raises:
+        OptionError: If the value is not finite.
+    """
+
+    current: Tensor
+    step: Tensor
+
+    def __init__(self, value: float | Schedule) -> None:
+        super().__init__()
+        self.schedule: Schedule | None = value if callable(value) else None
+        self.constant = math.nan if callable(value) else float(value)
+        if self.schedule is None and not math.isfinite(self.constant):
+            raise OptionError(f"weight {value}: a finite number or a schedule is needed")
+        if self.schedule is not None:
+            self._steps = 0
+            self.register_buffer("current", torch.tensor(float(self.schedule(0))))
+            self.register_buffer("step", torch.tensor(0))
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the weight is the constant 0, so that what it weighs is left out altogether."""
+        return self.constant == 0.0
+
+    def forward(self) -> float | Tensor:
+        """Returns the present value: a ``float``, or a 0-dimensional tensor when scheduled."""
+        return self.constant if self.schedule is None else self.current
+
+    def advance(self) -> None:
+        """Moves a schedule on by one training step."""
+        if self.schedule is not None:
+            self._steps += 1
+            self.step.fill_(self._steps)
+            self.current.fill_(self.schedule(self._steps))
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.schedule is not None:
+            self._steps = int(self.step)
+
+    def extra_repr(self) -> str:
+        """Shows the constant, or the schedule's present value."""
+        return f"{self.constant:g}" if self.schedule is None else f"scheduled, {self.current:g}"

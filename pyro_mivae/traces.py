@@ -1,0 +1,258 @@
+"""A guide's trace and its model's, with enumerated sites and what each site costs, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyro_mivae.errors import SiteError
+
+Site = dict[str, Any]
+Program = Callable[..., Any]
+
+
+def is_enumerated(site: Site) -> bool:
+    """Tells whether the site's whole support was laid along a dimension of its own."""
+    return "_enumerate_dim" in site["infer"]
+
+
+def is_deterministic(site: Site) -> bool:
+    """Tells whether the site is a point mass, for which no KL divergence is defined."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
+
+
+def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Runs a program and returns its trace, without sub-sampling sites."""
+    return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
+
+
+class TracePair:
+    """The traces of one run of a guide, and of the model replayed against it.
+
+    Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` are laid along
+    dimensions left of the plates, and `expectation` sums them out exactly.
+
+    Args:
+        guide: Trace of the guide.
+        model: Trace of the model, replayed against the guide's.
+
+    Raises:
+        SiteError: If model and guide do not sample the same sites.
+    """
+
+    def __init__(self, guide: Any, model: Any) -> None:
+        self.guide = guide
+        self.model = model
+        self.observed = [n for n, s in _samples(model) if s["is_observed"]]
+        self.auxiliary = [n for n, s in _samples(guide) if s["infer"].get("is_auxiliary")]
+        self.latent = [
+            n for n, s in _samples(guide) if not s["is_observed"] and n not in self.auxiliary
+        ]
+        self.enumerated = [n for n in self.latent if is_enumerated(guide.nodes[n])]
+        self._check_sites([n for n, s in _samples(model) if not s["is_observed"]])
+        self._densities = {
+            name: guide.nodes[name]["fn"].log_prob(guide.nodes[name]["value"])
+            for name in self.enumerated
+        }
+
+    @classmethod
+    def run(
+        cls,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        max_plate_nesting: int | None,
+    ) -> TracePair:
+        """Runs the guide and replays the model against it.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            args: Arguments of both.
+            kwargs: Keyword arguments of both.
+            max_plate_nesting: How many dimensions the plates take; sites are enumerated to the
+                left of these. ``None`` draws every site instead.
+
+        Returns:
+            The traces.
+        """
+        if max_plate_nesting is not None:
+            guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
+            model = EnumMessenger()(model)
+        guide_trace = trace_program(guide, args, kwargs)
+        model_trace = trace_program(poutine.replay(model, trace=guide_trace), args, kwargs)
+        return cls(guide_trace, model_trace)
+
+    def log_likelihood(self, name: str) -> Tensor:
+        """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
+        site = self.model.nodes[name]
+        value: Tensor = site["fn"].log_prob(site["value"])
+        return value
+
+    def divergence(self, name: str) -> Tensor | None:
+        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, if it is right to use it.
+
+        Args:
+            name: A latent site.
+
+        Returns:
+            The divergence over the site's batch shape, enumerated dimensions included, in nats,
+            unscaled. ``None`` where the site is enumerated or deterministic, where no closed
+            form is known, and where the model conditions the site on others that the guide
+            draws after it, which would make the closed form wrong.
+        """
+        q, p = self.guide.nodes[name], self.model.nodes[name]
+        if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
+            return None
+        try:
+            closed: Tensor = kl_divergence(q["fn"], p["fn"])
+        except NotImplementedError:
+            return None
+        return closed
+
+    def rate(self, name: str, *, weighted: bool = False) -> Tensor:
+        r"""Returns what a latent site adds to the KL divergence, summed over the data.
+
+        Args:
+            name: A latent site.
+            weighted: Whether the weights that `weigh_sites` gave are to count.
+
+        Returns:
+            Scalar in nats: the closed form of `divergence` where there is one, and otherwise
+            :math:`\log q - \log p` at the value, which is exact for an enumerated site and a
+            one-sample estimate for others.
+        """
+        q, p = self.guide.nodes[name], self.model.nodes[name]
+        closed = self.divergence(name)
+        if closed is not None:
+            return self.expectation(closed, q, weighted=weighted)
+        log_prior = p["fn"].log_prob(p["value"])
+        return self.expectation(self.log_density(name), q, weighted=weighted) - self.expectation(
+            log_prior, p, weighted=weighted
+        )
+
+    def log_density(self, name: str) -> Tensor:
+        """Returns :math:`log q` of a site of the guide at its value, over its batch shape."""
+        if name in self._densities:
+            return self._densities[name]
+        site = self.guide.nodes[name]
+        value: Tensor = site["fn"].log_prob(site["value"])
+        return value
+
+    def expectation(self, cost: Tensor, site: Site, *, weighted: bool = True) -> Tensor:
+        r"""Sums a site's cost over its plates, and over enumerated sites under the guide.
+
+        Args:
+            cost: One cost per element of the site's batch shape, enumerated dimensions included.
+            site: The site that bears it, whose scale and mask are honoured.
+            weighted: Whether the weights that `weigh_sites` gave are to count.
+
+        Returns:
+            Scalar :math:`\sum_n \sum_c q(c \mid x_n)\, cost_{n,c}`.
+
+        Raises:
+            SiteError: If the cost depends on an enumerated site of a plate that it is not in.
+        """
+        scale, mask = site["scale"], site["mask"]
+        if not weighted:
+            scale, mask = site.get("unweighted", (scale, mask))
+        cost = scale_and_mask(cost, scale=scale, mask=mask)
+        log_weight = self._log_weight(cost, site)
+        return cost.sum() if log_weight is None else (log_weight.exp() * cost).sum()
+
+    def marginal_mean(self, name: str) -> Tensor:
+        r"""Returns the mean of a latent site given the data, enumerated sites summed out.
+
+        Args:
+            name: A latent site.
+
+        Returns:
+            Over the plates and the event shape; the probabilities if the site is enumerated.
+        """
+        site = self.guide.nodes[name]
+        mean: Tensor = site["fn"].probs if is_enumerated(site) else site["fn"].mean
+        event_dim = mean.dim() - len(site["fn"].batch_shape)
+        log_weight = self._log_weight(mean.sum(tuple(range(-event_dim, 0))), site)
+        if log_weight is None:
+            return mean
+        weighted = log_weight.exp()[(...,) + (None,) * event_dim] * mean
+        enumerated = tuple(
+            self.guide.nodes[n]["infer"]["_enumerate_dim"] - event_dim for n in self.enumerated
+        )
+        dims = [d for d in enumerated if -d <= weighted.dim()]
+        plates = weighted.shape[weighted.dim() + max(enumerated) + 1 :]
+        return weighted.sum(dims).reshape(plates)
+
+    def require_gradients(self) -> None:
+        """Checks that the gradient of an expectation is the mean of the samples' gradients.
+
+        Raises:
+            SiteError: If a site of the guide can neither be reparametrised nor is enumerated.
+        """
+        for name in self.latent + self.auxiliary:
+            site = self.guide.nodes[name]
+            fn = site["fn"]
+            if is_enumerated(site) or fn.has_rsample or is_deterministic(site):
+                continue
+            if fn.has_enumerate_support:
+                remedy = 'annotate it with infer={"enumerate": "parallel"}'
+            else:
+                remedy = "use a distribution with rsample, or pyro's TraceGraph_ELBO"
+            raise SiteError(
+                f"site {name!r} ({type(fn).__name__}) of the guide is neither reparametrised nor "
+                f"enumerated; {remedy}"
+            )
+
+    def _log_weight(self, cost: Tensor, site: Site) -> Tensor | None:
+        total: Tensor | None = None
+        shape = cost.shape
+        for name in reversed(self.enumerated):  # a site's parents come before it
+            node = self.guide.nodes[name]
+            dim = -node["infer"]["_enumerate_dim"]
+            if len(shape) < dim or shape[-dim] == 1:
+                continue
+            if not _plates(node) <= _plates(site):
+                raise SiteError(
+                    f"site {site['name']!r} depends on the enumerated site {name!r} but is "
+                    f"outside its plates {sorted(_plates(node) - _plates(site))}; move both into "
+                    "one plate, or draw the site instead of enumerating it"
+                )
+            density = self._densities[name]
+            shape = torch.broadcast_shapes(shape, density.shape)
+            total = density if total is None else total + density
+        return total
+
+    def _parents_precede(self, name: str) -> bool:
+        in_model = [n for n in self.model.nodes if n in self.latent]
+        parents = in_model[: in_model.index(name)]
+        return set(parents) <= set(self.latent[: self.latent.index(name)])
+
+    def _check_sites(self, model_latent: list[str]) -> None:
+        missing = set(model_latent) ^ set(self.latent)
+        if missing:
+            raise SiteError(
+                f"the model samples {model_latent} and the guide samples {self.latent}: sites "
+                f"{sorted(missing)} are not in both; sample the same sites in each"
+            )
+
+
+def _samples(trace: Any) -> list[tuple[str, Site]]:
+    return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample"]
+
+
+def _plates(site: Site) -> set[str]:
+    return {frame.name for frame in site["cond_indep_stack"]}
