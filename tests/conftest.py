@@ -1,0 +1,23 @@
+"""Every test starts from an empty parameter store, validation on, and the same random numbers."""
+
+from collections.abc import Iterator
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    dtype = torch.get_default_dtype()
+    with pyro.validation_enabled(True):
+        yield
+    torch.set_default_dtype(dtype)
+    pyro.clear_param_store()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
