@@ -93,15 +93,23 @@ class Variant(PyroModule):
         self.guide = guide
         self._check_pair(code_dim)
 
-    def objective(self) -> MutualInformationELBO:
-        """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start."""
-        objective = self._loss()
+    def objective(self, num_steps: int | None = None) -> MutualInformationELBO:
+        """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
+
+        Args:
+            num_steps: How many steps training will take. Warm-ups that are a share of the
+                training need it; without it they are left out.
+
+        Returns:
+            The loss.
+        """
+        objective = self._loss(num_steps)
         objective.latent = tuple(self.sites)
         objective.max_plate_nesting = 1
         return objective
 
     @abstractmethod
-    def _loss(self) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:

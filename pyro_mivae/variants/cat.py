@@ -92,7 +92,7 @@ class CatVAE(Variant):
         self.categorical = categorical
         self.temperature = temperature
 
-    def _loss(self) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         if self.categorical == "enumerate":
             return MutualInformationELBO(self._terms())
         return RelaxedCategoricalELBO(

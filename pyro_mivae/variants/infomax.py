@@ -82,5 +82,5 @@ class InfomaxVAE(Variant):
         if "c" not in self.sites:
             raise SiteError(f"the prior samples {list(self.sites)}; InfomaxVAE needs a site 'c'")
 
-    def _loss(self) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights={"z": 1.0, "c": 0.0})

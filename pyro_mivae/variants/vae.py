@@ -52,7 +52,7 @@ class VAE(Variant):
             decoder=decoder,
         )
 
-    def _loss(self) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()
 
 
@@ -96,5 +96,5 @@ class BetaVAE(VAE):
         self.beta = beta
         self.objective()
 
-    def _loss(self) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights=dict.fromkeys(self.sites, self.beta))

@@ -1,0 +1,20 @@
+"""``python -m benchmarks NAME [options]``: each NAME is a module of this package."""
+
+import sys
+
+from benchmarks import categories
+
+BENCHMARKS = {"categories": categories.main}
+
+
+def main(argv: list[str]) -> int:
+    """Runs the benchmark that the first argument names with the others."""
+    if not argv or argv[0] not in BENCHMARKS:
+        print(f"usage: python -m benchmarks NAME [options]; NAME is one of {', '.join(BENCHMARKS)}")
+        return 2
+    BENCHMARKS[argv[0]](argv[1:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

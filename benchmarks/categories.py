@@ -1,0 +1,150 @@
+"""CatVAE beside InfoCatVAE, and exact enumeration beside the soft and the Gumbel category.
+
+Every cell is trained from several seeds, none selected, and evaluated on the test images with the
+category summed out exactly. Finished runs are kept in the results file and not trained again, so
+that a stopped benchmark goes on where it was.
+
+    python -m benchmarks categories --data digits
+    python -m benchmarks categories --data mnist --data-root DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import date
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+CELLS = list(product(("cat", "infocat"), ("enumerate", "soft", "gumbel")))
+COLUMNS = {
+    "-ELBO": lambda m: -m["elbo"],
+    "I(c;x)": lambda m: m["mi_c_lower"],
+    "accuracy": lambda m: m["cluster_accuracy"],
+    "NMI": lambda m: m["nmi"],
+    "generation": lambda m: m["generation_accuracy"],
+    "categories": lambda m: m["categories_used"],
+    "s / epoch": lambda m: m["seconds_per_epoch"],
+}
+
+
+def run_cell(
+    variant: str, categorical: str, seed: int, data: str, data_root: str | None, epochs: int | None
+) -> dict[str, Any]:
+    """Trains and evaluates one cell from one seed, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    import pyro_mivae as mi
+    from pyro_mivae.runs import training_defaults
+
+    images = mi.load_dataset(data, root=data_root)
+    settings = training_defaults(images.name)
+    if epochs is not None:
+        settings["epochs"] = epochs
+    torch.manual_seed(seed)
+    vae = mi.VARIANTS[variant](images.data_shape, categorical=categorical)
+    start = time.perf_counter()
+    history = mi.fit(vae, images.x_train, seed=seed, device="cpu", **settings)
+    seconds = time.perf_counter() - start
+    metrics = mi.evaluate(
+        vae, images.x_test, images.y_test, train=(images.x_train, images.y_train)
+    )
+    wanted = ("elbo", "distortion", "rate", "kl_c", "kl_z", "mi_c_lower", "cluster_accuracy")
+    wanted += ("nmi", "ari", "generation_accuracy", "categories_used", "linear_probe")
+    return {
+        "variant": variant,
+        "categorical": categorical,
+        "seed": seed,
+        "settings": settings,
+        "seconds": round(seconds, 1),
+        "metrics": {name: round(float(metrics[name]), 4) for name in wanted}
+        | {"seconds_per_epoch": round(mean(history["seconds"]), 3)},
+    }
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Lays mean and standard deviation over the seeds out as a Markdown table."""
+    lines = ["| variant | category | seeds | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|" + " --- |" * (len(COLUMNS) + 3))
+    for variant, categorical in CELLS:
+        cell = [r for r in runs if (r["variant"], r["categorical"]) == (variant, categorical)]
+        if not cell:
+            continue
+        shown = []
+        for column in COLUMNS.values():
+            values = [column(run["metrics"]) for run in cell]
+            spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+            shown.append(f"{mean(values):.2f}{spread}")
+        lines.append(f"| {variant} | {categorical} | {len(cell)} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _machine() -> dict[str, Any]:
+    import pyro
+    import torch
+
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "threads_per_run": 1,
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(content, indent=1) + "\n")
+    scratch.replace(path)
+
+
+def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
+    """Trains what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--data-root")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="instead of the data set's default")
+    parser.add_argument("--variants", nargs="+", default=["cat", "infocat"])
+    parser.add_argument("--categorical", nargs="+", default=["enumerate", "soft", "gumbel"])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--out", type=Path, help="results file")
+    args = parser.parse_args(argv)
+    path = args.out or RESULTS / f"categories-{args.data}-{date.today()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    content |= {"machine": _machine(), "data": args.data}
+    done = {(r["variant"], r["categorical"], r["seed"]) for r in content["runs"]}
+    wanted = [
+        (variant, categorical, seed)
+        for seed in range(args.seeds)
+        for variant, categorical in CELLS
+        if variant in args.variants and categorical in args.categorical
+    ]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        jobs = [
+            pool.submit(run_cell, *cell, args.data, args.data_root, args.epochs)
+            for cell in wanted
+            if cell not in done
+        ]
+        for job in as_completed(jobs):
+            content["runs"].append(job.result())
+            _write(path, content)
+            latest = content["runs"][-1]
+            print(latest["variant"], latest["categorical"], latest["seed"], latest["metrics"])
+    print(table(content["runs"]))
+    print(f"all runs: {path}")
+    return content["runs"]
+
+
+if __name__ == "__main__":
+    main()
