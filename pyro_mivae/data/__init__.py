@@ -1,0 +1,18 @@
+"""Image data sets as tensors: built in, from an ``.npz`` file, or from a folder of images."""
+
+from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
+from pyro_mivae.data.files import read_folder, read_npz
+from pyro_mivae.data.load import DATASETS, default_root, load_dataset, read_images
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "RawImages",
+    "default_root",
+    "load_dataset",
+    "read_folder",
+    "read_images",
+    "read_npz",
+    "resize_images",
+    "split_indices",
+]

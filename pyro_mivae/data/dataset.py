@@ -1,0 +1,107 @@
+"""What every data set becomes: tensors in [0, 1], split once into training and test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyro_mivae.errors import DataError
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels, split into a training and a test part.
+
+    Attributes:
+        name: What it was loaded by: a built-in's name, or the file's or folder's.
+        x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``.
+        y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
+        x_test: Test images, shape ``(M, C, H, W)``.
+        y_test: Their labels, shape ``(M,)``, or None.
+        class_names: A name for each label; empty without labels.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor | None
+    x_test: Tensor
+    y_test: Tensor | None
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one image, ``(C, H, W)``."""
+        return tuple(self.x_train.shape[1:])
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """Images as they were read, before any split.
+
+    Attributes:
+        name: What they were read by.
+        images: float32 in [0, 1], shape ``(N, C, H, W)``.
+        labels: int64, shape ``(N,)``, or None.
+        class_names: A name for each label.
+        num_train: How many of the first images are for training, for sets that come with a test
+            part of their own; None for sets that are still to be split.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    num_train: int | None = None
+
+
+def split_indices(
+    count: int, labels: Tensor | None = None, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Splits ``count`` images 80/20, with each label's images in the same proportion.
+
+    Args:
+        count: Number of images, at least 2.
+        labels: int64, shape ``(count,)``; None splits all images as one class.
+        seed: Of the split. It is not a training run's seed, so that all runs share one split.
+
+    Returns:
+        Indices of the training and of the test images, each sorted; neither is empty.
+
+    Raises:
+        DataError: If there are fewer than 2 images.
+    """
+    if count < 2:
+        raise DataError(f"the data set holds {count} image(s); at least 2 are needed to split it")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator)
+    groups = [order] if labels is None else [order[labels[order] == k] for k in labels.unique()]
+    test = torch.cat([group[: round(TEST_FRACTION * len(group))] for group in groups])
+    if len(test) == 0:  # classes of one or two images
+        test = max(groups, key=len)[:1]
+    is_test = torch.zeros(count, dtype=torch.bool)
+    is_test[test] = True
+    return (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes by antialiased bilinear interpolation.
+
+    Args:
+        images: In [0, 1], shape ``(N, C, H, W)``.
+        size: Height and width to give them.
+
+    Returns:
+        In [0, 1], shape ``(N, C, *size)``; the very same tensor if it has that size already.
+    """
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    parts = [
+        F.interpolate(part, size=size, mode="bilinear", antialias=True, align_corners=False)
+        for part in images.split(4096)
+    ]
+    return torch.cat(parts).clamp_(0.0, 1.0)

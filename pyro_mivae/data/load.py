@@ -1,0 +1,182 @@
+"""Loads a data set by name or by path."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
+from pyro_mivae.data.files import read_folder, read_npz
+from pyro_mivae.errors import DataError, OptionError
+
+
+def default_root() -> Path:
+    """Where torchvision's data sets are looked for, and downloaded to, unless a root is given."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PYRO_MIVAE_DATA") or Path(cache) / "pyro_mivae")
+
+
+def load_dataset(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Loads images as tensors in [0, 1], with a test part.
+
+    Data without a test set of its own is split once, 80/20, stratified by label.
+
+    Args:
+        name_or_path: One of :data:`DATASETS`, an ``.npz`` file (see :func:`read_npz`), or a folder
+            of images (see :func:`read_folder`).
+        root: Folder of torchvision's data sets, which are downloaded only if they are not there;
+            see :func:`default_root`.
+        image_size: Height and width to resize to; one number for both. None keeps the size.
+        seed: Of the split, and deliberately not a training run's.
+
+    Raises:
+        DataError: If there is no such data set, it cannot be read, or holds under 2 images.
+        OptionError: If ``image_size`` is not positive.
+
+    Example:
+        >>> digits = load_dataset("digits")
+        >>> digits.x_train.shape, digits.x_test.shape
+        (torch.Size([1438, 1, 8, 8]), torch.Size([359, 1, 8, 8]))
+    """
+    raw = read_images(name_or_path, root=root, image_size=image_size)
+    x, y = raw.images, raw.labels
+    train: Tensor | slice
+    test: Tensor | slice
+    if raw.num_train is None:
+        train, test = split_indices(len(x), y, seed=seed)
+    else:
+        train, test = slice(raw.num_train), slice(raw.num_train, None)
+    return Dataset(
+        name=raw.name,
+        x_train=x[train],
+        y_train=None if y is None else y[train],
+        x_test=x[test],
+        y_test=None if y is None else y[test],
+        class_names=raw.class_names,
+    )
+
+
+def read_images(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> RawImages:
+    """Reads all images of a data set, in order, unsplit (a built-in's training images come first).
+
+    Args:
+        name_or_path: As for :func:`load_dataset`.
+        root: As for :func:`load_dataset`.
+        image_size: As for :func:`load_dataset`.
+
+    Raises:
+        DataError: If there is no such data set, or it cannot be read.
+        OptionError: If ``image_size`` is not positive.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and min(size) < 1:
+        raise OptionError(f"image size {size[0]}x{size[1]}; allowed are whole numbers from 1 up")
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in DATASETS:
+        raw = DATASETS[name](Path(root) if root is not None else default_root())
+    elif path.is_dir():
+        return read_folder(path, size)
+    elif path.is_file():
+        if path.suffix.lower() != ".npz":
+            raise DataError(f"{path} is no .npz file; allowed is {_allowed()}")
+        raw = read_npz(path)
+    else:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise DataError(f"no data set, file or folder {name!r}: {hint}Allowed is {_allowed()}")
+    if size is None:
+        return raw
+    return RawImages(
+        raw.name, resize_images(raw.images, size), raw.labels, raw.class_names, raw.num_train
+    )
+
+
+def _allowed() -> str:
+    return f"{', '.join(DATASETS)}, an .npz file, or a folder of images"
+
+
+def _digits(root: Path) -> RawImages:
+    """1,797 handwritten digits of 8×8 pixels, shipped with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float().div_(16.0)[:, None]
+    names = tuple(str(k) for k in range(10))
+    return RawImages("digits", images, torch.from_numpy(digits.target).long(), names)
+
+
+def _mnist(root: Path) -> RawImages:
+    """70,000 handwritten digits of 28×28 pixels."""
+    return _torchvision("mnist", "MNIST", root)
+
+
+def _fashion_mnist(root: Path) -> RawImages:
+    """70,000 grey images of clothes, 28×28 pixels."""
+    return _torchvision("fashion-mnist", "FashionMNIST", root)
+
+
+def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
+    """A set with the files and classes of torchvision's MNIST, downloaded if it is not there."""
+    import torchvision.datasets
+
+    dataset_class = getattr(torchvision.datasets, class_name)
+    if not (root / class_name / "raw" / "train-images-idx3-ubyte").exists():
+        _download(name, dataset_class, root)
+    try:
+        train, test = dataset_class(root, train=True), dataset_class(root, train=False)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise DataError(f"cannot read {name} under {root}: {error}") from error
+    images = torch.cat([train.data, test.data]).float().div_(255.0)[:, None]
+    labels = torch.cat([train.targets, test.targets])
+    names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
+    return RawImages(name, images, labels, names, num_train=len(train.data))
+
+
+def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
+    """Downloads to a scratch folder first, so that no half of a data set is ever left."""
+    created = next((p for p in (*reversed(root.parents), root) if not p.exists()), None)
+    files = root / dataset_class.__name__ / "raw"
+    done = False
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
+            loaded = Path(dataset_class(scratch, download=True).raw_folder)
+            files.mkdir(parents=True, exist_ok=True)
+            for file in loaded.glob("*-ubyte"):
+                os.replace(file, files / file.name)
+        done = True
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{name} is not under {root} and could not be downloaded; "
+            f"give its folder with --data-root DIR (error: {str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        if not done and created is not None:
+            shutil.rmtree(created, ignore_errors=True)
+
+
+DATASETS: dict[str, Callable[[Path], RawImages]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion-mnist": _fashion_mnist,
+}
+"""The built-in data sets by name; each reads its images, given torchvision's root folder."""

@@ -1,0 +1,8 @@
+"""Training: the lean loop, what it records, and the checkpoints that it resumes from."""
+
+from pyro_mivae.training.checkpoint import read_checkpoint
+from pyro_mivae.training.files import atomic_path
+from pyro_mivae.training.fit import fit, resolve_device
+from pyro_mivae.training.history import History
+
+__all__ = ["History", "atomic_path", "fit", "read_checkpoint", "resolve_device"]

@@ -1,0 +1,229 @@
+"""`fit`: trains a variant on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError, TrainingError
+from pyro_mivae.training.history import History
+from pyro_mivae.training.keeper import Keeper
+from pyro_mivae.training.loop import Settings, Trainer, own_world
+from pyro_mivae.training.optimiser import LR_SCHEDULES
+
+HELD_OUT = 0.1
+
+
+def fit(
+    vae: Any,
+    x: Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    lr_schedule: str = "constant",
+    clip_norm: float | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    validation: Tensor | float | None = None,
+    patience: int | None = None,
+    progress: bool = False,
+    run: str | Path | None = None,
+    resume: bool = False,
+    on_start: Callable[[], object] | None = None,
+    on_epoch: Callable[[Mapping[str, float]], object] | None = None,
+) -> History:
+    """Trains a variant by stochastic gradient steps on its objective's loss per datum.
+
+    Adam is fused, data that fit stay on the device, and nothing waits for the device before an
+    epoch ends. The caller's random numbers and Pyro's parameter store are left as they were.
+
+    With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
+    at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
+    down, of the last whole epoch. Resumed runs end in the same weights as uninterrupted ones.
+
+    Args:
+        vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
+        x: Training images, shape ``(N, *data_shape)``.
+        epochs: Passes over the images.
+        batch_size: Images per step; a last batch may be smaller.
+        lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
+        lr_schedule: ``"constant"``, or ``"cosine"``: down to 0, step by step.
+        clip_norm: Largest norm of the gradient (per datum); None leaves it as it is.
+        device: ``"auto"`` (CUDA if there), or what torch takes.
+        seed: Of the noise and of the order of the images. (The weights at the start are the
+            variant's own.)
+        validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
+            ``x`` to hold out for that.
+        patience: Stops once the held-out loss has not fallen for so many epochs, with the best
+            epoch's weights. Epochs in which a schedule still changed the loss do not count. Holds
+            a tenth of ``x`` out if ``validation`` is not given.
+        progress: Shows a progress bar on stderr.
+        run: Folder to keep history and checkpoint in.
+        resume: Goes on from the folder's checkpoint, or starts anew if it has none; a finished
+            run is left as it is, with its weights loaded.
+        on_start: Called once everything given has been checked, before anything is written.
+        on_epoch: Called with each row of the history as its epoch ends.
+
+    Returns:
+        The history, a row per epoch.
+
+    Raises:
+        OptionError: If an option is out of its range.
+        DataError: If images are not finite or the likelihood cannot score them.
+        ShapeError: If images have another shape than the variant's.
+        SiteError: If model, guide and objective do not fit each other.
+        RunError: If the folder holds a run already and ``resume`` is off, or another model's.
+        TrainingError: If the loss is no longer finite; it names the step and the terms.
+
+    Example:
+        >>> import pyro_mivae as mi
+        >>> digits = mi.load_dataset("digits")
+        >>> vae = mi.VAE(digits.data_shape, latent_dim=2)
+        >>> history = fit(vae, digits.x_train, epochs=2)
+        >>> len(history), history["loss"][1] < history["loss"][0]
+        (2, True)
+    """
+    settings = Settings(epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience)
+    _check_options(settings, validation)
+    target = resolve_device(device)
+    vae.check_data(x)
+    x, held_out = _hold_out(vae, x, validation, patience)
+    vae.to(target)
+    with own_world(target):
+        torch.manual_seed(seed)
+        trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
+        trainer.check_pair()
+        if on_start is not None:
+            on_start()
+        keeper = Keeper(None if run is None else Path(run), resume)
+        history = keeper.start(trainer)
+        if not trainer.epoch:
+            with torch.no_grad():
+                vae.initialize(trainer.x)
+        try:
+            _train(trainer, history, keeper, progress, on_epoch)
+        except (KeyboardInterrupt, TrainingError):
+            keeper.write(history)
+            raise
+        trainer.restore_best()
+        vae.eval()
+    return history
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Gives the device that a name stands for.
+
+    Args:
+        device: ``"auto"`` (CUDA if there is one, else the CPU), or what torch takes.
+
+    Returns:
+        The device.
+
+    Raises:
+        OptionError: If there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(
+            f"device {device!s} is not to be had here; allowed are auto, cpu"
+            + (", cuda" if torch.cuda.is_available() else "")
+        ) from error
+    return target
+
+
+def _train(
+    trainer: Trainer,
+    history: History,
+    keeper: Keeper,
+    progress: bool,
+    on_epoch: Callable[[Mapping[str, float]], object] | None,
+) -> None:
+    """Runs the epochs that are left."""
+    with _progress_bar(trainer, enabled=progress) as bar:
+        while not trainer.finished:
+            bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
+            row = trainer.run_epoch(bar.update)
+            history.append(row)
+            keeper.epoch_done(trainer, history)
+            shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
+            bar.set_postfix_str(", ".join(shown), False)
+            if on_epoch is not None:
+                on_epoch(row)
+
+
+def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:
+    from tqdm.std import tqdm
+
+    return tqdm(
+        total=trainer.settings.epochs * trainer.steps_per_epoch,
+        initial=trainer.step,
+        unit="step",
+        disable=not enabled,
+        dynamic_ncols=True,
+        leave=True,
+    )
+
+
+def _check_options(settings: Settings, validation: Tensor | float | None) -> None:
+    """Checks every option's range.
+
+    Raises:
+        OptionError: If one is outside.
+    """
+    whole = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    if settings.patience is not None:
+        whole["patience"] = settings.patience
+    for name, count in whole.items():
+        if not isinstance(count, int) or count < 1:
+            raise OptionError(f"{name}={count!r}; allowed are whole numbers from 1 up")
+    positive = {"lr": settings.lr}
+    if settings.clip_norm is not None:
+        positive["clip_norm"] = settings.clip_norm
+    for name, value in positive.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise OptionError(f"{name}={value!r}; allowed are finite numbers above 0")
+    if settings.lr_schedule not in LR_SCHEDULES:
+        allowed = ", ".join(LR_SCHEDULES)
+        raise OptionError(f"lr_schedule={settings.lr_schedule!r}; allowed are {allowed}")
+    if isinstance(validation, float | int) and not 0 < validation < 1:
+        raise OptionError(f"validation={validation}; allowed are fractions between 0 and 1")
+
+
+def _hold_out(
+    vae: Any, x: Tensor, validation: Tensor | float | None, patience: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Splits held-out images off, if that is asked for."""
+    if isinstance(validation, Tensor):
+        vae.check_data(validation)
+        return x, validation
+    if validation is None:
+        if patience is None:
+            return x, None
+        validation = HELD_OUT
+    if len(x) < 2:
+        raise OptionError(f"{len(x)} image(s) given, and some are to be held out; give 2 or more")
+    count = min(max(1, round(validation * len(x))), len(x) - 1)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return x[order[count:]], x[order[:count]]
+
+
+def _place(
+    vae: Any, x: Tensor, held_out: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Puts images on the device if they take at most half its memory; in the weights' type."""
+    parameter = next(vae.parameters(), None)
+    dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+    size = dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
+    if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
+        device = torch.device("cpu")
+    return x.to(device, dtype), None if held_out is None else held_out.to(device, dtype)

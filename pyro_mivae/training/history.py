@@ -1,0 +1,107 @@
+"""What a training run recorded, a row per epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pyro_mivae.errors import RunError
+from pyro_mivae.training.files import atomic_path
+
+Row = Mapping[str, float]
+WHOLE = ("epoch", "step")
+
+
+class History:
+    """A table with a row per epoch.
+
+    Its columns are ``epoch`` and ``step`` (both counted from 1, at the epoch's end), ``seconds``
+    (that the epoch took), ``lr`` (of its last step), every entry of the objective's ledger as a
+    mean over the epoch's images (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``,
+    ``kl_<site>``, ``mi_...``), and the same with ``val_`` before it on held-out images.
+
+    Args:
+        rows: The rows to begin with.
+
+    Attributes:
+        rows: The rows, each from column name to value.
+
+    Example:
+        >>> history = History([{"epoch": 1, "loss": 30.5}, {"epoch": 2, "loss": 28.0}])
+        >>> history["loss"]
+        [30.5, 28.0]
+    """
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.rows: list[dict[str, float]] = [dict(row) for row in rows]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns' names, in the order of their first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> list[float]:
+        if column not in self.columns:
+            raise KeyError(f"no column {column!r}; there are {', '.join(self.columns)}")
+        return [row.get(column, math.nan) for row in self.rows]
+
+    def __repr__(self) -> str:
+        return f"History({len(self)} epochs: {', '.join(self.columns)})"
+
+    def append(self, row: Row) -> None:
+        """Adds a row.
+
+        Args:
+            row: From column name to value.
+        """
+        self.rows.append(dict(row))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes the table; what it replaces stays until all is written.
+
+        Args:
+            path: The file.
+        """
+        with atomic_path(Path(path)) as scratch:
+            with scratch.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, restval="nan", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+    def append_to_csv(self, path: Path) -> None:
+        """Adds the last row to a file that holds the others, or writes the file if need be.
+
+        Args:
+            path: The file.
+        """
+        before, last = self.rows[-2:-1], list(self.rows[-1])
+        if not before or last != list(before[0]) or last != self.columns or not path.exists():
+            self.to_csv(path)
+            return
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(self.rows[-1])
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> History:
+        """Reads a table that `to_csv` wrote, to the same values.
+
+        Args:
+            path: The file.
+
+        Raises:
+            RunError: If it cannot be read.
+        """
+        try:
+            with Path(path).open(newline="") as file:
+                return cls(
+                    {k: int(v) if k in WHOLE else float(v) for k, v in row.items()}
+                    for row in csv.DictReader(file)
+                    if None not in row.values()  # a last line that a crash cut short
+                )
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"cannot read the history {path}: {error}") from error

@@ -1,0 +1,245 @@
+"""The training loop: what one epoch does, and the state that it can resume from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import RunError, SiteError
+from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
+from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.optimiser import make_optimiser, schedule_factor, set_learning_rates
+
+VALIDATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; see `fit` for what each of them means."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_schedule: str
+    clip_norm: float | None
+    seed: int
+    patience: int | None
+
+
+@contextmanager
+def own_world(device: torch.device) -> Iterator[None]:
+    """Keeps the caller's parameter store and random numbers out of training, and as they were.
+
+    In a store of its own no other model's parameters can take the place of those of the same name.
+
+    Args:
+        device: The device that is trained on.
+    """
+    with (
+        torch.random.fork_rng(devices=_cuda(device)),
+        pyro.get_param_store().scope(),
+    ):
+        yield
+
+
+class Trainer:
+    """A variant, its objective and optimiser, and how far they have come.
+
+    Args:
+        vae: The variant, on ``device``.
+        x: Training images, shape ``(N, *data_shape)``, on ``device`` or on the CPU.
+        validation: Held-out images, likewise, or None.
+        settings: How to train.
+        device: Where to train.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        x: Tensor,
+        validation: Tensor | None,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self.vae, self.x, self.validation = vae, x, validation
+        self.settings, self.device = settings, device
+        self.optimiser = make_optimiser(vae, settings.lr)
+        self.shuffle = torch.Generator().manual_seed(settings.seed)
+        self.steps_per_epoch = math.ceil(len(x) / settings.batch_size)
+        num_steps = settings.epochs * self.steps_per_epoch
+        self.objective = vae.objective(num_steps).to(device)
+        self.epoch = self.step = 0
+        self.finished = False
+        self.best: Checkpoint | None = None
+
+    def check_pair(self) -> None:
+        """Evaluates the objective once, with all of Pyro's and torch's checks on.
+
+        It leaves the random numbers, and the networks' running statistics, as they were.
+
+        Raises:
+            SiteError: If the pair and the objective do not fit each other, or hold parameters
+                that are not the variant's and so would not be trained.
+        """
+        x = self._batch(torch.arange(min(2, len(self.x))))
+        with self._evaluating(), pyro.validation_enabled(True):
+            self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+        owned = set(self.vae.parameters())
+        store = pyro.get_param_store().named_parameters()
+        stray = [name for name, parameter in store if parameter not in owned]
+        if stray:
+            raise SiteError(
+                f"parameters {stray} live in Pyro's param store alone, where fit does not train "
+                "them; make them attributes (PyroParam) of the prior, guide or network"
+            )
+
+    def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """Trains for one epoch.
+
+        Args:
+            on_step: Called after each step.
+
+        Returns:
+            The epoch's row of the history.
+
+        Raises:
+            TrainingError: If the loss of a step was not finite.
+        """
+        start = time.perf_counter()
+        meter = Meter(self.step + 1)
+        order = torch.randperm(len(self.x), generator=self.shuffle).to(self.x.device)
+        self.vae.train()
+        with pyro.validation_enabled(False):
+            for index in order.split(self.settings.batch_size):
+                self._step(self._batch(index))
+                meter.add(self.objective.ledger, len(index))
+                on_step()
+        means = meter.means()
+        lr = max(group["lr"] for group in self.optimiser.param_groups)
+        self.epoch += 1
+        row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
+        if self.validation is not None:
+            held_out = self._validate(self.validation)
+            row |= {f"val_{key}": value for key, value in held_out.items()}
+            self._watch(row)
+        self.finished = self.finished or self.epoch >= self.settings.epochs
+        row["seconds"] = time.perf_counter() - start
+        return row
+
+    def state(self) -> Checkpoint:
+        """Copies all that resuming needs."""
+        return detached_copy(
+            {
+                "weights": self.vae.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "objective": self.objective.state_dict(),
+                "rng": rng_state(self.device),
+                "shuffle": self.shuffle.get_state(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "finished": self.finished,
+                "best": self.best,
+            }
+        )
+
+    def load(self, state: Checkpoint) -> None:
+        """Goes back to where `state` was taken.
+
+        Args:
+            state: What `state` returned, its tensors on any device.
+
+        Raises:
+            RunError: If it belongs to another model.
+        """
+        try:
+            self.vae.load_state_dict(state["weights"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.objective.load_state_dict(state["objective"])
+            set_rng_state(state["rng"], self.device)
+            self.shuffle.set_state(state["shuffle"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"the checkpoint does not fit the model: {reason}") from error
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.finished, self.best = state["finished"], state["best"]
+
+    def _step(self, x: Tensor) -> None:
+        """One step of the optimiser: the inner loop, in which nothing waits for the device."""
+        settings, optimiser = self.settings, self.optimiser
+        if settings.lr_schedule != "constant":
+            total = settings.epochs * self.steps_per_epoch
+            factor = schedule_factor(settings.lr_schedule, self.step, total)
+            set_learning_rates(optimiser, factor)
+        optimiser.zero_grad(set_to_none=True)
+        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x) / len(x)
+        loss.backward()
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), settings.clip_norm, foreach=True)
+        optimiser.step()
+        self.objective.advance()
+        self.step += 1
+
+    def _batch(self, index: Tensor) -> Tensor:
+        return self.x[index.to(self.x.device)].to(self.device, non_blocking=True)
+
+    def _validate(self, images: Tensor) -> dict[str, float]:
+        """The ledger per held-out image, on the same noise in every epoch."""
+        meter = Meter(self.step)
+        with self._evaluating(), torch.no_grad():
+            torch.manual_seed(self.settings.seed)
+            for part in images.split(VALIDATION_BATCH):
+                x = part.to(self.device)
+                self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+                meter.add(self.objective.ledger, len(x))
+        return meter.means()
+
+    def _watch(self, row: dict[str, float]) -> None:
+        """Keeps the best weights, and ends the run when they have been the best for too long.
+
+        While a schedule still changes the objective losses do not compare: the last is the best.
+        """
+        if self.settings.patience is None:
+            return
+        state = self.objective.state_dict()
+        schedules = {k: v.clone() for k, v in state.items() if not k.endswith("step")}
+        best = self.best
+        if best is None or row["val_loss"] < best["loss"] or _differ(schedules, best["schedules"]):
+            self.best = best = {
+                "loss": row["val_loss"],
+                "epoch": self.epoch,
+                "weights": detached_copy(self.vae.state_dict()),
+                "schedules": schedules,
+            }
+        self.finished = self.epoch - best["epoch"] >= self.settings.patience
+
+    def restore_best(self) -> None:
+        """Puts the weights of the best epoch back, if early stopping kept any."""
+        if self.best is not None:
+            self.vae.load_state_dict(self.best["weights"])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode; random numbers drawn meanwhile leave the training's as they were."""
+        training = self.vae.training
+        self.vae.eval()
+        try:
+            with torch.random.fork_rng(devices=_cuda(self.device)):
+                yield
+        finally:
+            self.vae.train(training)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return any(not torch.equal(a[key], b[key].to(a[key].device)) for key in a)

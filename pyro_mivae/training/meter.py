@@ -1,0 +1,78 @@
+"""Sums the ledgers of many steps without waiting for the device at any of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import TrainingError
+
+FLUSH_EVERY = 512
+
+
+class Meter:
+    """Gathers an objective's ledgers and gives their mean per datum, with one synchronisation.
+
+    Args:
+        first_step: Number of the first step that is added, for the message of an error.
+    """
+
+    def __init__(self, first_step: int = 1) -> None:
+        self._keys: list[str] = []
+        self._pending: list[Tensor] = []
+        self._blocks: list[Tensor] = []
+        self._first_step = first_step
+        self._count = 0
+
+    def add(self, ledger: Mapping[str, Tensor], count: int) -> None:
+        """Adds the ledger of a batch.
+
+        Args:
+            ledger: 0-dimensional tensors, summed over the batch, the same keys each time.
+            count: Size of the batch.
+        """
+        if not self._keys:
+            self._keys = list(ledger)
+        self._pending.extend(ledger[key] for key in self._keys)
+        self._count += count
+        if len(self._pending) >= FLUSH_EVERY * len(self._keys):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._blocks.append(torch.stack(self._pending).view(-1, len(self._keys)))
+            self._pending = []
+
+    def means(self) -> dict[str, float]:
+        """Gives each entry's mean per datum.
+
+        Returns:
+            The means; NaN for entries that are not defined, as a deterministic site's KL.
+
+        Raises:
+            TrainingError: If a step's loss was not finite; it names the first such step, and what
+                was not finite there and had been before.
+        """
+        self._flush()
+        values = torch.cat(self._blocks).double().cpu()  # (steps, entries)
+        bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
+        if len(bad):
+            self._raise(values[: int(bad[0]) + 1])
+        return dict(zip(self._keys, (values.sum(0) / self._count).tolist(), strict=True))
+
+    def _raise(self, values: Tensor) -> NoReturn:
+        defined = values[:-1].isfinite().all(0).tolist()
+        broken = [
+            f"{key} = {value:g}"
+            for key, value, was in zip(self._keys, values[-1].tolist(), defined, strict=True)
+            if was and not math.isfinite(value)
+        ]
+        raise TrainingError(
+            f"the loss is not finite at step {self._first_step + len(values) - 1} "
+            f"({', '.join(broken)}); try a lower learning rate, gradient clipping, or a smaller "
+            "weight of what is named"
+        )

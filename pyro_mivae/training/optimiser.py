@@ -1,0 +1,70 @@
+"""The optimiser: fused Adam with learning rates per part, and their schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+STANDARD_LR = 1e-3
+LR_SCHEDULES = ("constant", "cosine")
+
+
+def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
+    """Makes a fused Adam with a group of parameters for each distinct set of options.
+
+    Args:
+        vae: The variant. Its ``optim_args(name)`` gives each parameter's options, meant for the
+            standard rate of 1e-3.
+        lr: Learning rate. Another than the standard one changes every part's in proportion, so
+            that a part whose own is a fifth keeps a fifth.
+
+    Returns:
+        The optimiser; each group remembers its rate as ``"initial_lr"``.
+    """
+    groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
+    for name, parameter in vae.named_parameters():
+        if parameter.requires_grad:
+            options = {"lr": STANDARD_LR, **vae.optim_args(name)}
+            options["lr"] *= lr / STANDARD_LR
+            groups.setdefault(tuple(sorted(options.items())), []).append(parameter)
+    return torch.optim.Adam(
+        [
+            {"params": parameters, **dict(key), "initial_lr": dict(key)["lr"]}
+            for key, parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def schedule_factor(schedule: str, step: int, total: int) -> float:
+    """Gives what all learning rates are multiplied by.
+
+    Args:
+        schedule: ``"constant"``, or ``"cosine"``: from 1 at the first step to 0 after the last.
+        step: Steps done.
+        total: Steps of the whole run.
+
+    Returns:
+        The factor, from 0 to 1.
+
+    Example:
+        >>> [round(schedule_factor("cosine", step, 4), 2) for step in range(5)]
+        [1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
+
+
+def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Sets each group's learning rate to its initial one times a factor.
+
+    Args:
+        optimiser: The optimiser.
+        factor: The factor.
+    """
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor

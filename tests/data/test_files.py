@@ -1,0 +1,161 @@
+"""Images from `.npz` files and from folders."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyro_mivae.data import read_folder, read_npz
+from pyro_mivae.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**arrays):
+        path = tmp_path / "set.npz"
+        np.savez(path, **arrays)
+        return path
+
+    return write
+
+
+def grey(n=4, h=8, w=6):
+    return (np.arange(n * h * w).reshape(n, h, w) % 256).astype(np.uint8)
+
+
+def test_npz_grey_bytes(write):
+    raw = read_npz(write(images=grey(), labels=np.array([3, 3, 7, 7]), more=np.ones(2)))
+    assert raw.images.shape == (4, 1, 8, 6)
+    torch.testing.assert_close(raw.images[:, 0] * 255, torch.from_numpy(grey()).float())
+    assert raw.labels.tolist() == [0, 0, 1, 1]
+    assert raw.class_names == ("3", "7")
+
+
+def test_npz_colour_floats_and_text_labels(write):
+    images = np.random.default_rng(0).random((3, 8, 6, 3))
+    raw = read_npz(write(images=images, labels=np.array(["cat", "dog", "cat"])))
+    assert raw.images.shape == (3, 3, 8, 6)
+    assert raw.images.dtype == torch.float32
+    torch.testing.assert_close(raw.images.permute(0, 2, 3, 1), torch.from_numpy(images).float())
+    assert raw.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float16])
+def test_npz_of_zeros_and_ones_is_binary(write, dtype):
+    images = np.eye(8, dtype=dtype)[None].repeat(2, 0)
+    assert read_npz(write(images=images)).images.unique().tolist() == [0.0, 1.0]
+
+
+def test_npz_with_one_label_for_all_has_none(write):
+    raw = read_npz(write(images=grey(), labels=np.zeros(4, int)))
+    assert raw.labels is None
+    assert raw.class_names == ()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": grey()}, "holds pictures, but no array named 'images'"),
+        ({"images": grey()[:0]}, "is empty"),
+        ({"images": grey()[0]}, r"shape \(8, 6\); allowed is \(N, H, W\)"),
+        ({"images": np.zeros((4, 3, 8, 8))}, "channels first"),
+        ({"images": grey().astype(np.int64)}, "dtype int64; allowed is uint8"),
+        ({"images": np.full((2, 8, 8), np.nan)}, "128 pixels that are NaN"),
+        ({"images": np.full((2, 8, 8), 1.5)}, r"from 1.5 to 1.5; allowed are floats in \[0, 1\]"),
+        ({"images": grey(), "labels": np.arange(3)}, r"shape \(3,\); allowed is \(4,\)"),
+        ({"images": grey(), "labels": np.arange(4) + 0.5}, "dtype float64; allowed are integers"),
+        ({"images": np.array([{}], dtype=object)}, "cannot read"),
+    ],
+)
+def test_npz_that_is_wrong(write, arrays, message):
+    with pytest.raises(DataError, match=message):
+        read_npz(write(**arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_npz_that_is_unreadable(tmp_path, content):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot read"):
+        read_npz(path)
+
+
+def test_npz_that_is_a_single_array(tmp_path):
+    path = tmp_path / "one.npz"
+    with path.open("wb") as file:
+        np.save(file, grey())
+    with pytest.raises(DataError, match="holds a single array"):
+        read_npz(path)
+
+
+def save(path, value, mode="L", size=(6, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+def test_folder_of_images_in_natural_order(tmp_path):
+    for k in (10, 2, 1):
+        save(tmp_path / f"{k}.png", 10 * k)
+    (tmp_path / "notes.txt").write_text("no image")
+    raw = read_folder(tmp_path)
+    assert raw.images.shape == (3, 1, 8, 6)
+    torch.testing.assert_close(raw.images[:, 0, 0, 0] * 255, torch.tensor([10.0, 20.0, 100.0]))
+    assert raw.labels is None
+
+
+def test_folder_with_a_sub_folder_per_label(tmp_path):
+    for label, count in (("b", 2), ("a", 1)):
+        for k in range(count):
+            save(tmp_path / label / f"{k}.png", 0)
+    (tmp_path / "empty").mkdir()
+    raw = read_folder(tmp_path)
+    assert raw.labels.tolist() == [0, 1, 1]
+    assert raw.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "pixel"),
+    [
+        ("1", 1, [1.0]),
+        ("LA", (51, 255), [0.2]),
+        ("I;16", 13107, [0.2]),
+        ("RGB", (255, 0, 51), [1.0, 0.0, 0.2]),
+        ("RGBA", (255, 0, 51, 0), [1.0, 0.0, 0.2]),
+    ],
+)
+def test_folder_reads_any_kind_of_png(tmp_path, mode, value, pixel):
+    save(tmp_path / "a.png", value, mode)
+    torch.testing.assert_close(read_folder(tmp_path).images[0, :, 0, 0], torch.tensor(pixel))
+
+
+def test_folder_with_some_colour_is_all_rgb(tmp_path):
+    save(tmp_path / "a.png", 51)
+    save(tmp_path / "b.png", (255, 0, 0), "RGB")
+    images = read_folder(tmp_path).images
+    torch.testing.assert_close(images[0, :, 0, 0], torch.full((3,), 0.2))
+
+
+def test_folder_of_several_sizes_needs_an_image_size(tmp_path):
+    save(tmp_path / "a.png", 0)
+    save(tmp_path / "b.png", 0, size=(9, 9))
+    with pytest.raises(DataError, match="a.png is 8x6, b.png is 9x9; give all of them one size"):
+        read_folder(tmp_path)
+    assert read_folder(tmp_path, (10, 12)).images.shape == (2, 1, 10, 12)
+
+
+def test_folder_of_images_beside_sub_folders(tmp_path):
+    save(tmp_path / "a.png", 0)
+    save(tmp_path / "sub" / "b.png", 0)
+    with pytest.raises(DataError, match="both images and sub-folders"):
+        read_folder(tmp_path)
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(DataError, match=r"holds no images; allowed are files ending in \.bmp"):
+        read_folder(tmp_path)
+
+
+def test_folder_with_a_broken_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(DataError, match="cannot read the image"):
+        read_folder(tmp_path)
