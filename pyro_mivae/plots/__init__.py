@@ -1,0 +1,33 @@
+"""Pictures of what a model learned: every one a function that draws on a matplotlib Axes."""
+
+from pyro_mivae.plots.codes import plot_confusion_matrix, plot_latent_space, plot_occupancy
+from pyro_mivae.plots.curves import plot_curves, plot_information_curves, plot_loss_curves
+from pyro_mivae.plots.grids import (
+    grid_figure,
+    plot_conditional_samples,
+    plot_grid,
+    plot_reconstructions,
+    plot_samples,
+    plot_traversals,
+)
+from pyro_mivae.plots.nats import plot_information_bar
+from pyro_mivae.plots.style import PALETTE, new_figure, render_png
+
+__all__ = [
+    "PALETTE",
+    "grid_figure",
+    "new_figure",
+    "plot_conditional_samples",
+    "plot_confusion_matrix",
+    "plot_curves",
+    "plot_grid",
+    "plot_information_bar",
+    "plot_information_curves",
+    "plot_latent_space",
+    "plot_loss_curves",
+    "plot_occupancy",
+    "plot_reconstructions",
+    "plot_samples",
+    "plot_traversals",
+    "render_png",
+]

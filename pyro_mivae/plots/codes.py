@@ -1,0 +1,266 @@
+"""The code of a data set: where its points lie, and how categories and labels share them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.grids import percent
+from pyro_mivae.plots.style import (
+    FONT,
+    INK,
+    MUTED,
+    PALETTE,
+    SMALL,
+    group_color,
+    group_marker,
+    style_axes,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BLUE = (0.12, 0.42, 0.72)
+
+
+def plot_latent_space(
+    ax: Axes,
+    codes: Tensor,
+    groups: Tensor | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    colors: Sequence[int] | None = None,
+    max_points: int = 2000,
+) -> Axes:
+    """Draws codes as points in the plane, coloured by group, the group's name at its median.
+
+    More than two dimensions are reduced by principal components; the axes then say how much of the
+    variance they show. One dimension is drawn along the horizontal, spread out vertically.
+
+    Args:
+        ax: Where to draw.
+        codes: Posterior means, shape ``(n, d)``.
+        groups: Category or label of each datum, integers, shape ``(n,)``.
+        names: Name of group 0, 1, ..., by default its number.
+        colors: Place in the palette of group 0, 1, ..., by default its number.
+        max_points: Only the first so many are drawn; all of them set the projection.
+
+    Returns:
+        ``ax``, with one collection of points per group.
+
+    Raises:
+        ShapeError: If ``codes`` is not a matrix, or ``groups`` not one integer per code.
+    """
+    if codes.dim() != 2 or codes.numel() == 0:
+        raise ShapeError(f"codes has shape {tuple(codes.shape)}; expected (n, d), not empty")
+    if groups is not None and groups.shape != codes.shape[:1]:
+        raise ShapeError(
+            f"{len(codes)} codes but groups of shape {tuple(groups.shape)}; "
+            "give one group per code"
+        )
+    points, axes_names = _project(codes.detach().cpu().double())
+    points = points[:max_points]
+    groups = torch.zeros(len(points)) if groups is None else groups.cpu()[:max_points]
+    present = groups.unique().tolist()
+    for group in map(int, present):
+        mine = points[groups == group]
+        index = group if colors is None else colors[group]
+        ax.scatter(
+            mine[:, 0].numpy(),
+            mine[:, 1].numpy(),
+            s=9,
+            color=group_color(index),
+            marker=group_marker(index),
+            alpha=0.7,
+            linewidths=0,
+            label=_name(names, group),
+            rasterized=True,
+        )
+    if len(present) > 1:
+        for group in map(int, present):
+            center = points[groups == group].median(0).values
+            ax.text(
+                float(center[0]),
+                float(center[1]),
+                _name(names, group),
+                fontsize=SMALL,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                color="black",
+                bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
+            )
+    style_axes(ax)
+    ax.set_xlabel(axes_names[0])
+    ax.set_ylabel(axes_names[1])
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax
+
+
+def plot_confusion_matrix(
+    ax: Axes,
+    labels: Tensor,
+    categories: Tensor,
+    *,
+    num_categories: int | None = None,
+    label_names: Sequence[str] | None = None,
+) -> Axes:
+    """Draws how the data of each label spread over the categories, a row per label, in percent.
+
+    Categories are ordered so that as many data as possible lie on the diagonal: the share on it is
+    the clustering accuracy (one category per label, Hungarian algorithm).
+
+    Args:
+        ax: Where to draw.
+        labels: Integers from 0, shape ``(n,)``.
+        categories: Integers from 0, shape ``(n,)``.
+        num_categories: K, by default the largest category found plus 1.
+        label_names: Name of label 0, 1, ..., by default its number.
+
+    Returns:
+        ``ax``, whose image holds the shares in the order drawn.
+
+    Raises:
+        ShapeError: If there is not one label per category.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if labels.shape != categories.shape or labels.dim() != 1 or len(labels) == 0:
+        raise ShapeError(
+            f"labels of shape {tuple(labels.shape)} and categories of shape "
+            f"{tuple(categories.shape)}; expected (n,) for both"
+        )
+    k = num_categories or int(categories.max()) + 1
+    found, counts = _count(labels, categories, k)
+    partner = _match(counts)
+    row_order = [*partner, *(row for row in range(len(found)) if row not in partner)]
+    rest = sorted(set(range(k)) - set(partner.values()), key=lambda c: -float(counts[:, c].sum()))
+    column_order = [*partner.values(), *rest]
+
+    shares = (counts / counts.sum(1, keepdim=True))[row_order][:, column_order]  # (labels, K)
+    # The page, light or dark, shines through small shares.
+    blues = LinearSegmentedColormap.from_list("shares", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
+    ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1)
+    style_axes(ax, frame=False)
+    if max(shares.shape) <= 14:
+        for row, line in enumerate(shares.tolist()):
+            for column, share in enumerate(line):
+                if share >= 0.005:
+                    ax.text(
+                        column,
+                        row,
+                        f"{100 * share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=SMALL - 1,
+                        color="white" if share > 0.6 else INK,
+                    )
+    label_texts = [_name(label_names, int(found[row])) for row in row_order]
+    ax.set_yticks(range(len(label_texts)), label_texts)
+    ax.set_xticks(range(k), [str(c) for c in column_order])
+    if k > 14:
+        ax.tick_params(axis="x", labelsize=SMALL - 3, labelrotation=90)
+    ax.set_ylabel("label")
+    ax.set_xlabel("category")
+    return ax
+
+
+def plot_occupancy(ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None) -> Axes:
+    """Draws the share of the data in each category, the most used first, beside equal shares.
+
+    Args:
+        ax: Where to draw.
+        occupancy: Shares that sum to 1, shape ``(K,)``.
+        names: What to call the categories, by default their numbers from 0.
+
+    Returns:
+        ``ax``, with one bar per category.
+    """
+    if occupancy.dim() != 1 or len(occupancy) == 0:
+        raise ShapeError(f"occupancy has shape {tuple(occupancy.shape)}; expected (K,), not empty")
+    order = occupancy.argsort(descending=True, stable=True).tolist()
+    shares = [float(occupancy[k]) for k in order]
+    ax.barh(range(len(order)), shares, height=0.72, color=PALETTE[0])
+    for row, share in enumerate(shares):
+        ax.annotate(
+            percent(share),
+            (1.0, row),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="center",
+            fontsize=SMALL,
+            color=INK,
+        )
+    ax.axvline(1 / len(order), color=MUTED, linewidth=1.0, linestyle="--")
+    style_axes(ax, frame=False)
+    ax.set_xlim(0, 1.18 * max(max(shares), 1 / len(order)))
+    ax.set_yticks(range(len(order)), [_name(names, k) for k in order])
+    ax.tick_params(axis="y", labelsize=FONT)
+    ax.set_xticks([])
+    ax.set_ylabel("category")
+    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(1 / len(order))})")
+    ax.invert_yaxis()
+    return ax
+
+
+def match_categories(labels: Tensor, categories: Tensor, num_categories: int) -> list[int]:
+    """Gives every category the label that it stands for, as many data as possible being right.
+
+    Args:
+        labels: Integers from 0, shape ``(n,)``.
+        categories: Integers from 0, shape ``(n,)``.
+        num_categories: K.
+
+    Returns:
+        A label per category, each at most once; where there are more categories than labels, the
+        rest get numbers that are no label's.
+    """
+    found, counts = _count(labels, categories, num_categories)
+    label_of = {category: int(found[row]) for row, category in _match(counts).items()}
+    spare = itertools.count(int(found.max()) + 1)
+    return [label_of[k] if k in label_of else next(spare) for k in range(num_categories)]
+
+
+def _count(labels: Tensor, categories: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
+    """Returns the labels that occur, and how many data of each lie in each category."""
+    found, rows = labels.cpu().unique(return_inverse=True)
+    counts = torch.zeros(len(found), num_categories)
+    where = (rows, categories.cpu().long())
+    return found, counts.index_put_(where, torch.ones(len(rows)), accumulate=True)
+
+
+def _match(counts: Tensor) -> dict[int, int]:
+    """Pairs rows with columns, each at most once, for the largest sum of counts."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(-counts.numpy())
+    return dict(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _name(names: Sequence[str] | None, group: int) -> str:
+    return names[group] if names is not None and 0 <= group < len(names) else str(group)
+
+
+def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
+    n, dims = codes.shape
+    if dims == 2:
+        return codes, ("dimension 0", "dimension 1")
+    if dims == 1 or n < 3:
+        # Multiples of the golden ratio spread evenly, and the same way each time.
+        spread = torch.arange(n, dtype=codes.dtype) * 0.6180339887 % 1
+        return torch.stack([codes[:, 0], spread], 1), ("dimension 0", "(spread out)")
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=2, random_state=0)
+    points = torch.as_tensor(pca.fit_transform(codes.numpy()))
+    first, second = pca.explained_variance_ratio_
+    return points, (
+        f"component 1 ({percent(float(first))} of the variance)",
+        f"component 2 ({percent(float(second))})",
+    )

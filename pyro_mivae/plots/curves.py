@@ -1,0 +1,204 @@
+"""Curves of a training run: what is lost, and what the code carries, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.style import (
+    FONT,
+    INK,
+    MUTED,
+    PALETTE,
+    SMALL,
+    group_color,
+    site_color,
+    style_axes,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
+
+
+class Columns(Protocol):
+    """What the curves need of a history: named columns with one number per epoch."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns."""
+
+    def __getitem__(self, column: str, /) -> Sequence[float]:
+        """The numbers of one column, one per epoch."""
+
+
+def plot_curves(
+    ax: Axes,
+    curves: Mapping[str, Sequence[float]],
+    *,
+    epochs: Sequence[float] | None = None,
+    colors: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+    ylabel: str = "nats per datum",
+) -> Axes:
+    """Draws one line per curve; a curve called ``val_NAME`` is NAME's on held-out data, dashed.
+
+    A first stretch that would flatten all the rest is cut off at the top of the Axes.
+
+    Args:
+        ax: Where to draw.
+        curves: Name to values, one per epoch; what is not finite leaves a gap.
+        epochs: Where the values lie, by default 1, 2, ...
+        colors: Colour per name; names without one take the palette's in turn.
+        names: What the legend says for a name, by default the name.
+        ylabel: What is drawn, with its unit.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If a curve has another length than ``epochs``.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> _, ax = new_figure()
+        >>> len(plot_curves(ax, {"loss": [3.0, 2.0], "val_loss": [3.5, 2.5]}).lines)
+        2
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    colors, names, taken = dict(colors or {}), names or {}, 0
+    for name, values in curves.items():
+        at = range(1, len(values) + 1) if epochs is None else epochs
+        if len(at) != len(values):
+            raise ShapeError(
+                f"curve {name!r} has {len(values)} values for {len(at)} epochs; give one per epoch"
+            )
+        key = name.removeprefix("val_")
+        if key not in colors:
+            colors[key], taken = group_color(taken), taken + 1
+        ax.plot(
+            list(at),
+            list(values),
+            color=colors[key],
+            linestyle="--" if name.startswith("val_") else "-",
+            linewidth=1.8,
+            marker="o" if len(values) < 3 else None,
+            label="_" * name.startswith("val_") + names.get(name, name),
+        )
+    style_axes(ax, grid=True)
+    _limit_height(ax, list(curves.values()))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    handles = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    if any(name.startswith("val_") for name in curves):
+        handles.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))
+    if handles:
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        ax.legend(
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=max(1, min(4, 60 // (longest + 6))),
+            frameon=False,
+            fontsize=FONT,
+            labelcolor=INK,
+            borderaxespad=0.2,
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
+    return ax
+
+
+def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
+    """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
+
+    Where the loss is −ELBO, one line stands for both. The held-out loss is left to its two parts.
+
+    Args:
+        ax: Where to draw.
+        history: A run's history; columns that it lacks are left out.
+
+    Returns:
+        ``ax``.
+    """
+    curves: dict[str, Sequence[float]] = {}
+    names = {"elbo": "−ELBO"}
+    for column in ("loss", "elbo", "distortion", "val_elbo", "val_distortion"):
+        values = history[column] if column in history.columns else ()
+        if any(map(math.isfinite, values)):
+            curves[column] = [-v for v in values] if column.endswith("elbo") else values
+    if {"loss", "elbo"} <= curves.keys() and all(map(_same, curves["loss"], curves["elbo"])):
+        del curves["loss"]
+        names["elbo"] = "loss (−ELBO)"
+    colors = {"loss": "#717581", "elbo": PALETTE[0], "distortion": "#e76300"}
+    return plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
+
+
+def plot_information_curves(
+    ax: Axes, history: Columns, *, num_categories: int | None = None
+) -> Axes:
+    """Draws what the code carries: the KL of every site, and every information term.
+
+    Args:
+        ax: Where to draw.
+        history: A run's history: its columns ``kl_SITE`` and ``mi_SITES_HOW`` are drawn.
+        num_categories: K of the site ``c``; draws log K, which information on c cannot exceed.
+
+    Returns:
+        ``ax``.
+    """
+    curves: dict[str, Sequence[float]] = {}
+    colors, names = {}, {}
+    terms = [column for column in history.columns if column.startswith("mi_")]
+    for column in history.columns:
+        key = column.removeprefix("val_")
+        kind, _, sites = key.partition("_")
+        if kind in ("kl", "mi") and sites and any(map(math.isfinite, history[column])):
+            curves[column] = history[column]
+            colors[key] = site_color(sites) if kind == "kl" else _TERM_COLORS[terms.index(key) % 3]
+            names[column] = f"KL of {sites}" if kind == "kl" else _term_name(sites)
+    plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
+    if num_categories and num_categories > 1 and any("_c" in name for name in curves):
+        ceiling = math.log(num_categories)
+        ax.axhline(ceiling, color=MUTED, linewidth=1.0, linestyle=":")
+        ax.annotate(
+            f"log {num_categories} = {ceiling:.2f}",
+            (1.0, ceiling),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            color=MUTED,
+            fontsize=SMALL,
+        )
+    return ax
+
+
+def _term_name(sites: str) -> str:
+    """Names an information term: the ledger calls it ``SITES_HOW``, as in ``c_mean``."""
+    code, _, how = sites.rpartition("_")
+    return f"information on {code} ({how})" if code else f"information on {sites}"
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6)
+
+
+def _epochs(history: Columns) -> Sequence[float] | None:
+    return history["epoch"] if "epoch" in history.columns else None
+
+
+def _limit_height(ax: Axes, curves: Sequence[Sequence[float]]) -> None:
+    whole = [v for values in curves for v in values if math.isfinite(v)]
+    later = [v for values in curves for v in values[len(values) // 20 + 1 :] if math.isfinite(v)]
+    if not later:
+        return
+    span = max(later) - min(later)
+    if span > 0 and max(whole) - min(whole) > 4 * span:
+        ax.set_ylim(min(whole) - 0.05 * span, max(later) + 0.25 * span)

@@ -1,0 +1,237 @@
+"""Grids of data: reconstructions, samples and traversals, as pictures or as lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.style import FONT, PALETTE, WIDTH, new_figure, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CELL = 32  # smaller images are enlarged by whole numbers to at least this many pixels
+_GAP = 0.07  # between cells, in cells
+
+
+def is_image(data_shape: Sequence[int]) -> bool:
+    """Says whether such data are drawn as pictures: ``(H, W)`` or ``(C, H, W)`` from 4x4 up."""
+    return len(data_shape) in (2, 3) and min(data_shape[-2:]) >= 4
+
+
+def grid_figure(
+    rows: int, columns: int, data_shape: Sequence[int], *, label_width: float = 1.0
+) -> tuple[Figure, Axes]:
+    """Makes a figure whose height fits a grid of data.
+
+    Args:
+        rows: Rows of the grid.
+        columns: Columns of the grid.
+        data_shape: Shape of a datum.
+        label_width: Room for the row labels, in inches.
+
+    Returns:
+        The figure and its Axes.
+    """
+    tall = data_shape[-2] / data_shape[-1] if is_image(data_shape) else 0.6
+    return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
+
+
+def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
+    """Draws a grid of data: pictures where the data are images, else each datum as a line.
+
+    Images of one channel (or none) are grey, of three RGB, of any other number the grey mean of
+    their channels; values are clipped to [0, 1] and small images enlarged pixel by pixel. Lines
+    share one scale over the whole grid.
+
+    Args:
+        ax: Where to draw.
+        cells: Shape ``(rows, columns, *data_shape)``.
+        row_labels: One text per row, written to its left.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If there is no cell, or not one label per row.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> ax = plot_grid(new_figure()[1], torch.rand(2, 5, 1, 8, 8), ["a", "b"])
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['a', 'b']
+    """
+    cells = cells.detach().cpu().float()
+    if cells.dim() < 3 or cells.numel() == 0:
+        raise ShapeError(
+            f"cells has shape {tuple(cells.shape)}; expected (rows, columns, *data_shape), "
+            "not empty"
+        )
+    rows = len(cells)
+    if row_labels and len(row_labels) != rows:
+        raise ShapeError(f"{len(row_labels)} row labels for {rows} rows; give one per row")
+    if is_image(cells.shape[2:]):
+        _draw_images(ax, cells)
+    else:
+        _draw_lines(ax, cells.flatten(2))
+    style_axes(ax, frame=False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if row_labels:
+        ax.set_yticks([row + 0.5 for row in range(rows)], list(row_labels))
+        ax.tick_params(axis="y", labelsize=FONT)
+    return ax
+
+
+def plot_reconstructions(
+    ax: Axes, originals: Tensor, reconstructions: Tensor | Mapping[str, Tensor]
+) -> Axes:
+    """Draws originals in the top row and what a model makes of them below.
+
+    Args:
+        ax: Where to draw.
+        originals: Shape ``(n, *data_shape)``.
+        reconstructions: The same shape; or several such, each under the name of its row.
+
+    Returns:
+        ``ax``.
+    """
+    if isinstance(reconstructions, Tensor):
+        reconstructions = {"reconstruction": reconstructions}
+    for name, values in reconstructions.items():
+        if values.shape != originals.shape:
+            raise ShapeError(
+                f"{name!r} has shape {tuple(values.shape)}, the originals "
+                f"{tuple(originals.shape)}; give one reconstruction per original"
+            )
+    rows = [originals, *reconstructions.values()]
+    return plot_grid(ax, torch.stack([r.cpu() for r in rows]), ["original", *reconstructions])
+
+
+def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
+    """Draws samples row by row.
+
+    Args:
+        ax: Where to draw.
+        samples: Shape ``(n, *data_shape)``; a last row that is not full is left out.
+        columns: Samples per row, at most n.
+
+    Returns:
+        ``ax``.
+    """
+    columns = max(1, min(columns, len(samples)))
+    rows = len(samples) // columns
+    return plot_grid(ax, samples[: rows * columns].unflatten(0, (rows, columns)))
+
+
+def plot_conditional_samples(
+    ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
+) -> Axes:
+    """Draws a row of samples per category, the most used category first, its share beside it.
+
+    Args:
+        ax: Where to draw.
+        samples: Shape ``(K, n, *data_shape)``.
+        occupancy: Share of the data in each category, shape ``(K,)``.
+        names: What to call the categories, by default their numbers from 0.
+
+    Returns:
+        ``ax``.
+    """
+    order, names = _order(samples, occupancy, names)
+    labels = [f"{names[k]}  ·  {percent(float(occupancy[k]))}" for k in order]
+    return plot_grid(ax, samples.cpu()[order], labels)
+
+
+def plot_traversals(
+    ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
+) -> Axes:
+    """Draws a row per latent dimension, the most informative first, its nats beside it.
+
+    Args:
+        ax: Where to draw.
+        traversals: What is decoded while one dimension moves, shape
+            ``(rows, steps, *data_shape)``.
+        nats: KL or information of each row's dimension, in nats, shape ``(rows,)``. A value that
+            is not defined (NaN) goes last and is not written.
+        names: What to call the dimensions, by default ``z0``, ``z1``, ...
+
+    Returns:
+        ``ax``.
+    """
+    if names is None:
+        names = [f"z{row}" for row in range(len(traversals))]
+    order, names = _order(traversals, nats, names)
+    values = [float(nats[row]) for row in order]
+    labels = [
+        f"{names[row]}  ·  {value:.2f} nats" if math.isfinite(value) else names[row]
+        for row, value in zip(order, values, strict=True)
+    ]
+    return plot_grid(ax, traversals.cpu()[order], labels)
+
+
+def percent(share: float) -> str:
+    """Writes a share in percent, with a digit after the point where it says something."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
+
+
+def _order(
+    rows: Tensor, sizes: Tensor, names: Sequence[str] | None
+) -> tuple[list[int], Sequence[str]]:
+    if sizes.shape != rows.shape[:1]:
+        raise ShapeError(
+            f"{len(rows)} rows, but numbers of shape {tuple(sizes.shape)}; give one per row"
+        )
+    names = [str(row) for row in range(len(rows))] if names is None else names
+    if len(names) != len(rows):
+        raise ShapeError(f"{len(names)} names for {len(rows)} rows; give one per row")
+    sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
+    return sizes.argsort(descending=True, stable=True).tolist(), names
+
+
+def _draw_images(ax: Axes, cells: Tensor) -> None:
+    if cells.dim() == 4:
+        cells = cells.unsqueeze(2)
+    if cells.shape[2] != 3:
+        cells = cells.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
+    rows, columns, _, height, width = cells.shape
+    enlarge = math.ceil(_CELL / max(height, width))
+    cells = cells.nan_to_num(0.0).clamp(0, 1).permute(0, 1, 3, 4, 2)
+    cells = cells.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    height, width = height * enlarge, width * enlarge
+    gap = max(1, round(_GAP * max(height, width)))
+    # An alpha of 0 leaves the gaps to the page, light or dark.
+    mosaic = torch.zeros(rows, height + gap, columns, width + gap, 4)
+    top, left = gap // 2, gap // 2
+    inner = mosaic[:, top : top + height, :, left : left + width]
+    inner[..., :3] = cells.permute(0, 2, 1, 3, 4)
+    inner[..., 3] = 1.0
+    mosaic = mosaic.reshape(rows * (height + gap), columns * (width + gap), 4)
+    ax.imshow(
+        mosaic.numpy(),
+        interpolation="nearest" if enlarge > 1 else "auto",
+        extent=(0, columns, rows, 0),
+        aspect=(height + gap) / (width + gap),
+    )
+
+
+def _draw_lines(ax: Axes, cells: Tensor) -> None:
+    from matplotlib.collections import LineCollection
+
+    rows, columns, length = cells.shape
+    low, high = cells.min(), cells.max()
+    heights = (cells - low) / (high - low).clamp(min=1e-12)  # (rows, columns, length)
+    across = torch.linspace(_GAP, 1 - _GAP, max(2, length))
+    heights = heights.expand(rows, columns, len(across))
+    x = torch.arange(columns)[None, :, None] + across
+    y = torch.arange(rows)[:, None, None] + 1 - _GAP - heights * (1 - 2 * _GAP)
+    lines = torch.stack([x.expand_as(y), y], -1).flatten(0, 1)  # (rows * columns, length, 2)
+    ax.add_collection(LineCollection(list(lines.numpy()), colors=PALETTE[0], linewidths=1.2))
+    ax.set_xlim(0, columns)
+    ax.set_ylim(rows, 0)

@@ -1,0 +1,214 @@
+"""The numbers of a report, each with what it means in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pyro_mivae.likelihoods import BernoulliLikelihood
+from pyro_mivae.report.subject import Subject
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of the page.
+
+    Attributes:
+        name: What it is.
+        value: It, written out.
+        unit: Its unit and standard error, or nothing.
+        meaning: What it says, in a sentence.
+    """
+
+    name: str
+    value: str
+    unit: str
+    meaning: str
+
+
+_MEANINGS = {
+    "elbo": "Lower bound on log p(x).",
+    "distortion": "−log p(x | code), on average over codes.",
+    "rate": "KL of all sites together.",
+    "log_px": "Importance-weighted estimate of log p(x): a tighter lower bound than the ELBO.",
+    "mi_lower": "Information that the whole code has on the data, at least.",
+    "mi_upper": "The same, at most.",
+    "marginal_kl_lower": "How far all codes together are from the prior, at least.",
+    "marginal_kl_upper": "The same, at most.",
+    "total_correlation": "How much the dimensions of the code depend on each other.",
+    "active_units": "Dimensions whose posterior mean varies (variance above 0.01).",
+    "saturated": "1 where the bounds on the information are more than 0.5 nats apart.",
+    "cluster_accuracy": "Share of the data whose category stands for their label.",
+    "categories_used": "Categories that take data.",
+    "nmi": "Normalised mutual information of categories and labels, 0 to 1.",
+    "ari": "Adjusted Rand index: 0 by chance, 1 where categories are the labels.",
+    "generation_accuracy": "Share of a category's samples that a classifier of real data takes "
+    "for the label that the category stands for.",
+    "linear_probe": "Accuracy of a linear classifier that reads labels from the code.",
+    "mlp_probe": "Accuracy of a small network that reads labels from the code.",
+}
+
+
+def summarize(subject: Subject) -> str:
+    """Says the result in two or three plain sentences.
+
+    Args:
+        subject: The model, its data and its metrics.
+
+    Returns:
+        What a datum costs and how, then how many categories are used and how they fit labels.
+    """
+    m, sentences = subject.metrics, []
+    if _defined(m, "elbo", "distortion", "rate"):
+        sentences.append(
+            f"{subject.a_noun.capitalize()} costs {-m['elbo']:.1f} nats: {m['rate']:.1f} for its "
+            f"code, and {m['distortion']:.1f} for what the code leaves open."
+        )
+    if subject.num_categories:
+        used = f"{_used(subject)} of {subject.num_categories} categories are in use"
+        if _defined(m, "cluster_accuracy"):
+            used += (
+                "; matched to the labels, which the model never saw, they are right for "
+                f"{100 * m['cluster_accuracy']:.0f} % of the {subject.nouns}"
+            )
+        sentences.append(used + ".")
+    return " ".join(sentences)
+
+
+def headline(subject: Subject) -> Iterator[Number]:
+    """Gives the numbers to read first; those that were not measured are left out.
+
+    Args:
+        subject: The model, its data and its metrics.
+
+    Yields:
+        The ELBO and its parts, the information on every site, then how categories fit labels.
+    """
+    m = subject.metrics
+    if "elbo" in m:
+        meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
+        if isinstance(subject.vae.likelihood, BernoulliLikelihood) and subject.is_grey:
+            meaning += (
+                f" The {subject.nouns} are grey and the likelihood is Bernoulli, so this is a "
+                "cross-entropy and no log-probability: compare it with its like only."
+            )
+        if not math.isfinite(m["elbo"]):
+            meaning = "Not defined, since a site that is a function of the data has no KL."
+        yield _figure(m, "elbo", "ELBO", meaning)
+    if "distortion" in m:
+        meaning = (
+            f"−log p(x | code): what is left to say of {subject.a_noun} once its code is known. "
+            "Lower is better."
+        )
+        yield _figure(m, "distortion", "Distortion", meaning)
+    for site in subject.codes:
+        if f"kl_{site}" in m:
+            yield _kl(subject, site)
+    for site in subject.codes:
+        if f"mi_{site}_lower" in m or f"mi_{site}_upper" in m:
+            yield _information(subject, site)
+    if _defined(m, "cluster_accuracy"):
+        meaning = (
+            "Each category is matched to one label, as well as can be: the share of the "
+            f"{subject.nouns} for which that is right. Labels serve this number, not the training."
+        )
+        value = f"{100 * m['cluster_accuracy']:.1f}"
+        yield Number("Clustering accuracy", value, "%", meaning)
+    if subject.num_categories:
+        meaning = f"Categories that take {subject.nouns}; fewer can tell less apart."
+        value = f"{_used(subject)} of {subject.num_categories}"
+        yield Number("Categories in use", value, "", meaning)
+
+
+def remaining(subject: Subject) -> Iterator[Number]:
+    """Gives every metric under its key, in the order in which they were measured.
+
+    Args:
+        subject: The model, its data and its metrics.
+
+    Yields:
+        A number per metric, with its standard error where there is one.
+    """
+    m = subject.metrics
+    for key, value in m.items():
+        if key.removesuffix("_se") in m and key.endswith("_se"):
+            continue
+        written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
+        yield Number(key, written, _margin(m, key).strip(), _meaning(key))
+
+
+def _meaning(key: str) -> str:
+    if key in _MEANINGS:
+        return _MEANINGS[key]
+    kind, _, rest = key.partition("_")
+    if kind == "kl" and rest:
+        return f"KL of {rest}."
+    if kind == "mi" and rest.endswith(("_lower", "_upper")):
+        site, _, side = rest.rpartition("_")
+        return f"Information that {site} has on the data, at {_SIDES[side]}."
+    if key.startswith("active_units_"):
+        return f"The same, of {key.removeprefix('active_units_')}."
+    return ""
+
+
+_SIDES = {"lower": "least", "upper": "most"}
+
+
+def _figure(metrics: Mapping[str, float], key: str, name: str, meaning: str) -> Number:
+    value = metrics[key]
+    if not math.isfinite(value):
+        return Number(name, "not defined", "", meaning)
+    written = f"{value:.2f}".replace("-", "−")
+    return Number(name, written, f"nats{_margin(metrics, key)}", meaning)
+
+
+def _kl(subject: Subject, site: str) -> Number:
+    if subject.category and site != subject.category:
+        meaning = (
+            f"How far {site} is from the prior of its category: its cost, the category known."
+        )
+    else:
+        meaning = (
+            f"How far q({site} | x) is from the prior, on average: the cost of {site}, and an "
+            "upper bound on its information."
+        )
+    if not math.isfinite(subject.metrics[f"kl_{site}"]):
+        meaning = f"The guide makes {site} a function of the data, so that no KL is defined."
+    return _figure(subject.metrics, f"kl_{site}", f"KL of {site}", meaning)
+
+
+def _information(subject: Subject, site: str) -> Number:
+    ends = [subject.metrics.get(f"mi_{site}_{side}", math.nan) for side in ("lower", "upper")]
+    name, k = f"I({site}; x)", subject.num_categories
+    meaning = f"What {site} really says about which {subject.noun} it is, between two bounds."
+    if k and site == subject.category:
+        meaning = (
+            f"What the category really says of {subject.a_noun}, between two bounds. It cannot "
+            f"exceed log {k} = {math.log(k):.2f} nats."
+        )
+    elif math.isfinite(ends[0]) and ends[0] > math.log(len(subject.x)) - 0.5:
+        meaning += (
+            f" The lower one cannot exceed log {len(subject.x):,} = "
+            f"{math.log(len(subject.x)):.2f}, their number, and is saturated."
+        )
+    written = [f"{end:.2f}" for end in ends if math.isfinite(end)]
+    if not written:
+        return Number(name, "not defined", "", f"No bound is defined for {site} here.")
+    if len(written) == 1:
+        written = [("≥ " if math.isfinite(ends[0]) else "≤ ") + written[0]]
+    return Number(name, " – ".join(dict.fromkeys(written)), "nats", meaning)
+
+
+def _used(subject: Subject) -> int:
+    used = subject.metrics.get("categories_used", math.nan)
+    return round(used) if math.isfinite(used) else int((subject.occupancy > 0).sum())
+
+
+def _margin(metrics: Mapping[str, float], key: str) -> str:
+    error = metrics.get(f"{key}_se", math.nan)
+    return f" ± {error:.2g}" if math.isfinite(error) else ""
+
+
+def _defined(metrics: Mapping[str, float], *keys: str) -> bool:
+    return all(math.isfinite(metrics.get(key, math.nan)) for key in keys)

@@ -1,0 +1,170 @@
+"""The report: pictures as files, and one page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import platform
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_mivae.elbo import explain
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots import render_png
+from pyro_mivae.report.headline import headline, remaining, summarize
+from pyro_mivae.report.panels import PANELS, Panel
+from pyro_mivae.report.subject import Subject
+
+if TYPE_CHECKING:
+    from pyro_mivae.plots.curves import Columns
+    from pyro_mivae.variants import Variant
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    vae: Variant,
+    history: Columns,
+    metrics: Mapping[str, float],
+    protocol: Mapping[str, object] | Sequence[str] | str,
+    x: Tensor,
+    labels: Tensor | None = None,
+    config: Mapping[str, object] | None = None,
+    class_names: Sequence[str] | None = None,
+    panels: Sequence[Callable[[Subject], Iterator[Panel]]] = PANELS,
+) -> Path:
+    """Writes ``report.html``, one page that needs no other file, and its pictures as PNGs.
+
+    The model is only read: its mode (training or evaluation) and torch's random numbers are as
+    before afterwards, and the pictures are the same each time.
+
+    Args:
+        folder: Where to write, created if need be. Files of the same names are replaced.
+        vae: The trained model.
+        history: The columns of the training run.
+        metrics: Numbers by name, as `evaluate` gives them; NaN where not defined.
+        protocol: How they were measured.
+        x: Data that the model was not trained on, shape ``(n, *data_shape)``.
+        labels: Integer labels, shape ``(n,)``. Only shown, never learned from.
+        config: What the run was made with; a text under ``command`` is shown as the command that
+            reproduces it.
+        class_names: Name of label 0, 1, ...
+        panels: The pictures, in order.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ShapeError: If there is not one label per datum, or no datum.
+    """
+    if len(x) == 0 or tuple(x.shape[1:]) != tuple(vae.data_shape):
+        raise ShapeError(
+            f"x has shape {tuple(x.shape)}; expected (n, {', '.join(map(str, vae.data_shape))}), "
+            "n at least 1"
+        )
+    if labels is not None and labels.shape != x.shape[:1]:
+        raise ShapeError(
+            f"labels have shape {tuple(labels.shape)} for {len(x)} data; give one label per datum"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    was_training = vae.training
+    vae.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            subject = Subject(vae, x, labels, history, metrics, class_names)
+            pictures = [_picture(panel, folder) for make in panels for panel in make(subject)]
+            page = _render(subject, pictures, protocol, config or {})
+    finally:
+        vae.train(was_training)
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _picture(panel: Panel, folder: Path) -> dict[str, object]:
+    light, dark = render_png(panel.figure), render_png(panel.figure, dark=True)
+    (folder / f"{panel.key}.png").write_bytes(light)
+    return {"panel": panel, "light": _data_uri(light), "dark": _data_uri(dark)}
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _render(
+    subject: Subject,
+    pictures: Sequence[Mapping[str, object]],
+    protocol: Mapping[str, object] | Sequence[str] | str,
+    config: Mapping[str, object],
+) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    settings = dict(config)
+    command = settings.pop("command", None)
+    vae = subject.vae
+    return environment.from_string(source).render(
+        title=type(vae).__name__,
+        data_name=Path(str(settings.get("data", ""))).name,
+        shape=" × ".join(map(str, vae.data_shape)),
+        summary=summarize(subject),
+        numbers=list(headline(subject)),
+        all_numbers=list(remaining(subject)),
+        objective=explain(vae.objective()),
+        pictures=pictures,
+        protocol=_rows(protocol),
+        config=list(_flatten(settings)),
+        command=_wrap(str(command)) if command else "",
+        count=f"{len(subject.x):,} {subject.nouns}",
+        noun=subject.noun,
+        versions=_versions(),
+    )
+
+
+def _wrap(command: str, width: int = 38) -> str:
+    """Breaks a command before its options, so that it fits a phone and can still be pasted."""
+    lines = [""]
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if word.startswith("-") and len(lines[-1]) + len(quoted) > width:
+            lines.append("  ")
+        lines[-1] += quoted + " "
+    return "\\\n".join(lines).rstrip()
+
+
+def _rows(protocol: Mapping[str, object] | Sequence[str] | str) -> list[tuple[str, str]]:
+    if isinstance(protocol, str):
+        return [("", protocol)]
+    if isinstance(protocol, Mapping):
+        return list(_flatten(protocol))
+    return [("", str(line)) for line in protocol]
+
+
+def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", str(value)
+
+
+def _versions() -> str:
+    try:
+        ours = metadata.version("pyro-mivae")
+    except metadata.PackageNotFoundError:
+        ours = "(not installed)"
+    return (
+        f"pyro-mivae {ours}, pyro {pyro.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )

@@ -1,0 +1,316 @@
+"""The pictures of a report: each a function from the subject to its panels, none if it has none.
+
+To add a picture to the page, write such a function and put it in `PANELS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from pyro_mivae import plots
+from pyro_mivae.report.subject import Subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_ROWS = 12
+_MIN_ROWS = 4
+_NEGLIGIBLE = 0.01  # nats
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the page.
+
+    Attributes:
+        key: Name of its PNG, without the ending.
+        title: Its heading.
+        sentence: What it shows.
+        look_for: What a reader should look for.
+        figure: The drawn figure.
+    """
+
+    key: str
+    title: str
+    sentence: str
+    look_for: str
+    figure: Figure
+
+
+def samples(subject: Subject) -> Iterator[Panel]:
+    """Draws what the model generates, a row per category where it has categories."""
+    vae, k = subject.vae, subject.num_categories
+    if not k:
+        figure, ax = plots.grid_figure(5, 10, vae.data_shape, label_width=0.1)
+        plots.plot_samples(ax, vae.sample(50))
+        yield Panel(
+            "samples",
+            "Samples",
+            "What the model generates from codes drawn from the prior.",
+            "Each should look like the data, and they should differ as the data do.",
+            figure,
+        )
+        return
+    shown = subject.occupancy.argsort(descending=True, stable=True)[: 2 * _MAX_ROWS]
+    rows = torch.stack([vae.sample(10, category=c) for c in shown.tolist()])
+    figure, ax = plots.grid_figure(len(shown), 10, vae.data_shape)
+    names = [str(c) for c in shown.tolist()]
+    plots.plot_conditional_samples(ax, rows, subject.occupancy[shown], names)
+    sentence = (
+        f"A row per category, the most used first: its number, the share of the {subject.nouns} "
+        "that it takes, and ten samples that the model generates from it."
+    )
+    if k > len(shown):
+        sentence += f" The {len(shown)} most used of {k} are shown."
+    yield Panel(
+        "samples",
+        "What each category draws",
+        sentence,
+        "A row that keeps to one kind of thing is a category with a meaning. Two rows of the same "
+        "kind share it between them; a row of mixed kinds has taken in several.",
+        figure,
+    )
+
+
+def reconstructions(subject: Subject) -> Iterator[Panel]:
+    """Draws data above their reconstructions, and those from one site alone."""
+    vae, x = subject.vae, subject.x[subject.examples.to(subject.x.device)]
+    rows = {"decoded": vae.reconstruct(x)}
+    sites = [subject.category] if subject.category else list(subject.codes)
+    if len(subject.codes) > 1:
+        rows |= {f"{site} alone": vae.reconstruct(x, keep={site}) for site in sites}
+    figure, ax = plots.grid_figure(len(rows) + 1, len(x), vae.data_shape, label_width=0.8)
+    plots.plot_reconstructions(ax, x, rows)
+    sentence = (
+        f"Top: {subject.nouns} that the model was not trained on. Below: what it decodes from "
+        "their codes."
+    )
+    look_for = "What is lost from top to bottom is what the code does not carry."
+    if len(rows) > 1 and subject.category:
+        sentence += " The last row keeps only the category, and the centre of it."
+        look_for += " The last row is what the category says by itself; the rest is up to z."
+    elif len(rows) > 1:
+        sentence += " The other rows keep one site and put every other one at its prior mean."
+        look_for += (
+            " The site whose row resembles the originals carries the picture. Read the rows "
+            "together: with a site at its mean, the decoder sees codes that it is not used to."
+        )
+    yield Panel("reconstructions", "Reconstructions", sentence, look_for, figure)
+
+
+def occupancy(subject: Subject) -> Iterator[Panel]:
+    """Draws how many data each category takes."""
+    k = subject.num_categories
+    if not k:
+        return
+    figure, ax = plots.new_figure(0.6 + 0.24 * k)
+    plots.plot_occupancy(ax, subject.occupancy)
+    yield Panel(
+        "occupancy",
+        "How the categories are used",
+        f"The share of the {subject.nouns} whose most probable category is this one.",
+        "A category near zero is one that the model gave up. Equal shares are not the aim, unless "
+        "the kinds of things in the data are equally many.",
+        figure,
+    )
+
+
+def confusion(subject: Subject) -> Iterator[Panel]:
+    """Draws how labels spread over categories."""
+    k = subject.num_categories
+    if not k or subject.labels is None:
+        return
+    height = 0.6 + 4.2 * min(1.6, len(subject.labels.unique()) / k)
+    figure, ax = plots.new_figure(height)
+    plots.plot_confusion_matrix(
+        ax,
+        subject.labels,
+        subject.categories,
+        num_categories=k,
+        label_names=subject.class_names,
+    )
+    yield Panel(
+        "confusion",
+        "Categories and labels",
+        f"A row per label, a column per category: the percentage of the label's {subject.nouns} "
+        "in that category. The categories are put in the order that fits the labels best. The "
+        "model never saw a label.",
+        "A dark diagonal: the categories that the model found are the ones that people use. Two "
+        "dark cells in a row are a label split in two; in a column, two labels in one category.",
+        figure,
+    )
+
+
+def latent_space(subject: Subject) -> Iterator[Panel]:
+    """Draws the code in the plane, coloured by category and by label."""
+    sites = subject.continuous_sites
+    if not sites:
+        return
+    codes = torch.cat([subject.codes[site] for site in sites], 1)
+    plane = f"A point per {subject.noun}: its code {' and '.join(sites)} (posterior mean), "
+    if codes.shape[1] > 2:
+        plane += f"{codes.shape[1]} dimensions seen along the two in which it varies most, "
+    if subject.category:
+        figure, ax = plots.new_figure(4.2)
+        plots.plot_latent_space(ax, codes, subject.categories, colors=subject.category_colors)
+        sentence = plane + "coloured by the most probable category."
+        if subject.labels is not None:
+            sentence += " A category has the colour of the label that it is matched to."
+        yield Panel(
+            "latent_space_by_category",
+            "The code, by category",
+            sentence,
+            "Islands of one colour are categories that the code keeps apart.",
+            figure,
+        )
+    figure, ax = plots.new_figure(4.2)
+    plots.plot_latent_space(ax, codes, subject.labels, names=subject.class_names)
+    if subject.labels is not None:
+        yield Panel(
+            "latent_space_by_label",
+            "The code, by label",
+            plane + "coloured by label.",
+            "Labels that lie apart can be read off the code with ease. Labels that overlap here "
+            "may still lie apart in the dimensions that are not seen.",
+            figure,
+        )
+    elif not subject.category:
+        yield Panel(
+            "latent_space",
+            "The code",
+            plane + "all in one colour, since there are no labels.",
+            "Clumps and gaps: the prior has none, so they are what the model found in the data.",
+            figure,
+        )
+
+
+def traversals(subject: Subject) -> Iterator[Panel]:
+    """Draws, for each continuous site, what moving one dimension at a time changes."""
+    for site in subject.continuous_sites:
+        dims = subject.codes[site].shape[1]
+        nats = subject.site_nats[site].float()
+        nats = nats if nats.shape == (dims,) else torch.full((dims,), math.nan)
+        known = bool(nats.isfinite().all())
+        if dims == 1:
+            moves = [(int(example), 0) for example in subject.examples[:6]]
+            names = [f"{subject.noun} {row + 1}" for row in range(len(moves))]
+            row_nats = torch.full((len(moves),), math.nan)
+            sentence = f"The one dimension of {site} moves, each row from another {subject.noun}."
+            if known:
+                sentence += f" Its KL is {float(nats):.2f} nats."
+        else:
+            sizes = nats if known else subject.codes[site].var(0, correction=0)
+            used = int((sizes >= _NEGLIGIBLE).sum()) if known else dims
+            rows = min(_MAX_ROWS, max(used, _MIN_ROWS))
+            order = sizes.argsort(descending=True, stable=True)[:rows].tolist()
+            moves = [(int(subject.examples[0]), dim) for dim in order]
+            names, row_nats = [f"{site}{dim}" for dim in order], nats[order]
+            sentence = (
+                f"From the code of one {subject.noun}, each row moves one dimension of {site} and "
+                "holds the others. "
+            )
+            sentence += (
+                "Beside it stands the dimension's KL in nats, the largest first."
+                if known
+                else "The dimension that varies most comes first; none has a KL."
+            )
+            if dims > len(order):
+                sentence += f" The first {len(order)} of {dims} are shown"
+                sentence += "." if used > rows else f"; none of the others has {_NEGLIGIBLE}."
+        sentence += " The ends leave out the outermost 1 % of the codes on either side."
+        figure, ax = plots.grid_figure(len(moves), 9, subject.vae.data_shape, label_width=1.2)
+        plots.plot_traversals(ax, subject.traverse(site, moves), row_nats, names)
+        yield Panel(
+            f"traversals_{site}",
+            f"Traversals of {site}",
+            sentence,
+            "A row in which one thing changes, slant or thickness, say, is a dimension with a "
+            "meaning. A row in which nothing changes is one that the decoder ignores.",
+            figure,
+        )
+
+
+def information_bar(subject: Subject) -> Iterator[Panel]:
+    """Draws how the rate is shared among sites and dimensions."""
+    nats = {site: v for site, v in subject.site_nats.items() if v.isfinite().all()}
+    if sum(float(v.sum()) for v in nats.values()) <= 0:
+        return
+    figure, ax = plots.new_figure(1.35)
+    plots.plot_information_bar(ax, nats)
+    sentence = (
+        f"The rate, in nats: what the code of {subject.a_noun} costs, and the most that it can "
+        "say. Each colour is a site, each piece one of its dimensions, the largest first."
+    )
+    for site in subject.site_nats.keys() - nats.keys():
+        sentence += f" {site} is deterministic: it has no KL and is left out."
+    yield Panel(
+        "information",
+        "Where the nats are",
+        sentence,
+        "Wide pieces do the work. A site or a dimension without width is one that the model does "
+        "not use.",
+        figure,
+    )
+
+
+def loss_curves(subject: Subject) -> Iterator[Panel]:
+    """Draws the loss of the training run and its parts."""
+    columns = subject.history.columns
+    if not {"loss", "elbo", "distortion"} & set(columns):
+        return
+    figure, ax = plots.new_figure(2.9)
+    plots.plot_loss_curves(ax, subject.history)
+    look_for = "Curves that have become level. Where they still fall, more epochs would help."
+    if any(column.startswith("val_") for column in columns):
+        look_for += " Dashed curves that turn up: the model has begun to memorise."
+    yield Panel(
+        "loss_curves",
+        "Training: the loss",
+        "Epoch by epoch: the loss that is minimised, −ELBO (every weight 1, no further term), and "
+        "the distortion in it. Lower is better.",
+        look_for,
+        figure,
+    )
+
+
+def information_curves(subject: Subject) -> Iterator[Panel]:
+    """Draws what the sites carry, epoch by epoch."""
+    figure, ax = plots.new_figure(2.9)
+    plots.plot_information_curves(ax, subject.history, num_categories=subject.num_categories)
+    if not ax.lines:
+        return
+    sentence = "Epoch by epoch: the KL of each site, the most that it can say of the data"
+    sentence += " (of z: once the category is known)." if subject.category else "."
+    if any(column.startswith("mi_") for column in subject.history.columns):
+        sentence += (
+            " The information terms of the objective: at least so much of a site can be read back "
+            "from what the model generates (from its mean or from a sample, as it says)."
+        )
+    if subject.category:
+        sentence += " No category can say more than the dotted line."
+    yield Panel(
+        "information_curves",
+        "Training: the information",
+        sentence,
+        "A KL that falls to 0: a site that the model gave up. One that rises and stays: a site "
+        "that it came to use.",
+        figure,
+    )
+
+
+PANELS: Sequence[Callable[[Subject], Iterator[Panel]]] = (
+    samples,
+    reconstructions,
+    occupancy,
+    confusion,
+    latent_space,
+    traversals,
+    information_bar,
+    loss_curves,
+    information_curves,
+)

@@ -1,0 +1,193 @@
+"""What a report is about: a trained model and its data, with the codes that its panels share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from pyro_mivae.models import code_program
+from pyro_mivae.plots.codes import match_categories
+from pyro_mivae.plots.grids import is_image
+from pyro_mivae.traces import TracePair, is_deterministic, trace_program
+
+if TYPE_CHECKING:
+    from pyro_mivae.plots.curves import Columns
+    from pyro_mivae.variants import Variant
+
+_BATCH = 500
+_MAX_DATA = 10_000
+
+
+@dataclass
+class Subject:
+    """A trained model with the data, history and numbers that a report shows.
+
+    Attributes:
+        vae: The model.
+        x: Data that it was not trained on, shape ``(n, *data_shape)``; the first 10,000 count.
+        labels: Integer labels, shape ``(n,)``, or None. Only shown, never learned from.
+        history: The columns of the training run.
+        metrics: Numbers by name, in nats per datum where they are information.
+        class_names: Name of label 0, 1, ...
+    """
+
+    vae: Variant
+    x: Tensor
+    labels: Tensor | None
+    history: Columns
+    metrics: Mapping[str, float]
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        device = next((p.device for p in self.vae.parameters()), torch.device("cpu"))
+        self.x = self.x[:_MAX_DATA].to(device)
+        if self.labels is not None:
+            self.labels = self.labels[:_MAX_DATA].cpu()
+
+    @property
+    def num_categories(self) -> int | None:
+        """How many categories there are, or None where the code has none."""
+        return self.vae.num_categories
+
+    @property
+    def category(self) -> str | None:
+        """Name of the site that is a category, if there is one."""
+        return self.vae.category
+
+    @property
+    def noun(self) -> str:
+        """What a datum is called on the page."""
+        return "image" if is_image(self.vae.data_shape) else "datum"
+
+    @property
+    def a_noun(self) -> str:
+        """It with its article."""
+        return "an image" if self.noun == "image" else "a datum"
+
+    @property
+    def nouns(self) -> str:
+        """The plural of it."""
+        return "images" if self.noun == "image" else "data"
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the data are neither 0 nor 1 somewhere."""
+        return bool(((self.x > 0) & (self.x < 1)).any())
+
+    @cached_property
+    def codes(self) -> dict[str, Tensor]:
+        """Posterior means of every site, ``(n, d)`` each, as ``vae.encode`` gives them.
+
+        Of a category, the probabilities.
+        """
+        parts = [self.vae.encode(batch) for batch in self.x.split(_BATCH)]
+        return {site: torch.cat([part[site].cpu() for part in parts]) for site in parts[0]}
+
+    @property
+    def continuous_sites(self) -> list[str]:
+        """The sites that are not categories, those of the fewest dimensions first."""
+        sites = [site for site in self.codes if site != self.category]
+        return sorted(sites, key=lambda site: self.codes[site].shape[1])
+
+    @cached_property
+    def categories(self) -> Tensor:
+        """The most probable category of each datum, ``(n,)``."""
+        return self.codes[str(self.category)].argmax(-1)
+
+    @cached_property
+    def occupancy(self) -> Tensor:
+        """Share of the data whose most probable category is k, ``(K,)``."""
+        counts = torch.bincount(self.categories, minlength=self.num_categories or 0)
+        return counts / counts.sum()
+
+    @property
+    def category_colors(self) -> list[int]:
+        """Place in the palette of each category: its label's, where there are labels."""
+        k = self.num_categories or 0
+        if self.labels is None:
+            return list(range(k))
+        return match_categories(self.labels, self.categories, k)
+
+    @cached_property
+    def examples(self) -> Tensor:
+        """Places of ten data to show: one per label as far as that goes, then the first ones."""
+        firsts: list[int] = []
+        if self.labels is not None:
+            firsts = [int((self.labels == g).nonzero()[0]) for g in self.labels.unique()[:10]]
+        rest = [i for i in range(min(len(self.x), 10)) if i not in firsts]
+        return torch.tensor((firsts + rest)[:10])
+
+    @cached_property
+    def site_nats(self) -> dict[str, Tensor]:
+        """KL of every site: per dimension ``(d,)`` where it is a sum over these, else ``()``.
+
+        It is a mean over the data, NaN where no KL is defined.
+        """
+        sums: dict[str, Tensor] = {}
+        for batch in self.x.split(_BATCH):
+            for site, nats in _divergences(self.vae, batch).items():
+                sums[site] = sums.get(site, 0.0) + nats.double().cpu() / len(self.x)
+        return sums
+
+    def traverse(self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = 9) -> Tensor:
+        """Decodes codes of which one dimension moves through the middle 98 % of the data's codes.
+
+        Args:
+            site: A continuous site.
+            moves: Per row, the datum whose posterior mean it starts from, and the dimension.
+            steps: Pictures per row.
+
+        Returns:
+            Shape ``(len(moves), steps, *data_shape)``.
+        """
+        starts = torch.tensor([start for start, _ in moves])
+        values = {s: codes[starts].repeat_interleave(steps, 0) for s, codes in self.codes.items()}
+        quantiles = torch.tensor([0.01, 0.99])
+        for row, (_, dim) in enumerate(moves):
+            low, high = self._drawn[site][:, dim].quantile(quantiles).tolist()
+            values[site][row * steps : (row + 1) * steps, dim] = torch.linspace(low, high, steps)
+        values = {s: value.to(self.x.device) for s, value in values.items()}
+        decoded = self.vae.decode(values, len(moves) * steps)
+        return decoded.cpu().unflatten(0, (len(moves), steps))
+
+    @cached_property
+    def _drawn(self) -> dict[str, Tensor]:
+        """One draw of every site from the guide, ``(n, d)``, for the first data."""
+        nodes = trace_program(self.vae.guide, (self.x[:1000],), {}).nodes
+        return {site: nodes[site]["value"].float().cpu() for site in self.codes}
+
+
+def _divergences(vae: Variant, x: Tensor) -> dict[str, Tensor]:
+    """KL of every site summed over the data, per dimension where that is possible."""
+    pair = TracePair.run(code_program(vae.model), vae.guide, (x,), {}, max_plate_nesting=1)
+    result = {}
+    for name in pair.latent:
+        q, p = pair.guide.nodes[name], pair.model.nodes[name]
+        if is_deterministic(q):
+            result[name] = torch.tensor(math.nan)
+            continue
+        parts = None if pair.divergence(name) is None else _parts(q["fn"], p["fn"])
+        if parts is None:
+            result[name] = pair.rate(name)
+        else:
+            result[name] = torch.stack([pair.expectation(part, q) for part in parts.unbind(-1)])
+    return result
+
+
+def _parts(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL per dimension of two distributions whose dimensions are independent, else None."""
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if q.reinterpreted_batch_ndims != 1 or p.reinterpreted_batch_ndims != 1:
+        return None
+    try:
+        return kl_divergence(q.base_dist, p.base_dist)
+    except NotImplementedError:
+        return None

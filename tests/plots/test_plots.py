@@ -1,0 +1,326 @@
+"""Each plot draws what it is given, in the order that it promises."""
+
+import io
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from matplotlib.collections import LineCollection, PathCollection
+from PIL import Image
+from sklearn.decomposition import PCA
+
+from pyro_mivae import plots
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.grids import percent
+from pyro_mivae.plots.style import DARK, INK, PALETTE
+from pyro_mivae.training.history import History
+
+
+@pytest.fixture
+def ax():
+    return plots.new_figure()[1]
+
+
+def history(**columns):
+    return History(
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    )
+
+
+def texts(artists):
+    return [artist.get_text() for artist in artists]
+
+
+def legend(ax):
+    return texts(ax.get_legend().get_texts())
+
+
+def cells(ax, rows, columns):
+    """The drawn mosaic, cut into its cells: (rows, columns, height, width, RGBA)."""
+    mosaic = torch.as_tensor(ax.images[0].get_array().filled())
+    height, width = mosaic.shape[0] // rows, mosaic.shape[1] // columns
+    return mosaic.reshape(rows, height, columns, width, 4).transpose(1, 2)
+
+
+# --- curves
+
+
+def test_curves_draw_every_value_and_dash_the_held_out(ax):
+    plots.plot_curves(ax, {"loss": [3.0, math.nan, 1.0], "val_loss": [4.0, 3.0, 2.0]})
+    train, held_out = ax.lines
+    assert list(train.get_xdata()) == [1, 2, 3]
+    assert list(held_out.get_ydata()) == [4.0, 3.0, 2.0]
+    assert (train.get_linestyle(), held_out.get_linestyle()) == ("-", "--")
+    assert train.get_color() == held_out.get_color()
+    assert "nats" in ax.get_ylabel()
+
+
+def test_curves_of_another_length_than_the_epochs(ax):
+    with pytest.raises(ShapeError, match="'loss' has 2 values for 3 epochs"):
+        plots.plot_curves(ax, {"loss": [1.0, 2.0]}, epochs=[1, 2, 3])
+
+
+def test_a_wild_start_does_not_flatten_the_rest(ax):
+    plots.plot_curves(ax, {"loss": [1e6] + [30 - i / 10 for i in range(40)]})
+    assert ax.get_ylim()[1] < 40
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_curves_of_no_epoch_or_one(ax, epochs):
+    plots.plot_loss_curves(ax, history(epoch=[1][:epochs], loss=[2.0][:epochs]))
+    assert len(ax.lines) == epochs
+
+
+def test_loss_curves_turn_the_elbo_and_join_it_with_an_equal_loss(ax):
+    columns = {"loss": [9.0, 8.0], "elbo": [-7.0, -6.0], "distortion": [5.0, 4.0]}
+    plots.plot_loss_curves(ax, history(epoch=[1, 2], **columns, val_elbo=[-8.0, -7.0]))
+    assert legend(ax) == ["loss", "−ELBO", "distortion", "held out"]
+    assert list(ax.lines[1].get_ydata()) == [7.0, 6.0]
+    other = plots.new_figure()[1]
+    plots.plot_loss_curves(other, history(loss=[9.0, 8.0], elbo=[-9.0, -8.0]))
+    assert legend(other) == ["loss (−ELBO)"]
+
+
+def test_information_curves_draw_sites_and_terms_and_the_ceiling_of_c(ax):
+    columns = {"rate": [4.0, 4.0], "kl_z": [3.0, 3.0], "kl_c": [1.0, 1.0], "mi_c_mean": [0.5, 2.0]}
+    columns |= {"kl_w": [math.nan, math.nan], "val_kl_c": [1.0, 1.1]}
+    plots.plot_information_curves(ax, history(epoch=[1, 2], **columns), num_categories=10)
+    names = ["KL of z", "KL of c", "information on c (mean)", "held out"]
+    assert legend(ax) == names
+    assert texts(ax.texts) == ["log 10 = 2.30"]
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx(math.log(10))
+
+
+# --- grids
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (8, 8), (3, 48, 48), (1, 9, 21), (2, 64, 32)])
+def test_every_image_is_in_its_cell(ax, shape):
+    images = torch.rand(2, 3, *shape)
+    plots.plot_grid(ax, images, ["a", "b"])
+    drawn = cells(ax, 2, 3)
+    inside = drawn[0, 0, ..., 3] == 1
+    colors = drawn[:, :, inside][..., :3].mean((2, 3))
+    torch.testing.assert_close(colors, images.flatten(2).mean(-1), atol=1e-4, rtol=0)
+    height, width = shape[-2:]
+    rows, columns = int(inside.any(1).sum()), int(inside.any(0).sum())
+    assert rows * width == columns * height  # no distortion
+    assert rows % height == 0  # whole pixels, not blurred
+    assert texts(ax.get_yticklabels()) == ["a", "b"]
+
+
+def test_rgb_stays_rgb_and_values_are_clipped(ax):
+    red = torch.zeros(1, 1, 3, 8, 8)
+    red[:, :, 0] = 7.0
+    plots.plot_grid(ax, red)
+    centre = cells(ax, 1, 1)[0, 0, 16, 16].tolist()
+    assert centre == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_small_images_are_enlarged_sharply_and_large_ones_smoothed(ax):
+    assert (
+        plots.plot_grid(ax, torch.rand(1, 1, 1, 8, 8)).images[0].get_interpolation() == "nearest"
+    )
+    other = plots.plot_grid(plots.new_figure()[1], torch.rand(1, 1, 1, 64, 64))
+    assert other.images[0].get_interpolation() == "auto"
+
+
+@pytest.mark.parametrize("shape", [(20,), (1,), (6, 3), (2, 2, 2)])
+def test_other_data_are_drawn_as_lines(ax, shape):
+    plots.plot_grid(ax, torch.randn(4, 5, *shape), list("abcd"))
+    (lines,) = ax.collections
+    assert isinstance(lines, LineCollection)
+    assert len(lines.get_segments()) == 20
+    assert not ax.images
+
+
+def test_lines_share_one_scale_and_stay_in_their_cells(ax):
+    data = torch.stack([torch.linspace(0, 1, 7), torch.linspace(0, 10, 7)])[:, None]
+    plots.plot_grid(ax, data)
+    low, high = (s[:, 1] for s in ax.collections[0].get_segments())
+    assert 0 < low.min() < low.max() < 1 < high.min() < high.max() < 2
+    assert high.max() - high.min() > 5 * (low.max() - low.min())
+
+
+def test_reconstructions_stand_below_their_originals(ax):
+    x = torch.rand(6, 1, 8, 8)
+    plots.plot_reconstructions(ax, x, {"decoded": 1 - x, "c alone": torch.zeros_like(x)})
+    assert texts(ax.get_yticklabels()) == ["original", "decoded", "c alone"]
+    drawn = cells(ax, 3, 6)
+    inside = drawn[0, 0, ..., 3] == 1
+    shades = drawn[:, :, inside][..., 0].mean(-1)
+    torch.testing.assert_close(shades[0] + shades[1], torch.ones(6))
+    assert not shades[2].any()
+
+
+def test_reconstructions_of_another_shape(ax):
+    with pytest.raises(ShapeError, match="one reconstruction per original"):
+        plots.plot_reconstructions(ax, torch.rand(6, 1, 8, 8), torch.rand(5, 1, 8, 8))
+
+
+def test_conditional_samples_are_ordered_by_occupancy(ax):
+    shades = torch.tensor([0.2, 0.4, 0.6])
+    samples = shades[:, None, None, None, None].expand(3, 4, 1, 8, 8)
+    plots.plot_conditional_samples(ax, samples, torch.tensor([0.3, 0.0, 0.7]))
+    assert texts(ax.get_yticklabels()) == ["2  ·  70 %", "0  ·  30 %", "1  ·  0 %"]
+    assert cells(ax, 3, 4)[:, 0, 16, 16, 0].tolist() == pytest.approx([0.6, 0.2, 0.4])
+
+
+def test_traversals_are_ordered_by_nats_the_undefined_last(ax):
+    shades = torch.tensor([0.1, 0.2, 0.3])
+    rows = shades[:, None, None, None, None].expand(3, 5, 1, 8, 8)
+    plots.plot_traversals(ax, rows, torch.tensor([math.nan, 0.5, 1.25]))
+    assert texts(ax.get_yticklabels()) == ["z2  ·  1.25 nats", "z1  ·  0.50 nats", "z0"]
+    assert cells(ax, 3, 5)[:, 0, 16, 16, 0].tolist() == pytest.approx([0.3, 0.2, 0.1])
+
+
+def test_samples_fill_whole_rows(ax):
+    plots.plot_samples(ax, torch.rand(23, 1, 8, 8))
+    assert ax.get_xlim() == (0, 10)
+    assert ax.get_ylim() == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda ax: plots.plot_grid(ax, torch.rand(0, 2, 8, 8)), "not empty"),
+        (lambda ax: plots.plot_grid(ax, torch.rand(2, 2, 8, 8), ["a"]), "1 row labels for 2 rows"),
+        (
+            lambda ax: plots.plot_traversals(ax, torch.rand(2, 2, 8, 8), torch.rand(3)),
+            "give one per row",
+        ),
+        (lambda ax: plots.plot_latent_space(ax, torch.rand(4)), r"expected \(n, d\)"),
+        (
+            lambda ax: plots.plot_latent_space(ax, torch.rand(4, 2), torch.zeros(3)),
+            "one group per code",
+        ),
+        (
+            lambda ax: plots.plot_confusion_matrix(ax, torch.zeros(3), torch.zeros(4)),
+            r"expected \(n,\)",
+        ),
+        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"expected \(K,\)"),
+        (lambda ax: plots.plot_information_bar(ax, {"z": torch.rand(2, 2)}), "site 'z'"),
+    ],
+)
+def test_shapes_that_do_not_fit(ax, draw, message):
+    with pytest.raises(ShapeError, match=message):
+        draw(ax)
+
+
+# --- codes
+
+
+def test_latent_space_has_a_cloud_and_a_name_per_group(ax):
+    codes, groups = torch.randn(60, 2), torch.arange(60) % 3
+    plots.plot_latent_space(ax, codes, groups, names=["cat", "dog", "owl"])
+    assert [len(c.get_offsets()) for c in ax.collections] == [20, 20, 20]
+    assert texts(ax.texts) == ["cat", "dog", "owl"]
+    first = torch.as_tensor(ax.collections[0].get_offsets().data)
+    torch.testing.assert_close(first, codes[groups == 0].double())
+
+
+def test_latent_space_is_the_pca_of_all_codes(ax):
+    codes = torch.randn(50, 5) * torch.tensor([5.0, 3.0, 1.0, 1.0, 1.0])
+    plots.plot_latent_space(ax, codes, max_points=20)
+    (cloud,) = ax.collections
+    expected = PCA(2, random_state=0).fit_transform(codes.double().numpy())[:20]
+    torch.testing.assert_close(
+        torch.as_tensor(cloud.get_offsets().data), torch.as_tensor(expected)
+    )
+    assert "%" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 1), (1, 1), (1, 7), (2, 7), (3, 3)])
+def test_latent_space_of_few_data_or_one_dimension(ax, n, d):
+    plots.plot_latent_space(ax, torch.randn(n, d), torch.zeros(n, dtype=torch.long))
+    assert sum(len(c.get_offsets()) for c in ax.collections) == n
+
+
+def test_groups_past_the_palette_change_their_marker(ax):
+    plots.plot_latent_space(ax, torch.randn(12, 2), torch.arange(12))
+    clouds = [c for c in ax.collections if isinstance(c, PathCollection)]
+    assert len(clouds[0].get_paths()[0].vertices) != len(clouds[10].get_paths()[0].vertices)
+
+
+def test_confusion_matches_categories_to_labels(ax):
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
+    categories = torch.tensor([2, 2, 1, 0, 0, 1, 1, 1])
+    plots.plot_confusion_matrix(ax, labels, categories, num_categories=4)
+    assert texts(ax.get_xticklabels()) == ["2", "0", "1", "3"]
+    assert texts(ax.get_yticklabels()) == ["0", "1", "2"]
+    shares = torch.as_tensor(ax.images[0].get_array().filled())
+    expected = [[2 / 3, 0, 1 / 3, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    torch.testing.assert_close(shares, torch.tensor(expected))
+    assert texts(ax.texts) == ["67", "33", "100", "100"]
+
+
+def test_confusion_with_more_labels_than_categories_and_names(ax):
+    names = ["ant", "bee", "cow", "dog"]
+    categories = torch.tensor([0, 0, 1, 1])
+    plots.plot_confusion_matrix(ax, torch.arange(4), categories, label_names=names)
+    assert sorted(texts(ax.get_yticklabels())) == names
+    assert ax.images[0].get_array().shape == (4, 2)
+
+
+def test_occupancy_bars_are_sorted(ax):
+    plots.plot_occupancy(ax, torch.tensor([0.2, 0.7, 0.1, 0.0]))
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.7, 0.2, 0.1, 0.0])
+    assert texts(ax.get_yticklabels()) == ["1", "0", "2", "3"]
+    assert texts(ax.texts) == ["70 %", "20 %", "10 %", "0 %"]
+
+
+@pytest.mark.parametrize(
+    ("share", "written"),
+    [(0.0, "0 %"), (0.004, "0.4 %"), (0.0994, "9.9 %"), (0.0996, "10 %"), (1, "100 %")],
+)
+def test_percent(share, written):
+    assert percent(share) == written
+
+
+def test_information_bar_has_a_piece_per_dimension_the_largest_first(ax):
+    nats = {"z": torch.tensor([0.5, 2.0, math.nan]), "c": torch.tensor(1.5)}
+    plots.plot_information_bar(ax, nats)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([2.0, 0.5, 0.0, 1.5])
+    assert [bar.get_x() for bar in ax.patches] == pytest.approx([0.0, 2.0, 2.5, 2.5])
+    assert texts(ax.texts) == ["z  2.50 nats", "c  1.50 nats"]
+
+
+# --- style
+
+
+def test_a_figure_turns_dark_and_back(ax):
+    plots.plot_occupancy(ax, torch.tensor([0.6, 0.4]))
+    figure, label = ax.figure, ax.get_yticklabels()[0]
+    before = plots.render_png(figure)
+    dark = Image.open(io.BytesIO(plots.render_png(figure, dark=True)))
+    assert label.get_color() == INK
+    assert plots.render_png(figure) == before
+    light = Image.open(io.BytesIO(before))
+    assert light.width == dark.width == 1000
+    assert light.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+    assert dark.getpixel((0, 0))[3] == 0
+    inks = {tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in DARK.values()}
+    opaque = {p[:3] for _, p in dark.convert("RGBA").getcolors(10**6) if p[3] == 255}
+    assert inks & opaque
+
+
+def test_height_is_trimmed_and_width_is_not():
+    figure, ax = plots.new_figure(8.0)
+    plots.plot_grid(ax, torch.rand(1, 10, 1, 8, 8))
+    assert Image.open(io.BytesIO(plots.render_png(figure))).size[0] == 1000
+    assert Image.open(io.BytesIO(plots.render_png(figure))).size[1] < 200
+
+
+def test_ten_distinct_colors():
+    assert len(set(PALETTE)) == 10
+
+
+def test_plotting_leaves_pyplot_alone():
+    code = (
+        "import sys, torch; from pyro_mivae import plots; f, ax = plots.new_figure(); "
+        "plots.plot_samples(ax, torch.rand(10, 1, 8, 8)); plots.render_png(f, dark=True); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,334 @@
+"""The page is whole by itself, says what it should, and leaves out what a model does not have."""
+
+import base64
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfomaxVAE
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots import new_figure
+from pyro_mivae.report import PANELS, Panel, Subject, write_report
+from pyro_mivae.training.history import History
+
+VOID = {"meta", "link", "img", "source", "br"}
+CURVES = ["loss_curves", "information_curves"]
+
+
+class Page(HTMLParser):
+    """A parsed page, which fails on tags that do not pair."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.texts = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+    @property
+    def panels(self):
+        return [attrs["id"] for attrs in self.all("article")]
+
+
+def history(*columns):
+    rows = [dict.fromkeys(("loss", "distortion", *columns), 30.0 / e) for e in (1, 2, 3)]
+    return History({"epoch": e + 1, **row, "elbo": -row["loss"]} for e, row in enumerate(rows))
+
+
+def report(folder, vae, x=None, *, labels=None, metrics=None, config=None, **options):
+    x = torch.rand(24, *vae.data_shape) if x is None else x
+    path = write_report(
+        folder,
+        vae=vae,
+        history=options.pop("history", history("kl_z")),
+        metrics=metrics or {},
+        protocol=options.pop("protocol", {"split": "test"}),
+        x=x,
+        labels=labels,
+        config=config,
+        **options,
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def infocat():
+    return InfoCatVAE(data_shape=(1, 8, 8), num_categories=3, latent_dim=6)
+
+
+LABELS = torch.arange(24) % 4
+FEW = PANELS[:2]  # where the pictures are not what is tested
+
+
+def test_the_whole_page_of_a_model_with_categories(tmp_path, infocat):
+    page = report(tmp_path / "new", infocat, labels=LABELS, history=history("kl_c", "mi_c_mean"))
+    assert page.panels == [
+        "samples",
+        "reconstructions",
+        "occupancy",
+        "confusion",
+        "latent_space_by_category",
+        "latent_space_by_label",
+        "traversals_z",
+        "information",
+        *CURVES,
+    ]
+    assert (tmp_path / "new" / "report.html").is_file()
+    pngs = {path.stem for path in (tmp_path / "new").glob("*.png")}
+    assert pngs == set(page.panels)
+
+
+def test_every_image_is_inside_the_page_and_decodes(tmp_path, infocat):
+    page = report(tmp_path, infocat, labels=LABELS)
+    images = page.all("img")
+    uris = [i["src"] for i in images] + [s["srcset"] for s in page.all("source")]
+    assert len(uris) == 2 * len(page.panels) == 2 * len(images)
+    for uri in uris:
+        head, data = uri.split(",")
+        assert head == "data:image/png;base64"
+        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+        image.load()
+        assert image.width == 1000
+    first = base64.b64decode(images[0]["src"].split(",")[1])
+    assert (tmp_path / "samples.png").read_bytes() == first
+    assert all(i["alt"] for i in images)
+
+
+def test_nothing_is_fetched_and_nothing_runs(tmp_path, infocat):
+    page = report(tmp_path, infocat, panels=FEW)
+    html = (tmp_path / "report.html").read_text()
+    assert not page.all("script")
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert not re.search(r"""(src|href|srcset)=["']?(https?:)?//""", html)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_light_dark_and_phone(tmp_path, infocat):
+    report(tmp_path, infocat, panels=FEW)
+    html = (tmp_path / "report.html").read_text()
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport" content="width=device-width' in html
+    assert "@media print" in html
+
+
+@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", '"><img src=x>', "{{ 7 * 7 }}"])
+def test_hostile_texts_are_escaped(tmp_path, infocat, hostile):
+    config = {"data": hostile, hostile: {"nested": hostile}, "command": f"run {hostile!r}"}
+    page = report(
+        tmp_path,
+        infocat,
+        labels=LABELS,
+        config=config,
+        metrics={hostile: 1.0},
+        protocol={hostile: [hostile]},
+        class_names=[hostile] * 4,
+        panels=FEW,
+    )
+    assert not page.all("script")
+    assert all(image["src"].startswith("data:") for image in page.all("img"))
+    assert hostile in page.text
+    assert f"{hostile}.nested" in page.text
+
+
+def test_no_labels_no_comparison_with_labels(tmp_path, infocat):
+    page = report(tmp_path, infocat)
+    assert "confusion" not in page.panels
+    assert "latent_space_by_label" not in page.panels
+    assert "latent_space_by_category" in page.panels
+    assert "label" not in page.text
+
+
+def test_no_category_no_talk_of_categories(tmp_path):
+    page = report(tmp_path, VAE(data_shape=(1, 8, 8), latent_dim=3))
+    panels = ["samples", "reconstructions", "latent_space", "traversals_z", "information"]
+    assert page.panels == panels + CURVES
+    assert "categor" not in page.text.lower()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("code_dim", [1, 2])
+def test_a_continuous_c_has_traversals_of_its_own(tmp_path, deterministic, code_dim):
+    vae = InfomaxVAE(
+        data_shape=(1, 8, 8), latent_dim=6, code_dim=code_dim, deterministic=deterministic
+    )
+    page = report(tmp_path, vae, labels=LABELS)
+    assert {"traversals_c", "traversals_z", "latent_space_by_label"} <= set(page.panels)
+    assert ("c is deterministic" in page.text) == deterministic
+
+
+@pytest.mark.parametrize("categorical", ["enumerate", "soft", "gumbel"])
+def test_every_way_to_treat_the_category(tmp_path, categorical):
+    vae = CatVAE(data_shape=(1, 8, 8), num_categories=2, categorical=categorical)
+    assert "samples" in report(tmp_path, vae, panels=FEW).panels
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 9), (2, 8, 8), (20,), (1,)])
+def test_any_data_shape(tmp_path, shape):
+    vae = VAE(data_shape=shape, latent_dim=2, likelihood="gaussian")
+    page = report(tmp_path, vae, torch.randn(12, *shape), labels=LABELS[:12])
+    assert "traversals_z" in page.panels
+    assert ("image" in page.text) == (len(shape) == 3)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_hardly_any_data_and_no_history(tmp_path, infocat, n):
+    page = report(tmp_path, infocat, torch.rand(n, 1, 8, 8), labels=LABELS[:n], history=History())
+    assert not set(CURVES) & set(page.panels)
+
+
+def test_the_numbers_come_first_with_their_bounds_and_errors(tmp_path, infocat):
+    metrics = {"elbo": -25.25, "elbo_se": 0.5, "distortion": 20.0, "rate": 5.25, "kl_z": 3.0}
+    metrics |= {"kl_c": math.nan, "mi_c_lower": 1.9, "mi_c_upper": 2.05, "kl_z_se": 0.1}
+    metrics |= {"cluster_accuracy": 0.8125, "categories_used": 3.0}
+    text = report(tmp_path, infocat, metrics=metrics, labels=LABELS, panels=FEW).text
+    for written in (
+        "An image costs 25.2 nats: 5.2 for its code, and 20.0",
+        "−25.25 nats ± 0.5",
+        "KL of c not defined",
+        "I(c; x) 1.90 – 2.05 nats",
+        "log 3 = 1.10",
+        "Clustering accuracy 81.2 %",
+        "3 of 3",
+        "cross-entropy",
+    ):
+        assert written in text
+    assert text.index("ELBO") < text.index("What was maximised") < text.index("The pictures")
+    assert "elbo_se" not in text  # beside its number
+
+
+def test_binary_data_under_a_bernoulli_have_a_log_probability(tmp_path, infocat):
+    x = torch.rand(24, 1, 8, 8).round()
+    assert (
+        "cross-entropy"
+        not in report(tmp_path, infocat, x, metrics={"elbo": -9.0}, panels=FEW).text
+    )
+
+
+def test_the_objective_the_protocol_and_the_command(tmp_path, infocat):
+    command = (
+        "pyro-mivae train infocat --data 'my digits.npz' --epochs 3 --batch-size 128 --lr 0.001"
+    )
+    config = {"data": "/a/b/my digits.npz", "command": command, "training": {"epochs": 3}}
+    page = report(
+        tmp_path, infocat, config=config, protocol={"probe": {"split": "half"}}, panels=FEW
+    )
+    assert "J = E_q[log p(x|code)]" in page.text
+    assert "probe.split half" in page.text
+    assert "training.epochs 3" in page.text
+    (shown,) = [t for t in page.texts if t.startswith("pyro-mivae train")]
+    assert max(map(len, shown.splitlines())) < 60
+    assert shown.replace("\\\n  ", "") == command
+    assert "on my digits.npz" in page.text
+
+
+def test_the_report_only_reads(tmp_path, infocat):
+    infocat.train()
+    before = {name: value.clone() for name, value in infocat.state_dict().items()}
+    state = torch.get_rng_state()
+    x = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    report(tmp_path / "a", infocat, x)
+    torch.manual_seed(5)
+    report(tmp_path / "b", infocat, x)
+    torch.set_rng_state(state)
+    assert infocat.training
+    assert all(torch.equal(value, before[name]) for name, value in infocat.state_dict().items())
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_random_numbers_are_left_alone(tmp_path, infocat):
+    x = torch.rand(24, 1, 8, 8)
+    state = torch.get_rng_state()
+    report(tmp_path, infocat, x, panels=FEW)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_panels_can_be_added(tmp_path, infocat):
+    def mine(subject):
+        yield Panel("mine", "Mine", "What it is.", "This & that.", new_figure(1.0)[0])
+
+    page = report(tmp_path, infocat, panels=(*PANELS[:1], mine))
+    assert page.panels == ["samples", "mine"]
+    assert "This & that." in page.text
+
+
+def test_shapes_that_do_not_fit(tmp_path, infocat):
+    with pytest.raises(ShapeError, match=r"expected \(n, 1, 8, 8\)"):
+        report(tmp_path / "no", infocat, torch.rand(3, 1, 9, 9))
+    with pytest.raises(ShapeError, match="one label per datum"):
+        report(tmp_path / "no", infocat, torch.rand(3, 1, 8, 8), labels=LABELS)
+    assert not (tmp_path / "no").exists()
+
+
+# --- what the panels share
+
+
+def subject(vae, x, labels=None):
+    with torch.no_grad():
+        result = Subject(vae.eval(), x, labels, History(), {})
+        result.codes, result.site_nats  # noqa: B018
+    return result
+
+
+@pytest.mark.parametrize("variant", [VAE, CatVAE, InfomaxVAE])
+def test_nats_per_dimension_add_up_to_the_objectives_kl(variant):
+    vae = variant(data_shape=(1, 8, 8)).double()
+    x = torch.rand(700, 1, 8, 8, dtype=torch.float64)
+    nats = subject(vae, x).site_nats
+    objective = vae.objective()
+    with torch.no_grad():
+        objective.differentiable_loss(vae.model, vae.guide, x)
+    assert {f"kl_{site}" for site in nats} <= set(objective.ledger)
+    for site, values in nats.items():
+        torch.testing.assert_close(values.sum(), objective.ledger[f"kl_{site}"] / 700)
+    assert nats["z"].dim() == 1
+
+
+def test_a_traversal_starts_at_a_code_and_moves_one_dimension():
+    vae = VAE(data_shape=(1, 8, 8), latent_dim=4)
+    about = subject(vae, torch.rand(50, 1, 8, 8))
+    with torch.no_grad():
+        pictures = about.traverse("z", [(3, 0), (3, 2)], steps=5)
+    assert pictures.shape == (2, 5, 1, 8, 8)
+    code = about.codes["z"][3].repeat(5, 1)
+    drawn = about._drawn["z"][:, 2]
+    ends = drawn.quantile(torch.tensor([0.01, 0.99])).tolist()
+    code[:, 2] = torch.linspace(*ends, 5)
+    torch.testing.assert_close(pictures[1], vae.decode({"z": code}, 5))
+
+
+def test_examples_show_every_label_before_any_twice(infocat):
+    labels = torch.tensor([0] * 9 + [1] * 9 + [2] * 6)
+    shown = subject(infocat, torch.rand(24, 1, 8, 8), labels).examples
+    assert shown.tolist() == [0, 9, 18, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_category_has_the_color_of_its_label(infocat):
+    about = subject(infocat, torch.rand(6, 1, 8, 8), torch.tensor([5, 5, 5, 2, 2, 2]))
+    about.categories = torch.tensor([0, 0, 2, 2, 2, 2])
+    assert about.category_colors == [5, 6, 2]
