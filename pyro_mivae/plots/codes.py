@@ -82,12 +82,14 @@ def plot_latent_space(
             rasterized=True,
         )
     if len(present) > 1:
-        for group in map(int, present):
-            center = points[groups == group].median(0).values
+        common = [int(g) for g in present if (groups == g).double().mean() >= 0.01]
+        centers = torch.stack([points[groups == g].median(0).values for g in common])
+        texts = [_name(names, g) for g in common]
+        for text, center in zip(texts, _spread_texts(centers, texts, points), strict=True):
             ax.text(
                 float(center[0]),
                 float(center[1]),
-                _name(names, group),
+                text,
                 fontsize=SMALL,
                 fontweight="bold",
                 ha="center",
@@ -120,7 +122,8 @@ def plot_confusion_matrix(
         ax: Where to draw.
         labels: Integers from 0, shape ``(n,)``.
         categories: Integers from 0, shape ``(n,)``.
-        num_categories: K, by default the largest category found plus 1.
+        num_categories: K, by default the largest category found plus 1. Far more categories than
+            labels, or the other way round, make oblong cells.
         label_names: Name of label 0, 1, ..., by default its number.
 
     Returns:
@@ -146,7 +149,8 @@ def plot_confusion_matrix(
     shares = (counts / counts.sum(1, keepdim=True))[row_order][:, column_order]  # (labels, K)
     # The page, light or dark, shines through small shares.
     blues = LinearSegmentedColormap.from_list("shares", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
-    ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1)
+    square = 0.5 <= shares.shape[0] / shares.shape[1] <= 2
+    ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1, aspect="equal" if square else "auto")
     style_axes(ax, frame=False)
     if max(shares.shape) <= 14:
         for row, line in enumerate(shares.tolist()):
@@ -163,28 +167,35 @@ def plot_confusion_matrix(
                     )
     label_texts = [_name(label_names, int(found[row])) for row in row_order]
     ax.set_yticks(range(len(label_texts)), label_texts)
-    ax.set_xticks(range(k), [str(c) for c in column_order])
-    if k > 14:
-        ax.tick_params(axis="x", labelsize=SMALL - 3, labelrotation=90)
+    named = column_order if k <= 24 else []
+    ax.set_xticks(range(len(named)), [str(c) for c in named])
     ax.set_ylabel("label")
-    ax.set_xlabel("category")
+    ax.set_xlabel("category" if k <= 24 else f"category ({k} of them)")
     return ax
 
 
-def plot_occupancy(ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None) -> Axes:
+def plot_occupancy(
+    ax: Axes,
+    occupancy: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    max_bars: int = 24,
+) -> Axes:
     """Draws the share of the data in each category, the most used first, beside equal shares.
 
     Args:
         ax: Where to draw.
         occupancy: Shares that sum to 1, shape ``(K,)``.
         names: What to call the categories, by default their numbers from 0.
+        max_bars: Only so many are drawn, the most used ones.
 
     Returns:
         ``ax``, with one bar per category.
     """
     if occupancy.dim() != 1 or len(occupancy) == 0:
         raise ShapeError(f"occupancy has shape {tuple(occupancy.shape)}; expected (K,), not empty")
-    order = occupancy.argsort(descending=True, stable=True).tolist()
+    equal = 1 / len(occupancy)
+    order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]
     ax.barh(range(len(order)), shares, height=0.72, color=PALETTE[0])
     for row, share in enumerate(shares):
@@ -197,15 +208,15 @@ def plot_occupancy(ax: Axes, occupancy: Tensor, names: Sequence[str] | None = No
             fontsize=SMALL,
             color=INK,
         )
-    ax.axvline(1 / len(order), color=MUTED, linewidth=1.0, linestyle="--")
+    ax.axvline(equal, color=MUTED, linewidth=1.0, linestyle="--")
     style_axes(ax, frame=False)
-    ax.set_xlim(0, 1.18 * max(max(shares), 1 / len(order)))
+    ax.set_xlim(0, 1.18 * max(max(shares), equal))
     ax.set_yticks(range(len(order)), [_name(names, k) for k in order])
     ax.tick_params(axis="y", labelsize=FONT)
     ax.set_xticks([])
     ax.set_ylabel("category")
-    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(1 / len(order))})")
-    ax.invert_yaxis()
+    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(equal)})")
+    ax.set_ylim(len(order) - 0.4, -0.6)
     return ax
 
 
@@ -245,6 +256,26 @@ def _match(counts: Tensor) -> dict[int, int]:
 
 def _name(names: Sequence[str] | None, group: int) -> str:
     return names[group] if names is not None and 0 <= group < len(names) else str(group)
+
+
+def _spread_texts(centers: Tensor, texts: Sequence[str], points: Tensor) -> Tensor:
+    """Moves texts up and down until none covers another; sizes are those of our own figures."""
+    low, high = points.min(0).values, points.max(0).values
+    size = (high - low).clamp(min=1e-12)
+    at = (centers - low) / size
+    widths = torch.tensor([0.022 * len(text) + 0.02 for text in texts], dtype=at.dtype)
+    for _ in range(50):
+        apart = at[:, None] - at  # (texts, texts, 2)
+        beside = apart[..., 0].abs() < (widths[:, None] + widths) / 2
+        overlap = (0.055 - apart[..., 1].abs()).clamp(min=0) * beside
+        overlap.fill_diagonal_(0)
+        if not overlap.any():
+            break
+        # Of two at the same height the later one goes up.
+        order = torch.arange(len(texts))
+        upwards = torch.where(apart[..., 1] == 0, order[:, None] - order, apart[..., 1]).sign()
+        at[:, 1] += 0.5 * (overlap * upwards).sum(1)
+    return at * size + low
 
 
 def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:

@@ -94,7 +94,7 @@ def plot_curves(
     _limit_height(ax, list(curves.values()))
     ax.set_xlabel("epoch")
     ax.set_ylabel(ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     handles = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
     if any(name.startswith("val_") for name in curves):
         handles.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))

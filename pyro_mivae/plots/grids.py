@@ -227,7 +227,7 @@ def _draw_lines(ax: Axes, cells: Tensor) -> None:
     rows, columns, length = cells.shape
     low, high = cells.min(), cells.max()
     heights = (cells - low) / (high - low).clamp(min=1e-12)  # (rows, columns, length)
-    across = torch.linspace(_GAP, 1 - _GAP, max(2, length))
+    across = torch.linspace(2 * _GAP, 1 - 2 * _GAP, max(2, length))
     heights = heights.expand(rows, columns, len(across))
     x = torch.arange(columns)[None, :, None] + across
     y = torch.arange(rows)[:, None, None] + 1 - _GAP - heights * (1 - 2 * _GAP)

@@ -141,8 +141,9 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     from matplotlib.transforms import Bbox
 
     engine = figure.get_layout_engine()
-    figure.draw_without_rendering()  # makes the ticks, and lays out
-    figure.set_layout_engine("none")  # once is enough
+    for _ in range(2):  # the first makes the ticks, for which the second makes room
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     buffer = io.BytesIO()
     with dark_colors(figure) if dark else nullcontext():
         drawn = figure.get_tightbbox()

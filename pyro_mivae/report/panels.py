@@ -108,12 +108,16 @@ def occupancy(subject: Subject) -> Iterator[Panel]:
     k = subject.num_categories
     if not k:
         return
-    figure, ax = plots.new_figure(0.6 + 0.24 * k)
-    plots.plot_occupancy(ax, subject.occupancy)
+    shown = min(k, 2 * _MAX_ROWS)
+    figure, ax = plots.new_figure(0.6 + 0.24 * shown)
+    plots.plot_occupancy(ax, subject.occupancy, max_bars=shown)
+    sentence = f"The share of the {subject.nouns} whose most probable category is this one."
+    if k > shown:
+        sentence += f" The {shown} most used of {k} are shown."
     yield Panel(
         "occupancy",
         "How the categories are used",
-        f"The share of the {subject.nouns} whose most probable category is this one.",
+        sentence,
         "A category near zero is one that the model gave up. Equal shares are not the aim, unless "
         "the kinds of things in the data are equally many.",
         figure,
@@ -125,8 +129,8 @@ def confusion(subject: Subject) -> Iterator[Panel]:
     k = subject.num_categories
     if not k or subject.labels is None:
         return
-    height = 0.6 + 4.2 * min(1.6, len(subject.labels.unique()) / k)
-    figure, ax = plots.new_figure(height)
+    rows = len(subject.labels.unique())
+    figure, ax = plots.new_figure(0.6 + (4.2 * rows / k if k <= 2 * rows <= 4 * k else 0.3 * rows))
     plots.plot_confusion_matrix(
         ax,
         subject.labels,

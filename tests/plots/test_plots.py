@@ -62,6 +62,13 @@ def test_curves_of_another_length_than_the_epochs(ax):
         plots.plot_curves(ax, {"loss": [1.0, 2.0]}, epochs=[1, 2, 3])
 
 
+def test_one_epoch_has_one_tick(ax):
+    plots.plot_curves(ax, {"loss": [3.0]})
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+
+
 def test_a_wild_start_does_not_flatten_the_rest(ax):
     plots.plot_curves(ax, {"loss": [1e6] + [30 - i / 10 for i in range(40)]})
     assert ax.get_ylim()[1] < 40
@@ -264,6 +271,29 @@ def test_confusion_with_more_labels_than_categories_and_names(ax):
     assert ax.images[0].get_array().shape == (4, 2)
 
 
+def test_confusion_with_many_categories_is_oblong(ax):
+    plots.plot_confusion_matrix(ax, torch.arange(50) % 5, torch.arange(50))
+    assert ax.images[0].get_array().shape == (5, 50)
+    assert ax.get_aspect() == "auto"
+    assert not ax.get_xticklabels()
+
+
+def test_names_do_not_cover_each_other(ax):
+    names = [f"a long name {g}" for g in range(10)]
+    plots.plot_latent_space(ax, torch.randn(200, 2), torch.arange(200) % 10, names=names)
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    overlaps = [a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    assert len(overlaps) == 45
+    assert not any(overlaps)
+
+
+def test_occupancy_shows_the_most_used(ax):
+    plots.plot_occupancy(ax, torch.full((40,), 1 / 40), max_bars=7)
+    assert len(ax.patches) == 7
+    assert "2.5 %" in ax.get_xlabel()
+
+
 def test_occupancy_bars_are_sorted(ax):
     plots.plot_occupancy(ax, torch.tensor([0.2, 0.7, 0.1, 0.0]))
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.7, 0.2, 0.1, 0.0])
@@ -304,6 +334,15 @@ def test_a_figure_turns_dark_and_back(ax):
     inks = {tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in DARK.values()}
     opaque = {p[:3] for _, p in dark.convert("RGBA").getcolors(10**6) if p[3] == 255}
     assert inks & opaque
+
+
+@pytest.mark.parametrize("label", ["1", "z12  ·  10.25 nats"])
+def test_row_labels_are_inside_the_picture(label):
+    figure, ax = plots.grid_figure(6, 9, (1, 28, 28), label_width=1.2)
+    plots.plot_grid(ax, torch.rand(6, 9, 1, 28, 28), [label] * 6)
+    png = Image.open(io.BytesIO(plots.render_png(figure))).convert("L")
+    edge = png.crop((0, 0, 4, png.height))
+    assert edge.getextrema() == (255, 255)
 
 
 def test_height_is_trimmed_and_width_is_not():
