@@ -18,8 +18,8 @@ from pyro_mivae.networks import build_networks, output_dim
 class MixtureGuide(PyroModule):
     r"""A category given the data, and a Normal given both: :math:`q(c \mid x)\,q(z \mid x, c)`.
 
-    The category is annotated for enumeration. It enters as a one-hot vector, linearly, so that a
-    relaxed one serves as well.
+    Each category has its own linear map from features to ``z``. The category is annotated for
+    enumeration; it enters as a one-hot vector, linearly, so that a relaxed one serves as well.
 
     Args:
         data_shape: Shape of one datum.
@@ -42,8 +42,8 @@ class MixtureGuide(PyroModule):
         self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
         features = output_dim(self.encoder, data_shape)
         self.category = nn.Linear(features, num_categories)
-        self.feature_code = nn.Linear(features, 2 * latent_dim)
-        self.category_code = nn.Linear(num_categories, 2 * latent_dim, bias=False)
+        self.code = nn.Linear(features, num_categories * 2 * latent_dim)
+        self.code_shape = (num_categories, 2 * latent_dim)
 
     def forward(self, x: Tensor) -> None:
         """Samples ``c`` and ``z``.
@@ -52,12 +52,13 @@ class MixtureGuide(PyroModule):
             x: Data, shape ``(batch, *data_shape)``.
         """
         features = self.encoder(x)  # (batch, features)
+        codes = self.code(features).unflatten(-1, self.code_shape)  # (batch, K, 2 latent_dim)
         with pyro.plate("data", len(x)):
             c = pyro.sample(
                 "c",
                 dist.OneHotCategorical(logits=self.category(features)),
                 infer={"enumerate": "parallel"},
             )
-            code = self.feature_code(features) + self.category_code(c)
+            code = (c.unsqueeze(-2) @ codes).squeeze(-2)  # (..., batch, 2 latent_dim)
             loc, scale = torch.chunk(code, 2, -1)
             pyro.sample("z", dist.Normal(loc, softplus(scale) + MIN_SCALE).to_event(1))

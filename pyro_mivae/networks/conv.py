@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class ConvEncoder(nn.Module):
         self.data_shape = tuple(data_shape)
         sizes = halvings(self.data_shape, len(channels))
         layers: list[nn.Module] = []
-        for n_in, n_out in zip((self.data_shape[0], *channels), channels, strict=False):
+        for n_in, n_out in pairwise((self.data_shape[0], *channels)):
             layers.append(nn.Conv2d(n_in, n_out, KERNEL, stride=2, padding=KERNEL // 2))
             layers += [nn.BatchNorm2d(n_out)] if batch_norm else []
             layers.append(nn.ReLU())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from pyro_mivae.errors import OptionError, ShapeError
 
@@ -26,9 +28,28 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     if len(sizes) < 2 or min(sizes) < 1:
         raise OptionError(f"sizes {tuple(sizes)}: give two or more widths of at least 1")
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation that trains on a batch of one, too, by the running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises features.
+
+        Args:
+            input: Shape ``(batch, features)``.
+
+        Returns:
+            The same shape.
+        """
+        if self.training and len(input) == 1:
+            return batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
 
 
 class MLPEncoder(nn.Module):
@@ -38,6 +59,7 @@ class MLPEncoder(nn.Module):
         data_shape: Shape of one datum.
         hidden_dims: Width of each layer; the last is the number of features.
         activation: Builds an activation.
+        batch_norm: Whether to normalise before each activation.
     """
 
     def __init__(
@@ -45,12 +67,17 @@ class MLPEncoder(nn.Module):
         data_shape: Sequence[int],
         hidden_dims: Sequence[int] = (400,),
         activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
-        self.layers = nn.Sequential(
-            mlp((math.prod(self.data_shape), *hidden_dims), activation), activation()
-        )
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise((math.prod(self.data_shape), *hidden_dims)):
+            layers.append(nn.Linear(n_in, n_out))
+            layers += [BatchNorm1d(n_out)] if batch_norm else []
+            layers.append(activation())
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes data.
@@ -65,8 +92,9 @@ class MLPEncoder(nn.Module):
             ShapeError: If ``x`` does not end in ``data_shape``.
         """
         check_data_shape(x, self.data_shape)
-        features: Tensor = self.layers(x.flatten(x.dim() - len(self.data_shape)))
-        return features
+        batch_shape = x.shape[: x.dim() - len(self.data_shape)]
+        features: Tensor = self.layers(x.reshape(-1, math.prod(self.data_shape)))
+        return features.reshape(*batch_shape, -1)
 
 
 class MLPDecoder(nn.Module):

@@ -42,11 +42,12 @@ def mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
 
 def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
     widths = mlp_widths(data_shape)
-    return MLPEncoder(data_shape, widths), MLPDecoder(code_dim, data_shape, widths[::-1])
+    encoder = MLPEncoder(data_shape, widths, batch_norm=True)
+    return encoder, MLPDecoder(code_dim, data_shape, widths[::-1])
 
 
 def _conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
-    return ConvEncoder(data_shape), ConvDecoder(code_dim, data_shape)
+    return ConvEncoder(data_shape, batch_norm=True), ConvDecoder(code_dim, data_shape)
 
 
 def _deep_conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
@@ -69,7 +70,8 @@ def build_networks(
     """Builds an encoder and its decoder.
 
     ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and 64 maps.
-    ``"conv-deep"``: 64, 128 and 256 maps with batch normalisation, as InfomaxVAE's reference.
+    ``"conv-deep"``: 64, 128 and 256 maps, as InfomaxVAE's reference. Every encoder normalises by
+    the batch, of the decoders that of ``"conv-deep"``.
 
     Args:
         kind: A key of `NETWORKS`, or ``"auto"`` for `default_network`.

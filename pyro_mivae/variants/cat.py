@@ -16,8 +16,9 @@ from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.information.terms import InformationTerm
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.warm_start import warm_start_categories
 
 Categorical = Literal["enumerate", "soft", "gumbel"]
 
@@ -38,6 +39,10 @@ class CatVAE(Variant):
             decode of the probabilities, as the original code. ``"gumbel"``: one decode of a
             Gumbel-softmax sample. The last two train on what is not a bound.
         temperature: Of the Gumbel-softmax.
+        warm_start: Steps of `warm_start_categories` before training (by `fit`, or by
+            ``vae.initialize(x)``), or 0 for a random start.
+        warmup: Share of the training during which the weights of the KL divergences, and of an
+            information term, rise from 0; see `objective`.
         likelihood: A likelihood or its name.
         prior: Takes the place of the mixture.
         guide: Takes the place of the mixture's guide.
@@ -61,6 +66,8 @@ class CatVAE(Variant):
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
         temperature: float | Schedule = 0.5,
+        warm_start: int = 900,
+        warmup: float = 0.5,
         likelihood: str | Likelihood = "bernoulli",
         prior: Callable[[], Tensor] | None = None,
         guide: nn.Module | None = None,
@@ -89,15 +96,41 @@ class CatVAE(Variant):
                 f"the prior samples {list(self.sites)}, none of them a category; "
                 f"{type(self).__name__} needs one"
             )
+        if warm_start < 0 or not 0 <= warmup <= 1:
+            raise OptionError(
+                f"warm_start={warm_start}, warmup={warmup}: a number of steps of 0 or more, and a "
+                "share of the training from 0 to 1 are needed"
+            )
+        self.warm_start = warm_start
+        self.warmup = warmup
         self.categorical = categorical
         self.temperature = temperature
 
+    def initialize(self, x: Tensor) -> None:
+        """Gives the categories an unsupervised start, see `warm_start_categories`.
+
+        Args:
+            x: Training data, shape ``(n, *data_shape)``.
+        """
+        if self.warm_start:
+            warm_start_categories(self.guide, x, self.category or "c", steps=self.warm_start)
+
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
+        rising = self._rising(1.0, num_steps)
+        kl_weights = dict.fromkeys(self.sites, rising)
         if self.categorical == "enumerate":
-            return MutualInformationELBO(self._terms())
+            return MutualInformationELBO(self._terms(num_steps), kl_weights)
         return RelaxedCategoricalELBO(
-            self._terms(), relaxation=self.categorical, temperature=self.temperature
+            self._terms(num_steps),
+            kl_weights,
+            relaxation=self.categorical,
+            temperature=self.temperature,
         )
 
-    def _terms(self) -> tuple[InformationTerm, ...]:
+    def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return ()
+
+    def _rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
+        """Lets a constant weight rise from 0 during the warm-up."""
+        steps = round(self.warmup * (num_steps or 0))
+        return weight if callable(weight) or not steps else linear_warmup(steps, end=weight)

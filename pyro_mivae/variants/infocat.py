@@ -29,6 +29,8 @@ class InfoCatVAE(CatVAE):
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
         temperature: Of the Gumbel-softmax.
+        warm_start: Steps of the categories' unsupervised start, see `CatVAE`.
+        warmup: Share of the training during which the weights rise from 0.
         likelihood: A likelihood or its name.
         prior: Takes the place of the mixture.
         guide: Takes the place of the mixture's guide.
@@ -48,6 +50,8 @@ class InfoCatVAE(CatVAE):
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
         temperature: float | Schedule = 0.5,
+        warm_start: int = 900,
+        warmup: float = 0.5,
         likelihood: str | Likelihood = "bernoulli",
         prior: Callable[[], Tensor] | None = None,
         guide: nn.Module | None = None,
@@ -61,6 +65,8 @@ class InfoCatVAE(CatVAE):
             radius=radius,
             categorical=categorical,
             temperature=temperature,
+            warm_start=warm_start,
+            warmup=warmup,
             likelihood=likelihood,
             prior=prior,
             guide=guide,
@@ -70,5 +76,6 @@ class InfoCatVAE(CatVAE):
         self.mi_weight = mi_weight
         self.objective()
 
-    def _terms(self) -> tuple[InformationTerm, ...]:
-        return (BarberAgakov(self.category or "c", weight=self.mi_weight),)
+    def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
+        weight = self._rising(self.mi_weight, num_steps)
+        return (BarberAgakov(self.category or "c", weight=weight),)

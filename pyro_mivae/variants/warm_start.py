@@ -7,6 +7,8 @@ Miyato et al. (2018), Virtual Adversarial Training, https://arxiv.org/abs/1704.0
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ NEIGHBOUR = 10
 PROBE = 0.1
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def warm_start_categories(
     guide: nn.Module,
     x: Tensor,
@@ -71,8 +73,8 @@ def category_log_probs(guide: Program, x: Tensor, site: str) -> Tensor:
         x: Data, shape ``(batch, *data_shape)``.
         site: The category.
     """
-    trace = poutine.trace(guide).get_trace(x)
-    return log_softmax(trace.nodes[site]["fn"].logits, -1)
+    sites: Any = poutine.trace(guide).get_trace(x).nodes
+    return log_softmax(sites[site]["fn"].logits, -1)
 
 
 def neighbour_distance(x: Tensor, queries: int = 1000) -> Tensor:
