@@ -37,6 +37,8 @@ _MEANINGS = {
     "marginal_kl_lower": "How far all codes together are from the prior, at least.",
     "marginal_kl_upper": "The same, at most.",
     "total_correlation": "How much the dimensions of the code depend on each other.",
+    "total_correlation_lower": "The same, at least.",
+    "total_correlation_upper": "The same, at most.",
     "active_units": "Dimensions whose posterior mean varies (variance above 0.01).",
     "saturated": "1 where the bounds on the information are more than 0.5 nats apart.",
     "cluster_accuracy": "Share of the data whose category stands for their label.",
@@ -135,7 +137,9 @@ def remaining(subject: Subject) -> Iterator[Number]:
         if key.removesuffix("_se") in m and key.endswith("_se"):
             continue
         written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
-        yield Number(key, written, _margin(m, key).strip(), _meaning(key))
+        error = m.get(f"{key}_se", math.nan)
+        margin = f"± {error:.2g}" if math.isfinite(error) else ""
+        yield Number(key, written, margin, _meaning(key))
 
 
 def _meaning(key: str) -> str:
@@ -160,7 +164,9 @@ def _figure(metrics: Mapping[str, float], key: str, name: str, meaning: str) -> 
     if not math.isfinite(value):
         return Number(name, "not defined", "", meaning)
     written = f"{value:.2f}".replace("-", "−")
-    return Number(name, written, f"nats{_margin(metrics, key)}", meaning)
+    error = metrics.get(f"{key}_se", math.nan)
+    unit = f"nats ± {error:.2f}" if math.isfinite(error) else "nats"
+    return Number(name, written, unit, meaning)
 
 
 def _kl(subject: Subject, site: str) -> Number:
@@ -203,11 +209,6 @@ def _information(subject: Subject, site: str) -> Number:
 def _used(subject: Subject) -> int:
     used = subject.metrics.get("categories_used", math.nan)
     return round(used) if math.isfinite(used) else int((subject.occupancy > 0).sum())
-
-
-def _margin(metrics: Mapping[str, float], key: str) -> str:
-    error = metrics.get(f"{key}_se", math.nan)
-    return f" ± {error:.2g}" if math.isfinite(error) else ""
 
 
 def _defined(metrics: Mapping[str, float], *keys: str) -> bool:
