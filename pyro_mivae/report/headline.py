@@ -52,6 +52,9 @@ _MEANINGS = {
 }
 
 
+_OPEN = 0.5  # nats between the bounds from which a sentence says why
+
+
 def summarize(subject: Subject) -> str:
     """Says the result in two or three plain sentences.
 
@@ -193,10 +196,11 @@ def _information(subject: Subject, site: str) -> Number:
             f"What the category really says of {subject.a_noun}, between two bounds. It cannot "
             f"exceed log {k} = {math.log(k):.2f} nats."
         )
-    elif math.isfinite(ends[0]) and ends[0] > math.log(len(subject.x)) - 0.5:
+    if ends[1] - ends[0] > _OPEN:
+        n = len(subject.x)
         meaning += (
-            f" The lower one cannot exceed log {len(subject.x):,} = "
-            f"{math.log(len(subject.x)):.2f}, their number, and is saturated."
+            f" They are far apart, since with {n:,} {subject.nouns} the lower one cannot exceed "
+            f"log {n:,} = {math.log(n):.2f}."
         )
     written = [f"{end:.2f}" for end in ends if math.isfinite(end)]
     if not written:

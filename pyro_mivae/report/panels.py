@@ -275,8 +275,8 @@ def loss_curves(subject: Subject) -> Iterator[Panel]:
     yield Panel(
         "loss_curves",
         "Training: the loss",
-        "Epoch by epoch: the loss that is minimised, −ELBO (every weight 1, no further term), and "
-        "the distortion in it. Lower is better.",
+        "Epoch by epoch: the loss that is minimised, −ELBO (every weight 1 and no further term: "
+        "it may rise while the loss falls), and the distortion in both. Lower is better.",
         look_for,
         figure,
     )

@@ -224,6 +224,17 @@ def test_the_numbers_come_first_with_their_bounds_and_errors(tmp_path, infocat):
     assert "elbo_se" not in text  # beside its number
 
 
+def test_bounds_that_are_far_apart_say_why(tmp_path):
+    vae, metrics = VAE(data_shape=(1, 8, 8)), {"mi_z_lower": 3.1, "mi_z_upper": 9.0}
+    text = report(tmp_path, vae, metrics=metrics, panels=()).text
+    assert "3.10 – 9.00 nats" in text
+    assert "log 24 = 3.18" in text
+    metrics |= {"mi_z_lower": math.nan}
+    text = report(tmp_path, vae, metrics=metrics, panels=()).text
+    assert "≤ 9.00 nats" in text
+    assert "far apart" not in text
+
+
 def test_binary_data_under_a_bernoulli_have_a_log_probability(tmp_path, infocat):
     x = torch.rand(24, 1, 8, 8).round()
     assert (
