@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -103,11 +105,9 @@ def fit(
             on_start()
         keeper = Keeper(None if run is None else Path(run), resume)
         history = keeper.start(trainer)
-        if not trainer.epoch:
-            with torch.no_grad():
-                vae.initialize(trainer.x)
         try:
-            _train(trainer, history, keeper, progress, on_epoch)
+            with _progress_bar(trainer, enabled=progress) as bar:
+                _train(trainer, history, keeper, bar, on_epoch)
         except (KeyboardInterrupt, TrainingError):
             keeper.write(history)
             raise
@@ -145,20 +145,23 @@ def _train(
     trainer: Trainer,
     history: History,
     keeper: Keeper,
-    progress: bool,
+    bar: Any,
     on_epoch: Callable[[Mapping[str, float]], object] | None,
 ) -> None:
-    """Runs the epochs that are left."""
-    with _progress_bar(trainer, enabled=progress) as bar:
-        while not trainer.finished:
-            bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
-            row = trainer.run_epoch(bar.update)
-            history.append(row)
-            keeper.epoch_done(trainer, history)
-            shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
-            bar.set_postfix_str(", ".join(shown), False)
-            if on_epoch is not None:
-                on_epoch(row)
+    """Prepares a fresh trainer, and runs the epochs that are left."""
+    if not trainer.epoch:
+        bar.set_description("preparing")
+        with pyro.validation_enabled(False):
+            trainer.vae.initialize(trainer.x)
+    while not trainer.finished:
+        bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
+        row = trainer.run_epoch(bar.update)
+        history.append(row)
+        keeper.epoch_done(trainer, history)
+        shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
+        bar.set_postfix_str(", ".join(shown), False)
+        if on_epoch is not None:
+            on_epoch(row)
 
 
 def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:
@@ -170,7 +173,7 @@ def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:
         unit="step",
         disable=not enabled,
         dynamic_ncols=True,
-        leave=True,
+        mininterval=0.1 if sys.stderr.isatty() else 5.0,
     )
 
 

@@ -32,7 +32,7 @@ def x():
 def make(name="infocat", **options):
     torch.manual_seed(3)
     if name in ("cat", "infocat"):
-        options = {"num_categories": 3, "latent_dim": 3} | options
+        options = {"num_categories": 3, "latent_dim": 3, "warm_start": 2} | options
     else:
         options = {"latent_dim": 3} | options
     return mi.VARIANTS[name](SHAPE, **options)

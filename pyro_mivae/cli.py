@@ -1,0 +1,274 @@
+"""The command line: a thin layer over the public functions.
+
+Exit codes: 0 done, 2 bad usage or bad input with one line on stderr, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyro_mivae.errors import PyroMivaeError, TrainingError
+from pyro_mivae.runs.options import MODEL_OPTIONS
+
+Command = Callable[..., Any]
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cuda|cpu", help="where to compute"
+)
+root_option = click.option(
+    "--data-root",
+    metavar="DIR",
+    help="folder of torchvision's data sets; they are downloaded only if they are not there",
+)
+run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
+
+
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """``N``, or ``HxW``."""
+
+    name = "N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Reads height and width."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if not match or "0" in (match[1], match[2]):
+            self.fail(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class Group(click.Group):
+    """Commands whose misspelt names are met with the nearest ones."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command."""
+        if self.get_command(ctx, args[0]) is None:
+            names = self.list_commands(ctx)
+            near = difflib.get_close_matches(args[0], names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise click.UsageError(f"no command {args[0]!r}; {hint}Allowed are {', '.join(names)}")
+        return super().resolve_command(ctx, args)
+
+
+def model_options(command: Command) -> Command:
+    """Adds an option for each of `MODEL_OPTIONS`."""
+    for option in reversed(MODEL_OPTIONS):
+        names = (option.flag, option.keyword)
+        if option.kind is bool:
+            add = click.option(*names, is_flag=True, default=None, help=option.help)
+        else:
+            add = click.option(*names, type=option.kind, help=option.help)
+        command = add(command)
+    return command
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pyro-mivae")
+def cli() -> None:
+    """Mutual-information autoencoders: train one and see what it learned."""
+
+
+@cli.command()
+@click.argument("variant")
+@click.option("--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]")
+@root_option
+@click.option("--image-size", type=ImageSize(), help="resize the images to N x N, or H x W")
+@model_options
+@click.option("--epochs", type=click.IntRange(1), help="passes over the training images")
+@click.option("--batch-size", type=click.IntRange(1), help="images per step")
+@click.option("--lr", type=float, help="learning rate")
+@click.option("--lr-schedule", metavar="constant|cosine", help="of the learning rate")
+@click.option("--clip-norm", type=float, help="largest norm of the gradient")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    help="stop once the loss on a held-out tenth has not fallen for so many epochs",
+)
+@click.option("--seed", type=click.IntRange(0), help="of weights, noise and order")
+@device_option
+@click.option(
+    "--run",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="the run folder  [default: runs/VARIANT-DATA]",
+)
+@click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
+@click.option("--resume", is_flag=True, help="go on where the run folder's run stopped")
+@click.option("--overwrite", is_flag=True, help="throw the run folder's run away")
+def train(
+    variant: str,
+    data: str | None,
+    data_root: str | None,
+    image_size: tuple[int, int] | None,
+    device: str,
+    folder: Path | None,
+    tensorboard: bool,
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
+    from pyro_mivae.runs import RunConfig, summarise, train_run
+
+    keywords = {option.keyword for option in MODEL_OPTIONS}
+    config = RunConfig(
+        variant,
+        data,
+        data_root,
+        image_size,
+        model={k: v for k, v in given.items() if k in keywords},
+        training={k: v for k, v in given.items() if k not in keywords},
+    )
+    folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').stem}"
+    try:
+        run = train_run(
+            config,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            progress=True,
+            tensorboard=tensorboard,
+            say=click.echo,
+        )
+    except KeyboardInterrupt:
+        go_on = f"pyro-mivae train {variant} --resume --run {folder}"
+        raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
+    click.echo(summarise(run.metrics(), run.vae.num_categories))
+    files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
+    click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
+
+
+@cli.command()
+@run_argument
+@root_option
+@device_option
+def evaluate(folder: Path, data_root: str | None, device: str) -> None:
+    """Measure RUN's model on its test images; writes RUN/metrics.json."""
+    from pyro_mivae.runs import evaluate_run, open_run, summarise
+
+    run = open_run(folder)
+    metrics = evaluate_run(run, run.dataset(data_root), device=device)
+    click.echo(summarise(metrics, run.vae.num_categories))
+    click.echo(f"written to {folder / 'metrics.json'}")
+
+
+@cli.command()
+@run_argument
+@root_option
+@device_option
+def report(folder: Path, data_root: str | None, device: str) -> None:
+    """Draw RUN's pictures and write one self-contained page, RUN/report.html."""
+    from pyro_mivae.runs import open_run, report_run
+
+    run = open_run(folder)
+    page = report_run(run, run.dataset(data_root), device=device)
+    click.echo(f"written to {page}")
+
+
+@cli.command()
+@run_argument
+@click.option("--category", type=int, help="draw from this category alone")
+@click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="a .png file")
+@overwrite_option
+def sample(
+    folder: Path, category: int | None, count: int, seed: int, out: Path, overwrite: bool
+) -> None:
+    """Draw images from RUN's prior, as a grid."""
+    from pyro_mivae.runs import open_run, write_samples
+
+    run = open_run(folder)
+    write_samples(run, out, count=count, category=category, seed=seed, overwrite=overwrite)
+    click.echo(f"written to {out}")
+
+
+@cli.command()
+@run_argument
+@click.option("--data", metavar="NAME|FILE.npz|FOLDER", required=True, help="what to encode")
+@root_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="an .npz file")
+@overwrite_option
+def encode(folder: Path, data: str, data_root: str | None, out: Path, overwrite: bool) -> None:
+    """Encode images with RUN's model: one array per site, posterior means or probabilities."""
+    from pyro_mivae.runs import open_run, write_codes
+
+    shapes = write_codes(open_run(folder), data, out, root=data_root, overwrite=overwrite)
+    click.echo(f"written to {out}: " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
+
+
+@cli.command("list")
+def list_all() -> None:
+    """List variants, priors, guides, likelihoods, networks and data sets."""
+    from pyro_mivae.runs.listing import listing
+
+    click.echo(listing())
+
+
+class Stopped(Exception):
+    """Training that was stopped from the keyboard."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code.
+
+    Args:
+        args: The arguments; those of the process if omitted.
+    """
+    sys.exit(run_command(args))
+
+
+def run_command(args: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        args: The arguments; those of the process if omitted.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show(sys.stdout)
+        return 2
+    except click.UsageError as error:
+        return _fail(f"{error.format_message()} (see pyro-mivae --help)", 2)
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except TrainingError as error:
+        return _fail(str(error), 1)
+    except PyroMivaeError as error:
+        return _fail(str(error), 2)
+    except Stopped as error:
+        click.echo(str(error), err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped", 1)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

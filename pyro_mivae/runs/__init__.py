@@ -1,0 +1,23 @@
+"""Run folders: a training run with its configuration, and what it left behind."""
+
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.load import Run, load, open_run
+from pyro_mivae.runs.options import MODEL_OPTIONS, Option
+from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
+from pyro_mivae.runs.summary import summarise
+from pyro_mivae.runs.train import train_run
+
+__all__ = [
+    "MODEL_OPTIONS",
+    "Option",
+    "Run",
+    "RunConfig",
+    "evaluate_run",
+    "load",
+    "open_run",
+    "report_run",
+    "summarise",
+    "train_run",
+    "write_codes",
+    "write_samples",
+]

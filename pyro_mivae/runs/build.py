@@ -1,0 +1,213 @@
+"""Builds a variant from a run's configuration: names and files become modules."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.guides import GUIDES
+from pyro_mivae.networks import build_networks
+from pyro_mivae.priors import PRIORS, prior_sites
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options
+from pyro_mivae.variants import VARIANTS, Variant
+
+PARTS = ("network", "prior", "guide")
+
+
+def find_variant(name: str) -> type[Variant]:
+    """Gives the class of a variant.
+
+    Args:
+        name: Its name on the command line.
+
+    Returns:
+        The class.
+
+    Raises:
+        OptionError: If there is none of this name; it gives the nearest names.
+    """
+    if name not in VARIANTS:
+        raise OptionError(f"no variant {name!r}{_nearest(name, VARIANTS)}")
+    return VARIANTS[name]
+
+
+def check_config(config: RunConfig) -> None:
+    """Checks what can be checked before any data are read.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        OptionError: If the variant is unknown, or an option is not for it.
+    """
+    check_model_options(config.variant, find_variant(config.variant), config.model)
+
+
+def plain_defaults(variant_class: type[Variant]) -> dict[str, Any]:
+    """Gives a variant's own options and their defaults.
+
+    Args:
+        variant_class: The class.
+
+    Returns:
+        Those among the options of a run that are no modules; None where the class works the
+        default out by itself.
+    """
+    parameters = inspect.signature(variant_class).parameters
+    keywords = [o.keyword for o in MODEL_OPTIONS if o.keyword not in PARTS]
+    defaults = {k: parameters[k].default for k in keywords if k in parameters}
+    return {k: v for k, v in defaults.items() if isinstance(v, bool | int | float | str | None)}
+
+
+def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
+    """Builds the variant that a run trains, its weights drawn from the run's seed.
+
+    Args:
+        config: The run's configuration.
+        data_shape: Shape of one image.
+
+    Returns:
+        The variant.
+
+    Raises:
+        OptionError: If the variant is unknown, an option is not for it or out of range, or a
+            prior or guide cannot be had.
+        SiteError: If prior and guide do not fit each other.
+        ShapeError: If the network is not for images of this size.
+    """
+    variant_class = find_variant(config.variant)
+    options = check_model_options(config.variant, variant_class, config.model)
+    parts = {name: options.pop(name, None) for name in PARTS}
+    network = parts["network"] or "auto"
+    seed = config.training.get("seed") or 0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sizes = _sizes(variant_class, data_shape, options) if any(parts.values()) else {}
+        modules: dict[str, Any] = {}
+        if parts["prior"]:
+            modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes)
+            sizes |= _site_sizes(modules["prior"])
+        if network != "auto":
+            prior = modules.get("prior") or variant_class(data_shape, **options).prior
+            networks = build_networks(network, data_shape, prior_sites(prior)[1])
+            modules["encoder"], modules["decoder"] = networks
+        if parts["guide"]:
+            sizes["encoder"] = modules.pop("encoder", None)
+            modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes)
+        torch.manual_seed(seed)
+        return variant_class(data_shape, **options, **modules)
+
+
+def load_program(
+    spec: str, registry: Mapping[str, Any], kind: str, sizes: Mapping[str, Any]
+) -> Any:
+    """Makes a prior or a guide.
+
+    Args:
+        spec: A name in the registry, or ``FILE.py:NAME``, where NAME is a class, a function that
+            makes one, or an instance.
+        registry: Classes by name.
+        kind: ``"prior"`` or ``"guide"``, for messages.
+        sizes: Keywords that it is called with, as far as it has parameters of these names:
+            ``data_shape``, ``latent_dim``, ``code_dim``, ``num_categories``, ``encoder``.
+
+    Returns:
+        What the call returned.
+
+    Raises:
+        OptionError: If there is no such name or file, or the file or the call fails.
+    """
+    if ":" in spec:
+        factory = _import_from_file(spec, kind)
+    elif spec in registry:
+        factory = registry[spec]
+    else:
+        raise OptionError(f"no {kind} {spec!r}{_nearest(spec, registry)}, or FILE.py:NAME")
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise OptionError(
+            f"--{kind} {spec} is a {type(factory).__name__}; allowed is a class or function"
+        )
+    parameters = inspect.signature(factory).parameters
+    known = {name: value for name, value in sizes.items() if value is not None}
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in known
+    ]
+    if missing:
+        raise OptionError(
+            f"--{kind} {spec} needs {', '.join(missing)}; what can be passed to it here is "
+            f"{', '.join(known)}: give the others a default"
+        )
+    return factory(**{name: value for name, value in known.items() if name in parameters})
+
+
+def _import_from_file(spec: str, kind: str) -> Any:
+    """The object that ``FILE.py:NAME`` names."""
+    file, name = spec.rsplit(":", 1)
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise OptionError(f"--{kind} {spec}: there is no file {file}; allowed is FILE.py:NAME")
+    module_spec = importlib.util.spec_from_file_location(f"_pyro_mivae_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise OptionError(f"--{kind} {spec}: {file} cannot be imported; allowed is FILE.py:NAME")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickling look their module up
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise OptionError(
+            f"--{kind} {spec}: {file} fails when imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise OptionError(f"--{kind} {spec}: {file} defines no {name!r}{hint}")
+    return getattr(module, name)
+
+
+def _sizes(
+    variant_class: type[Variant], data_shape: Sequence[int], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sizes that priors and guides may ask for: the variant's own, else those that are given."""
+    sizes: dict[str, Any] = {"data_shape": tuple(data_shape)}
+    for name in ("latent_dim", "code_dim", "num_categories"):
+        sizes[name] = options.get(name)
+    try:
+        sizes |= _site_sizes(variant_class(data_shape, **options).prior)
+    except OptionError:
+        pass  # sizes that the variant's own prior refuses may suit another
+    return sizes
+
+
+def _site_sizes(prior: Callable[[], torch.Tensor]) -> dict[str, int]:
+    """Sizes of a prior's sites, by the keyword that stands for each."""
+    sizes: dict[str, int] = {}
+    for name, fn in prior_sites(prior)[0].items():
+        if fn.has_enumerate_support:
+            sizes["num_categories"] = int(fn.probs.shape[-1])
+        elif name in ("z", "c"):
+            keyword = "latent_dim" if name == "z" else "code_dim"
+            sizes[keyword] = int(fn.event_shape.numel())
+    return sizes
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}? " if near else "; "
+    return f"{hint}Allowed are {', '.join(names)}"

@@ -1,0 +1,185 @@
+"""Reads a run folder back."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_mivae.data import Dataset
+from pyro_mivae.errors import RunError
+from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.training import History, read_checkpoint
+from pyro_mivae.variants import Variant
+
+CONFIG, CHECKPOINT, HISTORY = "config.toml", "checkpoint.pt", "history.csv"
+METRICS, REPORT = "metrics.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run and what it left behind.
+
+    Attributes:
+        folder: Its folder.
+        config: What was asked for.
+        vae: The variant with its trained weights, in ``eval`` mode.
+        history: A row per epoch.
+        finished: Whether training came to its end.
+        best_epoch: The epoch whose weights these are, where early stopping chose them.
+    """
+
+    folder: Path
+    config: RunConfig
+    vae: Variant
+    history: History
+    finished: bool
+    best_epoch: int | None = None
+
+    def dataset(self, root: str | Path | None = None) -> Dataset:
+        """Loads the data that it was trained on.
+
+        Args:
+            root: Folder of torchvision's data sets, if they have moved.
+
+        Returns:
+            The data, split as in training.
+
+        Raises:
+            DataError: If they are not to be had any more.
+            RunError: If they are not what they were.
+        """
+        config = self.config
+        dataset = config.load_dataset(root)
+        check_same_data(config, dataset, self.folder)
+        return dataset
+
+    def metrics(self) -> dict[str, float]:
+        """Reads the numbers that were measured, NaN where not defined.
+
+        Returns:
+            The numbers by name.
+
+        Raises:
+            RunError: If they have not been measured yet.
+        """
+        return read_metrics(self.folder / METRICS)[0]
+
+
+def load(folder: str | Path) -> Variant:
+    """Loads the model of a run folder, on the CPU, in ``eval`` mode.
+
+    Args:
+        folder: What `train_run`, or ``pyro-mivae train``, wrote.
+
+    Returns:
+        The variant with its trained weights.
+
+    Raises:
+        RunError: If the folder holds no run, or none with a checkpoint yet.
+    """
+    return open_run(folder).vae
+
+
+def open_run(folder: str | Path) -> Run:
+    """Opens a run folder; its checkpoint is read with ``weights_only=True``.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: If the folder holds no run, or none with a checkpoint yet.
+        OptionError: If the file of its prior or guide is gone.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if not (folder / CHECKPOINT).is_file():
+        raise RunError(
+            f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
+            f"{config.variant} --resume --run {folder}"
+        )
+    state = read_checkpoint(folder / CHECKPOINT)
+    best = state.get("best")
+    vae = build_variant(config, config.data_shape or ())
+    try:
+        vae.load_state_dict(best["weights"] if best else state["weights"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"the checkpoint in {folder} does not fit its configuration: {reason}"
+        ) from error
+    history = folder / HISTORY
+    return Run(
+        folder,
+        config,
+        vae.eval(),
+        History.from_csv(history) if history.exists() else History(),
+        finished=bool(state["finished"]),
+        best_epoch=best["epoch"] if best else None,
+    )
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Reads a run folder's configuration.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        RunError: If there is no such folder, or it holds no run.
+    """
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}; make one with pyro-mivae train")
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder} is no run folder: it holds no {CONFIG}")
+    return RunConfig.read(folder / CONFIG)
+
+
+def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
+    """Checks that data are those that a run was made with, as far as their numbers tell.
+
+    Args:
+        config: The run's configuration.
+        dataset: The data as they are now.
+        folder: The run's folder, for the message.
+
+    Raises:
+        RunError: If shape or number of images differ.
+    """
+    now = (dataset.data_shape, len(dataset.x_train), len(dataset.x_test))
+    then = (config.data_shape, config.num_train, config.num_test)
+    if now != then:
+        raise RunError(
+            f"{config.data} holds {now[1]} training and {now[2]} test images of shape {now[0]}, "
+            f"but held {then[1]} and {then[2]} of shape {then[0]} when {folder} was made; put the "
+            "data back, or train anew"
+        )
+
+
+def read_metrics(path: Path) -> tuple[dict[str, float], Any]:
+    """Reads ``metrics.json``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The metrics, NaN for null, and the protocol.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        metrics = {k: math.nan if v is None else float(v) for k, v in content["metrics"].items()}
+        return metrics, content["protocol"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"cannot read {path}: {error}; make it with pyro-mivae evaluate") from error

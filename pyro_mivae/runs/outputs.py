@@ -1,0 +1,184 @@
+"""What is made from a trained run: numbers, the page, samples and codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.data import Dataset, read_images
+from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.runs.load import METRICS, Run, read_metrics
+from pyro_mivae.training import atomic_path, resolve_device
+
+CELL = 32  # smaller images are enlarged to at least this many pixels
+ENCODE_BATCH = 512
+
+
+def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[str, float]:
+    """Measures a run's model on the test images and writes ``metrics.json``.
+
+    Args:
+        run: The run.
+        dataset: Its data.
+        device: Where to compute.
+
+    Returns:
+        The metrics by name, NaN where they are not defined.
+    """
+    from pyro_mivae.metrics import evaluate
+
+    target = resolve_device(device)
+    vae = run.vae.to(target)
+    train = None if dataset.y_train is None else (dataset.x_train, dataset.y_train)
+    metrics = evaluate(vae, dataset.x_test, dataset.y_test, train=train)
+    write_metrics(run.folder / METRICS, metrics, metrics.protocol)
+    return dict(metrics)
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float], protocol: Any) -> None:
+    """Writes ``metrics`` and ``protocol`` as JSON, with null for NaN.
+
+    Args:
+        path: The file.
+        metrics: Numbers by name.
+        protocol: How they were measured.
+    """
+    numbers = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+    content = {"metrics": numbers, "protocol": protocol}
+    with atomic_path(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
+    """Writes a run's pictures and ``report.html``, evaluating it first if that was not done.
+
+    Args:
+        run: The run.
+        dataset: Its data.
+        device: Where to compute.
+
+    Returns:
+        The page.
+    """
+    from pyro_mivae.report import write_report
+
+    if not (run.folder / METRICS).exists():
+        evaluate_run(run, dataset, device=device)
+    metrics, protocol = read_metrics(run.folder / METRICS)
+    return write_report(
+        run.folder,
+        vae=run.vae,
+        history=run.history,
+        metrics=metrics,
+        protocol=protocol,
+        x=dataset.x_test,
+        labels=dataset.y_test,
+        config=run.config.describe(),
+        class_names=dataset.class_names or None,
+    )
+
+
+def write_samples(
+    run: Run,
+    out: Path,
+    *,
+    count: int,
+    category: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Writes a square grid of samples from the prior as a PNG.
+
+    Args:
+        run: The run.
+        out: The file.
+        count: How many samples.
+        category: The category to draw from; None draws it as well.
+        seed: Of the draws.
+        overwrite: Whether a file may be replaced.
+
+    Raises:
+        OptionError: If there is no such category, or the file may not be written.
+    """
+    check_out(out, ".png", overwrite)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        images = run.vae.sample(count, category=category)
+    with atomic_path(out) as scratch:
+        _write_grid(images.cpu(), scratch)
+
+
+def _write_grid(images: Tensor, path: Path) -> None:
+    """Draws images ``(N, C, H, W)`` in rows of about the root of their number."""
+    from torchvision.utils import save_image
+
+    if images.shape[1] not in (1, 3):
+        images = images.mean(1, keepdim=True)
+    scale = max(1, math.ceil(CELL / max(images.shape[-2:])))
+    images = images.clamp(0, 1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    columns = math.ceil(math.sqrt(len(images)))
+    save_image(images, path, nrow=columns, padding=2, pad_value=1.0)
+
+
+def write_codes(
+    run: Run, data: str, out: Path, *, root: str | None = None, overwrite: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Encodes all images of a data set, in order, and writes one array per site as ``.npz``.
+
+    Images are resized if the run's were; otherwise they must have the size of the run's.
+
+    Args:
+        run: The run.
+        data: Name or path, as for training.
+        out: The file.
+        root: Folder of torchvision's data sets.
+        overwrite: Whether a file may be replaced.
+
+    Returns:
+        Shape of each array by site.
+
+    Raises:
+        DataError: If the images cannot be read, or do not fit the run's.
+        OptionError: If the file may not be written.
+    """
+    import numpy as np
+
+    check_out(out, ".npz", overwrite)
+    config = run.config
+    images = read_images(data, root=root or config.data_root, image_size=config.image_size).images
+    if len(images) == 0 or tuple(images.shape[1:]) != config.data_shape:
+        raise DataError(
+            f"{data} holds images of shape {tuple(images.shape[1:])}; the run {run.folder} was "
+            f"trained on {config.data_shape} (channels, height, width)"
+        )
+    run.vae.check_data(images)
+    parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]
+    codes = {site: torch.cat([p[site] for p in parts]).cpu().numpy() for site in parts[0]}
+    with atomic_path(out) as scratch:
+        np.savez(scratch, **codes)  # type: ignore[arg-type]  # no site is called allow_pickle
+    return {site: array.shape for site, array in codes.items()}
+
+
+def check_out(out: Path, suffix: str, overwrite: bool) -> None:
+    """Checks that a file may be written.
+
+    Args:
+        out: The file.
+        suffix: What its name must end in.
+        overwrite: Whether a file may be replaced.
+
+    Raises:
+        OptionError: If it may not.
+    """
+    if out.suffix.lower() != suffix:
+        raise OptionError(f"--out {out}; allowed are names ending in {suffix}")
+    if not out.parent.is_dir():
+        raise OptionError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise OptionError(f"--out {out} exists; replace it with --overwrite, or choose another")

@@ -1,0 +1,81 @@
+"""The table that a run ends with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+LABELS = {
+    "distortion": "distortion, -E log p(x|code)",
+    "rate": "rate, sum of the KLs",
+    "elbo": "ELBO",
+    "log_px": "log p(x), importance-weighted",
+}
+
+
+def summarise(metrics: Mapping[str, float], num_categories: int | None = None) -> str:
+    """Puts the numbers that matter most in a small table.
+
+    Args:
+        metrics: What `evaluate` measured, nats per image.
+        num_categories: How many categories the model has, if any.
+
+    Returns:
+        Lines of text, without a newline at the end.
+
+    Example:
+        >>> print(summarise({"distortion": 20.0, "kl_z": 5.0, "rate": 5.0, "elbo": -25.0}))
+        nats per test image
+          distortion, -E log p(x|code)    20.00
+          KL of z                          5.00
+          rate, sum of the KLs             5.00
+          ELBO                           -25.00
+    """
+    rows = list(_nats(metrics))
+    lines = ["nats per test image", *_align(rows)]
+    shares = list(_shares(metrics, num_categories))
+    if shares:
+        lines += ["clusters against labels", *_align(shares)]
+    return "\n".join(lines)
+
+
+def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    sites = [key[3:] for key in metrics if key.startswith("kl_") and not key.endswith("_se")]
+    for key in ("distortion", *(f"kl_{site}" for site in sites), "rate", "elbo", "log_px"):
+        if key in metrics:
+            yield LABELS.get(key, f"KL of {key[3:]}"), _number(metrics[key])
+    for name, site in (("mi", "code"), *((f"mi_{site}", site) for site in sites)):
+        low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
+        if low is not None and high is not None:
+            yield f"information I(x; {site})", _interval(low, high)
+
+
+def _shares(metrics: Mapping[str, float], num_categories: int | None) -> Iterator[tuple[str, str]]:
+    labels = {
+        "cluster_accuracy": "clustering accuracy",
+        "nmi": "normalised mutual information",
+        "generation_accuracy": "generation accuracy",
+    }
+    for key, label in labels.items():
+        if not math.isnan(metrics.get(key, math.nan)):
+            yield label, f"{metrics[key]:.3f}"
+    used = metrics.get("categories_used", math.nan)
+    if not math.isnan(used):
+        of = f" of {num_categories}" if num_categories else ""
+        yield "categories in use", f"{used:.0f}{of}"
+
+
+def _number(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return _number(high) if math.isnan(low) else f"at least {_number(low)}"
+    return f"{_number(low)} to {_number(high)}"
+
+
+def _align(rows: list[tuple[str, str]]) -> Iterator[str]:
+    left = max((len(label) for label, _ in rows), default=0)
+    right = max((len(text) for _, text in rows), default=0)
+    return (f"  {label:<{left}}  {text:>{right}}" for label, text in rows)

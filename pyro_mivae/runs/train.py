@@ -1,0 +1,164 @@
+"""Trains a model into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.load import (
+    CHECKPOINT,
+    CONFIG,
+    HISTORY,
+    METRICS,
+    REPORT,
+    Run,
+    check_same_data,
+    open_run,
+    read_config,
+)
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.tensorboard import FOLDER, logging_epochs
+from pyro_mivae.training import fit
+
+
+def train_run(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    tensorboard: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+) -> Run:
+    """Trains, evaluates and reports, and leaves all of it in a folder.
+
+    Everything given is checked before anything is written. Interrupted (Ctrl-C), it leaves a
+    folder that ``resume`` goes on from.
+
+    Args:
+        config: What to train, on what, and how.
+        folder: The run folder. It must not hold anything yet, unless:
+        resume: Goes on from the folder's checkpoint; without one it starts anew; on a finished
+            run it does nothing.
+        overwrite: Throws the run that the folder holds away.
+        device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
+        progress: Shows a progress bar on stderr.
+        tensorboard: Also writes the history for TensorBoard, to the run folder's ``tensorboard``.
+        say: Called with a line of text at each stage.
+
+    Returns:
+        The run.
+
+    Raises:
+        PyroMivaeError: If something given is not allowed; nothing has been written then.
+        TrainingError: If the loss is no longer finite.
+    """
+    folder = Path(folder)
+    check_config(config)
+    check_target(folder, resume, overwrite)
+    started = resume and (folder / CHECKPOINT).exists()
+    if started:
+        config = config.resumed_from(read_config(folder), folder)
+        if is_finished(folder):
+            say(f"{folder} is finished: nothing to do")
+            return open_run(folder)
+    elif resume and (folder / CONFIG).exists():
+        config = config.over(read_config(folder))
+    dataset = config.load_dataset()
+    if started:
+        check_same_data(config, dataset, folder)
+    else:
+        config = config.complete(dataset, plain_defaults(find_variant(config.variant)))
+    vae = build_variant(config, dataset.data_shape)
+    vae.check_data(dataset.x_test)
+    shape = "x".join(map(str, dataset.data_shape))
+
+    def begin() -> None:
+        if not started:
+            prepare_folder(folder, config)
+        say(
+            f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
+            f"{len(dataset.x_test)} test images of {shape}"
+        )
+
+    with logging_epochs(folder, tensorboard) as on_epoch:
+        fit(
+            vae,
+            dataset.x_train,
+            **config.training,
+            device=device,
+            progress=progress,
+            run=folder,
+            resume=resume,
+            on_start=begin,
+            on_epoch=on_epoch,
+        )
+    run = open_run(folder)
+    say("evaluating on the test images")
+    evaluate_run(run, dataset, device=device)
+    report_run(run, dataset, device=device)
+    return run
+
+
+def check_target(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Checks that a run may be written to a folder.
+
+    Args:
+        folder: The folder.
+        resume: Whether a run that it holds is to go on.
+        overwrite: Whether a run that it holds may be thrown away.
+
+    Raises:
+        OptionError: If both are asked for.
+        RunError: If the folder may not be written to.
+    """
+    if resume and overwrite:
+        raise OptionError("--resume and --overwrite given; allowed is one of them")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --run DIR")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder} holds files, but no run; choose another --run DIR")
+    if not resume and not overwrite:
+        raise RunError(
+            f"the run folder {folder} exists; go on with --resume, throw it away with "
+            "--overwrite, or choose another --run DIR"
+        )
+
+
+def is_finished(folder: Path) -> bool:
+    """Tells whether a run was trained to its end, evaluated and reported.
+
+    Args:
+        folder: Its folder.
+    """
+    if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
+        return False
+    return open_run(folder).finished
+
+
+def prepare_folder(folder: Path, config: RunConfig) -> None:
+    """Makes a run folder, without anything of an earlier run, and writes its configuration.
+
+    Args:
+        folder: The folder.
+        config: The configuration.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = (CHECKPOINT, HISTORY, METRICS, REPORT)
+        logs = (folder / FOLDER).glob("events.*")
+        for old in (*(folder / name for name in made), *folder.glob("*.png"), *logs):
+            old.unlink(missing_ok=True)
+        config.write(folder / CONFIG)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,159 @@
+"""Names and files become modules."""
+
+import pytest
+import torch
+
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
+from pyro_mivae.networks import ConvDecoder, ConvEncoder, MLPDecoder
+from pyro_mivae.priors import MixturePrior, StandardNormalPrior
+from pyro_mivae.runs import RunConfig
+from pyro_mivae.runs.build import build_variant
+from pyro_mivae.variants import VARIANTS
+
+SHAPE = (1, 8, 8)
+SOURCE = """
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+
+from pyro_mivae.guides import MeanFieldGuide
+
+
+class Wide(PyroModule):
+    '''Knows nothing but its size.'''
+
+    def __init__(self, latent_dim=3):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def forward(self):
+        z = dist.Normal(torch.zeros(self.latent_dim), 2.0).to_event(1)
+        return pyro.sample("z", z)
+
+
+class Fixed(Wide):
+    def __init__(self):
+        super().__init__(4)
+
+
+def make_guide(data_shape, latent_dim):
+    return MeanFieldGuide(data_shape, {"z": latent_dim})
+
+
+class Needy(Wide):
+    def __init__(self, temperature):
+        super().__init__()
+
+
+instance = Fixed()
+number = 3
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "own.py").write_text(SOURCE)
+    return lambda name: f"{tmp_path / 'own.py'}:{name}"
+
+
+def build(variant="vae", seed=0, **model):
+    return build_variant(RunConfig(variant, model=model, training={"seed": seed}), SHAPE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_by_name_from_its_seed_alone(variant):
+    torch.manual_seed(5)
+    first = build(variant)
+    assert isinstance(first, VARIANTS[variant])
+    second = build(variant)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    others = zip(first.parameters(), build(variant, seed=1).parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in others)
+
+
+@pytest.mark.parametrize("name", ["Wide", "Fixed", "instance"])
+def test_prior_from_a_file(program, name):
+    vae = build(prior=program(name), latent_dim=5)
+    assert vae.latent_dim == (5 if name == "Wide" else 4)
+    assert vae.encode(torch.rand(2, *SHAPE))["z"].shape == (2, vae.latent_dim)
+
+
+def test_prior_and_guide_from_a_file_share_their_size(program):
+    vae = build(prior=program("Fixed"), guide=program("make_guide"))
+    assert vae.sites == {"z": 4}
+
+
+def test_prior_and_guide_by_name():
+    vae = build("vae", prior="mixture", guide="mixture", latent_dim=20)
+    assert isinstance(vae.prior, MixturePrior)
+    assert isinstance(vae.guide, MixtureGuide)
+    vae = build("infomax", prior="normal", guide="mean-field", latent_dim=6, code_dim=2)
+    assert isinstance(vae.prior, StandardNormalPrior)
+    assert isinstance(vae.guide, MeanFieldGuide)
+    assert vae.sites == {"z": 4, "c": 2}
+
+
+def test_network_by_name(program):
+    vae = build(network="conv")
+    assert isinstance(vae.guide.encoder, ConvEncoder)
+    assert isinstance(vae.model.decoder, ConvDecoder)
+    assert isinstance(build(network="auto").model.decoder, MLPDecoder)
+    vae = build(network="conv", prior=program("Fixed"))
+    assert vae.latent_dim == 4
+
+
+def test_network_with_a_guide_of_ones_own(program):
+    vae = build(network="conv", guide=program("make_guide"), latent_dim=6)
+    assert isinstance(vae.model.decoder, ConvDecoder)
+    assert vae.sites == {"z": 6}
+
+
+@pytest.mark.parametrize(
+    ("variant", "model", "message"),
+    [
+        ("infocta", {}, "no variant 'infocta'; did you mean infocat"),
+        ("vae", {"network": "cnn"}, "network 'cnn': allowed are auto, mlp"),
+        ("vae", {"likelihood": "poisson"}, "likelihood 'poisson': allowed are"),
+        ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
+        ("vae", {"guide": "flow"}, "no guide 'flow'; .*Allowed are mean-field, mixture, or FILE"),
+        ("vae", {"prior": "gone.py:Prior"}, "there is no file gone.py; allowed is FILE.py:NAME"),
+        ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
+        ("cat", {"categorical": "hard"}, "categorical='hard': allowed are enumerate"),
+        ("vae", {"latent_dim": 0}, "of size 0"),
+    ],
+)
+def test_what_cannot_be_built(variant, model, message):
+    with pytest.raises(OptionError, match=message):
+        build(variant, **model)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Wyde", "defines no 'Wyde'; did you mean Wide"),
+        ("number", "is a int; allowed is a class or function"),
+        ("Needy", "needs temperature; what can be passed to it here is data_shape, latent_dim"),
+    ],
+)
+def test_programs_that_cannot_be_had(program, name, message):
+    with pytest.raises(OptionError, match=message):
+        build(prior=program(name))
+
+
+def test_program_whose_file_fails(tmp_path):
+    (tmp_path / "own.py").write_text("import nothing_of_this_name")
+    with pytest.raises(OptionError, match="fails when imported: ModuleNotFoundError"):
+        build(prior=f"{tmp_path / 'own.py'}:Prior")
+
+
+def test_prior_that_does_not_fit_the_guide():
+    with pytest.raises(SiteError):
+        build("cat", prior="normal", latent_dim=20)
+
+
+def test_network_that_does_not_fit_the_images():
+    with pytest.raises(ShapeError):
+        build_variant(RunConfig("vae", model={"network": "conv"}), (1, 4, 4))

@@ -1,0 +1,372 @@
+"""The command line, by its exit codes, what it prints, and what it leaves behind."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pyro_mivae as mi
+from pyro_mivae.cli import run_command
+from pyro_mivae.data import load_dataset
+from pyro_mivae.runs import load
+from pyro_mivae.training import History, read_checkpoint
+
+FILES = {"config.toml", "history.csv", "checkpoint.pt", "metrics.json", "report.html"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with real digits as an ``.npz``, and a finished run on them."""
+    home = tmp_path_factory.mktemp("home")
+    digits = load_dataset("digits")
+    images = (digits.x_train[:200, 0] * 255).byte().numpy()
+    np.savez(home / "digits.npz", images=images, labels=digits.y_train[:200].numpy())
+    data = ["--data", str(home / "digits.npz"), "--epochs", "2", "--run", str(home / "run")]
+    model = ["--categories", "4", "--latent-dim", "8", "--warm-start", "20"]
+    assert run_command(["train", "infocat", *data, *model]) == 0
+    return home
+
+
+@pytest.fixture
+def call(capfd, home, tmp_path, monkeypatch):
+    """Calls a command in an empty folder; gives exit code, stdout and the lines of stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        capfd.readouterr()
+        code = run_command([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return code, out, err.splitlines()
+
+    return call
+
+
+def test_run_folder_holds_what_the_contract_says(home):
+    run = home / "run"
+    names = {path.name for path in run.iterdir()}
+    assert FILES <= names
+    assert sum(name.endswith(".png") for name in names) >= 4
+    assert all(name.endswith(".png") for name in names - FILES)
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["variant"] == "infocat"
+    assert config["model"]["num_categories"] == 4
+    assert config["training"]["epochs"] == 2
+    assert len(History.from_csv(run / "history.csv")) == 2
+    assert read_checkpoint(run / "checkpoint.pt")["finished"]
+    content = json.loads((run / "metrics.json").read_text())
+    assert set(content) == {"metrics", "protocol"}
+    named = {"distortion", "rate", "elbo", "kl_z", "kl_c", "mi_c_lower", "cluster_accuracy", "nmi"}
+    assert named <= content["metrics"].keys()
+    assert all(v is None or math.isfinite(v) for v in content["metrics"].values())
+    assert (run / "report.html").read_text().startswith("<!")
+
+
+def test_loaded_model_is_the_trained_one(home):
+    vae = load(home / "run")
+    assert isinstance(vae, mi.InfoCatVAE)
+    assert not vae.training
+    weights = read_checkpoint(home / "run" / "checkpoint.pt")["weights"]
+    assert all(torch.equal(value, weights[key]) for key, value in vae.state_dict().items())
+
+
+def test_training_prints_a_table_and_where_files_are(call):
+    code, out, err = call("train", "vae", "--epochs", 1, "--latent-dim", 2, "--run", "here")
+    assert code == 0
+    for text in ("distortion", "KL of z", "information I(x; z)", "report.html", "here"):
+        assert text in out
+    assert "1438 training and 359 test images of 1x8x8" in out
+    assert "epoch 1/1" in "\n".join(err)
+
+
+def test_finished_run_is_left_alone_by_resume(call, home):
+    before = {p.name: p.stat().st_mtime_ns for p in (home / "run").iterdir()}
+    code, out, err = call("train", "infocat", "--resume", "--run", home / "run")
+    assert (code, err) == (0, [])
+    assert "nothing to do" in out
+    assert {p.name: p.stat().st_mtime_ns for p in (home / "run").iterdir()} == before
+
+
+def test_existing_run_needs_resume_or_overwrite(call, home):
+    args = ("train", "vae", "--epochs", 1, "--latent-dim", 2, "--data", home / "digits.npz")
+    assert call(*args, "--run", "r")[0] == 0
+    code, out, err = call(*args, "--run", "r")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "the run folder r exists; go on with --resume, throw it away with --overwrite" in err[0]
+    assert call(*args, "--run", "r", "--overwrite", "--seed", 1)[0] == 0
+    assert tomllib.loads(Path("r/config.toml").read_text())["training"]["seed"] == 1
+
+
+def test_bad_input_does_not_cost_the_run_that_was_to_be_overwritten(call, home, tmp_path):
+    args = ("train", "vae", "--epochs", 1, "--latent-dim", 2, "--data", home / "digits.npz")
+    assert call(*args, "--run", "r")[0] == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()}
+    assert call(*args, "--run", "r", "--overwrite", "--lr", -1)[0] == 2
+    assert {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()} == before
+
+
+def test_resume_without_a_checkpoint_starts_anew(call, home):
+    resume = ("train", "vae", "--run", "r", "--resume")
+    data = ("--data", home / "digits.npz", "--latent-dim", 2)
+    assert call(*resume, *data, "--epochs", 1)[0] == 0
+    os.remove("r/checkpoint.pt")
+    assert call(*resume, "--epochs", 2)[0] == 0
+    assert len(History.from_csv("r/history.csv")) == 2
+    config = tomllib.loads(Path("r/config.toml").read_text())
+    assert config["data"] == str(home / "digits.npz")  # what is not given stays as it was
+    assert config["model"]["latent_dim"] == 2
+
+
+def test_folder_of_other_things_is_not_touched(call, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"precious")
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        code, _, err = call("train", "vae", "--run", "photos", *flags)
+        assert code == 2
+        assert "holds files, but no run" in err[0]
+    assert (tmp_path / "photos" / "a.png").read_bytes() == b"precious"
+
+
+def spoiled(tmp_path, **arrays):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    return tmp_path / "bad.npz"
+
+
+IMAGES = np.zeros((10, 8, 8))
+BAD_INPUT = {
+    "no such variant": (["train", "infocta"], "no variant 'infocta'; did you mean infocat"),
+    "no such data": (["train", "vae", "--data", "mnits"], "'mnits': did you mean mnist"),
+    "unused option": (
+        ["train", "vae", "--categories", 3],
+        "has no use for --categories; it takes",
+    ),
+    "unknown option": (["train", "vae", "--colour"], "No such option"),
+    "no value": (["train", "vae", "--epochs"], "requires an argument"),
+    "no epochs": (["train", "vae", "--epochs", 0], "0 is not in the range x>=1"),
+    "no number": (["train", "vae", "--epochs", "ten"], "'ten' is not a valid integer"),
+    "learning rate": (["train", "vae", "--lr", "nan"], "lr=nan; allowed are finite numbers"),
+    "lr schedule": (["train", "vae", "--lr-schedule", "step"], "allowed are constant, cosine"),
+    "categories": (
+        ["train", "cat", "--categories", 3, "--latent-dim", 4],
+        "no multiple of num_categories=3",
+    ),
+    "no categories": (["train", "cat", "--categories", 0], "num_categories=0"),
+    "code too large": (["train", "infomax", "--code-dim", 20], "code_dim=20 of latent_dim=20"),
+    "image size": (["train", "vae", "--image-size", "8x"], "'8x' given; allowed is N or HxW"),
+    "image size 0": (["train", "vae", "--image-size", "0"], "allowed is N or HxW"),
+    "too small to convolve": (["train", "vae", "--image-size", 4, "--network", "conv"], "8"),
+    "device": (["train", "vae", "--device", "abacus"], "device abacus is not to be had here"),
+    "both": (["train", "vae", "--resume", "--overwrite"], "allowed is one of them"),
+    "prior": (["train", "vae", "--prior", "norm"], "no prior 'norm'; did you mean normal"),
+    "prior file": (["train", "vae", "--prior", "p.py:P"], "there is no file"),
+    "likelihood": (["train", "vae", "--likelihood", "poisson"], "allowed are bernoulli"),
+    "no variant": (["train"], "Missing argument 'VARIANT'"),
+    "no command": (["trian"], "no command 'trian'; did you mean train"),
+    "no run": (["evaluate", "nowhere"], "there is no run folder nowhere"),
+    "no run to report": (["report", "nowhere"], "there is no run folder nowhere"),
+    "no out": (["sample", "nowhere"], "Missing option '--out'"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, args, message):
+    code, out, err = call(*args)
+    assert (code, out, len(err)) == (2, "", 1), err
+    assert err[0].startswith("error: ")
+    assert message in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD_DATA = {
+    "not a number": ({"images": np.where(np.eye(8), math.nan, IMAGES)}, "NaN"),
+    "out of range": ({"images": IMAGES + 2}, "allowed are floats in [0, 1]"),
+    "empty": ({"images": IMAGES[:0]}, "is empty"),
+    "single": ({"images": IMAGES[:1]}, "holds 1 image(s); at least 2 are needed"),
+    "labels": ({"images": IMAGES, "labels": np.arange(9)}, "allowed is (10,), one per image"),
+    "no images": ({"pixels": IMAGES}, "no array named 'images'"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_one_line_and_leaves_nothing(call, tmp_path, arrays, message):
+    code, out, err = call("train", "infocat", "--data", spoiled(tmp_path, **arrays))
+    assert (code, out, len(err)) == (2, "", 1)
+    assert message in err[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_unreadable_file_and_file_in_place_of_a_folder(call, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04")
+    code, _, err = call("train", "vae", "--data", "bad.npz")
+    assert code == 2
+    assert "cannot read bad.npz" in err[0]
+    code, _, err = call("train", "vae", "--run", "bad.npz")
+    assert code == 2
+    assert "bad.npz is a file; choose another --run DIR" in err[0]
+    code, _, err = call("train", "vae", "--epochs", 1, "--run", "bad.npz/run")
+    assert code == 2
+    assert "bad.npz" in err[0]
+
+
+def test_training_that_breaks_down_exits_with_1(call, home):
+    args = ("--data", home / "digits.npz", "--lr", 1e30, "--epochs", 3, "--run", "r")
+    code, _, err = call("train", "vae", *args)
+    assert code == 1
+    assert "the loss is not finite at step" in err[-1]
+    assert not os.path.exists("r/checkpoint.pt")
+
+
+def test_tensorboard_log(call, home):
+    pytest.importorskip("tensorboard")
+    args = ("train", "vae", "--epochs", 2, "--latent-dim", 2, "--data", home / "digits.npz")
+    assert call(*args, "--run", "r", "--tensorboard")[0] == 0
+    assert len(list(Path("r/tensorboard").glob("events.*"))) == 1
+    assert call(*args, "--run", "r", "--overwrite")[0] == 0
+    assert not list(Path("r/tensorboard").glob("events.*"))
+
+
+def test_tensorboard_that_is_not_installed(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, _, err = call("train", "vae", "--tensorboard", "--run", "r")
+    assert (code, len(err)) == (2, 1)
+    assert "python -m pip install 'pyro-mivae[tensorboard]'" in err[0]
+    assert not os.path.exists("r")
+
+
+def test_evaluate_gives_the_same_numbers_again(call, home):
+    before = json.loads((home / "run" / "metrics.json").read_text())
+    code, out, _ = call("evaluate", home / "run")
+    assert code == 0
+    assert "distortion" in out
+    assert json.loads((home / "run" / "metrics.json").read_text()) == before
+
+
+def test_report_draws_again(call, home):
+    (home / "run" / "report.html").unlink()
+    code, out, _ = call("report", home / "run")
+    assert code == 0
+    assert "report.html" in out
+    assert (home / "run" / "report.html").exists()
+
+
+def test_sample_writes_a_grid(call, home):
+    code, _, _ = call("sample", home / "run", "--category", 3, "--n", 6, "--out", "g.png")
+    assert code == 0
+    with Image.open("g.png") as image:
+        assert image.size == (3 * 34 + 2, 2 * 34 + 2)
+    code, _, err = call("sample", home / "run", "--out", "g.png")
+    assert code == 2
+    assert "g.png exists; replace it with --overwrite" in err[0]
+    first = Path("g.png").read_bytes()
+    again = ("sample", home / "run", "--category", 3, "--n", 6, "--out", "g.png", "--overwrite")
+    assert call(*again)[0] == 0
+    assert Path("g.png").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--category", 4, "--out", "g.png"], "category=4: allowed are 0 to 3"),
+        (["--n", 0, "--out", "g.png"], "0 is not in the range x>=1"),
+        (["--out", "g.jpg"], "allowed are names ending in .png"),
+        (["--out", "nowhere/g.png"], "there is no folder nowhere"),
+    ],
+)
+def test_sample_refuses(call, home, tmp_path, args, message):
+    code, _, err = call("sample", home / "run", *args)
+    assert (code, len(err)) == (2, 1)
+    assert message in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encode_writes_an_array_per_site_in_order(call, home):
+    code, out, _ = call("encode", home / "run", "--data", home / "digits.npz", "--out", "c.npz")
+    assert code == 0
+    assert "c (200, 4)" in out
+    images = torch.from_numpy(np.load(home / "digits.npz")["images"])[:, None] / 255
+    expected = load(home / "run").encode(images)
+    codes = np.load("c.npz")
+    assert set(codes.files) == set(expected) == {"c", "z"}
+    for site in expected:
+        torch.testing.assert_close(torch.from_numpy(codes[site]), expected[site])
+
+
+def test_encode_resizes_as_training_did(call, home):
+    args = ("--epochs", 1, "--latent-dim", 2, "--image-size", "12x10", "--run", "r")
+    assert call("train", "vae", "--data", home / "digits.npz", *args)[0] == 0
+    np.savez("large.npz", images=np.zeros((3, 30, 20), np.uint8))
+    assert call("encode", "r", "--data", "large.npz", "--out", "c.npz")[0] == 0
+    assert np.load("c.npz")["z"].shape == (3, 2)
+    code, _, err = call("encode", home / "run", "--data", "large.npz", "--out", "d.npz")
+    assert code == 2
+    assert "images of shape (1, 30, 20); the run" in err[0]
+    assert not os.path.exists("d.npz")
+
+
+def test_data_that_changed_since_training(call, home, tmp_path):
+    path = spoiled(tmp_path, images=np.random.rand(20, 8, 8))
+    args = ("train", "vae", "--epochs", 1, "--latent-dim", 2, "--data", path, "--run", "r")
+    assert call(*args)[0] == 0
+    spoiled(tmp_path, images=np.random.rand(30, 8, 8))
+    code, _, err = call("evaluate", "r")
+    assert code == 2
+    assert "holds 24 training and 6 test images" in err[0]
+
+
+def test_incomplete_run(call, tmp_path, home):
+    (tmp_path / "r").mkdir()
+    code, _, err = call("evaluate", "r")
+    assert (code, len(err)) == (2, 1)
+    assert "is no run folder: it holds no config.toml" in err[0]
+    (tmp_path / "r" / "config.toml").write_bytes((home / "run" / "config.toml").read_bytes())
+    code, _, err = call("evaluate", "r")
+    assert (code, len(err)) == (2, 1)
+    assert "holds no checkpoint yet; train it first" in err[0]
+
+
+def test_list_names_all_there_is(call):
+    code, out, _ = call("list")
+    assert code == 0
+    for name in (*mi.VARIANTS, "digits", "fashion-mnist", "mean-field", "bernoulli", "conv-deep"):
+        assert name in out
+
+
+def test_help_and_version(call):
+    for args in (["--help"], ["train", "--help"], ["--version"]):
+        code, out, err = call(*args)
+        assert (code, err) == (0, [])
+        assert "pyro-mivae" in out
+    code, out, _ = call()
+    assert code == 2
+    assert "train" in out
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, home):
+    """A real interrupt of a real process, and the same weights as without it."""
+    command = [sys.executable, "-m", "pyro_mivae.cli", "train", "vae", "--latent-dim", "2"]
+    command += ["--epochs", "400", "--batch-size", "20", "--run", "r"]
+    command += ["--data", str(home / "digits.npz")]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    history = tmp_path / "r" / "history.csv"
+    deadline = time.monotonic() + 60
+    while not (history.exists() and history.read_text().count("\n") > 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith("Go on with: pyro-mivae train vae --resume --run r")
+    state = read_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    assert 3 <= state["epoch"] == len(History.from_csv(history)) < 400
+    assert not state["finished"]
