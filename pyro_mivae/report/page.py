@@ -20,6 +20,7 @@ from pyro_mivae.plots import render_png
 from pyro_mivae.report.headline import headline, remaining, summarize
 from pyro_mivae.report.panels import PANELS, Panel
 from pyro_mivae.report.subject import Subject
+from pyro_mivae.training import atomic_path
 
 if TYPE_CHECKING:
     from pyro_mivae.plots.curves import Columns
@@ -85,7 +86,8 @@ def write_report(
     finally:
         vae.train(was_training)
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    with atomic_path(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
     return path
 
 

@@ -46,8 +46,7 @@ class Subject:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        device = next((p.device for p in self.vae.parameters()), torch.device("cpu"))
-        self.x = self.x[:_MAX_DATA].to(device)
+        self.x = self.x[:_MAX_DATA].to(self.vae.device)
         if self.labels is not None:
             self.labels = self.labels[:_MAX_DATA].cpu()
 
@@ -133,7 +132,7 @@ class Subject:
         sums: dict[str, Tensor] = {}
         for batch in self.x.split(_BATCH):
             for site, nats in _divergences(self.vae, batch).items():
-                sums[site] = sums.get(site, 0.0) + nats.double().cpu() / len(self.x)
+                sums[site] = sums.get(site, 0.0) + nats.cpu().double() / len(self.x)
         return sums
 
     def traverse(self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = 9) -> Tensor:
