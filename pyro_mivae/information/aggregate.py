@@ -1,0 +1,281 @@
+r"""The aggregate posterior :math:`q(z) = \frac1N \sum_j q(z \mid x_j)` at the data's own codes.
+
+Sums over all pairs of a code and a datum, in blocks, so that memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.information.posterior import (
+    BLOCK,
+    Layout,
+    Posterior,
+    conditioned_log_density,
+)
+from pyro_mivae.traces import Program
+
+REPEATED_ITEMS = 300  # a guide that cannot broadcast runs once per pair
+
+
+@dataclass(frozen=True)
+class Codes:
+    """One code of each datum.
+
+    Attributes:
+        values: By site, shape ``(n, *event)``.
+        configuration: Index of the joint value of the enumerated sites, shape ``(n,)``.
+        group: Equal for data whose deterministic sites agree, shape ``(n,)``; None without such.
+    """
+
+    values: dict[str, Tensor]
+    configuration: Tensor
+    group: Tensor | None
+
+    def take(self, rows: Tensor) -> Codes:
+        """Returns the codes of some data."""
+        return Codes(
+            {name: value[rows] for name, value in self.values.items()},
+            self.configuration[rows],
+            None if self.group is None else self.group[rows],
+        )
+
+
+class Contrast:
+    r"""Each code's log-density under its own datum and, on average, under the data.
+
+    Args:
+        rows: Which data the codes belong to, shape ``(rows,)``.
+        count: Number of data whose posteriors are averaged.
+
+    Attributes:
+        own: :math:`\log q(z_i \mid x_i)`, float64, shape ``(rows,)``.
+    """
+
+    def __init__(self, rows: Tensor, count: int) -> None:
+        self.rows = rows
+        self.count = count
+        self.own = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=rows.device)
+        self._others = self.own.clone()
+
+    def add(self, part: slice, start: int, log_densities: Tensor) -> None:
+        """Takes in some codes under some data.
+
+        Args:
+            part: Which of the rows.
+            start: Index of the first datum.
+            log_densities: Shape ``(part, data)``; overwritten.
+        """
+        column = self.rows[part] - start
+        mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
+        self.own[part][mine] = log_densities[mine, column[mine]]
+        log_densities[mine, column[mine]] = -torch.inf
+        self._others[part] = torch.logaddexp(self._others[part], log_densities.logsumexp(1))
+
+    @property
+    def others(self) -> Tensor:
+        """Log of the mean density under the other data: errs low in expectation."""
+        if self.count < 2:
+            return torch.full_like(self.own, torch.nan)
+        return self._others - math.log(self.count - 1)
+
+    @property
+    def everyone(self) -> Tensor:
+        """Log of the mean density under all data, its own too: errs high in expectation."""
+        return torch.logaddexp(self._others, self.own) - math.log(self.count)
+
+    @property
+    def lower(self) -> Tensor:
+        """Rows whose mean bounds the information from below, see `infonce_bound`."""
+        return self.own - self.everyone
+
+    @property
+    def upper(self) -> Tensor:
+        """Rows whose mean bounds the information from above, see `leave_one_out_bound`."""
+        return self.own - self.others
+
+
+def contrast(
+    guide: Program,
+    x: Tensor,
+    codes: Codes,
+    layout: Layout,
+    targets: Iterable[tuple[tuple[str, ...] | None, Tensor]],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> list[Contrast]:
+    """Contrasts codes with the data, in one pass over the data.
+
+    Args:
+        guide: The guide.
+        x: The data, shape ``(n, ...)``.
+        codes: A code of each datum.
+        layout: Layout of the pair.
+        targets: What to contrast, and which rows: names of drawn sites, whose density has the
+            enumerated sites summed out; or None for the whole code.
+        batch_size: Number of data per run of the guide.
+        device: Where the guide runs.
+
+    Returns:
+        One contrast for each target.
+    """
+    wanted = list(targets)
+    contrasts = [Contrast(rows, len(x)) for _, rows in wanted]
+    for start, posterior in _posteriors(guide, x, layout, batch_size, device):
+        for (names, rows), result in zip(wanted, contrasts):
+            depth = max((posterior.configurations(name) for name in names or ()), default=1)
+            for part in _blocks(len(rows), depth * posterior.size):
+                some = codes.take(rows[part])
+                if names is None:
+                    columns = slice(start, start + posterior.size)
+                    density = _joint(posterior, some, layout, codes.group, columns)
+                else:
+                    density = posterior.mixture(names, some.values)
+                result.add(part, start, density)
+    return contrasts
+
+
+def contrast_conditioned(
+    guide: Program, x: Tensor, codes: Codes, layout: Layout, rows: Tensor
+) -> Contrast:
+    """Contrasts whole codes with the data by running the guide conditioned on each code.
+
+    It serves guides whose sites depend on drawn ones. The codes are broadcast against the data
+    where the guide allows it, which is checked on a few pairs; else every pair is a run of its
+    own, and fewer data are taken.
+
+    Args:
+        guide: The guide.
+        x: The data, on the guide's device, shape ``(n, ...)``.
+        codes: A code of each datum.
+        layout: Layout of the pair.
+        rows: The data to take, codes and posteriors alike.
+
+    Returns:
+        The contrast; its rows count from 0.
+    """
+    names = layout.enumerated + layout.drawn
+    broadcasts = _broadcasts(guide, x[rows[:3]], codes.take(rows[:3]), names)
+    if not broadcasts:
+        rows = rows[:REPEATED_ITEMS]
+    x, codes = x[rows], codes.take(rows)
+    result = Contrast(torch.arange(len(rows), device=rows.device), len(rows))
+    score = _score_broadcast if broadcasts else _score_repeated
+    columns = min(len(rows), 256)
+    for start in range(0, len(rows), columns):
+        data = slice(start, start + columns)
+        for part in _blocks(len(rows), 16 * columns):
+            density = score(guide, x[data], codes.take(result.rows[part]), names)
+            if codes.group is not None:
+                _separate(density, codes.group[part], codes.group[data])
+            result.add(part, start, density)
+    return result
+
+
+def contrast_dimensions(
+    guide: Program,
+    x: Tensor,
+    codes: Codes,
+    layout: Layout,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Contrasts every coordinate of the drawn sites with the data, on its own.
+
+    Args:
+        guide: The guide.
+        x: The data, shape ``(n, ...)``.
+        codes: A code of each datum.
+        layout: Layout of the pair, all of whose drawn sites are normal and factorised.
+        batch_size: Number of data per run of the guide.
+        device: Where the guide runs.
+
+    Returns:
+        Log of the mean density of each coordinate under all data, and under the other data;
+        each of shape ``(n, dims)``.
+    """
+    values = {name: codes.values[name].reshape(len(x), -1) for name in layout.drawn}
+    total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in values.items()}
+    own = {name: value.clone() for name, value in total.items()}
+    for start, posterior in _posteriors(guide, x, layout, batch_size, device):
+        mine = slice(start, start + posterior.size)
+        for name, value in values.items():
+            added, own[name][mine] = posterior.dimensions(name, value, value[mine])
+            total[name] += added
+    everyone = torch.cat(list(total.values()), 1)
+    others = (everyone - torch.cat(list(own.values()), 1)).clamp_min(torch.finfo().tiny)
+    return everyone.log() - math.log(len(x)), others.log() - math.log(len(x) - 1)
+
+
+def factorised(guide: Program, x: Tensor, layout: Layout) -> bool:
+    """Tells whether every drawn site's coordinates are independent normals given the datum."""
+    posterior = Posterior(guide, x, layout)
+    return all(posterior.is_factorised(name) for name in layout.drawn)
+
+
+def _posteriors(
+    guide: Program, x: Tensor, layout: Layout, batch_size: int, device: torch.device
+) -> Iterator[tuple[int, Posterior]]:
+    for start in range(0, len(x), batch_size):
+        yield start, Posterior(guide, x[start : start + batch_size].to(device), layout)
+
+
+def _blocks(count: int, width: int) -> Iterator[slice]:
+    step = max(1, BLOCK // width)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _joint(
+    posterior: Posterior, codes: Codes, layout: Layout, group: Tensor | None, columns: slice
+) -> Tensor:
+    density = torch.empty(
+        (len(codes.configuration), posterior.size),
+        dtype=torch.float64,
+        device=codes.configuration.device,
+    )
+    for k in codes.configuration.unique().tolist():  # the guide is run once for all of them
+        rows = (codes.configuration == k).nonzero()[:, 0]
+        total = posterior.log_weights[k].expand(len(rows), -1)
+        for name in layout.drawn:
+            total = total + posterior.log_density(name, codes.values[name][rows], k)
+        density[rows] = total
+    if group is not None and codes.group is not None:
+        _separate(density, codes.group, group[columns])
+    return density
+
+
+def _separate(density: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Gives codes no density under data whose deterministic sites are different."""
+    density.masked_fill_(rows[:, None] != columns[None], -torch.inf)
+
+
+Score = Callable[[Program, Tensor, Codes, tuple[str, ...]], Tensor]
+
+
+def _score_broadcast(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> Tensor:
+    values = {name: value.unsqueeze(1) for name, value in codes.values.items()}
+    density = conditioned_log_density(guide, x, values, names)
+    return density.expand(len(codes.configuration), len(x)).clone()
+
+
+def _score_repeated(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> Tensor:
+    n, m = len(codes.configuration), len(x)
+    values = {name: value.repeat_interleave(m, 0) for name, value in codes.values.items()}
+    repeated = x.repeat(n, *[1] * (x.dim() - 1))
+    return conditioned_log_density(guide, repeated, values, names).reshape(n, m)
+
+
+def _broadcasts(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> bool:
+    """Tells whether the guide, conditioned on broadcast codes, scores every pair rightly."""
+    try:
+        fast = _score_broadcast(guide, x[:2], codes, names)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return torch.allclose(fast, _score_repeated(guide, x[:2], codes, names), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,206 @@
+r"""Bounds on mutual information: pure functions of tensors, in nats.
+
+Where the conditional density is known, as :math:`q(z \mid x)` of a guide is, no critic has to be
+learned: scores :math:`T_{ij} = \log q(z_i \mid x_j)` of every code under every datum's posterior
+do. Each function says from which side it bounds, and how a finite sample errs.
+
+References:
+    Poole et al. (2019), On Variational Bounds of Mutual Information.
+    https://arxiv.org/abs/1905.06922
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError, ShapeError
+
+Reduction = Literal["mean", "none"]
+
+
+def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    r"""Lower-bounds :math:`I(X; Z)` by telling each code's own datum from the others.
+
+    .. math:: \frac1n \sum_i \Big[ T_{ii} - \log \frac1n \sum_j e^{T_{ij}} \Big]
+
+    The scores are a critic's, or the known densities :math:`T_{ij} = \log q(z_i \mid x_j)`: the
+    formula is the same, and with the densities it is the best that any critic can reach, since
+    the sum is then an estimate of the marginal :math:`q(z_i)`. Adding to row i what depends on
+    :math:`z_i` alone changes nothing, which is why the marginal itself is not needed.
+
+    A lower bound in expectation at every n. It can never exceed :math:`\log n`, so it errs low
+    as soon as the information comes near that, and it rises with n to the information. Its
+    variance is small. A single finite sample scatters around the expectation.
+
+    Args:
+        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``; ``-inf`` is allowed.
+        reduction: ``"mean"``, or ``"none"`` for the summand of each row, whose standard
+            deviation over :math:`\sqrt n` is the bound's standard error.
+
+    Returns:
+        Scalar, or shape ``(n,)``; in nats, differentiable.
+
+    Raises:
+        ShapeError: If the scores are not a square matrix of at least one row.
+        OptionError: If the reduction is unknown.
+
+    References:
+        van den Oord et al. (2018), Contrastive Predictive Coding, eq. 4 and appendix.
+        https://arxiv.org/abs/1807.03748
+        Poole et al. (2019), eq. 10, and for known densities its section on tractable encoders.
+        https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> infonce_bound(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]]))
+        tensor(0.6931)
+    """
+    n = _square(scores, at_least=1)
+    rows = scores.diagonal() - scores.logsumexp(1) + math.log(n)
+    return _reduce(rows, reduction)
+
+
+def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    r"""Upper-bounds :math:`I(X; Z)` by scoring each code under the other data's posteriors.
+
+    .. math::
+        \frac1n \sum_i \Big[ \log q(z_i \mid x_i)
+        - \log \frac{1}{n-1} \sum_{j \ne i} q(z_i \mid x_j) \Big]
+
+    An upper bound in expectation at every n, if the scores are the densities themselves: a
+    critic's scores will not do. The average over the others is an unbiased estimate of
+    :math:`q(z_i)`, so its logarithm errs low and the bound high: without limit where posteriors
+    do not overlap. There the rate is the tighter bound.
+
+    Args:
+        log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
+        reduction: ``"mean"``, or ``"none"`` for the summand of each row.
+
+    Returns:
+        Scalar, or shape ``(n,)``; in nats, differentiable. Infinite where a code has density
+        under no other datum.
+
+    Raises:
+        ShapeError: If the densities are not a square matrix of at least two rows.
+        OptionError: If the reduction is unknown.
+
+    References:
+        Poole et al. (2019), section on tractable encoders. https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> leave_one_out_bound(torch.zeros(3, 3))
+        tensor(0.)
+    """
+    n = _square(log_densities, at_least=2)
+    own = torch.eye(n, dtype=torch.bool, device=log_densities.device)
+    others = log_densities.masked_fill(own, -torch.inf).logsumexp(1)
+    rows = log_densities.diagonal() - others + math.log(n - 1)
+    return _reduce(rows, reduction)
+
+
+def barber_agakov_bound(
+    log_recognition: Tensor, entropy: Tensor | float, *, reduction: Reduction = "mean"
+) -> Tensor:
+    r"""Lower-bounds :math:`I(C; X)` by how well a recogniser finds the code again.
+
+    .. math:: \mathbb{E}_{p(c, x)}[\log q(c \mid x)] + H(c)
+
+    A lower bound for every normalised density q; the gap is
+    :math:`\mathbb{E}_x KL(p(c \mid x) \| q(c \mid x))`. The mean over a sample is unbiased for
+    the expectation, so it scatters on both sides of it, heavily where q is confidently wrong.
+    There is no ceiling but :math:`H(c)`, for a discrete code.
+
+    Args:
+        log_recognition: :math:`\log q(c_i \mid x_i)` of codes and the data that they generated,
+            shape ``(n,)``.
+        entropy: :math:`H(c)` in nats, a scalar, or :math:`-\log p(c_i)`, shape ``(n,)``.
+        reduction: ``"mean"``, or ``"none"`` for each summand.
+
+    Returns:
+        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
+
+    Raises:
+        ShapeError: If the first argument is not one-dimensional, or the second fits neither.
+        OptionError: If the reduction is unknown.
+
+    References:
+        Barber & Agakov (2003), The IM Algorithm, eq. 3.
+        Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
+
+    Example:
+        >>> barber_agakov_bound(torch.zeros(5), math.log(10))  # found again for certain
+        tensor(2.3026)
+    """
+    _vector("log_recognition", log_recognition)
+    entropy = torch.as_tensor(entropy, dtype=log_recognition.dtype, device=log_recognition.device)
+    if entropy.shape not in (torch.Size(), log_recognition.shape):
+        raise ShapeError(
+            f"entropy: expected a scalar or shape {tuple(log_recognition.shape)}, got "
+            f"{tuple(entropy.shape)}; give H(c), or -log p(c) of each code"
+        )
+    return _reduce(log_recognition + entropy, reduction)
+
+
+def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    r"""Upper-bounds :math:`I_q(X; Z)` by what the code costs under a prior.
+
+    .. math:: \mathbb{E}_{q(x, z)}[\log q(z \mid x) - \log p(z)]
+        = I_q(X; Z) + KL(q(z) \| p(z))
+
+    An upper bound in expectation for every normalised density :math:`p(z)`, tight where it is the
+    aggregate posterior :math:`q(z)`. The mean over a sample is unbiased for the expectation, so
+    it scatters on both sides; use the closed form of the KL divergence where there is one.
+
+    Args:
+        log_posterior: :math:`\log q(z_i \mid x_i)`, shape ``(n,)``.
+        log_prior: :math:`\log p(z_i)`, shape ``(n,)``.
+        reduction: ``"mean"``, or ``"none"`` for each summand.
+
+    Returns:
+        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
+
+    Raises:
+        ShapeError: If the arguments are not one-dimensional and of equal length.
+        OptionError: If the reduction is unknown.
+
+    References:
+        Hoffman & Johnson (2016), ELBO surgery. Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
+        https://arxiv.org/abs/1711.00464
+
+    Example:
+        >>> rate(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))
+        tensor(1.5000)
+    """
+    _vector("log_posterior", log_posterior)
+    if log_prior.shape != log_posterior.shape:
+        raise ShapeError(
+            f"log_prior: expected shape {tuple(log_posterior.shape)} as log_posterior, got "
+            f"{tuple(log_prior.shape)}; evaluate both at the same codes"
+        )
+    return _reduce(log_posterior - log_prior, reduction)
+
+
+def _square(scores: Tensor, *, at_least: int) -> int:
+    if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or len(scores) < at_least:
+        raise ShapeError(
+            f"scores: expected a square matrix (n, n) of n >= {at_least}, got "
+            f"{tuple(scores.shape)}; row i is to hold code i under every datum"
+        )
+    return len(scores)
+
+
+def _vector(name: str, value: Tensor) -> None:
+    if value.dim() != 1 or not len(value):
+        raise ShapeError(
+            f"{name}: expected one value per sample, shape (n,), got {tuple(value.shape)}; "
+            "sum over the dimensions of the code first"
+        )
+
+
+def _reduce(rows: Tensor, reduction: Reduction) -> Tensor:
+    if reduction not in ("mean", "none"):
+        raise OptionError(f"reduction={reduction!r}: allowed are 'mean' and 'none'")
+    return rows.mean() if reduction == "mean" else rows

@@ -1,0 +1,188 @@
+"""Draws of the code: what each datum costs under a model/guide pair, and its code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.information.posterior import Layout, run_pair
+from pyro_mivae.traces import Program, TracePair
+
+
+@dataclass
+class Draws:
+    """What one or more draws of each datum's code gave, enumerated sites summed out.
+
+    Attributes:
+        distortion: Mean of :math:`-log p(x | code)` over the draws, shape ``(n,)``.
+        divergences: KL divergence of each site, mean over the draws, shape ``(n,)``; NaN for
+            deterministic sites.
+        values: Each site's value in the first draw, the enumerated ones drawn too, shape
+            ``(n, *event)``.
+        configuration: Index of the enumerated sites' joint value in that draw, shape ``(n,)``.
+        log_weights: Log-probability of every configuration in the first draw, shape
+            ``(n, configurations)``.
+        means: Posterior mean of every site that is not enumerated, given what was drawn before
+            it, in the first and in the second draw if there is one; shape ``(n, dims)``.
+    """
+
+    distortion: Tensor
+    divergences: dict[str, Tensor]
+    values: dict[str, Tensor]
+    configuration: Tensor
+    log_weights: Tensor
+    means: list[dict[str, Tensor]]
+
+
+def draw_codes(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    layout: Layout,
+    *,
+    num_samples: int,
+    batch_size: int,
+    device: torch.device,
+) -> Draws:
+    """Draws every datum's code and scores model and guide.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: The data, shape ``(n, ...)``.
+        layout: Layout of the pair.
+        num_samples: Draws per datum.
+        batch_size: Number of data per run.
+        device: Where the programs run.
+
+    Returns:
+        The draws.
+    """
+    parts = []
+    for chunk in x.split(batch_size):
+        draws = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
+        first = draws[0]
+        first.distortion = torch.stack([d.distortion for d in draws]).mean(0)
+        first.divergences = {
+            name: torch.stack([d.divergences[name] for d in draws]).mean(0)
+            for name in layout.latent
+        }
+        first.means = [d.means[0] for d in draws[:2]]
+        parts.append(first)
+    return Draws(
+        distortion=torch.cat([d.distortion for d in parts]),
+        divergences=_cat(d.divergences for d in parts),
+        values=_cat(d.values for d in parts),
+        configuration=torch.cat([d.configuration for d in parts]),
+        log_weights=torch.cat([d.log_weights for d in parts]),
+        means=[_cat(d.means[i] for d in parts) for i in range(len(parts[0].means))],
+    )
+
+
+def importance_weighted(
+    model: Program, guide: Program, x: Tensor, *, num_samples: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    r"""Lower-bounds each datum's log-likelihood, in memory that does not grow with the samples.
+
+    .. math:: \log \frac1k \sum_{s=1}^k \frac{p(x, code_s)}{q(code_s \mid x)},
+        \quad code_s \sim q(\cdot \mid x)
+
+    Every site is drawn, the enumerable ones too. A lower bound in expectation for every k, at
+    k = 1 the ELBO, rising to :math:`\log p(x)`.
+
+    Args:
+        model: The model.
+        guide: The guide, without deterministic sites.
+        x: The data, on the programs' device, shape ``(n, ...)``.
+        num_samples: :math:`k`.
+        batch_size: Number of codes at once.
+
+    Returns:
+        The bound, and the ELBO on the same draws; float64, shape ``(n,)`` each.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
+        https://arxiv.org/abs/1509.00519
+    """
+    bounds, elbos = [], []
+    for chunk in x.split(batch_size):
+        total = torch.full((len(chunk),), -torch.inf, dtype=torch.float64, device=x.device)
+        elbo = torch.zeros_like(total)
+        for count in _shares(num_samples, max(1, batch_size // len(chunk))):
+            repeated = chunk.repeat(count, *[1] * (chunk.dim() - 1))
+            pair = TracePair.run(model, guide, (repeated,), {}, max_plate_nesting=None)
+            log_weight = _log_weight(pair, len(repeated)).reshape(count, len(chunk))
+            total = torch.logaddexp(total, log_weight.logsumexp(0))
+            elbo += log_weight.sum(0)
+        bounds.append(total - math.log(num_samples))
+        elbos.append(elbo / num_samples)
+    return torch.cat(bounds), torch.cat(elbos)
+
+
+def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
+    pair = run_pair(model, guide, x)
+    batch = len(x)
+    log_weights = torch.zeros(
+        (layout.num_configurations, batch), dtype=torch.float64, device=x.device
+    )
+    for name in layout.enumerated:
+        log_weights = log_weights + layout.flatten(pair.log_density(name).double(), batch)
+    weights = log_weights.exp()
+
+    def mean(cost: Tensor, event: tuple[int, ...] = ()) -> Tensor:
+        every = layout.flatten(cost.double(), batch, event)
+        weight = weights.reshape(*weights.shape, *[1] * len(event))
+        return torch.where(weight == 0, 0.0, weight * every).sum(0)  # 0 * inf counts as 0
+
+    distortion = torch.zeros_like(weights[0])
+    for name in pair.observed:
+        distortion = distortion - mean(pair.log_likelihood(name))
+    configuration = torch.distributions.Categorical(logits=log_weights.t()).sample()
+    place = torch.arange(batch, device=x.device)
+    divergences, values, means = {}, {}, {}
+    for name in layout.latent:
+        q, p = pair.guide.nodes[name], pair.model.nodes[name]
+        if name in layout.deterministic:
+            divergences[name] = torch.full_like(distortion, torch.nan)
+        else:
+            cost = pair.divergence(name)
+            if cost is None:
+                cost = pair.log_density(name) - p["fn"].log_prob(p["value"])
+            divergences[name] = mean(cost)
+        event = tuple(q["fn"].event_shape)
+        values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
+        if name not in layout.enumerated:
+            means[name] = mean(_center(q), event).reshape(batch, -1)
+    return Draws(distortion, divergences, values, configuration, log_weights.t(), [means])
+
+
+def _center(site: dict[str, object]) -> Tensor:
+    """Mean of a site's distribution, or its value where the distribution knows no mean."""
+    try:
+        center: Tensor = site["fn"].mean  # type: ignore[attr-defined]
+    except NotImplementedError:
+        center = site["value"]  # type: ignore[assignment]
+    return center
+
+
+def _log_weight(pair: TracePair, batch: int) -> Tensor:
+    total = sum(pair.log_likelihood(name).double() for name in pair.observed)
+    for name in pair.latent:
+        p = pair.model.nodes[name]
+        total = total + p["fn"].log_prob(p["value"]).double() - pair.log_density(name).double()
+    return torch.as_tensor(total).expand(batch)
+
+
+def _shares(total: int, at_most: int) -> Iterator[int]:
+    while total > 0:
+        yield min(total, at_most)
+        total -= at_most
+
+
+def _cat(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    every = list(parts)
+    return {name: torch.cat([part[name] for part in every]) for name in every[0]}

@@ -1,0 +1,176 @@
+"""What a trained model/guide pair knows: every figure of the information report, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.information.isolation import device_of, isolated
+from pyro_mivae.information.measurement import Measurement
+from pyro_mivae.information.posterior import Layout
+from pyro_mivae.traces import Program
+
+ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
+
+
+@dataclass(frozen=True)
+class InformationReport:
+    """The figures of `information` and how they were measured.
+
+    Attributes:
+        values: Every figure by name; standard errors under ``<name>_se``.
+        protocol: How many data, draws and codes went in, and in which way.
+    """
+
+    values: Mapping[str, float]
+    protocol: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, float]:
+        """Returns every figure by name, as plain floats; NaN where it is not defined."""
+        return dict(self.values)
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
+
+    def __str__(self) -> str:
+        names = [name for name in self.values if not name.endswith("_se")]
+        width = max(map(len, names))
+        lines = []
+        for name in names:
+            error = self.values.get(f"{name}_se")
+            margin = "" if error is None else f" +- {error:.3f}"
+            lines.append(f"{name:<{width}} {self.values[name]:10.3f}{margin}")
+        return "\n".join(lines)
+
+
+def information(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_samples: int | None = None,
+    iwae_samples: int = 64,
+    iwae_items: int = 1000,
+    subset: int = 2000,
+    batch_size: int = 1024,
+    seed: int = 0,
+) -> InformationReport:
+    r"""Reports what a code knows about the data, for any Pyro model/guide pair, without a critic.
+
+    The pair is called with ``x`` alone, a batch of it at a time. The model observes at least one
+    site; the latent sites, of whatever names, are the same in both, each with a density per
+    datum, inside one plate over the data. Enumerable sites are summed out, whether annotated
+    or not; others are drawn.
+
+    Figures, per datum in nats unless they say otherwise:
+
+    * ``distortion``, ``kl_<site>``, ``rate`` (their sum), ``elbo``: without weights or
+      information terms, whatever the pair was trained with. ``kl_<site>`` is the divergence
+      given the sites that the guide draws before, averaged over them; in closed form where there
+      is one.
+    * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
+      more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
+    * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the data's and the guide's joint
+      distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
+      The upper one is the smaller of the leave-one-out bound over all data and the rate, so it
+      is never above the rate. As :math:`I \ge 0`, the lower bound is at least 0, and it is kept
+      at or below the upper one. Each errs outwards in expectation; a sample scatters by its
+      standard error. A code of enumerated sites alone needs no draws: its lower bound is
+      the plug-in :math:`H(\bar q) - \overline{H(q)}`, low by about
+      :math:`(K - 1) / 2N` for data drawn from a population and exact for the data themselves;
+      the upper one leaves each datum out of :math:`\bar q`, and is high by as much.
+    * ``mi_<site>_lower``, ``mi_<site>_upper``: the same for one site, the others averaged out;
+      bounded by the site's own KL divergence too where neither side makes it depend on another.
+      NaN where the site's density given x alone is not known.
+    * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I.
+    * ``total_correlation``: :math:`KL(q(z) \| \prod_d q(z_d))` over every dimension of the drawn
+      sites, with the mixture of the known posteriors of ``subset`` data as q(z), each code's own
+      included; it errs high where log of ``subset`` limits it. ``total_correlation_lower`` and
+      ``_upper`` leave each code's own posterior out on one side, and bound it in expectation. NaN
+      unless the posterior is normal with independent dimensions.
+    * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
+      variance above 0.01; enumerated sites do not count.
+    * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
+      since :math:`\log N` is the limit; else 0.
+
+    A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
+    upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
+
+    ``<name>_se`` is a standard error over the data, taken as a sample of their population. For the
+    information it is that of the mean over codes; the averages that the codes share add to it
+    in higher order only.
+
+    Scales and masks of sites are left out: every site counts once.
+
+    Args:
+        model: The model, called as ``model(x)``.
+        guide: The guide, called as ``guide(x)``.
+        x: The data, shape ``(N, ...)``; on any device.
+        num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
+            many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
+            site depend on a drawn one (``active_units`` needs two there).
+        iwae_samples: Importance samples per datum.
+        iwae_items: How many data, at random, get importance samples.
+        subset: How many data, at random, serve the total correlation, the codes of a site whose
+            density is a mixture, and guides whose sites depend on drawn ones.
+        batch_size: Decoded codes at once.
+        seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
+            left as they were; modules are evaluated in evaluation mode.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: If there are no data.
+        OptionError: If a number is not positive.
+        SiteError: If the pair's sites are not as said above.
+        ShapeError: If a site's batch shape is not that of one plate over the data.
+
+    References:
+        Hoffman & Johnson (2016), ELBO surgery: rate = information + marginal KL divergence.
+        Poole et al. (2019), On Variational Bounds of Mutual Information.
+        https://arxiv.org/abs/1905.06922
+        Chen et al. (2018), Isolating Sources of Disentanglement, eq. 2 (total correlation).
+        https://arxiv.org/abs/1802.04942
+        Burda et al. (2016), Importance Weighted Autoencoders, eq. 8 and section 5 (active units).
+        https://arxiv.org/abs/1509.00519
+
+    Example:
+        >>> import math, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> report = information(model, guide, 2**0.5 * torch.randn(1000))
+        >>> abs(report["mi_lower"] - 0.5 * math.log(2)) < 4 * report["mi_lower_se"]
+        True
+    """
+    sizes = {
+        "num_samples": 1 if num_samples is None else num_samples,
+        "iwae_samples": iwae_samples,
+        "iwae_items": iwae_items,
+        "subset": subset,
+        "batch_size": batch_size,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise OptionError(f"{name}={value}: at least 1 is needed")
+    if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
+    device = device_of(x, model, guide)
+    with isolated(seed, model, guide, device=device):
+        layout = Layout.probe(model, guide, x[:4].to(device))
+        if num_samples is None:
+            least = 1 if layout.free.issuperset(layout.latent) else 2
+            sizes["num_samples"] = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
+        measurement = Measurement(model, guide, x, layout, sizes, seed, device)
+        measurement.run()
+    return InformationReport(measurement.values, measurement.protocol)
