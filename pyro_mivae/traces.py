@@ -10,7 +10,8 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.util import prune_subsample_sites
+from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
+from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -49,7 +50,8 @@ class TracePair:
         model: Trace of the model, replayed against the guide's.
 
     Raises:
-        SiteError: If model and guide do not sample the same sites.
+        SiteError: If model and guide do not sample the same sites, or a site is enumerated in a
+            way that `expectation` cannot sum out.
     """
 
     def __init__(self, guide: Any, model: Any) -> None:
@@ -62,10 +64,12 @@ class TracePair:
         ]
         self.enumerated = [n for n in self.latent if is_enumerated(guide.nodes[n])]
         self._check_sites([n for n, s in _samples(model) if not s["is_observed"]])
+        self._check_enumeration()
         self._densities = {
             name: guide.nodes[name]["fn"].log_prob(guide.nodes[name]["value"])
             for name in self.enumerated
         }
+        self._divergences: dict[str, Tensor | None] = {}
 
     @classmethod
     def run(
@@ -95,6 +99,9 @@ class TracePair:
             model = EnumMessenger()(model)
         guide_trace = trace_program(guide, args, kwargs)
         model_trace = trace_program(poutine.replay(model, trace=guide_trace), args, kwargs)
+        if is_validation_enabled() and max_plate_nesting is not None:
+            for _, site in _samples(guide_trace) + _samples(model_trace):
+                _check_site_shape(site, max_plate_nesting)
         return cls(guide_trace, model_trace)
 
     def log_likelihood(self, name: str) -> Tensor:
@@ -115,14 +122,9 @@ class TracePair:
             form is known, and where the model conditions the site on others that the guide
             draws after it, which would make the closed form wrong.
         """
-        q, p = self.guide.nodes[name], self.model.nodes[name]
-        if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
-            return None
-        try:
-            closed: Tensor = kl_divergence(q["fn"], p["fn"])
-        except NotImplementedError:
-            return None
-        return closed
+        if name not in self._divergences:
+            self._divergences[name] = self._closed_form(name)
+        return self._divergences[name]
 
     def rate(self, name: str, *, weighted: bool = False) -> Tensor:
         r"""Returns what a latent site adds to the KL divergence, summed over the data.
@@ -236,6 +238,16 @@ class TracePair:
             total = density if total is None else total + density
         return total
 
+    def _closed_form(self, name: str) -> Tensor | None:
+        q, p = self.guide.nodes[name], self.model.nodes[name]
+        if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
+            return None
+        try:
+            closed: Tensor = kl_divergence(q["fn"], p["fn"])
+        except NotImplementedError:
+            return None
+        return closed
+
     def _parents_precede(self, name: str) -> bool:
         in_model = [n for n in self.model.nodes if n in self.latent]
         parents = in_model[: in_model.index(name)]
@@ -249,9 +261,34 @@ class TracePair:
                 f"{sorted(missing)} are not in both; sample the same sites in each"
             )
 
+    def _check_enumeration(self) -> None:
+        dims: dict[int, str] = {}
+        for name in self.enumerated:
+            infer = self.guide.nodes[name]["infer"]
+            if infer.get("num_samples") is not None:
+                raise SiteError(
+                    f"site {name!r} of the guide asks for num_samples={infer['num_samples']} in "
+                    "place of its whole support, whose weights are others; drop num_samples"
+                )
+            other = dims.setdefault(infer["_enumerate_dim"], name)
+            if other != name:
+                raise SiteError(
+                    f"sites {other!r} and {name!r} of the guide are enumerated along the same "
+                    "dimension; leave pyro.markov out of the guide, or use pyro's TraceEnum_ELBO"
+                )
+
 
 def _samples(trace: Any) -> list[tuple[str, Site]]:
     return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample"]
+
+
+def _check_site_shape(site: Site, max_plate_nesting: int) -> None:
+    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated."""
+    fn, value = site["fn"], site["value"]
+    batch_shape = value.shape[: value.dim() - fn.event_dim]
+    shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+    shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
+    check_site_shape(shaped, max_plate_nesting)
 
 
 def _plates(site: Site) -> set[str]:

@@ -239,7 +239,7 @@ class MutualInformationELBO(ELBO):
             site = coded.guide.nodes[name]
             rate = share * coded.rate(name)
             undefined = is_deterministic(site) and not coded.auxiliary
-            ledger[f"kl_{name}"] = math.nan if undefined else rate
+            ledger[f"kl_{name}"] = torch.full_like(rate, math.nan) if undefined else rate
             weight = self.kl_weights.get(name)
             if weight is None:
                 loss = loss + rate

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
@@ -90,8 +91,11 @@ class BarberAgakov(InformationTerm):
     What is pushed through the guide decides whose information is bounded. The likelihood's mean
     can carry more than sampled data. The samples' gradient is relaxed (a binary concrete sample
     at ``temperature``), straight through (a sample, with the mean's gradient: biased), or the
-    score function's (unbiased, noisier). A likelihood with ``rsample`` is sampled by that in
-    each of the three.
+    score function's (unbiased for networks that treat each datum on its own, noisier). A
+    likelihood with ``rsample`` is sampled by that in each of the three.
+
+    Where the model draws a named site given others that are not named, :math:`H` is the entropy
+    given these: smaller than the site's own, so that the figure stays a lower bound.
 
     Args:
         sites: The sites whose information is meant.
@@ -100,7 +104,8 @@ class BarberAgakov(InformationTerm):
         temperature: Of the relaxed sample.
 
     Raises:
-        OptionError: If ``push`` is none of these or the temperature is not positive.
+        OptionError: If ``push`` is none of these, the temperature is not positive, or the weight
+            is negative: to minimise a lower bound would not make the information small.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
@@ -119,6 +124,8 @@ class BarberAgakov(InformationTerm):
             raise OptionError(f"push={push!r}: allowed are {', '.join(get_args(Push))}")
         if not temperature > 0:
             raise OptionError(f"temperature={temperature}: a positive number is needed")
+        if self.weight.constant < 0:
+            raise OptionError(f"weight={weight}: 0 or more is needed, as this is a lower bound")
         self.push = push
         self.temperature = temperature
 
@@ -157,19 +164,14 @@ class BarberAgakov(InformationTerm):
             (generated.nodes[x_site]["value"], *particle.args[1:]),
             particle.kwargs,
         )
-        entropies = [_entropy(generated.nodes[name]) for name in self.sites]
-        scores = [_log_prob(recognised.nodes[name]) for name in self.sites]
-        reward = sum(scores[1:], scores[0])
-        score = self._score(generated, x_site)
-        if score is not None:
-            advantage = (reward - _leave_one_out_mean(reward)).detach()
-            reward = reward + advantage * (score - score.detach())
-        first = generated.nodes[self.sites[0]]
-        scale, mask = first["scale"], first["mask"]
-        total: Tensor = scale_and_mask(reward, scale=scale, mask=mask).sum()
-        for entropy, name in zip(entropies, self.sites, strict=True):
-            site = generated.nodes[name]
-            total = total + scale_and_mask(entropy, scale=site["scale"], mask=site["mask"]).sum()
+        rewards = [
+            _per_datum(_log_prob(recognised.nodes[name]) + _entropy(site), site)
+            for name, site in ((name, generated.nodes[name]) for name in self.sites)
+        ]
+        total: Tensor = sum((reward.sum() for reward in rewards[1:]), rewards[0].sum())
+        for density in self._drawn_densities(generated, recognised, x_site):
+            for reward in rewards:
+                total = total + _score_function(reward.detach(), density)
         return total
 
     def _pushed(self, fn: Any) -> Tensor:
@@ -194,19 +196,17 @@ class BarberAgakov(InformationTerm):
             return sample + fn.mean - fn.mean.detach()
         return sample
 
-    def _score(self, generated: Any, x_site: str) -> Tensor | None:
-        """Log-density of what was drawn without a path for the gradient, or None."""
-        total: Tensor | None = None
-        for name, site in generated.nodes.items():
-            drawn = site["type"] == "sample" and not site["fn"].has_rsample
-            if name == x_site:
-                drawn = drawn and self.push == "score-function"
-            if not drawn:
-                continue
-            density = _log_prob(site)
-            if density.requires_grad:
-                total = density if total is None else total + density
-        return total
+    def _drawn_densities(self, generated: Any, recognised: Any, x_site: str) -> Iterator[Tensor]:
+        """Log-densities of what was drawn without a path for the gradient."""
+        sites = [site for site in generated.nodes.values() if site["name"] != x_site]
+        sites += [site for site in recognised.nodes.values() if site["name"] not in self.sites]
+        if self.push == "score-function":
+            sites.append(generated.nodes[x_site])
+        for site in sites:
+            if site["type"] == "sample" and not site["fn"].has_rsample:
+                density = _log_prob(site)
+                if density.requires_grad:
+                    yield density
 
     def _check(self, particle: Particle) -> str:
         traces = particle.traces
@@ -239,7 +239,8 @@ class BarberAgakov(InformationTerm):
 
 
 def _same_data(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.shape == b.shape and a.data_ptr() == b.data_ptr())
+    same_place = a.shape == b.shape and a.stride() == b.stride()
+    return a is b or (same_place and a.data_ptr() == b.data_ptr())
 
 
 def _log_prob(site: Site) -> Tensor:
@@ -255,6 +256,21 @@ def _entropy(site: Site) -> Tensor:
     return value
 
 
-def _leave_one_out_mean(reward: Tensor) -> Tensor:
+def _per_datum(value: Tensor, site: Site) -> Tensor:
+    """Applies a site's scale and mask to what it earns."""
+    weighed: Tensor = scale_and_mask(value, scale=site["scale"], mask=site["mask"])
+    return weighed
+
+
+def _score_function(reward: Tensor, density: Tensor) -> Tensor:
+    """Is 0, with the gradient that the mean of a reward has by what it was drawn from.
+
+    A draw in a plate answers for the rewards of its own element of the plate.
+    """
+    pairs = zip_longest(reversed(reward.shape), reversed(density.shape), fillvalue=1)
+    common = [min(pair) for pair in pairs][::-1]
+    reward = reward.sum_to_size(common[len(common) - reward.dim() :])
+    density = density.sum_to_size(common[len(common) - density.dim() :])
     n = reward.numel()
-    return (reward.sum() - reward) / (n - 1) if n > 1 else torch.zeros_like(reward)
+    baseline = (reward.sum() - reward) / (n - 1) if n > 1 else 0.0  # of the others
+    return ((reward - baseline) * (density - density.detach())).sum()

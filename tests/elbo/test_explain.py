@@ -1,0 +1,86 @@
+"""J, written out."""
+
+import pytest
+
+import pyro_mivae as mi
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (
+            mi.MutualInformationELBO(),
+            """\
+            J =  E_q[log p(x|code)]
+               - 1 * KL of every other site
+            maximised; nats per datum""",
+        ),
+        (
+            mi.InfomaxVAE(SHAPE).objective(),
+            """\
+            J =  E_q[log p(x|code)]
+               - 1 * KL(q(z|x) || p(z))
+               - 0 * KL(q(c|x) || p(c))   [left out]
+            maximised; nats per datum""",
+        ),
+        (
+            mi.BetaVAE(SHAPE, beta=mi.linear_warmup(4, 0.5, 2)).objective(),
+            """\
+            J =  E_q[log p(x|code)]
+               - (scheduled, now 0.5) * KL(q(z|x) || p(z))
+            maximised; nats per datum""",
+        ),
+        (
+            mi.InfoCatVAE(SHAPE, mi_weight=2).objective(),
+            """\
+            J =  E_q[log p(x|code)]
+               - 1 * KL(q(c|x) || p(c))
+               - 1 * KL(q(z|x) || p(z))
+               + 2 * (E_p[log q(c|x')] + H(c)),  x' = mean of p(x|code)
+            maximised; nats per datum""",
+        ),
+        (
+            mi.CatVAE(SHAPE, categorical="soft").objective(),
+            """\
+            J =  E_q[log p(x|z)], z ~ q(z|x,a), a = q(c|x)
+               - 1 * KL(q(c|x) || p(c))
+               - 1 * KL(q(z|x) || p(z))
+            maximised; nats per datum; not a bound on log p(x)""",
+        ),
+        (
+            mi.CatVAE(SHAPE, categorical="gumbel", warm_start=0).objective(num_steps=100),
+            """\
+            J =  E_q[log p(x|z)], z ~ q(z|x,a), a ~ Gumbel-softmax of q(c|x)
+               - (scheduled, now 0) * KL(q(c|x) || p(c))
+               - (scheduled, now 0) * KL(q(z|x) || p(z))
+            maximised; nats per datum; not a bound on log p(x)""",
+        ),
+        (
+            mi.MutualInformationELBO([mi.BarberAgakov("z", "c", push="straight-through")]),
+            """\
+            J =  E_q[log p(x|code)]
+               - 1 * KL of every other site
+               + 1 * (E_p[log q(z,c|x')] + H(z,c)),  x' = sample (straight-through)
+            maximised; nats per datum""",
+        ),
+    ],
+)
+def test_writes_every_summand(objective, expected):
+    indent = " " * 12
+    assert mi.explain(objective) == expected.replace(indent, "")
+
+
+def test_knows_the_sites_once_they_have_been_seen():
+    vae = mi.CatVAE(SHAPE, num_categories=2)
+    objective = mi.MutualInformationELBO(kl_weights={"z": 0.0})
+    objective.loss(vae.model, vae.guide, vae.sample(2))
+    assert "- 1 * KL(q(c|x) || p(c))" in mi.explain(objective)
+    assert "every other site" not in mi.explain(objective)
+
+
+def test_shows_where_a_schedule_stands():
+    objective = mi.BetaVAE(SHAPE, beta=mi.linear_warmup(4)).objective()
+    objective.advance()
+    assert "(scheduled, now 0.25)" in mi.explain(objective)
