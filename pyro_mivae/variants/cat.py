@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
+from pyro_mivae.information.regularized import RegularizedInformation
 from pyro_mivae.information.terms import InformationTerm
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
@@ -41,6 +42,8 @@ class CatVAE(Variant):
         temperature: Of the Gumbel-softmax.
         warm_start: Steps of `warm_start_categories` before training (by `fit`, or by
             ``vae.initialize(x)``), or 0 for a random start.
+        start_weight: Weight with which the start's `RegularizedInformation` goes on beside the
+            ELBO, falling to 0 over the first 80 % of the training; see `objective`.
         warmup: Share of the training during which the weights of the KL divergences, and of an
             information term, rise from 0; see `objective`.
         likelihood: A likelihood or its name.
@@ -67,6 +70,7 @@ class CatVAE(Variant):
         categorical: Categorical = "enumerate",
         temperature: float | Schedule = 0.5,
         warm_start: int = 900,
+        start_weight: float = 20.0,
         warmup: float = 0.5,
         likelihood: str | Likelihood = "bernoulli",
         prior: Callable[[], Tensor] | None = None,
@@ -96,11 +100,12 @@ class CatVAE(Variant):
                 f"the prior samples {list(self.sites)}, none of them a category; "
                 f"{type(self).__name__} needs one"
             )
-        if warm_start < 0 or not 0 <= warmup <= 1:
+        if warm_start < 0 or start_weight < 0 or not 0 <= warmup <= 1:
             raise OptionError(
-                f"warm_start={warm_start}, warmup={warmup}: a number of steps of 0 or more, and a "
-                "share of the training from 0 to 1 are needed"
+                f"warm_start={warm_start}, start_weight={start_weight}, warmup={warmup}: a number "
+                "of steps and a weight of 0 or more, and a share from 0 to 1 are needed"
             )
+        self.start_weight = start_weight
         self.warm_start = warm_start
         self.warmup = warmup
         self.categorical = categorical
@@ -128,7 +133,11 @@ class CatVAE(Variant):
         )
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
-        return ()
+        steps = round(0.8 * (num_steps or 0))
+        if not (steps and self.start_weight and self.warm_start):
+            return ()
+        falling = linear_warmup(steps, start=self.start_weight, end=0.0)
+        return (RegularizedInformation(self.category or "c", weight=falling),)
 
     def _rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
         """Lets a constant weight rise from 0 during the warm-up."""

@@ -30,6 +30,7 @@ class InfoCatVAE(CatVAE):
         categorical: ``"enumerate"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
         temperature: Of the Gumbel-softmax.
         warm_start: Steps of the categories' unsupervised start, see `CatVAE`.
+        start_weight: Weight with which that start goes on, see `CatVAE`.
         warmup: Share of the training during which the weights rise from 0.
         likelihood: A likelihood or its name.
         prior: Takes the place of the mixture.
@@ -51,6 +52,7 @@ class InfoCatVAE(CatVAE):
         categorical: Categorical = "enumerate",
         temperature: float | Schedule = 0.5,
         warm_start: int = 900,
+        start_weight: float = 20.0,
         warmup: float = 0.5,
         likelihood: str | Likelihood = "bernoulli",
         prior: Callable[[], Tensor] | None = None,
@@ -66,6 +68,7 @@ class InfoCatVAE(CatVAE):
             categorical=categorical,
             temperature=temperature,
             warm_start=warm_start,
+            start_weight=start_weight,
             warmup=warmup,
             likelihood=likelihood,
             prior=prior,
@@ -78,4 +81,4 @@ class InfoCatVAE(CatVAE):
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         weight = self._rising(self.mi_weight, num_steps)
-        return (BarberAgakov(self.category or "c", weight=weight),)
+        return (BarberAgakov(self.category or "c", weight=weight), *super()._terms(num_steps))
