@@ -10,7 +10,7 @@ BENCHMARKS = {"categories": categories.main}
 def main(argv: list[str]) -> int:
     """Runs the benchmark that the first argument names with the others."""
     if not argv or argv[0] not in BENCHMARKS:
-        print(f"usage: python -m benchmarks NAME [options]; NAME is one of {', '.join(BENCHMARKS)}")
+        print(f"usage: python -m benchmarks NAME [options]; NAME: {', '.join(BENCHMARKS)}")
         return 2
     BENCHMARKS[argv[0]](argv[1:])
     return 0

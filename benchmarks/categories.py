@@ -43,16 +43,16 @@ def run_cell(
 
     torch.set_num_threads(1)
     import pyro_mivae as mi
-    from pyro_mivae.runs import training_defaults
+    from pyro_mivae.runs.options import default_options
 
     images = mi.load_dataset(data, root=data_root)
-    settings = training_defaults(images.name)
+    settings = default_options(images.name, variant, len(images.x_train)) | {"seed": seed}
     if epochs is not None:
         settings["epochs"] = epochs
     torch.manual_seed(seed)
     vae = mi.VARIANTS[variant](images.data_shape, categorical=categorical)
     start = time.perf_counter()
-    history = mi.fit(vae, images.x_train, seed=seed, device="cpu", **settings)
+    history = mi.fit(vae, images.x_train, device="cpu", **settings)
     seconds = time.perf_counter() - start
     metrics = mi.evaluate(
         vae, images.x_test, images.y_test, train=(images.x_train, images.y_train)

@@ -6,14 +6,15 @@ from pyro_mivae.information.bounds import (
     leave_one_out_bound,
     rate,
 )
-from pyro_mivae.information.report import InformationReport, information
 from pyro_mivae.information.regularized import RegularizedInformation
+from pyro_mivae.information.report import InformationReport, information
 from pyro_mivae.information.terms import BarberAgakov, InformationTerm
 
 __all__ = [
     "BarberAgakov",
     "InformationReport",
     "InformationTerm",
+    "RegularizedInformation",
     "barber_agakov_bound",
     "infonce_bound",
     "information",

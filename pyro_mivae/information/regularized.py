@@ -146,4 +146,5 @@ class RegularizedInformation(InformationTerm):
                 f"RegularizedInformation needs a category {name!r} in the guide; its sites are "
                 f"{[n for n in nodes if not n.startswith('_')]}"
             )
-        return nodes[name]  # type: ignore[no-any-return]
+        site: Site = nodes[name]
+        return site

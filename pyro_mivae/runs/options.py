@@ -60,9 +60,9 @@ MODEL_OPTIONS = (
 # overrules all. Keys are keywords of `fit`, or of variants (left out where one does not take it).
 DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("*", "*", {"batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0}),
-    ("digits", "*", {"epochs": 150}),
-    ("mnist", "*", {"epochs": 20}),
-    ("fashion-mnist", "*", {"epochs": 20}),
+    ("digits", "*", {"epochs": 80}),
+    ("mnist", "*", {"epochs": 10, "batch_size": 256}),
+    ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256}),
 )
 STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
 
