@@ -18,6 +18,7 @@ from pyro_mivae.errors import PyroMivaeError, TrainingError
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 Command = Callable[..., Any]
+SEED = click.IntRange(0, 2**32 - 1)
 
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cuda|cpu", help="where to compute"
@@ -31,21 +32,16 @@ run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type
 overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
 
 
-class ImageSize(click.ParamType[tuple[int, int]]):
-    """``N``, or ``HxW``."""
-
-    name = "N|HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Reads height and width."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
-        if not match or "0" in (match[1], match[2]):
-            self.fail(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
+def read_size(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Reads height and width from ``N`` or ``HxW``."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+    if not match or "0" in (match[1], match[2]):
+        raise click.BadParameter(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20")
+    return int(match[1]), int(match[2] or match[1])
 
 
 class Group(click.Group):
@@ -75,7 +71,9 @@ def model_options(command: Command) -> Command:
     return command
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="pyro-mivae")
 def cli() -> None:
     """Mutual-information autoencoders: train one and see what it learned."""
@@ -85,7 +83,7 @@ def cli() -> None:
 @click.argument("variant")
 @click.option("--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]")
 @root_option
-@click.option("--image-size", type=ImageSize(), help="resize the images to N x N, or H x W")
+@click.option("--image-size", metavar="N|HxW", callback=read_size, help="resize the images")
 @model_options
 @click.option("--epochs", type=click.IntRange(1), help="passes over the training images")
 @click.option("--batch-size", type=click.IntRange(1), help="images per step")
@@ -97,7 +95,7 @@ def cli() -> None:
     type=click.IntRange(1),
     help="stop once the loss on a held-out tenth has not fallen for so many epochs",
 )
-@click.option("--seed", type=click.IntRange(0), help="of weights, noise and order")
+@click.option("--seed", type=SEED, help="of weights, noise and order")
 @device_option
 @click.option(
     "--run",
@@ -184,7 +182,7 @@ def report(folder: Path, data_root: str | None, device: str) -> None:
 @run_argument
 @click.option("--category", type=int, help="draw from this category alone")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="a .png file")
 @overwrite_option
 def sample(
@@ -244,9 +242,6 @@ def run_command(args: Sequence[str] | None = None) -> int:
     """
     try:
         cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show(sys.stdout)
-        return 2
     except click.UsageError as error:
         return _fail(f"{error.format_message()} (see pyro-mivae --help)", 2)
     except click.ClickException as error:

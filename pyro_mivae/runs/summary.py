@@ -48,6 +48,10 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
         if low is not None and high is not None:
             yield f"information I(x; {site})", _interval(low, high)
+    for key, value in metrics.items():
+        if key.startswith("barber_agakov_") and key.endswith("_mean"):
+            site = key.removeprefix("barber_agakov_").removesuffix("_mean")
+            yield f"information I({site}; mean image)", f"at least {_number(value)}"
 
 
 def _shares(metrics: Mapping[str, float], num_categories: int | None) -> Iterator[tuple[str, str]]:

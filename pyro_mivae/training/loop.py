@@ -166,7 +166,7 @@ class Trainer:
             set_rng_state(state["rng"], self.device)
             self.shuffle.set_state(state["shuffle"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:300]
             raise RunError(f"the checkpoint does not fit the model: {reason}") from error
         self.epoch, self.step = state["epoch"], state["step"]
         self.finished, self.best = state["finished"], state["best"]
