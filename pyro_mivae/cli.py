@@ -85,7 +85,9 @@ def cli() -> None:
 @root_option
 @click.option("--image-size", metavar="N|HxW", callback=read_size, help="resize the images")
 @model_options
-@click.option("--epochs", type=click.IntRange(1), help="passes over the training images")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="passes over the images, by default the data set's"
+)
 @click.option("--batch-size", type=click.IntRange(1), help="images per step")
 @click.option("--lr", type=float, help="learning rate")
 @click.option("--lr-schedule", metavar="constant|cosine", help="of the learning rate")

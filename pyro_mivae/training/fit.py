@@ -153,6 +153,7 @@ def _train(
         bar.set_description("preparing")
         with pyro.validation_enabled(False):
             trainer.vae.initialize(trainer.x)
+        bar.reset()  # the time that is left is told from the steps alone
     while not trainer.finished:
         bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
         row = trainer.run_epoch(bar.update)
