@@ -8,6 +8,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_mivae.errors import OptionError
 from pyro_mivae.schedules import Weight
 
 
@@ -46,6 +47,9 @@ def weigh_sites(
     Returns:
         The callable under the handler.
 
+    Raises:
+        OptionError: If a weight is negative or not finite.
+
     Example:
         >>> import pyro, torch, pyro.distributions as dist
         >>> def model():
@@ -54,12 +58,11 @@ def weigh_sites(
         >>> float(trace.log_prob_sum())
         0.0
     """
-    return SiteWeightMessenger(
-        {
-            name: weight if isinstance(weight, Weight) else Weight(weight)
-            for name, weight in weights.items()
-        }
-    )(fn)
+    held = {name: w if isinstance(w, Weight) else Weight(w) for name, w in weights.items()}
+    for name, weight in held.items():
+        if weight.constant < 0:
+            raise OptionError(f"weight {weight.constant} of site {name!r}: 0 or more is needed")
+    return SiteWeightMessenger(held)(fn)
 
 
 class SubstituteMessenger(Messenger):

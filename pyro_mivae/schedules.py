@@ -99,7 +99,7 @@ class Weight(nn.Module):
         value: The weight, or a schedule of it.
 
     Raises:
-        OptionError: If the value is not finite.
+        OptionError: If the value is not finite, or a schedule's value at any step.
     """
 
     current: Tensor
@@ -113,7 +113,7 @@ class Weight(nn.Module):
             raise OptionError(f"weight {value}: a finite number or a schedule is needed")
         if self.schedule is not None:
             self._steps = 0
-            self.register_buffer("current", torch.tensor(float(self.schedule(0))))
+            self.register_buffer("current", torch.tensor(self._at(0)))
             self.register_buffer("step", torch.tensor(0))
 
     @property
@@ -130,7 +130,15 @@ class Weight(nn.Module):
         if self.schedule is not None:
             self._steps += 1
             self.step.fill_(self._steps)
-            self.current.fill_(self.schedule(self._steps))
+            self.current.fill_(self._at(self._steps))
+
+    def _at(self, step: int) -> float:
+        value = math.nan if self.schedule is None else float(self.schedule(step))
+        if not math.isfinite(value):
+            raise OptionError(
+                f"weight {value} at step {step}: a schedule must give finite numbers"
+            )
+        return value
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -188,16 +188,16 @@ class TracePair:
         site = self.guide.nodes[name]
         mean: Tensor = site["fn"].probs if is_enumerated(site) else site["fn"].mean
         event_dim = mean.dim() - len(site["fn"].batch_shape)
-        log_weight = self._log_weight(mean.sum(tuple(range(-event_dim, 0))), site)
-        if log_weight is None:
-            return mean
-        weighted = log_weight.exp()[(...,) + (None,) * event_dim] * mean
-        enumerated = tuple(
-            self.guide.nodes[n]["infer"]["_enumerate_dim"] - event_dim for n in self.enumerated
-        )
-        dims = [d for d in enumerated if -d <= weighted.dim()]
-        plates = weighted.shape[weighted.dim() + max(enumerated) + 1 :]
-        return weighted.sum(dims).reshape(plates)
+        log_weight = self._log_weight(mean[(...,) + (0,) * event_dim], site)
+        if log_weight is not None:
+            mean = log_weight.exp()[(...,) + (None,) * event_dim] * mean
+        dims = [self.guide.nodes[n]["infer"]["_enumerate_dim"] for n in self.enumerated]
+        for dim in (d - event_dim for d in dims):
+            if mean.dim() >= -dim:
+                mean = mean.sum(dim, keepdim=True)
+        while dims and mean.dim() - event_dim >= -max(dims):
+            mean = mean.squeeze(0)
+        return mean
 
     def require_gradients(self) -> None:
         """Checks that the gradient of an expectation is the mean of the samples' gradients.

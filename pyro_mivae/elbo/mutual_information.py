@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -184,7 +184,7 @@ class MutualInformationELBO(ELBO):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns where the schedules stand."""
-        return dict(self._state.state_dict())
+        return {name: value.clone() for name, value in self._state.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Puts the schedules where they stood.
@@ -202,12 +202,21 @@ class MutualInformationELBO(ELBO):
         return bool(self.vectorize_particles and self.num_particles > 1)
 
     def _run(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        handler: Callable[[Program], Program] = lambda guide: guide,
     ) -> TracePair:
-        """Traces the pair with enumerated sites laid out, weighed, along a plate of particles."""
+        """Traces the pair with enumerated sites laid out, weighed, along a plate of particles.
+
+        A handler of the guide sees every particle.
+        """
         if self._vectorized:
             model = self._vectorized_num_particles(model)
             guide = self._vectorized_num_particles(guide)
+        guide = handler(guide)
         return TracePair.run(
             weigh_sites(model, self.kl_weights),
             weigh_sites(guide, self.kl_weights),

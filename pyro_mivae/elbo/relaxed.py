@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
@@ -78,7 +79,8 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
                 "decoding it; use MutualInformationELBO for any other model"
             )
         coded = self._run(code_program(model), guide, args, kwargs)
-        decoded = self._run(model, relax_categories(guide, self._relax), args, kwargs)
+        relax = partial(relax_categories, relax=self._relax)
+        decoded = self._run(model, guide, args, kwargs, relax)
         return decoded, coded
 
     def _relax(self, fn: Any) -> Tensor:

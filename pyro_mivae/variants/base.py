@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class Variant(PyroModule):
             ShapeError: If the decoder's output is not of the data's shape.
             SiteError: If model and guide do not sample the same sites in the same shapes.
         """
-        super().__init__(f"{type(self).name}_{next(_INSTANCES)}")
+        super().__init__(self._new_name())
         self.data_shape = tuple(int(n) for n in data_shape)
         if not self.data_shape or min(self.data_shape) < 1:
             raise ShapeError(f"data_shape {self.data_shape}: give the shape of one datum")
@@ -92,6 +93,20 @@ class Variant(PyroModule):
         )
         self.guide = guide
         self._check_pair(code_dim)
+
+    @classmethod
+    def _new_name(cls) -> str:
+        return f"{cls.name}_{next(_INSTANCES)}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
+        """Copies the module, with a Pyro name of its own: it would train the original's else."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        name = self._new_name()
+        for prefix, module in copied.named_modules():
+            if isinstance(module, PyroModule):
+                module._pyro_name = f"{name}.{prefix}" if prefix else name
+        return copied
 
     def objective(self, num_steps: int | None = None) -> MutualInformationELBO:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
@@ -155,6 +170,11 @@ class Variant(PyroModule):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the parameters."""
+        return next(self.parameters()).dtype
 
     def check_data(self, x: Tensor) -> None:
         """Checks that data fit the variant.
@@ -273,10 +293,10 @@ class Variant(PyroModule):
     def _category_value(self, index: Tensor) -> Tensor:
         if not self._one_hot:
             return index
-        return one_hot(index, self.num_categories or 0).to(torch.get_default_dtype())
+        return one_hot(index, self.num_categories or 0).to(self.dtype)
 
     def _blank(self, n: int) -> Tensor:
-        return torch.zeros(n, *self.data_shape, device=self.device)
+        return torch.zeros(n, *self.data_shape, device=self.device, dtype=self.dtype)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -39,7 +39,7 @@ class CatVAE(Variant):
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"soft"``: one
             decode of the probabilities, as the original code. ``"gumbel"``: one decode of a
             Gumbel-softmax sample. The last two train on what is not a bound.
-        temperature: Of the Gumbel-softmax.
+        temperature: Of the Gumbel-softmax, 0.5 if omitted.
         warm_start: Steps of `warm_start_categories` before training (by `fit`, or by
             ``vae.initialize(x)``), or 0 for a random start.
         start_weight: Weight with which the start's `RegularizedInformation` goes on beside the
@@ -53,9 +53,9 @@ class CatVAE(Variant):
         decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
 
     Raises:
-        OptionError: If ``num_categories`` does not divide ``latent_dim``, or ``categorical`` is
-            none of these.
-        SiteError: If a prior that is given has no category.
+        OptionError: If ``num_categories`` does not divide ``latent_dim``, ``categorical`` is
+            none of these, or a temperature is given to another than ``"gumbel"``.
+        SiteError: If a prior that is given has no category, or other sites than the guide.
     """
 
     name = "cat"
@@ -68,7 +68,7 @@ class CatVAE(Variant):
         latent_dim: int | None = None,
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
-        temperature: float | Schedule = 0.5,
+        temperature: float | Schedule | None = None,
         warm_start: int = 900,
         start_weight: float = 20.0,
         warmup: float = 0.5,
@@ -82,8 +82,18 @@ class CatVAE(Variant):
             raise OptionError(
                 f"categorical={categorical!r}: allowed are {', '.join(get_args(Categorical))}"
             )
+        if temperature is not None and categorical != "gumbel":
+            raise OptionError(
+                f"temperature={temperature} is given beside categorical={categorical!r}; only "
+                "'gumbel' has one"
+            )
 
         def build_guide(sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
+            if set(sites) != {"c", "z"}:
+                raise SiteError(
+                    f"the prior samples {list(sites)}, the default guide ['c', 'z']; name the "
+                    "prior's sites like that, or give a guide that samples them"
+                )
             return MixtureGuide(data_shape, sites["c"], sites["z"], encoder)
 
         super().__init__(
@@ -109,7 +119,8 @@ class CatVAE(Variant):
         self.warm_start = warm_start
         self.warmup = warmup
         self.categorical = categorical
-        self.temperature = temperature
+        self.temperature = 0.5 if temperature is None else temperature
+        RelaxedCategoricalELBO(temperature=self.temperature)  # checks it
 
     def initialize(self, x: Tensor) -> None:
         """Gives the categories an unsupervised start, see `warm_start_categories`.

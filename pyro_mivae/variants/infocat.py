@@ -28,7 +28,7 @@ class InfoCatVAE(CatVAE):
         latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted.
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
-        temperature: Of the Gumbel-softmax.
+        temperature: Of the Gumbel-softmax, 0.5 if omitted.
         warm_start: Steps of the categories' unsupervised start, see `CatVAE`.
         start_weight: Weight with which that start goes on, see `CatVAE`.
         warmup: Share of the training during which the weights rise from 0.
@@ -50,7 +50,7 @@ class InfoCatVAE(CatVAE):
         latent_dim: int | None = None,
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
-        temperature: float | Schedule = 0.5,
+        temperature: float | Schedule | None = None,
         warm_start: int = 900,
         start_weight: float = 20.0,
         warmup: float = 0.5,

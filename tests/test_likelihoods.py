@@ -1,0 +1,96 @@
+"""Likelihoods: what they score, what they refuse."""
+
+import math
+
+import pytest
+import torch
+
+from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.likelihoods import (
+    LIKELIHOODS,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+)
+
+SHAPE = (2, 3)
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def decoded():
+    return torch.randn(5, *SHAPE, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("extra", [(), (4,)])
+def test_shapes_and_gradients(name, extra):
+    likelihood = LIKELIHOODS[name]()
+    decoded = torch.randn(*extra, 5, *SHAPE, requires_grad=True)
+    distribution = likelihood(decoded).to_event(2)
+    assert distribution.batch_shape == (*extra, 5)
+    assert distribution.mean.shape == decoded.shape
+    density = distribution.log_prob(torch.rand(5, *SHAPE))
+    assert density.shape == (*extra, 5)
+    (slope,) = torch.autograd.grad(density.sum() + distribution.mean.sum(), decoded)
+    assert slope.isfinite().all()
+    assert slope.all()
+
+
+def test_bernoulli_scores_grey_by_cross_entropy(decoded):
+    x = torch.rand(5, *SHAPE)
+    p = decoded.sigmoid()
+    expected = x * p.log() + (1 - x) * (1 - p).log()
+    torch.testing.assert_close(BernoulliLikelihood()(decoded).log_prob(x), expected)
+
+
+def test_continuous_bernoulli_is_a_density(decoded):
+    """It integrates to 1 over [0, 1], and so scores grey by more than the Bernoulli does."""
+    grid = torch.linspace(0, 1, 2001)
+    likelihood = ContinuousBernoulliLikelihood()(decoded[0, 0, 0].detach())
+    total = torch.trapezoid(likelihood.log_prob(grid).exp(), grid)
+    assert float(total) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("learn_scale", [False, True])
+def test_gaussian(decoded, learn_scale):
+    likelihood = GaussianLikelihood(0.5, learn_scale=learn_scale)
+    x = torch.randn(5, *SHAPE)
+    expected = -0.5 * ((x - decoded) / 0.5) ** 2 - math.log(0.5) - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(likelihood(decoded).log_prob(x), expected)
+    assert [name for name, _ in likelihood.named_parameters()] == [
+        "scale_unconstrained"
+    ] * learn_scale
+    other = GaussianLikelihood(2.0, learn_scale=learn_scale)
+    other.load_state_dict(likelihood.state_dict())
+    assert other.scale.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_bad_scale(scale):
+    with pytest.raises(OptionError, match=f"scale={scale}: a positive number is needed"):
+        GaussianLikelihood(scale)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_refuses_what_is_not_finite(name, value):
+    x = torch.tensor([0.0, value, 1.0])
+    with pytest.raises(DataError, match="1 values that are NaN or infinite"):
+        LIKELIHOODS[name]().check(x)
+
+
+@pytest.mark.parametrize(("name", "wide"), [(n, n == "gaussian") for n in LIKELIHOODS])
+@pytest.mark.parametrize("x", [torch.tensor([0.0, 255.0]), torch.tensor([-0.01, 1.0])])
+def test_refuses_what_is_outside_the_support(name, wide, x):
+    likelihood = LIKELIHOODS[name]()
+    likelihood.check(x.clamp(0, 1))
+    if wide:
+        likelihood.check(x)
+    else:
+        with pytest.raises(DataError, match=r"needs \[0, 1\]; rescale them \(uint8"):
+            likelihood.check(x)

@@ -1,0 +1,435 @@
+"""One contract for all variants and their options."""
+
+import copy
+import io
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI
+
+import pyro_mivae as mi
+from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.information.terms import Particle
+from pyro_mivae.traces import TracePair
+
+SHAPE = (1, 3, 4)
+GAUSSIAN = {"likelihood": mi.GaussianLikelihood(0.5, learn_scale=True)}
+MIXTURE = {"num_categories": 3, "latent_dim": 6}
+CASES = {
+    "vae": ("vae", {"latent_dim": 3}),
+    "vae one dimension": ("vae", {"latent_dim": 1}),
+    "vae gaussian": ("vae", {"latent_dim": 3, "likelihood": "gaussian"}),
+    "vae continuous": ("vae", {"likelihood": "continuous-bernoulli"}),
+    "beta": ("beta", {"latent_dim": 3, "beta": 2.0}),
+    "beta scheduled": ("beta", {"latent_dim": 3, "beta": mi.linear_warmup(2, 0.5)}),
+    "beta zero": ("beta", {"latent_dim": 3, "beta": 0.0}),
+    "infomax": ("infomax", {"latent_dim": 3}),
+    "infomax two codes": ("infomax", {"latent_dim": 3, "code_dim": 2}),
+    "infomax deterministic": ("infomax", {"latent_dim": 3, "deterministic": True}),
+    "infomax least": ("infomax", {"latent_dim": 2, "deterministic": True}),
+    "cat": ("cat", MIXTURE),
+    "cat one category": ("cat", {"num_categories": 1, "latent_dim": 1}),
+    "cat one dimension each": ("cat", {"num_categories": 3, "latent_dim": 3}),
+    "cat soft": ("cat", MIXTURE | {"categorical": "soft"}),
+    "cat gumbel": ("cat", MIXTURE | {"categorical": "gumbel"}),
+    "infocat": ("infocat", MIXTURE),
+    "infocat one category": ("infocat", {"num_categories": 1, "latent_dim": 1}),
+    "infocat soft": ("infocat", MIXTURE | {"categorical": "soft"}),
+    "infocat gumbel": ("infocat", MIXTURE | {"categorical": "gumbel", "temperature": 0.9}),
+    "infocat scheduled": ("infocat", MIXTURE | {"mi_weight": mi.cyclic_warmup(3, start=0.1)}),
+}
+
+
+def build(case):
+    name, options = CASES[case]
+    torch.manual_seed(1)
+    return mi.VARIANTS[name](SHAPE, **options)
+
+
+@pytest.fixture(params=CASES)
+def vae(request):
+    return build(request.param)
+
+
+@pytest.fixture
+def x():
+    return torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.named_parameters()}
+
+
+def changed(module, before):
+    return {name for name, value in module.named_parameters() if (value != before[name]).any()}
+
+
+def stock_svi(vae, **options):
+    return SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), vae.objective(), **options)
+
+
+def seeded_loss(vae, x):
+    torch.manual_seed(7)
+    vae.eval()
+    return vae.objective().loss(vae.model, vae.guide, x)
+
+
+def test_every_variant_has_a_case():
+    assert {name for name, _ in CASES.values()} == set(mi.VARIANTS)
+    assert all(cls.name == name for name, cls in mi.VARIANTS.items())
+
+
+def test_model_and_guide_sample_the_same_sites_in_the_plate(vae, x):
+    model, guide = (poutine.trace(program).get_trace(x) for program in (vae.model, vae.guide))
+    latent = {name for name in model.stochastic_nodes if name != "data"}
+    assert latent == {name for name in guide.stochastic_nodes if name != "data"} == set(vae.sites)
+    assert model.observation_nodes == ["x"]
+    for trace in (model, guide):
+        for name in (*latent, *trace.observation_nodes):
+            site = trace.nodes[name]
+            assert [frame.name for frame in site["cond_indep_stack"]] == ["data"]
+            assert site["fn"].batch_shape == (len(x),)
+    for name in latent:
+        assert model.nodes[name]["fn"].event_shape == guide.nodes[name]["fn"].event_shape
+    assert model.nodes["x"]["value"] is x
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_shapes(vae, x, n):
+    x = x[:n]
+    codes = vae.encode(x)
+    assert {name: tuple(code.shape) for name, code in codes.items()} == {
+        name: (n, size) for name, size in vae.sites.items()
+    }
+    assert vae.latent_dim == sum(s for name, s in vae.sites.items() if name != vae.category)
+    if vae.num_categories:
+        torch.testing.assert_close(codes["c"].sum(-1), torch.ones(n))
+    pictures = [vae.reconstruct(x), vae.sample(n), vae.decode({}, n)]
+    pictures += [vae.reconstruct(x, keep={name}) for name in vae.sites]
+    pictures += [vae.sample(n, category=k) for k in range(vae.num_categories or 0)]
+    for picture in pictures:
+        assert picture.shape == (n, *SHAPE)
+        assert not picture.requires_grad
+        assert picture.isfinite().all()
+
+
+def test_looking_changes_nothing(vae, x):
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    vae.train()
+    for _ in (vae.encode(x), vae.reconstruct(x), vae.sample(2), vae.decode({}, 2)):
+        assert vae.training
+        assert not pyro.get_param_store().keys()
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    first, second = (vae.encode(x) for _ in range(2))
+    for name in first:
+        assert torch.equal(first[name], second[name])
+
+
+def test_parts_of_the_code_are_swapped_for_their_prior_means(x):
+    vae = build("infomax")
+    codes = vae.encode(x)
+    zeros = {name: torch.zeros_like(code) for name, code in codes.items()}
+    for kept in ({"z"}, {"c"}, {"z", "c"}, set()):
+        mixed = {name: (codes if name in kept else zeros)[name] for name in codes}
+        expected = vae.decode(mixed, len(x))
+        torch.testing.assert_close(vae.reconstruct(x, keep=kept), expected)
+    torch.testing.assert_close(vae.reconstruct(x), vae.decode(codes, len(x)))
+
+
+def test_a_kept_category_is_decoded_at_its_centre(x):
+    vae = build("cat")
+    best = vae.encode(x)["c"].argmax(-1)
+    expected = vae.decode({"z": vae.prior.means[best]}, len(x))
+    torch.testing.assert_close(vae.reconstruct(x, keep={"c"}), expected)
+
+
+def test_samples_of_a_category_come_from_it():
+    vae = build("cat")
+    vae.prior.means.mul_(1e4)
+    vae.model.decoder = torch.nn.Sequential(
+        torch.nn.Linear(6, 12, bias=False), torch.nn.Unflatten(-1, SHAPE)
+    )
+    one, same, other = vae.sample(2, 0), vae.sample(2, 0), vae.sample(2, 1)
+    torch.testing.assert_close(one, same, atol=1e-2, rtol=0)
+    assert (one - other).abs().max() > 0.5
+
+
+# Which parameter learns from what
+
+
+DECODER, LIKELIHOOD, ENCODER = "model.decoder", "model.likelihood", "guide.encoder"
+CATEGORY, CODE, HEAD_Z, HEAD_C = "guide.category", "guide.code", "guide.heads.z", "guide.heads.c"
+LEARNS_FROM = {
+    "vae": {
+        "distortion": {DECODER, ENCODER, HEAD_Z},
+        "z": {ENCODER, HEAD_Z},
+    },
+    "infomax": {
+        "distortion": {DECODER, ENCODER, HEAD_Z, HEAD_C},
+        "z": {ENCODER, HEAD_Z},
+        "c": {ENCODER, HEAD_C},
+    },
+    "infocat": {
+        "distortion": {DECODER, ENCODER, CATEGORY, CODE},
+        "z": {ENCODER, CATEGORY, CODE},
+        "c": {ENCODER, CATEGORY},
+        "term": {DECODER, ENCODER, CATEGORY},
+    },
+}
+
+
+@pytest.mark.parametrize("name", LEARNS_FROM)
+def test_every_parameter_learns_from_its_terms_and_no_other(name, x):
+    options = GAUSSIAN | (MIXTURE if name == "infocat" else {"latent_dim": 3})
+    vae = mi.VARIANTS[name](SHAPE, **options)
+    expected = copy.deepcopy(LEARNS_FROM[name])
+    expected["distortion"].add(LIKELIHOOD)
+
+    def traces():
+        return TracePair.run(vae.model, vae.guide, (x,), {}, max_plate_nesting=1)
+
+    def of(part):
+        pair = traces()
+        if part == "distortion":
+            return pair.expectation(pair.log_likelihood("x"), pair.model.nodes["x"])
+        if part == "term":
+            return mi.BarberAgakov("c")(Particle(vae.model, vae.guide, (x,), {}, pair))
+        return pair.rate(part)
+
+    names, parameters = zip(*vae.named_parameters())
+    for part, prefixes in expected.items():
+        slopes = torch.autograd.grad(of(part), parameters, allow_unused=True)
+        learning = {n for n, slope in zip(names, slopes) if slope is not None and slope.any()}
+        assert learning == {n for n in names if n.startswith(tuple(prefixes))}, part
+
+
+def test_every_parameter_learns(vae, x):
+    before = weights(vae)
+    svi = stock_svi(vae)
+    for _ in range(3):
+        assert torch.isfinite(torch.tensor(svi.step(x)))
+    idle = set(before) - changed(vae, before)
+    if vae.num_categories == 1:  # there is nothing to tell apart
+        idle = {name for name in idle if not name.startswith(CATEGORY)}
+    assert not idle
+
+
+def test_what_is_left_out_learns_from_the_reconstruction_alone(x):
+    vae = build("infomax")
+    head = list(vae.guide.heads["c"].parameters())
+    torch.manual_seed(7)
+    loss = vae.objective().differentiable_loss(vae.model, vae.guide, x)
+    torch.manual_seed(7)
+    pair = TracePair.run(vae.model, vae.guide, (x,), {}, max_plate_nesting=1)
+    distortion = -pair.expectation(pair.log_likelihood("x"), pair.model.nodes["x"])
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, head), torch.autograd.grad(distortion, head)
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+# Training, several times, in both of Pyro's modes
+
+
+@pytest.fixture(params=["global", "local"])
+def train(request):
+    """Stock SVI with Pyro's global parameters, or a torch optimiser with the modules' own."""
+    with pyro.settings.context(module_local_params=request.param == "local"):
+        yield train_globally if request.param == "global" else train_locally
+
+
+def train_globally(vae, x):
+    svi = stock_svi(vae)
+    for n in (4, 4, 1, 3):
+        svi.step(x[:n])
+
+
+def train_locally(vae, x):
+    objective = vae.objective()
+    loss_of = objective(vae.model, vae.guide)
+    optimiser = torch.optim.Adam(loss_of.parameters())
+    for n in (4, 4, 1, 3):
+        optimiser.zero_grad()
+        loss_of(x[:n]).backward()
+        optimiser.step()
+        objective.advance()
+
+
+@pytest.mark.parametrize("case", ["vae", "infomax", "cat", "infocat", "infocat soft"])
+def test_a_second_model_trains_and_leaves_the_first_alone(case, train, x):
+    first, second = build(case), build(case)
+    train(first, x)
+    trained, before = weights(first), weights(second)
+    train(second, x)
+    assert not changed(first, trained)
+    assert changed(second, before) == set(before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_of_one_and_a_last_batch(case, train, x):
+    vae = build(case)
+    train(vae, x)
+    vae.encode(x)
+    vae.sample(2)
+    train(vae, x)
+    assert all(value.isfinite().all() for value in vae.parameters())
+
+
+@pytest.mark.parametrize("case", ["vae", "infocat", "infocat gumbel"])
+def test_stock_svi_goes_on_after_looking(case, x):
+    vae = build(case)
+    svi = stock_svi(vae)
+    svi.step(x)
+    vae.encode(x)
+    vae.sample(2)
+    vae.reconstruct(x)
+    before = weights(vae)
+    svi.step(x)
+    assert changed(vae, before) == set(before)
+
+
+@pytest.mark.parametrize("case", ["vae", "infocat"])
+def test_stock_svi_goes_on_after_fit_and_fit_after_it(case, x):
+    vae = build(case)
+    vae.warm_start = 0
+    for train in (train_globally, fit, train_globally):
+        before = weights(vae)
+        train(vae, x)
+        assert changed(vae, before) == set(before)
+
+
+def fit(vae, x):
+    from pyro_mivae.training import fit
+
+    fit(vae, x, epochs=1, batch_size=2, device="cpu")
+
+
+@pytest.mark.parametrize("case", ["vae", "infocat"])
+def test_a_copy_trains_on_its_own(case, train, x):
+    vae = build(case)
+    train(vae, x)
+    copied = copy.deepcopy(vae)
+    assert seeded_loss(copied, x) == seeded_loss(vae, x)
+    trained, before = weights(vae), weights(copied)
+    copied.train()
+    train(copied, x)
+    assert not changed(vae, trained)
+    assert changed(copied, before) == set(before)
+
+
+def test_optimiser_options_by_parameter(x):
+    vae = build("infocat")
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam(vae.optim_args), vae.objective())
+    before = weights(vae)
+    svi.step(x)
+    assert changed(vae, before) == set(before)
+
+
+# Saving and printing
+
+
+def test_state_comes_back(vae, x, request):
+    train_globally(vae, x)
+    buffer = io.BytesIO()
+    torch.save(vae.state_dict(), buffer)
+    buffer.seek(0)
+    pyro.clear_param_store()
+    other = build(request.node.callspec.params["vae"])
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert seeded_loss(other, x) == seeded_loss(vae, x)
+
+
+def test_prints_and_explains_itself(vae):
+    assert type(vae).__name__ in repr(vae)
+    assert "decoder" in repr(vae)
+    text = mi.explain(vae.objective())
+    for site in vae.sites:
+        assert f"KL(q({site}|x) || p({site}))" in text
+
+
+def test_objectives_are_new_ones_at_the_start_of_their_schedules(x):
+    vae = build("beta scheduled")
+    first = vae.objective()
+    first.loss_and_grads(vae.model, vae.guide, x)
+    assert first.kl_weights["z"]() == 0.75
+    assert vae.objective().kl_weights["z"]() == 0.5
+
+
+@pytest.mark.parametrize("case", ["vae", "infocat", "infocat soft", "infomax deterministic"])
+def test_in_double_precision_under_a_single_default(case, x):
+    vae, x = build(case).double(), x.double()
+    assert vae.encode(x)["z"].dtype == torch.float64
+    pictures = [vae.reconstruct(x), vae.sample(2), vae.reconstruct(x, keep=set())]
+    assert {picture.dtype for picture in pictures} == {torch.float64}
+    assert vae.objective().differentiable_loss(vae.model, vae.guide, x).dtype == torch.float64
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: mi.VAE(()), ShapeError, r"data_shape \(\): give the shape of one datum"),
+        (lambda: mi.VAE((1, 0, 3)), ShapeError, r"data_shape \(1, 0, 3\)"),
+        (lambda: mi.VAE(SHAPE, latent_dim=0), OptionError, "site 'z' of size 0: 1 or more"),
+        (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
+        (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
+        (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "= -1.0: 0 or more is needed"),
+        (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "weight nan"),
+        (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0 of latent_dim=20"),
+        (lambda: mi.InfomaxVAE(SHAPE, latent_dim=3, code_dim=3), OptionError, "must leave z 1"),
+        (lambda: mi.CatVAE(SHAPE, num_categories=0), OptionError, "num_categories=0: 1 or more"),
+        (
+            lambda: mi.CatVAE(SHAPE, num_categories=3, latent_dim=7),
+            OptionError,
+            "latent_dim=7 is no multiple of num_categories=3.*e.g. latent_dim=6",
+        ),
+        (lambda: mi.CatVAE(SHAPE, radius=-1.0), OptionError, "radius=-1.0: 0 or more"),
+        (
+            lambda: mi.CatVAE(SHAPE, categorical="hard"),
+            OptionError,
+            "categorical='hard': allowed are enumerate, soft, gumbel",
+        ),
+        (
+            lambda: mi.CatVAE(SHAPE, categorical="gumbel", temperature=0.0),
+            OptionError,
+            "temperature=0.0: a positive",
+        ),
+        (lambda: mi.CatVAE(SHAPE, temperature=0.5), OptionError, "only 'gumbel' has one"),
+        (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
+        (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
+        (lambda: mi.InfoCatVAE(SHAPE, mi_weight=-1.0), OptionError, "0 or more is needed"),
+    ],
+)
+def test_bad_options(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "message"),
+    [
+        (lambda v, x: v.sample(0), OptionError, "n=0: 1 or more"),
+        (lambda v, x: v.sample(2, 3), OptionError, "category=3: allowed are 0 to 2"),
+        (lambda v, x: v.sample(2, -1), OptionError, "category=-1: allowed are 0 to 2"),
+        (lambda v, x: v.reconstruct(x, {"y"}), SiteError, r"sites \['y'\] given; the sites of"),
+        (lambda v, x: v.decode({"y": x}, 4), SiteError, r"sites \['y'\] given"),
+        (lambda v, x: v.check_data(x[:0]), DataError, "no data given"),
+        (lambda v, x: v.check_data(x[:, 0]), ShapeError, r"\(4, 3, 4\) given, n times \(1, 3, 4"),
+        (lambda v, x: v.check_data(2 * x + 1), DataError, r"needs \[0, 1\]; rescale"),
+        (lambda v, x: v.check_data(x / 0), DataError, "48 values that are NaN or infinite"),
+        (lambda v, x: v.encode(x[:, 0]), ShapeError, r"data of shape \(4, 3, 4\) given"),
+    ],
+)
+def test_bad_use(use, error, message, x):
+    with pytest.raises(error, match=message):
+        use(build("infocat"), x)
+
+
+def test_no_categories_to_sample():
+    with pytest.raises(OptionError, match="VAE has no categories"):
+        build("vae").sample(2, category=0)
