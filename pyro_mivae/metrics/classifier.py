@@ -1,0 +1,129 @@
+"""A small classifier: the judge of generated images, and the MLP probe."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.information.isolation import isolated
+
+HIDDEN, DROPOUT = 256, 0.2
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 256, 1e-2, 1e-2
+MOST_STEPS, LEAST_STEPS, MOST_EPOCHS = 1500, 200, 60
+
+
+class Classifier(nn.Module):
+    """One hidden layer of 256 rectified units, on standardised features.
+
+    Args:
+        features: What it is to be fitted on, shape ``(n, *shape)``.
+        num_classes: Number of classes.
+        per_feature: Whether each feature is standardised by itself, or all by the same mean and
+            standard deviation (pixels).
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, features: Tensor, num_classes: int, *, per_feature: bool) -> None:
+        super().__init__()
+        flat = features.flatten(1)
+        dims = (0,) if per_feature else (0, 1)
+        scale, loc = torch.std_mean(flat, dims, correction=0)
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", torch.where(scale > 1e-6, scale, 1.0))
+        self.layers = nn.Sequential(
+            nn.Linear(flat.shape[1], HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN, num_classes),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the classes' logits.
+
+        Args:
+            features: Shape ``(n, *shape)``.
+
+        Returns:
+            Shape ``(n, num_classes)``.
+        """
+        logits: Tensor = self.layers((features.flatten(1) - self.loc) / self.scale)
+        return logits
+
+    @torch.no_grad()
+    def predict(self, features: Tensor) -> Tensor:
+        """Returns the most probable classes.
+
+        Args:
+            features: Shape ``(n, *shape)``.
+
+        Returns:
+            Integers, shape ``(n,)``.
+        """
+        parts = [self(part).argmax(-1) for part in torch.split(features, 4096)]
+        return torch.cat(parts)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Returns the share of data whose class it finds.
+
+        Args:
+            features: Shape ``(n, *shape)``.
+            labels: Shape ``(n,)``.
+
+        Returns:
+            Between 0 and 1.
+        """
+        return float((self.predict(features) == labels).double().mean())
+
+
+def fit_classifier(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    per_feature: bool = True,
+    seed: int = 0,
+) -> Classifier:
+    """Trains a `Classifier` by cross-entropy: AdamW, one cycle of the learning rate up to 0.01.
+
+    It takes 60 epochs in batches of 256, but at least 200 and at most 1,500 steps.
+
+    Args:
+        features: Shape ``(n, *shape)``.
+        labels: Integers below ``num_classes``, shape ``(n,)``.
+        num_classes: Number of classes.
+        per_feature: Whether each feature is standardised by itself.
+        seed: Of the weights, the batches and the dropout; torch's own generators are left alone.
+
+    Returns:
+        The classifier, in evaluation mode, on the device of the features.
+
+    Raises:
+        ShapeError: If there is not one label for each of one or more data.
+    """
+    if not len(features) or labels.shape != (len(features),):
+        raise ShapeError(
+            f"expected a label for each of {len(features)} data, got shape {tuple(labels.shape)}; "
+            "give one integer per datum"
+        )
+    features = features.to(torch.get_default_dtype())
+    batch = min(BATCH_SIZE, len(features))
+    steps = min(MOST_STEPS, max(LEAST_STEPS, MOST_EPOCHS * len(features) // batch))
+    with isolated(seed, device=features.device), torch.enable_grad():
+        classifier = Classifier(features, num_classes, per_feature=per_feature)
+        classifier.to(features.device)
+        optimiser = torch.optim.AdamW(
+            classifier.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+        for _ in range(steps):
+            rows = torch.randint(len(features), (batch,)).to(features.device)
+            loss = cross_entropy(classifier(features[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            cycle.step()
+    return classifier.eval()

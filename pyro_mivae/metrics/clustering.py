@@ -1,0 +1,150 @@
+"""How a clustering fits labels that it never saw."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import ShapeError
+
+LIVE = 0.005  # share of the data from which a category counts as used
+
+
+def contingency(categories: Tensor, labels: Tensor) -> Tensor:
+    """Counts how often each category meets each label.
+
+    Args:
+        categories: Category of each datum, integers from 0, shape ``(n,)``.
+        labels: Label of each datum, integers from 0, shape ``(n,)``.
+
+    Returns:
+        Counts, int64, shape ``(categories, labels)``, each up to its largest value.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+
+    Example:
+        >>> contingency(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]))
+        tensor([[0, 2],
+                [1, 0]])
+    """
+    _check(categories, labels)
+    width = int(labels.max()) + 1
+    pairs = categories.long() * width + labels.long()
+    counts = torch.bincount(pairs, minlength=(int(categories.max()) + 1) * width)
+    return counts.reshape(-1, width)
+
+
+def cluster_accuracy(categories: Tensor, labels: Tensor) -> float:
+    r"""Share of the data that a one-to-one naming of categories gets right.
+
+    .. math:: \max_\pi \frac1n \sum_i 1[\pi(c_i) = y_i]
+
+    over all one-to-one maps from categories to labels (the Hungarian method). With more
+    categories than labels the spare ones count as wrong.
+
+    Args:
+        categories: Category of each datum, shape ``(n,)``.
+        labels: Label of each datum, shape ``(n,)``.
+
+    Returns:
+        Between 0 and 1.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+
+    References:
+        Xie, Girshick & Farhadi (2016), Unsupervised Deep Embedding for Clustering Analysis,
+        eq. 10. https://arxiv.org/abs/1511.06335
+
+    Example:
+        >>> cluster_accuracy(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 1, 1]))
+        0.75
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    counts = contingency(categories, labels).cpu().numpy()
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / counts.sum())
+
+
+def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
+    r"""Mutual information of categories and labels over the mean of their entropies.
+
+    .. math:: \frac{2\, I(c; y)}{H(c) + H(y)}
+
+    Args:
+        categories: Category of each datum, shape ``(n,)``.
+        labels: Label of each datum, shape ``(n,)``.
+
+    Returns:
+        Between 0 and 1; 0 where one of the two takes a single value, unless both do.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+    """
+    from sklearn.metrics import normalized_mutual_info_score
+
+    _check(categories, labels)
+    return float(normalized_mutual_info_score(labels.cpu().numpy(), categories.cpu().numpy()))
+
+
+def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
+    """Agreement of categories and labels on pairs of data, adjusted for chance.
+
+    Args:
+        categories: Category of each datum, shape ``(n,)``.
+        labels: Label of each datum, shape ``(n,)``.
+
+    Returns:
+        1 where the two are the same partition, about 0 for independent ones, negative below
+        chance.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+
+    References:
+        Hubert & Arabie (1985), Comparing partitions, eq. 5.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    _check(categories, labels)
+    return float(adjusted_rand_score(labels.cpu().numpy(), categories.cpu().numpy()))
+
+
+def occupancy(categories: Tensor, num_categories: int) -> Tensor:
+    """Share of the data that each category holds.
+
+    Args:
+        categories: Category of each datum, shape ``(n,)``.
+        num_categories: How many categories there are.
+
+    Returns:
+        Shares that sum to 1, shape ``(num_categories,)``.
+
+    Example:
+        >>> occupancy(torch.tensor([0, 0, 0, 2]), 3)
+        tensor([0.7500, 0.0000, 0.2500])
+    """
+    return torch.bincount(categories.long(), minlength=num_categories) / len(categories)
+
+
+def categories_used(categories: Tensor, num_categories: int) -> int:
+    """Number of categories that hold at least 0.5 % of the data each.
+
+    Args:
+        categories: Category of each datum, shape ``(n,)``.
+        num_categories: How many categories there are.
+
+    Returns:
+        Between 1 and ``num_categories``.
+    """
+    return int((occupancy(categories, num_categories) >= LIVE).sum())
+
+
+def _check(categories: Tensor, labels: Tensor) -> None:
+    if categories.dim() != 1 or categories.shape != labels.shape or not len(labels):
+        raise ShapeError(
+            f"expected a category and a label of each datum, shape (n,) both, got shapes "
+            f"{tuple(categories.shape)} and {tuple(labels.shape)}; take an argmax first"
+        )

@@ -1,0 +1,101 @@
+"""Clustering metrics on cases that can be counted by hand."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.metrics import (
+    adjusted_rand_index,
+    categories_used,
+    cluster_accuracy,
+    contingency,
+    generation_accuracy,
+    normalised_mutual_information,
+    occupancy,
+)
+
+METRICS = (cluster_accuracy, normalised_mutual_information, adjusted_rand_index)
+
+
+def test_counts():
+    table = contingency(torch.tensor([0, 2, 2, 0]), torch.tensor([1, 0, 0, 0]))
+    assert table.tolist() == [[1, 1], [0, 0], [2, 0]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_renamed_labels_are_a_perfect_clustering(metric):
+    labels = torch.arange(50) % 7
+    names = torch.tensor([3, 0, 6, 5, 1, 2, 4])
+    assert metric(names[labels], labels) == pytest.approx(1.0)
+
+
+def test_accuracy_is_the_best_of_all_namings():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        categories = torch.randint(4, (30,), generator=generator)
+        labels = torch.randint(4, (30,), generator=generator)
+        best = max(
+            float((torch.tensor(names)[categories] == labels).double().mean())
+            for names in itertools.permutations(range(4))
+        )
+        assert cluster_accuracy(categories, labels) == pytest.approx(best)
+
+
+def test_accuracy_with_more_categories_than_labels_and_the_other_way():
+    halves = torch.arange(8) // 2  # each label split in two
+    labels = torch.arange(8) // 4
+    assert cluster_accuracy(halves, labels) == 0.5
+    assert cluster_accuracy(labels, halves) == 0.5
+    assert cluster_accuracy(torch.zeros(8, dtype=torch.long), halves) == 0.25
+
+
+def test_nmi_is_the_quotient_of_its_definition():
+    categories, labels = torch.tensor([0, 0, 1, 1, 1, 2]), torch.tensor([0, 0, 0, 1, 1, 1])
+    joint = contingency(categories, labels).double() / 6
+    c, y = joint.sum(1), joint.sum(0)
+    information = joint.xlogy(joint / (c[:, None] * y)).sum()
+    entropies = -(c.xlogy(c).sum() + y.xlogy(y).sum())
+    expected = float(2 * information / entropies)
+    assert normalised_mutual_information(categories, labels) == pytest.approx(expected)
+
+
+def test_ari_is_that_of_the_pairs():
+    categories, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 2])
+    # Pairs together in both: 1; in the categories: 2; in the labels: 1; of 6 pairs.
+    expected = (1 - 2 * 1 / 6) / ((2 + 1) / 2 - 2 * 1 / 6)
+    assert adjusted_rand_index(categories, labels) == pytest.approx(expected)
+
+
+def test_independent_categories_agree_by_chance():
+    categories, labels = torch.arange(4000) % 4, torch.arange(4000) // 4 % 5
+    assert normalised_mutual_information(categories, labels) == pytest.approx(0, abs=1e-6)
+    assert abs(adjusted_rand_index(categories, labels)) < 0.01
+
+
+def test_occupancy_and_the_threshold_of_use():
+    categories = torch.tensor([0] * 993 + [1] * 5 + [2] * 2)
+    assert occupancy(categories, 4).tolist() == pytest.approx([0.993, 0.005, 0.002, 0.0])
+    assert categories_used(categories, 4) == 2  # 5 of 1,000 are enough, 2 are not
+
+
+def test_generation_accuracy_counts_live_categories():
+    judged = torch.tensor([[1, 1, 1, 1], [0, 2, 2, 3], [0, 1, 2, 3]])
+    assert generation_accuracy(judged, torch.tensor([True, True, False])) == 0.75
+    assert generation_accuracy(judged, torch.tensor([True, True, True])) == pytest.approx(7 / 12)
+    assert math.isnan(generation_accuracy(judged, torch.zeros(3, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("metric", [*METRICS, contingency])
+def test_bad_shapes_are_named(metric):
+    for categories, labels in (
+        (torch.zeros(3, 2), torch.zeros(3)),
+        (torch.zeros(3), torch.zeros(4)),
+        (torch.zeros(0), torch.zeros(0)),
+    ):
+        with pytest.raises(ShapeError, match=r"shape \(n,\) both"):
+            metric(categories.long(), labels.long())
+    with pytest.raises(ShapeError, match=r"\(categories, n\)"):
+        generation_accuracy(torch.zeros(3, 4), torch.zeros(4))
