@@ -96,6 +96,19 @@ def test_finished_run_is_left_alone_by_resume(call, home):
     assert {p.name: p.stat().st_mtime_ns for p in (home / "run").iterdir()} == before
 
 
+def test_resume_of_a_trained_run_evaluates_what_was_not(call, home, tmp_path):
+    args = ("train", "vae", "--latent-dim", 2, "--data", home / "digits.npz", "--run", "r")
+    assert call(*args, "--epochs", 1)[0] == 0
+    for name in ("metrics.json", "report.html"):
+        (tmp_path / "r" / name).unlink()
+    before = (tmp_path / "r" / "checkpoint.pt").read_bytes()
+    code, out, _ = call("train", "vae", "--resume", "--run", "r")
+    assert code == 0
+    assert "distortion" in out
+    assert FILES <= {p.name for p in (tmp_path / "r").iterdir()}
+    assert (tmp_path / "r" / "checkpoint.pt").read_bytes() == before
+
+
 def test_existing_run_needs_resume_or_overwrite(call, home):
     args = ("train", "vae", "--epochs", 1, "--latent-dim", 2, "--data", home / "digits.npz")
     assert call(*args, "--run", "r")[0] == 0

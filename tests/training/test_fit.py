@@ -5,61 +5,24 @@ import math
 import pyro
 import pytest
 import torch
-from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import (
     DataError,
     OptionError,
-    RunError,
     ShapeError,
     SiteError,
     TrainingError,
 )
-from pyro_mivae.training import History, fit, keeper, read_checkpoint
+from pyro_mivae.training import fit, read_checkpoint
 
 SHAPE = (1, 4, 4)
 
 
-@pytest.fixture
-def x():
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(3, *SHAPE, generator=generator)
-    noise = torch.rand(50, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(50) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
-
-
-def make(name="infocat", **options):
-    torch.manual_seed(3)
-    if name in ("cat", "infocat"):
-        options = {"num_categories": 3, "latent_dim": 3, "warm_start": 2} | options
-    else:
-        options = {"latent_dim": 3} | options
-    return mi.VARIANTS[name](SHAPE, **options)
-
-
-def interrupt_at(epoch):
-    def on_epoch(row):
-        if row["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    return on_epoch
-
-
-def weights(vae):
-    return {name: value.clone() for name, value in vae.state_dict().items()}
-
-
-def assert_equal_weights(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
 @pytest.mark.parametrize("name", mi.VARIANTS)
-def test_every_variant_trains(name, x):
+def test_every_variant_trains(name, x, make):
     vae = make(name)
-    before = weights(vae)
+    before = {n: v.clone() for n, v in vae.state_dict().items()}
     history = fit(vae, x, epochs=12, batch_size=10, lr=3e-3)
     assert history["distortion"][-1] < history["distortion"][0]
     assert history["epoch"] == list(range(1, 13))
@@ -69,7 +32,7 @@ def test_every_variant_trains(name, x):
     assert not vae.training
 
 
-def test_history_is_per_datum_and_adds_up(x):
+def test_history_is_per_datum_and_adds_up(x, make):
     history = fit(make(), x, epochs=2, batch_size=20)
     for row in history.rows:
         assert row["rate"] == pytest.approx(row["kl_z"] + row["kl_c"], rel=1e-5)
@@ -78,7 +41,7 @@ def test_history_is_per_datum_and_adds_up(x):
     assert list(history.columns[:4]) == ["epoch", "step", "seconds", "lr"]
 
 
-def test_first_step_is_plain_adam_on_the_loss_per_datum(x):
+def test_first_step_is_plain_adam_on_the_loss_per_datum(x, make):
     """One step of fit against the same step written by hand, on the same noise."""
     vae, twin = make("vae"), make("vae")
     fit(vae, x, epochs=1, batch_size=50, lr=1e-2, seed=4)
@@ -96,13 +59,13 @@ def test_first_step_is_plain_adam_on_the_loss_per_datum(x):
         torch.testing.assert_close(a, b, msg=name)
 
 
-def test_same_seed_same_weights_whatever_came_before(x):
+def test_same_seed_same_weights_whatever_came_before(x, make, assert_same_weights):
     first = make()
     fit(first, x, epochs=2, batch_size=16, seed=1)
     torch.rand(7)
     second = make()
     fit(second, x, epochs=2, batch_size=16, seed=1)
-    assert_equal_weights(weights(first), weights(second))
+    assert_same_weights(first, second)
     third = make()
     fit(third, x, epochs=2, batch_size=16, seed=2)
     assert any(
@@ -110,7 +73,7 @@ def test_same_seed_same_weights_whatever_came_before(x):
     )
 
 
-def test_callers_random_numbers_and_store_are_left_alone(x):
+def test_callers_random_numbers_and_store_are_left_alone(x, make):
     pyro.param("mine", torch.ones(2))
     vae = make()
     torch.manual_seed(9)
@@ -121,134 +84,23 @@ def test_callers_random_numbers_and_store_are_left_alone(x):
     assert list(pyro.get_param_store()) == ["mine"]
 
 
-def test_two_models_in_one_process_keep_apart(x):
+def test_two_models_in_one_process_keep_apart(x, make, assert_same_weights):
     a, b = make("vae"), make("vae")
     fit(a, x, epochs=1, seed=0)
-    before = weights(a)
+    before = {n: v.clone() for n, v in a.state_dict().items()}
     codes = a.encode(x)["z"]
     fit(b, 1 - x, epochs=3, seed=0)
-    assert_equal_weights(weights(a), before)
+    assert_same_weights(a, before)
     assert torch.equal(a.encode(x)["z"], codes)
     assert not torch.equal(b.encode(x)["z"], codes)
 
 
 @pytest.mark.parametrize("mode", [False, True])
-def test_both_modes_of_pyros_parameters(mode, x):
+def test_both_modes_of_pyros_parameters(mode, x, make):
     with pyro.settings.context(module_local_params=mode):
         histories = [fit(make(), x, epochs=3, batch_size=16) for _ in range(2)]
     assert histories[0]["loss"] == histories[1]["loss"]
     assert histories[0]["distortion"][-1] < histories[0]["distortion"][0]
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("options", [{}, {"patience": 50, "clip_norm": 0.5}])
-def test_resumed_run_equals_an_uninterrupted_one(tmp_path, x, schedule, options):
-    settings = {"epochs": 6, "batch_size": 16, "lr_schedule": schedule, "seed": 2, **options}
-    whole = make()
-    history = fit(whole, x, **settings, run=tmp_path / "whole")
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(make(), x, **settings, run=tmp_path / "parts", on_epoch=interrupt_at(3))
-    assert read_checkpoint(tmp_path / "parts" / "checkpoint.pt")["epoch"] == 3
-    torch.manual_seed(1234)
-    resumed = make()
-    nn.init.zeros_(next(resumed.parameters()))
-    rest = fit(resumed, x, **settings, run=tmp_path / "parts", resume=True)
-    assert_equal_weights(weights(whole), weights(resumed))
-    for column in set(history.columns) - {"seconds"}:
-        assert rest[column] == history[column], column
-    assert History.from_csv(tmp_path / "parts" / "history.csv").rows == rest.rows
-
-
-class InterruptedAt(mi.VAE):
-    """Ctrl-C in the middle of an epoch."""
-
-    calls = 0
-    at = 0
-
-    def objective(self, num_steps=None):
-        objective, outer = super().objective(num_steps), self
-
-        def advance():
-            outer.calls += 1
-            if outer.calls == outer.at:
-                raise KeyboardInterrupt
-
-        objective.advance = advance
-        return objective
-
-
-def test_ctrl_c_within_an_epoch_keeps_the_last_whole_one(tmp_path, x):
-    torch.manual_seed(3)
-    whole = InterruptedAt(SHAPE, latent_dim=2)
-    fit(whole, x, epochs=4, batch_size=10)
-    torch.manual_seed(3)
-    vae = InterruptedAt(SHAPE, latent_dim=2)
-    vae.at = 13  # the third step of the third epoch
-    with pytest.raises(KeyboardInterrupt):
-        fit(vae, x, epochs=4, batch_size=10, run=tmp_path)
-    assert read_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
-    assert len(History.from_csv(tmp_path / "history.csv")) == 2
-    vae.at = 0
-    fit(vae, x, epochs=4, batch_size=10, run=tmp_path, resume=True)
-    assert_equal_weights(weights(whole), weights(vae))
-
-
-def test_killed_run_trains_the_rows_after_its_checkpoint_again(tmp_path, x):
-    fit(make(), x, epochs=4, run=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fit(make(), x, epochs=4, run=tmp_path / "parts", on_epoch=interrupt_at(2))
-    with (tmp_path / "parts" / "history.csv").open("a") as file:
-        file.write("3,3,0.1,0.001,99\n4,4")  # what a killed run may leave
-    history = fit(make(), x, epochs=4, run=tmp_path / "parts", resume=True)
-    assert history["epoch"] == [1, 2, 3, 4]
-    saved = History.from_csv(tmp_path / "parts" / "history.csv")
-    assert saved["loss"] == History.from_csv(tmp_path / "whole" / "history.csv")["loss"]
-
-
-def test_finished_run_is_left_as_it_is(tmp_path, x):
-    first = make()
-    fit(first, x, epochs=2, run=tmp_path)
-    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    second = make(radius=3.0)
-    nn.init.zeros_(next(second.parameters()))
-    history = fit(second, x, epochs=2, run=tmp_path, resume=True)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
-    assert_equal_weights(weights(first), weights(second))
-    assert history["epoch"] == [1, 2]
-
-
-def test_resume_without_a_checkpoint_starts_anew(tmp_path, x):
-    history = fit(make(), x, epochs=1, run=tmp_path / "new", resume=True)
-    assert len(history) == 1
-
-
-def test_a_run_is_not_overwritten(tmp_path, x):
-    fit(make(), x, epochs=1, run=tmp_path)
-    with pytest.raises(RunError, match="holds a run already"):
-        fit(make(), x, epochs=1, run=tmp_path)
-
-
-def test_checkpoint_of_another_model(tmp_path, x):
-    fit(make("vae"), x, epochs=1, run=tmp_path)
-    with pytest.raises(RunError, match="does not fit the model"):
-        fit(make("infocat"), x, epochs=2, run=tmp_path, resume=True)
-
-
-def test_history_is_written_as_epochs_end_and_checkpoints_now_and_then(tmp_path, x, monkeypatch):
-    seen = []
-
-    def look(row):
-        lines = (tmp_path / "history.csv").read_text().splitlines()
-        seen.append((len(lines) - 1, (tmp_path / "checkpoint.pt").exists()))
-
-    fit(make("vae"), x, epochs=3, run=tmp_path, on_epoch=look)
-    assert seen == [(1, False), (2, False), (3, True)]
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    seen.clear()
-    (tmp_path / "checkpoint.pt").unlink()
-    fit(make("vae"), x, epochs=2, run=tmp_path, resume=True, on_epoch=look)
-    assert seen == [(1, True), (2, True)]
 
 
 class Explodes(mi.VAE):
@@ -284,13 +136,13 @@ def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(tmp_p
     assert all(value.isfinite().all() for value in state["weights"].values())
 
 
-def test_undefined_entries_are_no_failure(x):
+def test_undefined_entries_are_no_failure(x, make):
     history = fit(make("infomax", deterministic=True), x, epochs=2, batch_size=16)
     assert all(math.isnan(value) for value in history["kl_c"])
     assert all(math.isfinite(value) for value in history["loss"])
 
 
-def test_validation_rows_and_held_out_fraction(x):
+def test_validation_rows_and_held_out_fraction(x, make):
     given = fit(make("vae"), x[:40], epochs=2, validation=x[40:])
     assert all(f"val_{key}" in given.columns for key in ("loss", "elbo", "distortion", "kl_z"))
     held = fit(make("vae"), x, epochs=1, batch_size=9, validation=0.1)
@@ -299,7 +151,7 @@ def test_validation_rows_and_held_out_fraction(x):
     assert plain["loss"] == given["loss"]  # evaluating does not touch the training's noise
 
 
-def test_patience_stops_and_keeps_the_best_weights(tmp_path, x):
+def test_patience_stops_and_keeps_the_best_weights(tmp_path, x, make, assert_same_weights):
     vae = make("vae")
     rows = []
     history = fit(
@@ -317,7 +169,7 @@ def test_patience_stops_and_keeps_the_best_weights(tmp_path, x):
     state = read_checkpoint(tmp_path / "checkpoint.pt")
     assert state["finished"]
     assert state["best"]["epoch"] == best + 1
-    assert_equal_weights(weights(vae), state["best"]["weights"])
+    assert_same_weights(vae, state["best"]["weights"])
 
 
 def test_patience_waits_for_warm_up(x):
@@ -332,13 +184,13 @@ def test_patience_waits_for_warm_up(x):
     assert len(history) > 40
 
 
-def test_cosine_schedule_ends_near_zero(x):
+def test_cosine_schedule_ends_near_zero(x, make):
     history = fit(make("vae"), x, epochs=4, batch_size=10, lr=1e-2, lr_schedule="cosine")
     assert history["lr"][0] > history["lr"][1] > history["lr"][2] > history["lr"][3] > 0
     assert history["lr"][3] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 19 / 20)))
 
 
-def test_parts_keep_their_own_learning_rates_in_proportion():
+def test_parts_keep_their_own_learning_rates_in_proportion(make):
     from pyro_mivae.training.optimiser import make_optimiser
 
     vae = make("vae")
@@ -349,7 +201,7 @@ def test_parts_keep_their_own_learning_rates_in_proportion():
     assert sum(len(group["params"]) for group in groups) == len(list(vae.parameters()))
 
 
-def test_initialize_is_called_once_before_the_first_step(tmp_path, x):
+def test_initialize_is_called_once_before_the_first_step(tmp_path, x, make):
     calls = []
     vae = make("vae")
     vae.initialize = lambda data: calls.append(data.shape)
@@ -359,7 +211,7 @@ def test_initialize_is_called_once_before_the_first_step(tmp_path, x):
 
 
 @pytest.mark.parametrize("count", [1, 2, 11])
-def test_batches_of_one_and_a_last_batch_of_one(count, x):
+def test_batches_of_one_and_a_last_batch_of_one(count, x, make):
     history = fit(make(), x[:count], epochs=2, batch_size=10)
     assert len(history) == 2
     assert fit(make(), x[:5], epochs=1, batch_size=1)["step"] == [5]
@@ -379,7 +231,7 @@ def test_batches_of_one_and_a_last_batch_of_one(count, x):
         ({"device": "abacus"}, "device abacus is not to be had here; allowed are auto, cpu"),
     ],
 )
-def test_options_out_of_range(tmp_path, x, options, message):
+def test_options_out_of_range(tmp_path, x, options, message, make):
     with pytest.raises(OptionError, match=message):
         fit(make("vae"), x, **{"epochs": 1, **options}, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -394,13 +246,13 @@ def test_options_out_of_range(tmp_path, x, options, message):
         (lambda x: x[:, 0], ShapeError, r"data of shape \(50, 4, 4\)"),
     ],
 )
-def test_data_that_do_not_fit(tmp_path, x, spoil, error, message):
+def test_data_that_do_not_fit(tmp_path, x, spoil, error, message, make):
     with pytest.raises(error, match=message):
         fit(make("vae"), spoil(x), epochs=1, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_parameters_that_would_not_be_trained_are_refused(tmp_path, x):
+def test_parameters_that_would_not_be_trained_are_refused(tmp_path, x, make):
     class StrayPrior(mi.StandardNormalPrior):
         def forward(self):
             return super().forward() * pyro.param("stray", torch.ones(()))
@@ -412,17 +264,8 @@ def test_parameters_that_would_not_be_trained_are_refused(tmp_path, x):
     assert not (tmp_path / "run").exists()
 
 
-def test_progress_bar_shows_epochs_and_nats(x, capfd):
+def test_progress_bar_shows_epochs_and_nats(x, capfd, make):
     fit(make("vae"), x, epochs=2, progress=True)
     shown = capfd.readouterr().err
     assert "epoch 2/2" in shown
     assert "elbo -" in shown
-
-
-@pytest.mark.gpu
-def test_cuda_trains_and_resumes(tmp_path, x):
-    with pytest.raises(KeyboardInterrupt):
-        fit(make(), x, epochs=4, run=tmp_path, device="cuda", on_epoch=interrupt_at(2))
-    history = fit(make(), x, epochs=4, run=tmp_path, device="cuda", resume=True)
-    assert history["epoch"] == [1, 2, 3, 4]
-    assert history["distortion"][-1] < history["distortion"][0]

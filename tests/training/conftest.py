@@ -1,0 +1,46 @@
+"""Small data and small models to train."""
+
+import pytest
+import torch
+
+import pyro_mivae as mi
+
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture
+def x():
+    """50 images about three prototypes."""
+    generator = torch.Generator().manual_seed(5)
+    prototypes = torch.rand(3, *SHAPE, generator=generator)
+    noise = torch.rand(50, *SHAPE, generator=generator)
+    return (prototypes[torch.arange(50) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+
+
+@pytest.fixture
+def make():
+    """Makes a variant for the images, the same weights each time."""
+
+    def make(name="infocat", **options):
+        torch.manual_seed(3)
+        if name in ("cat", "infocat"):
+            options = {"num_categories": 3, "warm_start": 2} | options
+        return mi.VARIANTS[name](SHAPE, **{"latent_dim": 3, **options})
+
+    return make
+
+
+@pytest.fixture
+def assert_same_weights():
+    """Compares the weights of two models, or their state dictionaries, bit for bit."""
+
+    def state(of):
+        return of if isinstance(of, dict) else of.state_dict()
+
+    def check(a, b):
+        a, b = state(a), state(b)
+        assert a.keys() == b.keys()
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
+
+    return check

@@ -1,0 +1,143 @@
+"""Runs that stop, are stopped, and go on."""
+
+import pytest
+import torch
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae.errors import RunError
+from pyro_mivae.training import History, fit, keeper, read_checkpoint
+
+SHAPE = (1, 4, 4)
+
+
+def interrupt_at(epoch):
+    def on_epoch(row):
+        if row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("options", [{}, {"patience": 50, "clip_norm": 0.5}])
+def test_resumed_run_equals_an_uninterrupted_one(
+    tmp_path, x, schedule, options, make, assert_same_weights
+):
+    settings = {"epochs": 6, "batch_size": 16, "lr_schedule": schedule, "seed": 2, **options}
+    whole = make()
+    history = fit(whole, x, **settings, run=tmp_path / "whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), x, **settings, run=tmp_path / "parts", on_epoch=interrupt_at(3))
+    assert read_checkpoint(tmp_path / "parts" / "checkpoint.pt")["epoch"] == 3
+    torch.manual_seed(1234)
+    resumed = make()
+    nn.init.zeros_(next(resumed.parameters()))
+    rest = fit(resumed, x, **settings, run=tmp_path / "parts", resume=True)
+    assert_same_weights(whole, resumed)
+    for column in set(history.columns) - {"seconds"}:
+        assert rest[column] == history[column], column
+    assert History.from_csv(tmp_path / "parts" / "history.csv").rows == rest.rows
+
+
+class InterruptedAt(mi.VAE):
+    """Ctrl-C in the middle of an epoch."""
+
+    calls = 0
+    at = 0
+
+    def objective(self, num_steps=None):
+        objective, outer = super().objective(num_steps), self
+
+        def advance():
+            outer.calls += 1
+            if outer.calls == outer.at:
+                raise KeyboardInterrupt
+
+        objective.advance = advance
+        return objective
+
+
+def test_ctrl_c_within_an_epoch_keeps_the_last_whole_one(tmp_path, x, assert_same_weights):
+    torch.manual_seed(3)
+    whole = InterruptedAt(SHAPE, latent_dim=2)
+    fit(whole, x, epochs=4, batch_size=10)
+    torch.manual_seed(3)
+    vae = InterruptedAt(SHAPE, latent_dim=2)
+    vae.at = 13  # the third step of the third epoch
+    with pytest.raises(KeyboardInterrupt):
+        fit(vae, x, epochs=4, batch_size=10, run=tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
+    assert len(History.from_csv(tmp_path / "history.csv")) == 2
+    vae.at = 0
+    fit(vae, x, epochs=4, batch_size=10, run=tmp_path, resume=True)
+    assert_same_weights(whole, vae)
+
+
+def test_killed_run_trains_the_rows_after_its_checkpoint_again(tmp_path, x, make):
+    fit(make(), x, epochs=4, run=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), x, epochs=4, run=tmp_path / "parts", on_epoch=interrupt_at(2))
+    with (tmp_path / "parts" / "history.csv").open("a") as file:
+        file.write("3,3,0.1,0.001,99\n4,4")  # what a killed run may leave
+    history = fit(make(), x, epochs=4, run=tmp_path / "parts", resume=True)
+    assert history["epoch"] == [1, 2, 3, 4]
+    saved = History.from_csv(tmp_path / "parts" / "history.csv")
+    assert saved["loss"] == History.from_csv(tmp_path / "whole" / "history.csv")["loss"]
+
+
+def test_finished_run_is_left_as_it_is(tmp_path, x, make, assert_same_weights):
+    first = make()
+    fit(first, x, epochs=2, run=tmp_path)
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    second = make(radius=3.0)
+    nn.init.zeros_(next(second.parameters()))
+    history = fit(second, x, epochs=2, run=tmp_path, resume=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+    assert_same_weights(first, second)
+    assert history["epoch"] == [1, 2]
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path, x, make):
+    history = fit(make(), x, epochs=1, run=tmp_path / "new", resume=True)
+    assert len(history) == 1
+
+
+def test_a_run_is_not_overwritten(tmp_path, x, make):
+    fit(make(), x, epochs=1, run=tmp_path)
+    with pytest.raises(RunError, match="holds a run already"):
+        fit(make(), x, epochs=1, run=tmp_path)
+
+
+def test_checkpoint_of_another_model(tmp_path, x, make):
+    fit(make("vae"), x, epochs=1, run=tmp_path)
+    with pytest.raises(RunError, match="does not fit the model"):
+        fit(make("infocat"), x, epochs=2, run=tmp_path, resume=True)
+
+
+def test_history_is_written_as_epochs_end_and_checkpoints_now_and_then(
+    tmp_path, x, monkeypatch, make
+):
+    seen = []
+
+    def look(row):
+        lines = (tmp_path / "history.csv").read_text().splitlines()
+        seen.append((len(lines) - 1, (tmp_path / "checkpoint.pt").exists()))
+
+    fit(make("vae"), x, epochs=3, run=tmp_path, on_epoch=look)
+    assert seen == [(1, False), (2, False), (3, True)]
+    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    seen.clear()
+    (tmp_path / "checkpoint.pt").unlink()
+    fit(make("vae"), x, epochs=2, run=tmp_path, resume=True, on_epoch=look)
+    assert seen == [(1, True), (2, True)]
+
+
+@pytest.mark.gpu
+def test_cuda_trains_and_resumes(tmp_path, x, make):
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), x, epochs=4, run=tmp_path, device="cuda", on_epoch=interrupt_at(2))
+    history = fit(make(), x, epochs=4, run=tmp_path, device="cuda", resume=True)
+    assert history["epoch"] == [1, 2, 3, 4]
+    assert history["distortion"][-1] < history["distortion"][0]
