@@ -1,7 +1,8 @@
 """CatVAE beside InfoCatVAE, and exact enumeration beside the soft and the Gumbel category.
 
 Every cell is trained from several seeds, none selected, and evaluated on the test images with the
-category summed out exactly. Finished runs are kept in the results file and not trained again, so
+category summed out exactly. The start is ``informed`` (the default), ``random`` (none, with the
+same warm-up), or the informed start ``alone``, before any training. Finished runs are kept in the results file and not trained again, so
 that a stopped benchmark goes on where it was.
 
     python -m benchmarks categories --data digits
@@ -11,7 +12,9 @@ that a stopped benchmark goes on where it was.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import math
 import os
 import platform
 import time
@@ -23,7 +26,11 @@ from statistics import mean, stdev
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-CELLS = list(product(("cat", "infocat"), ("enumerate", "soft", "gumbel")))
+CELLS = [
+    *product(("cat", "infocat"), ("enumerate", "soft", "gumbel"), ("informed",)),
+    *product(("cat", "infocat"), ("enumerate",), ("random",)),
+    ("infocat", "enumerate", "alone"),
+]
 COLUMNS = {
     "-ELBO": lambda m: -m["elbo"],
     "I(c;x)": lambda m: m["mi_c_lower"],
@@ -33,10 +40,18 @@ COLUMNS = {
     "categories": lambda m: m["categories_used"],
     "s / epoch": lambda m: m["seconds_per_epoch"],
 }
+UNTRAINED = ("-ELBO", "generation", "s / epoch")
+"""What the start alone leaves undefined: its decoder is not trained."""
 
 
 def run_cell(
-    variant: str, categorical: str, seed: int, data: str, data_root: str | None, epochs: int | None
+    variant: str,
+    categorical: str,
+    start: str,
+    seed: int,
+    data: str,
+    data_root: str | None,
+    epochs: int | None,
 ) -> dict[str, Any]:
     """Trains and evaluates one cell from one seed, on one thread."""
     import torch
@@ -49,42 +64,64 @@ def run_cell(
     settings = default_options(images.name, variant, len(images.x_train)) | {"seed": seed}
     if epochs is not None:
         settings["epochs"] = epochs
+    if start == "random":
+        settings["warm_start"] = 0
+    taken = inspect.signature(mi.fit).parameters
+    of_model = {name: value for name, value in settings.items() if name not in taken}
+    of_fit = {name: value for name, value in settings.items() if name in taken}
     torch.manual_seed(seed)
-    vae = mi.VARIANTS[variant](images.data_shape, categorical=categorical)
-    start = time.perf_counter()
-    history = mi.fit(vae, images.x_train, device="cpu", **settings)
-    seconds = time.perf_counter() - start
+    vae = mi.VARIANTS[variant](images.data_shape, categorical=categorical, **of_model)
+    began = time.perf_counter()
+    seconds_per_epoch = math.nan
+    if start == "alone":
+        vae.initialize(images.x_train)
+    else:
+        history = mi.fit(vae, images.x_train, device="cpu", **of_fit)
+        seconds_per_epoch = mean(history["seconds"])
+    seconds = time.perf_counter() - began
     metrics = mi.evaluate(
-        vae, images.x_test, images.y_test, train=(images.x_train, images.y_train)
+        vae,
+        images.x_test,
+        images.y_test,
+        train=(images.x_train, images.y_train),
+        probe_items=2000,
+        iwae_items=200,
+        iwae_samples=16,
     )
     wanted = ("elbo", "distortion", "rate", "kl_c", "kl_z", "mi_c_lower", "cluster_accuracy")
     wanted += ("nmi", "ari", "generation_accuracy", "categories_used", "linear_probe")
     return {
         "variant": variant,
         "categorical": categorical,
+        "start": start,
         "seed": seed,
         "settings": settings,
         "seconds": round(seconds, 1),
         "metrics": {name: round(float(metrics[name]), 4) for name in wanted}
-        | {"seconds_per_epoch": round(mean(history["seconds"]), 3)},
+        | {"seconds_per_epoch": round(seconds_per_epoch, 3)},
     }
 
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Lays mean and standard deviation over the seeds out as a Markdown table."""
-    lines = ["| variant | category | seeds | " + " | ".join(COLUMNS) + " |"]
-    lines.append("|" + " --- |" * (len(COLUMNS) + 3))
-    for variant, categorical in CELLS:
-        cell = [r for r in runs if (r["variant"], r["categorical"]) == (variant, categorical)]
-        if not cell:
+    lines = ["| variant | category | start | seeds | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|" + " --- |" * (len(COLUMNS) + 4))
+    for cell in CELLS:
+        of_cell = [run for run in runs if _cell(run) == cell]
+        if not of_cell:
             continue
         shown = []
-        for column in COLUMNS.values():
-            values = [column(run["metrics"]) for run in cell]
+        for name, column in COLUMNS.items():
+            values = [column(run["metrics"]) for run in of_cell]
             spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-            shown.append(f"{mean(values):.2f}{spread}")
-        lines.append(f"| {variant} | {categorical} | {len(cell)} | " + " | ".join(shown) + " |")
+            untrained = cell[2] == "alone" and name in UNTRAINED
+            shown.append("–" if untrained else f"{mean(values):.2f}{spread}")
+        lines.append("| " + " | ".join([*cell, str(len(of_cell)), *shown]) + " |")
     return "\n".join(lines)
+
+
+def _cell(run: dict[str, Any]) -> tuple[str, str, str]:
+    return run["variant"], run["categorical"], run["start"]
 
 
 def _machine() -> dict[str, Any]:
@@ -116,6 +153,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--epochs", type=int, help="instead of the data set's default")
     parser.add_argument("--variants", nargs="+", default=["cat", "infocat"])
     parser.add_argument("--categorical", nargs="+", default=["enumerate", "soft", "gumbel"])
+    starts = ["informed", "random", "alone"]
+    parser.add_argument("--start", nargs="+", choices=starts, default=starts)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--out", type=Path, help="results file")
     args = parser.parse_args(argv)
@@ -123,12 +162,12 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(path.read_text()) if path.exists() else {"runs": []}
     content |= {"machine": _machine(), "data": args.data}
-    done = {(r["variant"], r["categorical"], r["seed"]) for r in content["runs"]}
+    done = {(*_cell(run), run["seed"]) for run in content["runs"]}
     wanted = [
-        (variant, categorical, seed)
+        (*cell, seed)
         for seed in range(args.seeds)
-        for variant, categorical in CELLS
-        if variant in args.variants and categorical in args.categorical
+        for cell in CELLS
+        if cell[0] in args.variants and cell[1] in args.categorical and cell[2] in args.start
     ]
     with ProcessPoolExecutor(args.jobs) as pool:
         jobs = [
@@ -140,7 +179,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
             content["runs"].append(job.result())
             _write(path, content)
             latest = content["runs"][-1]
-            print(latest["variant"], latest["categorical"], latest["seed"], latest["metrics"])
+            print(*_cell(latest), latest["seed"], latest["metrics"], flush=True)
     print(table(content["runs"]))
     print(f"all runs: {path}")
     return content["runs"]

@@ -1,16 +1,20 @@
 """Mutual-information autoencoders as Pyro programs."""
 
+from pyro_mivae.data import load_dataset
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, explain
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
 from pyro_mivae.handlers import weigh_sites
-from pyro_mivae.information import BarberAgakov
+from pyro_mivae.information import BarberAgakov, RegularizedInformation, information
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
     GaussianLikelihood,
 )
+from pyro_mivae.metrics import evaluate
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior
+from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.training import fit
 from pyro_mivae.variants import VAE, VARIANTS, BetaVAE, CatVAE, InfoCatVAE, InfomaxVAE, Variant
 
 __all__ = [
@@ -28,11 +32,17 @@ __all__ = [
     "MixtureGuide",
     "MixturePrior",
     "MutualInformationELBO",
+    "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "StandardNormalPrior",
     "Variant",
     "cyclic_warmup",
+    "evaluate",
     "explain",
+    "fit",
+    "information",
     "linear_warmup",
+    "load",
+    "load_dataset",
     "weigh_sites",
 ]

@@ -49,6 +49,7 @@ MODEL_OPTIONS = (
     Option("temperature", "--temperature", float, "temperature of the relaxed category"),
     Option("deterministic", "--deterministic", bool, "make c a function of the image"),
     Option("warm_start", "--warm-start", int, "steps of the categories' unsupervised start"),
+    Option("start_weight", "--start-weight", float, "weight with which that start goes on"),
     Option("warmup", "--warmup", float, "share of the training in which the weights rise from 0"),
     Option("likelihood", "--likelihood", str, "bernoulli, continuous-bernoulli or gaussian"),
     Option("network", "--network", str, "auto, mlp, conv or conv-deep", ("encoder", "decoder")),
@@ -61,8 +62,8 @@ MODEL_OPTIONS = (
 DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("*", "*", {"batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0}),
     ("digits", "*", {"epochs": 80}),
-    ("mnist", "*", {"epochs": 10, "batch_size": 256}),
-    ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256}),
+    ("mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
+    ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
 )
 STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
 

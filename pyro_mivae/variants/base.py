@@ -23,7 +23,7 @@ from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
-from pyro_mivae.traces import TracePair
+from pyro_mivae.traces import TracePair, trace_program
 
 _INSTANCES = itertools.count(1)
 
@@ -70,8 +70,9 @@ class Variant(PyroModule):
                 omitted.
 
         Raises:
-            OptionError: If an encoder is given beside a guide, or the likelihood is unknown.
-            ShapeError: If the decoder's output is not of the data's shape.
+            OptionError: If an encoder is given beside a guide, the guide is no PyroModule, or the
+                likelihood is unknown.
+            ShapeError: If the decoder does not take the codes to the data's shape.
             SiteError: If model and guide do not sample the same sites in the same shapes.
         """
         super().__init__(self._new_name())
@@ -80,6 +81,11 @@ class Variant(PyroModule):
             raise ShapeError(f"data_shape {self.data_shape}: give the shape of one datum")
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide brings its own encoder")
+        if guide is not None and not isinstance(guide, PyroModule):
+            raise OptionError(
+                f"the guide {type(guide).__name__} is no pyro.nn.PyroModule, so that Pyro would "
+                "not train it; derive it from PyroModule"
+            )
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: _size(fn) for name, fn in distributions.items()}
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
@@ -92,7 +98,8 @@ class Variant(PyroModule):
             prior, decoder or networks[1], _likelihood(likelihood), len(self.data_shape)
         )
         self.guide = guide
-        self._check_pair(code_dim)
+        self._check_guide(distributions)
+        self._check_decoder(code_dim)
 
     @classmethod
     def _new_name(cls) -> str:
@@ -314,21 +321,35 @@ class Variant(PyroModule):
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
-    def _check_pair(self, code_dim: int) -> None:
+    def _check_guide(self, prior: Mapping[str, Any]) -> None:
         with torch.no_grad(), torch.random.fork_rng(), self._evaluating():
-            traces = self._code_traces(self._blank(2))
-            for name in traces.latent:
-                q, p = (t.nodes[name]["fn"].event_shape for t in (traces.guide, traces.model))
-                if q != p:
+            guide = trace_program(self.guide, (self._blank(2),), {})
+            for name, p in prior.items():
+                q = guide.nodes[name]["fn"] if name in guide.nodes else p
+                if q.event_shape != p.event_shape:
                     raise SiteError(
-                        f"site {name!r} has shape {tuple(p)} in the prior and {tuple(q)} in the "
-                        "guide; build both with the same sizes"
+                        f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
+                        f"{tuple(q.event_shape)} in the guide; build both with the same sizes"
                     )
-            decoded = self.model.decoder(torch.zeros(2, code_dim, device=self.device))
-        if tuple(decoded.shape[1:]) != self.data_shape:
+            self._code_traces(self._blank(2))
+
+    def _check_decoder(self, code_dim: int) -> None:
+        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
+        codes = torch.zeros(*leading, code_dim, device=self.device, dtype=self.dtype)
+        with torch.no_grad(), self._evaluating():
+            try:
+                decoded = self.model.decoder(codes)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise ShapeError(
+                    f"the decoder does not take codes of shape {tuple(codes.shape)} ({error}); "
+                    "build it for codes of this size, with any leading dimensions"
+                ) from error
+        shape = tuple(decoded.shape[len(leading) :])
+        if decoded.shape[: len(leading)] != leading or shape != self.data_shape:
             raise ShapeError(
-                f"the decoder returns shape {tuple(decoded.shape[1:])}, data_shape is "
-                f"{self.data_shape}; let it return one value per element of a datum"
+                f"the decoder returns shape {tuple(decoded.shape)} for codes of shape "
+                f"{tuple(codes.shape)}, data_shape is {self.data_shape}; let it keep leading "
+                "dimensions and return one value per element of a datum"
             )
 
     def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
