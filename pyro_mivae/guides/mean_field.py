@@ -51,7 +51,8 @@ class MeanFieldGuide(PyroModule):
         deterministic: Sites that are a function of the data (a Delta) and not a Normal.
 
     Raises:
-        OptionError: If no site is given, or a deterministic one is none of them.
+        OptionError: If no site is given, a size is under 1, or a deterministic site is none of
+            them.
     """
 
     def __init__(
@@ -67,6 +68,9 @@ class MeanFieldGuide(PyroModule):
                 f"sites {list(sites)}, deterministic {list(deterministic)}: give one site or "
                 "more, and only these can be deterministic"
             )
+        for name, size in sites.items():
+            if size < 1:
+                raise OptionError(f"site {name!r} of size {size}: 1 or more is needed")
         self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
         features = output_dim(self.encoder, data_shape)
         self.heads = nn.ModuleDict(

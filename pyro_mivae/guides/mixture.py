@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_mivae.errors import OptionError
 from pyro_mivae.guides.mean_field import MIN_SCALE
 from pyro_mivae.networks import build_networks, output_dim
 
@@ -27,6 +28,9 @@ class MixtureGuide(PyroModule):
         latent_dim: Size of ``z``.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
 
+    Raises:
+        OptionError: If a size is under 1.
+
     References:
         Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
     """
@@ -39,6 +43,10 @@ class MixtureGuide(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if min(num_categories, latent_dim) < 1:
+            raise OptionError(
+                f"num_categories={num_categories}, latent_dim={latent_dim}: 1 or more is needed"
+            )
         self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
         features = output_dim(self.encoder, data_shape)
         self.category = nn.Linear(features, num_categories)

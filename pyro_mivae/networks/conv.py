@@ -8,8 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.networks.mlp import check_data_shape
+from pyro_mivae.networks.norm import BatchNorm2d
 
 KERNEL = 5
 
@@ -24,6 +25,7 @@ class ConvEncoder(nn.Module):
         batch_norm: Whether to normalise after each convolution.
 
     Raises:
+        OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
@@ -41,7 +43,7 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((self.data_shape[0], *channels)):
             layers.append(nn.Conv2d(n_in, n_out, KERNEL, stride=2, padding=KERNEL // 2))
-            layers += [nn.BatchNorm2d(n_out)] if batch_norm else []
+            layers += [BatchNorm2d(n_out)] if batch_norm else []
             layers.append(nn.ReLU())
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden_dim), nn.ReLU())
@@ -74,6 +76,7 @@ class ConvDecoder(nn.Module):
         batch_norm: Whether to normalise before each activation but the output's.
 
     Raises:
+        OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
@@ -108,7 +111,7 @@ class ConvDecoder(nn.Module):
                 )
             )
             if level > 1:
-                layers += [nn.BatchNorm2d(maps[level - 1])] if batch_norm else []
+                layers += [BatchNorm2d(maps[level - 1])] if batch_norm else []
                 layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
 
@@ -136,6 +139,7 @@ def halvings(data_shape: Sequence[int], levels: int) -> list[torch.Size]:
         ``levels + 1`` sizes, the image's own first; odd lengths round up.
 
     Raises:
+        OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
     if len(data_shape) != 3 or min(data_shape[1:]) < 8 or data_shape[0] < 1:
@@ -143,6 +147,8 @@ def halvings(data_shape: Sequence[int], levels: int) -> list[torch.Size]:
             f"data_shape {tuple(data_shape)}: convolutions need (channels, height, width) of at "
             "least 8 x 8; use MLPEncoder and MLPDecoder for other data"
         )
+    if levels < 1:
+        raise OptionError("channels (): give the feature maps of one convolution or more")
     sizes = [torch.Size(data_shape[1:])]
     for _ in range(levels):
         sizes.append(torch.Size((n + 1) // 2 for n in sizes[-1]))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
 
 from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.networks.norm import BatchNorm1d
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -33,25 +33,6 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     return nn.Sequential(*layers[:-1])
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """Batch normalisation that trains on a batch of one, too, by the running statistics."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises features.
-
-        Args:
-            input: Shape ``(batch, features)``.
-
-        Returns:
-            The same shape.
-        """
-        if self.training and len(input) == 1:
-            return batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(input)
-
-
 class MLPEncoder(nn.Module):
     """Features of data of any shape: linear layers, each followed by an activation.
 
@@ -60,6 +41,9 @@ class MLPEncoder(nn.Module):
         hidden_dims: Width of each layer; the last is the number of features.
         activation: Builds an activation.
         batch_norm: Whether to normalise before each activation.
+
+    Raises:
+        OptionError: If there is no layer, or a width is under 1.
     """
 
     def __init__(
@@ -72,6 +56,8 @@ class MLPEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
+        if not hidden_dims or min(hidden_dims) < 1:
+            raise OptionError(f"hidden_dims {tuple(hidden_dims)}: give widths of at least 1")
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((math.prod(self.data_shape), *hidden_dims)):
             layers.append(nn.Linear(n_in, n_out))

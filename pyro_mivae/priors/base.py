@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pyro
@@ -26,6 +27,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     Raises:
         SiteError: If the prior samples nothing or returns no code of shape ``(batch, size)``.
     """
+    prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
 
     def program() -> torch.Tensor:
         with pyro.plate("data", 1):

@@ -1,0 +1,114 @@
+"""Guides: the sites they sample from data."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.poutine.enum_messenger import EnumMessenger
+from torch import nn
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.guides import GUIDES, MeanFieldGuide, MixtureGuide, normal_guide
+from pyro_mivae.networks import MLPEncoder
+
+SHAPE, N, K, D = (2, 3), 4, 3, 5
+
+
+@pytest.fixture
+def x():
+    return torch.rand(N, *SHAPE)
+
+
+def encoder():
+    return MLPEncoder(SHAPE, (7,), nn.Tanh)
+
+
+@pytest.mark.parametrize("sites", [{"z": 1}, {"z": 3, "c": 2}, {"a": 2, "b": 1, "z": 4}])
+@pytest.mark.parametrize("n", [1, N])
+def test_mean_field(sites, n, x):
+    guide = MeanFieldGuide(SHAPE, sites, encoder())
+    trace = poutine.trace(guide).get_trace(x[:n])
+    features = guide.encoder(x[:n])
+    for name, size in sites.items():
+        fn = trace.nodes[name]["fn"]
+        loc, scale = guide.heads[name](features)
+        assert fn.batch_shape == (n,)
+        assert fn.event_shape == (size,)
+        torch.testing.assert_close(fn.base_dist.loc, loc)
+        torch.testing.assert_close(fn.base_dist.scale, scale)
+        assert (scale > 0).all()
+
+
+def test_deterministic_sites(x):
+    guide = MeanFieldGuide(SHAPE, {"z": 3, "c": 2}, encoder(), deterministic=("c",))
+    trace = poutine.trace(guide).get_trace(x)
+    assert isinstance(trace.nodes["c"]["fn"], dist.Delta)
+    assert trace.nodes["c"]["fn"].event_shape == (2,)
+    torch.testing.assert_close(trace.nodes["c"]["value"], guide.heads["c"](guide.encoder(x)))
+
+
+@pytest.mark.parametrize("size", [-1e3, 1e3])
+def test_scale_stays_positive(size):
+    guide = MeanFieldGuide(SHAPE, {"z": 2}, encoder())
+    with torch.no_grad():
+        guide.heads["z"].scale.bias.fill_(size)
+    scale = poutine.trace(guide).get_trace(torch.rand(N, *SHAPE)).nodes["z"]["fn"].base_dist.scale
+    assert (scale >= 1e-4).all()
+    assert scale.isfinite().all()
+
+
+def test_mixture_under_enumeration(x):
+    guide = MixtureGuide(SHAPE, K, D, encoder())
+    with EnumMessenger(first_available_dim=-2):
+        trace = poutine.trace(guide).get_trace(x)
+    c, z = trace.nodes["c"], trace.nodes["z"]
+    assert c["value"].shape == (K, 1, K)
+    assert z["fn"].batch_shape == (K, N)
+    assert z["fn"].event_shape == (D,)
+    drawn = poutine.condition(guide, {"c": torch.eye(K)[torch.tensor([2, 0, 1, 2])]})
+    loc = poutine.trace(drawn).get_trace(x).nodes["z"]["fn"].base_dist.loc
+    picked = z["fn"].base_dist.loc[torch.tensor([2, 0, 1, 2]), torch.arange(N)]
+    torch.testing.assert_close(loc, picked)
+
+
+def test_mixture_is_linear_in_the_category(x):
+    guide = MixtureGuide(SHAPE, K, D, encoder())
+
+    def loc(c):
+        trace = poutine.trace(poutine.condition(guide, {"c": c.expand(N, K)})).get_trace(x)
+        return trace.nodes["z"]["fn"].base_dist.loc
+
+    weights = torch.tensor([0.2, 0.5, 0.3])
+    with pyro.validation_enabled(False):
+        mixed = sum(w * loc(one_hot) for w, one_hot in zip(weights, torch.eye(K)))
+        torch.testing.assert_close(loc(weights), mixed)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_named_guides(name, x):
+    sizes = {"num_categories": K} if name == "mixture" else {}
+    guide = GUIDES[name](SHAPE, latent_dim=D, **sizes)
+    assert poutine.trace(guide).get_trace(x).nodes["z"]["value"].shape == (N, D)
+
+
+def test_normal_guide_has_a_code_on_request(x):
+    guide = normal_guide(SHAPE, 3, 2, encoder())
+    trace = poutine.trace(guide).get_trace(x)
+    assert [trace.nodes[name]["value"].shape[-1] for name in "zc"] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MeanFieldGuide(SHAPE, {}), r"sites \[\], deterministic \[\]: give one site"),
+        (lambda: MeanFieldGuide(SHAPE, {"z": 2}, deterministic=("c",)), "only these can be det"),
+        (lambda: MeanFieldGuide(SHAPE, {"z": 0}), "site 'z' of size 0: 1 or more"),
+        (lambda: MixtureGuide(SHAPE, 0, 2), "num_categories=0, latent_dim=2: 1 or more"),
+        (lambda: MixtureGuide(SHAPE, 2, 0), "num_categories=2, latent_dim=0: 1 or more"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_bad_options(make, message):
+    with pytest.raises(OptionError, match=message):
+        make()

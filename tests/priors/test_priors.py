@@ -1,0 +1,136 @@
+"""Priors: what they sample, and what a model sees of them from outside."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.priors import PRIORS, MixturePrior, StandardNormalPrior, prior_sites
+
+
+def draw(prior, n):
+    with pyro.plate("data", n):
+        return poutine.trace(prior).get_trace()
+
+
+@pytest.mark.parametrize(
+    ("prior", "sizes"),
+    [
+        (StandardNormalPrior(4), {"z": 4}),
+        (StandardNormalPrior(4, 2), {"z": 4, "c": 2}),
+        (StandardNormalPrior(1, 1), {"z": 1, "c": 1}),
+        (MixturePrior(3), {"c": 3, "z": 6}),
+        (MixturePrior(3, 3), {"c": 3, "z": 3}),
+        (MixturePrior(1, 1), {"c": 1, "z": 1}),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 5])
+def test_sites_and_code(prior, sizes, n):
+    trace = draw(prior, n)
+    assert {name: trace.nodes[name]["value"].shape for name in sizes} == {
+        name: (n, size) for name, size in sizes.items()
+    }
+    continuous = [name for name in sizes if trace.nodes[name]["fn"].has_rsample]
+    code = torch.cat([trace.nodes[name]["value"] for name in continuous], -1)
+    assert torch.equal(trace.nodes["_RETURN"]["value"], code)
+    distributions, code_dim = prior_sites(prior)
+    assert list(distributions) == list(sizes)
+    assert code_dim == code.shape[-1]
+
+
+def test_means_of_the_mixture_are_orthogonal_and_as_far_as_asked():
+    prior = MixturePrior(4, 12, radius=2.5)
+    gram = prior.means @ prior.means.T
+    torch.testing.assert_close(gram, 2.5**2 * torch.eye(4))
+    assert ((prior.means != 0).sum(1) == 3).all()
+
+
+def test_mixture_has_the_stated_distribution():
+    prior = MixturePrior(2, 4, radius=3.0)
+    trace = draw(prior, 20_000)
+    c, z = trace.nodes["c"]["value"], trace.nodes["z"]["value"]
+    torch.testing.assert_close(c.mean(0), torch.full((2,), 0.5), atol=0.02, rtol=0)
+    torch.testing.assert_close((z - c @ prior.means).mean(0), torch.zeros(4), atol=0.04, rtol=0)
+    torch.testing.assert_close((z - c @ prior.means).std(0), torch.ones(4), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_named_priors_save_and_load(name):
+    prior = PRIORS[name]() if name != "normal" else PRIORS[name](3)
+    PRIORS[name](*([3] if name == "normal" else [])).load_state_dict(prior.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StandardNormalPrior(0), "site 'z' of size 0: 1 or more"),
+        (lambda: StandardNormalPrior(2, 0), "site 'c' of size 0: 1 or more"),
+        (lambda: MixturePrior(0), "num_categories=0: 1 or more"),
+        (lambda: MixturePrior(4, 10), "no multiple of num_categories=4.*e.g. latent_dim=8"),
+        (lambda: MixturePrior(4, 2), "e.g. latent_dim=4"),
+        (lambda: MixturePrior(4, 0), "latent_dim=0 is no multiple"),
+        (lambda: MixturePrior(4, -4), "latent_dim=-4 is no multiple"),
+        (lambda: MixturePrior(2, radius=-1.0), "radius=-1.0: 0 or more"),
+        (lambda: MixturePrior(2, radius=math.nan), "radius=nan: 0 or more"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(OptionError, match=message):
+        make()
+
+
+# Seen from outside
+
+
+def test_looking_at_a_prior_leaves_no_trace():
+    prior = StandardNormalPrior(2)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    with poutine.trace() as outer:
+        prior_sites(prior)
+    assert torch.equal(torch.rand(1), expected)
+    assert not outer.trace.nodes.keys() - {"_INPUT", "_RETURN"}
+    assert not pyro.get_param_store().keys()
+
+
+class Nested(PyroModule):
+    """A prior made of another one, which must not have run outside of its supermodule."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = StandardNormalPrior(2)
+
+    def forward(self):
+        return self.inner()
+
+
+def test_a_prior_that_was_looked_at_can_become_part_of_a_model():
+    prior = Nested()
+    prior_sites(prior)
+    model = PyroModule()
+    model.prior = prior
+    assert draw(model.prior, 3).nodes["z"]["value"].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (lambda: torch.zeros(1, 2), r"samples \[\] and returns \(1, 2\)"),
+        (
+            lambda: pyro.sample("z", dist.Normal(0.0, 1.0)),
+            r"\['z'\] and returns \(1,\) in a plate",
+        ),
+        (lambda: pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1)) and None, "None"),
+    ],
+)
+def test_what_is_no_prior(prior, message):
+    if message == "None":
+        prior = lambda: [pyro.sample("z", dist.Normal(0.0, 1.0)), None][1]  # noqa: E731
+    with pytest.raises(SiteError, match=message):
+        prior_sites(prior)
