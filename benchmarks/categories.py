@@ -2,8 +2,8 @@
 
 Every cell is trained from several seeds, none selected, and evaluated on the test images with the
 category summed out exactly. The start is ``informed`` (the default), ``random`` (none, with the
-same warm-up), or the informed start ``alone``, before any training. Finished runs are kept in the results file and not trained again, so
-that a stopped benchmark goes on where it was.
+same warm-up), or the informed start ``alone``, before any training. Finished runs are kept in the
+results file and not trained again, so that a stopped benchmark goes on where it was.
 
     python -m benchmarks categories --data digits
     python -m benchmarks categories --data mnist --data-root DIR
