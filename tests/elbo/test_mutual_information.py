@@ -245,6 +245,31 @@ def test_two_enumerated_sites_one_depending_on_the_other(x):
     torch.testing.assert_close(sum(entries[f"kl_{s}"] for s in "abz"), entries["rate"])
 
 
+def test_cost_that_depends_on_a_category_through_another_alone():
+    """E_q of the data's cost is sum_a q(a) sum_b q(b|a) cost(b)."""
+    q_a, q_b = torch.tensor([0.2, 0.8]), torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.4, 0.1]])
+
+    def chain(a_probs, b_probs, infer=None):
+        a = pyro.sample("a", dist.Categorical(a_probs), infer=infer)
+        return pyro.sample("b", dist.Categorical(b_probs[a]), infer=infer)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            b = chain(torch.ones(2) / 2, torch.ones(2, 3) / 3)
+            pyro.sample("x", dist.Normal(2.0 * b, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            chain(q_a, q_b, {"enumerate": "parallel"})
+
+    x = torch.tensor([0.5, 3.0])
+    objective = mi.MutualInformationELBO()
+    objective.loss(model, guide, x)
+    log_x = dist.Normal(2.0 * torch.arange(3.0), 1.0).log_prob(x[:, None])
+    expected = -(q_a @ q_b @ log_x.T).sum()
+    torch.testing.assert_close(objective.ledger["distortion"], expected, **TOLERANCE)
+
+
 class GlobalAndLocal(Pair):
     """A site outside the plate, enumerated or Normal, and a Normal inside that depends on it."""
 
