@@ -8,17 +8,14 @@ Training, https://arxiv.org/abs/1704.03976.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.information.terms import InformationTerm, Particle
 from pyro_mivae.schedules import Schedule
-from pyro_mivae.traces import Program, Site
+from pyro_mivae.traces import Program, Site, trace_program
 
 PROBE = 0.1
 """Length of the step that finds the direction of the largest change."""
@@ -139,12 +136,13 @@ class RegularizedInformation(InformationTerm):
         return log_softmax(self._site(guide, x)["fn"].logits, -1)
 
     def _site(self, guide: Program, x: Tensor) -> Site:
-        nodes: Any = poutine.trace(guide).get_trace(x).nodes
+        nodes = trace_program(guide, (x,), {}).nodes
+        sites = {name: node for name, node in nodes.items() if node["type"] == "sample"}
         (name,) = self.sites
-        if name not in nodes or not hasattr(nodes[name]["fn"], "logits"):
+        if name not in sites or not hasattr(sites[name]["fn"], "logits"):
             raise SiteError(
                 f"RegularizedInformation needs a category {name!r} in the guide; its sites are "
-                f"{[n for n in nodes if not n.startswith('_')]}"
+                f"{list(sites)}"
             )
-        site: Site = nodes[name]
+        site: Site = sites[name]
         return site

@@ -1,0 +1,175 @@
+"""RegularizedInformation against sums by hand, and the start that it gives to categories."""
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.information import RegularizedInformation
+from pyro_mivae.information.terms import Particle
+from pyro_mivae.traces import TracePair
+from pyro_mivae.variants import CatVAE, InfoCatVAE
+from pyro_mivae.variants.warm_start import warm_start_categories
+
+WEIGHTS = torch.tensor([[0.3, -1.2], [0.8, 0.1], [-0.4, 0.9]], dtype=torch.float64)
+
+
+def linear_guide(x):
+    with pyro.plate("data", len(x)):
+        logits = x @ WEIGHTS
+        pyro.sample("c", dist.OneHotCategorical(logits=logits), infer={"enumerate": "parallel"})
+
+
+def entropy(p):
+    return -(p * p.log()).sum(-1)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 3, dtype=torch.float64)
+
+
+def test_without_neighbourhood_it_is_the_plug_in_information(x):
+    q = (x @ WEIGHTS).softmax(-1)
+    term = RegularizedInformation(marginal_weight=1.0, radius=0.0)
+    expected = entropy(q.mean(0)) - entropy(q).mean()
+    torch.testing.assert_close(term.per_datum(linear_guide, x), expected, rtol=0, atol=1e-12)
+
+
+def test_the_marginal_entropy_has_its_weight(x):
+    q = (x @ WEIGHTS).softmax(-1)
+    term = RegularizedInformation(marginal_weight=2.5, radius=0.0)
+    expected = 2.5 * entropy(q.mean(0)) - entropy(q).mean()
+    torch.testing.assert_close(term.per_datum(linear_guide, x), expected, rtol=0, atol=1e-12)
+
+
+def test_it_moves_each_datum_where_a_linear_guide_changes_most():
+    """Two categories of a linear guide differ along one vector: r is it or its negative."""
+    x = torch.tensor([[0.2, 0.4, -0.3], [-0.5, 0.1, 0.7]], dtype=torch.float64)
+    difference = WEIGHTS[:, 0] - WEIGHTS[:, 1]
+    distance = (x[0] - x[1]).norm() / math.sqrt(2)  # root mean square over the four ordered pairs
+    r = 0.3 * distance * difference / difference.norm()
+    q = (x @ WEIGHTS).softmax(-1)
+    information = 4.0 * entropy(q.mean(0)) - entropy(q).mean()
+    candidates = []
+    for signs in itertools.product((1, -1), repeat=2):
+        moved = ((x + torch.tensor(signs).unsqueeze(-1) * r) @ WEIGHTS).log_softmax(-1)
+        change = (q * (q.log() - moved)).sum(-1).mean()
+        candidates.append(information - 2.0 * change)
+    term = RegularizedInformation(smoothness=2.0, radius=0.3)
+    value = term.per_datum(linear_guide, x)
+    assert min(abs(value - candidate) for candidate in candidates) < 1e-5
+
+
+def test_a_term_is_summed_over_the_data_that_the_batch_stands_for(x):
+    """A plate of 60 from which 6 are shown counts as 60, whatever the weight of the site's KL."""
+
+    def guide(x):
+        with pyro.plate("data", 60, subsample=x):
+            logits = x @ WEIGHTS
+            pyro.sample(
+                "c", dist.OneHotCategorical(logits=logits), infer={"enumerate": "parallel"}
+            )
+
+    def model(x):
+        with pyro.plate("data", 60, subsample=x):
+            c = pyro.sample("c", dist.OneHotCategorical(logits=x.new_zeros(2)))
+            pyro.sample("x", dist.Normal(c @ WEIGHTS.T, 1.0).to_event(1), obs=x)
+
+    term = RegularizedInformation(radius=0.0)
+    traces = TracePair.run(model, guide, (x,), {}, max_plate_nesting=1)
+    total = term(Particle(model, guide, (x,), {}, traces))
+    torch.testing.assert_close(total, 60 * term.per_datum(linear_guide, x))
+
+
+def test_the_gradient_treats_the_unmoved_category_as_fixed(x):
+    bias = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.OneHotCategorical(logits=x @ WEIGHTS + bias))
+
+    term = RegularizedInformation(marginal_weight=0.0, smoothness=1.0, radius=0.0)
+    (gradient,) = torch.autograd.grad(term.per_datum(guide, x), bias)
+    log_q = (x @ WEIGHTS + bias).log_softmax(-1)
+    (expected,) = torch.autograd.grad((log_q.exp() * log_q).sum(-1).mean(), bias)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+
+
+def test_it_names_a_site_that_is_no_category(x):
+    with pytest.raises(
+        SiteError, match=r"needs a category 'k' in the guide; its sites are \['c'\]"
+    ):
+        RegularizedInformation("k").per_datum(linear_guide, x)
+
+
+@pytest.mark.parametrize("option", ["marginal_weight", "smoothness", "radius"])
+def test_it_refuses_negative_options(option):
+    with pytest.raises(OptionError, match="0 or more is needed"):
+        RegularizedInformation(**{option: -1.0})
+
+
+def blobs(n=60):
+    """Three clusters on the unit square, of four pixels each, far apart against their width."""
+    centres = torch.tensor([[0.9, 0.1, 0.1, 0.9], [0.1, 0.9, 0.9, 0.1], [0.5, 0.5, 0.9, 0.9]])
+    labels = torch.arange(3).repeat_interleave(n)
+    return (centres[labels] + 0.03 * torch.randn(3 * n, 4)).clamp(0, 1), labels
+
+
+def test_the_start_finds_clusters_without_labels_and_touches_the_guide_alone():
+    x, labels = blobs()
+    vae = InfoCatVAE((4,), num_categories=3, warm_start=150)
+    before = {name: value.clone() for name, value in vae.model.state_dict().items()}
+    with torch.no_grad():
+        vae.initialize(x)
+    found = vae.encode(x)["c"].argmax(-1)
+    agreement = one_hot(found, 3).T.float() @ one_hot(labels, 3).float()
+    assert (agreement.max(1).values.sum() / len(x)) > 0.98
+    assert all(torch.equal(value, before[name]) for name, value in vae.model.state_dict().items())
+
+
+def test_no_steps_leave_the_guide_as_it_is():
+    x, _ = blobs(5)
+    vae = CatVAE((4,), num_categories=3, warm_start=0)
+    before = {name: value.clone() for name, value in vae.guide.state_dict().items()}
+    vae.initialize(x)
+    warm_start_categories(vae.guide, x, steps=0)
+    assert all(torch.equal(value, before[name]) for name, value in vae.guide.state_dict().items())
+
+
+def test_the_start_goes_on_beside_the_elbo_and_fades_while_the_weights_rise():
+    vae = InfoCatVAE((4,), num_categories=3, start_weight=10.0, warmup=0.5, mi_weight=2.0)
+    objective = vae.objective(num_steps=10)
+    weights = []
+    for _ in range(11):
+        bound, start = objective.terms
+        weights.append(
+            [float(objective.kl_weights["z"]()), float(bound.weight()), float(start.weight())]
+        )
+        objective.advance()
+    weights = torch.tensor(weights)
+    step = torch.arange(11)
+    torch.testing.assert_close(weights[:, 0], (step / 5).clamp(max=1))
+    torch.testing.assert_close(weights[:, 1], 2 * (step / 5).clamp(max=1))
+    torch.testing.assert_close(weights[:, 2], 10 * (1 - step / 8).clamp(min=0))
+
+
+@pytest.mark.parametrize("options", [{}, {"warm_start": 0}, {"start_weight": 0.0}])
+def test_without_a_number_of_steps_or_a_start_the_objective_is_the_papers(options):
+    vae = InfoCatVAE((4,), num_categories=3, mi_weight=2.0, **options)
+    objective = vae.objective(num_steps=None if not options else 10)
+    assert [term.name for term in objective.terms] == ["mi_c_mean"]
+    if not options:
+        assert float(objective.terms[0].weight()) == 2.0
+        assert {float(weight()) for weight in objective.kl_weights.values()} == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"warm_start": -1}, {"start_weight": -1.0}, {"warmup": 1.5}])
+def test_a_start_out_of_range_is_refused(options):
+    with pytest.raises(OptionError, match="are needed"):
+        CatVAE((4,), **options)
