@@ -185,6 +185,9 @@ BAD_INPUT = {
     "no variant": (["train"], "Missing argument 'VARIANT'"),
     "nothing": ([], "Missing command. (see pyro-mivae --help)"),
     "no command": (["trian"], "no command 'trian'; did you mean train"),
+    "endless names": (["train", "vae", "--run", "x" * 400], "File name too long"),
+    "endless data": (["train", "vae", "--data", "x" * 400], "no data set, file or folder"),
+    "endless run": (["evaluate", "x" * 400], "there is no run folder"),
     "no run": (["evaluate", "nowhere"], "there is no run folder nowhere"),
     "no run to report": (["report", "nowhere"], "there is no run folder nowhere"),
     "no out": (["sample", "nowhere"], "Missing option '--out'"),
@@ -293,6 +296,7 @@ def test_sample_writes_a_grid(call, home):
         (["--n", 0, "--out", "g.png"], "0 is not in the range x>=1"),
         (["--out", "g.jpg"], "allowed are names ending in .png"),
         (["--out", "nowhere/g.png"], "there is no folder nowhere"),
+        (["--out", "x" * 400 + ".png"], "cannot be written: File name too long"),
     ],
 )
 def test_sample_refuses(call, home, tmp_path, args, message):
@@ -345,6 +349,16 @@ def test_incomplete_run(call, tmp_path, home):
     code, _, err = call("evaluate", "r")
     assert (code, len(err)) == (2, 1)
     assert "holds no checkpoint yet; train it first" in err[0]
+
+
+def test_damaged_checkpoint(call, tmp_path, home):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "config.toml").write_bytes((home / "run" / "config.toml").read_bytes())
+    (tmp_path / "r" / "checkpoint.pt").write_bytes(b"damaged")
+    for command in (["evaluate", "r"], ["train", "infocat", "--resume", "--run", "r"]):
+        code, _, err = call(*command)
+        assert (code, len(err)) == (2, 1)
+        assert "cannot read the checkpoint r/checkpoint.pt: it is damaged" in err[0]
 
 
 def test_list_names_all_there_is(call):

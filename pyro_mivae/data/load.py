@@ -93,9 +93,9 @@ def read_images(
     name, path = str(name_or_path), Path(name_or_path)
     if name in DATASETS:
         raw = DATASETS[name](Path(root) if root is not None else default_root())
-    elif path.is_dir():
+    elif os.path.isdir(path):
         return read_folder(path, size)
-    elif path.is_file():
+    elif os.path.isfile(path):
         if path.suffix.lower() != ".npz":
             raise DataError(f"{path} is no .npz file; allowed is {_allowed()}")
         raw = read_npz(path)
@@ -167,7 +167,7 @@ def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"{name} is not under {root} and could not be downloaded; "
-            f"give its folder with --data-root DIR (error: {str(error).splitlines()[0]})"
+            f"give its folder with --data-root DIR ({str(error).splitlines()[0].rstrip(':')})"
         ) from error
     finally:
         if not done and created is not None:

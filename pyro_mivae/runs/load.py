@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         RunError: If there is no such folder, or it holds no run.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RunError(f"there is no run folder {folder}; make one with pyro-mivae train")
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder} is no run folder: it holds no {CONFIG}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,7 @@ def write_samples(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images = run.vae.sample(count, category=category)
-    with atomic_path(out) as scratch:
+    with _writing(out) as scratch:
         _write_grid(images.cpu(), scratch)
 
 
@@ -160,9 +162,19 @@ def write_codes(
     run.vae.check_data(images)
     parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]
     codes = {site: torch.cat([p[site] for p in parts]).cpu().numpy() for site in parts[0]}
-    with atomic_path(out) as scratch:
+    with _writing(out) as scratch:
         np.savez(scratch, **codes)  # type: ignore[arg-type]  # no site is called allow_pickle
     return {site: array.shape for site, array in codes.items()}
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[Path]:
+    """A path to write to, as of `atomic_path`; failures are the caller's to mend."""
+    try:
+        with atomic_path(out) as scratch:
+            yield scratch
+    except OSError as error:
+        raise OptionError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:
@@ -180,5 +192,5 @@ def check_out(out: Path, suffix: str, overwrite: bool) -> None:
         raise OptionError(f"--out {out}; allowed are names ending in {suffix}")
     if not out.parent.is_dir():
         raise OptionError(f"--out {out}: there is no folder {out.parent}; make it first")
-    if out.is_dir() or (out.exists() and not overwrite):
+    if os.path.isdir(out) or (os.path.exists(out) and not overwrite):
         raise OptionError(f"--out {out} exists; replace it with --overwrite, or choose another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,13 +62,13 @@ def train_run(
     folder = Path(folder)
     check_config(config)
     check_target(folder, resume, overwrite)
-    started = resume and (folder / CHECKPOINT).exists()
+    started = resume and os.path.exists(folder / CHECKPOINT)
     if started:
         config = config.resumed_from(read_config(folder), folder)
         if is_finished(folder):
             say(f"{folder} is finished: nothing to do")
             return open_run(folder)
-    elif resume and (folder / CONFIG).exists():
+    elif resume and os.path.exists(folder / CONFIG):
         config = config.over(read_config(folder))
     dataset = config.load_dataset()
     if started:
@@ -119,9 +120,9 @@ def check_target(folder: Path, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite given; allowed is one of them")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --run DIR")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not os.path.exists(folder) or not any(folder.iterdir()):
         return
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder} holds files, but no run; choose another --run DIR")

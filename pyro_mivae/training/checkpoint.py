@@ -82,9 +82,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"cannot read the checkpoint {path}: {reason}") from error
+    except OSError as error:
+        raise RunError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise RunError(
+            f"cannot read the checkpoint {path}: it is damaged, or holds more than plain tensors"
+        ) from error
     if not isinstance(state, dict) or not {"weights", "epoch", "step"} <= state.keys():
         raise RunError(f"{path} is no checkpoint of a run; allowed is a file that fit wrote")
     return state
