@@ -48,7 +48,8 @@ class MutualInformationELBO(ELBO):
     Attributes:
         ledger: Every number of the last evaluation, detached and not synchronised, in nats,
             summed over the batch: ``loss``, ``elbo`` (weights 1, no terms), ``distortion``,
-            ``rate``, ``kl_<site>``, and each term's value under its name, unweighted.
+            ``rate``, ``kl_<site>``, and each term's value under its name, unweighted; a
+            term whose weight is the constant 0 is left out.
         latent: The latent sites, once they are known.
 
     Raises:
@@ -262,8 +263,8 @@ class MutualInformationELBO(ELBO):
         ledger["elbo"] = -distortion - ledger["rate"]
         particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
-            ledger[term.name] = term(particle)
             if not term.weight.is_zero:
+                ledger[term.name] = term(particle)
                 loss = loss - term.weight() * ledger[term.name]
         return {"loss": loss, **ledger}
 

@@ -34,7 +34,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
             code: torch.Tensor = prior()
             return code
 
-    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), poutine.block():
         with pyro.get_param_store().scope():
             trace = prune_subsample_sites(poutine.trace(program).get_trace())
     code = trace.nodes["_RETURN"]["value"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -322,7 +323,7 @@ class Variant(PyroModule):
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
     def _check_guide(self, prior: Mapping[str, Any]) -> None:
-        with torch.no_grad(), torch.random.fork_rng(), self._evaluating():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), self._evaluating():
             guide = trace_program(self.guide, (self._blank(2),), {})
             for name, p in prior.items():
                 q = guide.nodes[name]["fn"] if name in guide.nodes else p
@@ -351,6 +352,17 @@ class Variant(PyroModule):
                 f"{tuple(codes.shape)}, data_shape is {self.data_shape}; let it keep leading "
                 "dimensions and return one value per element of a datum"
             )
+
+    def _require_sizes(self, **given: int | None) -> None:
+        """Refuses a size, other than the default, that is given beside a prior of another."""
+        for name, size in given.items():
+            actual = self.sites.get("c") if name == "code_dim" else getattr(self, name)
+            default = inspect.signature(type(self)).parameters[name].default
+            if size not in (actual, default):
+                raise OptionError(
+                    f"{name}={size} is given, and a prior whose {name} is {actual}; leave it out, "
+                    "or build the prior with it"
+                )
 
     def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
         return MeanFieldGuide(self.data_shape, sites, encoder)

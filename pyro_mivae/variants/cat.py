@@ -33,8 +33,9 @@ class CatVAE(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        num_categories: :math:`K`.
-        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted.
+        num_categories: :math:`K`; a prior that is given has its own.
+        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted, or the
+            prior's.
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"soft"``: one
             decode of the probabilities, as the original code. ``"gumbel"``: one decode of a
@@ -110,6 +111,7 @@ class CatVAE(Variant):
                 f"the prior samples {list(self.sites)}, none of them a category; "
                 f"{type(self).__name__} needs one"
             )
+        self._require_sizes(num_categories=num_categories, latent_dim=latent_dim)
         if warm_start < 0 or start_weight < 0 or not 0 <= warmup <= 1:
             raise OptionError(
                 f"warm_start={warm_start}, start_weight={start_weight}, warmup={warmup}: a number "

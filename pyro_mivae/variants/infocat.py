@@ -24,8 +24,9 @@ class InfoCatVAE(CatVAE):
         data_shape: Shape of one datum.
         mi_weight: :math:`\lambda`, per datum. The original code's 100 on a batch mean, beside a
             loss summed over 128 images, is 100/128.
-        num_categories: :math:`K`.
-        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted.
+        num_categories: :math:`K`; a prior that is given has its own.
+        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted, or the
+            prior's.
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
         temperature: Of the Gumbel-softmax, 0.5 if omitted.

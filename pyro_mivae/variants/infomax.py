@@ -29,8 +29,9 @@ class InfomaxVAE(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z`` and ``c`` together; the source has 100.
-        code_dim: Size of ``c``.
+        latent_dim: Size of ``z`` and ``c`` together; the source has 100. A prior that is given
+            has its own.
+        code_dim: Size of ``c``; likewise.
         deterministic: Whether ``c`` is a function of the data (a Delta) and not a Normal.
         likelihood: A likelihood or its name.
         prior: Takes the place of :math:`N(0, I)`; it must have a site ``c``.
@@ -59,11 +60,13 @@ class InfomaxVAE(Variant):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
-        if not 1 <= code_dim < latent_dim:
-            raise OptionError(
-                f"code_dim={code_dim} of latent_dim={latent_dim}: c needs 1 or more coordinates "
-                "and must leave z 1 or more"
-            )
+        if prior is None:
+            if not 1 <= code_dim < latent_dim:
+                raise OptionError(
+                    f"code_dim={code_dim} of latent_dim={latent_dim}: c needs 1 or more "
+                    "coordinates and must leave z 1 or more"
+                )
+            prior = StandardNormalPrior(latent_dim - code_dim, code_dim)
         if deterministic and guide is not None:
             raise OptionError("deterministic=True and a guide are both given; give one of them")
 
@@ -72,7 +75,7 @@ class InfomaxVAE(Variant):
 
         super().__init__(
             data_shape,
-            prior=prior or StandardNormalPrior(latent_dim - code_dim, code_dim),
+            prior=prior,
             guide=guide,
             likelihood=likelihood,
             encoder=encoder,
@@ -81,6 +84,7 @@ class InfomaxVAE(Variant):
         )
         if "c" not in self.sites:
             raise SiteError(f"the prior samples {list(self.sites)}; InfomaxVAE needs a site 'c'")
+        self._require_sizes(latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights={"z": 1.0, "c": 0.0})

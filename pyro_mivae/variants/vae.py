@@ -22,7 +22,7 @@ class VAE(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z``.
+        latent_dim: Size of ``z``; a prior that is given has its own.
         likelihood: A likelihood or its name.
         prior: Takes the place of :math:`N(0, I)`.
         guide: Takes the place of the mean-field guide.
@@ -51,6 +51,7 @@ class VAE(Variant):
             encoder=encoder,
             decoder=decoder,
         )
+        self._require_sizes(latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()
@@ -62,7 +63,7 @@ class BetaVAE(VAE):
     Args:
         data_shape: Shape of one datum.
         beta: :math:`\beta`, a number of at least 0 or a schedule of the training step.
-        latent_dim: Size of ``z``.
+        latent_dim: Size of ``z``; a prior that is given has its own.
         likelihood: A likelihood or its name.
         prior: Takes the place of :math:`N(0, I)`.
         guide: Takes the place of the mean-field guide.

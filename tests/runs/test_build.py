@@ -74,11 +74,19 @@ def test_every_variant_by_name_from_its_seed_alone(variant):
     assert any(not torch.equal(a, b) for a, b in others)
 
 
-@pytest.mark.parametrize("name", ["Wide", "Fixed", "instance"])
-def test_prior_from_a_file(program, name):
-    vae = build(prior=program(name), latent_dim=5)
-    assert vae.latent_dim == (5 if name == "Wide" else 4)
-    assert vae.encode(torch.rand(2, *SHAPE))["z"].shape == (2, vae.latent_dim)
+@pytest.mark.parametrize(
+    ("name", "given", "size"),
+    [("Wide", {"latent_dim": 5}, 5), ("Fixed", {}, 4), ("instance", {"latent_dim": 4}, 4)],
+)
+def test_prior_from_a_file(program, name, given, size):
+    vae = build(prior=program(name), **given)
+    assert vae.latent_dim == size
+    assert vae.encode(torch.rand(2, *SHAPE))["z"].shape == (2, size)
+
+
+def test_a_size_that_the_prior_does_not_have(program):
+    with pytest.raises(OptionError, match="latent_dim=5 is given, and a prior whose latent_dim"):
+        build(prior=program("Fixed"), latent_dim=5)
 
 
 def test_prior_and_guide_from_a_file_share_their_size(program):
