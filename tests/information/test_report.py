@@ -191,13 +191,14 @@ def test_importance_samples_close_the_gap_of_a_wrong_guide():
 def test_a_subset_of_importance_samples_is_put_on_the_scale_of_the_elbo():
     pair = CASES["exact"]
     pair = LinearGaussian(pair.weight, pair.gain, torch.tensor([0.4, -0.4]), 1.5 * pair.cov)
-    x = pair.data(2000)
+    x = 4 * pair.data(2000)  # far from the model's: log p(x) varies by 20 nats
     report = information(pair.model, pair.guide, x, iwae_items=100, iwae_samples=500)
     assert report.protocol["iwae_items"] == 100
     truth = pair.truth(x)["log_px"]
     assert truth > report["elbo"] + 0.3
-    # The mean over 100 data alone would have an error of std / 10 = 0.2 nats.
-    assert abs(report["log_px"] - truth) < 4 * report["log_px_se"] < 0.25
+    # The mean over 100 data alone would have an error of 2 nats.
+    assert abs(report["log_px"] - truth) < 0.2
+    assert report["elbo_se"] < report["log_px_se"] < 1.2 * report["elbo_se"]
 
 
 def test_streamed_pairs_are_the_pure_bounds():
@@ -362,7 +363,7 @@ class Mixture(nn.Module):
 
 def grid_information(pair, x, joint):
     """I(x; place), or I(x; kind, place), by summing over a fine grid of places."""
-    axis = torch.linspace(-9, 9, 181)
+    axis = torch.linspace(-8, 8, 121)
     cell = (axis[1] - axis[0]) ** 2
     grid = torch.cartesian_prod(axis, axis)
     weights = (x @ pair.logits).softmax(-1)  # (n, categories)
@@ -379,7 +380,7 @@ def grid_information(pair, x, joint):
 
 def test_a_mixture_is_summed_over_its_categories():
     pair = Mixture()
-    x = pair.centres[torch.arange(400) % 3] + 0.5 * torch.randn(400, 2)
+    x = pair.centres[torch.arange(240) % 3] + 0.5 * torch.randn(240, 2)
     values = information(pair.model, pair.guide, x, num_samples=20).to_dict()
     prior = dist.Normal(pair.centres, 1.0).to_event(1)
     q = (x @ pair.logits).softmax(-1)
@@ -403,6 +404,27 @@ def test_a_mixture_is_summed_over_its_categories():
         assert values[f"{name}_upper"] - values[f"{name}_lower"] < 0.1
     assert values["mi_kind_upper"] <= values["kl_kind"]
     assert values["mi_place_upper"] <= values["mi_upper"] + 1e-12
+
+
+def test_the_divergence_from_a_prior_given_the_category_bounds_nothing():
+    means = torch.tensor([[-5.0], [5.0]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.OneHotCategorical(torch.ones(2)))
+            z = pyro.sample("z", dist.Normal(c @ means, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.OneHotCategorical(logits=torch.cat([-30 * x, 30 * x], -1)))
+            pyro.sample("z", dist.Normal(c @ means, 1.0).to_event(1))
+
+    x = 5 * (torch.arange(300) % 2)[:, None] - 2.5
+    report = information(model, guide, x)
+    assert abs(report["kl_z"]) < 1e-9
+    between(report, "mi_z", math.log(2))
+    assert report["mi_z_lower"] > 0.6
 
 
 def test_annotating_a_site_or_not_changes_nothing():
@@ -481,7 +503,7 @@ def test_noise_of_a_drawn_site_is_not_an_active_unit():
             z = pyro.sample("z", dist.Normal(0 * x, 1.0).to_event(1))
             pyro.sample("w", dist.Normal(0.3 * z, 0.1).to_event(1))
 
-    report = information(model, guide, torch.randn(20_000, 1), subset=50, iwae_samples=1)
+    report = information(model, guide, torch.randn(4000, 1), subset=50, iwae_samples=1)
     assert report["active_units"] == 0
 
 
@@ -504,6 +526,26 @@ def test_a_category_after_a_drawn_site():
     between(report, "mi_z", z_truth)
     assert math.isnan(report["mi_c_lower"])
     assert 0 < report["mi_c_upper"] < math.log(2)
+
+
+def test_a_site_after_a_category_after_a_drawn_site():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            c = pyro.sample("c", dist.Categorical(torch.ones(2)))
+            w = pyro.sample("w", dist.Normal(c.to(x), 1.0))
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x, 0.5))
+            c = pyro.sample("c", dist.Bernoulli(logits=3 * z))
+            pyro.sample("w", dist.Normal(c, 0.1))
+
+    report = information(model, guide, torch.randn(100))
+    assert math.isnan(report["mi_w_lower"])  # an integral over z
+    assert math.isnan(report["mi_w_upper"])
+    between(report, "mi", 0.5 * math.log(1 + 1 / 0.25))  # all goes through z
 
 
 def test_order_of_sites_that_forbids_the_closed_form_is_sampled():
@@ -641,6 +683,7 @@ def test_nothing_is_left_behind():
 
     torch.rand(5)
     assert information(pair.model, pair.guide, x).values == first.values
+    assert information(pair.eval().model, pair.guide, x).values == first.values  # no dropout
     assert information(pair.model, pair.guide, x, seed=1).values != first.values
     pyro.get_param_store()["gain"] = torch.tensor(1.0)  # the trained value is what counts
     assert information(pair.model, pair.guide, x)["distortion"] < first["distortion"]

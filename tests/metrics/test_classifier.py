@@ -32,6 +32,15 @@ def test_a_line_finds_blobs_of_any_scale_but_not_rings():
     assert mlp_probe(*train, *test) > 0.95
 
 
+@pytest.mark.parametrize("probe", [linear_probe, mlp_probe])
+def test_the_scale_of_a_coordinate_is_of_no_account(probe):
+    labels = torch.arange(300) % 2
+    train, test = (torch.randn(300, 4) for _ in range(2))
+    for codes in (train, test):
+        codes[:, 0] = 1e-4 * (labels + 0.1 * codes[:, 0])
+    assert probe(train, labels, test, labels) > 0.98
+
+
 def test_noise_is_read_at_chance():
     labels = torch.arange(400) % 2
     train, test = torch.randn(400, 3), torch.randn(400, 3)

@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import evaluate
+from pyro_mivae.metrics.evaluate import _halves
 
 PATTERNS = torch.eye(3).repeat_interleave(2, 1)[:, None, None]  # (3, 1, 1, 6): three bars
 INFORMATION = (
@@ -127,6 +128,16 @@ def test_without_train_half_is_learned_and_the_other_scored(matched):
     noise = torch.rand(400, 1, 1, 6, generator=generator)
     random = torch.randint(2, (400,), generator=generator)
     assert evaluate(matched, noise, random)["mlp_probe"] < 0.62
+
+
+def test_halves_are_random_and_hold_each_label_alike():
+    labels = torch.tensor([0] * 7 + [1] * 20 + [2] * 2)
+    first, second = _halves(labels, seed=0)
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(29))
+    counts = [labels[half].bincount(minlength=3) for half in (first, second)]
+    assert (counts[0] - counts[1]).abs().max() <= 1
+    assert first.tolist() != _halves(labels, seed=1)[0].tolist()
+    assert first.tolist() == _halves(labels, seed=0)[0].tolist()
 
 
 def test_without_labels_only_what_needs_none(matched):
