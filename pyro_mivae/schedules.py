@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,37 @@ from torch import Tensor, nn
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class _Ramp:
+    steps: int
+    start: float
+    end: float
+    delay: int
+
+    def __call__(self, step: int) -> float:
+        share = min(max((step - self.delay) / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * share
+
+    def __str__(self) -> str:
+        last = self.delay + self.steps
+        return f"{self.start:g} to {self.end:g} over steps {self.delay} to {last}"
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    period: int
+    fraction: float
+    start: float
+    end: float
+
+    def __call__(self, step: int) -> float:
+        share = min((step % self.period) / (self.period * self.fraction), 1.0)
+        return self.start + (self.end - self.start) * share
+
+    def __str__(self) -> str:
+        return f"{self.start:g} to {self.end:g} in every {self.period} steps"
 
 
 def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int = 0) -> Schedule:
@@ -46,10 +78,7 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
             "at least 0; for no warm-up give the weight itself"
         )
 
-    def value(step: int) -> float:
-        return start + (end - start) * min(max((step - delay) / steps, 0.0), 1.0)
-
-    return value
+    return _Ramp(steps, start, end, delay)
 
 
 def cyclic_warmup(
@@ -83,10 +112,7 @@ def cyclic_warmup(
             "and fraction in (0, 1]"
         )
 
-    def value(step: int) -> float:
-        return start + (end - start) * min((step % period) / (period * fraction), 1.0)
-
-    return value
+    return _Cycle(period, fraction, start, end)
 
 
 class Weight(nn.Module):

@@ -48,4 +48,6 @@ def explain(objective: MutualInformationELBO) -> str:
 def _number(weight: Weight) -> str:
     if weight.schedule is None:
         return f"{weight.constant:g}"
-    return f"(scheduled, now {float(weight.current):g})"
+    schedule = weight.schedule
+    told = str(schedule) if type(schedule).__str__ is not object.__str__ else "scheduled"
+    return f"({told}, now {float(weight.current):g})"

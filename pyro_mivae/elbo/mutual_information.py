@@ -42,7 +42,8 @@ class MutualInformationELBO(ELBO):
             not named have weight 1.
         num_particles: Draws of the guide per step.
         vectorize_particles: Whether to draw them in one pass, along a plate.
-        max_plate_nesting: Number of dimensions that plates take; found by a first run if omitted.
+        max_plate_nesting: Number of dimensions that plates take; if omitted it is found by a first
+            run, which draws random numbers.
         retain_graph: Whether backward keeps the graph.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, PyroMivaeError
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import PRIORS, prior_sites
@@ -153,7 +153,12 @@ def load_program(
             f"--{kind} {spec} needs {', '.join(missing)}; what can be passed to it here is "
             f"{', '.join(known)}: give the others a default"
         )
-    return factory(**{name: value for name, value in known.items() if name in parameters})
+    try:
+        return factory(**{name: value for name, value in known.items() if name in parameters})
+    except PyroMivaeError:
+        raise
+    except Exception as error:
+        raise OptionError(f"--{kind} {spec} fails: {type(error).__name__}: {error}") from error
 
 
 def _import_from_file(spec: str, kind: str) -> Any:

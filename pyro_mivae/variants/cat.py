@@ -31,6 +31,10 @@ class CatVAE(Variant):
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
+    A training whose number of steps is known (`fit`, or `objective` with ``num_steps``) begins
+    away from J, lest all data fall into one category or into categories without meaning: the KL
+    divergences warm up, and `RegularizedInformation` is added with a weight that falls to 0.
+
     Args:
         data_shape: Shape of one datum.
         num_categories: :math:`K`; a prior that is given has its own.
@@ -155,4 +159,6 @@ class CatVAE(Variant):
     def _rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
         """Lets a constant weight rise from 0 during the warm-up."""
         steps = round(self.warmup * (num_steps or 0))
-        return weight if callable(weight) or not steps else linear_warmup(steps, end=weight)
+        if callable(weight) or not (weight and steps):
+            return weight
+        return linear_warmup(steps, end=weight)

@@ -42,6 +42,11 @@ def make_guide(data_shape, latent_dim):
     return MeanFieldGuide(data_shape, {"z": latent_dim})
 
 
+class Failing(Wide):
+    def __init__(self):
+        raise ValueError("too wide")
+
+
 class Needy(Wide):
     def __init__(self, temperature):
         super().__init__()
@@ -82,6 +87,11 @@ def test_prior_from_a_file(program, name, given, size):
     vae = build(prior=program(name), **given)
     assert vae.latent_dim == size
     assert vae.encode(torch.rand(2, *SHAPE))["z"].shape == (2, size)
+
+
+def test_a_prior_whose_constructor_fails(program):
+    with pytest.raises(OptionError, match="Failing fails: ValueError: too wide"):
+        build(prior=program("Failing"))
 
 
 def test_a_size_that_the_prior_does_not_have(program):
