@@ -28,7 +28,8 @@ class _Ramp:
         share = min(max((step - self.delay) / self.steps, 0.0), 1.0)
         return self.start + (self.end - self.start) * share
 
-    def __str__(self) -> str:
+    @property
+    def description(self) -> str:
         last = self.delay + self.steps
         return f"{self.start:g} to {self.end:g} over steps {self.delay} to {last}"
 
@@ -44,7 +45,8 @@ class _Cycle:
         share = min((step % self.period) / (self.period * self.fraction), 1.0)
         return self.start + (self.end - self.start) * share
 
-    def __str__(self) -> str:
+    @property
+    def description(self) -> str:
         return f"{self.start:g} to {self.end:g} in every {self.period} steps"
 
 

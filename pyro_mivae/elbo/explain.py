@@ -48,6 +48,5 @@ def explain(objective: MutualInformationELBO) -> str:
 def _number(weight: Weight) -> str:
     if weight.schedule is None:
         return f"{weight.constant:g}"
-    schedule = weight.schedule
-    told = str(schedule) if type(schedule).__str__ is not object.__str__ else "scheduled"
+    told = getattr(weight.schedule, "description", "scheduled")
     return f"({told}, now {float(weight.current):g})"

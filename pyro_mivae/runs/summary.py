@@ -35,7 +35,7 @@ def summarise(metrics: Mapping[str, float], num_categories: int | None = None) -
     lines = ["nats per test image", *_align(rows)]
     shares = list(_shares(metrics, num_categories))
     if shares:
-        lines += ["clusters against labels", *_align(shares)]
+        lines += ["against labels, which training did not see", *_align(shares)]
     return "\n".join(lines)
 
 
@@ -59,6 +59,7 @@ def _shares(metrics: Mapping[str, float], num_categories: int | None) -> Iterato
         "cluster_accuracy": "clustering accuracy",
         "nmi": "normalised mutual information",
         "generation_accuracy": "generation accuracy",
+        "linear_probe": "linear probe of the code",
     }
     for key, label in labels.items():
         if not math.isnan(metrics.get(key, math.nan)):
