@@ -150,6 +150,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="instead of the data set's default")
     parser.add_argument("--variants", nargs="+", default=["cat", "infocat"])
     parser.add_argument("--categorical", nargs="+", default=["enumerate", "soft", "gumbel"])
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     done = {(*_cell(run), run["seed"]) for run in content["runs"]}
     wanted = [
         (*cell, seed)
-        for seed in range(args.seeds)
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
         for cell in CELLS
         if cell[0] in args.variants and cell[1] in args.categorical and cell[2] in args.start
     ]
