@@ -49,4 +49,4 @@ def _number(weight: Weight) -> str:
     if weight.schedule is None:
         return f"{weight.constant:g}"
     told = getattr(weight.schedule, "description", "scheduled")
-    return f"({told}, now {float(weight.current):g})"
+    return f"({told}, now {float(weight.current):g})" if int(weight.step) else f"({told})"

@@ -91,6 +91,11 @@ def write_report(
     return path
 
 
+def _num_steps(subject: Subject) -> int | None:
+    steps = subject.history["step"] if "step" in subject.history.columns else []
+    return int(steps[-1]) if steps else None
+
+
 def _picture(panel: Panel, folder: Path) -> dict[str, object]:
     light, dark = render_png(panel.figure), render_png(panel.figure, dark=True)
     (folder / f"{panel.key}.png").write_bytes(light)
@@ -123,7 +128,7 @@ def _render(
         summary=summarize(subject),
         numbers=list(headline(subject)),
         all_numbers=list(remaining(subject)),
-        objective=explain(vae.objective()),
+        objective=explain(vae.objective(_num_steps(subject))),
         pictures=pictures,
         protocol=_rows(protocol),
         config=list(_flatten(settings)),

@@ -16,10 +16,11 @@ from torch import Tensor
 from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.runs.load import METRICS, Run, read_metrics
-from pyro_mivae.training import atomic_path, resolve_device
+from pyro_mivae.training import atomic_path, resolve_device, suitable_threads
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
+EVALUATION_BATCH = 128  # what its work per image compares with
 
 
 def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[str, float]:
@@ -38,7 +39,8 @@ def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[st
     target = resolve_device(device)
     vae = run.vae.to(target)
     train = None if dataset.y_train is None else (dataset.x_train, dataset.y_train)
-    metrics = evaluate(vae, dataset.x_test, dataset.y_test, train=train)
+    with suitable_threads(vae, EVALUATION_BATCH):
+        metrics = evaluate(vae, dataset.x_test, dataset.y_test, train=train)
     write_metrics(run.folder / METRICS, metrics, metrics.protocol)
     return dict(metrics)
 
@@ -73,17 +75,18 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
     if not (run.folder / METRICS).exists():
         evaluate_run(run, dataset, device=device)
     metrics, protocol = read_metrics(run.folder / METRICS)
-    return write_report(
-        run.folder,
-        vae=run.vae,
-        history=run.history,
-        metrics=metrics,
-        protocol=protocol,
-        x=dataset.x_test,
-        labels=dataset.y_test,
-        config=run.config.describe(),
-        class_names=dataset.class_names or None,
-    )
+    with suitable_threads(run.vae, EVALUATION_BATCH):
+        return write_report(
+            run.folder,
+            vae=run.vae,
+            history=run.history,
+            metrics=metrics,
+            protocol=protocol,
+            x=dataset.x_test,
+            labels=dataset.y_test,
+            config=run.config.describe(),
+            class_names=dataset.class_names or None,
+        )
 
 
 def write_samples(

@@ -17,6 +17,7 @@ from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
 from pyro_mivae.training.optimiser import LR_SCHEDULES
+from pyro_mivae.training.threads import suitable_threads
 
 HELD_OUT = 0.1
 
@@ -97,7 +98,7 @@ def fit(
     vae.check_data(x)
     x, held_out = _hold_out(vae, x, validation, patience)
     vae.to(target)
-    with own_world(target):
+    with own_world(target), suitable_threads(vae, batch_size):
         torch.manual_seed(seed)
         trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
         trainer.check_pair()

@@ -176,8 +176,8 @@ class Variant(PyroModule):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are (the CPU if there are none)."""
+        return next(self.parameters(), torch.zeros(())).device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -5,6 +5,7 @@ import math
 import pyro
 import pytest
 import torch
+from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import (
@@ -14,7 +15,7 @@ from pyro_mivae.errors import (
     SiteError,
     TrainingError,
 )
-from pyro_mivae.training import fit, read_checkpoint
+from pyro_mivae.training import fit, read_checkpoint, suitable_threads
 
 SHAPE = (1, 4, 4)
 
@@ -82,6 +83,22 @@ def test_callers_random_numbers_and_store_are_left_alone(x, make):
     fit(vae, x, epochs=1)
     assert torch.equal(torch.rand(3), expected)
     assert list(pyro.get_param_store()) == ["mine"]
+
+
+def test_small_steps_take_one_thread_and_others_all(x, make):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = []
+        fit(make("vae"), x, epochs=1, on_epoch=lambda row: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+        with suitable_threads(nn.Linear(1000, 1000), 128):
+            seen.append(torch.get_num_threads())
+        with suitable_threads(nn.Conv2d(1, 1, 3), 1):
+            seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1, 2, 2]
 
 
 def test_two_models_in_one_process_keep_apart(x, make, assert_same_weights):
