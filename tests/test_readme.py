@@ -1,0 +1,34 @@
+"""The README's script runs as it stands, only shorter."""
+
+import re
+from pathlib import Path
+
+import pyro
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def text():
+    return README.read_text(encoding="utf-8")
+
+
+def test_the_script_runs_and_learns(text):
+    (script,) = re.findall(r"```python\n(import pyro\n.*?)```", text, flags=re.S)
+    quick = script.replace("epochs = 80", "epochs = 2").replace(
+        "mi.InfoCatVAE(digits.data_shape)", "mi.InfoCatVAE(digits.data_shape, warm_start=20)"
+    )
+    assert quick.count("epochs = 2") == quick.count("warm_start=20") == 1
+    with pyro.validation_enabled(False):  # as a user's interpreter with -O; half the time
+        names = {}
+        exec(compile(quick, str(README), "exec"), names)
+    assert set(names["objective"].ledger) >= {"elbo", "kl_z", "kl_c", "mi_c_mean"}
+    assert names["objective"].kl_weights["z"]() == 1.0
+
+
+def test_its_pictures_are_there(text):
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert pictures
+    for picture in pictures:
+        assert (README.parent / picture).read_bytes().startswith(b"\x89PNG")
