@@ -277,7 +277,7 @@ def test_parameters_that_would_not_be_trained_are_refused(tmp_path, x, make):
     with pytest.raises(
         SiteError, match=r"parameters \['stray'\] live in Pyro's param store alone"
     ):
-        fit(make("vae", prior=StrayPrior(2)), x, epochs=1, run=tmp_path / "run")
+        fit(make("vae", prior=StrayPrior(3)), x, epochs=1, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
