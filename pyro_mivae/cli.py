@@ -122,7 +122,7 @@ def train(
     **given: Any,
 ) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
-    from pyro_mivae.runs import RunConfig, summarise, train_run
+    from pyro_mivae.runs import RunConfig, train_run
 
     keywords = {option.keyword for option in MODEL_OPTIONS}
     config = RunConfig(
@@ -133,7 +133,7 @@ def train(
         model={k: v for k, v in given.items() if k in keywords},
         training={k: v for k, v in given.items() if k not in keywords},
     )
-    folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').stem}"
+    folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').resolve().stem}"
     try:
         run = train_run(
             config,
@@ -148,7 +148,7 @@ def train(
     except KeyboardInterrupt:
         go_on = f"pyro-mivae train {variant} --resume --run {folder}"
         raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
-    click.echo(summarise(run.metrics(), run.vae.num_categories))
+    click.echo(run.summary())
     files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
 
@@ -159,11 +159,11 @@ def train(
 @device_option
 def evaluate(folder: Path, data_root: str | None, device: str) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
-    from pyro_mivae.runs import evaluate_run, open_run, summarise
+    from pyro_mivae.runs import evaluate_run, open_run
 
     run = open_run(folder)
-    metrics = evaluate_run(run, run.dataset(data_root), device=device)
-    click.echo(summarise(metrics, run.vae.num_categories))
+    evaluate_run(run, run.dataset(data_root), device=device)
+    click.echo(run.summary())
     click.echo(f"written to {folder / 'metrics.json'}")
 
 

@@ -82,7 +82,8 @@ def test_loaded_model_is_the_trained_one(home):
 def test_training_prints_a_table_and_where_files_are(call):
     code, out, err = call("train", "vae", "--epochs", 1, "--latent-dim", 2, "--run", "here")
     assert code == 0
-    for text in ("distortion", "KL of z", "information I(x; z)", "report.html", "here"):
+    grey = "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are cross-ent"
+    for text in ("distortion", "KL of z", "information I(x; z)", "report.html", "here", grey):
         assert text in out
     assert "1438 training and 359 test images of 1x8x8" in out
     assert "epoch 1/1" in "\n".join(err)

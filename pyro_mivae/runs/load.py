@@ -13,6 +13,7 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.errors import RunError
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.summary import summarise
 from pyro_mivae.training import History, read_checkpoint
 from pyro_mivae.variants import Variant
 
@@ -58,16 +59,18 @@ class Run:
         check_same_data(config, dataset, self.folder)
         return dataset
 
-    def metrics(self) -> dict[str, float]:
-        """Reads the numbers that were measured, NaN where not defined.
+    def summary(self) -> str:
+        """Puts the numbers that were measured, and matter most, in a small table.
 
         Returns:
-            The numbers by name.
+            Lines of text.
 
         Raises:
             RunError: If they have not been measured yet.
         """
-        return read_metrics(self.folder / METRICS)[0]
+        metrics, protocol = read_metrics(self.folder / METRICS)
+        note = protocol.get("likelihood", "") if isinstance(protocol, dict) else ""
+        return summarise(metrics, self.vae.num_categories, note)
 
 
 def load(folder: str | Path) -> Variant:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.likelihoods import BernoulliLikelihood
 from pyro_mivae.runs.load import METRICS, Run, read_metrics
 from pyro_mivae.training import atomic_path, resolve_device, suitable_threads
+from pyro_mivae.variants import Variant
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
@@ -41,8 +43,20 @@ def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[st
     train = None if dataset.y_train is None else (dataset.x_train, dataset.y_train)
     with suitable_threads(vae, EVALUATION_BATCH):
         metrics = evaluate(vae, dataset.x_test, dataset.y_test, train=train)
-    write_metrics(run.folder / METRICS, metrics, metrics.protocol)
+    note = _likelihood_note(vae, dataset.x_test)
+    protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
+    write_metrics(run.folder / METRICS, metrics, protocol)
     return dict(metrics)
+
+
+def _likelihood_note(vae: Variant, x: Tensor) -> str:
+    """What the likelihood makes of grey pixels, if anything."""
+    if isinstance(vae.likelihood, BernoulliLikelihood) and bool(((x > 0) & (x < 1)).any()):
+        return (
+            "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are "
+            "cross-entropies and no log-probabilities of data"
+        )
+    return ""
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float], protocol: Any) -> None:

@@ -13,12 +13,15 @@ LABELS = {
 }
 
 
-def summarise(metrics: Mapping[str, float], num_categories: int | None = None) -> str:
+def summarise(
+    metrics: Mapping[str, float], num_categories: int | None = None, note: str = ""
+) -> str:
     """Puts the numbers that matter most in a small table.
 
     Args:
         metrics: What `evaluate` measured, nats per image.
         num_categories: How many categories the model has, if any.
+        note: What the reader of the nats must know.
 
     Returns:
         Lines of text, without a newline at the end.
@@ -33,9 +36,16 @@ def summarise(metrics: Mapping[str, float], num_categories: int | None = None) -
     """
     rows = list(_nats(metrics))
     lines = ["nats per test image", *_align(rows)]
-    shares = list(_shares(metrics, num_categories))
+    if note:
+        lines.append(f"  ({note})")
+    shares = list(_shares(metrics))
     if shares:
         lines += ["against labels, which training did not see", *_align(shares)]
+    used = metrics.get("categories_used", math.nan)
+    if not math.isnan(used):
+        lines.append(
+            f"categories in use: {used:.0f}" + f" of {num_categories}" * bool(num_categories)
+        )
     return "\n".join(lines)
 
 
@@ -54,7 +64,7 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
             yield f"information I({site}; mean image)", f"at least {_number(value)}"
 
 
-def _shares(metrics: Mapping[str, float], num_categories: int | None) -> Iterator[tuple[str, str]]:
+def _shares(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     labels = {
         "cluster_accuracy": "clustering accuracy",
         "nmi": "normalised mutual information",
@@ -64,10 +74,6 @@ def _shares(metrics: Mapping[str, float], num_categories: int | None) -> Iterato
     for key, label in labels.items():
         if not math.isnan(metrics.get(key, math.nan)):
             yield label, f"{metrics[key]:.3f}"
-    used = metrics.get("categories_used", math.nan)
-    if not math.isnan(used):
-        of = f" of {num_categories}" if num_categories else ""
-        yield "categories in use", f"{used:.0f}{of}"
 
 
 def _number(value: float) -> str:

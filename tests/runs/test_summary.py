@@ -1,0 +1,35 @@
+"""The table that a run ends with."""
+
+import math
+
+from pyro_mivae.runs import summarise
+
+METRICS = {
+    "distortion": 21.0,
+    "kl_c": math.nan,
+    "kl_z": 1.5,
+    "kl_z_se": 0.1,
+    "mi_c_lower": 1.9,
+    "mi_c_upper": math.nan,
+    "mi_z_lower": 1.0,
+    "mi_z_upper": 1.25,
+    "cluster_accuracy": 0.91,
+    "nmi": math.nan,
+    "categories_used": 9.0,
+}
+
+
+def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
+    lines = [" ".join(line.split()) for line in summarise(METRICS, 10, "a note").splitlines()]
+    assert lines == [
+        "nats per test image",
+        "distortion, -E log p(x|code) 21.00",
+        "KL of c not defined",
+        "KL of z 1.50",
+        "information I(x; c) at least 1.90",
+        "information I(x; z) 1.00 to 1.25",
+        "(a note)",
+        "against labels, which training did not see",
+        "clustering accuracy 0.910",
+        "categories in use: 9 of 10",
+    ]
