@@ -43,9 +43,8 @@ def summarise(
         lines += ["against labels, which training did not see", *_align(shares)]
     used = metrics.get("categories_used", math.nan)
     if not math.isnan(used):
-        lines.append(
-            f"categories in use: {used:.0f}" + f" of {num_categories}" * bool(num_categories)
-        )
+        of = f" of {num_categories}" if num_categories else ""
+        lines.append(f"categories in use: {used:.0f}{of}")
     return "\n".join(lines)
 
 
