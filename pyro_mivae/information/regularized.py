@@ -2,11 +2,13 @@ r"""The information between data and their category, told apart smoothly.
 
 Krause, Perona & Gomes (2010), Discriminative Clustering by Regularized Information Maximization;
 Hu et al. (2017), Learning Discrete Representations via Information Maximizing Self-Augmented
-Training, eq. 6 and 14, https://arxiv.org/abs/1702.08720; Miyato et al. (2018), Virtual Adversarial
+Training, https://arxiv.org/abs/1702.08720; Miyato et al. (2018), Virtual Adversarial
 Training, https://arxiv.org/abs/1704.03976.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -25,13 +27,13 @@ class RegularizedInformation(InformationTerm):
     r"""Tells the data apart by a category that changes little from a datum to its neighbourhood.
 
     .. math::
-        \mu H(E_x q(c \mid x)) - E_x H(q(c \mid x))
+        - \mu\, KL(E_x q(c \mid x) \| U) - E_x H(q(c \mid x))
         - \eta\, E_x KL(q(c \mid x) \| q(c \mid x + r))
 
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
-    the batch. A larger :math:`\mu` keeps all categories in use, and :math:`r` is the direction in
-    which :math:`q` changes most, so that categories part where data are sparse. It asks the guide
-    alone; no decoder and no label takes part.
+    the batch, less its greatest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
+    use, and :math:`r` is the direction in which :math:`q` changes most, so that categories part
+    where data are sparse. It asks the guide alone; no decoder and no label takes part.
 
     Args:
         site: A category that the guide draws given the data.
@@ -75,8 +77,8 @@ class RegularizedInformation(InformationTerm):
         """The term, as `explain` writes it."""
         (c,) = self.sites
         return (
-            f"({self.marginal_weight:g} H(E q({c}|x)) - E H(q({c}|x)) "
-            f"- {self.smoothness:.3g} KL(q({c}|x) || q({c}|x+r)))"
+            f"-({self.marginal_weight:g} KL(E q({c}|x) || U) + E H(q({c}|x)) "
+            f"+ {self.smoothness:.3g} KL(q({c}|x) || q({c}|x+r)))"
         )
 
     def __call__(self, particle: Particle) -> Tensor:
@@ -103,22 +105,21 @@ class RegularizedInformation(InformationTerm):
             x: Data, shape ``(batch, *data_shape)``.
 
         Returns:
-            Scalar, per datum, differentiable.
+            Scalar of at most 0, per datum, differentiable.
 
         Raises:
             SiteError: If the site is no category of the guide.
         """
         log_q = self._log_probs(guide, x)
         marginal = log_q.exp().mean(0)
-        marginal_entropy = -torch.special.xlogy(marginal, marginal).sum()
+        imbalance = torch.special.xlogy(marginal, marginal).sum() + math.log(len(marginal))
         entropy = -(log_q.exp() * log_q).sum(-1).mean()
-        information = self.marginal_weight * marginal_entropy - entropy
         fixed = log_q.detach()
         spread = (2 * x.var(0, correction=0).sum()).sqrt()
         direction = self._steepest(guide, x, fixed)
         moved = self._log_probs(guide, x + self.radius * spread * direction)
         change = (fixed.exp() * (fixed - moved)).sum(-1).mean()
-        return information - self.smoothness * change
+        return -self.marginal_weight * imbalance - entropy - self.smoothness * change
 
     @torch.enable_grad()
     def _steepest(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
