@@ -87,18 +87,28 @@ def test_a_term_is_summed_over_the_data_that_the_batch_stands_for(x):
     torch.testing.assert_close(total, 60 * term.per_datum(linear_guide, x))
 
 
-def test_the_gradient_treats_the_unmoved_category_as_fixed(x):
-    bias = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+def test_the_gradient_treats_the_unmoved_category_as_fixed():
+    x = torch.tensor([[0.2, 0.4, -0.3], [-0.5, 0.1, 0.7]], dtype=torch.float64)
+    bias = torch.tensor([0.1, -0.2], dtype=torch.float64, requires_grad=True)
 
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("c", dist.OneHotCategorical(logits=x @ WEIGHTS + bias))
 
-    term = RegularizedInformation(marginal_weight=0.0, smoothness=1.0, radius=0.0)
+    term = RegularizedInformation(marginal_weight=0.0, smoothness=1.0, radius=0.5)
     (gradient,) = torch.autograd.grad(term.per_datum(guide, x), bias)
-    log_q = (x @ WEIGHTS + bias).log_softmax(-1)
-    (expected,) = torch.autograd.grad((log_q.exp() * log_q).sum(-1).mean(), bias)
-    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+    difference = WEIGHTS[:, 0] - WEIGHTS[:, 1]
+    r = 0.5 * (x[0] - x[1]).norm() / math.sqrt(2) * difference / difference.norm()
+    errors = []
+    for signs in itertools.product((1, -1), repeat=2):
+        log_q = (x @ WEIGHTS + bias).log_softmax(-1)
+        shifted = x + torch.tensor(signs).unsqueeze(-1) * r
+        moved = (shifted @ WEIGHTS + bias).log_softmax(-1)
+        fixed = log_q.detach()
+        value = (log_q.exp() * log_q).sum(-1) - (fixed.exp() * (fixed - moved)).sum(-1)
+        (expected,) = torch.autograd.grad(value.mean(), bias)
+        errors.append((gradient - expected).abs().max())
+    assert min(errors) < 1e-5
 
 
 def test_it_names_a_site_that_is_no_category(x):
