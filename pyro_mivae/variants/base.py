@@ -330,7 +330,8 @@ class Variant(PyroModule):
                 if q.event_shape != p.event_shape:
                     raise SiteError(
                         f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
-                        f"{tuple(q.event_shape)} in the guide; build both with the same sizes"
+                        f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
+                        "and a category as OneHotCategorical in both"
                     )
             self._code_traces(self._blank(2))
 
