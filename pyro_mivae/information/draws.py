@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,12 +161,12 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
     return Draws(distortion, divergences, values, configuration, log_weights.t(), [means])
 
 
-def _center(site: dict[str, object]) -> Tensor:
+def _center(site: dict[str, Any]) -> Tensor:
     """Mean of a site's distribution, or its value where the distribution knows no mean."""
     try:
-        center: Tensor = site["fn"].mean  # type: ignore[attr-defined]
+        center: Tensor = site["fn"].mean
     except NotImplementedError:
-        center = site["value"]  # type: ignore[assignment]
+        center = site["value"]
     return center
 
 

@@ -61,8 +61,11 @@ def test_mixture_has_the_stated_distribution():
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_save_and_load(name):
-    prior = PRIORS[name]() if name != "normal" else PRIORS[name](3)
-    PRIORS[name](*([3] if name == "normal" else [])).load_state_dict(prior.state_dict())
+    build = PRIORS[name]
+    prior = build(3) if name == "normal" else build(radius=2.0)
+    other = build(3) if name == "normal" else build(radius=1.0)
+    other.load_state_dict(prior.state_dict())
+    torch.testing.assert_close(dict(other.state_dict()), dict(prior.state_dict()))
 
 
 @pytest.mark.parametrize(
