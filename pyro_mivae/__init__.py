@@ -1,10 +1,10 @@
 """Mutual-information autoencoders as Pyro programs."""
 
 from pyro_mivae.data import load_dataset
+from pyro_mivae.diagnostics import information
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, explain
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
 from pyro_mivae.handlers import weigh_sites
-from pyro_mivae.information import BarberAgakov, RegularizedInformation, information
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
@@ -14,6 +14,7 @@ from pyro_mivae.metrics import evaluate
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior
 from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.terms import BarberAgakov, RegularizedInformation
 from pyro_mivae.training import fit
 from pyro_mivae.variants import VAE, VARIANTS, BetaVAE, CatVAE, InfoCatVAE, InfomaxVAE, Variant
 

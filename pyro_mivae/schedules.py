@@ -176,3 +176,9 @@ class Weight(nn.Module):
     def extra_repr(self) -> str:
         """Shows the constant, or the schedule's present value."""
         return f"{self.constant:g}" if self.schedule is None else f"scheduled, {self.current:g}"
+
+    def __str__(self) -> str:
+        if self.schedule is None:
+            return f"{self.constant:g}"
+        told = getattr(self.schedule, "description", "scheduled")
+        return f"({told}, now {float(self.current):g})" if int(self.step) else f"({told})"

@@ -2,6 +2,7 @@
 
 from pyro_mivae.elbo.explain import explain
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
+from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.elbo.relaxed import RelaxedCategoricalELBO
 
-__all__ = ["MutualInformationELBO", "RelaxedCategoricalELBO", "explain"]
+__all__ = ["MutualInformationELBO", "Objective", "RelaxedCategoricalELBO", "explain"]

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
-from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.handlers import weigh_sites
-from pyro_mivae.information.terms import InformationTerm, Particle
 from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair, is_deterministic
 
 
-class MutualInformationELBO(ELBO):
+class MutualInformationELBO(Objective):
     r"""ELBO with a weight for each site's KL divergence and with information terms.
 
     .. math::
@@ -31,8 +29,6 @@ class MutualInformationELBO(ELBO):
     annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly, beside continuous
     ones. The weights act through the handler `weigh_sites`.
 
-    It serves ``pyro.infer.SVI(loss=...)``, and as ``elbo(model, guide)`` a torch optimiser; there,
-    schedules are moved on by calling `advance` after each step, which SVI's way does itself.
     For a deterministic (Delta) site no KL is defined: its divergence in the ledger, the rate
     and the ELBO are NaN, while the loss holds what Pyro's own ELBOs hold, :math:`-\log p`.
 
@@ -71,24 +67,22 @@ class MutualInformationELBO(ELBO):
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
+        self.terms = tuple(terms)
+        self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
+        state: dict[str, nn.Module] = {f"kl_{name}": w for name, w in self.kl_weights.items()}
         super().__init__(
+            state | {term.name: term.state for term in self.terms},
             num_particles=num_particles,
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
             retain_graph=retain_graph,
         )
-        self.terms = tuple(terms)
-        self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
         for name, weight in self.kl_weights.items():
             if weight.constant < 0:
                 raise OptionError(f"kl_weights[{name!r}] = {weight.constant}: 0 or more is needed")
-        self._state = nn.ModuleDict({f"kl_{name}": w for name, w in self.kl_weights.items()})
-        self._state.update({term.name: term.weight for term in self.terms})
-        self.ledger: dict[str, Tensor] = {}
-        self.latent: tuple[str, ...] | None = None
 
     def differentiable_loss(
         self,
@@ -119,85 +113,34 @@ class MutualInformationELBO(ELBO):
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
 
-    def loss(
-        self,
-        model: Program,
-        guide: Program,
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """Estimates the loss without a gradient; schedules stay where they are.
+    @property
+    def pairs_data(self) -> bool:
+        """Whether a term sets data of the batch beside each other."""
+        return any(term.pairs_data and not term.is_idle for term in self.terms)
 
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both.
-            **kwargs: Keyword arguments of both.
+    @property
+    def reconstruction(self) -> str:
+        """The reconstruction term, as `explanation` writes it."""
+        return "E_q[log p(x|code)]"
 
-        Returns:
-            The loss in nats, summed over the data.
-        """
-        with torch.no_grad():
-            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-        warn_if_nan(loss, "loss")
-        return float(loss)
+    @property
+    def remark(self) -> str:
+        """What `explanation` adds at its end."""
+        return ""
 
-    def loss_and_grads(
-        self,
-        model: Program,
-        guide: Program,
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """Estimates the loss, adds its gradient to the parameters', and moves schedules on.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            The loss in nats, summed over the data.
-        """
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
-        self.advance()
-        warn_if_nan(loss, "loss")
-        return float(torch_item(loss))
-
-    def advance(self) -> None:
-        """Moves every schedule on by one training step."""
-        for weight in self._weights():
-            weight.advance()
-
-    def to(self, device: torch.device | str) -> MutualInformationELBO:
-        """Moves the schedules' tensors to a device.
-
-        Args:
-            device: The device of the data.
-
-        Returns:
-            The objective itself.
-        """
-        self._state.to(device)
-        return self
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns where the schedules stand."""
-        return {name: value.clone() for name, value in self._state.state_dict().items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Puts the schedules where they stood.
-
-        Args:
-            state: What `state_dict` returned.
-        """
-        self._state.load_state_dict(dict(state))
-
-    def _weights(self) -> Iterator[Weight]:
-        return (module for module in self._state.modules() if isinstance(module, Weight))
+    def explanation(self) -> str:
+        """The objective, one line per summand."""
+        lines = [f"J =  {self.reconstruction}"]
+        for name, weight in self.kl_weights.items():
+            left_out = "   [left out]" if weight.is_zero else ""
+            lines.append(f"   - {weight} * KL(q({name}|x) || p({name})){left_out}")
+        if self.latent is None:
+            lines.append("   - 1 * KL of every other site")
+        for name in self.latent or ():
+            if name not in self.kl_weights:
+                lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")
+        lines += [f"   + {term.weight} * {term.formula}" for term in self.terms]
+        return "\n".join([*lines, f"maximised; nats per datum{self.remark}"])
 
     @property
     def _vectorized(self) -> bool:
@@ -264,9 +207,10 @@ class MutualInformationELBO(ELBO):
         ledger["elbo"] = -distortion - ledger["rate"]
         particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
-            if not term.weight.is_zero:
-                ledger[term.name] = term(particle)
-                loss = loss - term.weight() * ledger[term.name]
+            if not term.is_idle:
+                gain, entries = term.contribute(particle)
+                ledger |= entries
+                loss = loss - gain
         return {"loss": loss, **ledger}
 
     def _check(self, decoded: TracePair, coded: TracePair) -> None:

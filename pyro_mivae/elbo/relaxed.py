@@ -13,9 +13,9 @@ from torch import Tensor
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.handlers import relax_categories
-from pyro_mivae.information.terms import InformationTerm
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.terms import InformationTerm
 from pyro_mivae.traces import Program, TracePair
 
 Relaxation = Literal["soft", "gumbel"]
@@ -69,6 +69,17 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         if self.temperature.constant <= 0:
             raise OptionError(f"temperature={temperature}: a positive number is needed")
         self._state["temperature"] = self.temperature
+
+    @property
+    def reconstruction(self) -> str:
+        """The reconstruction, from the relaxed category."""
+        relaxed = "= q(c|x)" if self.relaxation == "soft" else "~ Gumbel-softmax of q(c|x)"
+        return f"E_q[log p(x|z)], z ~ q(z|x,a), a {relaxed}"
+
+    @property
+    def remark(self) -> str:
+        """That it is no bound."""
+        return "; not a bound on log p(x)"
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.information.isolation import isolated
 
 HIDDEN, DROPOUT = 256, 0.2
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 256, 1e-2, 1e-2

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_mivae.bounds import barber_agakov_bound
+from pyro_mivae.diagnostics.isolation import isolated
+from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import DataError, OptionError
-from pyro_mivae.information.bounds import barber_agakov_bound
-from pyro_mivae.information.isolation import isolated
-from pyro_mivae.information.report import information
 from pyro_mivae.metrics.classifier import fit_classifier
 from pyro_mivae.metrics.clustering import (
     LIVE,

@@ -16,7 +16,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
@@ -116,7 +116,7 @@ class Variant(PyroModule):
                 module._pyro_name = f"{name}.{prefix}" if prefix else name
         return copied
 
-    def objective(self, num_steps: int | None = None) -> MutualInformationELBO:
+    def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Args:
@@ -132,7 +132,7 @@ class Variant(PyroModule):
         return objective
 
     @abstractmethod
-    def _loss(self, num_steps: int | None) -> MutualInformationELBO:
+    def _loss(self, num_steps: int | None) -> Objective:
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:

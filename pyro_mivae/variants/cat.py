@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
-from pyro_mivae.information.regularized import RegularizedInformation
-from pyro_mivae.information.terms import InformationTerm
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
 from pyro_mivae.schedules import Schedule, linear_warmup
+from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.warm_start import warm_start_categories
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.information.regularized import RegularizedInformation
+from pyro_mivae.terms import RegularizedInformation
 
 
 @torch.enable_grad()

@@ -11,7 +11,7 @@ from pyro.infer import SVI
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
-from pyro_mivae.information.terms import Particle
+from pyro_mivae.terms import Particle
 from pyro_mivae.traces import TracePair
 
 SHAPE = (1, 3, 4)

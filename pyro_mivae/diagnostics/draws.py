@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.information.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.posterior import Layout, run_pair
 from pyro_mivae.traces import Program, TracePair
 
 

@@ -13,8 +13,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.information import InformationTerm
-from pyro_mivae.information.terms import Particle
+from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import TracePair
 
 K, D = 3, 2

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.information.bounds import (
+from pyro_mivae.bounds import (
     barber_agakov_bound,
     infonce_bound,
     leave_one_out_bound,
     rate,
 )
+from pyro_mivae.errors import OptionError, ShapeError
 
 
 def gaussian_pairs(n, dims, nats, seed=0):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.information.terms import InformationTerm, Particle
 from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Program, Site, trace_program
 
 PROBE = 0.1

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_mivae.diagnostics.isolation import device_of, isolated
+from pyro_mivae.diagnostics.measurement import Measurement
+from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.errors import DataError, OptionError
-from pyro_mivae.information.isolation import device_of, isolated
-from pyro_mivae.information.measurement import Measurement
-from pyro_mivae.information.posterior import Layout
 from pyro_mivae.traces import Program
 
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by

@@ -11,9 +11,9 @@ from pyro import poutine
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from pyro_mivae.bounds import infonce_bound, leave_one_out_bound
+from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
-from pyro_mivae.information.bounds import infonce_bound, leave_one_out_bound
-from pyro_mivae.information.report import information
 
 SIGMA = 0.7
 CONTRACT = (

@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.information import RegularizedInformation
-from pyro_mivae.information.terms import Particle
+from pyro_mivae.terms import Particle, RegularizedInformation
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import CatVAE, InfoCatVAE
 from pyro_mivae.variants.warm_start import warm_start_categories

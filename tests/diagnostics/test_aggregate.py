@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_mivae.information.aggregate import (
+from pyro_mivae.diagnostics.aggregate import (
     Codes,
     contrast,
     contrast_conditioned,
     contrast_dimensions,
 )
-from pyro_mivae.information.posterior import Layout
+from pyro_mivae.diagnostics.posterior import Layout
 
 N, KINDS, DIMS = 11, 3, 2
 CPU = torch.device("cpu")

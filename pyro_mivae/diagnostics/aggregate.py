@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_mivae.information.posterior import (
+from pyro_mivae.diagnostics.posterior import (
     BLOCK,
     Layout,
     Posterior,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.information.aggregate import (
+from pyro_mivae.diagnostics.aggregate import (
     Codes,
     Contrast,
     contrast,
@@ -17,8 +17,8 @@ from pyro_mivae.information.aggregate import (
     contrast_dimensions,
     factorised,
 )
-from pyro_mivae.information.draws import Draws, draw_codes, importance_weighted
-from pyro_mivae.information.posterior import Layout
+from pyro_mivae.diagnostics.draws import Draws, draw_codes, importance_weighted
+from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.traces import Program
 
 ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active

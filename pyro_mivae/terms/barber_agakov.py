@@ -1,10 +1,11 @@
-"""Information terms: what an objective adds to the ELBO, estimated from the program itself."""
+"""The Barber-Agakov term: the information between a code and what it generates.
+
+Barber & Agakov (2003), The IM Algorithm.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, Literal, get_args
 
@@ -16,64 +17,9 @@ from torch import Tensor
 
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.traces import Program, Site, TracePair, is_deterministic, trace_program
-
-
-@dataclass(frozen=True)
-class Particle:
-    """One run of a model/guide pair, as an information term sees it.
-
-    Attributes:
-        model: The model.
-        guide: The guide.
-        args: Arguments of both; the first is the observed data.
-        kwargs: Keyword arguments of both.
-        traces: Traces of the guide and of the model replayed against it.
-    """
-
-    model: Program
-    guide: Program
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    traces: TracePair
-
-
-class InformationTerm(ABC):
-    """A term that `MutualInformationELBO` adds to the ELBO, to be maximised.
-
-    Args:
-        sites: The part of the code that the term is about.
-        weight: Its weight per datum, a number or a schedule of the training step.
-    """
-
-    def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
-        if not sites or len(set(sites)) < len(sites):
-            raise OptionError(f"sites {sites}: name one or more latent sites, each once")
-        self.sites = sites
-        self.weight = Weight(weight)
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name in the ledger, ``mi_<sites>_...`` for what is in nats."""
-
-    @property
-    @abstractmethod
-    def formula(self) -> str:
-        """The term as `explain` writes it."""
-
-    @abstractmethod
-    def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar, summed over the batch (times its scale), differentiable.
-        """
-
+from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms.base import InformationTerm, Particle
+from pyro_mivae.traces import Site, is_deterministic, trace_program
 
 Push = Literal["mean", "relaxed", "straight-through", "score-function"]
 
