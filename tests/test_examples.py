@@ -16,7 +16,7 @@ import pyro_mivae as mi
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SHARED = FOLDER / "common.py"
-SCRIPTS = sorted(set(FOLDER.rglob("*.py")) - {SHARED})
+SCRIPTS = sorted(set(FOLDER.glob("*.py")) - {SHARED})
 
 
 @pytest.fixture
