@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import OptionError, TrainingError
+from pyro_mivae.training.checkpoint import detached_copy
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
@@ -20,6 +22,7 @@ from pyro_mivae.training.optimiser import LR_SCHEDULES
 from pyro_mivae.training.threads import suitable_threads
 
 HELD_OUT = 0.1
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -54,7 +57,9 @@ def fit(
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
         x: Training images, shape ``(N, *data_shape)``.
         epochs: Passes over the images.
-        batch_size: Images per step; a last batch may be smaller.
+        batch_size: Images per step; a last batch may be smaller. Where the objective pairs the
+            images of a batch (``objective.pairs_data``), a last batch of fewer than 64 joins the
+            one before it, which is said on the progress bar and in the log.
         lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
         lr_schedule: ``"constant"``, or ``"cosine"``: down to 0, step by step.
         clip_norm: Largest norm of the gradient (per datum); None leaves it as it is.
@@ -82,7 +87,8 @@ def fit(
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not fit each other.
         RunError: If the folder holds a run already and ``resume`` is off, or another model's.
-        TrainingError: If the loss is no longer finite; it names the step and the terms.
+        TrainingError: If the loss is no longer finite; it names the step and the terms. The
+            weights are then those of the last whole epoch.
 
     Example:
         >>> import pyro_mivae as mi
@@ -101,6 +107,7 @@ def fit(
     with own_world(target), suitable_threads(vae, batch_size):
         torch.manual_seed(seed)
         trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
+        _check_pairs(trainer)
         trainer.check_pair()
         if on_start is not None:
             on_start()
@@ -112,8 +119,9 @@ def fit(
         except (KeyboardInterrupt, TrainingError):
             keeper.write(history)
             raise
+        finally:
+            vae.eval()
         trainer.restore_best()
-        vae.eval()
     return history
 
 
@@ -155,15 +163,62 @@ def _train(
         with pyro.validation_enabled(False):
             trainer.vae.initialize(trainer.x)
         bar.reset()  # the time that is left is told from the steps alone
+    _tell_batches(trainer, bar)
     while not trainer.finished:
         bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
-        row = trainer.run_epoch(bar.update)
+        row = _run_epoch(trainer, keeper, bar)
         history.append(row)
         keeper.epoch_done(trainer, history)
         shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
         bar.set_postfix_str(", ".join(shown), False)
         if on_epoch is not None:
             on_epoch(row)
+
+
+def _run_epoch(trainer: Trainer, keeper: Keeper, bar: Any) -> dict[str, float]:
+    """Runs an epoch; if it breaks down, the weights go back to where it began."""
+    weights = detached_copy(trainer.vae.state_dict())
+    try:
+        return trainer.run_epoch(bar.update)
+    except TrainingError as error:
+        trainer.vae.load_state_dict(weights)
+        kept = "" if keeper.folder is None else f", kept in {keeper.folder}"
+        raise TrainingError(
+            f"{error}. The weights are those after epoch {trainer.epoch} again{kept}"
+        ) from None
+
+
+def _check_pairs(trainer: Trainer) -> None:
+    """Checks that there are pairs to be had where the objective needs them.
+
+    Raises:
+        OptionError: If a batch would hold a single image.
+    """
+    if trainer.pairs_data and min(trainer.batch_sizes) < 2:
+        raise OptionError(
+            f"batch_size={trainer.settings.batch_size} for {len(trainer.x)} image(s): a term of "
+            "the objective pairs each image with others of its batch; 2 is the least, 64 and more "
+            "are of use"
+        )
+    held_out = trainer.validation
+    if trainer.pairs_data and held_out is not None and len(held_out) < 2:
+        raise OptionError(
+            "one image is held out, and a term of the objective pairs each with others; hold out "
+            "2 or more"
+        )
+
+
+def _tell_batches(trainer: Trainer, bar: Any) -> None:
+    """Says so where a last batch was too small to stand alone."""
+    batch_size = trainer.settings.batch_size
+    if max(trainer.batch_sizes) > batch_size:
+        text = (
+            f"the last {len(trainer.x) % batch_size} images join the batch before them: "
+            "a term of the objective pairs the images of a batch, and so few say little"
+        )
+        logger.info(text)
+        if not bar.disable:
+            bar.write(text, file=sys.stderr)
 
 
 def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.optimiser import make_optimiser, schedule_factor, set_learning_rates
 
 VALIDATION_BATCH = 512
+ENOUGH_PAIRS = 64
+"""Data that an objective which pairs them needs in a batch, to say something about the others."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Trainer:
         self.settings, self.device = settings, device
         self.optimiser = make_optimiser(vae, settings.lr)
         self.shuffle = torch.Generator().manual_seed(settings.seed)
-        self.steps_per_epoch = math.ceil(len(x) / settings.batch_size)
+        self.pairs_data = vae.objective().pairs_data
+        self.batch_sizes = batch_sizes(len(x), settings.batch_size, self.pairs_data)
+        self.steps_per_epoch = len(self.batch_sizes)
         num_steps = settings.epochs * self.steps_per_epoch
         self.objective = vae.objective(num_steps).to(device)
         self.epoch = self.step = 0
@@ -89,7 +92,7 @@ class Trainer:
             SiteError: If the pair and the objective do not fit each other, or hold parameters
                 that are not the variant's and so would not be trained.
         """
-        x = self._batch(torch.arange(min(2, len(self.x))))
+        x = self._batch(torch.arange(min(ENOUGH_PAIRS if self.pairs_data else 2, len(self.x))))
         with self._evaluating(), pyro.validation_enabled(True):
             self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
         owned = set(self.vae.parameters())
@@ -118,7 +121,7 @@ class Trainer:
         order = torch.randperm(len(self.x), generator=self.shuffle).to(self.x.device)
         self.vae.train()
         with pyro.validation_enabled(False):
-            for index in order.split(self.settings.batch_size):
+            for index in order.split(self.batch_sizes):
                 self._step(self._batch(index))
                 meter.add(self.objective.ledger, len(index))
                 on_step()
@@ -195,7 +198,7 @@ class Trainer:
         meter = Meter(self.step)
         with self._evaluating(), torch.no_grad():
             torch.manual_seed(self.settings.seed)
-            for part in images.split(VALIDATION_BATCH):
+            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)):
                 x = part.to(self.device)
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
                 meter.add(self.objective.ledger, len(x))
@@ -235,6 +238,30 @@ class Trainer:
                 yield
         finally:
             self.vae.train(training)
+
+
+def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
+    """Divides data into batches.
+
+    Args:
+        count: How many data there are.
+        batch_size: How many go into a batch; the last may be smaller.
+        pairs_data: Whether the objective pairs the data of a batch. A last batch of fewer than
+            `ENOUGH_PAIRS` then joins the one before it.
+
+    Returns:
+        The size of each batch.
+
+    Example:
+        >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
+        ([128, 128, 14], [128, 142])
+    """
+    whole, rest = divmod(count, batch_size)
+    sizes = [batch_size] * whole + [rest] * bool(rest)
+    if pairs_data and whole and 0 < rest < ENOUGH_PAIRS:
+        last = sizes.pop()
+        sizes[-1] += last
+    return sizes
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -65,14 +65,21 @@ class Meter:
         return dict(zip(self._keys, (values.sum(0) / self._count).tolist(), strict=True))
 
     def _raise(self, values: Tensor) -> NoReturn:
+        """Names what broke; where all did at once, what had run away at the step before."""
+        *before, now = values.unbind()
         defined = values[:-1].isfinite().all(0).tolist()
         broken = [
             f"{key} = {value:g}"
-            for key, value, was in zip(self._keys, values[-1].tolist(), defined, strict=True)
+            for key, value, was in zip(self._keys, now.tolist(), defined, strict=True)
             if was and not math.isfinite(value)
         ]
+        told = ", ".join(broken)
+        if before and len(broken) == sum(defined):
+            typical = values[:-1].abs().nanmedian(0).values.clamp(min=1.0)
+            key = int((before[-1].abs() / typical).nan_to_num(0.0).argmax())
+            told += f"; the step before had {self._keys[key]} = {before[-1][key]:g}"
+            told += f", typically {values[:-1, key].nanmedian():g}"
         raise TrainingError(
-            f"the loss is not finite at step {self._first_step + len(values) - 1} "
-            f"({', '.join(broken)}); try a lower learning rate, gradient clipping, or a smaller "
-            "weight of what is named"
+            f"the loss is not finite at step {self._first_step + len(values) - 1} ({told}); try "
+            "a lower learning rate, gradient clipping, or a smaller weight of what is named"
         )

@@ -358,8 +358,9 @@ class Variant(PyroModule):
         """Refuses a size, other than the default, that is given beside a prior of another."""
         for name, size in given.items():
             actual = self.sites.get("c") if name == "code_dim" else getattr(self, name)
-            default = inspect.signature(type(self)).parameters[name].default
-            if size not in (actual, default):
+            signatures = (inspect.signature(cls).parameters for cls in type(self).__mro__[:-1])
+            defaults = {own[name].default for own in signatures if name in own}
+            if size not in {actual, *defaults}:
                 raise OptionError(
                     f"{name}={size} is given, and a prior whose {name} is {actual}; leave it out, "
                     "or build the prior with it"

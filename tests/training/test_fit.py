@@ -150,7 +150,9 @@ class Explodes(mi.VAE):
         return objective
 
 
-def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(tmp_path, x):
+def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(
+    tmp_path, x, assert_same_weights
+):
     vae = Explodes(SHAPE, latent_dim=2)
     message = r"not finite at step 8 \(loss = inf, distortion = inf\)"
     with pytest.raises(TrainingError, match=message):
@@ -158,6 +160,16 @@ def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(tmp_p
     state = read_checkpoint(tmp_path / "checkpoint.pt")
     assert state["epoch"] == 1
     assert all(value.isfinite().all() for value in state["weights"].values())
+    assert_same_weights(vae, state["weights"])
+    assert not vae.training
+
+
+def test_non_finite_loss_in_the_first_epoch_gives_the_first_weights_back(x, assert_same_weights):
+    vae = Explodes(SHAPE, latent_dim=2)
+    before = copy.deepcopy(vae.state_dict())
+    with pytest.raises(TrainingError, match="after epoch 0 again$"):
+        fit(vae, x, epochs=1, batch_size=5)
+    assert_same_weights(vae, before)
 
 
 def test_undefined_entries_are_no_failure(x, make):

@@ -236,3 +236,12 @@ def other_names():
 def test_parts_that_do_not_fit(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_subclass_with_a_constructor_of_its_own(x):
+    class MyVAE(mi.VAE):
+        def __init__(self, prior=None):
+            super().__init__(SHAPE, prior=prior, latent_dim=20 if prior else 2)
+
+    assert MyVAE().sites == {"z": 2}
+    check(MyVAE(prior=mi.StandardNormalPrior(3)), x)
