@@ -54,8 +54,8 @@ class Group(click.Group):
         if self.get_command(ctx, args[0]) is None:
             names = self.list_commands(ctx)
             near = difflib.get_close_matches(args[0], names, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise click.UsageError(f"no command {args[0]!r}; {hint}Allowed are {', '.join(names)}")
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}{hint}; allowed are {', '.join(names)}")
         return super().resolve_command(ctx, args)
 
 
@@ -122,7 +122,7 @@ def train(
     **given: Any,
 ) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
-    from pyro_mivae.runs import RunConfig, train_run
+    from pyro_mivae.runs import RunConfig, is_finished, train_run
 
     keywords = {option.keyword for option in MODEL_OPTIONS}
     config = RunConfig(
@@ -134,6 +134,7 @@ def train(
         training={k: v for k, v in given.items() if k not in keywords},
     )
     folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').resolve().stem}"
+    finished = resume and is_finished(folder)
     try:
         run = train_run(
             config,
@@ -149,6 +150,8 @@ def train(
         go_on = f"pyro-mivae train {variant} --resume --run {folder}"
         raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
     click.echo(run.summary())
+    if finished:
+        return
     files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
 
@@ -245,7 +248,8 @@ def run_command(args: Sequence[str] | None = None) -> int:
     try:
         cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
     except click.UsageError as error:
-        return _fail(f"{error.format_message()} (see pyro-mivae --help)", 2)
+        command = "pyro-mivae" if error.ctx is None else error.ctx.command_path
+        return _fail(f"{error.format_message()} (see {command} --help)", 2)
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except TrainingError as error:

@@ -94,6 +94,7 @@ def test_finished_run_is_left_alone_by_resume(call, home):
     code, out, err = call("train", "infocat", "--resume", "--run", home / "run")
     assert (code, err) == (0, [])
     assert "nothing to do" in out
+    assert "written to" not in out
     assert {p.name: p.stat().st_mtime_ns for p in (home / "run").iterdir()} == before
 
 

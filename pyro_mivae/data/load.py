@@ -101,8 +101,8 @@ def read_images(
         raw = read_npz(path)
     else:
         near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise DataError(f"no data set, file or folder {name!r}: {hint}Allowed is {_allowed()}")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {_allowed()}")
     if size is None:
         return raw
     return RawImages(

@@ -41,16 +41,19 @@ def mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
     widths = mlp_widths(data_shape)
     encoder = MLPEncoder(data_shape, widths, batch_norm=True)
     return encoder, MLPDecoder(code_dim, data_shape, widths[::-1])
 
 
 def _conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """5 × 5 convolutions of stride 2, of 32 and 64 maps."""
     return ConvEncoder(data_shape, batch_norm=True), ConvDecoder(code_dim, data_shape)
 
 
 def _deep_conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """5 × 5 convolutions of stride 2, of 64, 128 and 256 maps, normalised by the batch."""
     return (
         ConvEncoder(data_shape, CONV_CHANNELS, batch_norm=True),
         ConvDecoder(code_dim, data_shape, CONV_CHANNELS, batch_norm=True),

@@ -5,7 +5,7 @@ from pyro_mivae.runs.load import Run, load, open_run
 from pyro_mivae.runs.options import MODEL_OPTIONS, Option
 from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.runs.train import train_run
+from pyro_mivae.runs.train import is_finished, train_run
 
 __all__ = [
     "MODEL_OPTIONS",
@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "evaluate_run",
+    "is_finished",
     "load",
     "open_run",
     "report_run",

@@ -105,7 +105,17 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes["encoder"] = modules.pop("encoder", None)
             modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes)
         torch.manual_seed(seed)
-        return variant_class(data_shape, **options, **modules)
+        try:
+            return variant_class(data_shape, **options, **modules)
+        except PyroMivaeError:
+            raise
+        except Exception as error:
+            own = [f"--{name} {parts[name]}" for name in ("prior", "guide") if parts[name]]
+            if not own:
+                raise
+            raise OptionError(
+                f"{' and '.join(own)}: running it fails: {type(error).__name__}: {error}"
+            ) from error
 
 
 def load_program(
@@ -170,6 +180,8 @@ def _import_from_file(spec: str, kind: str) -> Any:
     module_spec = importlib.util.spec_from_file_location(f"_pyro_mivae_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise OptionError(f"--{kind} {spec}: {file} cannot be imported; allowed is FILE.py:NAME")
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))  # for modules beside the file
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # dataclasses and pickling look their module up
     try:
@@ -214,5 +226,5 @@ def _site_sizes(prior: Callable[[], torch.Tensor]) -> dict[str, int]:
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}? " if near else "; "
-    return f"{hint}Allowed are {', '.join(names)}"
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{hint}; allowed are {', '.join(names)}"

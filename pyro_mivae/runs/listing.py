@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 
 from pyro_mivae.data import DATASETS
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.likelihoods import LIKELIHOODS
 from pyro_mivae.networks import NETWORKS
 from pyro_mivae.priors import PRIORS
+from pyro_mivae.runs.build import plain_defaults
 from pyro_mivae.runs.options import MODEL_OPTIONS
-from pyro_mivae.variants import VARIANTS
+from pyro_mivae.variants import VARIANTS, Variant
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def listing() -> str:
@@ -24,9 +28,10 @@ def listing() -> str:
     lines = ["variants (pyro-mivae train VARIANT)"]
     width = max(map(len, VARIANTS))
     for name, variant_class in VARIANTS.items():
-        flags = [o.flag for o in MODEL_OPTIONS if o.is_taken_by(variant_class)]
         lines += [f"  {name:<{width}}  {_first_line(variant_class)}"]
-        lines += [f"  {'':<{width}}  {' '.join(flags)}"]
+        options = ", ".join(_options(variant_class))
+        told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
+        lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
     sections: dict[str, Mapping[str, object]] = {
         "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
         "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
@@ -43,9 +48,20 @@ def listing() -> str:
     return "\n".join(lines)
 
 
+def _options(variant_class: type[Variant]) -> Iterator[str]:
+    """The options that a variant takes, with the defaults that hold whatever the data are."""
+    defaults = plain_defaults(variant_class)
+    for option in MODEL_OPTIONS:
+        if option.is_taken_by(variant_class):
+            default = defaults.get(option.keyword)
+            told = "" if default is None or option.kind is bool else f"{NO_BREAK}{default}"
+            yield option.flag + told
+
+
 def _first_line(of: object) -> str:
     """First paragraph of a docstring, its mathematics as plain text."""
     text = " ".join((inspect.getdoc(of) or "").split("\n\n")[0].split())
     text = re.sub(r"(?:: )?:math:`[^`]{30,}`", "", text)  # what is too long for a list
     text = re.sub(r":math:`([^`]*)`|``([^`]*)``", r"\1\2", text)
+    text = text.replace(r"\mid", "|").replace(r"\,", " ")
     return text.replace(r"\lambda", "λ").replace(r"\beta", "β").rstrip(".")

@@ -68,8 +68,10 @@ def train_run(
         if is_finished(folder):
             say(f"{folder} is finished: nothing to do")
             return open_run(folder)
-    elif resume and os.path.exists(folder / CONFIG):
-        config = config.over(read_config(folder))
+    elif resume:
+        say(f"{folder} holds no checkpoint to go on from: starting anew")
+        if os.path.exists(folder / CONFIG):
+            config = config.over(read_config(folder))
     dataset = config.load_dataset()
     if started:
         check_same_data(config, dataset, folder)

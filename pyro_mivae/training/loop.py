@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import RunError, SiteError
+from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.optimiser import make_optimiser, schedule_factor, set_learning_rates
@@ -89,12 +89,19 @@ class Trainer:
         It leaves the random numbers, and the networks' running statistics, as they were.
 
         Raises:
-            SiteError: If the pair and the objective do not fit each other, or hold parameters
-                that are not the variant's and so would not be trained.
+            SiteError: If the pair fails, or does not fit the objective, or holds parameters that
+                are not the variant's and so would not be trained.
         """
         x = self._batch(torch.arange(min(ENOUGH_PAIRS if self.pairs_data else 2, len(self.x))))
-        with self._evaluating(), pyro.validation_enabled(True):
-            self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+        try:
+            with self._evaluating(), pyro.validation_enabled(True):
+                self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+        except PyroMivaeError:
+            raise
+        except Exception as error:
+            raise SiteError(
+                f"model and guide fail on {len(x)} images: {type(error).__name__}: {error}"
+            ) from error
         owned = set(self.vae.parameters())
         store = pyro.get_param_store().named_parameters()
         stray = [name for name, parameter in store if parameter not in owned]

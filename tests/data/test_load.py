@@ -132,8 +132,8 @@ def test_folder_without_labels_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnsit", "no data set, file or folder 'mnsit': did you mean mnist"),
-        ("nowhere.npz", "Allowed is digits, mnist, fashion-mnist, an .npz file, or a folder"),
+        ("mnsit", "no data set, file or folder 'mnsit'; did you mean mnist"),
+        ("nowhere.npz", "allowed is digits, mnist, fashion-mnist, an .npz file, or a folder"),
         (__file__, "is no .npz file"),
     ],
 )

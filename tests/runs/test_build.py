@@ -1,5 +1,7 @@
 """Names and files become modules."""
 
+import sys
+
 import pytest
 import torch
 
@@ -50,6 +52,11 @@ class Failing(Wide):
 class Needy(Wide):
     def __init__(self, temperature):
         super().__init__()
+
+
+class Buggy(PyroModule):
+    def forward(self, x):
+        raise KeyError("oops")
 
 
 instance = Fixed()
@@ -114,6 +121,22 @@ def test_prior_and_guide_by_name():
     assert vae.sites == {"z": 4, "c": 2}
 
 
+def test_guide_that_fails_is_named(program):
+    with pytest.raises(OptionError, match=r"--guide .*own.py:Buggy: running it fails: KeyError"):
+        build(guide=program("Buggy"))
+
+
+def test_file_may_import_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "sizes.py").write_text("SIZE = 6")
+    (tmp_path / "mine.py").write_text(
+        "import pyro_mivae, sizes\n"
+        "class Six(pyro_mivae.StandardNormalPrior):\n"
+        "    def __init__(self): super().__init__(sizes.SIZE)"
+    )
+    assert build(prior=f"{tmp_path / 'mine.py'}:Six").sites == {"z": 6}
+
+
 def test_network_by_name(program):
     vae = build(network="conv")
     assert isinstance(vae.guide.encoder, ConvEncoder)
@@ -136,7 +159,7 @@ def test_network_with_a_guide_of_ones_own(program):
         ("vae", {"network": "cnn"}, "network 'cnn': allowed are auto, mlp"),
         ("vae", {"likelihood": "poisson"}, "likelihood 'poisson': allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
-        ("vae", {"guide": "flow"}, "no guide 'flow'; .*Allowed are mean-field, mixture, or FILE"),
+        ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, mixture, or FILE"),
         ("vae", {"prior": "gone.py:Prior"}, "there is no file gone.py; allowed is FILE.py:NAME"),
         ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
         ("cat", {"categorical": "hard"}, "categorical='hard': allowed are enumerate"),

@@ -4,8 +4,10 @@ import copy
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
@@ -305,3 +307,17 @@ def test_progress_bar_shows_epochs_and_nats(x, capfd, make):
     shown = capfd.readouterr().err
     assert "epoch 2/2" in shown
     assert "elbo -" in shown
+
+
+def test_pair_that_fails_is_an_error_of_ours(tmp_path, x):
+    class Guide(PyroModule):
+        def forward(self, x):
+            if torch.is_grad_enabled():  # not when the variant is built
+                raise ValueError("late trouble")
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    vae = mi.VAE(SHAPE, guide=Guide(), prior=mi.StandardNormalPrior(2))
+    with pytest.raises(SiteError, match="fail on 2 images: ValueError: late trouble"):
+        fit(vae, x, epochs=1, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
