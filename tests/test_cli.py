@@ -159,7 +159,7 @@ def spoiled(tmp_path, **arrays):
 IMAGES = np.zeros((10, 8, 8))
 BAD_INPUT = {
     "no such variant": (["train", "infocta"], "no variant 'infocta'; did you mean infocat"),
-    "no such data": (["train", "vae", "--data", "mnits"], "'mnits': did you mean mnist"),
+    "no such data": (["train", "vae", "--data", "mnits"], "'mnits'; did you mean mnist"),
     "unused option": (
         ["train", "vae", "--categories", 3],
         "has no use for --categories; it takes",
