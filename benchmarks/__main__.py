@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import categories
+from benchmarks import categories, variants
 
-BENCHMARKS = {"categories": categories.main}
+BENCHMARKS = {"categories": categories.main, "variants": variants.main}
 
 
 def main(argv: list[str]) -> int:

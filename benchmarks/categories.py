@@ -12,10 +12,7 @@ results file and not trained again, so that a stopped benchmark goes on where it
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
-import os
-import platform
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
@@ -24,7 +21,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.common import RESULTS, machine, split_options, write
+
 CELLS = [
     *product(("cat", "infocat"), ("enumerate", "soft", "gumbel"), ("informed",)),
     *product(("cat", "infocat"), ("enumerate",), ("random",)),
@@ -65,9 +63,7 @@ def run_cell(
         settings["epochs"] = epochs
     if start == "random":
         settings["warm_start"] = 0
-    taken = inspect.signature(mi.fit).parameters
-    of_model = {name: value for name, value in settings.items() if name not in taken}
-    of_fit = {name: value for name, value in settings.items() if name in taken}
+    of_model, of_fit = split_options(settings)
     torch.manual_seed(seed)
     vae = mi.VARIANTS[variant](images.data_shape, categorical=categorical, **of_model)
     began = time.perf_counter()
@@ -143,26 +139,6 @@ def _cell(run: dict[str, Any]) -> tuple[str, str, str]:
     return run["variant"], run["categorical"], run["start"]
 
 
-def _machine() -> dict[str, Any]:
-    import pyro
-    import torch
-
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pyro": pyro.__version__,
-        "threads_per_run": 1,
-    }
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
-    scratch.replace(path)
-
-
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Trains what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -179,9 +155,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, help="results file")
     args = parser.parse_args(argv)
     path = args.out or RESULTS / f"categories-{args.data}-{date.today()}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    content |= {"machine": _machine(), "data": args.data}
+    content |= {"machine": machine() | {"threads_per_run": 1}, "data": args.data}
     done = {(*_cell(run), run["seed"]) for run in content["runs"]}
     wanted = [
         (*cell, seed)
@@ -197,12 +172,12 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         ]
         for job in as_completed(jobs):
             content["runs"].append(job.result())
-            _write(path, content)
+            write(path, content)
             latest = content["runs"][-1]
             print(*_cell(latest), latest["seed"], latest["metrics"], flush=True)
     if "k-means" not in content:
         content["k-means"] = k_means(args.data, args.data_root)
-        _write(path, content)
+        write(path, content)
     print(table(content["runs"]))
     print(f"k-means on the pixels: {content['k-means']}")
     print(f"all runs: {path}")
