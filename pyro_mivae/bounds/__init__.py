@@ -1,10 +1,36 @@
 """Bounds on mutual information and estimates of it: pure functions of tensors, in nats."""
 
+from pyro_mivae.bounds.critics import (
+    donsker_varadhan_bound,
+    interpolated_bound,
+    mine_bound,
+    nwj_bound,
+    tuba_bound,
+)
 from pyro_mivae.bounds.densities import (
     barber_agakov_bound,
+    club_bound,
     infonce_bound,
     leave_one_out_bound,
     rate,
 )
+from pyro_mivae.bounds.estimates import jensen_shannon_estimate, smile_estimate
+from pyro_mivae.bounds.moving_average import MovingAverage
+from pyro_mivae.bounds.shapes import off_diagonal
 
-__all__ = ["barber_agakov_bound", "infonce_bound", "leave_one_out_bound", "rate"]
+__all__ = [
+    "MovingAverage",
+    "barber_agakov_bound",
+    "club_bound",
+    "donsker_varadhan_bound",
+    "infonce_bound",
+    "interpolated_bound",
+    "jensen_shannon_estimate",
+    "leave_one_out_bound",
+    "mine_bound",
+    "nwj_bound",
+    "off_diagonal",
+    "rate",
+    "smile_estimate",
+    "tuba_bound",
+]

@@ -1,0 +1,276 @@
+r"""Lower bounds on mutual information from the scores of a critic, in nats.
+
+A critic is any function :math:`T(x, z)`; a joint score is its value at a pair drawn together, a
+marginal score at a datum and a code drawn apart. Of a matrix of scores, its diagonal and
+`off_diagonal` are these. Each function is a lower bound for every critic when its expectations are
+exact, and each says what becomes of it when they are means over a sample.
+
+References:
+    Poole et al. (2019), On Variational Bounds of Mutual Information.
+    https://arxiv.org/abs/1905.06922
+    McAllester & Stratos (2020), Formal Limitations on the Measurement of Mutual Information:
+    no lower bound from n samples that holds with confidence is far above log n.
+    https://arxiv.org/abs/1811.04251
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.bounds.moving_average import MovingAverage
+from pyro_mivae.bounds.shapes import check_baseline, check_square, check_vector, off_diagonal
+from pyro_mivae.errors import OptionError
+
+
+def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
+    r"""Lower-bounds :math:`I(X; Z)` by the critic's rise over its log-partition function.
+
+    .. math:: \mathbb{E}_{p(x,z)}[T] - \log \mathbb{E}_{p(x)p(z)}[e^T]
+
+    Tight for :math:`T = \log \frac{p(x \mid z)}{p(x)}` plus any constant.
+
+    A lower bound with the exact expectations only. The logarithm of a mean over a sample errs low,
+    so a finite sample errs high, and more so the more information there is: the mean is then made
+    by pairs too rare to be drawn. Its gradient is biased likewise, which `mine_bound` mends.
+    The value is finite for scores of any finite size.
+
+    Args:
+        joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
+        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+
+    Returns:
+        Scalar, in nats, differentiable in both arguments.
+
+    Raises:
+        ShapeError: If an argument is not one-dimensional, or empty.
+
+    References:
+        Donsker & Varadhan (1983). Belghazi et al. (2018), Mutual Information Neural Estimation.
+        https://arxiv.org/abs/1801.04062
+
+    Example:
+        >>> donsker_varadhan_bound(torch.ones(4), torch.zeros(4))
+        tensor(1.)
+    """
+    _check(joint_scores, marginal_scores)
+    return joint_scores.mean() - _log_mean_exp(marginal_scores)
+
+
+def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAverage) -> Tensor:
+    r"""Is `donsker_varadhan_bound`, with a less biased gradient.
+
+    The gradient of a batch's own log-partition function is the ratio of two means over the same
+    few pairs, which is biased. Here the denominator is a moving average over the batches:
+
+    .. math:: \nabla = \mathbb{E}_{p(x,z)}[\nabla T]
+        - \frac{\mathbb{E}_{p(x)p(z)}[e^T \nabla T]}{\bar Y},
+        \qquad \bar Y \approx \mathbb{E}_{p(x)p(z)}[e^T]
+
+    The average takes the batch in first, so that no weight in this gradient can exceed one over
+    its rate. It moves only where a step is being made: in training mode, with gradients enabled,
+    as `average.training` and `torch.is_grad_enabled` tell. Elsewhere it takes no part, and value
+    and gradient are those of `donsker_varadhan_bound`, whatever was averaged before.
+
+    The value errs as that function's does: high, in a finite sample.
+
+    Args:
+        joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
+        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+        average: The moving average, kept from step to step.
+
+    Returns:
+        Scalar, in nats, differentiable once in both arguments.
+
+    Raises:
+        ShapeError: If an argument is not one-dimensional, or empty.
+
+    References:
+        Belghazi et al. (2018), Mutual Information Neural Estimation, section 3.2 and eq. 12.
+        https://arxiv.org/abs/1801.04062
+
+    Example:
+        >>> mine_bound(torch.ones(4), torch.zeros(4), MovingAverage())
+        tensor(1.)
+    """
+    _check(joint_scores, marginal_scores)
+    log_partition = _log_mean_exp(marginal_scores)
+    if average.training and torch.is_grad_enabled():
+        denominator = average.update(log_partition.detach()).to(log_partition.dtype)
+        slope = (log_partition - denominator).exp()
+        log_partition = log_partition.detach() + (slope - slope.detach())
+    return joint_scores.mean() - log_partition
+
+
+def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
+    r"""Lower-bounds :math:`I(X; Z)` without the logarithm of a mean.
+
+    .. math:: \mathbb{E}_{p(x,z)}[g] - \mathbb{E}_{p(x)p(z)}[e^{g-1}]
+
+    Tight for :math:`g = 1 + \log \frac{p(x \mid z)}{p(x)}` alone: unlike Donsker and Varadhan's,
+    the critic has to normalise itself. Also known as f-GAN's KL and as MINE-f.
+
+    A lower bound in expectation at every sample size, since each mean is unbiased. A single
+    sample scatters with a variance that grows exponentially with the information: where that is
+    large, the second mean is made by pairs too rare to be drawn, so that nearly every sample lies
+    above its expectation, and the rare other one far below.
+
+    :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is then
+    ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
+
+    Args:
+        joint_scores: :math:`g(x_i, z_i)`, shape ``(n,)``.
+        marginal_scores: :math:`g` of pairs drawn apart, shape ``(m,)``.
+
+    Returns:
+        Scalar, in nats, differentiable in both arguments.
+
+    Raises:
+        ShapeError: If an argument is not one-dimensional, or empty.
+
+    References:
+        Nguyen, Wainwright & Jordan (2010), Estimating Divergence Functionals and the Likelihood
+        Ratio by Convex Risk Minimization. https://arxiv.org/abs/0809.0853
+        Poole et al. (2019), I_NWJ. https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> nwj_bound(torch.ones(4), torch.ones(4))
+        tensor(0.)
+    """
+    return tuba_bound(joint_scores, marginal_scores, 1.0, 1.0)
+
+
+def tuba_bound(
+    joint_scores: Tensor,
+    marginal_scores: Tensor,
+    joint_log_baseline: Tensor | float,
+    marginal_log_baseline: Tensor | float,
+) -> Tensor:
+    r"""Lower-bounds :math:`I(X; Z)` with a baseline that normalises the critic code by code.
+
+    .. math:: 1 + \mathbb{E}_{p(x,z)}[T - \log a(z)]
+        - \mathbb{E}_{p(x)p(z)}\Big[\frac{e^T}{a(z)}\Big]
+
+    Tight for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`, as with :math:`T = \log
+    p(z \mid x)` and :math:`a(z) = p(z)`. The baseline may be learned; a closer one lowers the
+    variance, which else is that of `nwj_bound`: the case :math:`a = e`.
+
+    A lower bound in expectation at every sample size, for every baseline that depends on the
+    code alone. Samples scatter and overflow as those of `nwj_bound` do.
+
+    Args:
+        joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
+        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+        joint_log_baseline: :math:`\log a` of the joint pairs' codes, a scalar or shape ``(n,)``.
+        marginal_log_baseline: :math:`\log a` of the other pairs' codes, a scalar or ``(m,)``.
+
+    Returns:
+        Scalar, in nats, differentiable in all arguments.
+
+    Raises:
+        ShapeError: If scores are not one-dimensional, or empty, or a baseline does not fit.
+
+    References:
+        Poole et al. (2019), I_TUBA. https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> tuba_bound(torch.ones(4), torch.zeros(4), 0.0, 0.0)
+        tensor(1.)
+    """
+    _check(joint_scores, marginal_scores)
+    joint = joint_scores - check_baseline("joint_log_baseline", joint_log_baseline, joint_scores)
+    marginal = marginal_scores - check_baseline(
+        "marginal_log_baseline", marginal_log_baseline, marginal_scores
+    )
+    return 1 + joint.mean() - _exp(_log_mean_exp(marginal))
+
+
+def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: float) -> Tensor:
+    r"""Lower-bounds :math:`I(X; Z)` between `tuba_bound` and `infonce_bound`: :math:`I_\alpha`.
+
+    .. math:: 1 + \mathbb{E}\Big[\log \frac{e^{T(x_1, z)}}{b(z; x_{1:K})}\Big]
+        - \mathbb{E}\Big[\frac{e^{T(x_1, z')}}{b(z'; x_{1:K})}\Big], \qquad
+        b(z; x_{1:K}) = \frac{\alpha}{K} \sum_{k} e^{T(x_k, z)} + (1 - \alpha)\, a(z)
+
+    with z drawn together with :math:`x_1`, and :math:`z'` apart from all K data. The n pairs give
+    n sub-batches of :math:`K = n - 1`, each leaving one pair out, and both means run over them
+    all. So at :math:`\alpha = 1` this is the mean of `infonce_bound` over these sub-batches, and
+    at :math:`\alpha = 0` it is `tuba_bound` of the diagonal and the rest (`nwj_bound` where the
+    baseline's logarithm is 1). Tight, as n grows, for :math:`T - \log a(z) = \log
+    \frac{p(x \mid z)}{p(x)}`, but for :math:`\alpha = 1`, where the baseline takes no part.
+
+    A lower bound in expectation at every n of 2 or more, whatever the critic, the baseline and
+    :math:`\alpha`, which trades the variance of the one end for the bias of the other. No sample
+    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for scores of any finite size if
+    :math:`\alpha > 0`.
+
+    Args:
+        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``.
+        log_baseline: :math:`\log a(z_i)`, a scalar or shape ``(n,)``.
+        alpha: :math:`\alpha`, from 0 to 1.
+
+    Returns:
+        Scalar, in nats, differentiable in scores and baseline.
+
+    Raises:
+        ShapeError: If the scores are not a square matrix of at least two rows, or the baseline
+            does not fit.
+        OptionError: If ``alpha`` is not in that range.
+
+    References:
+        Poole et al. (2019), I_alpha, in the section on interpolating the bounds.
+        https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> interpolated_bound(torch.eye(3), 0.0, alpha=0.5)
+        tensor(0.6426)
+    """
+    n = check_square(scores, at_least=2)
+    baseline = check_baseline("log_baseline", log_baseline, scores).expand(n)
+    if not 0 <= alpha <= 1:
+        raise OptionError(f"alpha={alpha}: 0 (TUBA) to 1 (InfoNCE) is needed")
+    log_alpha = math.log(alpha) if alpha > 0 else -math.inf
+    log_rest = math.log1p(-alpha) if alpha < 1 else -math.inf
+    own = torch.eye(n, dtype=torch.bool, device=scores.device)
+
+    others = scores.masked_fill(own, -torch.inf).logsumexp(1) - math.log(n - 1)
+    apart = torch.logaddexp(others + log_alpha, baseline + log_rest)
+    without = off_diagonal(_log_sum_exp_without_each(scores)).reshape(n, n - 1)
+    together = torch.logaddexp(without - math.log(n - 1) + log_alpha, baseline[:, None] + log_rest)
+    return 1 + (scores.diagonal() - together.mean(1)).mean() - _exp(_log_mean_exp(others - apart))
+
+
+def _check(joint_scores: Tensor, marginal_scores: Tensor) -> None:
+    check_vector("joint_scores", joint_scores)
+    check_vector("marginal_scores", marginal_scores)
+
+
+def _log_mean_exp(scores: Tensor) -> Tensor:
+    return scores.logsumexp(0) - math.log(len(scores))
+
+
+def _exp(log_value: Tensor) -> Tensor:
+    """Exponential that goes on as a straight line just before it overflows.
+
+    The line soon is infinite too, but its slope is not, and so the gradient by a score that
+    underflows beside the largest is 0, not 0 times infinity.
+    """
+    limit = math.floor(math.log(torch.finfo(log_value.dtype).max))
+    within = log_value.clamp(max=limit).exp()
+    return within + (log_value - limit).clamp(min=0) * math.exp(limit)
+
+
+def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
+    """Log-sum-exp of each row without its element in each column, shape ``(n, n)``.
+
+    Taking a row's largest element out of the finished sum would cancel, so that sum is made
+    anew; every other element is at most half of the sum.
+    """
+    largest = torch.zeros_like(scores, dtype=torch.bool)
+    largest.scatter_(1, scores.argmax(1, keepdim=True), True)
+    total = scores.logsumexp(1, keepdim=True)
+    remainder = scores.masked_fill(largest, -torch.inf).logsumexp(1, keepdim=True)
+    share = (scores - total).exp().masked_fill(largest, 0.0)
+    return torch.where(largest, remainder, total + torch.log1p(-share))

@@ -1,0 +1,252 @@
+"""Critics: networks that score how well a datum and a code go together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.networks.conv import ConvEncoder
+from pyro_mivae.networks.mlp import MLPEncoder, mlp
+from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
+from pyro_mivae.networks.presets import output_dim
+
+
+class JointCritic(LayeredCritic):
+    """A multilayer perceptron of the datum and the code, put together in one vector.
+
+    The most general of these. Its first layer is a sum of two, one of the datum and one of the
+    code, which is the same as a layer of both in one vector, started with each part's own scale.
+    So `all_pairs` passes the n data and n codes through it once, and only the layers after it
+    cost n² times one pair: 4 n² bytes for each hidden unit, kept for the backward pass.
+
+    Args:
+        data_shape: Shape of one datum; images are flattened.
+        code_dim: Size of the code.
+        hidden_dims: Width of each hidden layer.
+        activation: Builds an activation.
+
+    Raises:
+        OptionError: If there is no hidden layer, a width is under 1, or the code has no
+            dimension.
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        _check_widths(hidden_dims)
+        first = nn.Linear(math.prod(self.data_shape), hidden_dims[0])
+        self.data_layer = nn.Sequential(nn.Flatten(), first)
+        self.latent_layer = nn.Linear(code_dim, hidden_dims[0], bias=False)
+        self.head = nn.Sequential(activation(), mlp((*hidden_dims, 1), activation))
+
+    def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Adds the first layer's two parts and goes on; see `LayeredCritic`."""
+        scores: Tensor = self.head(of_data + of_code)
+        return scores.squeeze(-1)
+
+
+class SeparableCritic(InnerProductCritic):
+    r"""The inner product of an embedding of the datum and one of the code.
+
+    `all_pairs` costs n passes through each network and one matrix product, so it suits large
+    batches. What it can say is limited to rank ``embed_dim``.
+
+    Args:
+        data_shape: Shape of one datum; images of 8 x 8 or more are convolved.
+        code_dim: Size of the code.
+        hidden_dims: Width of each hidden layer of both networks; a convolutional one has its own
+            maps, and the last of these as its features.
+        embed_dim: Size of the embeddings.
+        activation: Builds an activation.
+
+    Raises:
+        OptionError: If there is no hidden layer, a width is under 1, or the code has no
+            dimension.
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        embed_dim: int = 32,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        _check_widths((*hidden_dims, embed_dim))
+        self.data_layer = nn.Sequential(
+            _data_encoder(self.data_shape, hidden_dims, activation),
+            nn.Linear(hidden_dims[-1], embed_dim),
+        )
+        self.latent_layer = mlp((code_dim, *hidden_dims, embed_dim), activation)
+
+
+class BilinearCritic(InnerProductCritic):
+    r"""Bilinear in features of the datum and the code itself: :math:`f(x)^\top (W z + b)`.
+
+    Contrastive predictive coding's critic, with b for what depends on the datum alone. The least
+    general, and the cheapest where codes are many; `all_pairs` costs n passes through f and one
+    matrix product.
+
+    Args:
+        data_shape: Shape of one datum; images of 8 x 8 or more are convolved.
+        code_dim: Size of the code.
+        hidden_dims: Width of each layer of f, the last that of the features; a convolutional one
+            has its own maps, and the last of these as its features.
+        activation: Builds an activation.
+
+    Raises:
+        OptionError: If f has no layer, a width is under 1, or the code has no dimension.
+
+    References:
+        van den Oord et al. (2018), Contrastive Predictive Coding, eq. 3.
+        https://arxiv.org/abs/1807.03748
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        _check_widths(hidden_dims)
+        self.data_layer = _data_encoder(self.data_shape, hidden_dims, activation)
+        self.latent_layer = nn.Linear(code_dim, hidden_dims[-1])
+
+
+class MutualInfoChain(LayeredCritic):
+    """A data layer, a latent layer, and a multilayer perceptron with one output on both.
+
+    `all_pairs` passes n data and n codes through the layers, and every pair of their features
+    through the perceptron: 4 n² bytes for each of the features put together and for each hidden
+    unit, kept for the backward pass.
+
+    Args:
+        data_shape: Shape of one datum.
+        code_dim: Size of the code.
+        hidden_dims: Widths of the layers built here: the first that of the data and the latent
+            layer's features, the others those of the perceptron's hidden layers, at least one.
+        activation: Builds an activation.
+        data_layer: From ``(n, *data_shape)`` to ``(n, features)``. By default convolutions for
+            images of 8 x 8 or more, one linear layer for other data.
+        latent_layer: From ``(n, code_dim)`` to ``(n, features)``. By default one linear layer.
+        head: From the features of both, the data's first, to one output. It must take any number
+            of batch dimensions.
+
+    Raises:
+        OptionError: If a width is under 1, there are fewer than two, or the code has no
+            dimension.
+        ShapeError: If a head of one's own does not take the features, or gives not one output.
+
+    References:
+        Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
+        in Variational Autoencoders. https://arxiv.org/abs/1912.13361
+    """
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        data_layer: nn.Module | None = None,
+        latent_layer: nn.Module | None = None,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        _check_widths(hidden_dims, at_least=2)
+        width, *rest = hidden_dims
+        if data_layer is None:
+            data_layer = _data_encoder(self.data_shape, (width,), activation)
+        if latent_layer is None:
+            latent_layer = MLPEncoder((code_dim,), (width,), activation)
+        self.data_layer, self.latent_layer = data_layer, latent_layer
+        of_data = output_dim(data_layer, self.data_shape)
+        of_code = output_dim(latent_layer, (code_dim,))
+        self.head = mlp((of_data + of_code, *rest, 1), activation) if head is None else head
+        _check_head(self.head, of_data, of_code)
+
+    def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Puts the features together and goes on; see `LayeredCritic`."""
+        pairs = torch.broadcast_shapes(of_data.shape[:-1], of_code.shape[:-1])
+        parts = (of_data.expand(*pairs, -1), of_code.expand(*pairs, -1))
+        scores: Tensor = self.head(torch.cat(parts, -1))
+        return scores.squeeze(-1)
+
+
+CRITICS: dict[str, type[Critic]] = {
+    "joint": JointCritic,
+    "separable": SeparableCritic,
+    "bilinear": BilinearCritic,
+    "chain": MutualInfoChain,
+}
+
+
+def build_critic(
+    name: str, data_shape: Sequence[int], code_dim: int, hidden_dims: Sequence[int] = (256, 256)
+) -> Critic:
+    """Builds a critic.
+
+    Args:
+        name: A key of `CRITICS`.
+        data_shape: Shape of one datum.
+        code_dim: Size of the code.
+        hidden_dims: Widths of the hidden layers, as the class says.
+
+    Returns:
+        The critic.
+
+    Raises:
+        OptionError: If there is no such critic, or it cannot have these sizes.
+
+    Example:
+        >>> critic = build_critic("separable", (1, 28, 28), code_dim=10)
+        >>> critic.all_pairs(torch.zeros(4, 1, 28, 28), torch.zeros(4, 10)).shape
+        torch.Size([4, 4])
+    """
+    if name not in CRITICS:
+        raise OptionError(f"critic {name!r}: allowed are {', '.join(CRITICS)}")
+    factory: Callable[..., Critic] = CRITICS[name]
+    return factory(data_shape, code_dim, hidden_dims)
+
+
+def _check_widths(widths: Sequence[int], at_least: int = 1) -> None:
+    if len(widths) < at_least or min(widths) < 1:
+        raise OptionError(
+            f"hidden_dims {tuple(widths)}: give {at_least} or more widths of at least 1"
+        )
+
+
+def _data_encoder(
+    data_shape: tuple[int, ...], hidden_dims: Sequence[int], activation: Callable[[], nn.Module]
+) -> nn.Module:
+    if len(data_shape) == 3 and min(data_shape[1:]) >= 8:
+        return ConvEncoder(data_shape, hidden_dim=hidden_dims[-1])
+    return MLPEncoder(data_shape, hidden_dims, activation)
+
+
+def _check_head(head: nn.Module, of_data: int, of_code: int) -> None:
+    try:
+        outputs = output_dim(head, (of_data + of_code,))
+    except RuntimeError as error:
+        raise ShapeError(
+            f"head: it does not take {of_data} features of the data and {of_code} of the code, "
+            f"{of_data + of_code} together: {error}"
+        ) from error
+    if outputs != 1:
+        raise ShapeError(
+            f"head: {outputs} outputs a pair given, 1 needed; end it in a linear layer of one unit"
+        )
