@@ -196,7 +196,7 @@ def _epochs(history: Columns) -> Sequence[float] | None:
 
 def _limit_height(ax: Axes, curves: Sequence[Sequence[float]]) -> None:
     whole = [v for values in curves for v in values if math.isfinite(v)]
-    later = [v for values in curves for v in values[len(values) // 20 + 1 :] if math.isfinite(v)]
+    later = [v for values in curves for v in values[len(values) // 4 + 1 :] if math.isfinite(v)]
     if not later:
         return
     span = max(later) - min(later)

@@ -59,7 +59,7 @@ def samples(subject: Subject) -> Iterator[Panel]:
     shown = subject.occupancy.argsort(descending=True, stable=True)[: 2 * _MAX_ROWS]
     rows = torch.stack([vae.sample(10, category=c) for c in shown.tolist()])
     figure, ax = plots.grid_figure(len(shown), 10, vae.data_shape)
-    names = [str(c) for c in shown.tolist()]
+    names = [f"c = {c}" for c in shown.tolist()]
     plots.plot_conditional_samples(ax, rows, subject.occupancy[shown], names)
     sentence = (
         f"A row per category, the most used first: its number, the share of the {subject.nouns} "

@@ -70,8 +70,11 @@ def test_one_epoch_has_one_tick(ax):
 
 
 def test_a_wild_start_does_not_flatten_the_rest(ax):
-    plots.plot_curves(ax, {"loss": [1e6] + [30 - i / 10 for i in range(40)]})
+    plots.plot_curves(ax, {"loss": [1e6] * 9 + [30 - i / 10 for i in range(40)]})
     assert ax.get_ylim()[1] < 40
+    steady = plots.new_figure()[1]
+    plots.plot_curves(steady, {"loss": [60 - i for i in range(40)]})
+    assert steady.get_ylim()[1] > 59
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
