@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pyro_mivae.errors import PyroMivaeError, TrainingError
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 Command = Callable[..., Any]
@@ -246,7 +247,9 @@ def run_command(args: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
     except click.UsageError as error:
         command = "pyro-mivae" if error.ctx is None else error.ctx.command_path
         return _fail(f"{error.format_message()} (see {command} --help)", 2)
@@ -264,6 +267,17 @@ def run_command(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     return 0
+
+
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+) -> None:
+    """Shows our own warnings as one line, and others, which need their place, as ever."""
+    if issubclass(category, PyroMivaeWarning):
+        click.echo("warning: " + " ".join(str(message).split()), err=True)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno)
+        click.echo(text, err=True, nl=False)
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""The exceptions raised on purpose: each says what was given, what is allowed, and the remedy."""
+"""What is raised and warned of on purpose: what was given, what is allowed, and the remedy."""
 
 
 class PyroMivaeError(Exception):
@@ -27,3 +27,7 @@ class RunError(PyroMivaeError, ValueError):
 
 class TrainingError(PyroMivaeError, RuntimeError):
     """Training that cannot go on, as when the loss is no longer finite."""
+
+
+class PyroMivaeWarning(UserWarning):
+    """Something that works, but whose figures should not be trusted as they are."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.data import load_dataset
+from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.runs import load
 from pyro_mivae.training import History, read_checkpoint
 
@@ -87,6 +89,24 @@ def test_training_prints_a_table_and_where_files_are(call):
         assert text in out
     assert "1438 training and 359 test images of 1x8x8" in out
     assert "epoch 1/1" in "\n".join(err)
+
+
+@pytest.mark.parametrize(
+    ("category", "line"),
+    [(PyroMivaeWarning, "warning: too few"), (RuntimeWarning, "RuntimeWarning: too\n few")],
+)
+def test_warnings_of_ours_are_one_line(call, home, monkeypatch, category, line):
+    def encode(self, x):
+        warnings.warn("too\n few", category, stacklevel=1)
+        return {"z": torch.zeros(len(x), 2)}
+
+    monkeypatch.setattr(mi.InfoCatVAE, "encode", encode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        command = ("encode", home / "run", "--data", home / "digits.npz", "--out", "codes.npz")
+        code, _, err = call(*command)
+    assert code == 0
+    assert line in "\n".join(err)
 
 
 def test_finished_run_is_left_alone_by_resume(call, home):
