@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -270,14 +270,19 @@ def run_command(args: Sequence[str] | None = None) -> int:
 
 
 def _warn(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Shows our own warnings as one line, and others, which need their place, as ever."""
     if issubclass(category, PyroMivaeWarning):
         click.echo("warning: " + " ".join(str(message).split()), err=True)
     else:
-        text = warnings.formatwarning(message, category, filename, lineno)
-        click.echo(text, err=True, nl=False)
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        click.echo(text, file=file, err=file is None, nl=False)
 
 
 def _fail(message: str, code: int) -> int:
