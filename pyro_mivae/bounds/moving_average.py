@@ -13,11 +13,12 @@ from pyro_mivae.errors import OptionError
 class MovingAverage(nn.Module):
     r"""Exponential moving average :math:`\bar Y` of positive numbers given by their logarithms.
 
-    .. math:: \bar Y_t = \frac{\rho \sum_{s \le t} (1 - \rho)^{t - s} Y_s}{1 - (1 - \rho)^t}
+    .. math::
+        \bar Y_t = \sum_{s \le t} (1 - \rho)^{t - s} Y_s \Big/ \sum_{s \le t} (1 - \rho)^{t - s}
 
-    The denominator makes the first average the first number, not one on its way from 0. The state
-    is two scalar buffers, updated in place: a checkpoint keeps it, a captured graph sees it, and
-    nothing is copied to the host. A number that is infinite or NaN is left out.
+    The first average is the first number, not one on its way from 0. The state is two scalar
+    buffers, the logarithms of these sums, updated in place: a checkpoint keeps it, a captured
+    graph sees it, and nothing is copied to the host. A number that is infinite or NaN is left out.
 
     Args:
         rate: :math:`\rho`, the share of the newest number, above 0 and at most 1.
@@ -61,6 +62,6 @@ class MovingAverage(nn.Module):
         keep = math.log1p(-self.rate) if self.rate < 1 else -math.inf
         counts = value < torch.inf  # as NaN is not
         for buffer, new in ((self.log_sum, value), (self.log_weight, torch.zeros_like(value))):
-            moved = torch.logaddexp(buffer + keep, new + math.log(self.rate))
+            moved = torch.logaddexp(buffer + keep, new)
             buffer.copy_(torch.where(counts, moved, buffer))
         return self.log_sum - self.log_weight

@@ -11,8 +11,11 @@ from pyro_mivae.networks import CRITICS, Critic, MutualInfoChain, build_critic, 
 class Distance(Critic):
     """A critic of a user's own, with `forward` alone."""
 
+    largest = 0
+
     def forward(self, x, code):
         self.check_pairs(x, code)
+        self.largest = max(self.largest, len(x))
         return -(x.flatten(1).sum(1) - code.sum(1)).square()
 
 
@@ -41,6 +44,15 @@ def test_all_pairs_are_those_of_the_pairs(name, data_shape, monkeypatch):
         assert torch.allclose(scores[:, j], column, atol=1e-12)
     monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 15)  # two rows at once, and one left over
     assert torch.allclose(critic.all_pairs(x, code), scores, atol=1e-12)
+
+
+def test_all_pairs_come_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 15)
+    critic = Distance((5,), 3)
+    critic.all_pairs(*data_and_codes(7, (5,)))
+    assert critic.largest == 14
+    critic.all_pairs(*data_and_codes(20, (5,)))  # one row at least
+    assert critic.largest == 20
 
 
 @pytest.mark.parametrize("name", CRITICS)
