@@ -11,16 +11,26 @@ from pyro_mivae.likelihoods import (
     GaussianLikelihood,
 )
 from pyro_mivae.metrics import evaluate
-from pyro_mivae.priors import MixturePrior, StandardNormalPrior
+from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import BarberAgakov, RegularizedInformation
 from pyro_mivae.training import fit
-from pyro_mivae.variants import VAE, VARIANTS, BetaVAE, CatVAE, InfoCatVAE, InfomaxVAE, Variant
+from pyro_mivae.variants import (
+    VAE,
+    VARIANTS,
+    VMIVAE,
+    BetaVAE,
+    CatVAE,
+    InfoCatVAE,
+    InfomaxVAE,
+    Variant,
+)
 
 __all__ = [
     "VAE",
     "VARIANTS",
+    "VMIVAE",
     "BarberAgakov",
     "BernoulliLikelihood",
     "BetaVAE",
@@ -36,6 +46,7 @@ __all__ = [
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "StandardNormalPrior",
+    "UniformPrior",
     "Variant",
     "cyclic_warmup",
     "evaluate",

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_networks, output_dim
 
@@ -49,10 +50,17 @@ class MeanFieldGuide(PyroModule):
         sites: Size of each site, by name.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
         deterministic: Sites that are a function of the data (a Delta) and not a Normal.
+        bounded: Sites on the unit interval, which are a `ProbitNormal` and not a Normal.
 
     Raises:
-        OptionError: If no site is given, a size is under 1, or a deterministic site is none of
-            them.
+        OptionError: If no site is given, a size is under 1, or a deterministic or bounded site is
+            none of them, or both.
+
+    Example:
+        >>> guide = MeanFieldGuide((1, 8, 8), {"z": 3, "c": 1}, bounded=["c"])
+        >>> code = pyro.poutine.trace(guide).get_trace(torch.rand(5, 1, 8, 8)).nodes["c"]["value"]
+        >>> code.shape, bool(((code > 0) & (code < 1)).all())
+        (torch.Size([5, 1]), True)
     """
 
     def __init__(
@@ -61,12 +69,19 @@ class MeanFieldGuide(PyroModule):
         sites: Mapping[str, int],
         encoder: nn.Module | None = None,
         deterministic: Collection[str] = (),
+        bounded: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if not sites or not set(deterministic) <= set(sites):
+        if not sites or not {*deterministic, *bounded} <= set(sites):
             raise OptionError(
-                f"sites {list(sites)}, deterministic {list(deterministic)}: give one site or "
-                "more, and only these can be deterministic"
+                f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
+                f"{list(bounded)}: give one site or more, and only these can be deterministic or "
+                "bounded"
+            )
+        if set(deterministic) & set(bounded):
+            raise OptionError(
+                f"deterministic {list(deterministic)}, bounded {list(bounded)}: a site is one "
+                "of these"
             )
         for name, size in sites.items():
             if size < 1:
@@ -82,6 +97,7 @@ class MeanFieldGuide(PyroModule):
             }
         )
         self.deterministic = frozenset(deterministic)
+        self.bounded = frozenset(bounded)
 
     def forward(self, x: Tensor) -> None:
         """Samples the sites.
@@ -95,6 +111,8 @@ class MeanFieldGuide(PyroModule):
             for name, head in heads.items():
                 if name in self.deterministic:
                     pyro.sample(name, dist.Delta(head(features), event_dim=1))
+                elif name in self.bounded:
+                    pyro.sample(name, ProbitNormal(*head(features)).to_event(1))
                 else:
                     pyro.sample(name, dist.Normal(*head(features)).to_event(1))
 
@@ -118,3 +136,23 @@ def normal_guide(
     """
     sites = {"z": latent_dim} if code_dim is None else {"z": latent_dim, "c": code_dim}
     return MeanFieldGuide(data_shape, sites, encoder)
+
+
+def uniform_guide(
+    data_shape: Sequence[int],
+    latent_dim: int,
+    code_dim: int = 1,
+    encoder: nn.Module | None = None,
+) -> MeanFieldGuide:
+    """Builds the guide of `UniformPrior`: ``z`` is a Normal and ``c`` a `ProbitNormal`.
+
+    Args:
+        data_shape: Shape of one datum.
+        latent_dim: Size of ``z``.
+        code_dim: Size of ``c``.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+
+    Returns:
+        The guide.
+    """
+    return MeanFieldGuide(data_shape, {"z": latent_dim, "c": code_dim}, encoder, bounded=("c",))

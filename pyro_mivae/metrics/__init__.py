@@ -12,6 +12,7 @@ from pyro_mivae.metrics.clustering import (
 from pyro_mivae.metrics.evaluate import EvaluationResult, evaluate
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
+from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
 __all__ = [
     "Classifier",
@@ -27,4 +28,5 @@ __all__ = [
     "mlp_probe",
     "normalised_mutual_information",
     "occupancy",
+    "reconstruction_r2",
 ]

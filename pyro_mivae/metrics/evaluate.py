@@ -25,6 +25,7 @@ from pyro_mivae.metrics.clustering import (
 )
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
+from pyro_mivae.metrics.reconstruction import reconstruction_r2
 from pyro_mivae.variants import Variant
 
 ENCODE_BATCH = 1024
@@ -62,6 +63,10 @@ def evaluate(
     The figures, all floats:
 
     * everything of `information`, in nats per datum;
+    * ``reconstruction_r2``, the share of the data's variance that the decoded posterior means
+      account for (`reconstruction_r2`), and with several sites ``reconstruction_r2_<site>`` of
+      each alone, every other one at its prior mean. The decoder seldom saw such codes, so that
+      these may be below 0; read them together;
     * with categories: ``categories_used``, how many hold at least 0.5 % of the data by the argmax
       of q(c|x); ``occupancy_<k>``, the share that each holds; ``barber_agakov_<site>_mean``, the
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
@@ -111,6 +116,7 @@ def evaluate(
         evaluation = _Evaluation(vae, x, seed)
         evaluation.values |= report.to_dict()
         evaluation.protocol["information"] = dict(report.protocol)
+        evaluation.reconstruction(x)
         if vae.category is not None:
             generated = evaluation.categories(samples_per_category)
         if labels is not None:
@@ -177,6 +183,19 @@ class _Evaluation:
             "encoded": "posterior means; of a category its probabilities, and their argmax",
             "seed": seed,
         }
+
+    def reconstruction(self, x: Tensor) -> None:
+        """Measures how much of the data the code gives back, and each site of it alone."""
+        sites = list(self.codes)
+        groups = {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
+        for suffix, group in groups.items():
+            parts = [self.vae.reconstruct(part, keep=group) for part in x.split(ENCODE_BATCH)]
+            value = reconstruction_r2(x.to(self.vae.device), torch.cat(parts))
+            self.values[f"reconstruction_r2{suffix}"] = value
+        self.protocol["reconstruction_r2"] = (
+            "share of the variance in these items; posterior means are decoded (of a category the "
+            "most probable), for a site alone with every other at its prior mean given it"
+        )
 
     def categories(self, samples: int) -> Tensor:
         """Measures what needs no labels, and returns images by category."""

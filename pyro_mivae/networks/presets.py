@@ -40,27 +40,30 @@ def mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
     return (256, 256) if math.prod(data_shape) <= 256 else (400, 400)
 
 
-def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+Pair = tuple[nn.Module, nn.Module]
+
+
+def _mlp_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
     """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
     widths = mlp_widths(data_shape)
-    encoder = MLPEncoder(data_shape, widths, batch_norm=True)
+    encoder = MLPEncoder(data_shape, widths, batch_norm=batch_norm)
     return encoder, MLPDecoder(code_dim, data_shape, widths[::-1])
 
 
-def _conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
     """5 × 5 convolutions of stride 2, of 32 and 64 maps."""
-    return ConvEncoder(data_shape, batch_norm=True), ConvDecoder(code_dim, data_shape)
+    return ConvEncoder(data_shape, batch_norm=batch_norm), ConvDecoder(code_dim, data_shape)
 
 
-def _deep_conv_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+def _deep_conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
     """5 × 5 convolutions of stride 2, of 64, 128 and 256 maps, normalised by the batch."""
     return (
-        ConvEncoder(data_shape, CONV_CHANNELS, batch_norm=True),
-        ConvDecoder(code_dim, data_shape, CONV_CHANNELS, batch_norm=True),
+        ConvEncoder(data_shape, CONV_CHANNELS, batch_norm=batch_norm),
+        ConvDecoder(code_dim, data_shape, CONV_CHANNELS, batch_norm=batch_norm),
     )
 
 
-NETWORKS: dict[str, Callable[[Sequence[int], int], tuple[nn.Module, nn.Module]]] = {
+NETWORKS: dict[str, Callable[[Sequence[int], int, bool], Pair]] = {
     "mlp": _mlp_pair,
     "conv": _conv_pair,
     "conv-deep": _deep_conv_pair,
@@ -68,8 +71,8 @@ NETWORKS: dict[str, Callable[[Sequence[int], int], tuple[nn.Module, nn.Module]]]
 
 
 def build_networks(
-    kind: str, data_shape: Sequence[int], code_dim: int
-) -> tuple[nn.Module, nn.Module]:
+    kind: str, data_shape: Sequence[int], code_dim: int, *, batch_norm: bool = True
+) -> Pair:
     """Builds an encoder and its decoder.
 
     ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and 64 maps.
@@ -80,6 +83,7 @@ def build_networks(
         kind: A key of `NETWORKS`, or ``"auto"`` for `default_network`.
         data_shape: Shape of one datum.
         code_dim: Size of the code that the decoder takes.
+        batch_norm: Whether to normalise by the batch, as said above; never if False.
 
     Returns:
         The encoder, from ``(..., *data_shape)`` to features, and the decoder, from
@@ -93,7 +97,7 @@ def build_networks(
         kind = default_network(data_shape)
     if kind not in NETWORKS:
         raise OptionError(f"network {kind!r}: allowed are auto, {', '.join(NETWORKS)}")
-    return NETWORKS[kind](data_shape, code_dim)
+    return NETWORKS[kind](data_shape, code_dim, batch_norm)
 
 
 def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:

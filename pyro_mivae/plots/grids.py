@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots.style import FONT, PALETTE, WIDTH, new_figure, style_axes
+from pyro_mivae.plots.style import FONT, MUTED, PALETTE, WIDTH, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,6 +112,44 @@ def plot_reconstructions(
             )
     rows = [originals, *reconstructions.values()]
     return plot_grid(ax, torch.stack([r.cpu() for r in rows]), ["original", *reconstructions])
+
+
+def plot_parts(
+    ax: Axes,
+    originals: Tensor,
+    reconstructions: Mapping[str, Tensor],
+    traversals: Sequence[Tensor] = (),
+    names: Sequence[str] = (),
+) -> Axes:
+    """Draws what each part of a code draws: by itself in place of all of it, and as it moves.
+
+    Args:
+        ax: Where to draw.
+        originals: The top row, shape ``(n, *data_shape)``.
+        reconstructions: The rows below by name, the same shape.
+        traversals: The rows below a line, each of the same shape: n steps of a part that moves.
+        names: What to call these.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If a row has another shape than the originals, or no name.
+    """
+    if len(traversals) != len(names):
+        raise ShapeError(f"{len(names)} names for {len(traversals)} traversals; give one per row")
+    rows = [("original", originals), *reconstructions.items(), *zip(names, traversals)]
+    for name, values in rows:
+        if values.shape != originals.shape:
+            raise ShapeError(
+                f"{name!r} has shape {tuple(values.shape)}, the originals "
+                f"{tuple(originals.shape)}; give rows of one length"
+            )
+    plot_grid(ax, torch.stack([row.cpu() for _, row in rows]), [name for name, _ in rows])
+    if len(traversals):
+        above = 1 + len(reconstructions)
+        ax.plot([0, len(originals)], [above, above], color=MUTED, linewidth=1.2)
+    return ax
 
 
 def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:

@@ -3,7 +3,8 @@
 from pyro_mivae.priors.base import prior_sites
 from pyro_mivae.priors.mixture import MixturePrior
 from pyro_mivae.priors.normal import StandardNormalPrior
+from pyro_mivae.priors.uniform import UniformPrior
 
-PRIORS = {"normal": StandardNormalPrior, "mixture": MixturePrior}
+PRIORS = {"normal": StandardNormalPrior, "uniform": UniformPrior, "mixture": MixturePrior}
 
-__all__ = ["PRIORS", "MixturePrior", "StandardNormalPrior", "prior_sites"]
+__all__ = ["PRIORS", "MixturePrior", "StandardNormalPrior", "UniformPrior", "prior_sites"]

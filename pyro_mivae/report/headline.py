@@ -47,6 +47,7 @@ _MEANINGS = {
     "ari": "Adjusted Rand index: 0 by chance, 1 where categories are the labels.",
     "generation_accuracy": "Share of a category's samples that a classifier of real data takes "
     "for the label that the category stands for.",
+    "reconstruction_r2": "Share of the variance that decoded codes account for: 1 is all of it.",
     "linear_probe": "Accuracy of a linear classifier that reads labels from the code.",
     "mlp_probe": "Accuracy of a small network that reads labels from the code.",
 }
@@ -154,6 +155,9 @@ def _meaning(key: str) -> str:
     if kind == "mi" and rest.endswith(("_lower", "_upper")):
         site, _, side = rest.rpartition("_")
         return f"Information that {site} has on the data, at {_SIDES[side]}."
+    if key.startswith("reconstruction_r2_"):
+        site = key.removeprefix("reconstruction_r2_")
+        return f"The same, of {site} alone, the rest of the code at its prior mean."
     if key.startswith("active_units_"):
         return f"The same, of {key.removeprefix('active_units_')}."
     return ""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 12
 _MIN_ROWS = 4
 _NEGLIGIBLE = 0.01  # nats
+_MOVED = 4  # rows in which a site other than z moves
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def samples(subject: Subject) -> Iterator[Panel]:
 
 
 def reconstructions(subject: Subject) -> Iterator[Panel]:
-    """Draws data above their reconstructions, and those from one site alone."""
+    """Draws data above their reconstructions, and those from one part of the code alone."""
+    if len(subject.continuous_sites) > 1:
+        yield parts(subject)
+        return
     vae, x = subject.vae, subject.x[subject.examples.to(subject.x.device)]
     rows = {"decoded": vae.reconstruct(x)}
-    sites = [subject.category] if subject.category else list(subject.codes)
-    if len(subject.codes) > 1:
-        rows |= {f"{site} alone": vae.reconstruct(x, keep={site}) for site in sites}
+    if subject.category and len(subject.codes) > 1:
+        rows |= {f"{subject.category} alone": vae.reconstruct(x, keep={subject.category})}
     figure, ax = plots.grid_figure(len(rows) + 1, len(x), vae.data_shape, label_width=0.8)
     plots.plot_reconstructions(ax, x, rows)
     sentence = (
@@ -91,16 +94,64 @@ def reconstructions(subject: Subject) -> Iterator[Panel]:
         "their codes."
     )
     look_for = "What is lost from top to bottom is what the code does not carry."
-    if len(rows) > 1 and subject.category:
+    if len(rows) > 1:
         sentence += " The last row keeps only the category, and the centre of it."
         look_for += " The last row is what the category says by itself; the rest is up to z."
-    elif len(rows) > 1:
-        sentence += " The other rows keep one site and put every other one at its prior mean."
-        look_for += (
-            " The site whose row resembles the originals carries the picture. Read the rows "
-            "together: with a site at its mean, the decoder sees codes that it is not used to."
-        )
     yield Panel("reconstructions", "Reconstructions", sentence, look_for, figure)
+
+
+def parts(subject: Subject) -> Panel:
+    """Draws what the whole code gives back and what each site alone does, and moves all but z."""
+    vae, x = subject.vae, subject.x[subject.examples.to(subject.x.device)]
+    sites = sorted(subject.codes, key=lambda site: site == "z")
+    rows = {_share(subject, " and ".join(sites), ""): vae.reconstruct(x)}
+    for site in sites:
+        rows[_share(subject, f"{site} alone", f"_{site}")] = vae.reconstruct(x, keep={site})
+    moving = [site for site in subject.continuous_sites if site != "z"]
+    pictures: list[torch.Tensor] = []
+    names: list[str] = []
+    for site in moving:
+        dims = _ranked_dimensions(subject, site)[: max(1, _MOVED // len(moving))]
+        starts = [(int(subject.examples[0]), dim) for dim in dims]
+        if subject.codes[site].shape[1] == 1:
+            starts = [(int(start), 0) for start in subject.examples[: _MOVED // len(moving)]]
+        names += [f"{site}{dim} moves" if len(dims) > 1 else f"{site} moves" for _, dim in starts]
+        pictures += subject.traverse(site, starts, steps=len(x))
+    height = 1 + len(rows) + len(names)
+    figure, ax = plots.grid_figure(height, len(x), vae.data_shape, label_width=1.3)
+    plots.plot_parts(ax, x, rows, pictures, names)
+    sentence = (
+        f"Top: {subject.nouns} that the model was not trained on. Below: what it decodes from "
+        "their codes, then from one site alone, with every other one at its prior mean."
+    )
+    if any("R²" in name for name in rows):
+        sentence += " R² is the share of the variance that such pictures account for."
+    if names:
+        sentence += (
+            f" Under the line, from the code of one {subject.noun}, one dimension moves through "
+            "the middle 98 % of its values."
+        )
+    look_for = (
+        "The site whose row resembles the originals carries the picture; what moves under the "
+        "line is what it says. Read the rows together: with a site at its mean, the decoder sees "
+        "codes that it is not used to, so that one may look worse than what it knows."
+    )
+    return Panel("reconstructions", "What each part of the code draws", sentence, look_for, figure)
+
+
+def _share(subject: Subject, name: str, suffix: str) -> str:
+    value = subject.metrics.get(f"reconstruction_r2{suffix}", math.nan)
+    if not math.isfinite(value):
+        return name
+    return f"{name}  R² {round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _ranked_dimensions(subject: Subject, site: str) -> list[int]:
+    """Dimensions of a site, by their KL where it is known and else by the means' variance."""
+    nats = subject.site_nats[site]
+    known = nats.shape == subject.codes[site].shape[1:] and bool(nats.isfinite().all())
+    sizes = nats if known else subject.codes[site].var(0, correction=0)
+    return sizes.argsort(descending=True, stable=True).tolist()
 
 
 def occupancy(subject: Subject) -> Iterator[Panel]:

@@ -99,8 +99,12 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes |= _site_sizes(modules["prior"])
         if network != "auto":
             prior = modules.get("prior") or variant_class(data_shape, **options).prior
-            networks = build_networks(network, data_shape, prior_sites(prior)[1])
-            modules["encoder"], modules["decoder"] = networks
+            modules["encoder"], modules["decoder"] = build_networks(
+                network,
+                data_shape,
+                prior_sites(prior)[1],
+                batch_norm=variant_class.batch_norm,
+            )
         if parts["guide"]:
             sizes["encoder"] = modules.pop("encoder", None)
             modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes)

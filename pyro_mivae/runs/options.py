@@ -44,6 +44,8 @@ MODEL_OPTIONS = (
     Option("num_categories", "--categories", int, "number of categories"),
     Option("categorical", "--categorical", str, "how c is treated: enumerate, soft or gumbel"),
     Option("mi_weight", "--mi-weight", float, "weight of the information term, per image"),
+    Option("informed", "--informed", str, "site that the information term is about, or all"),
+    Option("push", "--push", str, "what that term recognises: mean, relaxed, ..."),
     Option("beta", "--beta", float, "weight of the KL divergence"),
     Option("radius", "--radius", float, "distance of the categories' means from the origin"),
     Option("temperature", "--temperature", float, "temperature of the relaxed category"),

@@ -38,6 +38,9 @@ def summarise(
     lines = ["nats per test image", *_align(rows)]
     if note:
         lines.append(f"  ({note})")
+    parts = [] if num_categories else list(_parts(metrics))
+    if parts:
+        lines += ["share of the variance reconstructed", *_align(parts)]
     shares = list(_shares(metrics))
     if shares:
         lines += ["against labels, which training did not see", *_align(shares)]
@@ -61,6 +64,15 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if key.startswith("barber_agakov_") and key.endswith("_mean"):
             site = key.removeprefix("barber_agakov_").removesuffix("_mean")
             yield f"information I({site}; mean image)", f"at least {_number(value)}"
+
+
+def _parts(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """R² of all of a code and of each site alone, where there are several."""
+    key = "reconstruction_r2"
+    sites = [name.removeprefix(f"{key}_") for name in metrics if name.startswith(f"{key}_")]
+    for label, name in (("the whole code", key), *((f"{s} alone", f"{key}_{s}") for s in sites)):
+        if sites and name in metrics:
+            yield label, _number(metrics[name])
 
 
 def _shares(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:

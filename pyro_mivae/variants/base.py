@@ -14,6 +14,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import Independent, constraints
 from torch.nn.functional import one_hot
 
 from pyro_mivae.elbo import Objective
@@ -43,9 +44,11 @@ class Variant(PyroModule):
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; of a category, how many there are.
         category: Name of the site that is a category, or None.
+        batch_norm: Whether the networks that it builds may normalise by the batch.
     """
 
     name: ClassVar[str]
+    batch_norm: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,8 +94,9 @@ class Variant(PyroModule):
         self.sites = {name: _size(fn) for name, fn in distributions.items()}
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
         self.category = categories[0] if categories else None
+        self._bounded = [n for n, fn in distributions.items() if _is_bounded(fn)]
         self._one_hot = self.category is not None and bool(distributions[categories[0]].event_dim)
-        networks = build_networks("auto", self.data_shape, code_dim)
+        networks = build_networks("auto", self.data_shape, code_dim, batch_norm=self.batch_norm)
         if guide is None:
             guide = (build_guide or self._mean_field)(self.sites, encoder or networks[0])
         self.model = GenerativeModel(
@@ -367,7 +371,7 @@ class Variant(PyroModule):
                 )
 
     def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
-        return MeanFieldGuide(self.data_shape, sites, encoder)
+        return MeanFieldGuide(self.data_shape, sites, encoder, bounded=self._bounded)
 
 
 def _size(fn: Any) -> int:
@@ -375,6 +379,13 @@ def _size(fn: Any) -> int:
     if fn.has_enumerate_support:
         return int(fn.probs.shape[-1])
     return int(fn.event_shape.numel())
+
+
+def _is_bounded(fn: Any) -> bool:
+    """Tells whether a site lives on the unit interval."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn.support is constraints.unit_interval
 
 
 def _likelihood(likelihood: str | Likelihood) -> Likelihood:

@@ -8,8 +8,15 @@ from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import nn
 
+from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
-from pyro_mivae.guides import GUIDES, MeanFieldGuide, MixtureGuide, normal_guide
+from pyro_mivae.guides import (
+    GUIDES,
+    MeanFieldGuide,
+    MixtureGuide,
+    normal_guide,
+    uniform_guide,
+)
 from pyro_mivae.networks import MLPEncoder
 
 SHAPE, N, K, D = (2, 3), 4, 3, 5
@@ -101,7 +108,10 @@ def test_normal_guide_has_a_code_on_request(x):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MeanFieldGuide(SHAPE, {}), r"sites \[\], deterministic \[\]: give one site"),
+        (
+            lambda: MeanFieldGuide(SHAPE, {}),
+            r"sites \[\], deterministic \[\], bounded \[\]: give one",
+        ),
         (lambda: MeanFieldGuide(SHAPE, {"z": 2}, deterministic=("c",)), "only these can be det"),
         (lambda: MeanFieldGuide(SHAPE, {"z": 0}), "site 'z' of size 0: 1 or more"),
         (lambda: MixtureGuide(SHAPE, 0, 2), "num_categories=0, latent_dim=2: 1 or more"),
@@ -112,3 +122,31 @@ def test_normal_guide_has_a_code_on_request(x):
 def test_bad_options(make, message):
     with pytest.raises(OptionError, match=message):
         make()
+
+
+# Sites on the unit interval
+
+
+@pytest.mark.parametrize("name", ["c", "z"])
+def test_bounded_sites(name, x):
+    guide = MeanFieldGuide(SHAPE, {"z": 3, "c": 2}, encoder(), bounded=(name,))
+    trace = poutine.trace(guide).get_trace(x)
+    other = {"c": "z", "z": "c"}[name]
+    assert isinstance(trace.nodes[other]["fn"].base_dist, dist.Normal)
+    fn = trace.nodes[name]["fn"].base_dist
+    loc, scale = guide.heads[name](guide.encoder(x))
+    assert isinstance(fn, ProbitNormal)
+    torch.testing.assert_close((fn.loc, fn.scale), (loc, scale))
+
+
+def test_what_is_both_a_delta_and_bounded():
+    with pytest.raises(OptionError, match="a site is one of these"):
+        MeanFieldGuide(SHAPE, {"z": 2}, deterministic=("z",), bounded=("z",))
+    with pytest.raises(OptionError, match="only these can be deterministic or bounded"):
+        MeanFieldGuide(SHAPE, {"z": 2}, bounded=("c",))
+
+
+def test_uniform_guide(x):
+    trace = poutine.trace(uniform_guide(SHAPE, 3, 2, encoder())).get_trace(x)
+    assert [trace.nodes[name]["value"].shape[-1] for name in "zc"] == [3, 2]
+    assert isinstance(trace.nodes["c"]["fn"].base_dist, ProbitNormal)

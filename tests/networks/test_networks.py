@@ -16,6 +16,7 @@ from pyro_mivae.networks import (
     mlp,
     output_dim,
 )
+from pyro_mivae.networks.norm import BatchNorm1d, BatchNorm2d
 
 IMAGES = [(1, 8, 8), (1, 9, 13), (1, 28, 28), (1, 28, 20), (3, 48, 48), (1, 105, 105)]
 CODE_DIM = 5
@@ -81,6 +82,16 @@ def test_default_by_size(data_shape, kind):
     assert default_network(data_shape) == kind
     encoder, _ = build_networks("auto", data_shape, CODE_DIM)
     assert isinstance(encoder, ConvEncoder if kind == "conv" else MLPEncoder)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_presets_without_batch_normalisation(kind):
+    def normalised(**options):
+        networks = nn.ModuleList(build_networks(kind, (1, 8, 8), CODE_DIM, **options))
+        return any(isinstance(part, BatchNorm1d | BatchNorm2d) for part in networks.modules())
+
+    assert normalised()
+    assert not normalised(batch_norm=False)
 
 
 def test_reference_of_infomax_vae():

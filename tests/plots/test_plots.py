@@ -170,6 +170,34 @@ def test_reconstructions_of_another_shape(ax):
         plots.plot_reconstructions(ax, torch.rand(6, 1, 8, 8), torch.rand(5, 1, 8, 8))
 
 
+def test_parts_stand_above_a_line_and_what_moves_below(ax):
+    x = torch.rand(5, 1, 8, 8)
+    shades = [torch.full_like(x, shade) for shade in (0.2, 0.4, 0.6)]
+    rows = {"both": shades[0], "c alone": shades[1]}
+    plots.plot_parts(ax, x, rows, [shades[2], x], ["c moves", "c moves"])
+    names = ["original", "both", "c alone", "c moves", "c moves"]
+    assert texts(ax.get_yticklabels()) == names
+    drawn = cells(ax, 5, 5)[:, 0, 16, 16, 0]
+    assert drawn[1:4].tolist() == pytest.approx([0.2, 0.4, 0.6])
+    assert drawn[4] == drawn[0]
+    (line,) = ax.lines
+    assert list(line.get_ydata()) == [3, 3]
+
+
+def test_parts_of_which_none_moves(ax):
+    x = torch.rand(5, 1, 8, 8)
+    plots.plot_parts(ax, x, {"all": x})
+    assert not ax.lines
+
+
+def test_parts_that_do_not_fit(ax):
+    x = torch.rand(5, 1, 8, 8)
+    with pytest.raises(ShapeError, match="'c moves' has shape.*rows of one length"):
+        plots.plot_parts(ax, x, {"all": x}, [x[:4]], ["c moves"])
+    with pytest.raises(ShapeError, match="1 names for 2 traversals"):
+        plots.plot_parts(ax, x, {"all": x}, [x, x], ["c moves"])
+
+
 def test_conditional_samples_are_ordered_by_occupancy(ax):
     shades = torch.tensor([0.2, 0.4, 0.6])
     samples = shades[:, None, None, None, None].expand(3, 4, 1, 8, 8)

@@ -10,7 +10,13 @@ from pyro import poutine
 from pyro.nn import PyroModule
 
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.priors import PRIORS, MixturePrior, StandardNormalPrior, prior_sites
+from pyro_mivae.priors import (
+    PRIORS,
+    MixturePrior,
+    StandardNormalPrior,
+    UniformPrior,
+    prior_sites,
+)
 
 
 def draw(prior, n):
@@ -24,6 +30,7 @@ def draw(prior, n):
         (StandardNormalPrior(4), {"z": 4}),
         (StandardNormalPrior(4, 2), {"z": 4, "c": 2}),
         (StandardNormalPrior(1, 1), {"z": 1, "c": 1}),
+        (UniformPrior(4, 2), {"z": 4, "c": 2}),
         (MixturePrior(3), {"c": 3, "z": 6}),
         (MixturePrior(3, 3), {"c": 3, "z": 3}),
         (MixturePrior(1, 1), {"c": 1, "z": 1}),
@@ -36,7 +43,10 @@ def test_sites_and_code(prior, sizes, n):
         name: (n, size) for name, size in sizes.items()
     }
     continuous = [name for name in sizes if trace.nodes[name]["fn"].has_rsample]
-    code = torch.cat([trace.nodes[name]["value"] for name in continuous], -1)
+    values = {name: trace.nodes[name]["value"] for name in continuous}
+    if isinstance(prior, UniformPrior):
+        values["c"] = (values["c"] - 0.5) * 12**0.5
+    code = torch.cat(list(values.values()), -1)
     assert torch.equal(trace.nodes["_RETURN"]["value"], code)
     distributions, code_dim = prior_sites(prior)
     assert list(distributions) == list(sizes)
@@ -62,8 +72,8 @@ def test_mixture_has_the_stated_distribution():
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_save_and_load(name):
     build = PRIORS[name]
-    prior = build(3) if name == "normal" else build(radius=2.0)
-    other = build(3) if name == "normal" else build(radius=1.0)
+    prior = build(radius=2.0) if name == "mixture" else build(3)
+    other = build(radius=1.0) if name == "mixture" else build(3)
     other.load_state_dict(prior.state_dict())
     torch.testing.assert_close(dict(other.state_dict()), dict(prior.state_dict()))
 
@@ -73,6 +83,8 @@ def test_named_priors_save_and_load(name):
     [
         (lambda: StandardNormalPrior(0), "site 'z' of size 0: 1 or more"),
         (lambda: StandardNormalPrior(2, 0), "site 'c' of size 0: 1 or more"),
+        (lambda: UniformPrior(0), "latent_dim=0, code_dim=1: 1 or more"),
+        (lambda: UniformPrior(2, 0), "latent_dim=2, code_dim=0: 1 or more"),
         (lambda: MixturePrior(0), "num_categories=0: 1 or more"),
         (lambda: MixturePrior(4, 10), "no multiple of num_categories=4.*e.g. latent_dim=8"),
         (lambda: MixturePrior(4, 2), "e.g. latent_dim=4"),
@@ -137,3 +149,19 @@ def test_what_is_no_prior(prior, message):
         prior = lambda: [pyro.sample("z", dist.Normal(0.0, 1.0)), None][1]  # noqa: E731
     with pytest.raises(SiteError, match=message):
         prior_sites(prior)
+
+
+# On the unit interval
+
+
+def test_the_uniform_is_uniform_and_its_code_standardised():
+    trace = draw(UniformPrior(2, 3), 50_000)
+    c, code = trace.nodes["c"]["value"], trace.nodes["_RETURN"]["value"]
+    quantiles = c.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]), dim=0)
+    expected = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])[:, None].expand(5, 3)
+    torch.testing.assert_close(quantiles, expected, atol=0.01, rtol=0)
+    assert ((c > 0) & (c < 1)).all()
+    density = trace.nodes["c"]["fn"].log_prob(c)
+    torch.testing.assert_close(density, torch.zeros(50_000), atol=1e-5, rtol=0)
+    torch.testing.assert_close(code.mean(0), torch.zeros(5), atol=0.03, rtol=0)
+    torch.testing.assert_close(code.std(0), torch.ones(5), atol=0.03, rtol=0)

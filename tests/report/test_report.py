@@ -183,6 +183,23 @@ def test_a_continuous_c_has_traversals_of_its_own(tmp_path, deterministic, code_
     assert ("c is deterministic" in page.text) == deterministic
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("code_dim", "names"), [(1, ["c moves"] * 4), (3, 3), (7, 4)])
+def test_what_each_part_of_the_code_draws(deterministic, code_dim, names):
+    vae = InfomaxVAE((1, 8, 8), latent_dim=9, code_dim=code_dim, deterministic=deterministic)
+    about = subject(vae, torch.rand(24, 1, 8, 8), LABELS)
+    about.metrics = {"reconstruction_r2": 0.5, "reconstruction_r2_z": -0.001}
+    (panel,) = panels.reconstructions(about)
+    (ax,) = panel.figure.axes
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    assert rows[:4] == ["original", "c and z  R² 0.50", "c alone", "z alone  R² 0.00"]
+    if isinstance(names, int):
+        sizes = about.codes["c"].var(0) if deterministic else about.site_nats["c"]
+        names = [f"c{dim} moves" for dim in sizes.argsort(descending=True)[:names].tolist()]
+    assert rows[4:] == names
+    assert "share of the variance" in panel.sentence
+
+
 @pytest.mark.parametrize("categorical", ["enumerate", "soft", "gumbel"])
 def test_every_way_to_treat_the_category(tmp_path, categorical):
     vae = CatVAE(data_shape=(1, 8, 8), num_categories=2, categorical=categorical)

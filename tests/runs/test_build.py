@@ -8,7 +8,7 @@ import torch
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
 from pyro_mivae.networks import ConvDecoder, ConvEncoder, MLPDecoder
-from pyro_mivae.priors import MixturePrior, StandardNormalPrior
+from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import RunConfig
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.variants import VARIANTS
@@ -115,6 +115,9 @@ def test_prior_and_guide_by_name():
     vae = build("vae", prior="mixture", guide="mixture", latent_dim=20)
     assert isinstance(vae.prior, MixturePrior)
     assert isinstance(vae.guide, MixtureGuide)
+    vae = build("vmi", prior="uniform", guide="uniform", latent_dim=6, code_dim=2)
+    assert isinstance(vae.prior, UniformPrior)
+    assert (vae.guide.bounded, vae.sites) == ({"c"}, {"z": 4, "c": 2})
     vae = build("infomax", prior="normal", guide="mean-field", latent_dim=6, code_dim=2)
     assert isinstance(vae.prior, StandardNormalPrior)
     assert isinstance(vae.guide, MeanFieldGuide)
@@ -135,6 +138,13 @@ def test_file_may_import_what_lies_beside_it(tmp_path, monkeypatch):
         "    def __init__(self): super().__init__(sizes.SIZE)"
     )
     assert build(prior=f"{tmp_path / 'mine.py'}:Six").sites == {"z": 6}
+
+
+@pytest.mark.parametrize("network", [None, "mlp", "conv-deep"])
+def test_what_reads_generated_data_too_is_not_normalised_by_the_batch(network):
+    vae = build("vmi", network=network)
+    assert not [n for n, _ in vae.named_buffers() if n.endswith("running_mean")]
+    assert [n for n, _ in build("vae", network=network).named_buffers() if "running_mean" in n]
 
 
 def test_network_by_name(program):
@@ -159,7 +169,7 @@ def test_network_with_a_guide_of_ones_own(program):
         ("vae", {"network": "cnn"}, "network 'cnn': allowed are auto, mlp"),
         ("vae", {"likelihood": "poisson"}, "likelihood 'poisson': allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
-        ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, mixture, or FILE"),
+        ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, uniform, mixture"),
         ("vae", {"prior": "gone.py:Prior"}, "there is no file gone.py; allowed is FILE.py:NAME"),
         ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
         ("cat", {"categorical": "hard"}, "categorical='hard': allowed are enumerate"),

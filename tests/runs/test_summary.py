@@ -19,6 +19,15 @@ METRICS = {
 }
 
 
+def test_parts_of_the_code_where_no_category_is():
+    metrics = {"elbo": -1.0, "reconstruction_r2": 0.61, "reconstruction_r2_c": -0.01}
+    lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
+    expected = ["share of the variance reconstructed", "the whole code 0.61", "c alone -0.01"]
+    assert lines[2:] == expected
+    assert "variance" not in summarise(metrics, 10)
+    assert "variance" not in summarise({"elbo": -1.0, "reconstruction_r2": 0.61})
+
+
 def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
     lines = [" ".join(line.split()) for line in summarise(METRICS, 10, "a note").splitlines()]
     assert lines == [

@@ -38,6 +38,11 @@ CASES = {
     "infocat one category": ("infocat", {"num_categories": 1, "latent_dim": 1}),
     "infocat soft": ("infocat", MIXTURE | {"categorical": "soft"}),
     "infocat gumbel": ("infocat", MIXTURE | {"categorical": "gumbel", "temperature": 0.9}),
+    "vmi": ("vmi", {"latent_dim": 4}),
+    "vmi all": ("vmi", {"latent_dim": 3, "code_dim": 2, "informed": "all"}),
+    "vmi sampled": ("vmi", {"latent_dim": 4, "push": "relaxed"}),
+    "vmi scheduled": ("vmi", {"latent_dim": 4, "mi_weight": mi.linear_warmup(3)}),
+    "vmi uniform": ("vmi", lambda: {"prior": mi.UniformPrior(3, 2)}),
     "infocat scheduled": ("infocat", MIXTURE | {"mi_weight": mi.cyclic_warmup(3, start=0.1)}),
 }
 
@@ -45,6 +50,7 @@ CASES = {
 def build(case):
     name, options = CASES[case]
     torch.manual_seed(1)
+    options = options() if callable(options) else options
     return mi.VARIANTS[name](SHAPE, **options)
 
 
@@ -171,6 +177,12 @@ LEARNS_FROM = {
         "distortion": {DECODER, ENCODER, HEAD_Z, HEAD_C},
         "z": {ENCODER, HEAD_Z},
         "c": {ENCODER, HEAD_C},
+    },
+    "vmi": {
+        "distortion": {DECODER, ENCODER, HEAD_Z, HEAD_C},
+        "z": {ENCODER, HEAD_Z},
+        "c": {ENCODER, HEAD_C},
+        "term": {DECODER, ENCODER, HEAD_C},
     },
     "infocat": {
         "distortion": {DECODER, ENCODER, CATEGORY, CODE},
