@@ -2,9 +2,13 @@
 
 import sys
 
-from benchmarks import categories, variants
+from benchmarks import bounds, categories, variants
 
-BENCHMARKS = {"categories": categories.main, "variants": variants.main}
+BENCHMARKS = {
+    "bounds": bounds.main,
+    "categories": categories.main,
+    "variants": variants.main,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import variants
+from benchmarks import bounds, variants
 
 
 @pytest.fixture
@@ -39,3 +39,21 @@ def test_variants_side_by_side(images, tmp_path, capsys):
     before = out.read_text()
     variants.main([*command, "--turns", "0"])  # runs that are there are not trained again
     assert json.loads(out.read_text())["runs"] == json.loads(before)["runs"]
+
+
+def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
+    out, picture = tmp_path / "bounds.json", tmp_path / "docs" / "bounds.png"
+    command = ["--n", "16", "--runs", "4", "--nats", "1", "2", "--dims", "2", "--critic-dims", "2"]
+    command += ["--steps", "2", "--width", "4", "--samples", "2", "--critic-nats", "1"]
+    bounds.main([*command, "--out", str(out), "--picture", str(picture)])
+    content = json.loads(out.read_text())
+    assert len(content["optimal"]) == 2 * len(bounds.OPTIMAL)
+    assert {row["critic"] for row in content["trained"]} == {"joint", "separable"}
+    of_infonce = [row for row in content["optimal"] if row["bound"] == "infonce"]
+    assert [row["nats"] for row in of_infonce] == [1, 2]
+    assert all(row["mean"] < 2.78 for row in of_infonce)  # log 16
+    assert "| infonce | " in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(bounds, "draw", lambda measured: str(measured == content).encode())
+    bounds.main(["--redraw", str(out), "--picture", str(picture)])
+    assert picture.read_bytes() == b"True"

@@ -5,6 +5,10 @@ marginal score at a datum and a code drawn apart. Of a matrix of scores, its dia
 `off_diagonal` are these. Each function is a lower bound for every critic when its expectations are
 exact, and each says what becomes of it when they are means over a sample.
 
+The figures in the docstrings are the optimal critic's on correlated Gaussians, in samples of 512
+pairs, unless they say otherwise: mean ± standard deviation over the 150 samples of
+``python -m benchmarks bounds``.
+
 References:
     Poole et al. (2019), On Variational Bounds of Mutual Information.
     https://arxiv.org/abs/1905.06922
@@ -34,7 +38,11 @@ def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Ten
 
     A lower bound with the exact expectations only. The logarithm of a mean over a sample errs low,
     so a finite sample errs high, and more so the more information there is: the mean is then made
-    by pairs too rare to be drawn. Its gradient is biased likewise, which `mine_bound` mends.
+    by pairs too rare to be drawn. Its gradient is biased likewise, which `mine_bound` mends. Of
+    10 nats in 20 dimensions it says 12.7 ± 1.8 from 512 permuted pairs, and 10.2 ± 0.6 from all
+    512 · 511; of 2 nats, 2.0 ± 0.3 and 2.0 ± 0.1. There is no ceiling: of 10 nats in one
+    dimension, permuted pairs make thousands.
+
     The value is finite for scores of any finite size.
 
     Args:
@@ -74,7 +82,9 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
     as `average.training` and `torch.is_grad_enabled` tell. Elsewhere it takes no part, and value
     and gradient are those of `donsker_varadhan_bound`, whatever was averaged before.
 
-    The value errs as that function's does: high, in a finite sample.
+    The value errs as that function's does: high, in a finite sample. A joint critic in 20
+    dimensions that learned 6 nats from it for 1,000 steps came to 5.2 ± 0.1 of them, and one that
+    learned from `donsker_varadhan_bound` itself to 4.9 ± 0.5.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -114,8 +124,10 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
 
     A lower bound in expectation at every sample size, since each mean is unbiased. A single
     sample scatters with a variance that grows exponentially with the information: where that is
-    large, the second mean is made by pairs too rare to be drawn, so that nearly every sample lies
-    above its expectation, and the rare other one far below.
+    large, the second mean is made by pairs too rare to be drawn, so that most samples lie above
+    their expectation, and a rare other one far below. Of 10 nats in 20 dimensions it says
+    10.6 ± 1.3 from 512 permuted pairs, more than the truth in 92 % of the samples, and 9.9 ± 2.0
+    from all 512 · 511; of 2 nats, 2.0 ± 0.3 and 2.0 ± 0.1.
 
     :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is then
     ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
@@ -203,8 +215,9 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
 
     A lower bound in expectation at every n of 2 or more, whatever the critic, the baseline and
     :math:`\alpha`, which trades the variance of the one end for the bias of the other. No sample
-    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for scores of any finite size if
-    :math:`\alpha > 0`.
+    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Of 10 nats in 20 dimensions it says 7.2 ± 0.1
+    for :math:`\alpha = 0.5` and 9.2 ± 0.2 for 0.01, where InfoNCE says 6.1; of 6 nats, 5.4 ± 0.1
+    and 5.9 ± 0.2. Finite for scores of any finite size if :math:`\alpha > 0`.
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``.

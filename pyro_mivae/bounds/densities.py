@@ -35,7 +35,9 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
 
     A lower bound in expectation at every n. It can never exceed :math:`\log n`, so it errs low
     as soon as the information comes near that, and it rises with n to the information. Its
-    variance is small. A single finite sample scatters around the expectation.
+    variance is small. A single finite sample scatters around the expectation. With the densities
+    of Gaussians in 20 dimensions, samples of 512 say 1.96 ± 0.08 of 2 nats, 4.95 ± 0.07 of 6 and
+    6.05 ± 0.03 of 10, where :math:`\log 512` is 6.24 (``python -m benchmarks bounds``).
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``; ``-inf`` is allowed.
@@ -74,7 +76,9 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
     An upper bound in expectation at every n, if the scores are the densities themselves: a
     critic's scores will not do. The average over the others is an unbiased estimate of
     :math:`q(z_i)`, so its logarithm errs low and the bound high: without limit where posteriors
-    do not overlap. There the rate is the tighter bound.
+    do not overlap. There the rate is the tighter bound. Of Gaussians in 20 dimensions, samples of
+    512 say 2.03 ± 0.09 of 2 nats, 6.7 ± 0.2 of 6 and 13.3 ± 0.3 of 10; in one dimension,
+    where they overlap least, hundreds of thousands of 10 (``python -m benchmarks bounds``).
 
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
@@ -113,11 +117,12 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
     critic's scores will not do, nor will a learned approximation of :math:`q(z \mid x)`. The gap
     above is as large as the information when there is little of it and grows exponentially: for
     Gaussians with the information spread over d dimensions, the bound is
-    :math:`d\,(e^{2I/d} - 1)`. A finite sample is unbiased for it and scatters on both sides. The
-    leave-one-out bound, from the same matrix, is tighter by far.
+    :math:`d\,(e^{2I/d} - 1)`, in 20 dimensions 4.4 for 2 nats and 34.4 for 10. A finite sample is
+    unbiased for it and scatters on both sides. The leave-one-out bound of the same matrix is never
+    above it, in any row, as a mean's logarithm is never below the logarithms' mean.
 
-    The mean over the other data leaves the own datum out, which the paper's eq. 6 counts among
-    them: that version is smaller by the factor :math:`1 - 1/n`.
+    The mean over the other data leaves the own datum out, which the paper's sample version counts
+    among them: that is smaller by the factor :math:`1 - 1/n`, and so biased towards 0.
 
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
@@ -132,8 +137,8 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
         OptionError: If the reduction is unknown.
 
     References:
-        Cheng et al. (2020), CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information,
-        eq. 5. https://arxiv.org/abs/2006.12013
+        Cheng et al. (2020), CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information.
+        https://arxiv.org/abs/2006.12013
 
     Example:
         >>> club_bound(torch.tensor([[0.0, -1.0], [-3.0, 0.0]]))

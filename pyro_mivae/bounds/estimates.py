@@ -30,6 +30,9 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
     In expectation the value is a lower bound for every critic, with the variance of that bound
     and ``-inf`` where it overflows. What an objective that adds it maximises is the divergence,
     however: that ends at :math:`2 \log 2` above independence, where information has no end.
+    A joint critic in 20 dimensions that learned 6 nats from it for 1,000 steps came to 5.4 ± 0.1
+    of them, where `nwj_bound` as the objective led to 4.7 ± 0.1; a separable critic to
+    2.7 ± 0.9 (``python -m benchmarks bounds``).
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -65,11 +68,13 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
     objective's optimum :math:`T = \log \frac{p(x \mid z)}{p(x)}` the value has the truth as
     its limit for a large clip and a large sample.
 
-    No bound on either side: clipping takes the rare large scores away that normalise the critic,
-    which lowers the partition function and raises the estimate, in exchange for a variance that
-    stays small. A critic with a constant added changes the value, other than in
-    `donsker_varadhan_bound`, and without limit: a score of joint pairs alone can be as high as
-    one likes. With an infinite clip the value is that function's.
+    No bound on either side: clipping takes away the rare large scores that normalise the critic,
+    which raises the estimate, and the small ones, which lowers it, in exchange for a variance
+    that stays small. With the optimal critic, on correlated Gaussians in 20 dimensions and
+    samples of 512 pairs, it says 2.4 of 2 nats for a clip of 1; for a clip of 5, 2.0 of 2, 4.3 of
+    4, 6.7 of 6 and 12.0 of 10, with deviations under 0.2 (``python -m benchmarks bounds``). A
+    constant added to the critic changes the value, other than in `donsker_varadhan_bound`, and
+    there is no ceiling. With an infinite clip the value is that function's.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.

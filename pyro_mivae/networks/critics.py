@@ -58,7 +58,10 @@ class SeparableCritic(InnerProductCritic):
     r"""The inner product of an embedding of the datum and one of the code.
 
     `all_pairs` costs n passes through each network and one matrix product, so it suits large
-    batches. What it can say is limited to rank ``embed_dim``.
+    batches. What it can say is limited to rank ``embed_dim``. It goes with InfoNCE: of 6 nats in
+    20 dimensions it learned 4.5 from that in 1,000 steps, as a joint critic 4.7, but 2.6 from NWJ
+    and 3.6 from Donsker and Varadhan's bound, a joint one 4.7 and 4.9 (``python -m benchmarks
+    bounds``).
 
     Args:
         data_shape: Shape of one datum; images of 8 x 8 or more are convolved.

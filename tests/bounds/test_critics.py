@@ -63,6 +63,7 @@ def test_club_rows_are_those_of_the_loops():
         others = [densities[i, j].item() for j in range(4) if j != i]
         assert math.isclose(rows[i], densities[i, i].item() - sum(others) / 3)
     assert torch.isclose(club_bound(densities), rows.mean())
+    assert (leave_one_out_bound(densities, reduction="none") <= rows).all()
 
 
 def test_tuba_with_baseline_e_is_nwj():
