@@ -14,20 +14,29 @@ from pyro_mivae.metrics import evaluate
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
-from pyro_mivae.terms import BarberAgakov, RegularizedInformation
+from pyro_mivae.terms import (
+    BarberAgakov,
+    CriticBound,
+    MaximumMeanDiscrepancy,
+    Penalty,
+    RegularizedInformation,
+)
 from pyro_mivae.training import fit
 from pyro_mivae.variants import (
+    MMDVAE,
     VAE,
     VARIANTS,
     VMIVAE,
     BetaVAE,
     CatVAE,
+    CriticInfomaxVAE,
     InfoCatVAE,
     InfomaxVAE,
     Variant,
 )
 
 __all__ = [
+    "MMDVAE",
     "VAE",
     "VARIANTS",
     "VMIVAE",
@@ -36,13 +45,17 @@ __all__ = [
     "BetaVAE",
     "CatVAE",
     "ContinuousBernoulliLikelihood",
+    "CriticBound",
+    "CriticInfomaxVAE",
     "GaussianLikelihood",
     "InfoCatVAE",
     "InfomaxVAE",
+    "MaximumMeanDiscrepancy",
     "MeanFieldGuide",
     "MixtureGuide",
     "MixturePrior",
     "MutualInformationELBO",
+    "Penalty",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "StandardNormalPrior",

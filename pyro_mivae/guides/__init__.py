@@ -1,5 +1,6 @@
 """Guides: PyroModules that sample the sites of the code from the data."""
 
+from pyro_mivae.guides.corrupted import CorruptedGuide
 from pyro_mivae.guides.mean_field import (
     MeanFieldGuide,
     NormalHead,
@@ -12,6 +13,7 @@ GUIDES = {"mean-field": normal_guide, "uniform": uniform_guide, "mixture": Mixtu
 
 __all__ = [
     "GUIDES",
+    "CorruptedGuide",
     "MeanFieldGuide",
     "MixtureGuide",
     "NormalHead",

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
+from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.optimiser import make_optimiser, schedule_factor, set_learning_rates
 
 VALIDATION_BATCH = 512
-ENOUGH_PAIRS = 64
-"""Data that an objective which pairs them needs in a batch, to say something about the others."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Trainer:
             SiteError: If the pair fails, or does not fit the objective, or holds parameters that
                 are not the variant's and so would not be trained.
         """
-        x = self._batch(torch.arange(min(ENOUGH_PAIRS if self.pairs_data else 2, len(self.x))))
+        x = self._batch(torch.arange(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x))))
         try:
             with self._evaluating(), pyro.validation_enabled(True):
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
@@ -254,7 +253,7 @@ def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
         count: How many data there are.
         batch_size: How many go into a batch; the last may be smaller.
         pairs_data: Whether the objective pairs the data of a batch. A last batch of fewer than
-            `ENOUGH_PAIRS` then joins the one before it.
+            `ENOUGH_DATA` then joins the one before it.
 
     Returns:
         The size of each batch.
@@ -265,7 +264,7 @@ def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
     """
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + [rest] * bool(rest)
-    if pairs_data and whole and 0 < rest < ENOUGH_PAIRS:
+    if pairs_data and whole and 0 < rest < ENOUGH_DATA:
         last = sizes.pop()
         sizes[-1] += last
     return sizes

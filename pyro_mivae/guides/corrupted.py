@@ -1,0 +1,40 @@
+"""A guide that is shown altered data while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+
+class CorruptedGuide(PyroModule):
+    """Shows a guide altered data in training, and the data as they are in evaluation.
+
+    The model still scores the data themselves: a denoising autoencoder.
+
+    Args:
+        guide: The guide.
+        corrupt: Alters data, from shape ``(batch, *data_shape)`` to the same.
+
+    References:
+        Im et al. (2017), Denoising Criterion for Variational Auto-encoding Framework.
+        https://arxiv.org/abs/1511.06406
+    """
+
+    def __init__(self, guide: nn.Module, corrupt: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.guide = guide
+        self.corrupt = corrupt
+
+    def forward(self, x: Tensor) -> Any:
+        """Runs the guide.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+
+        Returns:
+            What the guide returns.
+        """
+        return self.guide(self.corrupt(x) if self.training else x)

@@ -1,0 +1,243 @@
+r"""The information between data and their code, told by a critic that is trained beside the model.
+
+Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information in
+Variational Autoencoders, https://arxiv.org/abs/1912.13361
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae import bounds
+from pyro_mivae.errors import OptionError
+from pyro_mivae.networks.pairs import Critic
+from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms.base import Particle
+from pyro_mivae.terms.paired import PairedTerm
+
+CriticBoundName = Literal[
+    "nwj", "tuba", "donsker-varadhan", "mine", "infonce", "interpolated", "jensen-shannon", "smile"
+]
+Pairs = Literal["permutation", "all"]
+Regularization = Callable[[Tensor, Tensor], Tensor]
+MATRIX = ("infonce", "interpolated")
+
+
+class CriticBound(PairedTerm):
+    r"""Information between the data and sites of their code, bounded by a critic's scores.
+
+    .. math:: I_q(x; z) \ge E_{q(x) q(z \mid x)}[g(x, z)] - E_{q(x) q(z)}[e^{g(x, z) - 1}]
+
+    for the bound of Nguyen, Wainwright & Jordan; any other that takes a critic's scores can take
+    its place. Data drawn apart from their codes are had by permuting the codes of the batch, with
+    no datum left beside its own, or as all pairs of the batch that do not belong together.
+
+    Model and critic both *maximise* the bound, so one loss and one step serve both. The critic's
+    gradient is that of the bound itself, whatever the weight; the model's is that times the
+    weight. At the weight 0 the critic listens and changes nothing. The critic is registered with
+    ``pyro.module`` under the name ``critic_<sites>``, so that ``pyro.infer.SVI`` trains it; give
+    it a learning rate of its own there. It sees the first argument of model and guide as the data.
+
+    Entries of the ledger: ``mi_<sites>_critic``, the estimate, and ``loss_critic_<sites>``, the
+    critic's loss with its regularisation. Two estimates, ``jensen-shannon`` and ``smile``, bound
+    nothing.
+
+    Args:
+        sites: The part of the code that is meant: continuous, and drawn once per datum.
+        critic: Scores a datum and the named sites' values, flattened and joined in this order.
+        bound: ``"nwj"``, ``"tuba"``, ``"donsker-varadhan"``, ``"mine"``, ``"infonce"``,
+            ``"interpolated"``, ``"jensen-shannon"`` or ``"smile"``; see `pyro_mivae.bounds`.
+        weight: :math:`\alpha` of the source, per datum, of at least 0.
+        pairs: ``"permutation"``, as many pairs drawn apart as there are data; or ``"all"``, which
+            costs the critic the square of the batch and is what ``"infonce"`` and
+            ``"interpolated"`` need.
+        baseline: For ``"tuba"`` and ``"interpolated"``: a network from codes, shape ``(n, d)``,
+            to :math:`\log a(z)`, shape ``(n,)`` or ``(n, 1)``. It is trained as the critic is;
+            the constant 1 if omitted, with which ``"tuba"`` is ``"nwj"``.
+        alpha: Of ``"interpolated"``: from 0, which is TUBA, to 1, InfoNCE.
+        clip: Of ``"smile"``.
+        seed: Of the permutations, which are then the same in every run; Torch's own generator if
+            omitted.
+        regularization: From the scores of joint pairs and of others to a scalar per datum that
+            the critic is to keep small; the model is not touched by it.
+        regularization_strength: Its weight.
+        module_name: What the critic is registered by; ``critic_<sites>`` if omitted.
+
+    Raises:
+        OptionError: If the bound or the pairs are unknown or do not go together, the weight is
+            negative, or an option is given that the bound has no use for.
+
+    References:
+        Poole et al. (2019), On Variational Bounds of Mutual Information.
+        https://arxiv.org/abs/1905.06922
+    """
+
+    def __init__(
+        self,
+        *sites: str,
+        critic: Critic,
+        bound: CriticBoundName = "nwj",
+        weight: float | Schedule = 1.0,
+        pairs: Pairs | None = None,
+        baseline: nn.Module | None = None,
+        alpha: float | None = None,
+        clip: float | None = None,
+        seed: int | None = None,
+        regularization: Regularization | None = None,
+        regularization_strength: float = 1.0,
+        module_name: str | None = None,
+    ) -> None:
+        super().__init__(*sites, weight=weight)
+        _check_choice("bound", bound, get_args(CriticBoundName))
+        matrix = bound in MATRIX
+        self.pairs: Pairs = ("all" if matrix else "permutation") if pairs is None else pairs
+        _check_choice("pairs", self.pairs, ("all",) if matrix else get_args(Pairs))
+        if self.weight.constant < 0:
+            raise OptionError(f"weight={weight}: 0 or more is needed, as this is maximised")
+        for option, value, user in (
+            ("baseline", baseline, ("tuba", "interpolated")),
+            ("alpha", alpha, ("interpolated",)),
+            ("clip", clip, ("smile",)),
+        ):
+            if value is not None and bound not in user:
+                raise OptionError(f"{option} is given beside bound={bound!r}, which has none")
+        self.critic, self.baseline = critic, baseline
+        self.bound = bound
+        self.alpha = 0.5 if alpha is None else alpha
+        self.clip = 5.0 if clip is None else clip
+        self.seed = seed
+        self.regularization = regularization
+        self.regularization_strength = regularization_strength
+        self.module_name = module_name or f"critic_{'_'.join(sites)}"
+        self.average = bounds.MovingAverage()
+        self._state = nn.ModuleDict({"weight": self.weight})
+        if bound == "mine":
+            self._state["average"] = self.average
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Never: at the weight 0 the critic still learns, and tells what it hears."""
+        return False
+
+    @property
+    def state(self) -> nn.Module:
+        """The weight, and MINE's moving average."""
+        return self._state
+
+    @property
+    def name(self) -> str:
+        """``mi_<sites>_critic``."""
+        return f"mi_{'_'.join(self.sites)}_critic"
+
+    @property
+    def formula(self) -> str:
+        """The bound and its critic, as `explain` writes them."""
+        code = ",".join(self.sites)
+        return f"I_q(x;{code}) by {self.bound}, critic {type(self.critic).__name__}"
+
+    def __call__(self, particle: Particle) -> Tensor:
+        """Estimates the information, with the gradient of the estimate for code and critic alike.
+
+        Args:
+            particle: One run of the model/guide pair.
+
+        Returns:
+            Scalar in nats, summed over the batch (times its scale), differentiable.
+
+        Raises:
+            ShapeError: If the batch holds a single datum.
+            SiteError: If a site is missing, or not drawn once per datum.
+        """
+        x, codes, count = self._drawn(particle)
+        return count * torch.stack([self._estimate(x, code) for code in codes]).mean()
+
+    def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gives what the objective adds, each player's gradient at its own weight.
+
+        Args:
+            particle: One run of the model/guide pair.
+
+        Returns:
+            The weighted estimate less the critic's regularisation, and the entries of the ledger.
+        """
+        x, codes, count = self._drawn(particle)
+        weight = self.weight()
+        gain, value, critic_loss = (codes.new_zeros(()) for _ in range(3))
+        for code in codes:
+            entering = code.detach() + weight * (code - code.detach())
+            estimate = self._estimate(x, entering)
+            gain = gain + estimate + (weight - 1.0) * estimate.detach()
+            value = value + estimate.detach()
+            critic_loss = critic_loss - estimate.detach()
+            if self.regularization is not None:
+                joint, marginal, _ = self._scores(x, code.detach())
+                extra = self.regularization_strength * self.regularization(joint, marginal)
+                gain = gain - (extra - extra.detach())
+                critic_loss = critic_loss + extra.detach()
+        share = count / len(codes)
+        ledger = {self.name: value, f"loss_critic_{'_'.join(self.sites)}": critic_loss}
+        return share * gain, {key: share * entry for key, entry in ledger.items()}
+
+    def _estimate(self, x: Tensor, code: Tensor) -> Tensor:
+        """The bound per datum, from one draw of the codes, shape ``(n, d)``."""
+        if self.bound in MATRIX:
+            scores = self.critic.all_pairs(x, code)
+            if self.bound == "infonce":
+                return bounds.infonce_bound(scores)
+            return bounds.interpolated_bound(scores, self._log_baseline(code), alpha=self.alpha)
+        joint, marginal, of_marginal = self._scores(x, code)
+        if self.bound == "tuba":
+            log_baseline = self._log_baseline(code)
+            return bounds.tuba_bound(joint, marginal, log_baseline, log_baseline[of_marginal])
+        if self.bound == "mine":
+            return bounds.mine_bound(joint, marginal, self.average)
+        if self.bound == "smile":
+            return bounds.smile_estimate(joint, marginal, clip=self.clip)
+        plain = {
+            "nwj": bounds.nwj_bound,
+            "donsker-varadhan": bounds.donsker_varadhan_bound,
+            "jensen-shannon": bounds.jensen_shannon_estimate,
+        }
+        return plain[self.bound](joint, marginal)
+
+    def _scores(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of joint pairs, of pairs drawn apart, and whose codes the latter have."""
+        n = len(x)
+        if self.pairs == "all":
+            scores = self.critic.all_pairs(x, code)
+            of_marginal = torch.arange(n, device=x.device).repeat_interleave(n - 1)
+            return scores.diagonal(), bounds.off_diagonal(scores), of_marginal
+        partner = self._partners(n, x.device)
+        return self.critic(x, code), self.critic(x, code[partner]), partner
+
+    def _partners(self, n: int, device: torch.device) -> Tensor:
+        """A cyclic permutation of the data, in which nobody is their own partner."""
+        if self.seed is not None and device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
+        order = torch.randperm(n, generator=self._generators.get(device), device=device)
+        return torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+    def _log_baseline(self, code: Tensor) -> Tensor:
+        """The logarithm of the baseline of each code, shape ``(n,)``."""
+        if self.baseline is None:
+            return code.new_ones(len(code))
+        return self.baseline(code).reshape(len(code))
+
+    def _drawn(self, particle: Particle) -> tuple[Tensor, Tensor, Tensor | float]:
+        """The data, the codes of each particle, and for how many data they stand."""
+        pyro.module(self.module_name, self.critic)
+        if self.baseline is not None:
+            pyro.module(f"{self.module_name}_baseline", self.baseline)
+        codes = self.codes(particle.traces.guide, particle)
+        return particle.args[0], codes, self.count(particle)
+
+
+def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise OptionError(f"{option}={value!r}: allowed are {', '.join(allowed)}")
