@@ -22,6 +22,7 @@ from pyro_mivae.networks import MLPEncoder
 from pyro_mivae.training import fit, read_checkpoint, suitable_threads
 
 SHAPE = (1, 4, 4)
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 
 
 @pytest.mark.parametrize("name", mi.VARIANTS)
