@@ -72,6 +72,22 @@ class Critic(nn.Module, ABC):
         self.check_pairs(x, code)
         return _by_rows(self._each, x, code)
 
+    def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores every code beside its own datum, and its partner's code beside that.
+
+        Args:
+            x: Data, shape ``(n, *data_shape)``.
+            code: Codes, shape ``(n, code_dim)``.
+            partner: Whose code goes beside each datum, shape ``(n,)``.
+
+        Returns:
+            Two tensors of shape ``(n,)``.
+
+        Raises:
+            ShapeError: If the shapes are not these.
+        """
+        return self(x, code), self(x, code[partner])
+
     def check_pairs(self, x: Tensor, code: Tensor) -> None:
         """Checks the shapes of data and codes.
 
@@ -117,6 +133,12 @@ class LayeredCritic(Critic):
         """Scores every code beside every datum; see `Critic`."""
         self.check_pairs(x, code)
         return self.compare_all(self.data_layer(x), self.latent_layer(code))
+
+    def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores pairs that belong together and pairs that do not; see `Critic`."""
+        self.check_pairs(x, code)
+        of_data, of_code = self.data_layer(x), self.latent_layer(code)
+        return self.compare(of_data, of_code), self.compare(of_data, of_code[partner])
 
     @abstractmethod
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ class CriticBound(PairedTerm):
             of_marginal = torch.arange(n, device=x.device).repeat_interleave(n - 1)
             return scores.diagonal(), bounds.off_diagonal(scores), of_marginal
         partner = self._partners(n, x.device)
-        return self.critic(x, code), self.critic(x, code[partner]), partner
+        return *self.critic.both_pairs(x, code, partner), partner
 
     def _partners(self, n: int, device: torch.device) -> Tensor:
         """A cyclic permutation of the data, in which nobody is their own partner."""

@@ -55,6 +55,16 @@ def test_all_pairs_come_some_at_a_time(monkeypatch):
     assert critic.largest == 20
 
 
+@pytest.mark.parametrize("name", [*CRITICS, "distance"])
+def test_both_pairs_are_two_passes_in_one(name):
+    critic = Distance((5,), 3) if name == "distance" else any_critic(name, (5,))
+    x, code = data_and_codes(6, (5,))
+    partner = torch.tensor([3, 4, 5, 0, 2, 1])
+    together, apart = critic.both_pairs(x, code, partner)
+    assert torch.allclose(together, critic(x, code), atol=1e-12)
+    assert torch.allclose(apart, critic(x, code[partner]), atol=1e-12)
+
+
 @pytest.mark.parametrize("name", CRITICS)
 def test_a_score_depends_on_its_own_pair_alone(name):
     critic = any_critic(name, (1, 8, 8))
