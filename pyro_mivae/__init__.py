@@ -2,16 +2,17 @@
 
 from pyro_mivae.data import load_dataset
 from pyro_mivae.diagnostics import information
-from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, explain
-from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
+from pyro_mivae.elbo import InfoGANLoss, MutualInformationELBO, RelaxedCategoricalELBO, explain
+from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
+    DeltaLikelihood,
     GaussianLikelihood,
 )
 from pyro_mivae.metrics import evaluate
-from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
+from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
@@ -31,6 +32,7 @@ from pyro_mivae.variants import (
     CatVAE,
     CriticInfomaxVAE,
     InfoCatVAE,
+    InfoGAN,
     InfomaxVAE,
     Variant,
 )
@@ -44,11 +46,15 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaVAE",
     "CatVAE",
+    "CodesPrior",
     "ContinuousBernoulliLikelihood",
     "CriticBound",
     "CriticInfomaxVAE",
+    "DeltaLikelihood",
     "GaussianLikelihood",
     "InfoCatVAE",
+    "InfoGAN",
+    "InfoGANLoss",
     "InfomaxVAE",
     "MaximumMeanDiscrepancy",
     "MeanFieldGuide",
@@ -56,6 +62,7 @@ __all__ = [
     "MixturePrior",
     "MutualInformationELBO",
     "Penalty",
+    "RecognitionGuide",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "StandardNormalPrior",

@@ -91,6 +91,24 @@ class BernoulliLikelihood(_UnitIntervalLikelihood):
         return _UnitIntervalBernoulli(logits=decoded)
 
 
+class DeltaLikelihood(_UnitIntervalLikelihood):
+    """A point mass at the logistic of the decoder's output: a generator without noise, in [0, 1].
+
+    Data have no density under it, so that no ELBO is defined: it serves adversarial objectives.
+    """
+
+    def forward(self, decoded: Tensor) -> Any:
+        """Returns the distribution of data.
+
+        Args:
+            decoded: Before the logistic function, shape ``(..., *data_shape)``.
+
+        Returns:
+            A distribution over the same shape.
+        """
+        return dist.Delta(torch.sigmoid(decoded))
+
+
 class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
     """Continuous Bernoulli with the decoder's output as logits: a density of values in [0, 1].
 

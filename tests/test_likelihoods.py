@@ -10,6 +10,7 @@ from pyro_mivae.likelihoods import (
     LIKELIHOODS,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
+    DeltaLikelihood,
     GaussianLikelihood,
 )
 
@@ -68,6 +69,14 @@ def test_gaussian(decoded, learn_scale):
     other = GaussianLikelihood(2.0, learn_scale=learn_scale)
     other.load_state_dict(likelihood.state_dict())
     assert other.scale.item() == pytest.approx(0.5)
+
+
+def test_delta_is_a_function_of_the_code(decoded):
+    fn = DeltaLikelihood()(decoded)
+    torch.testing.assert_close(fn.mean, decoded.sigmoid())
+    assert torch.equal(fn.sample(), fn.mean)
+    with pytest.raises(DataError, match=r"DeltaLikelihood needs \[0, 1\]"):
+        DeltaLikelihood().check(torch.tensor([0.0, 2.0]))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
-from pyro_mivae.traces import Program, TracePair
+from pyro_mivae.traces import Program, TracePair, is_deterministic
 
 
 @dataclass
@@ -19,7 +19,8 @@ class Draws:
     """What one or more draws of each datum's code gave, enumerated sites summed out.
 
     Attributes:
-        distortion: Mean of :math:`-log p(x | code)` over the draws, shape ``(n,)``.
+        distortion: Mean of :math:`-log p(x | code)` over the draws, shape ``(n,)``; NaN where the
+            model makes the data a function of the code.
         divergences: KL divergence of each site, mean over the draws, shape ``(n,)``; NaN for
             deterministic sites.
         values: Each site's value in the first draw, the enumerated ones drawn too, shape
@@ -141,7 +142,10 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
 
     distortion = torch.zeros_like(weights[0])
     for name in pair.observed:
-        distortion = distortion - mean(pair.log_likelihood(name))
+        if is_deterministic(pair.model.nodes[name]):
+            distortion = torch.full_like(distortion, torch.nan)
+        else:
+            distortion = distortion - mean(pair.log_likelihood(name))
     configuration = torch.distributions.Categorical(logits=log_weights.t()).sample()
     place = torch.arange(batch, device=x.device)
     divergences, values, means = {}, {}, {}

@@ -106,7 +106,7 @@ class Measurement:
         return self.order[:size].sort().values
 
     def _log_likelihood(self, elbo: Tensor) -> Figure:
-        if self.layout.deterministic:
+        if elbo.isnan().any():
             return UNDEFINED
         items = self._subset(self.sizes["iwae_items"])
         bound, same_draws = importance_weighted(

@@ -99,6 +99,8 @@ def information(
 
     A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
     upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
+    Where the model makes the data a function of the code (`DeltaLikelihood`) they have no density:
+    distortion, ELBO and ``log_px`` are NaN.
 
     ``<name>_se`` is a standard error over the data, taken as a sample of their population. For the
     information it is that of the mean over codes; the averages that the codes share add to it

@@ -1,8 +1,15 @@
-"""ELBOs for ``pyro.infer.SVI(loss=...)``: weights per site and information terms."""
+"""Losses for ``pyro.infer.SVI(loss=...)``: ELBOs with information terms, and InfoGAN's game."""
 
+from pyro_mivae.elbo.adversarial import InfoGANLoss
 from pyro_mivae.elbo.explain import explain
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.elbo.relaxed import RelaxedCategoricalELBO
 
-__all__ = ["MutualInformationELBO", "Objective", "RelaxedCategoricalELBO", "explain"]
+__all__ = [
+    "InfoGANLoss",
+    "MutualInformationELBO",
+    "Objective",
+    "RelaxedCategoricalELBO",
+    "explain",
+]

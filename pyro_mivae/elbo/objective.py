@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO
@@ -38,6 +38,9 @@ class Objective(ELBO):
         self._state = nn.ModuleDict(dict(state))
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
+
+    measures_fit: ClassVar[bool] = True
+    """Whether a smaller loss is a better model, so that training may stop by it."""
 
     @property
     @abstractmethod

@@ -8,6 +8,8 @@ from pyro_mivae.guides.mean_field import (
     uniform_guide,
 )
 from pyro_mivae.guides.mixture import MixtureGuide
+from pyro_mivae.guides.recognition import RecognitionGuide
+from pyro_mivae.guides.truncated_normal import TruncatedNormal
 
 GUIDES = {"mean-field": normal_guide, "uniform": uniform_guide, "mixture": MixtureGuide}
 
@@ -17,6 +19,8 @@ __all__ = [
     "MeanFieldGuide",
     "MixtureGuide",
     "NormalHead",
+    "RecognitionGuide",
+    "TruncatedNormal",
     "normal_guide",
     "uniform_guide",
 ]

@@ -12,15 +12,22 @@ from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.networks.norm import BatchNorm1d
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+def mlp(
+    sizes: Sequence[int],
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    *,
+    batch_norm: bool = False,
+) -> nn.Sequential:
     """Builds linear layers with an activation after each but the last.
 
     Args:
         sizes: Width of the input, of each hidden layer, and of the output.
         activation: Builds an activation.
+        batch_norm: Whether to normalise before each activation, in place of a bias.
 
     Returns:
-        A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``.
+        A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``; with batch norm from
+        ``(batch, sizes[0])``.
 
     Raises:
         OptionError: If a width is under 1 or fewer than two are given.
@@ -28,9 +35,11 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
     if len(sizes) < 2 or min(sizes) < 1:
         raise OptionError(f"sizes {tuple(sizes)}: give two or more widths of at least 1")
     layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), activation()]
-    return nn.Sequential(*layers[:-1])
+    for n_in, n_out in pairwise(sizes[:-1]):
+        layers.append(nn.Linear(n_in, n_out, bias=not batch_norm))
+        layers += [BatchNorm1d(n_out)] if batch_norm else []
+        layers.append(activation())
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 class MLPEncoder(nn.Module):
@@ -91,6 +100,7 @@ class MLPDecoder(nn.Module):
         data_shape: Shape of one datum.
         hidden_dims: Width of each hidden layer.
         activation: Builds an activation.
+        batch_norm: Whether to normalise before each activation.
     """
 
     def __init__(
@@ -99,10 +109,13 @@ class MLPDecoder(nn.Module):
         data_shape: Sequence[int],
         hidden_dims: Sequence[int] = (400,),
         activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
-        self.layers = mlp((code_dim, *hidden_dims, math.prod(self.data_shape)), activation)
+        sizes = (code_dim, *hidden_dims, math.prod(self.data_shape))
+        self.layers = mlp(sizes, activation, batch_norm=batch_norm)
 
     def forward(self, code: Tensor) -> Tensor:
         """Decodes codes.
@@ -113,8 +126,8 @@ class MLPDecoder(nn.Module):
         Returns:
             Shape ``(..., *data_shape)``.
         """
-        decoded: Tensor = self.layers(code)
-        return decoded.unflatten(-1, self.data_shape)
+        decoded: Tensor = self.layers(code.reshape(-1, code.shape[-1]))
+        return decoded.reshape(*code.shape[:-1], *self.data_shape)
 
 
 def check_data_shape(x: Tensor, data_shape: tuple[int, ...]) -> None:

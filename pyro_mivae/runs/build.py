@@ -15,7 +15,6 @@ from torch import nn
 
 from pyro_mivae.errors import OptionError, PyroMivaeError
 from pyro_mivae.guides import GUIDES
-from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options
@@ -99,12 +98,8 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes |= _site_sizes(modules["prior"])
         if network != "auto":
             prior = modules.get("prior") or variant_class(data_shape, **options).prior
-            modules["encoder"], modules["decoder"] = build_networks(
-                network,
-                data_shape,
-                prior_sites(prior)[1],
-                batch_norm=variant_class.batch_norm,
-            )
+            networks = variant_class.build_networks(network, data_shape, prior_sites(prior)[1])
+            modules["encoder"], modules["decoder"] = networks
         if parts["guide"]:
             sizes["encoder"] = modules.pop("encoder", None)
             modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes)

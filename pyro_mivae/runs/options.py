@@ -40,12 +40,14 @@ class Option:
 
 MODEL_OPTIONS = (
     Option("latent_dim", "--latent-dim", int, "size of the continuous code"),
-    Option("code_dim", "--code-dim", int, "size of the part c of the code"),
+    Option("code_dim", "--code-dim", int, "size of the part c of the code, or of InfoGAN's u"),
     Option("num_categories", "--categories", int, "number of categories"),
     Option("categorical", "--categorical", str, "how c is treated: enumerate, soft or gumbel"),
     Option("mi_weight", "--mi-weight", float, "weight of the information term, per image"),
     Option("informed", "--informed", str, "site that the information term is about, or all"),
     Option("push", "--push", str, "what that term recognises: mean, relaxed, ..."),
+    Option("continuous_weight", "--continuous-weight", float, "that of InfoGAN's uniform codes"),
+    Option("saturating", "--saturating", bool, "let InfoGAN's generator minimise V itself"),
     Option("beta", "--beta", float, "weight of the KL divergence"),
     Option("bound", "--bound", str, "the critic's bound: nwj, infonce, donsker-varadhan, ..."),
     Option("critic", "--critic", str, "joint, separable, bilinear or chain"),
@@ -59,7 +61,7 @@ MODEL_OPTIONS = (
     Option("start_weight", "--start-weight", float, "weight with which that start goes on"),
     Option("warmup", "--warmup", float, "share of the training in which the weights rise from 0"),
     Option("likelihood", "--likelihood", str, "bernoulli, continuous-bernoulli or gaussian"),
-    Option("network", "--network", str, "auto, mlp, conv or conv-deep", ("encoder", "decoder")),
+    Option("network", "--network", str, "auto, or NAME", ("encoder", "decoder")),
     Option("prior", "--prior", str, "NAME, or FILE.py:NAME of your own"),
     Option("guide", "--guide", str, "NAME, or FILE.py:NAME of your own"),
 )
@@ -69,8 +71,11 @@ MODEL_OPTIONS = (
 DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("*", "*", {"batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0}),
     ("digits", "*", {"epochs": 80}),
+    ("digits", "infogan", {"epochs": 300}),
     ("mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
     ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
+    ("mnist", "infogan", {"epochs": 15, "batch_size": 128}),
+    ("fashion-mnist", "infogan", {"epochs": 15, "batch_size": 128}),
 )
 STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
 

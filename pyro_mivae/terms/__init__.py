@@ -1,6 +1,6 @@
 """Terms of an objective beside the ELBO: information, and what stands in for it."""
 
-from pyro_mivae.terms.barber_agakov import BarberAgakov, Push
+from pyro_mivae.terms.barber_agakov import BarberAgakov, Push, score_code
 from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.terms.critic import CriticBound
 from pyro_mivae.terms.mmd import MaximumMeanDiscrepancy, maximum_mean_discrepancy
@@ -20,4 +20,5 @@ __all__ = [
     "Push",
     "RegularizedInformation",
     "maximum_mean_discrepancy",
+    "score_code",
 ]

@@ -111,8 +111,7 @@ class BarberAgakov(InformationTerm):
             particle.kwargs,
         )
         rewards = [
-            _per_datum(_log_prob(recognised.nodes[name]) + _entropy(site), site)
-            for name, site in ((name, generated.nodes[name]) for name in self.sites)
+            score_code(generated.nodes[name], recognised.nodes[name]) for name in self.sites
         ]
         total: Tensor = sum((reward.sum() for reward in rewards[1:]), rewards[0].sum())
         for density in self._drawn_densities(generated, recognised, x_site):
@@ -182,6 +181,20 @@ class BarberAgakov(InformationTerm):
                     "deterministic and so has no density; give it a Normal, or drop the term"
                 )
         return x_site
+
+
+def score_code(generated: Site, recognised: Site) -> Tensor:
+    r"""Scores a code that generated something by what the guide makes of it.
+
+    Args:
+        generated: The code's site in the model, run from its prior.
+        recognised: The same site in the guide, conditioned on the code, run on what it generated.
+
+    Returns:
+        :math:`\log q(c \mid x') + H(c)` over the site's batch shape, with the scale and mask of
+        the model's site, in nats; a lower bound on the information in expectation.
+    """
+    return _per_datum(_log_prob(recognised) + _entropy(generated), generated)
 
 
 def _same_data(a: Tensor, b: Tensor) -> bool:

@@ -107,6 +107,7 @@ def fit(
     with own_world(target), suitable_threads(vae, batch_size):
         torch.manual_seed(seed)
         trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
+        _check_patience(trainer)
         _check_pairs(trainer)
         trainer.check_pair()
         if on_start is not None:
@@ -186,6 +187,19 @@ def _run_epoch(trainer: Trainer, keeper: Keeper, bar: Any) -> dict[str, float]:
         raise TrainingError(
             f"{error}. The weights are those after epoch {trainer.epoch} again{kept}"
         ) from None
+
+
+def _check_patience(trainer: Trainer) -> None:
+    """Checks that the loss can tell which epoch was the best.
+
+    Raises:
+        OptionError: If it cannot.
+    """
+    if trainer.settings.patience is not None and not trainer.objective.measures_fit:
+        raise OptionError(
+            f"patience={trainer.settings.patience}: the loss of {type(trainer.vae).__name__} is "
+            "the sum of its players', which need not fall; leave patience out, and choose epochs"
+        )
 
 
 def _check_pairs(trainer: Trainer) -> None:

@@ -4,6 +4,7 @@ from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.cat import CatVAE
 from pyro_mivae.variants.critic_infomax import CriticInfomaxVAE
 from pyro_mivae.variants.infocat import InfoCatVAE
+from pyro_mivae.variants.infogan import InfoGAN
 from pyro_mivae.variants.infomax import InfomaxVAE
 from pyro_mivae.variants.mmd import MMDVAE
 from pyro_mivae.variants.vae import VAE, BetaVAE
@@ -20,6 +21,7 @@ VARIANTS: dict[str, type[Variant]] = {
         CriticInfomaxVAE,
         CatVAE,
         InfoCatVAE,
+        InfoGAN,
     )
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "CatVAE",
     "CriticInfomaxVAE",
     "InfoCatVAE",
+    "InfoGAN",
     "InfomaxVAE",
     "Variant",
 ]

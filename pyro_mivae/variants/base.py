@@ -45,10 +45,14 @@ class Variant(PyroModule):
         sites: Size of each site of the code, by name; of a category, how many there are.
         category: Name of the site that is a category, or None.
         batch_norm: Whether the networks that it builds may normalise by the batch.
+        noise: Sites that the guide draws from their prior, whatever the data.
+        code_site: The site whose size is the keyword ``code_dim``.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True
+    noise: ClassVar[frozenset[str]] = frozenset()
+    code_site: ClassVar[str] = "c"
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class Variant(PyroModule):
         self.category = categories[0] if categories else None
         self._bounded = [n for n, fn in distributions.items() if _is_bounded(fn)]
         self._one_hot = self.category is not None and bool(distributions[categories[0]].event_dim)
-        networks = build_networks("auto", self.data_shape, code_dim, batch_norm=self.batch_norm)
+        networks = self.build_networks("auto", self.data_shape, code_dim)
         if guide is None:
             guide = (build_guide or self._mean_field)(self.sites, encoder or networks[0])
         self.model = GenerativeModel(
@@ -105,6 +109,23 @@ class Variant(PyroModule):
         self.guide = guide
         self._check_guide(distributions)
         self._check_decoder(code_dim)
+
+    @classmethod
+    def build_networks(
+        cls, kind: str, data_shape: Sequence[int], code_dim: int
+    ) -> tuple[nn.Module, nn.Module]:
+        """Builds an encoder and a decoder of one of the variant's presets.
+
+        Args:
+            kind: Its name, or ``"auto"``.
+            data_shape: Shape of one datum.
+            code_dim: Size of the code.
+
+        Returns:
+            The encoder, from ``(batch, *data_shape)`` to features, and the decoder, from
+            ``(..., code_dim)`` to ``(..., *data_shape)``.
+        """
+        return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm)
 
     @classmethod
     def _new_name(cls) -> str:
@@ -361,7 +382,7 @@ class Variant(PyroModule):
     def _require_sizes(self, **given: int | None) -> None:
         """Refuses a size, other than the default, that is given beside a prior of another."""
         for name, size in given.items():
-            actual = self.sites.get("c") if name == "code_dim" else getattr(self, name)
+            actual = self.sites.get(self.code_site) if name == "code_dim" else getattr(self, name)
             signatures = (inspect.signature(cls).parameters for cls in type(self).__mro__[:-1])
             defaults = {own[name].default for own in signatures if name in own}
             if size not in {actual, *defaults}:

@@ -631,6 +631,23 @@ def test_a_deterministic_site_has_no_divergence():
     assert values["active_units"] == 2
 
 
+def test_data_that_are_a_function_of_the_code_have_no_density():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Delta(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.6 * x, 0.8))
+
+    figures = information(model, guide, torch.randn(500)).to_dict()
+    for name in ("distortion", "elbo", "log_px"):
+        assert math.isnan(figures[name]), name
+    assert figures["rate"] == pytest.approx(-math.log(0.8), abs=0.05)
+    assert figures["mi_lower"] <= -math.log(0.8) + 0.1
+
+
 def test_a_collapsed_deterministic_site_knows_nothing():
     model, guide = delta_pair(0.0)
     values = information(model, guide, torch.randn(500, 1))

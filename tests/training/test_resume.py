@@ -20,19 +20,22 @@ def interrupt_at(epoch):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("options", [{}, {"patience": 50, "clip_norm": 0.5}])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("infocat", {}), ("infocat", {"patience": 50, "clip_norm": 0.5}), ("infogan", {})],
+)
 def test_resumed_run_equals_an_uninterrupted_one(
-    tmp_path, x, schedule, options, make, assert_same_weights
+    tmp_path, x, schedule, name, options, make, assert_same_weights
 ):
     settings = {"epochs": 6, "batch_size": 16, "lr_schedule": schedule, "seed": 2, **options}
-    whole = make()
+    whole = make(name)
     history = fit(whole, x, **settings, run=tmp_path / "whole")
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make(), x, **settings, run=tmp_path / "parts", on_epoch=interrupt_at(3))
+        fit(make(name), x, **settings, run=tmp_path / "parts", on_epoch=interrupt_at(3))
     assert read_checkpoint(tmp_path / "parts" / "checkpoint.pt")["epoch"] == 3
     torch.manual_seed(1234)
-    resumed = make()
+    resumed = make(name)
     nn.init.zeros_(next(resumed.parameters()))
     rest = fit(resumed, x, **settings, run=tmp_path / "parts", resume=True)
     assert_same_weights(whole, resumed)

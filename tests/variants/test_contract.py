@@ -50,6 +50,10 @@ CASES = {
     "vmi sampled": ("vmi", {"latent_dim": 4, "push": "relaxed"}),
     "vmi scheduled": ("vmi", {"latent_dim": 4, "mi_weight": mi.linear_warmup(3)}),
     "vmi uniform": ("vmi", lambda: {"prior": mi.UniformPrior(3, 2)}),
+    "infogan": ("infogan", {"latent_dim": 5, "num_categories": 3}),
+    "infogan saturating": ("infogan", {"num_categories": 2, "code_dim": 0, "saturating": True}),
+    "infogan without category": ("infogan", {"latent_dim": 2, "code_dim": 1, "num_categories": 0}),
+    "infogan scheduled": ("infogan", {"num_categories": 3, "mi_weight": mi.linear_warmup(3)}),
     "infocat scheduled": ("infocat", MIXTURE | {"mi_weight": mi.cyclic_warmup(3, start=0.1)}),
 }
 
@@ -282,7 +286,7 @@ def train_locally(vae, x):
         objective.advance()
 
 
-@pytest.mark.parametrize("case", ["vae", "infomax", "cat", "infocat", "infocat soft"])
+@pytest.mark.parametrize("case", ["vae", "infomax", "cat", "infocat", "infocat soft", "infogan"])
 def test_a_second_model_trains_and_leaves_the_first_alone(case, train, x):
     first, second = build(case), build(case)
     train(first, x)
@@ -302,7 +306,7 @@ def test_a_batch_of_one_and_a_last_batch(case, train, x):
     assert all(value.isfinite().all() for value in vae.parameters())
 
 
-@pytest.mark.parametrize("case", ["vae", "infocat", "infocat gumbel"])
+@pytest.mark.parametrize("case", ["vae", "infocat", "infocat gumbel", "infogan"])
 def test_stock_svi_goes_on_after_looking(case, x):
     vae = build(case)
     svi = stock_svi(vae)
@@ -315,7 +319,7 @@ def test_stock_svi_goes_on_after_looking(case, x):
     assert changed(vae, before) == set(before)
 
 
-@pytest.mark.parametrize("case", ["vae", "infocat"])
+@pytest.mark.parametrize("case", ["vae", "infocat", "infogan"])
 def test_stock_svi_goes_on_after_fit_and_fit_after_it(case, x):
     vae = build(case)
     vae.warm_start = 0
@@ -331,7 +335,7 @@ def fit(vae, x):
     fit(vae, x, epochs=1, batch_size=2, device="cpu")
 
 
-@pytest.mark.parametrize("case", ["vae", "infocat"])
+@pytest.mark.parametrize("case", ["vae", "infocat", "infogan"])
 def test_a_copy_trains_on_its_own(case, train, x):
     vae = build(case)
     train(vae, x)
@@ -370,8 +374,12 @@ def test_prints_and_explains_itself(vae):
     assert type(vae).__name__ in repr(vae)
     assert "decoder" in repr(vae)
     text = mi.explain(vae.objective())
-    for site in vae.sites:
-        assert f"KL(q({site}|x) || p({site}))" in text
+    assert text.startswith("J =")
+    for site in set(vae.sites) - vae.noise:
+        if isinstance(vae, mi.InfoGAN):  # a game, and no ELBO
+            assert f"E_p[log q({site}|x')] + H({site})" in text
+        else:
+            assert f"KL(q({site}|x) || p({site}))" in text
 
 
 def test_objectives_are_new_ones_at_the_start_of_their_schedules(x):
@@ -382,7 +390,9 @@ def test_objectives_are_new_ones_at_the_start_of_their_schedules(x):
     assert vae.objective().kl_weights["z"]() == 0.5
 
 
-@pytest.mark.parametrize("case", ["vae", "infocat", "infocat soft", "infomax deterministic"])
+@pytest.mark.parametrize(
+    "case", ["vae", "infocat", "infocat soft", "infomax deterministic", "infogan"]
+)
 def test_in_double_precision_under_a_single_default(case, x):
     vae, x = build(case).double(), x.double()
     assert vae.encode(x)["z"].dtype == torch.float64
@@ -427,6 +437,26 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
         (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
         (lambda: mi.InfoCatVAE(SHAPE, mi_weight=-1.0), OptionError, "0 or more is needed"),
+        (
+            lambda: mi.InfoGAN(SHAPE, mi_weight=-1.0),
+            OptionError,
+            r"weights\['c'\] = -1.0: 0 or more",
+        ),
+        (
+            lambda: mi.InfoGAN(SHAPE, num_categories=1),
+            OptionError,
+            "num_categories=1: allowed are",
+        ),
+        (lambda: mi.InfoGAN(SHAPE, num_categories=0, code_dim=0), OptionError, "a code is needed"),
+        (lambda: mi.InfoGAN(SHAPE, latent_dim=2), OptionError, "code_dim=2 of latent_dim=2"),
+        (lambda: mi.InfoGAN(SHAPE, code_dim=-1), OptionError, "u needs 0 or more"),
+        (lambda: mi.InfoGAN(SHAPE, likelihood="gaussian"), TypeError, "likelihood"),
+        (lambda: mi.InfoGAN(SHAPE, prior=mi.StandardNormalPrior(2)), SiteError, "z is noise"),
+        (
+            lambda: mi.InfoGAN(SHAPE, prior=mi.CodesPrior(3, 4, 0), code_dim=3),
+            OptionError,
+            "code_dim=3 is given, and a prior whose code_dim is None",
+        ),
     ],
 )
 def test_bad_options(make, error, message):

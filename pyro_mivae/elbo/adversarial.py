@@ -1,0 +1,249 @@
+"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes.
+
+Chen et al. (2016), InfoGAN, https://arxiv.org/abs/1606.03657.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import softplus
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pyro_mivae.elbo.objective import Objective
+from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.handlers import push_forward
+from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.terms import score_code
+from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
+
+
+class InfoGANLoss(Objective):
+    r"""Trains a generator against a discriminator, and codes to be read off what is generated.
+
+    .. math::
+        \min_{G, Q} \max_D\; V(D, G) - \sum_s \lambda_s I_s,\qquad
+        V = E_{data}[\log D(x)] + E_p[\log(1 - D(x'))],\\
+        I_s = E_p[\log q(s \mid x')] + H(s) \le I(s; x'),\qquad x' = G(code)
+
+    The model is the generator: run from its prior, the mean of what it observes is :math:`x'`.
+    The guide is :math:`Q`: conditioned on the codes that are named, it scores them. Codes that
+    are not named are noise. The discriminator is a network of its own, which may share layers
+    with the guide.
+
+    One loss has the gradients of all three players, who so move at the same time:
+
+    * the discriminator's parameters get that of :math:`-V`;
+    * the generator's get that of :math:`-E_p[\log D(x')]`, which does not saturate where the
+      discriminator wins, or with ``saturating`` of :math:`V`; and that of :math:`-\lambda I`;
+    * the guide's get that of :math:`-\lambda I`. Layers that it shares with the discriminator
+      get both, as in the original.
+
+    The value of the loss is the sum of what the players minimise. It is no measure of success.
+
+    Batch norm treats real and generated data as two batches. Of a discriminator's running
+    statistics both have their share, and the guide's run on generated data has one more; the
+    run that serves the generator leaves them as they are.
+
+    Args:
+        discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
+        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule.
+        saturating: Whether the generator minimises :math:`V` itself.
+        name: Name of the discriminator in Pyro's parameter store.
+        retain_graph: Whether backward keeps the graph.
+
+    Attributes:
+        ledger: Summed over the batch, in nats: ``loss``; ``loss_discriminator``, which is
+            :math:`-V` (log 4 per datum where it can tell nothing); ``loss_generator``, without
+            the information (log 2 there); and ``mi_<site>_mean``, :math:`I_s` unweighted.
+
+    Raises:
+        OptionError: If no site is named or a weight is negative: to minimise a lower bound would
+            not make the information small.
+
+    References:
+        Chen et al. (2016), InfoGAN, eq. 6. https://arxiv.org/abs/1606.03657
+        Goodfellow et al. (2014), Generative Adversarial Nets, section 3.
+        https://arxiv.org/abs/1406.2661
+    """
+
+    measures_fit = False
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        weights: Mapping[str, float | Schedule],
+        *,
+        saturating: bool = False,
+        name: str = "discriminator",
+        retain_graph: bool | None = None,
+    ) -> None:
+        if not weights:
+            raise OptionError("weights {}: name one code or more whose information is to be kept")
+        self.weights = {site: Weight(weight) for site, weight in weights.items()}
+        for site, weight in self.weights.items():
+            if weight.constant < 0:
+                raise OptionError(
+                    f"weights[{site!r}] = {weight.constant}: 0 or more is needed, as the "
+                    "information term is a lower bound"
+                )
+        super().__init__(
+            {f"mi_{site}": weight for site, weight in self.weights.items()},
+            max_plate_nesting=1,
+            retain_graph=retain_graph,
+        )
+        self.discriminator = discriminator
+        self.saturating = saturating
+        self.name = name
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
+        """Makes a module of the loss that owns the discriminator too, for a torch optimiser.
+
+        Args:
+            model: The model.
+            guide: The guide.
+
+        Returns:
+            A module that is called with data and returns the loss.
+        """
+        module: ELBOModule = super().__call__(model, guide)
+        module.discriminator = self.discriminator
+        return module
+
+    @property
+    def pairs_data(self) -> bool:
+        """Whether the discriminator normalises by the batch, which one datum is not."""
+        return _normalises(self.discriminator)
+
+    def explanation(self) -> str:
+        """The objective, one line per summand."""
+        lines = ["J =  E_data[log D(x)] + E_p[log(1 - D(x'))]"]
+        lines += [
+            f"   - {weight} * (E_p[log q({site}|x')] + H({site}))"
+            for site, weight in self.weights.items()
+        ]
+        if not self.saturating:
+            lines.append("   (the generator minimises -E_p[log D(x')] in place of the first line)")
+        return "\n".join(
+            [*lines, "x' = G(code); maximised by D, minimised by G and Q; nats per datum"]
+        )
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Plays one round, and fills the ledger.
+
+        Args:
+            model: The model, which observes its first argument at one site.
+            guide: The guide.
+            *args: Arguments of both; the first is the data.
+            **kwargs: Keyword arguments of both.
+
+        Returns:
+            Scalar in nats, summed over the data, whose gradient is every player's.
+
+        Raises:
+            DataError: If there is one datum, and batch norm to train.
+            ShapeError: If the discriminator does not give a number per datum.
+            SiteError: If the pair's sites do not fit each other or the objective.
+        """
+        discriminator = pyro.module(self.name, self.discriminator)
+        x = args[0]
+        if self.pairs_data and discriminator.training and len(x) < 2:
+            raise DataError(
+                "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
+                "normalise it by; give 2 or more, 32 and more are of use"
+            )
+        generated, recognised = self._get_trace(model, guide, args, kwargs)
+        site = _observed(generated, x)
+        image = site["value"]
+        information = {
+            name: score_code(generated.nodes[name], _scored(recognised, name)).sum()
+            for name in self.weights
+        }
+        real, fake = discriminator(x), discriminator(image.detach())
+        # Parameters that are detached learn nothing of what the generator wants.
+        seen = functional_call(discriminator, _constants(discriminator), (image,))
+        if real.shape != x.shape[:1]:
+            raise ShapeError(
+                f"the discriminator gives shape {tuple(real.shape)} for {len(x)} data; let it "
+                f"give log-odds of shape {tuple(x.shape[:1])}, one per datum"
+            )
+        fooled = -softplus(seen) if self.saturating else softplus(-seen)
+        discriminator_loss = _total(softplus(-real) + softplus(fake), site)
+        generator_loss = _total(fooled, site)
+        loss = discriminator_loss + generator_loss
+        for name, weight in self.weights.items():
+            loss = loss - weight() * information[name]
+        entries = {
+            "loss": loss,
+            "loss_discriminator": discriminator_loss,
+            "loss_generator": generator_loss,
+            **{f"mi_{name}_mean": bound for name, bound in information.items()},
+        }
+        self.ledger = {name: value.detach() for name, value in entries.items()}
+        return loss
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        """Returns the traces of the model, run from its prior, and of the guide that reads it."""
+        generated = trace_program(push_forward(model), args, kwargs)
+        site = _observed(generated, args[0])
+        self.latent = tuple(generated.stochastic_nodes)
+        missing = sorted(set(self.weights) - set(self.latent))
+        if missing:
+            raise SiteError(f"weights names {missing}; the model's codes are {list(self.latent)}")
+        codes = {name: generated.nodes[name]["value"] for name in self.weights}
+        read = poutine.condition(guide, data=codes)
+        return generated, trace_program(read, (site["value"], *args[1:]), kwargs)
+
+
+def _observed(generated: Any, x: Tensor) -> Site:
+    """Finds the site that the model observes."""
+    names = generated.observation_nodes
+    if len(names) != 1 or generated.nodes[names[0]]["value"].shape != x.shape:
+        raise SiteError(
+            f"the model observes {names}; let it observe its first argument, of shape "
+            f"{tuple(x.shape)}, at one site"
+        )
+    site: Site = generated.nodes[names[0]]
+    return site
+
+
+def _scored(recognised: Any, name: str) -> Site:
+    """Finds a code's site in the guide."""
+    if name not in recognised.nodes:
+        raise SiteError(
+            f"the guide does not sample the code {name!r}; let it, or leave it out of weights"
+        )
+    site: Site = recognised.nodes[name]
+    if is_deterministic(site):
+        raise SiteError(
+            f"the guide makes the code {name!r} deterministic, so that it has no density; give it "
+            "a distribution, or leave it out of weights"
+        )
+    return site
+
+
+def _constants(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters without a gradient, and copies of the running statistics."""
+    constants = {name: value.detach() for name, value in network.named_parameters()}
+    return constants | {name: value.clone() for name, value in network.named_buffers()}
+
+
+def _normalises(network: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def _total(value: Tensor, site: Site) -> Tensor:
+    """Sums over the data, with the scale and mask of the site that observes them."""
+    total: Tensor = scale_and_mask(value, scale=site["scale"], mask=site["mask"]).sum()
+    return total

@@ -1,0 +1,67 @@
+"""Noise beside the codes that a generator is to show: the prior of InfoGAN."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError
+
+
+class CodesPrior(PyroModule):
+    r"""Noise, a uniform category, and uniform codes; the code is their concatenation.
+
+    .. math:: z \sim N(0, I),\quad c \sim U\{1..K\},\quad u \sim U[-1, 1]^d
+
+    Args:
+        noise_dim: Size of the noise ``z``.
+        num_categories: :math:`K`, 2 or more; 0 for no category.
+        uniform_dim: :math:`d`, the number of uniform codes ``u``; 0 for none.
+
+    Raises:
+        OptionError: If a size is out of range, or there is no code beside the noise.
+
+    References:
+        Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657
+    """
+
+    def __init__(
+        self, noise_dim: int = 62, num_categories: int = 10, uniform_dim: int = 2
+    ) -> None:
+        super().__init__()
+        if noise_dim < 1:
+            raise OptionError(f"noise_dim={noise_dim}: 1 or more is needed")
+        if num_categories < 0 or num_categories == 1:
+            raise OptionError(
+                f"num_categories={num_categories}: allowed are 2 or more, as one says nothing, or "
+                "0 for none"
+            )
+        if uniform_dim < 0:
+            raise OptionError(f"uniform_dim={uniform_dim}: 0 or more is needed")
+        if not num_categories and not uniform_dim:
+            raise OptionError("num_categories=0 and uniform_dim=0: a code is needed, give either")
+        self.noise_dim = noise_dim
+        self.num_categories = num_categories
+        self.uniform_dim = uniform_dim
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Samples the sites inside the plate ``data``.
+
+        Returns:
+            The code, shape ``(batch, noise_dim + num_categories + uniform_dim)``.
+        """
+        one = self.one
+        noise = dist.Normal(torch.zeros_like(one), one).expand([self.noise_dim]).to_event(1)
+        values = [pyro.sample("z", noise)]
+        if self.num_categories:
+            logits = torch.zeros_like(one).expand(self.num_categories)
+            values.append(pyro.sample("c", dist.OneHotCategorical(logits=logits)))
+        if self.uniform_dim:
+            interval = dist.Uniform(-one, one).expand([self.uniform_dim]).to_event(1)
+            values.append(pyro.sample("u", interval))
+        batch = torch.broadcast_shapes(*(value.shape[:-1] for value in values))
+        return torch.cat([value.expand(*batch, -1) for value in values], -1)
