@@ -92,7 +92,7 @@ def headline(subject: Subject) -> Iterator[Number]:
         The ELBO and its parts, the information on every site, then how categories fit labels.
     """
     m = subject.metrics
-    if "elbo" in m:
+    if "elbo" in m and subject.has_density:
         meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
         if isinstance(subject.vae.likelihood, BernoulliLikelihood) and subject.is_grey:
             meaning += (
@@ -102,14 +102,14 @@ def headline(subject: Subject) -> Iterator[Number]:
         if not math.isfinite(m["elbo"]):
             meaning = "Not defined, since a site that is a function of the data has no KL."
         yield _figure(m, "elbo", "ELBO", meaning)
-    if "distortion" in m:
+    if "distortion" in m and subject.has_density:
         meaning = (
             f"−log p(x | code): what is left to say of {subject.a_noun} once its code is known. "
             "Lower is better."
         )
         yield _figure(m, "distortion", "Distortion", meaning)
     for site in subject.codes:
-        if f"kl_{site}" in m:
+        if f"kl_{site}" in m and subject.has_density:
             yield _kl(subject, site)
     for site in subject.codes:
         if f"mi_{site}_lower" in m or f"mi_{site}_upper" in m:

@@ -18,7 +18,8 @@ from pyro_mivae.elbo import explain
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots import render_png
 from pyro_mivae.report.headline import headline, remaining, summarize
-from pyro_mivae.report.panels import PANELS, Panel
+from pyro_mivae.report.panel import Panel
+from pyro_mivae.report.panels import PANELS
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.training import atomic_path
 

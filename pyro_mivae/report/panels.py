@@ -7,40 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from pyro_mivae import plots
+from pyro_mivae.report.game import code_traversals, player_curves
+from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.subject import Subject
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MAX_ROWS = 12
 _MIN_ROWS = 4
 _NEGLIGIBLE = 0.01  # nats
 _MOVED = 4  # rows in which a site other than z moves
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture of the page.
-
-    Attributes:
-        key: Name of its PNG, without the ending.
-        title: Its heading.
-        sentence: What it shows.
-        look_for: What a reader should look for.
-        figure: The drawn figure.
-    """
-
-    key: str
-    title: str
-    sentence: str
-    look_for: str
-    figure: Figure
 
 
 def samples(subject: Subject) -> Iterator[Panel]:
@@ -96,7 +74,10 @@ def reconstructions(subject: Subject) -> Iterator[Panel]:
     look_for = "What is lost from top to bottom is what the code does not carry."
     if len(rows) > 1:
         sentence += " The last row keeps only the category, and the centre of it."
-        look_for += " The last row is what the category says by itself; the rest is up to z."
+        rest = " and ".join(site for site in vae.sites if site != subject.category)
+        look_for += f" The last row is what the category says by itself; the rest is up to {rest}."
+    if vae.noise:
+        sentence += f" The noise {' and '.join(sorted(vae.noise))} stands at its mean throughout."
     yield Panel("reconstructions", "Reconstructions", sentence, look_for, figure)
 
 
@@ -246,6 +227,9 @@ def latent_space(subject: Subject) -> Iterator[Panel]:
 
 def traversals(subject: Subject) -> Iterator[Panel]:
     """Draws, for each continuous site, what moving one dimension at a time changes."""
+    if subject.vae.noise:
+        yield from code_traversals(subject)
+        return
     for site in subject.continuous_sites:
         dims = subject.codes[site].shape[1]
         nats = subject.site_nats[site].float()
@@ -292,6 +276,8 @@ def traversals(subject: Subject) -> Iterator[Panel]:
 
 def information_bar(subject: Subject) -> Iterator[Panel]:
     """Draws how the rate is shared among sites and dimensions."""
+    if not subject.has_density:  # there is no rate to pay
+        return
     nats = {site: v for site, v in subject.site_nats.items() if v.isfinite().all()}
     if sum(float(v.sum()) for v in nats.values()) <= 0:
         return
@@ -316,6 +302,9 @@ def information_bar(subject: Subject) -> Iterator[Panel]:
 def loss_curves(subject: Subject) -> Iterator[Panel]:
     """Draws the loss of the training run and its parts."""
     columns = subject.history.columns
+    if "loss_generator" in columns:
+        yield player_curves(subject)
+        return
     if not {"loss", "elbo", "distortion"} & set(columns):
         return
     figure, ax = plots.new_figure(2.9)
@@ -339,8 +328,10 @@ def information_curves(subject: Subject) -> Iterator[Panel]:
     plots.plot_information_curves(ax, subject.history, num_categories=subject.num_categories)
     if not ax.lines:
         return
-    sentence = "Epoch by epoch: the KL of each site, the most that it can say of the data"
-    sentence += " (of z: once the category is known)." if subject.category else "."
+    sentence = "Epoch by epoch:"
+    if any(column.startswith("kl_") for column in subject.history.columns):
+        sentence += " the KL of each site, the most that it can say of the data"
+        sentence += " (of z: once the category is known)." if subject.category else "."
     if any(column.startswith("mi_") for column in subject.history.columns):
         sentence += (
             " The information terms of the objective: at least so much of a site can be read back "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.models import code_program
 from pyro_mivae.plots.codes import match_categories
 from pyro_mivae.plots.grids import is_image
@@ -61,6 +62,11 @@ class Subject:
         return self.vae.category
 
     @property
+    def has_density(self) -> bool:
+        """Whether the model gives data a density, so that its code has a cost in nats."""
+        return not isinstance(self.vae.likelihood, DeltaLikelihood)
+
+    @property
     def noun(self) -> str:
         """What a datum is called on the page."""
         return "image" if is_image(self.vae.data_shape) else "datum"
@@ -82,12 +88,13 @@ class Subject:
 
     @cached_property
     def codes(self) -> dict[str, Tensor]:
-        """Posterior means of every site, ``(n, d)`` each, as ``vae.encode`` gives them.
+        """Posterior means of every site but the noise, ``(n, d)`` each, as ``vae.encode``'s.
 
         Of a category, the probabilities.
         """
         parts = [self.vae.encode(batch) for batch in self.x.split(_BATCH)]
-        return {site: torch.cat([part[site].cpu() for part in parts]) for site in parts[0]}
+        sites = [site for site in parts[0] if site not in self.vae.noise]
+        return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
 
     @property
     def continuous_sites(self) -> list[str]:

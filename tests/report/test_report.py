@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfomaxVAE
+from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN, InfomaxVAE
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots import new_figure
 from pyro_mivae.report import PANELS, Panel, Subject, panels, write_report
@@ -169,6 +169,64 @@ def test_no_category_no_talk_of_categories(tmp_path):
     panels = ["samples", "reconstructions", "latent_space", "traversals_z", "information"]
     assert page.panels == panels + CURVES
     assert "categor" not in page.text.lower()
+
+
+def players(*columns):
+    names = ("loss", "loss_discriminator", "loss_generator", *columns)
+    return History({"epoch": e, **dict.fromkeys(names, 1.0 / e)} for e in (1, 2, 3))
+
+
+def test_a_game_shows_its_players_and_what_its_codes_do(tmp_path):
+    gan = InfoGAN((1, 8, 8), latent_dim=5, num_categories=3)
+    metrics = {"elbo": math.nan, "distortion": math.nan, "kl_c": 0.5, "mi_c_lower": 0.4}
+    page = report(
+        tmp_path, gan, labels=LABELS, metrics=metrics, history=players("mi_c_mean", "mi_u_mean")
+    )
+    assert page.panels == [
+        "samples",
+        "reconstructions",
+        "occupancy",
+        "confusion",
+        "latent_space_by_category",
+        "latent_space_by_label",
+        "traversals_u",
+        *CURVES,
+    ]
+    assert "Training: the players" in page.text
+    assert "The noise z stands at its mean throughout" in page.text
+    assert "ELBO" not in page.text  # among the numbers to read first; all of them have its key
+    assert "KL of" not in page.text.replace("KL of c.", "")
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_categories": 0, "code_dim": 1}, {"code_dim": 0, "saturating": True}]
+)
+def test_a_game_with_one_kind_of_code(tmp_path, options):
+    gan = InfoGAN((1, 8, 8), latent_dim=5, **options)
+    page = report(tmp_path, gan, history=players())
+    assert ("traversals_u" in page.panels) == ("num_categories" in options)
+    assert "loss_curves" in page.panels
+
+
+def test_what_a_code_changes_is_drawn_from_the_prior():
+    """Rows of one code differ in noise; along a row nothing but the code moves."""
+    gan = InfoGAN((1, 8, 8), latent_dim=4, code_dim=2, num_categories=3).eval()
+    seen = []
+    gan.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
+    about = subject(gan, torch.rand(24, 1, 8, 8), LABELS)
+    (panel,) = panels.code_traversals(about)
+    (codes,) = seen
+    assert panel.key == "traversals_u"
+    u = codes["u"].unflatten(0, (-1, 9))
+    moving = (u.diff(dim=1).abs() > 1e-6).any(1)  # (rows, dims)
+    half = len(u) // 2
+    assert moving.tolist() == [[True, False]] * half + [[False, True]] * half
+    assert u[0, 0, 0] < -0.9
+    assert u[0, -1, 0] > 0.9
+    for site in ("z", "c"):
+        rows = codes[site].unflatten(0, (-1, 9))
+        assert (rows == rows[:, :1]).all(), site
+        assert not torch.equal(rows[0], rows[1]), site
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
