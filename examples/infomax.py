@@ -28,9 +28,9 @@ import torch
 from common import nats_per_image, parser, start, table
 from pyro.infer import SVI, TraceMeanField_ELBO
 from pyro.optim import Adam
-from torch import Tensor
 
 import pyro_mivae as mi
+from pyro_mivae.metrics import reconstruction_r2
 
 EPOCHS = 100
 LATENT_DIM = 10
@@ -79,19 +79,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     table({"nats": metrics}, ["loss", "distortion", "kl_z", "kl_c"])
     for name, keep in {"z and c": {"z", "c"}, "c alone": {"c"}, "z alone": {"z"}}.items():
         key = "r2_" + "_".join(sorted(keep))
-        metrics[key] = explained(x, vae.reconstruct(x, keep=keep))
+        metrics[key] = reconstruction_r2(x, vae.reconstruct(x, keep=keep))
         print(f"share of the variance reconstructed from {name}: {metrics[key]:6.2f}")
     return metrics
-
-
-def explained(x: Tensor, reconstruction: Tensor) -> float:
-    """Returns R², 1 minus the squared error over that of the mean image.
-
-    Args:
-        x: Images.
-        reconstruction: The same shape.
-    """
-    return 1 - float((x - reconstruction).square().sum() / (x - x.mean(0)).square().sum())
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
         if parts["prior"]:
             modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes)
             sizes |= _site_sizes(modules["prior"])
-        if network != "auto":
+        # A named guide would else normalise by the batch, which its class does not know about.
+        if network != "auto" or (parts["guide"] and not variant_class.batch_norm):
             prior = modules.get("prior") or variant_class(data_shape, **options).prior
             networks = variant_class.build_networks(network, data_shape, prior_sites(prior)[1])
             modules["encoder"], modules["decoder"] = networks

@@ -140,9 +140,10 @@ def test_file_may_import_what_lies_beside_it(tmp_path, monkeypatch):
     assert build(prior=f"{tmp_path / 'mine.py'}:Six").sites == {"z": 6}
 
 
+@pytest.mark.parametrize("guide", [None, "mean-field"])
 @pytest.mark.parametrize("network", [None, "mlp", "conv-deep"])
-def test_what_reads_generated_data_too_is_not_normalised_by_the_batch(network):
-    vae = build("vmi", network=network)
+def test_what_reads_generated_data_too_is_not_normalised_by_the_batch(network, guide):
+    vae = build("vmi", network=network, guide=guide)
     assert not [n for n, _ in vae.named_buffers() if n.endswith("running_mean")]
     assert [n for n, _ in build("vae", network=network).named_buffers() if "running_mean" in n]
 
