@@ -388,6 +388,8 @@ def test_list_names_all_there_is(call):
     assert code == 0
     for name in (*mi.VARIANTS, "digits", "fashion-mnist", "mean-field", "bernoulli", "conv-deep"):
         assert name in out
+    assert "--beta 4.0" in out
+    assert not set(out) & set("\\`")
 
 
 def test_help_and_version(call):

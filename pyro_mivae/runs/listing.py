@@ -17,6 +17,7 @@ from pyro_mivae.runs.options import MODEL_OPTIONS
 from pyro_mivae.variants import VARIANTS, Variant
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "β"}
 
 
 def listing() -> str:
@@ -63,5 +64,6 @@ def _first_line(of: object) -> str:
     text = " ".join((inspect.getdoc(of) or "").split("\n\n")[0].split())
     text = re.sub(r"(?:: )?:math:`[^`]{30,}`", "", text)  # what is too long for a list
     text = re.sub(r":math:`([^`]*)`|``([^`]*)``", r"\1\2", text)
-    text = text.replace(r"\mid", "|").replace(r"\,", " ")
-    return text.replace(r"\lambda", "λ").replace(r"\beta", "β").rstrip(".")
+    for latex, plain in SYMBOLS.items():
+        text = text.replace(latex, plain)
+    return text.replace("`", "").rstrip(".")
