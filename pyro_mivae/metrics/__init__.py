@@ -9,6 +9,7 @@ from pyro_mivae.metrics.clustering import (
     normalised_mutual_information,
     occupancy,
 )
+from pyro_mivae.metrics.critic import critic_estimates
 from pyro_mivae.metrics.evaluate import EvaluationResult, evaluate
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
@@ -21,6 +22,7 @@ __all__ = [
     "categories_used",
     "cluster_accuracy",
     "contingency",
+    "critic_estimates",
     "evaluate",
     "fit_classifier",
     "generation_accuracy",

@@ -23,6 +23,7 @@ from pyro_mivae.metrics.clustering import (
     normalised_mutual_information,
     occupancy,
 )
+from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates, falls_short
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
@@ -67,6 +68,10 @@ def evaluate(
       account for (`reconstruction_r2`), and with several sites ``reconstruction_r2_<site>`` of
       each alone, every other one at its prior mean. The decoder seldom saw such codes, so that
       these may be below 0; read them together;
+    * with a critic: ``mi_<sites>_critic``, its estimate of the information in these data, beside
+      the bounds ``mi_lower`` and ``mi_upper`` that need none, and ``critic_falls_short``, 1 where
+      it is under half of the lower bound and more than 0.5 nats under it, of which a
+      `PyroMivaeWarning` tells; else 0 (see `critic_estimates`);
     * with categories: ``categories_used``, how many hold at least 0.5 % of the data by the argmax
       of q(c|x); ``occupancy_<k>``, the share that each holds; ``barber_agakov_<site>_mean``, the
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
@@ -117,6 +122,7 @@ def evaluate(
         evaluation.values |= report.to_dict()
         evaluation.protocol["information"] = dict(report.protocol)
         evaluation.reconstruction(x)
+        evaluation.critics(x)
         if vae.category is not None:
             generated = evaluation.categories(samples_per_category)
         if labels is not None:
@@ -196,6 +202,14 @@ class _Evaluation:
             "share of the variance in these items; posterior means are decoded (of a category the "
             "most probable), for a site alone with every other at its prior mean given it"
         )
+
+    def critics(self, x: Tensor) -> None:
+        """Measures what critics hear, where there are any."""
+        found = critic_estimates(self.vae, x, self.seed)
+        if found:
+            self.values |= found
+            self.values["critic_falls_short"] = float(falls_short(self.vae, self.values))
+            self.protocol["critic"] = f"batches of {CRITIC_BATCH} items in random order"
 
     def categories(self, samples: int) -> Tensor:
         """Measures what needs no labels, and returns images by category."""

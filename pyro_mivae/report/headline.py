@@ -40,6 +40,7 @@ _MEANINGS = {
     "total_correlation_lower": "The same, at least.",
     "total_correlation_upper": "The same, at most.",
     "active_units": "Dimensions whose posterior mean varies (variance above 0.01).",
+    "critic_falls_short": "1 where a critic hears under half of the information's lower bound.",
     "saturated": "1 where the bounds on the information are more than 0.5 nats apart.",
     "cluster_accuracy": "Share of the data whose category stands for their label.",
     "categories_used": "Categories that take data.",
@@ -114,6 +115,9 @@ def headline(subject: Subject) -> Iterator[Number]:
     for site in subject.codes:
         if f"mi_{site}_lower" in m or f"mi_{site}_upper" in m:
             yield _information(subject, site)
+    for key in m:
+        if key.startswith("mi_") and key.endswith("_critic"):
+            yield _figure(m, key, f"Critic's I({_heard(key)}; x)", _meaning(key) + _short(m))
     if _defined(m, "cluster_accuracy"):
         meaning = (
             "Each category is matched to one label, as well as can be: the share of the "
@@ -155,12 +159,27 @@ def _meaning(key: str) -> str:
     if kind == "mi" and rest.endswith(("_lower", "_upper")):
         site, _, side = rest.rpartition("_")
         return f"Information that {site} has on the data, at {_SIDES[side]}."
+    if kind == "mi" and rest.endswith("_critic"):
+        return f"What the critic hears of {_heard(key)} in held-out data; it may err either way."
     if key.startswith("reconstruction_r2_"):
         site = key.removeprefix("reconstruction_r2_")
         return f"The same, of {site} alone, the rest of the code at its prior mean."
     if key.startswith("active_units_"):
         return f"The same, of {key.removeprefix('active_units_')}."
     return ""
+
+
+def _heard(key: str) -> str:
+    return key.removeprefix("mi_").removesuffix("_critic")
+
+
+def _short(metrics: Mapping[str, float]) -> str:
+    if not metrics.get("critic_falls_short"):
+        return ""
+    return (
+        " That is less than half of the information that is there at least: the term raised a "
+        "part of it. Train the critic longer or faster, or take another critic or bound."
+    )
 
 
 _SIDES = {"lower": "least", "upper": "most"}

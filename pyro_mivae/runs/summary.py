@@ -11,6 +11,9 @@ LABELS = {
     "elbo": "ELBO",
     "log_px": "log p(x), importance-weighted",
 }
+FALLS_SHORT = (
+    "the critic hears less than half of what there is at least: the term raised a part of it"
+)
 
 
 def summarise(
@@ -38,6 +41,8 @@ def summarise(
     lines = ["nats per test image", *_align(rows)]
     if note:
         lines.append(f"  ({note})")
+    if metrics.get("critic_falls_short"):
+        lines.append(f"  ({FALLS_SHORT})")
     parts = [] if num_categories else list(_parts(metrics))
     if parts:
         lines += ["share of the variance reconstructed", *_align(parts)]
@@ -61,6 +66,9 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if low is not None and high is not None:
             yield f"information I(x; {site})", _interval(low, high)
     for key, value in metrics.items():
+        if key.startswith("mi_") and key.endswith("_critic"):
+            site = key.removeprefix("mi_").removesuffix("_critic")
+            yield f"information I(x; {site}), by the critic", _number(value)
         if key.startswith("barber_agakov_") and key.endswith("_mean"):
             site = key.removeprefix("barber_agakov_").removesuffix("_mean")
             yield f"information I({site}; mean image)", f"at least {_number(value)}"

@@ -42,3 +42,11 @@ def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
         "clustering accuracy 0.910",
         "categories in use: 9 of 10",
     ]
+
+
+def test_critic_that_falls_short_is_called_out():
+    metrics = {"mi_z_critic": 0.01, "mi_z_critic_se": 0.1, "critic_falls_short": 1.0}
+    lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
+    assert lines[1] == "information I(x; z), by the critic 0.01"
+    assert lines[2].startswith("(the critic hears less than half of what there is at least")
+    assert "less than half" not in summarise(metrics | {"critic_falls_short": 0.0})

@@ -1,0 +1,94 @@
+"""What a critic hears of held-out data, and whether that is far less than there is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.terms import ENOUGH_DATA, CriticBound
+from pyro_mivae.training.loop import batch_sizes
+from pyro_mivae.variants import Variant
+
+CRITIC_BATCH = 256
+SHARE, MARGIN = 0.5, 0.5
+"""A critic falls short that hears less than this share of the lower bound, and is this many nats
+under it."""
+
+
+def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
+    """Asks a variant's critics for the information of held-out data, batch by batch.
+
+    Batches hold `CRITIC_BATCH` data in random order, a small last one joining the one before.
+
+    Args:
+        vae: The variant, in evaluation mode.
+        x: Held-out data, shape ``(n, *data_shape)``.
+        seed: Of the order.
+
+    Returns:
+        ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
+        ``mi_<sites>_critic_se``; NaN where there are too few data or batches. Nothing where the
+        variant has no critic.
+    """
+    objective = vae.objective()
+    names = [term.name for term in _critic_terms(objective)]
+    if not names:
+        return {}
+    if len(x) < ENOUGH_DATA:
+        return dict.fromkeys([key for name in names for key in (name, f"{name}_se")], math.nan)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    rows: list[list[float]] = []
+    sizes = batch_sizes(len(x), CRITIC_BATCH, pairs_data=True)
+    for index in order.split(sizes):
+        with torch.no_grad():
+            batch = x[index].to(vae.device)
+            objective.differentiable_loss(vae.model, vae.guide, batch)
+        rows.append([float(objective.ledger[name]) / len(index) for name in names])
+    values, weights = torch.tensor(rows).double(), torch.tensor(sizes).double() / len(x)
+    means = weights @ values
+    errors = values.std(0) / math.sqrt(len(rows)) if len(rows) > 1 else values[0] * math.nan
+    found: dict[str, float] = {}
+    for name, mean, error in zip(names, means.tolist(), errors.tolist(), strict=True):
+        found |= {name: mean, f"{name}_se": error}
+    return found
+
+
+def falls_short(vae: Variant, figures: Mapping[str, float]) -> bool:
+    """Tells, and warns, whether a critic hears far less than the lower bound says there is.
+
+    That is where its estimate is under half of the lower bound, and more than 0.5 nats under it.
+    The bound needs no critic: what it says is there. A term whose critic falls short follows the
+    gradient of a part of the information.
+
+    Args:
+        vae: The variant.
+        figures: What `critic_estimates` and `information` gave.
+    """
+    short = False
+    for term in _critic_terms(vae.objective()):
+        whole = set(term.sites) == set(vae.sites)
+        site = "" if whole else f"{'_'.join(term.sites)}_"
+        lower = figures.get(f"mi_{site}lower", math.nan)
+        heard = figures.get(term.name, math.nan)
+        if heard < SHARE * lower and heard < lower - MARGIN:
+            short = True
+            warnings.warn(
+                f"the critic's estimate of I(x; {', '.join(term.sites)}) is {heard:.2f} nats, and "
+                f"there are {lower:.2f} or more: it misses most of what the term is to raise; "
+                "train it longer or faster (critic_lr), or take another critic or bound",
+                PyroMivaeWarning,
+                stacklevel=3,
+            )
+    return short
+
+
+def _critic_terms(objective: object) -> list[CriticBound]:
+    if not isinstance(objective, MutualInformationELBO):
+        return []
+    return [term for term in objective.terms if isinstance(term, CriticBound)]
