@@ -101,7 +101,7 @@ def test_evaluate_puts_it_beside_the_bounds():
     results = evaluate(known(), X[:1000], **options)
     assert results["critic_falls_short"] == 0.0
     assert results["mi_lower"] < INFORMATION + 0.1
-    assert results["mi_z_critic"] > 0.9 * INFORMATION
+    assert results["mi_z_critic"] > 0.7 * INFORMATION
     assert "256 items" in results.protocol["critic"]
     with pytest.warns(PyroMivaeWarning, match="it misses most of what the term is to raise"):
         deaf = evaluate(known(share=0.0), X[:1000], **options)
