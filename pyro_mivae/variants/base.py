@@ -14,18 +14,18 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Independent, constraints
 from torch.nn.functional import one_hot
 
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
-from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
 from pyro_mivae.traces import TracePair, trace_program
+from pyro_mivae.variants.parts import find_likelihood, is_bounded, site_size
 
 _INSTANCES = itertools.count(1)
 
@@ -95,16 +95,16 @@ class Variant(PyroModule):
                 "not train it; derive it from PyroModule"
             )
         distributions, code_dim = prior_sites(prior)
-        self.sites = {name: _size(fn) for name, fn in distributions.items()}
+        self.sites = {name: site_size(fn) for name, fn in distributions.items()}
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
         self.category = categories[0] if categories else None
-        self._bounded = [n for n, fn in distributions.items() if _is_bounded(fn)]
+        self._bounded = [n for n, fn in distributions.items() if is_bounded(fn)]
         self._one_hot = self.category is not None and bool(distributions[categories[0]].event_dim)
         networks = self.build_networks("auto", self.data_shape, code_dim)
         if guide is None:
             guide = (build_guide or self._mean_field)(self.sites, encoder or networks[0])
         self.model = GenerativeModel(
-            prior, decoder or networks[1], _likelihood(likelihood), len(self.data_shape)
+            prior, decoder or networks[1], find_likelihood(likelihood), len(self.data_shape)
         )
         self.guide = guide
         self._check_guide(distributions)
@@ -393,28 +393,3 @@ class Variant(PyroModule):
 
     def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
         return MeanFieldGuide(self.data_shape, sites, encoder, bounded=self._bounded)
-
-
-def _size(fn: Any) -> int:
-    """Returns how many values a site has, or how many categories."""
-    if fn.has_enumerate_support:
-        return int(fn.probs.shape[-1])
-    return int(fn.event_shape.numel())
-
-
-def _is_bounded(fn: Any) -> bool:
-    """Tells whether a site lives on the unit interval."""
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return fn.support is constraints.unit_interval
-
-
-def _likelihood(likelihood: str | Likelihood) -> Likelihood:
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    if likelihood not in LIKELIHOODS:
-        raise OptionError(
-            f"likelihood {likelihood!r}: allowed are {', '.join(LIKELIHOODS)}, or an instance "
-            "of Likelihood"
-        )
-    return LIKELIHOODS[likelihood]()
