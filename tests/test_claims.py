@@ -107,6 +107,14 @@ def test_seeds_are_seeds(study, load):
     assert not torch.equal(first[0], first[1])
 
 
+def test_settings_are_saved_without_paths(study, tmp_path):
+    study.args.out, study.args.pictures = tmp_path / "out.json", tmp_path / "pictures"
+    study.save()
+    settings = json.loads(study.args.out.read_text())["settings"]
+    assert settings["epochs"] == 2
+    assert not {"out", "pictures", "data_root"} & set(settings)
+
+
 def test_one_seed_is_refused(load):
     module = load("study")
     args: argparse.Namespace = module.parser("", epochs=1).parse_args(["--seeds", "1"])

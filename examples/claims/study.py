@@ -206,7 +206,8 @@ class Study:
         if self.args.out is None:
             return
         versions = {name: metadata.version(name) for name in ("pyro-mivae", "pyro-ppl", "torch")}
-        settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "data_root")}
+        settings = {k: v for k, v in vars(self.args).items() if k != "data_root"}
+        settings = {k: v for k, v in settings.items() if not isinstance(v, Path)}
         content = {
             "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
             "versions": {"python": platform.python_version(), **versions},

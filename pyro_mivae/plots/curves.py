@@ -181,8 +181,9 @@ def plot_information_curves(
 
 
 def _term_name(sites: str) -> str:
-    """Names an information term: the ledger calls it ``SITES_HOW``, as in ``c_mean``."""
+    """Names an information term: the ledger calls it ``SITES_HOW``, as in ``z_c_mean``."""
     code, _, how = sites.rpartition("_")
+    code = " and ".join(code.split("_"))
     return f"information on {code} ({how})" if code else f"information on {sites}"
 
 

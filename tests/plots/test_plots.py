@@ -93,6 +93,11 @@ def test_loss_curves_turn_the_elbo_and_join_it_with_an_equal_loss(ax):
     assert legend(other) == ["loss (−ELBO)"]
 
 
+def test_information_on_several_sites_names_them(ax):
+    plots.plot_information_curves(ax, history(epoch=[1, 2], mi_z_c_mean=[0.5, 2.0]))
+    assert legend(ax) == ["information on z and c (mean)"]
+
+
 def test_information_curves_draw_sites_and_terms_and_the_ceiling_of_c(ax):
     columns = {"rate": [4.0, 4.0], "kl_z": [3.0, 3.0], "kl_c": [1.0, 1.0], "mi_c_mean": [0.5, 2.0]}
     columns |= {"kl_w": [math.nan, math.nan], "val_kl_c": [1.0, 1.1]}
