@@ -109,6 +109,25 @@ def test_warnings_of_ours_are_one_line(call, home, monkeypatch, category, line):
     assert line in "\n".join(err)
 
 
+def test_a_game_on_the_command_line(call, home):
+    options = ("--data", home / "digits.npz", "--epochs", 1, "--categories", 3, "--code-dim", 1)
+    code, out, _ = call("train", "infogan", *options, "--network", "mlp", "--run", "game")
+    assert code == 0
+    assert "distortion, -E log p(x|code)     not defined" in out
+    assert "information I(c; mean image)" in out
+    metrics = json.loads(Path("game/metrics.json").read_text())["metrics"]
+    assert metrics["elbo"] is None
+    assert metrics["cluster_accuracy"] > 0
+    for name in ("samples", "traversals_u", "loss_curves"):
+        assert Path(f"game/{name}.png").is_file()
+    code, _, err = call("train", "infogan", "--likelihood", "gaussian", "--run", "other")
+    assert code == 2
+    assert "the variant 'infogan' has no use for --likelihood" in err[-1]
+    code, _, err = call("train", "infogan", "--network", "conv-deep", "--run", "other")
+    assert code == 2
+    assert "allowed are auto, mlp, conv-narrow, conv-half, conv" in err[-1]
+
+
 def test_finished_run_is_left_alone_by_resume(call, home):
     before = {p.name: p.stat().st_mtime_ns for p in (home / "run").iterdir()}
     code, out, err = call("train", "infocat", "--resume", "--run", home / "run")

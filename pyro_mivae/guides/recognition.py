@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import SiteError
 from pyro_mivae.guides.mean_field import NormalHead
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
@@ -72,7 +73,17 @@ class CategoryHead(nn.Linear):
 
 
 class GaussianHead(NormalHead):
-    """Independent Normals."""
+    """Independent Normals, at least a tenth as wide as a standard normal; see `UniformHead`.
+
+    Args:
+        in_features: Number of features.
+        size: Number of codes.
+        family: What has a mean and a scale: Normal, or what maps one to an interval.
+    """
+
+    def __init__(self, in_features: int, size: int, family: Callable[..., Any]) -> None:
+        super().__init__(in_features, size)
+        self.family = family
 
     def forward(self, features: Tensor) -> Any:
         """Returns the distribution of the codes.
@@ -83,7 +94,8 @@ class GaussianHead(NormalHead):
         Returns:
             Over ``(size,)``, for each datum.
         """
-        return dist.Normal(*super().forward(features)).to_event(1)
+        loc, scale = super().forward(features)
+        return self.family(loc, MIN_SCALE + scale).to_event(1)
 
 
 class RecognitionGuide(PyroModule):
@@ -104,7 +116,7 @@ class RecognitionGuide(PyroModule):
 
     Raises:
         SiteError: If a site to be recognised is neither a one-hot category, nor uniform on one
-            interval, nor normal, or the noise is not normal.
+            interval, nor normal or a `ProbitNormal`, or the noise is not normal.
 
     References:
         Chen et al. (2016), InfoGAN, section 6. https://arxiv.org/abs/1606.03657
@@ -172,12 +184,14 @@ def _head(name: str, fn: Any, in_features: int) -> nn.Module:
         ends = torch.stack([base.low, base.high]).reshape(2, -1)
         if bool((ends == ends[:, :1]).all()):
             return UniformHead(in_features, size, *ends[:, 0].tolist())
+    if isinstance(base, ProbitNormal):
+        return GaussianHead(in_features, size, ProbitNormal)
     if isinstance(base, torch.distributions.Normal):
-        return GaussianHead(in_features, size)
+        return GaussianHead(in_features, size, dist.Normal)
     raise SiteError(
         f"site {name!r} is {type(base).__name__} in the prior; the default guide recognises "
-        "OneHotCategorical, Normal, and Uniform on the same interval in every dimension: give a "
-        "guide of your own for others"
+        "OneHotCategorical, Normal, ProbitNormal, and Uniform on the same interval in every "
+        "dimension: give a guide of your own for others"
     )
 
 

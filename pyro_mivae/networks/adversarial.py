@@ -173,6 +173,7 @@ class Discriminator(nn.Module):
 
 
 def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
     widths = mlp_widths(data_shape)
     leaky = partial(nn.LeakyReLU, SLOPE)
     return (
@@ -182,14 +183,17 @@ def _mlp_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.M
 
 
 def _narrow_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """4 × 4 convolutions of stride 2, of 16 and 32 maps; 128 features."""
     return ConvTrunk(data_shape, *NARROW), ConvGenerator(code_dim, data_shape, *NARROW)
 
 
 def _half_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """4 × 4 convolutions of stride 2, of 32 and 64 maps; 256 features."""
     return ConvTrunk(data_shape, *HALF), ConvGenerator(code_dim, data_shape, *HALF)
 
 
 def _paper_pair(data_shape: Sequence[int], code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """4 × 4 convolutions of stride 2, of 64 and 128 maps; 1024 features: the paper's."""
     return ConvTrunk(data_shape, *PAPER), ConvGenerator(code_dim, data_shape, *PAPER)
 
 

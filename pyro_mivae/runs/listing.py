@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pyro_mivae.data import DATASETS
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.likelihoods import LIKELIHOODS
-from pyro_mivae.networks import NETWORKS
+from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
 from pyro_mivae.priors import PRIORS
 from pyro_mivae.runs.build import plain_defaults
 from pyro_mivae.runs.options import MODEL_OPTIONS
@@ -39,6 +39,7 @@ def listing() -> str:
         "guides (--guide NAME, or FILE.py:NAME)": GUIDES,
         "likelihoods (--likelihood NAME)": LIKELIHOODS,
         "networks (--network NAME, or auto)": NETWORKS,
+        "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,
     }
     for title, registry in sections.items():
         width = max(map(len, registry))
