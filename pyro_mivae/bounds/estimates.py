@@ -46,7 +46,7 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
 
     References:
         Nowozin et al. (2016), f-GAN. https://arxiv.org/abs/1606.00709
-        Hjelm et al. (2019), Deep InfoMax, eq. 4. https://arxiv.org/abs/1808.06670
+        Hjelm et al. (2019), Deep InfoMax. https://arxiv.org/abs/1808.06670
         Poole et al. (2019), I_JS. https://arxiv.org/abs/1905.06922
 
     Example:

@@ -12,7 +12,6 @@ from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.networks.conv import ConvEncoder
 from pyro_mivae.networks.mlp import MLPEncoder, mlp
 from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
-from pyro_mivae.networks.presets import output_dim
 
 
 class JointCritic(LayeredCritic):
@@ -151,7 +150,8 @@ class MutualInfoChain(LayeredCritic):
     Raises:
         OptionError: If a width is under 1, there are fewer than two, or the code has no
             dimension.
-        ShapeError: If a head of one's own does not take the features, or gives not one output.
+        ShapeError: If a layer of one's own does not take what it is to take or does not give
+            ``(n, features)``, or a head not one output.
 
     References:
         Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
@@ -177,10 +177,15 @@ class MutualInfoChain(LayeredCritic):
         if latent_layer is None:
             latent_layer = MLPEncoder((code_dim,), (width,), activation)
         self.data_layer, self.latent_layer = data_layer, latent_layer
-        of_data = output_dim(data_layer, self.data_shape)
-        of_code = output_dim(latent_layer, (code_dim,))
-        self.head = mlp((of_data + of_code, *rest, 1), activation) if head is None else head
-        _check_head(self.head, of_data, of_code)
+        features = _features("data_layer", data_layer, self.data_shape)
+        features += _features("latent_layer", latent_layer, (code_dim,))
+        self.head = mlp((features, *rest, 1), activation) if head is None else head
+        outputs = _features("head", self.head, (features,))
+        if outputs != 1:
+            raise ShapeError(
+                f"head: {outputs} outputs a pair given, 1 needed; end it in a linear layer of one "
+                "unit"
+            )
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
         """Puts the features together and goes on; see `LayeredCritic`."""
@@ -241,15 +246,20 @@ def _data_encoder(
     return MLPEncoder(data_shape, hidden_dims, activation)
 
 
-def _check_head(head: nn.Module, of_data: int, of_code: int) -> None:
+def _features(part: str, layer: nn.Module, shape: tuple[int, ...]) -> int:
+    """Counts what a layer gives, by one blank input of a shape."""
+    example = next(layer.parameters(), torch.zeros(()))
+    training = layer.training
     try:
-        outputs = output_dim(head, (of_data + of_code,))
+        with torch.no_grad():
+            given = tuple(layer.eval()(example.new_zeros(1, *shape)).shape)
     except RuntimeError as error:
+        raise ShapeError(f"{part}: it does not take shape {(1, *shape)}: {error}") from error
+    finally:
+        layer.train(training)
+    if len(given) != 2:
         raise ShapeError(
-            f"head: it does not take {of_data} features of the data and {of_code} of the code, "
-            f"{of_data + of_code} together: {error}"
-        ) from error
-    if outputs != 1:
-        raise ShapeError(
-            f"head: {outputs} outputs a pair given, 1 needed; end it in a linear layer of one unit"
+            f"{part}: shape {given} given for an input of shape {(1, *shape)}, (1, features) "
+            "needed; end or begin it with nn.Flatten()"
         )
+    return given[1]

@@ -102,13 +102,17 @@ def test_a_joint_critic_is_a_perceptron_of_both_in_one_vector():
 
 
 def test_a_chain_takes_layers_of_ones_own():
+    layers = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(16, 5))
     critic = MutualInfoChain(
         (1, 4, 4),
         2,
-        data_layer=nn.Sequential(nn.Flatten(), nn.Linear(16, 5)),
+        data_layer=layers,
         latent_layer=nn.Identity(),
         head=nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 1)),
     )
+    assert layers.training
+    assert layers[1].training
+    critic.eval()
     x, code = torch.randn(4, 1, 4, 4), torch.randn(4, 2)
     by_hand = critic.head(torch.cat([critic.data_layer(x), code], 1))[:, 0]
     assert torch.allclose(critic(x, code), by_hand)
@@ -151,5 +155,7 @@ def test_bad_input_is_named():
         build_critic("chain", (2,), 1, (8,))
     with pytest.raises(ShapeError, match="head: 2 outputs a pair given, 1 needed"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(8, 2))
-    with pytest.raises(ShapeError, match="does not take 4 features of the data and 4 of the code"):
+    with pytest.raises(ShapeError, match=r"head: it does not take shape \(1, 8\)"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(7, 1))
+    with pytest.raises(ShapeError, match=r"data_layer: shape \(1, 3, 4\) given .* nn.Flatten"):
+        MutualInfoChain((3, 2), 1, data_layer=nn.Linear(2, 4))
