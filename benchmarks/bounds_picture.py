@@ -123,8 +123,8 @@ def _draw_trained(figure: Any, content: dict[str, Any], nats: list[float]) -> No
     settings = content["settings"]
     figure.suptitle(
         f"With critics that learn: {settings['critic_dims']} dimensions, {settings['steps']} "
-        f"steps of {settings['batch']} fresh pairs each, one training a dot, scored on others "
-        f"(mean ± sd)",
+        f"steps of {settings['batch']} fresh pairs; mean ± sd over samples and "
+        f"{settings['seeds']} trainings",
         color=INK,
         fontsize=FONT + 1,
     )

@@ -45,10 +45,12 @@ def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
     out, picture = tmp_path / "bounds.json", tmp_path / "docs" / "bounds.png"
     command = ["--n", "16", "--runs", "4", "--nats", "1", "2", "--dims", "2", "--critic-dims", "2"]
     command += ["--steps", "2", "--width", "4", "--samples", "2", "--critic-nats", "1"]
+    command += ["--seeds", "2"]
     bounds.main([*command, "--out", str(out), "--picture", str(picture)])
     content = json.loads(out.read_text())
     assert len(content["optimal"]) == 2 * len(bounds.OPTIMAL)
     assert {row["critic"] for row in content["trained"]} == {"joint", "separable"}
+    assert all(len(row["mean_of_each_seed"]) == 2 for row in content["trained"])
     of_infonce = [row for row in content["optimal"] if row["bound"] == "infonce"]
     assert [row["nats"] for row in of_infonce] == [1, 2]
     assert all(row["mean"] < 2.78 for row in of_infonce)  # log 16

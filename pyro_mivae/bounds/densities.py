@@ -77,7 +77,7 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
     critic's scores will not do. The average over the others is an unbiased estimate of
     :math:`q(z_i)`, so its logarithm errs low and the bound high: without limit where posteriors
     do not overlap. There the rate is the tighter bound. Of Gaussians in 20 dimensions, samples of
-    512 say 2.03 ± 0.09 of 2 nats, 6.7 ± 0.2 of 6 and 13.3 ± 0.3 of 10; in one dimension,
+    512 say 2.03 ± 0.08 of 2 nats, 6.7 ± 0.2 of 6 and 13.3 ± 0.3 of 10; in one dimension,
     where they overlap least, hundreds of thousands of 10 (``python -m benchmarks bounds``).
 
     Args:

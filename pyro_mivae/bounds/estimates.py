@@ -30,9 +30,9 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
     In expectation the value is a lower bound for every critic, with the variance of that bound
     and ``-inf`` where it overflows. What an objective that adds it maximises is the divergence,
     however: that ends at :math:`2 \log 2` above independence, where information has no end.
-    A joint critic in 20 dimensions that learned 6 nats from it for 1,000 steps came to 5.4 ± 0.1
-    of them, where `nwj_bound` as the objective led to 4.7 ± 0.1; a separable critic to
-    2.7 ± 0.9 (``python -m benchmarks bounds``).
+    Of 6 nats in 20 dimensions a joint critic that learned from it for 800 steps found 5.2 ± 0.1,
+    where `nwj_bound` as the objective led to 4.5 ± 0.2; a separable one 2.9 ± 1.7, as rare pairs
+    of very high score undo the value (``python -m benchmarks bounds``, three trainings).
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -72,9 +72,11 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
     which raises the estimate, and the small ones, which lowers it, in exchange for a variance
     that stays small. With the optimal critic, on correlated Gaussians in 20 dimensions and
     samples of 512 pairs, it says 2.4 of 2 nats for a clip of 1; for a clip of 5, 2.0 of 2, 4.3 of
-    4, 6.7 of 6 and 12.0 of 10, with deviations under 0.2 (``python -m benchmarks bounds``). A
-    constant added to the critic changes the value, other than in `donsker_varadhan_bound`, and
-    there is no ceiling. With an infinite clip the value is that function's.
+    4, 6.7 of 6 and 12.0 of 10, with deviations under 0.2 (``python -m benchmarks bounds``). What
+    an imperfect critic misses and what clipping adds can cancel: learned joint critics found
+    5.8 ± 0.1 of 6. A constant added to the critic changes the value, other than in
+    `donsker_varadhan_bound`, and there is no ceiling. With an infinite clip the value is that
+    function's.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.

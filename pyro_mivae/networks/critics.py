@@ -58,9 +58,9 @@ class SeparableCritic(InnerProductCritic):
 
     `all_pairs` costs n passes through each network and one matrix product, so it suits large
     batches. What it can say is limited to rank ``embed_dim``. It goes with InfoNCE: of 6 nats in
-    20 dimensions it learned 4.5 from that in 1,000 steps, as a joint critic 4.7, but 2.6 from NWJ
-    and 3.6 from Donsker and Varadhan's bound, a joint one 4.7 and 4.9 (``python -m benchmarks
-    bounds``).
+    20 dimensions it found 4.4 from that in 800 steps, a joint critic 4.7, but 2.5 from NWJ and
+    3.5 from Donsker and Varadhan's bound, a joint one 4.5 and 4.6 (``python -m benchmarks
+    bounds``, three trainings).
 
     Args:
         data_shape: Shape of one datum; images of 8 x 8 or more are convolved.
