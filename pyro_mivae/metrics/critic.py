@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
@@ -27,9 +28,10 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
     Batches hold `CRITIC_BATCH` data in random order, a small last one joining the one before.
 
     Args:
-        vae: The variant, in evaluation mode.
+        vae: The variant.
         x: Held-out data, shape ``(n, *data_shape)``.
-        seed: Of the order.
+        seed: Of the order and the draws. Torch's generators, Pyro's parameter store and the
+            modules' mode are left as they were.
 
     Returns:
         ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
@@ -42,14 +44,13 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
         return {}
     if len(x) < ENOUGH_DATA:
         return dict.fromkeys([key for name in names for key in (name, f"{name}_se")], math.nan)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    rows: list[list[float]] = []
     sizes = batch_sizes(len(x), CRITIC_BATCH, pairs_data=True)
-    for index in order.split(sizes):
-        with torch.no_grad():
-            batch = x[index].to(vae.device)
-            objective.differentiable_loss(vae.model, vae.guide, batch)
-        rows.append([float(objective.ledger[name]) / len(index) for name in names])
+    rows: list[list[float]] = []
+    with isolated(seed, vae, device=vae.device):
+        order = torch.randperm(len(x)).to(x.device)
+        for index in order.split(sizes):
+            objective.differentiable_loss(vae.model, vae.guide, x[index].to(vae.device))
+            rows.append([float(objective.ledger[name]) / len(index) for name in names])
     values, weights = torch.tensor(rows).double(), torch.tensor(sizes).double() / len(x)
     means = weights @ values
     errors = values.std(0) / math.sqrt(len(rows)) if len(rows) > 1 else values[0] * math.nan
@@ -83,7 +84,7 @@ def falls_short(vae: Variant, figures: Mapping[str, float]) -> bool:
                 f"there are {lower:.2f} or more: it misses most of what the term is to raise; "
                 "train it longer or faster (critic_lr), or take another critic or bound",
                 PyroMivaeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
     return short
 

@@ -28,6 +28,50 @@ Regularization = Callable[[Tensor, Tensor], Tensor]
 MATRIX = ("infonce", "interpolated")
 
 
+class Permutations(nn.Module):
+    """Cyclic permutations of a batch, in which nobody is their own partner.
+
+    Args:
+        seed: The k-th permutation of a training is then the same in every run, resumed ones too,
+            and evaluations all see the same; if omitted they are drawn from Torch's own generator.
+    """
+
+    step: Tensor
+
+    def __init__(self, seed: int | None) -> None:
+        super().__init__()
+        self.seed = seed
+        if seed is not None:
+            self._drawn = 0
+            self.register_buffer("step", torch.tensor(0))
+
+    def forward(self, n: int, device: torch.device, *, training: bool) -> Tensor:
+        """Draws the partner of each datum.
+
+        Args:
+            n: How many data there are.
+            device: Where they are; nothing is copied to or from it.
+            training: Whether the next one drawn is to be another.
+
+        Returns:
+            Indices, shape ``(n,)``.
+        """
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator(device)
+            generator.manual_seed((self.seed % 2**31 << 32) + self._drawn)
+            if training:
+                self._drawn += 1
+                self.step.fill_(self._drawn)
+        order = torch.randperm(n, generator=generator, device=device)
+        return torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.seed is not None:
+            self._drawn = int(self.step)
+
+
 class CriticBound(PairedTerm):
     r"""Information between the data and sites of their code, bounded by a critic's scores.
 
@@ -61,8 +105,8 @@ class CriticBound(PairedTerm):
             the constant 1 if omitted, with which ``"tuba"`` is ``"nwj"``.
         alpha: Of ``"interpolated"``: from 0, which is TUBA, to 1, InfoNCE.
         clip: Of ``"smile"``.
-        seed: Of the permutations, which are then the same in every run; Torch's own generator if
-            omitted.
+        seed: Of the permutations, which are then the same in every run, see `Permutations`;
+            Torch's own generator if omitted.
         regularization: From the scores of joint pairs and of others to a scalar per datum that
             the critic is to keep small; the model is not touched by it.
         regularization_strength: Its weight.
@@ -110,15 +154,14 @@ class CriticBound(PairedTerm):
         self.bound = bound
         self.alpha = 0.5 if alpha is None else alpha
         self.clip = 5.0 if clip is None else clip
-        self.seed = seed
         self.regularization = regularization
         self.regularization_strength = regularization_strength
         self.module_name = module_name or f"critic_{'_'.join(sites)}"
         self.average = bounds.MovingAverage()
-        self._state = nn.ModuleDict({"weight": self.weight})
+        self.permutations = Permutations(seed)
+        self._state = nn.ModuleDict({"weight": self.weight, "permutations": self.permutations})
         if bound == "mine":
             self._state["average"] = self.average
-        self._generators: dict[torch.device, torch.Generator] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -127,7 +170,7 @@ class CriticBound(PairedTerm):
 
     @property
     def state(self) -> nn.Module:
-        """The weight, and MINE's moving average."""
+        """The weight, how many permutations were drawn, and MINE's moving average."""
         return self._state
 
     @property
@@ -195,13 +238,14 @@ class CriticBound(PairedTerm):
         if self.bound == "tuba":
             log_baseline = self._log_baseline(code)
             return bounds.tuba_bound(joint, marginal, log_baseline, log_baseline[of_marginal])
-        if self.bound == "mine":
+        if self.bound == "mine" and self.critic.training:
             return bounds.mine_bound(joint, marginal, self.average)
         if self.bound == "smile":
             return bounds.smile_estimate(joint, marginal, clip=self.clip)
         plain = {
             "nwj": bounds.nwj_bound,
             "donsker-varadhan": bounds.donsker_varadhan_bound,
+            "mine": bounds.donsker_varadhan_bound,  # its value, where no step is made
             "jensen-shannon": bounds.jensen_shannon_estimate,
         }
         return plain[self.bound](joint, marginal)
@@ -217,11 +261,9 @@ class CriticBound(PairedTerm):
         return *self.critic.both_pairs(x, code, partner), partner
 
     def _partners(self, n: int, device: torch.device) -> Tensor:
-        """A cyclic permutation of the data, in which nobody is their own partner."""
-        if self.seed is not None and device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
-        order = torch.randperm(n, generator=self._generators.get(device), device=device)
-        return torch.empty_like(order).scatter_(0, order, order.roll(1))
+        training = self.critic.training and torch.is_grad_enabled()
+        drawn: Tensor = self.permutations(n, device, training=training)
+        return drawn
 
     def _log_baseline(self, code: Tensor) -> Tensor:
         """The logarithm of the baseline of each code, shape ``(n,)``."""

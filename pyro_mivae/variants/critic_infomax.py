@@ -125,12 +125,13 @@ class CriticInfomaxVAE(VAE):
         """Returns the optimiser's options of a parameter; the critic has a rate of its own.
 
         Args:
-            param_name: Name of the parameter in Pyro's param store, or in ``named_parameters``.
+            param_name: Name of the parameter in ``named_parameters``, with the variant's own Pyro
+                name before it or without.
 
         Returns:
             The learning rate.
         """
-        of_critic = param_name.startswith(("critic.", f"{self._critic_name}$$$"))
+        of_critic = param_name.startswith(("critic.", f"{self._critic_name}."))
         return {"lr": self.critic_lr} if of_critic else super().optim_args(param_name)
 
     @property

@@ -59,7 +59,7 @@ X = torch.randn(4000, D, generator=torch.Generator().manual_seed(1))
 
 
 def test_best_critic_hears_the_information():
-    found = critic_estimates(known().eval(), X)
+    found = critic_estimates(known(), X)
     assert found["mi_z_critic_se"] < 0.1
     expected = pytest.approx(INFORMATION, abs=4 * found["mi_z_critic_se"])
     assert found["mi_z_critic"] == expected
@@ -68,7 +68,7 @@ def test_best_critic_hears_the_information():
 def test_the_order_is_random():
     """Sorted data fall into batches of their like, which would be told apart less well."""
     estimates = [
-        critic_estimates(known(bound="infonce").eval(), x)["mi_z_critic"]
+        critic_estimates(known(bound="infonce"), x)["mi_z_critic"]
         for x in (X, X[X[:, 0].argsort()])
     ]
     assert estimates[0] == pytest.approx(estimates[1], abs=0.1)
@@ -113,10 +113,10 @@ def test_too_few_data_say_nothing():
     results = evaluate(known(share=0.0), X[:63], iwae_samples=2)
     assert math.isnan(results["mi_z_critic"])
     assert results["critic_falls_short"] == 0.0
-    assert math.isnan(critic_estimates(known().eval(), X[:100])["mi_z_critic_se"])  # one batch
+    assert math.isnan(critic_estimates(known(), X[:100])["mi_z_critic_se"])  # one batch
 
 
 def test_no_critic_no_figure():
-    assert critic_estimates(mi.VAE((D,)).eval(), X) == {}
+    assert critic_estimates(mi.VAE((D,)), X) == {}
     results = evaluate(mi.VAE((1, D)), X[:70, None].sigmoid(), iwae_samples=2)
     assert not {key for key in results if "critic" in key}
