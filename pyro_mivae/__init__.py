@@ -12,6 +12,7 @@ from pyro_mivae.likelihoods import (
     GaussianLikelihood,
 )
 from pyro_mivae.metrics import evaluate
+from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
 from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import load
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
@@ -48,6 +49,7 @@ __all__ = [
     "CatVAE",
     "CodesPrior",
     "ContinuousBernoulliLikelihood",
+    "Critic",
     "CriticBound",
     "CriticInfomaxVAE",
     "DeltaLikelihood",
@@ -60,6 +62,7 @@ __all__ = [
     "MeanFieldGuide",
     "MixtureGuide",
     "MixturePrior",
+    "MutualInfoChain",
     "MutualInformationELBO",
     "Penalty",
     "RecognitionGuide",
@@ -68,6 +71,7 @@ __all__ = [
     "StandardNormalPrior",
     "UniformPrior",
     "Variant",
+    "build_critic",
     "cyclic_warmup",
     "evaluate",
     "explain",

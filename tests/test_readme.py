@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import pyro_mivae as mi
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -23,6 +25,11 @@ def test_the_script_runs_and_learns(text):
     exec(compile(quick, str(README), "exec"), names)
     assert set(names["objective"].ledger) >= {"elbo", "kl_z", "kl_c", "mi_c_mean"}
     assert names["objective"].kl_weights["z"]() == 1.0
+    (critic,) = re.findall(r"```python\n(critic = .*?)```", text, flags=re.S)
+    exec(compile(critic, str(README), "exec"), names)
+    vae = mi.VAE(names["digits"].data_shape)
+    names["elbo"].loss_and_grads(vae.model, vae.guide, names["digits"].x_train[:64])
+    assert all(p.grad is not None for p in names["critic"].parameters())
 
 
 def test_its_pictures_are_there(text):
