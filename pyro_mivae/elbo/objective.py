@@ -45,7 +45,10 @@ class Objective(ELBO):
     @property
     @abstractmethod
     def pairs_data(self) -> bool:
-        """Whether data of a batch serve each other as counterexamples: one alone will not do."""
+        """Whether data of a batch count beside each other, so that one alone will not do.
+
+        They may serve as counterexamples, or be normalised by the batch in what is trained on it.
+        """
 
     @abstractmethod
     def explanation(self) -> str:

@@ -328,11 +328,12 @@ def information_curves(subject: Subject) -> Iterator[Panel]:
     plots.plot_information_curves(ax, subject.history, num_categories=subject.num_categories)
     if not ax.lines:
         return
-    sentence = "Epoch by epoch:"
-    if any(column.startswith("kl_") for column in subject.history.columns):
-        sentence += " the KL of each site, the most that it can say of the data"
+    columns = subject.history.columns
+    sentence = "A curve per site, epoch by epoch."
+    if any(column.startswith("kl_") for column in columns):
+        sentence += " The KL of a site is the most that it can say of the data"
         sentence += " (of z: once the category is known)." if subject.category else "."
-    if any(column.startswith("mi_") for column in subject.history.columns):
+    if any(column.startswith("mi_") for column in columns):
         sentence += (
             " The information terms of the objective: at least so much of a site can be read back "
             "from what the model generates (from its mean or from a sample, as it says)."
@@ -343,7 +344,7 @@ def information_curves(subject: Subject) -> Iterator[Panel]:
         "information_curves",
         "Training: the information",
         sentence,
-        "A KL that falls to 0: a site that the model gave up. One that rises and stays: a site "
+        "A curve that falls to 0: a site that the model gave up. One that rises and stays: a site "
         "that it came to use.",
         figure,
     )

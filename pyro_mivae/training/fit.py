@@ -210,15 +210,14 @@ def _check_pairs(trainer: Trainer) -> None:
     """
     if trainer.pairs_data and min(trainer.batch_sizes) < 2:
         raise OptionError(
-            f"batch_size={trainer.settings.batch_size} for {len(trainer.x)} image(s): a term of "
-            "the objective pairs each image with others of its batch; 2 is the least, 64 and more "
+            f"batch_size={trainer.settings.batch_size} for {len(trainer.x)} image(s): the "
+            "objective sets each image beside others of its batch; 2 is the least, 64 and more "
             "are of use"
         )
     held_out = trainer.validation
     if trainer.pairs_data and held_out is not None and len(held_out) < 2:
         raise OptionError(
-            "one image is held out, and a term of the objective pairs each with others; hold out "
-            "2 or more"
+            "one image is held out, and the objective sets each beside others; hold out 2 or more"
         )
 
 
@@ -228,7 +227,7 @@ def _tell_batches(trainer: Trainer, bar: Any) -> None:
     if max(trainer.batch_sizes) > batch_size:
         text = (
             f"the last {len(trainer.x) % batch_size} images join the batch before them: "
-            "a term of the objective pairs the images of a batch, and so few say little"
+            "the objective sets the images of a batch beside each other, and so few say little"
         )
         logger.info(text)
         if not bar.disable:

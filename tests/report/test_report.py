@@ -295,7 +295,7 @@ def test_the_numbers_come_first_with_their_bounds_and_errors(tmp_path, infocat):
         "cross-entropy",
     ):
         assert written in text
-    assert text.index("ELBO") < text.index("What was maximised") < text.index("The pictures")
+    assert text.index("ELBO") < text.index("The objective") < text.index("The pictures")
     assert "elbo_se" not in text  # beside its number
 
 
