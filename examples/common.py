@@ -52,10 +52,10 @@ def start(args: argparse.Namespace) -> Dataset:
 
 
 def stripes(device: str = "cpu") -> Dataset:
-    """Makes 64 training and 32 test images of 8×8 pixels: noise, and one bright row as label."""
-    y = torch.arange(96) % 8
-    x = 0.1 * torch.rand(96, 1, 8, 8)
-    x[torch.arange(96), 0, y] += 0.8
+    """Makes 64 training and 64 test images of 8×8 pixels: noise, and one bright row as label."""
+    y = torch.arange(128) % 8
+    x = 0.1 * torch.rand(128, 1, 8, 8)
+    x[torch.arange(128), 0, y] += 0.8
     x, y = x.to(device), y.to(device)
     return Dataset("stripes", x[:64], y[:64], x[64:], y[64:], tuple("01234567"))
 
