@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
     command.add_argument("--pictures", type=Path, help="folder for a PNG per model")
     study = Study(command.parse_args(argv))
     for deterministic in (True, False):
-        for code_dim in CODE_DIMS:
+        for code_dim in CODE_DIMS[:: 3 if study.args.smoke else 1]:
             name = f"c of {code_dim}, {'deterministic' if deterministic else 'Normal'}"
             make = partial(build, study, code_dim, deterministic)
             study.train(name, make, partial(measure, study, name))
