@@ -82,6 +82,10 @@ class MaximumMeanDiscrepancy(PairedTerm):
     prior. Other than the KL divergence of each posterior it leaves the data free to be told
     apart, so the code may keep their information. It has no unit, nats least of all.
 
+    A kernel tells distances of the order of its bandwidth's root apart. Posteriors much narrower
+    than that look like points to it, whatever their KL divergence, and of codes far outside the
+    prior the gradient dies out, for ``"rbf"`` sooner than for ``"imq"``.
+
     Args:
         sites: The sites, continuous, drawn once per datum; taken together.
         weight: Its weight per datum.
