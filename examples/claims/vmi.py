@@ -249,10 +249,11 @@ def worth(vae: mi.Variant, x: Tensor) -> dict[str, float]:
     for site, fn in posterior(x).items():
         nats += kl_divergence(fn, normal).mean(0).tolist()
         information += (found[site].log_prob(drawn[site]).mean(0) + normal.entropy()).tolist()
-        for dim in range(vae.sites[site]):
-            masked = codes[site].clone()
-            masked[:, dim] = 0.0
-            lost.append(whole - reconstruction_r2(x, vae.decode({**codes, site: masked}, len(x))))
+        size = vae.sites[site]
+        many = {name: code.repeat(size, 1) for name, code in codes.items()}
+        without = 1 - torch.eye(size, device=x.device).repeat_interleave(len(x), 0)
+        decoded = vae.decode({**many, site: many[site] * without}, len(without))
+        lost += [whole - reconstruction_r2(x, part) for part in decoded.split(len(x))]
     ranked = sorted(nats, reverse=True)
     return {
         "rank_kl": float(spearmanr(nats, lost).statistic),
