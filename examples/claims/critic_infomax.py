@@ -13,6 +13,11 @@ Models: VAE, beta-VAE with beta = 4, MMD-VAE with alpha = 1 and lambda = 1000, a
 with alpha = beta = 1 and this library's default critic, with the original's rate of its critic,
 and with the bound of noise-contrastive estimation and a separable critic.
 
+A code of 10 dimensions can have no more than 10 active units, and the lower bound on the
+information no more than the logarithm of the test images; where all models reach these, nothing
+is told apart. ``--latent-dim`` gives more room. The critic is asked in batches of 256, where the
+bound of noise-contrastive estimation cannot exceed 5.5 nats.
+
 Rezaabad & Vishwanath (2020), https://arxiv.org/abs/1912.13361
 """
 
@@ -73,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
     def measure(vae: mi.Variant) -> dict[str, float]:
         with warnings.catch_warnings():  # the table says of all at once who was called out
             warnings.simplefilter("ignore", PyroMivaeWarning)
-            figures = study.evaluate(vae)
-        absent = {"mi_z_critic": 0.0, "critic_falls_short": 0.0}
-        return absent | figures if not isinstance(vae, mi.CriticInfomaxVAE) else figures
+            return study.evaluate(vae)
 
     for name, make in models.items():
         study.train(name, make, measure)

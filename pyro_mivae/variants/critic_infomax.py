@@ -30,9 +30,10 @@ class CriticInfomaxVAE(VAE):
     with a learning rate of its own, and neither's gradient reaches the other. See `CriticBound`.
 
     How much of the information the critic hears is told by `evaluate`, beside bounds that need no
-    critic. NWJ's hears up to about three nats here, so that it does for the digits and misses most
-    of what a code has on MNIST; ``bound="infonce"`` with ``critic="separable"`` hears more, up to
-    the logarithm of the batch.
+    critic. NWJ's may hear little of much information, and scatter: of the 9 nats or more that a
+    code of 10 dimensions has on MNIST it told 1.1, 4.2 and -5.9 on test images (20 epochs of
+    10,000 images, three seeds). ``bound="infonce"`` with ``critic="separable"`` told 5.4 each
+    time, just under its ceiling, the logarithm of the 256 in a batch.
 
     For denoising, ``corrupt`` alters what the guide sees of the data while training; the model
     scores the data themselves, and they are what the critic hears of. A reconstruction likelihood
