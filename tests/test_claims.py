@@ -107,10 +107,13 @@ def test_seeds_are_seeds(study, load):
     assert not torch.equal(first[0], first[1])
 
 
-def test_settings_are_saved_without_paths(study, tmp_path):
+def test_what_is_saved_is_json_without_paths(study, tmp_path):
     study.args.out, study.args.pictures = tmp_path / "out.json", tmp_path / "pictures"
+    study.runs = {"a": [{"seed": 0, "defined": 1.5, "undefined": float("nan")}]}
     study.save()
-    settings = json.loads(study.args.out.read_text())["settings"]
+    saved = json.loads(study.args.out.read_text())
+    settings = saved["settings"]
+    assert saved["runs"]["a"] == [{"seed": 0, "defined": 1.5, "undefined": None}]
     assert settings["epochs"] == 2
     assert not {"out", "pictures", "data_root"} & set(settings)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -213,9 +214,9 @@ class Study:
             "versions": {"python": platform.python_version(), **versions},
             "settings": settings,
             "claims": self._claims,
-            "runs": self.runs,
+            "runs": {name: [_defined(row) for row in rows] for name, rows in self.runs.items()},
         }
-        self.args.out.write_text(json.dumps(content, indent=1) + "\n")
+        self.args.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @staticmethod
     def _sign(differences: Sequence[float]) -> str:
@@ -224,6 +225,11 @@ class Study:
         if fmean(differences) - margin > 0:
             return HOLDS
         return FAILS if fmean(differences) + margin < 0 else UNDECIDED
+
+
+def _defined(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row as JSON has it, null where a figure is not defined."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def _spread(values: Sequence[float]) -> str:
