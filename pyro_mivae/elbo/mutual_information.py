@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyro_mivae.elbo.objective import Objective
@@ -112,6 +113,22 @@ class MutualInformationELBO(Objective):
         mean = {key: sum(ledger[key] for ledger in ledgers) / runs for key in ledgers[0]}
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
+        """Makes a module of the loss that owns the terms' networks too, for a torch optimiser.
+
+        Args:
+            model: The model.
+            guide: The guide.
+
+        Returns:
+            A module that is called with data and returns the loss.
+        """
+        module: ELBOModule = super().__call__(model, guide)
+        for term in self.terms:
+            for name, network in term.networks.items():
+                module.add_module(f"{term.name}_{name}", network)
+        return module
 
     @property
     def pairs_data(self) -> bool:

@@ -64,6 +64,11 @@ class InformationTerm(ABC):
         return self.weight
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Networks of its own that are trained with the pair, by name."""
+        return {}
+
+    @property
     @abstractmethod
     def name(self) -> str:
         """Name in the ledger, ``mi_<sites>_...`` for what is in nats."""

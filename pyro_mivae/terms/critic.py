@@ -174,6 +174,12 @@ class CriticBound(PairedTerm):
         return self._state
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The critic, and the baseline if there is one."""
+        baseline = {} if self.baseline is None else {"baseline": self.baseline}
+        return {"critic": self.critic, **baseline}
+
+    @property
     def name(self) -> str:
         """``mi_<sites>_critic``."""
         return f"mi_{'_'.join(self.sites)}_critic"

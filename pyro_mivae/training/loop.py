@@ -218,7 +218,7 @@ class Trainer:
         if self.settings.patience is None:
             return
         state = self.objective.state_dict()
-        schedules = {k: v.clone() for k, v in state.items() if not k.endswith("step")}
+        schedules = {k: v.clone() for k, v in state.items() if k.endswith("current")}
         best = self.best
         if best is None or row["val_loss"] < best["loss"] or _differ(schedules, best["schedules"]):
             self.best = best = {

@@ -213,6 +213,15 @@ def test_stock_svi_trains_the_critic_at_its_own_rate(x):
     assert elbo.ledger["loss_critic_z"] == -elbo.ledger["mi_z_critic"]
 
 
+def test_a_torch_optimiser_gets_the_critic_too(x):
+    pair, critic = Linear(0.7), make_critic()
+    baseline = nn.Linear(D, 1)
+    term = CriticBound("z", critic=critic, bound="tuba", baseline=baseline)
+    loss_of = mi.MutualInformationELBO([term], max_plate_nesting=1)(pair, pair)
+    owned = set(loss_of.parameters())
+    assert owned == {*pair.parameters(), *critic.parameters(), *baseline.parameters()}
+
+
 def test_mines_average_is_kept(x):
     elbo = mi.MutualInformationELBO([CriticBound("z", critic=make_critic(), bound="mine")])
     pair = Linear(0.7)

@@ -96,3 +96,13 @@ def test_what_ran_away_before_everything_broke_is_named():
     message = r"step 6 \(loss = nan, mi_z = nan; the step before had mi_z = 1e\+30, typically 2\)"
     with pytest.raises(TrainingError, match=message):
         meter.means()
+
+
+@pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
+def test_patience_is_not_put_off_by_an_average(x):
+    """MINE's average moves with every step; it is no schedule."""
+    torch.manual_seed(0)
+    vae = mi.CriticInfomaxVAE(SHAPE, latent_dim=2, bound="mine", mi_weight=20.0)
+    history = fit(vae, x, epochs=200, lr=0.05, patience=2)
+    losses = history["val_loss"]
+    assert len(history) == losses.index(min(losses)) + 1 + 2 < 200
