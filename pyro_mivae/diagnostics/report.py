@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,9 @@ class InformationReport:
         for name in names:
             error = self.values.get(f"{name}_se")
             margin = "" if error is None else f" +- {error:.3f}"
-            lines.append(f"{name:<{width}} {self.values[name]:10.3f}{margin}")
+            shown = f"{self.values[name]:10.3f}{margin}"
+            undefined = math.isnan(self.values[name])
+            lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
         return "\n".join(lines)
 
 

@@ -152,7 +152,7 @@ class MutualInformationELBO(Objective):
             left_out = "   [left out]" if weight.is_zero else ""
             lines.append(f"   - {weight} * KL(q({name}|x) || p({name})){left_out}")
         if self.latent is None:
-            lines.append("   - 1 * KL of every other site")
+            lines.append(f"   - 1 * KL of every {'other ' * bool(self.kl_weights)}site")
         for name in self.latent or ():
             if name not in self.kl_weights:
                 lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")

@@ -17,6 +17,8 @@ from pyro_mivae.training.loop import batch_sizes
 from pyro_mivae.variants import Variant
 
 CRITIC_BATCH = 256
+ENOUGH_BATCHES = 5
+"""Batches whose spread is worth a standard error."""
 SHARE, MARGIN = 0.5, 0.5
 """A critic falls short that hears less than this share of the lower bound, and is this many nats
 under it."""
@@ -53,7 +55,8 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
             rows.append([float(objective.ledger[name]) / len(index) for name in names])
     values, weights = torch.tensor(rows).double(), torch.tensor(sizes).double() / len(x)
     means = weights @ values
-    errors = values.std(0) / math.sqrt(len(rows)) if len(rows) > 1 else values[0] * math.nan
+    enough = len(rows) >= ENOUGH_BATCHES
+    errors = values.std(0) / math.sqrt(len(rows)) if enough else values[0] * math.nan
     found: dict[str, float] = {}
     for name, mean, error in zip(names, means.tolist(), errors.tolist(), strict=True):
         found |= {name: mean, f"{name}_se": error}

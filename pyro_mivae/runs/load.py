@@ -144,7 +144,10 @@ def read_config(folder: Path) -> RunConfig:
     if not os.path.isdir(folder):
         raise RunError(f"there is no run folder {folder}; make one with pyro-mivae train")
     if not (folder / CONFIG).is_file():
-        raise RunError(f"{folder} is no run folder: it holds no {CONFIG}")
+        raise RunError(
+            f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
+            "what fit keeps is loaded by building the model and calling fit with resume=True"
+        )
     return RunConfig.read(folder / CONFIG)
 
 

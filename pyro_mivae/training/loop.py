@@ -132,7 +132,8 @@ class Trainer:
                 meter.add(self.objective.ledger, len(index))
                 on_step()
         means = meter.means()
-        lr = max(group["lr"] for group in self.optimiser.param_groups)
+        (first, *_) = self.optimiser.param_groups
+        lr = self.settings.lr * first["lr"] / first["initial_lr"]
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
         if self.validation is not None:

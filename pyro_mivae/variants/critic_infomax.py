@@ -105,11 +105,10 @@ class CriticInfomaxVAE(VAE):
             encoder=encoder,
             decoder=decoder,
         )
-        if not critic_lr > 0 or num_particles < 1:
-            raise OptionError(
-                f"critic_lr={critic_lr}, num_particles={num_particles}: a positive rate, and 1 "
-                "draw or more, are needed"
-            )
+        if not critic_lr > 0:
+            raise OptionError(f"critic_lr={critic_lr}: a positive rate is needed")
+        if num_particles < 1:
+            raise OptionError(f"num_particles={num_particles}: 1 draw or more is needed")
         self.critic = (
             build_critic(critic, self.data_shape, self.latent_dim)
             if isinstance(critic, str)

@@ -14,7 +14,7 @@ SHAPE = (1, 8, 8)
             mi.MutualInformationELBO(),
             """\
             J =  E_q[log p(x|code)]
-               - 1 * KL of every other site
+               - 1 * KL of every site
             maximised; nats per datum""",
         ),
         (
@@ -61,7 +61,7 @@ SHAPE = (1, 8, 8)
             mi.MutualInformationELBO([mi.BarberAgakov("z", "c", push="straight-through")]),
             """\
             J =  E_q[log p(x|code)]
-               - 1 * KL of every other site
+               - 1 * KL of every site
                + 1 * (E_p[log q(z,c|x')] + H(z,c)),  x' = sample (straight-through)
             maximised; nats per datum""",
         ),

@@ -330,3 +330,9 @@ def test_pair_that_fails_is_an_error_of_ours(tmp_path, x):
     with pytest.raises(SiteError, match="fail on 2 images: ValueError: late trouble"):
         fit(vae, x, epochs=1, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_history_has_the_standard_rate_and_not_a_parts_own(x, make):
+    vae = make("vae")
+    vae.optim_args = lambda name: {"lr": 5e-3 if "model" in name else 1e-3}
+    assert fit(vae, x, epochs=1, lr=2e-3)["lr"] == [pytest.approx(2e-3)]

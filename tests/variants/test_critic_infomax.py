@@ -235,7 +235,7 @@ def test_divergence_and_regularisation_of_ones_own(x):
     [
         ({"critic": "deep"}, "critic 'deep': allowed are joint, separable, bilinear, chain"),
         ({"bound": "club"}, "bound='club': allowed are nwj"),
-        ({"critic_lr": 0.0}, "critic_lr=0.0, num_particles=1: a positive rate"),
+        ({"critic_lr": 0.0}, "critic_lr=0.0: a positive rate"),
         ({"num_particles": 0}, "num_particles=0"),
         ({"mi_weight": -1.0}, "weight=-1.0: 0 or more"),
         ({"beta": -1.0}, "= -1.0: 0 or more"),
