@@ -423,7 +423,14 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, home):
     command = [sys.executable, "-m", "pyro_mivae.cli", "train", "vae", "--latent-dim", "2"]
     command += ["--epochs", "400", "--batch-size", "20", "--run", "r"]
     command += ["--data", str(home / "digits.npz")]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in a shell's background ignores the signal, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     history = tmp_path / "r" / "history.csv"
     deadline = time.monotonic() + 60
     while not (history.exists() and history.read_text().count("\n") > 3):
