@@ -29,5 +29,9 @@ class TrainingError(PyroMivaeError, RuntimeError):
     """Training that cannot go on, as when the loss is no longer finite."""
 
 
+class StagingError(PyroMivaeError, RuntimeError):
+    """A program whose steps cannot be written down as one graph of tensor operations."""
+
+
 class PyroMivaeWarning(UserWarning):
     """Something that works, but whose figures should not be trusted as they are."""

@@ -1,0 +1,92 @@
+"""What is differentiated, and the plainest way to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loss and what it depends on.
+
+    Attributes:
+        loss: From data to the scalar whose gradient is taken, and the entries of the ledger:
+            0-dimensional tensors without a gradient.
+        parameters: Leaf tensors that the gradient is taken by. The loss reads these very objects.
+        buffers: Tensors that the loss reads, and may change in place.
+        modules: Modules that the loss calls; whether they train is part of what it does.
+    """
+
+    loss: Loss
+    parameters: Sequence[Tensor]
+    buffers: Sequence[Tensor]
+    modules: Sequence[nn.Module]
+
+    @classmethod
+    def of_modules(cls, loss: Loss, *modules: nn.Module) -> Program:
+        """Makes a program that trains every parameter of some modules that is not frozen.
+
+        Args:
+            loss: The loss.
+            *modules: The modules; shared ones count once.
+        """
+        parameters = _unique(p for module in modules for p in module.parameters())
+        buffers = _unique(b for module in modules for b in module.buffers())
+        return cls(
+            loss,
+            [p for p in parameters if p.requires_grad],
+            [p for p in parameters if not p.requires_grad] + buffers,
+            [part for module in modules for part in module.modules()],
+        )
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All parameters, then all buffers."""
+        return [*self.parameters, *self.buffers]
+
+    def mode(self) -> tuple[Any, ...]:
+        """Says which modules train and which parameters do: another mode is another program."""
+        training = tuple(module.training for module in self.modules)
+        return training, tuple(parameter.requires_grad for parameter in self.parameters)
+
+    def gradients(self, *args: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        """Evaluates the loss and its gradient.
+
+        Args:
+            *args: Data.
+
+        Returns:
+            The entries of the ledger, and a gradient for each parameter: None for one that the
+            loss does not depend on.
+        """
+        loss, ledger = self.loss(*args)
+        return dict(ledger), torch.autograd.grad(loss, self.parameters, allow_unused=True)
+
+    @contextmanager
+    def trial(self, device: torch.device) -> Iterator[None]:
+        """Lets the loss be evaluated without a trace: random numbers and buffers go back.
+
+        Args:
+            device: Where it is evaluated.
+        """
+        before = [buffer.clone() for buffer in self.buffers]
+        devices = [device] if device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(self.buffers, before, strict=True):
+                    buffer.copy_(value)
+
+
+def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())

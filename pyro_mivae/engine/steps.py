@@ -1,0 +1,149 @@
+"""Steps of a program, by the means that was asked for: as it is, staged, or compiled."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.staging import Staged, stage
+from pyro_mivae.errors import PyroMivaeWarning, StagingError
+
+Means = Literal["eager", "staged", "compiled"]
+
+
+class Step(Protocol):
+    """Evaluates a program's loss and leaves its gradient in the parameters' ``grad``."""
+
+    entries: tuple[str, ...]
+    """Names of the ledger's entries."""
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Evaluates and differentiates.
+
+        Args:
+            *args: Data.
+
+        Returns:
+            The entries of the ledger, shape ``(entries,)``, without a gradient.
+        """
+
+
+class EagerStep:
+    """Runs the program itself.
+
+    Args:
+        program: The program.
+    """
+
+    entries: tuple[str, ...] = ()
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Evaluates and differentiates; see `Step`."""
+        for parameter in self.program.parameters:
+            parameter.grad = None
+        loss, ledger = self.program.loss(*args)
+        loss.backward()
+        self.entries = tuple(ledger)
+        return torch.stack(list(ledger.values()))
+
+
+class GraphStep:
+    """Runs a staged program's graph.
+
+    Args:
+        program: The program.
+        staged: Its graph.
+        compiled: Whether the graph is compiled before it is first run. Random numbers stay those
+            of the program itself, so that the three kinds of steps agree on the same noise.
+    """
+
+    def __init__(self, program: Program, staged: Staged, *, compiled: bool = False) -> None:
+        self.entries = staged.entries
+        self._state = program.state
+        self._used = [program.parameters[index] for index in staged.used]
+        self._unused = [p for i, p in enumerate(program.parameters) if i not in staged.used]
+        self._graph: Any = staged.graph
+        if compiled:
+            self._graph = torch.compile(
+                staged.graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
+            )
+
+    @torch.no_grad()
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Evaluates and differentiates; see `Step`."""
+        values, gradients = self._graph(*self._state, *args)
+        for parameter in self._unused:
+            parameter.grad = None
+        for parameter, gradient in zip(self._used, gradients, strict=True):
+            parameter.grad = gradient
+        return values
+
+
+class Engine:
+    """Steps of a program on data of any shapes, each shape staged when it first comes.
+
+    The first shape alone is compiled, if that is asked for: other shapes are those of a last
+    batch, which are not worth the wait. A program that cannot be staged is run as it is, which
+    one warning says; so is one whose modules are switched between training and evaluation, until
+    its new mode is staged too.
+
+    Args:
+        program: The program.
+        means: ``"eager"``, ``"staged"`` or ``"compiled"``.
+    """
+
+    def __init__(self, program: Program, means: Means) -> None:
+        self.program = program
+        self.means = means
+        self._steps: dict[Any, Step] = {}
+
+    def step(self, *args: Tensor) -> Step:
+        """Gives the step for data of these shapes.
+
+        Args:
+            *args: Data.
+        """
+        key = (*((arg.shape, arg.dtype) for arg in args), self.program.mode())
+        step = self._steps.get(key)
+        if step is None:
+            step = self._steps[key] = self._build(args)
+        return step
+
+    def _build(self, args: tuple[Tensor, ...]) -> Step:
+        if self.means == "eager":
+            return EagerStep(self.program)
+        first = not any(isinstance(step, GraphStep) for step in self._steps.values())
+        compiled = self.means == "compiled" and first
+        try:
+            step = GraphStep(
+                self.program, stage(self.program, *args, decompose=compiled), compiled=compiled
+            )
+            if compiled:
+                with self.program.trial(args[0].device):
+                    step(*args)
+        except StagingError as error:
+            self._give_up("staged", error)
+        except Exception as error:  # whatever a compiler may raise
+            self._give_up("compiled", error)
+        else:
+            return step
+        return self._build(args)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        """Goes on by the next means, and says why."""
+        self.means = "staged" if what == "compiled" else "eager"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(
+            f"the training step cannot be {what}: {reason}. It runs "
+            + ("as a graph that is not compiled" if what == "compiled" else "as it is, slower")
+            + "; the results are the same",
+            PyroMivaeWarning,
+            stacklevel=2,
+        )
