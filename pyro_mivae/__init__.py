@@ -2,7 +2,13 @@
 
 from pyro_mivae.data import load_dataset
 from pyro_mivae.diagnostics import information
-from pyro_mivae.elbo import InfoGANLoss, MutualInformationELBO, RelaxedCategoricalELBO, explain
+from pyro_mivae.elbo import (
+    InfoGANLoss,
+    MutualInformationELBO,
+    RelaxedCategoricalELBO,
+    SampledCategoricalELBO,
+    explain,
+)
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
@@ -68,6 +74,7 @@ __all__ = [
     "RecognitionGuide",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
+    "SampledCategoricalELBO",
     "StandardNormalPrior",
     "UniformPrior",
     "Variant",

@@ -39,6 +39,34 @@ def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, An
     return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
 
 
+def replay_model(
+    model: Program,
+    guide_trace: Any,
+    args: Iterable[Any],
+    kwargs: Mapping[str, Any],
+    max_plate_nesting: int | None,
+) -> Any:
+    """Runs a model with a guide's values at its latent sites.
+
+    Args:
+        model: The model.
+        guide_trace: Trace of the guide.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
+        max_plate_nesting: How many dimensions the plates take; to their left stand enumerated
+            values. ``None`` if there are none.
+
+    Returns:
+        The model's trace, without sub-sampling sites.
+    """
+    if max_plate_nesting is not None:
+        model = EnumMessenger()(model)
+    trace = trace_program(poutine.replay(model, trace=guide_trace), args, kwargs)
+    if max_plate_nesting is not None:
+        _check_site_shapes(trace, max_plate_nesting)
+    return trace
+
+
 class TracePair:
     """The traces of one run of a guide, and of the model replayed against it.
 
@@ -69,6 +97,7 @@ class TracePair:
             name: guide.nodes[name]["fn"].log_prob(guide.nodes[name]["value"])
             for name in self.enumerated
         }
+        self._log_weights = dict(self._densities)
         self._divergences: dict[str, Tensor | None] = {}
 
     @classmethod
@@ -96,13 +125,10 @@ class TracePair:
         """
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
-            model = EnumMessenger()(model)
         guide_trace = trace_program(guide, args, kwargs)
-        model_trace = trace_program(poutine.replay(model, trace=guide_trace), args, kwargs)
-        if is_validation_enabled() and max_plate_nesting is not None:
-            for _, site in _samples(guide_trace) + _samples(model_trace):
-                _check_site_shape(site, max_plate_nesting)
-        return cls(guide_trace, model_trace)
+        if max_plate_nesting is not None:
+            _check_site_shapes(guide_trace, max_plate_nesting)
+        return cls(guide_trace, replay_model(model, guide_trace, args, kwargs, max_plate_nesting))
 
     def log_likelihood(self, name: str) -> Tensor:
         """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
@@ -233,9 +259,9 @@ class TracePair:
                     f"outside its plates {sorted(_plates(node) - _plates(site))}; move both into "
                     "one plate, or draw the site instead of enumerating it"
                 )
-            density = self._densities[name]
-            shape = torch.broadcast_shapes(shape, density.shape)
-            total = density if total is None else total + density
+            weight = self._log_weights[name]
+            shape = torch.broadcast_shapes(shape, weight.shape)
+            total = weight if total is None else total + weight
         return total
 
     def _closed_form(self, name: str) -> Tensor | None:
@@ -282,13 +308,16 @@ def _samples(trace: Any) -> list[tuple[str, Site]]:
     return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample"]
 
 
-def _check_site_shape(site: Site, max_plate_nesting: int) -> None:
+def _check_site_shapes(trace: Any, max_plate_nesting: int) -> None:
     """Lets Pyro check that every batch dimension of a site is a plate's or enumerated."""
-    fn, value = site["fn"], site["value"]
-    batch_shape = value.shape[: value.dim() - fn.event_dim]
-    shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
-    shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
-    check_site_shape(shaped, max_plate_nesting)
+    if not is_validation_enabled():
+        return
+    for _, site in _samples(trace):
+        fn, value = site["fn"], site["value"]
+        batch_shape = value.shape[: value.dim() - fn.event_dim]
+        shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+        shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
+        check_site_shape(shaped, max_plate_nesting)
 
 
 def _plates(site: Site) -> set[str]:

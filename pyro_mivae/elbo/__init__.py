@@ -5,11 +5,14 @@ from pyro_mivae.elbo.explain import explain
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.elbo.relaxed import RelaxedCategoricalELBO
+from pyro_mivae.elbo.sampled import SampledCategoricalELBO, choose_categories
 
 __all__ = [
     "InfoGANLoss",
     "MutualInformationELBO",
     "Objective",
     "RelaxedCategoricalELBO",
+    "SampledCategoricalELBO",
+    "choose_categories",
     "explain",
 ]

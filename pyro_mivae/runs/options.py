@@ -42,7 +42,10 @@ MODEL_OPTIONS = (
     Option("latent_dim", "--latent-dim", int, "size of the continuous code"),
     Option("code_dim", "--code-dim", int, "size of the part c of the code, or of InfoGAN's u"),
     Option("num_categories", "--categories", int, "number of categories"),
-    Option("categorical", "--categorical", str, "how c is treated: enumerate, soft or gumbel"),
+    Option(
+        "categorical", "--categorical", str, "how c is treated: enumerate, sample, soft or gumbel"
+    ),
+    Option("decodes", "--decodes", int, "how many categories of each image sample decodes"),
     Option("mi_weight", "--mi-weight", float, "weight of the information term, per image"),
     Option("informed", "--informed", str, "site that the information term is about, or all"),
     Option("push", "--push", str, "what that term recognises: mean, relaxed, ..."),

@@ -10,7 +10,11 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO
+from pyro_mivae.elbo import (
+    MutualInformationELBO,
+    RelaxedCategoricalELBO,
+    SampledCategoricalELBO,
+)
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.likelihoods import Likelihood
@@ -20,7 +24,7 @@ from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.warm_start import warm_start_categories
 
-Categorical = Literal["enumerate", "soft", "gumbel"]
+Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
 
 
 class CatVAE(Variant):
@@ -40,9 +44,12 @@ class CatVAE(Variant):
         latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted, or the
             prior's.
         radius: Distance of every category's mean from the origin.
-        categorical: ``"enumerate"``: exact, the decoder sees every category. ``"soft"``: one
-            decode of the probabilities, as the original code. ``"gumbel"``: one decode of a
-            Gumbel-softmax sample. The last two train on what is not a bound.
+        categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
+            decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
+            ``"soft"``: one decode of the probabilities, as the original code. ``"gumbel"``: one
+            decode of a Gumbel-softmax sample. The last two train on what is not a bound.
+        decodes: How many categories of each datum ``"sample"`` decodes, the most probable one
+            among them; 2 if omitted.
         temperature: Of the Gumbel-softmax, 0.5 if omitted.
         warm_start: Steps of `warm_start_categories` before training (by `fit`, or by
             ``vae.initialize(x)``), or 0 for a random start.
@@ -58,7 +65,8 @@ class CatVAE(Variant):
 
     Raises:
         OptionError: If ``num_categories`` does not divide ``latent_dim``, ``categorical`` is
-            none of these, or a temperature is given to another than ``"gumbel"``.
+            none of these, ``decodes`` is under 2 or given to another than ``"sample"``, or a
+            temperature is given to another than ``"gumbel"``.
         SiteError: If a prior that is given has no category, or other sites than the guide.
     """
 
@@ -72,6 +80,7 @@ class CatVAE(Variant):
         latent_dim: int | None = None,
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
+        decodes: int | None = None,
         temperature: float | Schedule | None = None,
         warm_start: int = 900,
         start_weight: float = 20.0,
@@ -86,10 +95,19 @@ class CatVAE(Variant):
             raise OptionError(
                 f"categorical={categorical!r}: allowed are {', '.join(get_args(Categorical))}"
             )
-        if temperature is not None and categorical != "gumbel":
+        for option, given, owner in (
+            ("temperature", temperature, "gumbel"),
+            ("decodes", decodes, "sample"),
+        ):
+            if given is not None and categorical != owner:
+                raise OptionError(
+                    f"{option}={given} is given beside categorical={categorical!r}; only "
+                    f"{owner!r} has use for it"
+                )
+        if decodes is not None and decodes < 2:
             raise OptionError(
-                f"temperature={temperature} is given beside categorical={categorical!r}; only "
-                "'gumbel' has one"
+                f"decodes={decodes}: 2 or more are needed, the most probable category and a draw "
+                "of the others"
             )
 
         def build_guide(sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
@@ -124,6 +142,7 @@ class CatVAE(Variant):
         self.warm_start = warm_start
         self.warmup = warmup
         self.categorical = categorical
+        self.decodes = 2 if decodes is None else decodes
         self.temperature = 0.5 if temperature is None else temperature
         RelaxedCategoricalELBO(temperature=self.temperature)  # checks it
 
@@ -141,6 +160,9 @@ class CatVAE(Variant):
         kl_weights = dict.fromkeys(self.sites, rising)
         if self.categorical == "enumerate":
             return MutualInformationELBO(self._terms(num_steps), kl_weights)
+        if self.categorical == "sample":
+            terms = self._terms(num_steps)
+            return SampledCategoricalELBO(terms, kl_weights, draws=self.decodes - 1)
         return RelaxedCategoricalELBO(
             self._terms(num_steps),
             kl_weights,

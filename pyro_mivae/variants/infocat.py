@@ -28,7 +28,8 @@ class InfoCatVAE(CatVAE):
         latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted, or the
             prior's.
         radius: Distance of every category's mean from the origin.
-        categorical: ``"enumerate"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
+        categorical: ``"enumerate"``, ``"sample"``, ``"soft"`` or ``"gumbel"``, see `CatVAE`.
+        decodes: How many categories of each datum ``"sample"`` decodes, 2 if omitted.
         temperature: Of the Gumbel-softmax, 0.5 if omitted.
         warm_start: Steps of the categories' unsupervised start, see `CatVAE`.
         start_weight: Weight with which that start goes on, see `CatVAE`.
@@ -51,6 +52,7 @@ class InfoCatVAE(CatVAE):
         latent_dim: int | None = None,
         radius: float = 3.0,
         categorical: Categorical = "enumerate",
+        decodes: int | None = None,
         temperature: float | Schedule | None = None,
         warm_start: int = 900,
         start_weight: float = 20.0,
@@ -67,6 +69,7 @@ class InfoCatVAE(CatVAE):
             latent_dim=latent_dim,
             radius=radius,
             categorical=categorical,
+            decodes=decodes,
             temperature=temperature,
             warm_start=warm_start,
             start_weight=start_weight,

@@ -42,6 +42,28 @@ SHAPE = (1, 8, 8)
             maximised; nats per datum""",
         ),
         (
+            mi.CatVAE(SHAPE, categorical="sample").objective(),
+            """\
+            J =  E_q[log p(x|code)], c = the most probable one and 1 draw of the others
+               - 1 * KL(q(c|x) || p(c))
+               - 1 * KL(q(z|x) || p(z))
+            maximised; nats per datum; unbiased""",
+        ),
+        (
+            mi.SampledCategoricalELBO(exact=2, draws=3),
+            """\
+            J =  E_q[log p(x|code)], c = the 2 most probable and 3 draws of the others
+               - 1 * KL of every site
+            maximised; nats per datum; unbiased""",
+        ),
+        (
+            mi.SampledCategoricalELBO(exact=0),
+            """\
+            J =  E_q[log p(x|code)], c = 1 draw
+               - 1 * KL of every site
+            maximised; nats per datum; unbiased""",
+        ),
+        (
             mi.CatVAE(SHAPE, categorical="soft").objective(),
             """\
             J =  E_q[log p(x|z)], z ~ q(z|x,a), a = q(c|x)

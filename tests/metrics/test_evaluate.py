@@ -173,7 +173,7 @@ def test_a_deterministic_code_is_evaluated():
     assert math.isfinite(result["linear_probe_c"])
 
 
-@pytest.mark.parametrize("categorical", ["soft", "gumbel"])
+@pytest.mark.parametrize("categorical", ["sample", "soft", "gumbel"])
 def test_the_elbo_is_the_exact_one_however_it_was_trained(categorical):
     torch.manual_seed(0)
     vae = mi.CatVAE(data_shape=(1, 8, 8), categorical=categorical)

@@ -258,7 +258,7 @@ def test_what_each_part_of_the_code_draws(deterministic, code_dim, names):
     assert "share of the variance" in panel.sentence
 
 
-@pytest.mark.parametrize("categorical", ["enumerate", "soft", "gumbel"])
+@pytest.mark.parametrize("categorical", ["enumerate", "sample", "soft", "gumbel"])
 def test_every_way_to_treat_the_category(tmp_path, categorical):
     vae = CatVAE(data_shape=(1, 8, 8), num_categories=2, categorical=categorical)
     assert "samples" in report(tmp_path, vae, panels=FEW).panels

@@ -1,0 +1,372 @@
+"""A few decoded categories against the exact sum: unbiased in value and every gradient."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI
+from pyro.nn import PyroModule
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae.elbo import choose_categories
+from pyro_mivae.elbo import sampled as sampled_module
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.guides import MixtureGuide
+from pyro_mivae.models import GenerativeModel, code_program
+from pyro_mivae.networks import MLPDecoder, MLPEncoder
+
+SHAPE, BATCH, K, DIM = (6,), 4, 5, 10
+TOLERANCE = {"rtol": 0, "atol": 1e-10}
+BUDGETS = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def x():
+    return torch.rand(BATCH, *SHAPE)
+
+
+@pytest.fixture
+def vae():
+    return build()
+
+
+def build(**options):
+    vae = mi.CatVAE(
+        SHAPE,
+        num_categories=K,
+        latent_dim=DIM,
+        encoder=MLPEncoder(SHAPE, (5,), nn.Tanh),
+        decoder=MLPDecoder(DIM, SHAPE, (5,), nn.Tanh),
+        **options,
+    )
+    with torch.no_grad():
+        vae.guide.category.weight.mul_(4)  # probabilities from 0.02 to 0.7
+        vae.model.decoder.layers[0].weight.mul_(3)
+    return vae
+
+
+def seeded_loss(objective, vae, x):
+    torch.manual_seed(7)
+    return objective.differentiable_loss(vae.model, vae.guide, x)
+
+
+def seeded(objective, vae, x):
+    """The loss and its gradient, given the noise of z."""
+    loss = seeded_loss(objective, vae, x)
+    return loss.detach(), torch.autograd.grad(loss, list(vae.parameters()))
+
+
+def assert_equal(found, expected):
+    for ours, theirs in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def sampled(exact, draws, **options):
+    return mi.SampledCategoricalELBO(exact=exact, draws=draws, max_plate_nesting=1, **options)
+
+
+# The choice of the categories
+
+
+def chances(probs, exact, draws):
+    """The probability that each category is chosen, one datum, by bisection of the threshold."""
+    order = probs.argsort(descending=True)
+    rest = order[exact:]
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        threshold = (low + high) / 2
+        expected = (probs[rest] / threshold).clamp(max=1).sum()
+        low, high = (threshold, high) if expected > draws else (low, threshold)
+    result = torch.ones_like(probs)
+    result[rest] = (probs[rest] / high).clamp(max=1)
+    return result
+
+
+def pieces(probs, exact, draws):
+    """Uniform numbers, one of each interval in which the choice is the same, and its length."""
+    marks = {0.0, 1.0}
+    for column in probs.unbind(-1):
+        order = column.argsort(descending=True)
+        ends = chances(column, exact, draws)[order[exact:]].cumsum(0)
+        marks |= {float(end) % 1 for end in ends}
+    ends = torch.tensor(sorted(marks))
+    return (ends[1:] + ends[:-1]) / 2, ends.diff()
+
+
+@pytest.mark.parametrize(("exact", "draws"), BUDGETS)
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0])
+def test_each_is_chosen_as_often_as_said(exact, draws, sharpness):
+    probs = (sharpness * torch.randn(K, 3)).softmax(0)
+    expected = torch.stack([chances(p, exact, draws) for p in probs.unbind(-1)], -1)
+    often = torch.zeros_like(probs)
+    for uniform, length in zip(*pieces(probs, exact, draws)):
+        uniforms = uniform.expand(3)
+        chosen, log_inclusion = choose_categories(probs.log(), uniforms, exact=exact, draws=draws)
+        assert chosen.shape == log_inclusion.shape == (exact + draws, 3)
+        assert all(len(set(column.tolist())) == exact + draws for column in chosen.unbind(-1))
+        often.scatter_add_(0, chosen, length.expand_as(chosen))
+        inclusion = expected.gather(0, chosen)
+        torch.testing.assert_close(log_inclusion.exp(), inclusion, **TOLERANCE)
+        weights = probs.gather(0, chosen) / inclusion
+        torch.testing.assert_close(weights.sum(0), torch.ones(3), **TOLERANCE)
+    torch.testing.assert_close(often, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [0.0, -800.0, -900.0, -1000.0, -2000.0],  # one that is certain, others below the smallest
+        [0.0, 0.0, -math.inf, -math.inf, -math.inf],
+        [0.0, -math.inf, -math.inf, -math.inf, -math.inf],
+        [0.0] * 5,
+    ],
+)
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+@pytest.mark.parametrize(("exact", "draws"), BUDGETS)
+def test_extreme_probabilities(logits, uniform, exact, draws):
+    log_probs = torch.tensor(logits, dtype=torch.float32).log_softmax(0)
+    chosen, log_inclusion = choose_categories(
+        log_probs, torch.tensor(uniform, dtype=torch.float32), exact=exact, draws=draws
+    )
+    assert chosen.dtype == torch.int64
+    assert len(chosen) == exact + draws
+    assert chosen.min() >= 0
+    assert chosen.max() < K
+    assert log_inclusion.isfinite().all()
+    weights = (log_probs[chosen] - log_inclusion).exp()
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(("exact", "draws"), [(0, 5), (2, 3), (1, 9), (7, 1)])
+def test_all_where_there_are_no_more(exact, draws):
+    log_probs = torch.randn(K, 3).log_softmax(0)
+    chosen, log_inclusion = choose_categories(log_probs, torch.rand(3), exact=exact, draws=draws)
+    assert (chosen.sort(0).values == torch.arange(K)[:, None]).all()
+    assert (log_inclusion == 0).all()
+
+
+# Value and gradient
+
+
+def assert_exact_on_average(objective, vae, x, monkeypatch):
+    """With the noise of z held, the average over every choice, weighed, is no estimate."""
+    exact = mi.MutualInformationELBO(kl_weights={"z": 0.3}, max_plate_nesting=1)
+    value, gradient = seeded(exact, vae, x)
+    probs = vae.guide.category(vae.guide.encoder(x)).softmax(-1).detach().T
+    found = [torch.zeros_like(total) for total in (value, *gradient)]
+    ledger = dict.fromkeys(exact.ledger, 0.0)
+    for uniform, length in zip(*pieces(probs, objective.exact, objective.draws)):
+        monkeypatch.setattr(torch, "rand_like", lambda t, u=uniform: u.expand_as(t))
+        loss, slopes = seeded(objective, vae, x)
+        ledger = {key: total + length * objective.ledger[key] for key, total in ledger.items()}
+        found = [total + length * one for total, one in zip(found, (loss, *slopes))]
+    assert_equal((found[0], found[1:]), (value, gradient))
+    for key, total in ledger.items():
+        torch.testing.assert_close(total, exact.ledger[key], **TOLERANCE)
+
+
+@pytest.mark.parametrize(("exact", "draws"), BUDGETS)
+def test_is_the_exact_objective_on_average(vae, x, exact, draws, monkeypatch):
+    objective = sampled(exact, draws, kl_weights={"z": 0.3})
+    assert_exact_on_average(objective, vae, x, monkeypatch)
+
+
+def scaled(program):
+    kept = torch.tensor([True, True, False, True])
+    return pyro.poutine.scale(pyro.poutine.mask(program, mask=kept), scale=3.0)
+
+
+class ScaledModel(GenerativeModel):
+    def forward(self, x):
+        return scaled(super().forward)(x)
+
+
+class ScaledGuide(MixtureGuide):
+    def forward(self, x):
+        return scaled(super().forward)(x)
+
+
+def test_with_a_scale_and_a_mask(x, monkeypatch):
+    vae = build()
+    torch.manual_seed(7)
+    plain = sampled(1, 4)
+    plain.loss(vae.model, vae.guide, x[[0, 1, 3]])
+    vae.model.__class__, vae.guide.__class__ = ScaledModel, ScaledGuide
+    monkeypatch.setattr(sampled_module, "code_program", lambda m: scaled(code_program(m)))
+    objective = sampled(1, 1, kl_weights={"z": 0.3})
+    assert_exact_on_average(objective, vae, x, monkeypatch)
+    kl_c, unscaled = objective.ledger["kl_c"], plain.ledger["kl_c"]
+    torch.testing.assert_close(kl_c, 3 * unscaled, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("exact", "draws"), [(0, 5), (2, 3), (4, 1), (1, 8), (9, 1)])
+def test_is_the_exact_objective_where_all_are_decoded(vae, x, exact, draws):
+    objective, other = sampled(exact, draws), mi.MutualInformationELBO(max_plate_nesting=1)
+    assert_equal(seeded(objective, vae, x), seeded(other, vae, x))
+    assert objective.ledger.keys() == other.ledger.keys()
+
+
+def moments(objective, vae, x, count):
+    """Mean and variance of the gradient, flattened, over seeds."""
+    gradients = []
+    for _ in range(count):
+        loss = objective.differentiable_loss(vae.model, vae.guide, x)
+        slopes = torch.autograd.grad(loss, list(vae.parameters()))
+        gradients.append(torch.cat([slope.flatten() for slope in slopes]))
+    stacked = torch.stack(gradients)
+    return stacked.mean(0), stacked.var(0)
+
+
+@pytest.mark.parametrize("term", [False, True])
+def test_gradient_over_seeds(vae, x, term):
+    """Also with fresh noise, a schedule, and a term that draws of its own."""
+    count = 150
+    options = {"kl_weights": {"c": lambda step: 0.5}}
+    options["terms"] = [mi.BarberAgakov("c", weight=2.0)] if term else []
+    other = mi.MutualInformationELBO(max_plate_nesting=1, num_particles=2, **options)
+    mean, variance = moments(sampled(1, 1, **options), vae, x, count)
+    expected, spread = moments(other, vae, x, count)
+    error = ((variance + spread) / count).sqrt()
+    assert len(mean) > 200
+    assert ((mean - expected).abs() <= 4.5 * error + 1e-12).all()
+    assert ((mean - expected) / error.clamp(min=1e-12)).square().mean() < 1.5
+
+
+def test_the_baseline_and_the_certain_category_lower_the_variance(vae, x):
+    plain, one, two = (
+        moments(sampled(*budget), vae, x, 150)[1].sum() for budget in [(0, 1), (1, 1), (1, 2)]
+    )
+    assert two < 0.7 * one < 0.02 * plain
+
+
+def test_a_certain_category_leaves_no_variance_of_the_choice(vae, x):
+    with torch.no_grad():
+        vae.guide.category.weight.mul_(1e3)
+    exact = mi.MutualInformationELBO(max_plate_nesting=1)
+    assert_equal(seeded(sampled(1, 1), vae, x), seeded(exact, vae, x))
+
+
+@pytest.mark.parametrize("part", ["model.decoder", "guide.code"])
+def test_gradient_by_finite_differences(vae, x, part):
+    """Of what does not move the choice."""
+    objective, step = sampled(1, 1), 1e-5
+    parameters = dict(vae.named_parameters())
+    names = [name for name in parameters if name.startswith(part)]
+    slopes = dict(zip(parameters, seeded(objective, vae, x)[1]))
+    assert names
+    for name in names:
+        direction = torch.randn_like(parameters[name])
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameters[name].add_(sign * step * direction)
+                values.append(sign * seeded_loss(objective, vae, x))
+                parameters[name].sub_(sign * step * direction)
+        numeric = sum(values) / (2 * step)
+        slope = (slopes[name] * direction).sum()
+        torch.testing.assert_close(slope, numeric, rtol=1e-5, atol=1e-6)
+
+
+# What it works with
+
+
+class Counting(nn.Module):
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+        self.rows = 0
+
+    def forward(self, code):
+        self.rows += code[..., 0].numel()
+        return self.decoder(code)
+
+
+@pytest.mark.parametrize(("decodes", "rows"), [(2, 2), (3, 3), (5, 5), (9, 5)])
+def test_only_the_chosen_are_decoded(vae, x, decodes, rows):
+    vae = build(categorical="sample", decodes=decodes)
+    vae.model.decoder = Counting(vae.model.decoder)
+    vae.objective().loss(vae.model, vae.guide, x)
+    assert vae.model.decoder.rows == rows * BATCH
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_particles(vae, x, vectorize):
+    options = {"num_particles": 3, "vectorize_particles": vectorize}
+    objective = sampled(1, 1, **options, kl_weights={"c": 0.5})
+    losses = torch.tensor([objective.loss(vae.model, vae.guide, x) for _ in range(200)])
+    other = mi.MutualInformationELBO((), {"c": 0.5}, num_particles=200, max_plate_nesting=1)
+    error = losses.std() / math.sqrt(len(losses))
+    assert abs(losses.mean() - other.loss(vae.model, vae.guide, x)) < 4 * error < 0.1
+    if vectorize:  # the same noise, since the choice draws its numbers last
+        exact = mi.MutualInformationELBO(max_plate_nesting=1, **options)
+        assert_equal(seeded(sampled(1, 4, **options), vae, x), seeded(exact, vae, x))
+
+
+@pytest.mark.parametrize("variant", [mi.CatVAE, mi.InfoCatVAE])
+def test_trains_with_stock_svi(x, variant):
+    vae = variant(SHAPE, num_categories=K, latent_dim=DIM, categorical="sample", warm_start=0)
+    optimiser = pyro.optim.Adam({"lr": 1e-2})
+    svi = SVI(vae.model, vae.guide, optimiser, vae.objective(num_steps=40))
+    exact = mi.MutualInformationELBO(max_plate_nesting=1, num_particles=20)
+    before = exact.loss(vae.model, vae.guide, x)
+    for _ in range(100):
+        svi.step(x)
+    assert exact.loss(vae.model, vae.guide, x) < before - BATCH * 0.3
+
+
+class IndexPrior(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("means", 3 * torch.eye(K))
+
+    def forward(self):
+        c = pyro.sample("c", dist.Categorical(torch.ones(K)))
+        return pyro.sample("z", dist.Normal(self.means[c.long()], 1.0).to_event(1))
+
+
+class IndexGuide(PyroModule):
+    def __init__(self, infer):
+        super().__init__()
+        self.infer = infer
+        self.logits = nn.Linear(*SHAPE, K)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(logits=self.logits(x)), infer=self.infer)
+            pyro.sample("z", dist.Normal(2 * torch.eye(K)[c.long()], 1.0).to_event(1))
+
+
+def test_a_category_that_is_an_index(x):
+    parts = {"prior": IndexPrior(), "guide": IndexGuide({"enumerate": "parallel"})}
+    vae = mi.CatVAE(SHAPE, num_categories=K, latent_dim=K, **parts)
+    exact = mi.MutualInformationELBO(max_plate_nesting=1)
+    assert_equal(seeded(sampled(2, 3), vae, x), seeded(exact, vae, x))
+    losses = torch.tensor([sampled(1, 1).loss(vae.model, vae.guide, x) for _ in range(400)])
+    others = torch.tensor([exact.loss(vae.model, vae.guide, x) for _ in range(400)])
+    error = math.hypot(losses.std(), others.std()) / math.sqrt(400)
+    assert abs(losses.mean() - others.mean()) < 4 * error < 0.3
+
+
+def test_a_category_that_is_not_enumerated(x):
+    vae = mi.CatVAE(SHAPE, prior=IndexPrior(), guide=IndexGuide({}), categorical="sample")
+    with pytest.raises(SiteError, match=r"the guide enumerates \[\], and one category"):
+        vae.objective().loss(vae.model, vae.guide, x)
+
+
+def test_models_that_cannot_be_drawn_without_decoding(vae, x):
+    with pytest.raises(SiteError, match="needs a GenerativeModel"):
+        sampled(1, 1).loss(lambda x: vae.model(x), vae.guide, x)
+
+
+@pytest.mark.parametrize("options", [{"exact": -1}, {"draws": 0}])
+def test_bad_options(options):
+    with pytest.raises(OptionError, match="0 or more, and 1 or more, are needed"):
+        mi.SampledCategoricalELBO(**options)
