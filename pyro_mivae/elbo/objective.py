@@ -31,11 +31,12 @@ class Objective(ELBO):
         ledger: Every number of the last evaluation, detached and not synchronised, summed over
             the batch; ``loss`` is among them.
         latent: The latent sites, once they are known.
+        state: What was given as ``state``.
     """
 
     def __init__(self, state: Mapping[str, nn.Module], **options: Any) -> None:
         super().__init__(**options)
-        self._state = nn.ModuleDict(dict(state))
+        self.state = nn.ModuleDict(dict(state))
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
 
@@ -120,7 +121,7 @@ class Objective(ELBO):
 
     def advance(self) -> None:
         """Moves every schedule on by one training step."""
-        for module in self._state.modules():
+        for module in self.state.modules():
             if isinstance(module, Weight):
                 module.advance()
 
@@ -133,12 +134,12 @@ class Objective(ELBO):
         Returns:
             The objective itself.
         """
-        self._state.to(device)
+        self.state.to(device)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns where schedules and averages stand."""
-        return {name: value.clone() for name, value in self._state.state_dict().items()}
+        return {name: value.clone() for name, value in self.state.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Puts schedules and averages where they stood.
@@ -146,4 +147,4 @@ class Objective(ELBO):
         Args:
             state: What `state_dict` returned.
         """
-        self._state.load_state_dict(dict(state))
+        self.state.load_state_dict(dict(state))

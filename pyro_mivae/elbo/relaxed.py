@@ -68,7 +68,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         self.temperature = Weight(temperature)
         if self.temperature.constant <= 0:
             raise OptionError(f"temperature={temperature}: a positive number is needed")
-        self._state["temperature"] = self.temperature
+        self.state["temperature"] = self.temperature
 
     @property
     def reconstruction(self) -> str:

@@ -1,7 +1,8 @@
 """The engine: programs staged to graphs of tensor operations, compiled, and captured."""
 
+from pyro_mivae.engine.choose import choose_means
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
-from pyro_mivae.engine.steps import Engine, GraphStep, Step
+from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step
 
-__all__ = ["Engine", "GraphStep", "Program", "Staged", "Step", "stage"]
+__all__ = ["Engine", "GraphStep", "Means", "Program", "Staged", "Step", "choose_means", "stage"]

@@ -7,12 +7,13 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine import Means
 from pyro_mivae.errors import OptionError, TrainingError
 from pyro_mivae.training.checkpoint import detached_copy
 from pyro_mivae.training.history import History
@@ -22,6 +23,7 @@ from pyro_mivae.training.optimiser import LR_SCHEDULES
 from pyro_mivae.training.threads import suitable_threads
 
 HELD_OUT = 0.1
+ENGINES = ("auto", *get_args(Means))
 logger = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ def fit(
     clip_norm: float | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
+    engine: Means | Literal["auto"] = "auto",
     validation: Tensor | float | None = None,
     patience: int | None = None,
     progress: bool = False,
@@ -46,8 +49,11 @@ def fit(
 ) -> History:
     """Trains a variant by stochastic gradient steps on its objective's loss per datum.
 
-    Adam is fused, data that fit stay on the device, and nothing waits for the device before an
-    epoch ends. The caller's random numbers and Pyro's parameter store are left as they were.
+    Loss and gradient of a step are staged: they become one graph of tensor operations, without
+    Pyro in it, which long trainings compile. Programs whose structure changes from step to step
+    cannot be staged; they run as they are, which one warning says. Adam is fused, data that fit
+    stay on the device, and nothing waits for the device before an epoch ends. The caller's
+    random numbers and Pyro's parameter store are left as they were.
 
     With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
     at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
@@ -66,6 +72,10 @@ def fit(
         device: ``"auto"`` (CUDA if there), or what torch takes.
         seed: Of the noise and of the order of the images. (The weights at the start are the
             variant's own.)
+        engine: ``"eager"`` runs Pyro in each step, ``"staged"`` runs the graph, ``"compiled"``
+            compiles it first, which takes seconds to a minute. ``"auto"`` chooses by the work
+            ahead alone, so that the same training is always run by the same means. All see the
+            same noise, and differ by rounding.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that.
         patience: Stops once the held-out loss has not fallen for so many epochs, with the best
@@ -98,7 +108,7 @@ def fit(
         >>> len(history), history["loss"][1] < history["loss"][0]
         (2, True)
     """
-    settings = Settings(epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience)
+    settings = Settings(epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine)
     _check_options(settings, validation)
     target = resolve_device(device)
     vae.check_data(x)
@@ -163,8 +173,11 @@ def _train(
         bar.set_description("preparing")
         with pyro.validation_enabled(False):
             trainer.vae.initialize(trainer.x)
-        bar.reset()  # the time that is left is told from the steps alone
     _tell_batches(trainer, bar)
+    if not trainer.finished:
+        bar.set_description("compiling" if trainer.engine.means == "compiled" else "preparing")
+        trainer.prepare()
+        bar.unpause()  # the time that is left is told from the steps alone
     while not trainer.finished:
         bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
         row = _run_epoch(trainer, keeper, bar)
@@ -265,6 +278,8 @@ def _check_options(settings: Settings, validation: Tensor | float | None) -> Non
     for name, value in positive.items():
         if not (value > 0 and math.isfinite(value)):
             raise OptionError(f"{name}={value!r}; allowed are finite numbers above 0")
+    if settings.engine not in ENGINES:
+        raise OptionError(f"engine={settings.engine!r}; allowed are {', '.join(ENGINES)}")
     if settings.lr_schedule not in LR_SCHEDULES:
         allowed = ", ".join(LR_SCHEDULES)
         raise OptionError(f"lr_schedule={settings.lr_schedule!r}; allowed are {allowed}")

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine import Engine, Means, Program, choose_means
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
@@ -32,6 +34,7 @@ class Settings:
     clip_norm: float | None
     seed: int
     patience: int | None
+    engine: Means | Literal["auto"] = "auto"
 
 
 @contextmanager
@@ -110,6 +113,22 @@ class Trainer:
                 "them; make them attributes (PyroParam) of the prior, guide or network"
             )
 
+    @cached_property
+    def engine(self) -> Engine:
+        """What takes the steps: by the means that was asked for, or the one that is worth it."""
+        program = Program.of_modules(self._loss, self.vae, self.objective.state)
+        means = self.settings.engine
+        if means == "auto":
+            num_steps = self.settings.epochs * self.steps_per_epoch
+            means = choose_means(program, self._first_batch(), num_steps=num_steps)
+        return Engine(program, means)
+
+    def prepare(self) -> None:
+        """Stages the step, and compiles it if that is worth it; a fresh trainer is as it was."""
+        self.vae.train()
+        with pyro.validation_enabled(False):
+            self.engine.step(self._first_batch())
+
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
         """Trains for one epoch.
 
@@ -128,8 +147,7 @@ class Trainer:
         self.vae.train()
         with pyro.validation_enabled(False):
             for index in order.split(self.batch_sizes):
-                self._step(self._batch(index))
-                meter.add(self.objective.ledger, len(index))
+                meter.add(*self._step(self._batch(index)), len(index))
                 on_step()
         means = meter.means()
         (first, *_) = self.optimiser.param_groups
@@ -181,21 +199,29 @@ class Trainer:
         self.epoch, self.step = state["epoch"], state["step"]
         self.finished, self.best = state["finished"], state["best"]
 
-    def _step(self, x: Tensor) -> None:
+    def _loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss per datum, and the ledger."""
+        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+        return loss / len(x), self.objective.ledger
+
+    def _first_batch(self) -> Tensor:
+        return self._batch(torch.arange(self.batch_sizes[0]))
+
+    def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """One step of the optimiser: the inner loop, in which nothing waits for the device."""
         settings, optimiser = self.settings, self.optimiser
         if settings.lr_schedule != "constant":
             total = settings.epochs * self.steps_per_epoch
             factor = schedule_factor(settings.lr_schedule, self.step, total)
             set_learning_rates(optimiser, factor)
-        optimiser.zero_grad(set_to_none=True)
-        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x) / len(x)
-        loss.backward()
+        step = self.engine.step(x)
+        values = step(x)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.vae.parameters(), settings.clip_norm, foreach=True)
         optimiser.step()
         self.objective.advance()
         self.step += 1
+        return step.entries, values
 
     def _batch(self, index: Tensor) -> Tensor:
         return self.x[index.to(self.x.device)].to(self.device, non_blocking=True)
@@ -208,7 +234,8 @@ class Trainer:
             for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)):
                 x = part.to(self.device)
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
-                meter.add(self.objective.ledger, len(x))
+                ledger = self.objective.ledger
+                meter.add(tuple(ledger), torch.stack(list(ledger.values())), len(x))
         return meter.means()
 
     def _watch(self, row: dict[str, float]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from pyro_mivae.errors import TrainingError
-
-FLUSH_EVERY = 512
 
 
 class Meter:
@@ -22,30 +19,22 @@ class Meter:
     """
 
     def __init__(self, first_step: int = 1) -> None:
-        self._keys: list[str] = []
-        self._pending: list[Tensor] = []
-        self._blocks: list[Tensor] = []
+        self._keys: tuple[str, ...] = ()
+        self._values: list[Tensor] = []
         self._first_step = first_step
         self._count = 0
 
-    def add(self, ledger: Mapping[str, Tensor], count: int) -> None:
+    def add(self, keys: tuple[str, ...], values: Tensor, count: int) -> None:
         """Adds the ledger of a batch.
 
         Args:
-            ledger: 0-dimensional tensors, summed over the batch, the same keys each time.
+            keys: Names of the entries, the same each time.
+            values: The entries, summed over the batch, shape ``(entries,)``.
             count: Size of the batch.
         """
-        if not self._keys:
-            self._keys = list(ledger)
-        self._pending.extend(ledger[key] for key in self._keys)
+        self._keys = keys
+        self._values.append(values)
         self._count += count
-        if len(self._pending) >= FLUSH_EVERY * len(self._keys):
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._blocks.append(torch.stack(self._pending).view(-1, len(self._keys)))
-            self._pending = []
 
     def means(self) -> dict[str, float]:
         """Gives each entry's mean per datum.
@@ -57,8 +46,7 @@ class Meter:
             TrainingError: If a step's loss was not finite; it names the first such step, and what
                 was not finite there and had been before.
         """
-        self._flush()
-        values = torch.cat(self._blocks).double().cpu()  # (steps, entries)
+        values = torch.stack(self._values).double().cpu()  # (steps, entries)
         bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
         if len(bad):
             self._raise(values[: int(bad[0]) + 1])

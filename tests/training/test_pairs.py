@@ -92,7 +92,7 @@ def test_what_ran_away_before_everything_broke_is_named():
     for step in range(6):
         run_away = 1e30 if step == 4 else 2.0
         values = (torch.nan, torch.nan) if step == 5 else (100.0 + step, run_away)
-        meter.add({"loss": torch.tensor(values[0]), "mi_z": torch.tensor(values[1])}, 10)
+        meter.add(("loss", "mi_z"), torch.tensor(values), 10)
     message = r"step 6 \(loss = nan, mi_z = nan; the step before had mi_z = 1e\+30, typically 2\)"
     with pytest.raises(TrainingError, match=message):
         meter.means()

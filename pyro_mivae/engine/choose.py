@@ -1,0 +1,41 @@
+"""Whether a training is long enough for its step to be staged, or compiled."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.steps import Means
+
+WORTH_STAGING = 400
+"""Steps from which on staging saves more time than it takes."""
+
+OVERHEAD = 0.3e9
+"""Floating-point operations of a step that stand for all that is none of its arithmetic."""
+
+WORTH_COMPILING = 8e12
+"""Operations of a training from which on it saves more time than compiling takes."""
+
+
+def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
+    """Chooses how steps are taken by the work that is ahead, and by nothing that varies.
+
+    The same training is so run by the same means whenever it is run.
+
+    Args:
+        program: The program, which is evaluated once to count its operations.
+        *args: A batch of data.
+        num_steps: How many steps will be taken.
+
+    Returns:
+        ``"compiled"`` if that is worth the wait, ``"staged"`` if that is, else ``"eager"``.
+    """
+    if num_steps < WORTH_STAGING:
+        return "eager"
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with program.trial(args[0].device), counter:
+        program.gradients(*args)
+    work = num_steps * (counter.get_total_flops() + OVERHEAD)
+    return "compiled" if work >= WORTH_COMPILING else "staged"
