@@ -2,11 +2,12 @@
 
 import sys
 
-from benchmarks import bounds, categories, variants
+from benchmarks import bounds, categories, variance, variants
 
 BENCHMARKS = {
     "bounds": bounds.main,
     "categories": categories.main,
+    "variance": variance.main,
     "variants": variants.main,
 }
 

@@ -1,4 +1,4 @@
-"""CatVAE beside InfoCatVAE, and exact enumeration beside the soft and the Gumbel category.
+"""CatVAE beside InfoCatVAE, and exact enumeration beside two decodes, soft and Gumbel category.
 
 Every cell is trained from several seeds, none selected, and evaluated on the test images with the
 category summed out exactly. The start is ``informed`` (the default), ``random`` (none, with the
@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.common import RESULTS, machine, split_options, write
 
 CELLS = [
-    *product(("cat", "infocat"), ("enumerate", "soft", "gumbel"), ("informed",)),
+    *product(("cat", "infocat"), ("enumerate", "sample", "soft", "gumbel"), ("informed",)),
     *product(("cat", "infocat"), ("enumerate",), ("random",)),
     ("infocat", "enumerate", "alone"),
 ]
@@ -148,7 +148,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="instead of the data set's default")
     parser.add_argument("--variants", nargs="+", default=["cat", "infocat"])
-    parser.add_argument("--categorical", nargs="+", default=["enumerate", "soft", "gumbel"])
+    ways = ["enumerate", "sample", "soft", "gumbel"]
+    parser.add_argument("--categorical", nargs="+", choices=ways, default=ways)
     starts = ["informed", "random", "alone"]
     parser.add_argument("--start", nargs="+", choices=starts, default=starts)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")

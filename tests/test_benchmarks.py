@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import bounds, variants
+from benchmarks import bounds, variance, variants
 
 
 @pytest.fixture
@@ -59,3 +60,30 @@ def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bounds, "draw", lambda measured: str(measured == content).encode())
     bounds.main(["--redraw", str(out), "--picture", str(picture)])
     assert picture.read_bytes() == b"True"
+
+
+def test_variance_of_the_ways_to_treat_a_category(images, tmp_path, capsys):
+    out = tmp_path / "variance.json"
+    command = ["--data", images, "--draws", "20", "--batch-size", "8", "--turns", "2"]
+    command += ["--states", "random", "--means", "staged", "--out", str(out)]
+    content = variance.main(command)
+    gradients = content["states"]["random"]["gradients"]
+    assert list(gradients) == list(content["step"]) == list(variance.objectives())
+    assert all(of["noise"] == of["total"] == 1 for of in gradients["enumerate"].values())
+    assert gradients["sample 0 + 1"]["categories"]["noise"] > 100
+    assert json.loads(out.read_text())["settings"]["draws"] == 20
+    assert "| gumbel | " in capsys.readouterr().out
+
+
+def test_bias_is_told_from_noise():
+    noise = torch.randn(400, 50, generator=torch.Generator().manual_seed(0))
+    exact, same, other = (variance.Moments() for _ in range(3))
+    for index, vector in enumerate(noise[:200]):
+        exact.add(1 + vector)
+        same.add(1 + 2 * noise[200 + index])
+        other.add(1.5 + noise[200 + index])
+    assert exact.variance == pytest.approx(float(noise[:200].var(0).sum()), rel=1e-5)
+    none, half = variance.bias(same, exact), variance.bias(other, exact)
+    assert none["bias"] < none["bias_of_noise"]
+    assert half["bias"] == pytest.approx(0.5, abs=0.05)
+    assert half["bias"] > half["bias_of_noise"]

@@ -43,7 +43,8 @@ class SampledCategoricalELBO(MutualInformationELBO):
 
     The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds:
     none where q is certain, and none where ``exact + draws`` is the number of categories or more,
-    which is `MutualInformationELBO`.
+    which is `MutualInformationELBO`. All this is so for a decoder that takes each code on its
+    own; one that normalises by the batch sees another batch here than in the exact sum.
 
     Args:
         terms: Information terms.

@@ -67,6 +67,6 @@ class MixtureGuide(PyroModule):
                 dist.OneHotCategorical(logits=self.category(features)),
                 infer={"enumerate": "parallel"},
             )
-            code = (c.unsqueeze(-2) @ codes).squeeze(-2)  # (..., batch, 2 latent_dim)
+            code = torch.einsum("...bk,bkd->...bd", c, codes)  # (..., batch, 2 latent_dim)
             loc, scale = torch.chunk(code, 2, -1)
             pyro.sample("z", dist.Normal(loc, softplus(scale) + MIN_SCALE).to_event(1))
