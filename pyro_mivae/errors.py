@@ -33,5 +33,9 @@ class StagingError(PyroMivaeError, RuntimeError):
     """A program whose steps cannot be written down as one graph of tensor operations."""
 
 
+class CaptureError(PyroMivaeError, RuntimeError):
+    """A training step that cannot be recorded on the device."""
+
+
 class PyroMivaeWarning(UserWarning):
     """Something that works, but whose figures should not be trusted as they are."""

@@ -141,7 +141,7 @@ class Weight(nn.Module):
             raise OptionError(f"weight {value}: a finite number or a schedule is needed")
         if self.schedule is not None:
             self._steps = 0
-            self.register_buffer("current", torch.tensor(self._at(0)))
+            self.register_buffer("current", torch.tensor(self.at(0)))
             self.register_buffer("step", torch.tensor(0))
 
     @property
@@ -153,15 +153,30 @@ class Weight(nn.Module):
         """Returns the present value: a ``float``, or a 0-dimensional tensor when scheduled."""
         return self.constant if self.schedule is None else self.current
 
-    def advance(self) -> None:
-        """Moves a schedule on by one training step."""
-        if self.schedule is not None:
-            self._steps += 1
-            self.step.fill_(self._steps)
-            self.current.fill_(self._at(self._steps))
+    def advance(self, steps: int = 1) -> None:
+        """Moves a schedule on by training steps.
 
-    def _at(self, step: int) -> float:
-        value = math.nan if self.schedule is None else float(self.schedule(step))
+        Args:
+            steps: How many.
+        """
+        if self.schedule is not None:
+            self._steps += steps
+            self.step.fill_(self._steps)
+            self.current.fill_(self.at(self._steps))
+
+    def at(self, step: int) -> float:
+        """Gives the value after so many training steps.
+
+        Args:
+            step: How many.
+
+        Returns:
+            The value; a constant's is the same always.
+
+        Raises:
+            OptionError: If the schedule's is not finite.
+        """
+        value = self.constant if self.schedule is None else float(self.schedule(step))
         if not math.isfinite(value):
             raise OptionError(
                 f"weight {value} at step {step}: a schedule must give finite numbers"

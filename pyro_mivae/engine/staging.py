@@ -80,7 +80,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
             graph = make_fx(step, decomposition_table=table)(*state, *args)
         except Exception as error:
             raise StagingError(_reason(error)) from error
-    graph.graph.eliminate_dead_code(_is_impure)
+    graph.graph.eliminate_dead_code(is_impure)
     graph.recompile()
     staged = Staged(graph, tuple(entries), tuple(used))
     _verify(program, staged, args)
@@ -112,7 +112,7 @@ def _multinomial(
     return (probs / race).argmax(-1, keepdim=True)
 
 
-def _is_impure(node: torch.fx.Node) -> bool:
+def is_impure(node: torch.fx.Node) -> bool:
     """Whether a node does more than give its value: changes a tensor, or draws random numbers."""
     if node.op in ("placeholder", "output"):
         return True

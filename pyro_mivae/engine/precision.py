@@ -1,0 +1,200 @@
+"""Reduced precision where it pays: in matrix products, and nowhere else."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from pyro_mivae.engine.staging import is_impure
+from pyro_mivae.errors import OptionError
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+aten = torch.ops.aten
+WITH_SUMMAND = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
+"""Products that are added to something, and the products alone."""
+
+VIEWS = (
+    aten.t.default,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.expand.default,
+)
+"""Rearrangements: what is read through them is rounded before, once for all of them."""
+
+
+def check_precision(precision: str, dtype: torch.dtype, device: torch.device, engine: str) -> None:
+    """Checks that a precision is to be had.
+
+    Args:
+        precision: What is asked for.
+        dtype: Of the parameters.
+        device: Where they are.
+        engine: How steps are taken.
+
+    Raises:
+        OptionError: If it is not.
+    """
+    if precision not in get_args(Precision):
+        allowed = ", ".join(get_args(Precision))
+        raise OptionError(f"precision={precision!r}; allowed are {allowed}")
+    if precision == "float32":
+        return
+    if dtype != torch.float32:
+        raise OptionError(
+            f"precision={precision!r} for a model in {str(dtype).removeprefix('torch.')}: it is "
+            "for float32 alone; convert the model, or leave precision out"
+        )
+    if precision == "bf16" and engine == "eager":
+        raise OptionError(
+            "precision='bf16' changes the staged step, and engine='eager' stages none; take "
+            "another engine, or leave precision out"
+        )
+    if precision == "tf32" and device.type != "cuda":
+        raise OptionError(
+            f"precision='tf32' is a way of NVIDIA's tensor cores, and the device is {device}; "
+            "train on cuda, or leave precision out"
+        )
+
+
+@contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """Lets float32 matrices be multiplied in TF32 (10 bits of mantissa) for a while, if asked to.
+
+    Convolutions are anyway, by torch's default.
+
+    Args:
+        precision: Only ``"tf32"`` changes anything.
+    """
+    before = torch.get_float32_matmul_precision()
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if precision == "tf32":
+            torch.set_float32_matmul_precision(before)
+
+
+def round_products(graph: GraphModule) -> GraphModule:
+    r"""Makes a staged step multiply its matrices in bfloat16, forwards and backwards.
+
+    What a product reads is rounded to bfloat16, with 8 bits of mantissa and the range of float32,
+    so that it runs on tensor cores, which sum in float32; its result is rounded likewise, and is
+    float32 again. All else stays float32: densities, divergences and other sums, biases, the
+    parameters, their gradients and the optimiser.
+
+    Args:
+        graph: A staged step's graph, as `stage` gives it. It is changed.
+
+    Returns:
+        The graph.
+
+    Example:
+        >>> from torch.fx.experimental.proxy_tensor import make_fx
+        >>> a, b = torch.tensor([[1.001]]), torch.tensor([[2.0]])
+        >>> exact = make_fx(lambda a, b: a @ b + a)(a, b)
+        >>> exact(a, b), round_products(exact)(a, b)
+        (tensor([[3.0030]]), tensor([[3.0010]]))
+    """
+    rounding = _Rounding(graph.graph)
+    for node in list(graph.graph.nodes):
+        if is_impure(node):
+            rounding.forget()  # it may change what was rounded
+        with graph.graph.inserting_before(node):
+            rounding.visit(node)
+    graph.graph.eliminate_dead_code(is_impure)
+    graph.recompile()
+    return graph
+
+
+class _Rounding:
+    """Replaces the products of a graph, node by node."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._rounded: dict[Node, Node] = {}
+
+    def forget(self) -> None:
+        """Rounds anew what is read from here on."""
+        self._rounded.clear()
+
+    def visit(self, node: Any) -> None:
+        """Replaces a node if it is a product in float32."""
+        if node.target in (aten.mm.default, aten.bmm.default, *WITH_SUMMAND):
+            if _is_float32(node):
+                self._replace(node, self._product(node))
+        elif node.target == aten.convolution.default:
+            if _is_float32(node):
+                self._replace(node, self._convolution(node))
+        elif node.target == aten.convolution_backward.default and _is_float32(node.args[0]):
+            self._convolution_backward(node)
+
+    def _product(self, node: Any) -> Node:
+        *summands, a, b = node.args
+        target = WITH_SUMMAND.get(node.target, node.target)
+        product = self._wide(self._call(target, self._narrow(a), self._narrow(b)))
+        for summand in summands:
+            beta, alpha = node.kwargs.get("beta", 1), node.kwargs.get("alpha", 1)
+            weighed = self._call(aten.mul.Tensor, summand, beta) if beta != 1 else summand
+            product = self._call(aten.add.Tensor, weighed, product, alpha=alpha)
+        return product
+
+    def _convolution(self, node: Any) -> Node:
+        x, weight, bias, *how = node.args
+        result = self._call(node.target, self._narrow(x), self._narrow(weight), None, *how)
+        result = self._wide(result)
+        if bias is None:
+            return result
+        over_space = [1, -1, *(1 for _ in node.meta["val"].shape[2:])]
+        return self._call(aten.add.Tensor, result, self._call(aten.view.default, bias, over_space))
+
+    def _convolution_backward(self, node: Any) -> None:
+        gradient, x, weight, bias_sizes, *how, mask = node.args
+        narrow = [self._narrow(tensor) for tensor in (gradient, x, weight)]
+        result = self._call(node.target, *narrow, bias_sizes, *how, [*mask[:2], False])
+        for part in list(node.users):
+            index = part.args[1]
+            if index < 2:
+                new = self._wide(self._call(operator.getitem, result, index))
+            else:
+                others = [dim for dim in range(gradient.meta["val"].dim()) if dim != 1]
+                new = self._call(aten.sum.dim_IntList, gradient, others)
+            self._replace(part, new)
+
+    def _narrow(self, node: Any) -> Node:
+        """The node's value in bfloat16."""
+        if node not in self._rounded:
+            if node.target in VIEWS:
+                base, *how = node.args
+                self._rounded[node] = self._call(node.target, self._narrow(base), *how)
+            else:
+                self._rounded[node] = self._cast(node, torch.bfloat16)
+        return self._rounded[node]
+
+    def _wide(self, node: Node) -> Node:
+        return self._cast(node, torch.float32)
+
+    def _cast(self, node: Node, dtype: torch.dtype) -> Node:
+        return self._call(aten._to_copy.default, node, dtype=dtype)
+
+    def _call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
+        return self.graph.call_function(target, args, kwargs)
+
+    def _replace(self, old: Node, new: Node) -> None:
+        new.meta = dict(old.meta)
+        old.replace_all_uses_with(new)
+        self.graph.erase_node(old)
+
+
+def _is_float32(node: Any) -> bool:
+    return bool(node.meta["val"].dtype == torch.float32)

@@ -1,0 +1,50 @@
+"""Small programs to stage."""
+
+import pyro
+import pytest
+import torch
+
+import pyro_mivae as mi
+from pyro_mivae.engine import Program
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture
+def images():
+    """64 images about three prototypes."""
+    generator = torch.Generator().manual_seed(5)
+    prototypes = torch.rand(3, *SHAPE, generator=generator)
+    noise = torch.rand(64, *SHAPE, generator=generator)
+    return (prototypes[torch.arange(64) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+
+
+@pytest.fixture
+def program_of():
+    """Makes the program of a variant that trains: its loss per datum, and its ledger."""
+
+    def make(vae, objective=None):
+        objective = objective or vae.objective()
+        vae.train()
+
+        def loss(x):
+            with pyro.validation_enabled(False):
+                value = objective.differentiable_loss(vae.model, vae.guide, x)
+            return value / len(x), objective.ledger
+
+        return Program.of_modules(loss, vae, objective.state)
+
+    return make
+
+
+@pytest.fixture
+def make():
+    """Makes a small variant, the same weights each time."""
+
+    def make(name="vae", **options):
+        torch.manual_seed(3)
+        if name in ("cat", "infocat"):
+            options = {"num_categories": 3, "warm_start": 0, **options}
+        return mi.VARIANTS[name](SHAPE, **{"latent_dim": 6, **options})
+
+    return make
