@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
             ledger, gradients = program.gradients(*data)
         entries[:] = ledger
         used[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        return torch.stack(list(ledger.values())), [g for g in gradients if g is not None]
+        return torch.stack(list(ledger.values())), _own(gradients, program.parameters, tensors)
 
     hidden = [aten.native_batch_norm, aten.cudnn_batch_norm] if decompose else []
     table: dict[Any, Callable[..., Any]] = get_decompositions(hidden)
@@ -85,6 +85,27 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
     staged = Staged(graph, tuple(entries), tuple(used))
     _verify(program, staged, args)
     return staged
+
+
+def _own(
+    gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], others: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gives each gradient memory of its own, laid out as its parameter's.
+
+    So it may be changed in place, and a fused optimiser, which reads memory from end to end,
+    finds each number where it looks for it. Autograd's own accumulation does the same.
+    """
+    owned: list[Tensor] = []
+    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is None:
+            continue
+        memory = gradient.untyped_storage().data_ptr()
+        if memory in taken or gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        taken.add(memory)
+        owned.append(gradient)
+    return owned
 
 
 class _Traceable(TorchFunctionMode):
