@@ -99,6 +99,8 @@ class TracePair:
         }
         self._log_weights = dict(self._densities)
         self._divergences: dict[str, Tensor | None] = {}
+        self._priors: dict[str, Tensor] = {}
+        self._weights: dict[tuple[str, ...], Tensor] = {}
 
     @classmethod
     def run(
@@ -168,9 +170,11 @@ class TracePair:
         closed = self.divergence(name)
         if closed is not None:
             return self.expectation(closed, q, weighted=weighted)
-        log_prior = p["fn"].log_prob(p["value"])
-        return self.expectation(self.log_density(name), q, weighted=weighted) - self.expectation(
-            log_prior, p, weighted=weighted
+        log_q, log_p = self.log_density(name), self._log_prior(name)
+        if log_q.shape == log_p.shape and _same_weight(q, p, weighted):
+            return self.expectation(log_q - log_p, q, weighted=weighted)
+        return self.expectation(log_q, q, weighted=weighted) - self.expectation(
+            log_p, p, weighted=weighted
         )
 
     def log_density(self, name: str) -> Tensor:
@@ -195,12 +199,10 @@ class TracePair:
         Raises:
             SiteError: If the cost depends on an enumerated site of a plate that it is not in.
         """
-        scale, mask = site["scale"], site["mask"]
-        if not weighted:
-            scale, mask = site.get("unweighted", (scale, mask))
+        scale, mask = _scale_and_mask_of(site, weighted)
         cost = scale_and_mask(cost, scale=scale, mask=mask)
-        log_weight = self._log_weight(cost, site)
-        return cost.sum() if log_weight is None else (log_weight.exp() * cost).sum()
+        weight = self._weight(cost, site)
+        return cost.sum() if weight is None else (weight * cost).sum()
 
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out.
@@ -214,9 +216,9 @@ class TracePair:
         site = self.guide.nodes[name]
         mean: Tensor = site["fn"].probs if is_enumerated(site) else site["fn"].mean
         event_dim = mean.dim() - len(site["fn"].batch_shape)
-        log_weight = self._log_weight(mean[(...,) + (0,) * event_dim], site)
-        if log_weight is not None:
-            mean = log_weight.exp()[(...,) + (None,) * event_dim] * mean
+        weight = self._weight(mean[(...,) + (0,) * event_dim], site)
+        if weight is not None:
+            mean = weight[(...,) + (None,) * event_dim] * mean
         dims = [self.guide.nodes[n]["infer"]["_enumerate_dim"] for n in self.enumerated]
         for dim in (d - event_dim for d in dims):
             if mean.dim() >= -dim:
@@ -245,8 +247,24 @@ class TracePair:
                 f"enumerated; {remedy}"
             )
 
-    def _log_weight(self, cost: Tensor, site: Site) -> Tensor | None:
-        total: Tensor | None = None
+    def _log_prior(self, name: str) -> Tensor:
+        if name not in self._priors:
+            site = self.model.nodes[name]
+            self._priors[name] = site["fn"].log_prob(site["value"])
+        return self._priors[name]
+
+    def _weight(self, cost: Tensor, site: Site) -> Tensor | None:
+        """The probability of the enumerated values that a cost depends on, if any."""
+        names = self._parents(cost, site)
+        if not names:
+            return None
+        if names not in self._weights:
+            first, *others = (self._log_weights[name] for name in names)
+            self._weights[names] = sum(others, first).exp()
+        return self._weights[names]
+
+    def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:
+        names: tuple[str, ...] = ()
         shape = cost.shape
         for name in reversed(self.enumerated):  # a site's parents come before it
             node = self.guide.nodes[name]
@@ -259,10 +277,9 @@ class TracePair:
                     f"outside its plates {sorted(_plates(node) - _plates(site))}; move both into "
                     "one plate, or draw the site instead of enumerating it"
                 )
-            weight = self._log_weights[name]
-            shape = torch.broadcast_shapes(shape, weight.shape)
-            total = weight if total is None else total + weight
-        return total
+            shape = torch.broadcast_shapes(shape, self._log_weights[name].shape)
+            names += (name,)
+        return names
 
     def _closed_form(self, name: str) -> Tensor | None:
         q, p = self.guide.nodes[name], self.model.nodes[name]
@@ -306,6 +323,19 @@ class TracePair:
 
 def _samples(trace: Any) -> list[tuple[str, Site]]:
     return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample"]
+
+
+def _scale_and_mask_of(site: Site, weighted: bool) -> tuple[Any, Any]:
+    own = (site["scale"], site["mask"])
+    return own if weighted else site.get("unweighted", own)
+
+
+def _same_weight(q: Site, p: Site, weighted: bool) -> bool:
+    pairs = zip(_scale_and_mask_of(q, weighted), _scale_and_mask_of(p, weighted), strict=True)
+    return all(
+        a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+        for a, b in pairs
+    )
 
 
 def _check_site_shapes(trace: Any, max_plate_nesting: int) -> None:

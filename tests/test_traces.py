@@ -59,6 +59,16 @@ def test_closed_forms(q, p, closed):
         torch.testing.assert_close(pair.rate("z"), (q.log_prob(z) - p.log_prob(z)).sum())
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0, torch.tensor(2.0)])
+def test_an_enumerated_site_has_the_scale_of_its_own_program(scale):
+    q, p = (torch.rand(N, K).softmax(-1) for _ in range(2))
+    model = pyro.poutine.scale(one_site(dist.Categorical(p), "c"), scale=scale)
+    pair = run(model, one_site(dist.Categorical(q), "c", infer=ENUMERATE))
+    expected = (q * (q.log() - scale * p.log())).sum()
+    torch.testing.assert_close(pair.rate("c"), expected)
+    torch.testing.assert_close(pair.rate("c", weighted=True), expected)
+
+
 @pytest.mark.parametrize("order", [("z", "y"), ("y", "z")])
 def test_no_closed_form_given_what_is_drawn_later(order):
     def program(names):

@@ -110,7 +110,9 @@ class MutualInformationELBO(Objective):
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles
         ledgers = [self._evaluate(model, guide, args, kwargs) for _ in range(runs)]
-        mean = {key: sum(ledger[key] for ledger in ledgers) / runs for key in ledgers[0]}
+        mean = ledgers[0]
+        if runs > 1:
+            mean = {key: sum(ledger[key] for ledger in ledgers) / runs for key in mean}
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
 
@@ -199,26 +201,27 @@ class MutualInformationELBO(Objective):
     ) -> dict[str, Tensor | float]:
         decoded, coded = self._get_trace(model, guide, args, kwargs)
         self._check(decoded, coded)
-        share = 1.0 / self.num_particles if self._vectorized else 1.0
-        distortion = -share * sum(
+        first, *others = (
             decoded.expectation(decoded.log_likelihood(name), decoded.model.nodes[name])
             for name in decoded.observed
         )
+        distortion = -self._share(sum(others, first))
         ledger: dict[str, Tensor | float] = {}
         loss = distortion
         for name in coded.latent:
             site = coded.guide.nodes[name]
-            rate = share * coded.rate(name)
+            rate = self._share(coded.rate(name))
             undefined = is_deterministic(site) and not coded.auxiliary
             ledger[f"kl_{name}"] = torch.full_like(rate, math.nan) if undefined else rate
             weight = self.kl_weights.get(name)
             if weight is None:
                 loss = loss + rate
             elif not weight.is_zero:
-                loss = loss + share * coded.rate(name, weighted=True)
+                loss = loss + self._share(coded.rate(name, weighted=True))
         for name in coded.auxiliary:
             site = coded.guide.nodes[name]
-            ledger[f"kl_{name}"] = share * coded.expectation(coded.log_density(name), site)
+            density = coded.expectation(coded.log_density(name), site)
+            ledger[f"kl_{name}"] = self._share(density)
             loss = loss + ledger[f"kl_{name}"]
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
         ledger["elbo"] = -distortion - ledger["rate"]
@@ -229,6 +232,10 @@ class MutualInformationELBO(Objective):
                 ledger |= entries
                 loss = loss - gain
         return {"loss": loss, **ledger}
+
+    def _share(self, total: Tensor) -> Tensor:
+        """Of a sum over particles that are drawn in one pass, the mean."""
+        return total / self.num_particles if self._vectorized else total
 
     def _check(self, decoded: TracePair, coded: TracePair) -> None:
         if not decoded.observed:

@@ -214,9 +214,9 @@ class _ChosenTraces(TracePair):
         offset = super().expectation(baseline.expand_as(cost), site, weighted=weighted)
         return centred + offset.detach()
 
-    def _log_weight(self, cost: Tensor, site: Site) -> Tensor | None:
-        """Weighs a value that is alone too: it stands for all, and q decides how often."""
-        return self._log_weights[self._name] if cost.dim() >= -self._dim else None
+    def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:
+        """A value that is alone counts too: it stands for all, and q decides how often."""
+        return (self._name,) if cost.dim() >= -self._dim else ()
 
 
 def _select(trace: Any, name: str, chosen: Tensor) -> Any:
