@@ -9,6 +9,7 @@ from pyro_mivae.elbo import (
     SampledCategoricalELBO,
     explain,
 )
+from pyro_mivae.engine import SVI
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
@@ -47,6 +48,7 @@ from pyro_mivae.variants import (
 __all__ = [
     "MMDVAE",
     "VAE",
+    "SVI",
     "VARIANTS",
     "VMIVAE",
     "BarberAgakov",

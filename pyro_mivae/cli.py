@@ -99,6 +99,11 @@ def cli() -> None:
     help="stop once the loss on a held-out tenth has not fallen for so many epochs",
 )
 @click.option("--seed", type=SEED, help="of weights, noise and order")
+@click.option(
+    "--engine",
+    metavar="auto|eager|staged|compiled",
+    help="how steps are taken; auto goes by the work ahead",
+)
 @device_option
 @click.option(
     "--run",

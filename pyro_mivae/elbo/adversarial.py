@@ -11,7 +11,6 @@ from typing import Any
 import pyro
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
@@ -103,19 +102,10 @@ class InfoGANLoss(Objective):
         self.saturating = saturating
         self.name = name
 
-    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
-        """Makes a module of the loss that owns the discriminator too, for a torch optimiser.
-
-        Args:
-            model: The model.
-            guide: The guide.
-
-        Returns:
-            A module that is called with data and returns the loss.
-        """
-        module: ELBOModule = super().__call__(model, guide)
-        module.discriminator = self.discriminator
-        return module
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The discriminator."""
+        return {"discriminator": self.discriminator}
 
     @property
     def pairs_data(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyro_mivae.elbo.objective import Objective
@@ -116,21 +115,14 @@ class MutualInformationELBO(Objective):
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
 
-    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
-        """Makes a module of the loss that owns the terms' networks too, for a torch optimiser.
-
-        Args:
-            model: The model.
-            guide: The guide.
-
-        Returns:
-            A module that is called with data and returns the loss.
-        """
-        module: ELBOModule = super().__call__(model, guide)
-        for term in self.terms:
-            for name, network in term.networks.items():
-                module.add_module(f"{term.name}_{name}", network)
-        return module
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The terms' networks, each by its term's name and its own."""
+        return {
+            f"{term.name}_{name}": network
+            for term in self.terms
+            for name, network in term.networks.items()
+        }
 
     @property
     def pairs_data(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO
+from pyro.infer.elbo import ELBOModule
 from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
@@ -50,6 +51,26 @@ class Objective(ELBO):
 
         They may serve as counterexamples, or be normalised by the batch in what is trained on it.
         """
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Networks that are trained beside model and guide, by name."""
+        return {}
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
+        """Makes a module of the loss that owns its networks too, for a torch optimiser.
+
+        Args:
+            model: The model.
+            guide: The guide.
+
+        Returns:
+            A module that is called with data and returns the loss.
+        """
+        module: ELBOModule = super().__call__(model, guide)
+        for name, network in self.networks.items():
+            module.add_module(name, network)
+        return module
 
     @abstractmethod
     def explanation(self) -> str:

@@ -4,5 +4,16 @@ from pyro_mivae.engine.choose import choose_means
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
 from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step
+from pyro_mivae.engine.svi import SVI
 
-__all__ = ["Engine", "GraphStep", "Means", "Program", "Staged", "Step", "choose_means", "stage"]
+__all__ = [
+    "SVI",
+    "Engine",
+    "GraphStep",
+    "Means",
+    "Program",
+    "Staged",
+    "Step",
+    "choose_means",
+    "stage",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from pyro_mivae.engine.program import Program
@@ -13,8 +15,11 @@ WORTH_STAGING = 400
 OVERHEAD = 0.3e9
 """Floating-point operations of a step that stand for all that is none of its arithmetic."""
 
-WORTH_COMPILING = 8e12
-"""Operations of a training from which on it saves more time than compiling takes."""
+COMPILING = 1e12
+"""Operations that take about as long as compiling a step does."""
+
+WORTH_COMPILING = 8 * COMPILING
+"""Operations of a training from which on it saves more time than it takes."""
 
 
 def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
@@ -32,10 +37,34 @@ def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
     """
     if num_steps < WORTH_STAGING:
         return "eager"
+    work = num_steps * work_of_step(program, *args)
+    return "compiled" if work >= WORTH_COMPILING else "staged"
+
+
+def steps_until_compiling(program: Program, *args: Tensor) -> int:
+    """Says after how many steps a training whose length is not known is worth compiling.
+
+    Args:
+        program: The program, which is evaluated once to count its operations.
+        *args: A batch of data.
+
+    Returns:
+        So many that they took about as long as compiling takes: whenever the training ends, it
+        has not waited for much longer than the better choice would have taken.
+    """
+    return math.ceil(COMPILING / work_of_step(program, *args))
+
+
+def work_of_step(program: Program, *args: Tensor) -> float:
+    """Counts the floating-point operations of a step, its overhead among them.
+
+    Args:
+        program: The program, which is evaluated once.
+        *args: A batch of data.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     with program.trial(args[0].device), counter:
         program.gradients(*args)
-    work = num_steps * (counter.get_total_flops() + OVERHEAD)
-    return "compiled" if work >= WORTH_COMPILING else "staged"
+    return counter.get_total_flops() + OVERHEAD

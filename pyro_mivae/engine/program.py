@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +38,8 @@ class Program:
             loss: The loss.
             *modules: The modules; shared ones count once.
         """
-        parameters = _unique(p for module in modules for p in module.parameters())
-        buffers = _unique(b for module in modules for b in module.buffers())
+        parameters = unique(p for module in modules for p in module.parameters())
+        buffers = unique(b for module in modules for b in module.buffers())
         return cls(
             loss,
             [p for p in parameters if p.requires_grad],
@@ -88,5 +88,10 @@ class Program:
                     buffer.copy_(value)
 
 
-def _unique(tensors: Iterator[Tensor]) -> list[Tensor]:
+def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Gives each tensor once, in order.
+
+    Args:
+        tensors: The tensors.
+    """
     return list({id(tensor): tensor for tensor in tensors}.values())

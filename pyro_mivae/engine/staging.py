@@ -80,6 +80,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
             graph = make_fx(step, decomposition_table=table)(*state, *args)
         except Exception as error:
             raise StagingError(_reason(error)) from error
+    _check_writes(graph.graph)
     graph.graph.eliminate_dead_code(is_impure)
     graph.recompile()
     staged = Staged(graph, tuple(entries), tuple(used))
@@ -141,6 +142,29 @@ def is_impure(node: torch.fx.Node) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return False
     return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _check_writes(graph: torch.fx.Graph) -> None:
+    """Checks that only what the program declares is changed from step to step.
+
+    Raises:
+        StagingError: If a tensor is that is neither parameter nor buffer.
+    """
+    for node in graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        written = [
+            value
+            for value, argument in zip(node.args, node.target._schema.arguments, strict=False)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        if node.target is aten.native_batch_norm.default and node.args[5]:
+            written += node.args[3:5]
+        if any(isinstance(v, torch.fx.Node) and v.op == "get_attr" for v in written):
+            raise StagingError(
+                "it changes a tensor that belongs to no module it knows, as the statistics of a "
+                "batch norm do; let model and guide be modules that hold all that they call"
+            )
 
 
 def _verify(program: Program, staged: Staged, args: tuple[Tensor, ...]) -> None:

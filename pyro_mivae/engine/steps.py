@@ -86,13 +86,51 @@ class GraphStep:
         return values
 
 
+def compile_step(program: Program, staged: Staged, *args: Tensor) -> GraphStep:
+    """Compiles a staged program, or says why that cannot be done.
+
+    Args:
+        program: The program.
+        staged: Its graph, staged with ``decompose``.
+        *args: Data of the shape that it was staged for.
+
+    Returns:
+        The step: compiled, and tried once without a trace; where that fails not compiled.
+    """
+    step = GraphStep(program, staged, compiled=True)
+    try:
+        with program.trial(args[0].device):
+            step(*args)
+    except Exception as error:  # whatever a compiler may raise
+        give_up("compiled", "as a graph that is not compiled", error)
+        return GraphStep(program, staged)
+    return step
+
+
+def give_up(what: str, instead: str, error: Exception) -> None:
+    """Says that steps are taken by another means, and why.
+
+    Args:
+        what: What the step cannot be.
+        instead: How it runs.
+        error: The reason.
+    """
+    told = str(error).strip() or type(error).__name__
+    warnings.warn(
+        f"the training step cannot be {what}: {told.splitlines()[0]}. It runs {instead}, slower; "
+        "the results are the same",
+        PyroMivaeWarning,
+        stacklevel=3,
+    )
+
+
 class Engine:
     """Steps of a program on data of any shapes, each shape staged when it first comes.
 
     The first shape alone is compiled, if that is asked for: other shapes are those of a last
-    batch, which are not worth the wait. A program that cannot be staged is run as it is, which
-    one warning says; so is one whose modules are switched between training and evaluation, until
-    its new mode is staged too.
+    batch, which are not worth the wait. A program whose modules are switched between training
+    and evaluation is staged for each. One that cannot be staged is run as it is, which one
+    warning says.
 
     Args:
         program: The program.
@@ -119,31 +157,13 @@ class Engine:
     def _build(self, args: tuple[Tensor, ...]) -> Step:
         if self.means == "eager":
             return EagerStep(self.program)
-        first = not any(isinstance(step, GraphStep) for step in self._steps.values())
-        compiled = self.means == "compiled" and first
+        compiles = self.means == "compiled" and not self._steps
         try:
-            step = GraphStep(
-                self.program, stage(self.program, *args, decompose=compiled), compiled=compiled
-            )
-            if compiled:
-                with self.program.trial(args[0].device):
-                    step(*args)
+            staged = stage(self.program, *args, decompose=compiles)
         except StagingError as error:
-            self._give_up("staged", error)
-        except Exception as error:  # whatever a compiler may raise
-            self._give_up("compiled", error)
-        else:
-            return step
-        return self._build(args)
-
-    def _give_up(self, what: str, error: Exception) -> None:
-        """Goes on by the next means, and says why."""
-        self.means = "staged" if what == "compiled" else "eager"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(
-            f"the training step cannot be {what}: {reason}. It runs "
-            + ("as a graph that is not compiled" if what == "compiled" else "as it is, slower")
-            + "; the results are the same",
-            PyroMivaeWarning,
-            stacklevel=2,
-        )
+            self.means = "eager"
+            give_up("staged", "as it is", error)
+            return EagerStep(self.program)
+        if compiles:
+            return compile_step(self.program, staged, *args)
+        return GraphStep(self.program, staged)

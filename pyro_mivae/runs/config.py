@@ -24,6 +24,7 @@ TRAINING_FLAGS = {
     "clip_norm": "--clip-norm",
     "patience": "--patience",
     "seed": "--seed",
+    "engine": "--engine",
 }
 FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | TRAINING_FLAGS
 
@@ -39,7 +40,7 @@ class RunConfig:
         image_size: Height and width to resize the images to.
         model: Keywords of the variant, and ``network``, ``prior`` and ``guide`` as text.
         training: Keywords of `fit`, among ``epochs``, ``batch_size``, ``lr``, ``lr_schedule``,
-            ``clip_norm``, ``patience`` and ``seed``.
+            ``clip_norm``, ``patience``, ``seed`` and ``engine``.
         data_shape: Shape of one image, filled in.
         num_train: Number of training images, filled in.
         num_test: Number of test images, filled in.

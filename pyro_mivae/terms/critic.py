@@ -42,7 +42,6 @@ class Permutations(nn.Module):
         super().__init__()
         self.seed = seed
         if seed is not None:
-            self._drawn = 0
             self.register_buffer("step", torch.tensor(0))
 
     def forward(self, n: int, device: torch.device, *, training: bool) -> Tensor:
@@ -56,20 +55,22 @@ class Permutations(nn.Module):
         Returns:
             Indices, shape ``(n,)``.
         """
-        generator = None
-        if self.seed is not None:
-            generator = torch.Generator(device)
-            generator.manual_seed((self.seed % 2**31 << 32) + self._drawn)
+        if self.seed is None:
+            order = torch.randperm(n, device=device)
+        else:
+            key = _scramble(_scramble(self.step) + self.seed)
+            order = _scramble(_scramble(torch.arange(n, device=device)) ^ key).argsort()
             if training:
-                self._drawn += 1
-                self.step.fill_(self._drawn)
-        order = torch.randperm(n, generator=generator, device=device)
+                self.step += 1
         return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
-    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        if self.seed is not None:
-            self._drawn = int(self.step)
+
+def _scramble(number: Tensor) -> Tensor:
+    """Maps 32-bit integers one to one upon numbers that look random: a multiplicative hash."""
+    number = number & 0xFFFFFFFF
+    for _ in range(2):
+        number = ((number ^ (number >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return number ^ (number >> 16)
 
 
 class CriticBound(PairedTerm):
