@@ -1,15 +1,9 @@
 """``python -m benchmarks NAME [options]``: each NAME is a module of this package."""
 
 import sys
+from importlib import import_module
 
-from benchmarks import bounds, categories, variance, variants
-
-BENCHMARKS = {
-    "bounds": bounds.main,
-    "categories": categories.main,
-    "variance": variance.main,
-    "variants": variants.main,
-}
+BENCHMARKS = ("bounds", "categories", "speed", "variance", "variants")
 
 
 def main(argv: list[str]) -> int:
@@ -17,7 +11,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in BENCHMARKS:
         print(f"usage: python -m benchmarks NAME [options]; NAME: {', '.join(BENCHMARKS)}")
         return 2
-    BENCHMARKS[argv[0]](argv[1:])
+    import_module(f"benchmarks.{argv[0]}").main(argv[1:])
     return 0
 
 
