@@ -13,6 +13,7 @@ from torch import nn
 import pyro_mivae as mi
 from pyro_mivae.elbo import choose_categories
 from pyro_mivae.elbo import sampled as sampled_module
+from pyro_mivae.engine import Program, stage
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.models import GenerativeModel, code_program
@@ -295,6 +296,30 @@ def test_only_the_chosen_are_decoded(vae, x, decodes, rows):
     vae.model.decoder = Counting(vae.model.decoder)
     vae.objective().loss(vae.model, vae.guide, x)
     assert vae.model.decoder.rows == rows * BATCH
+
+
+@pytest.mark.parametrize(("exact", "draws"), [(1, 1), (0, 3)])
+def test_is_staged_and_vectorised_over_models(x, exact, draws):
+    """No structure depends on values; `stage` compares with the eager step on the same noise."""
+    vaes = [build() for _ in range(3)]
+    objective = sampled(exact, draws)
+
+    def program(vae):
+        def loss(x):
+            return objective.differentiable_loss(vae.model, vae.guide, x), objective.ledger
+
+        return Program.of_modules(loss, vae)
+
+    programs = [program(vae) for vae in vaes]
+    with pyro.validation_enabled(False):  # which looks at values
+        graph = stage(programs[0], x, decompose=True).graph
+    state = [torch.stack(of).detach() for of in zip(*(p.state for p in programs), strict=True)]
+    torch.manual_seed(3)
+    values, slopes = torch.func.vmap(lambda *s: graph(*s, x), randomness="same")(*state)
+    for index in range(3):
+        torch.manual_seed(3)
+        value, slope = graph(*(of[index] for of in state), x)
+        assert_equal((value, slope), (values[index], [of[index] for of in slopes]))
 
 
 @pytest.mark.parametrize("vectorize", [False, True])
