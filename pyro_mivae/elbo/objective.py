@@ -140,11 +140,20 @@ class Objective(ELBO):
         warn_if_nan(loss, "loss")
         return float(torch_item(loss))
 
-    def advance(self) -> None:
-        """Moves every schedule on by one training step."""
-        for module in self.state.modules():
-            if isinstance(module, Weight):
-                module.advance()
+    @property
+    def scheduled(self) -> list[Weight]:
+        """The weights that change while training."""
+        weights = (module for module in self.state.modules() if isinstance(module, Weight))
+        return [weight for weight in weights if weight.schedule is not None]
+
+    def advance(self, steps: int = 1) -> None:
+        """Moves every schedule on by training steps.
+
+        Args:
+            steps: How many.
+        """
+        for weight in self.scheduled:
+            weight.advance(steps)
 
     def to(self, device: torch.device | str) -> Objective:
         """Moves its tensors to a device.

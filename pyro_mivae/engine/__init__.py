@@ -1,18 +1,24 @@
 """The engine: programs staged to graphs of tensor operations, compiled, and captured."""
 
+from pyro_mivae.engine.captured import CudaGraphs, Recording
 from pyro_mivae.engine.choose import choose_means
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
+from pyro_mivae.engine.static import Scheduled, StaticEpoch
 from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step
 from pyro_mivae.engine.svi import SVI
 
 __all__ = [
     "SVI",
+    "CudaGraphs",
     "Engine",
     "GraphStep",
     "Means",
     "Program",
+    "Recording",
+    "Scheduled",
     "Staged",
+    "StaticEpoch",
     "Step",
     "choose_means",
     "stage",

@@ -149,16 +149,14 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         OptionError: If there is no such device.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
+        return torch.empty(0, device=device).device  # with its index
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(
             f"device {device!s} is not to be had here; allowed are auto, cpu"
             + (", cuda" if torch.cuda.is_available() else "")
         ) from error
-    return target
 
 
 def _train(

@@ -18,7 +18,13 @@ from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.meter import Meter
-from pyro_mivae.training.optimiser import make_optimiser, schedule_factor, set_learning_rates
+from pyro_mivae.training.optimiser import (
+    make_optimiser,
+    portable_state,
+    schedule_factor,
+    set_learning_rates,
+)
+from pyro_mivae.training.recorded import RecordedSteps
 
 VALIDATION_BATCH = 512
 
@@ -120,14 +126,23 @@ class Trainer:
         means = self.settings.engine
         if means == "auto":
             num_steps = self.settings.epochs * self.steps_per_epoch
-            means = choose_means(program, self._first_batch(), num_steps=num_steps)
+            means = choose_means(program, self.example(self.batch_sizes[0]), num_steps=num_steps)
         return Engine(program, means)
 
+    @cached_property
+    def recorded(self) -> RecordedSteps | None:
+        """What takes the steps of an epoch at once, if the device has such a thing."""
+        return RecordedSteps.of(self)
+
     def prepare(self) -> None:
-        """Stages the step, and compiles it if that is worth it; a fresh trainer is as it was."""
+        """Stages the step, compiles it if that is worth it, and records it where that is done.
+
+        A fresh trainer is as it was.
+        """
         self.vae.train()
         with pyro.validation_enabled(False):
-            self.engine.step(self._first_batch())
+            self.engine.step(self.example(self.batch_sizes[0]))
+            self.recorded  # noqa: B018
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
         """Trains for one epoch.
@@ -143,15 +158,15 @@ class Trainer:
         """
         start = time.perf_counter()
         meter = Meter(self.step + 1)
-        order = torch.randperm(len(self.x), generator=self.shuffle).to(self.x.device)
+        order = torch.randperm(len(self.x), generator=self.shuffle)
         self.vae.train()
         with pyro.validation_enabled(False):
-            for index in order.split(self.batch_sizes):
-                meter.add(*self._step(self._batch(index)), len(index))
-                on_step()
+            if self.recorded is not None:
+                self.recorded.run(order, meter, on_step)
+            else:
+                self._run_one_by_one(order, meter, on_step)
         means = meter.means()
-        (first, *_) = self.optimiser.param_groups
-        lr = self.settings.lr * first["lr"] / first["initial_lr"]
+        lr = self.settings.lr * self._lr_factor(self.step - 1)
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
         if self.validation is not None:
@@ -167,7 +182,7 @@ class Trainer:
         return detached_copy(
             {
                 "weights": self.vae.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimiser": portable_state(self.optimiser),
                 "objective": self.objective.state_dict(),
                 "rng": rng_state(self.device),
                 "shuffle": self.shuffle.get_state(),
@@ -196,6 +211,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RunError(f"the checkpoint does not fit the model: {reason}") from error
+        self.__dict__.pop("recorded", None)  # it has the state of before in it
         self.epoch, self.step = state["epoch"], state["step"]
         self.finished, self.best = state["finished"], state["best"]
 
@@ -204,16 +220,28 @@ class Trainer:
         loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
         return loss / len(x), self.objective.ledger
 
-    def _first_batch(self) -> Tensor:
-        return self._batch(torch.arange(self.batch_sizes[0]))
+    def example(self, size: int) -> Tensor:
+        """Gives a batch, to see what a step does with the like.
+
+        Args:
+            size: Its size.
+        """
+        return self._batch(torch.arange(size))
+
+    def _run_one_by_one(self, order: Tensor, meter: Meter, on_step: Callable[[], object]) -> None:
+        for index in order.split(self.batch_sizes):
+            meter.add(*self._step(self._batch(index)), len(index))
+            on_step()
+
+    def _lr_factor(self, step: int) -> float:
+        total = self.settings.epochs * self.steps_per_epoch
+        return schedule_factor(self.settings.lr_schedule, step, total)
 
     def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """One step of the optimiser: the inner loop, in which nothing waits for the device."""
         settings, optimiser = self.settings, self.optimiser
         if settings.lr_schedule != "constant":
-            total = settings.epochs * self.steps_per_epoch
-            factor = schedule_factor(settings.lr_schedule, self.step, total)
-            set_learning_rates(optimiser, factor)
+            set_learning_rates(optimiser, self._lr_factor(self.step))
         step = self.engine.step(x)
         values = step(x)
         if settings.clip_norm is not None:

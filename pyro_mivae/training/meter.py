@@ -25,15 +25,16 @@ class Meter:
         self._count = 0
 
     def add(self, keys: tuple[str, ...], values: Tensor, count: int) -> None:
-        """Adds the ledger of a batch.
+        """Adds the ledger of a batch, or of several.
 
         Args:
             keys: Names of the entries, the same each time.
-            values: The entries, summed over the batch, shape ``(entries,)``.
-            count: Size of the batch.
+            values: The entries, summed over the batch, shape ``(entries,)``; or shape
+                ``(steps, entries)``.
+            count: How many data there were in all.
         """
         self._keys = keys
-        self._values.append(values)
+        self._values.append(values.view(-1, len(keys)))
         self._count += count
 
     def means(self) -> dict[str, float]:
@@ -46,7 +47,7 @@ class Meter:
             TrainingError: If a step's loss was not finite; it names the first such step, and what
                 was not finite there and had been before.
         """
-        values = torch.stack(self._values).double().cpu()  # (steps, entries)
+        values = torch.cat(self._values).double().cpu()  # (steps, entries)
         bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
         if len(bad):
             self._raise(values[: int(bad[0]) + 1])

@@ -59,6 +59,22 @@ def schedule_factor(schedule: str, step: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
 
 
+def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Gives an optimiser's state as it goes on any device, however steps are taken there.
+
+    Args:
+        optimiser: The optimiser.
+
+    Returns:
+        Its ``state_dict``, learning rates as numbers.
+    """
+    state = optimiser.state_dict()
+    plain = [
+        {**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]
+    ]
+    return {**state, "param_groups": plain}
+
+
 def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Sets each group's learning rate to its initial one times a factor.
 
