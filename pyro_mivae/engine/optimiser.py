@@ -49,8 +49,11 @@ class GroupedOptimiser:
             parameters: Leaf tensors of Pyro's param store.
         """
         parameters = list(parameters)
-        if self._grouped is None or not self._known.issuperset(parameters):
-            self._grouped = self._group(self._known | set(parameters))
+        registered = self.optim.optim_objs
+        if self._grouped is None or not all(p in registered for p in self._known):
+            self._grouped = self._group(set(parameters))
+        elif not self._known.issuperset(parameters):
+            self._grouped = self._group(self._known.union(parameters))
         for parameter in parameters:
             clip = self.optim.grad_clip[parameter]
             if clip is not None:

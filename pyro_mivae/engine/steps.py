@@ -97,8 +97,8 @@ def compile_step(program: Program, staged: Staged, *args: Tensor) -> GraphStep:
     Returns:
         The step: compiled, and tried once without a trace; where that fails not compiled.
     """
-    step = GraphStep(program, staged, compiled=True)
     try:
+        step = GraphStep(program, staged, compiled=True)
         with program.trial(args[0].device):
             step(*args)
     except Exception as error:  # whatever a compiler may raise

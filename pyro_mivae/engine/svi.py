@@ -81,6 +81,7 @@ class SVI(pyro.infer.SVI):
         self._roots = _modules(model, guide, loss)
         self._parts = [part for root in self._roots for part in root.modules()]
         self._stages: dict[Any, _Stage | None] = {}
+        self._parameters: list[Tensor] = []
         if engine != "eager" and not isinstance(loss, ELBO):
             self._give_up(f"the loss {loss!r} is no pyro.infer.ELBO")
         elif engine != "eager" and not GroupedOptimiser.serves(optim):
@@ -125,8 +126,9 @@ class SVI(pyro.infer.SVI):
     def _is_new(self, key: Any) -> bool:
         """Whether Pyro has to take a step first: on arguments not seen, or with new parameters."""
         store = pyro.get_param_store()
-        if any(store.param_name(parameter) is None for parameter in self.optim.optim_objs):
+        if any(store.param_name(parameter) is None for parameter in self._parameters):
             self._stages.clear()
+            self._parameters = []
         try:
             is_new = key not in self._stages
         except TypeError:
@@ -147,7 +149,9 @@ class SVI(pyro.infer.SVI):
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             return loss, getattr(self.objective, "ledger", {}) | {"loss": loss.detach()}
 
-        parameters = list(self.optim.optim_objs)
+        store = pyro.get_param_store()
+        parameters = [p for p in self.optim.optim_objs if store.param_name(p) is not None]
+        self._parameters = parameters
         owned = {id(parameter) for parameter in parameters}
         others = [p for root in self._roots for p in root.parameters() if id(p) not in owned]
         buffers = [b for root in self._roots for b in root.buffers()]

@@ -1,0 +1,290 @@
+"""A staged program does what the program does, and says when it cannot be staged."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.nn import PyroModule
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae.engine import Engine, GraphStep, Program, stage
+from pyro_mivae.engine.choose import WORTH_COMPILING, choose_means, work_of_step
+from pyro_mivae.engine.staging import _multinomial, _Traceable
+from pyro_mivae.engine.steps import EagerStep
+from pyro_mivae.errors import PyroMivaeWarning, StagingError
+
+SHAPE = (1, 4, 4)
+
+
+def make(name, **options):
+    torch.manual_seed(3)
+    if name in ("cat", "infocat"):
+        options = {"num_categories": 3} | options
+    vae = mi.VARIANTS[name](SHAPE, **options).double().train()
+    objective = vae.objective(30).to(torch.float64)
+    return vae, objective
+
+
+def program_of(vae, objective):
+    def loss(x):
+        value = objective.differentiable_loss(vae.model, vae.guide, x)
+        return value / len(x), objective.ledger
+
+    return Program.of_modules(loss, vae, objective.state)
+
+
+@pytest.fixture(autouse=True)
+def no_validation():
+    with pyro.validation_enabled(False):
+        yield
+
+
+@pytest.fixture
+def x():
+    return torch.rand(70, *SHAPE, dtype=torch.float64)
+
+
+def buffers_after(program, run):
+    before = [buffer.clone() for buffer in program.buffers]
+    run()
+    after = [buffer.clone() for buffer in program.buffers]
+    with torch.no_grad():
+        for buffer, value in zip(program.buffers, before, strict=True):
+            buffer.copy_(value)
+    return after
+
+
+@pytest.mark.parametrize("decompose", [False, True])
+@pytest.mark.parametrize("name", mi.VARIANTS)
+def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, decompose, x):
+    program = program_of(*make(name))
+    staged = stage(program, x, decompose=decompose)
+    found = {}
+
+    def eagerly():
+        torch.manual_seed(11)
+        found["eager"] = program.gradients(x)
+
+    def by_graph():
+        torch.manual_seed(11)
+        with torch.no_grad():
+            found["graph"] = staged.graph(*program.state, x)
+
+    statistics = [buffers_after(program, run) for run in (eagerly, by_graph)]
+    ledger, gradients = found["eager"]
+    values, staged_gradients = found["graph"]
+    assert staged.entries == tuple(ledger)
+    torch.testing.assert_close(values, torch.stack(list(ledger.values())), equal_nan=True)
+    exact = [gradient for gradient in gradients if gradient is not None]
+    for wanted, gradient in zip(exact, staged_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-11)
+    for wanted, buffer in zip(*statistics, strict=True):
+        torch.testing.assert_close(buffer, wanted)
+
+
+@pytest.mark.parametrize("name", ["vae", "critic-infomax"])
+def test_staging_leaves_no_trace(name, x):
+    vae, objective = make(name)
+    before = {k: v.clone() for k, v in (vae.state_dict() | objective.state_dict()).items()}
+    noise = torch.get_rng_state()
+    stage(program_of(vae, objective), x)
+    assert torch.equal(torch.get_rng_state(), noise)
+    for key, value in (vae.state_dict() | objective.state_dict()).items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_schedules_and_parameters_are_read_anew_in_every_step(x):
+    vae, objective = make("beta", beta=mi.linear_warmup(10))
+    program = program_of(vae, objective)
+    step = GraphStep(program, stage(program, x))
+    for _ in range(3):
+        torch.manual_seed(2)
+        ledger, gradients = program.gradients(x)
+        torch.manual_seed(2)
+        values = step(x)
+        torch.testing.assert_close(values, torch.stack(list(ledger.values())))
+        for parameter, gradient in zip(program.parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-11)
+            with torch.no_grad():
+                parameter -= 1e-3 * gradient
+        objective.advance()
+
+
+@pytest.mark.parametrize("shape", [(1000, 7), (3, 2)])
+def test_draws_of_a_category_are_those_of_torch(shape):
+    probs = torch.rand(shape)
+    torch.manual_seed(0)
+    wanted = torch.multinomial(probs, 1, replacement=True)
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(_multinomial(probs, 1, True), wanted)
+    assert torch.equal(torch.rand(3), after)
+
+
+def test_one_hot_without_a_look_at_the_values():
+    index = torch.tensor([[0, 2], [1, 1]])
+    with _Traceable():
+        assert torch.equal(
+            torch.nn.functional.one_hot(index, 4), torch.eye(4, dtype=torch.long)[index]
+        )
+        with pytest.raises(StagingError, match="num_classes"):
+            torch.nn.functional.one_hot(index)
+
+
+# Programs that cannot be staged
+
+
+class Pair(PyroModule):
+    """A linear pair whose decoder may do something in between."""
+
+    def __init__(self, between=lambda z: z):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(16, 2), nn.Linear(2, 16)
+        self.between = between
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mean = self.decoder(self.between(z))
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def pair_program(between):
+    pair = Pair(between)
+    elbo = mi.MutualInformationELBO(max_plate_nesting=1)
+
+    def loss(x):
+        return elbo.differentiable_loss(pair.model, pair.guide, x) / len(x), elbo.ledger
+
+    return Program.of_modules(loss, pair)
+
+
+def looks_at_a_value(z):
+    return z if float(z.detach().sum()) > 1e9 else 2 * z
+
+
+def leaves_torch(z):
+    return z * float(z.detach().numpy().mean())
+
+
+class Alternates:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, z):
+        self.calls += 1
+        return z * self.calls
+
+
+class Counts(nn.Module):
+    """Holds a tensor that no module has registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = [nn.BatchNorm1d(2)]
+
+    def forward(self, z):
+        return self.norm[0](z)
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (looks_at_a_value, "reads the value of a tensor"),
+        (leaves_torch, "not the same in every step"),
+        (Alternates(), "not the same in every step"),
+        (Counts(), "belongs to no module"),
+    ],
+)
+def test_what_cannot_be_staged_runs_as_it_is_and_says_so_once(between, reason):
+    x = torch.randn(20, 16)
+    program = pair_program(between)
+    with pytest.raises(StagingError, match=reason):
+        stage(program, x)
+    engine = Engine(program, "staged")
+    with pytest.warns(PyroMivaeWarning, match=f"cannot be staged.*{reason}") as caught:
+        step = engine.step(x)
+    assert isinstance(step, EagerStep)
+    assert isinstance(engine.step(x[:7]), EagerStep)
+    assert len(caught) == 1
+    torch.manual_seed(0)
+    values = step(x)
+    assert values.shape == (len(step.entries),)
+    assert all(parameter.grad is not None for parameter in program.parameters)
+
+
+def test_shapes_and_modes_have_graphs_of_their_own(x):
+    vae, objective = make("vae")
+    vae.guide.encoder.layers.insert(1, nn.Dropout(0.5))
+    program = program_of(vae, objective)
+    engine = Engine(program, "staged")
+    assert engine.step(x) is engine.step(x.clone())
+    assert engine.step(x) is not engine.step(x[:30])
+    training = engine.step(x)
+    vae.eval()
+    assert engine.step(x) is not training
+    torch.manual_seed(0)
+    ledger, _ = program.gradients(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(engine.step(x)(x), torch.stack(list(ledger.values())))
+
+
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
+def test_frozen_parameters_get_no_gradient(x):
+    vae, objective = make("vae")
+    for parameter in vae.model.parameters():
+        parameter.requires_grad_(False)
+    program = program_of(vae, objective)
+    Engine(program, "staged").step(x)(x)
+    assert all(parameter.grad is None for parameter in vae.model.parameters())
+    assert all(parameter.grad is not None for parameter in vae.guide.parameters())
+
+
+# How steps are taken
+
+
+def test_the_means_follow_from_the_work_ahead(x):
+    program = program_of(*make("vae"))
+    work = work_of_step(program, x)
+    assert choose_means(program, x, num_steps=10) == "eager"
+    assert choose_means(program, x, num_steps=1000) == "staged"
+    assert choose_means(program, x, num_steps=int(WORTH_COMPILING / work) + 1) == "compiled"
+    assert work_of_step(program, torch.cat([x, x])) > work
+
+
+@pytest.mark.parametrize("name", ["vae", pytest.param("infocat", marks=pytest.mark.slow)])
+def test_compiled_steps_see_the_same_noise(name, x):
+    program = program_of(*make(name))
+    step = Engine(program, "compiled").step(x)
+    assert isinstance(step, GraphStep)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        before = [buffer.clone() for buffer in program.buffers]
+        ledger, gradients = program.gradients(x)
+        with torch.no_grad():
+            for buffer, value in zip(program.buffers, before, strict=True):
+                buffer.copy_(value)
+        torch.manual_seed(seed)
+        values = step(x)
+        torch.testing.assert_close(values, torch.stack(list(ledger.values())), equal_nan=True)
+        for parameter, gradient in zip(program.parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_a_compiler_that_fails_leaves_the_graph(x, monkeypatch):
+    def compile(*args, **kwargs):
+        raise RuntimeError("no compiler here\nand a long trace")
+
+    program = program_of(*make("vae"))
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.warns(PyroMivaeWarning, match="cannot be compiled: no compiler here. It runs as"):
+        step = Engine(program, "compiled").step(x)
+    assert isinstance(step, GraphStep)
+    assert step(x).isfinite().all()
