@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyro_mivae.engine.constants import hold_constants
 from pyro_mivae.engine.program import Program
 from pyro_mivae.errors import StagingError
 
@@ -81,6 +82,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
         except Exception as error:
             raise StagingError(_reason(error)) from error
     _check_writes(graph.graph)
+    hold_constants(graph)
     graph.graph.eliminate_dead_code(is_impure)
     graph.recompile()
     staged = Staged(graph, tuple(entries), tuple(used))

@@ -84,7 +84,6 @@ class Run:
 
 CASES = {
     "batch norm and a schedule": ("beta", {"beta": mi.linear_warmup(6, 0.2)}),
-    "two schedules": ("vmi", {"mi_weight": mi.cyclic_warmup(3, start=0.1)}),
     "an average": ("critic-infomax", {"bound": "mine"}),
     "a game": ("infogan", {}),
     "categories": ("infocat", {}),
