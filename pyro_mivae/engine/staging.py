@@ -80,7 +80,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
         try:
             graph = make_fx(step, decomposition_table=table)(*state, *args)
         except Exception as error:
-            raise StagingError(_reason(error)) from error
+            raise StagingError(reason(error)) from error
     _check_writes(graph.graph)
     hold_constants(graph)
     graph.graph.eliminate_dead_code(is_impure)
@@ -204,7 +204,7 @@ def _draw_other_noise(device: torch.device) -> None:
     torch.rand(1, device=device)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of the error that began it."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -13,13 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import (
-    Engine,
-    Means,
-    Precision,
-    Program,
-    choose_means,
-)
+from pyro_mivae.engine import Engine, Means, Program, choose_means
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
@@ -47,7 +41,6 @@ class Settings:
     seed: int
     patience: int | None
     engine: Means | Literal["auto"] = "auto"
-    precision: Precision = "float32"
 
 
 @contextmanager
@@ -134,10 +127,7 @@ class Trainer:
         if means == "auto":
             num_steps = self.settings.epochs * self.steps_per_epoch
             means = choose_means(program, self.example(self.batch_sizes[0]), num_steps=num_steps)
-        precision = self.settings.precision
-        if precision == "bf16" and means == "eager":
-            means = "staged"
-        return Engine(program, means, precision)
+        return Engine(program, means)
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:
