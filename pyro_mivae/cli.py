@@ -104,6 +104,11 @@ def cli() -> None:
     metavar="auto|eager|staged|compiled",
     help="how steps are taken; auto goes by the work ahead",
 )
+@click.option(
+    "--precision",
+    metavar="float32|tf32|bf16",
+    help="of matrix products while training, forwards and backwards",
+)
 @device_option
 @click.option(
     "--run",

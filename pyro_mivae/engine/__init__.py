@@ -2,6 +2,7 @@
 
 from pyro_mivae.engine.captured import CudaGraphs, Recording
 from pyro_mivae.engine.choose import choose_means
+from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
 from pyro_mivae.engine.static import Scheduled, StaticEpoch
@@ -14,12 +15,15 @@ __all__ = [
     "Engine",
     "GraphStep",
     "Means",
+    "Precision",
     "Program",
     "Recording",
     "Scheduled",
     "Staged",
     "StaticEpoch",
     "Step",
+    "check_precision",
     "choose_means",
+    "matmul_precision",
     "stage",
 ]

@@ -21,6 +21,9 @@ COMPILING = 1e12
 WORTH_COMPILING = 8 * COMPILING
 """Operations of a training from which on it saves more time than it takes."""
 
+WORTH_COMPILING_CAPTURED = 100_000
+"""The like in steps on CUDA, where a captured step costs microseconds: a guess, not measured."""
+
 
 def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
     """Chooses how steps are taken by the work that is ahead, and by nothing that varies.
@@ -37,6 +40,8 @@ def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
     """
     if num_steps < WORTH_STAGING:
         return "eager"
+    if args[0].is_cuda:
+        return "compiled" if num_steps >= WORTH_COMPILING_CAPTURED else "staged"
     work = num_steps * work_of_step(program, *args)
     return "compiled" if work >= WORTH_COMPILING else "staged"
 

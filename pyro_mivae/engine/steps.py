@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine.precision import Precision, round_products
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
 from pyro_mivae.errors import PyroMivaeWarning, StagingError
@@ -135,11 +136,14 @@ class Engine:
     Args:
         program: The program.
         means: ``"eager"``, ``"staged"`` or ``"compiled"``.
+        precision: ``"bf16"`` rounds what is multiplied in the staged steps, see
+            `round_products`.
     """
 
-    def __init__(self, program: Program, means: Means) -> None:
+    def __init__(self, program: Program, means: Means, precision: Precision = "float32") -> None:
         self.program = program
         self.means = means
+        self.precision = precision
         self._steps: dict[Any, Step] = {}
 
     def step(self, *args: Tensor) -> Step:
@@ -147,6 +151,9 @@ class Engine:
 
         Args:
             *args: Data.
+
+        Raises:
+            StagingError: If the program cannot be staged, and the precision is ``"bf16"``.
         """
         key = (*((arg.shape, arg.dtype) for arg in args), self.program.mode())
         step = self._steps.get(key)
@@ -161,9 +168,16 @@ class Engine:
         try:
             staged = stage(self.program, *args, decompose=compiles)
         except StagingError as error:
+            if self.precision == "bf16":
+                raise StagingError(
+                    f"precision='bf16' changes the staged step, and it cannot be staged: {error}; "
+                    "leave precision out"
+                ) from error
             self.means = "eager"
             give_up("staged", "as it is", error)
             return EagerStep(self.program)
+        if self.precision == "bf16":
+            round_products(staged.graph)
         if compiles:
             return compile_step(self.program, staged, *args)
         return GraphStep(self.program, staged)

@@ -25,6 +25,7 @@ TRAINING_FLAGS = {
     "patience": "--patience",
     "seed": "--seed",
     "engine": "--engine",
+    "precision": "--precision",
 }
 FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | TRAINING_FLAGS
 
@@ -40,7 +41,7 @@ class RunConfig:
         image_size: Height and width to resize the images to.
         model: Keywords of the variant, and ``network``, ``prior`` and ``guide`` as text.
         training: Keywords of `fit`, among ``epochs``, ``batch_size``, ``lr``, ``lr_schedule``,
-            ``clip_norm``, ``patience``, ``seed`` and ``engine``.
+            ``clip_norm``, ``patience``, ``seed``, ``engine`` and ``precision``.
         data_shape: Shape of one image, filled in.
         num_train: Number of training images, filled in.
         num_test: Number of test images, filled in.

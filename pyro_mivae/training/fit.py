@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Means
+from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
 from pyro_mivae.errors import OptionError, TrainingError
 from pyro_mivae.training.checkpoint import detached_copy
 from pyro_mivae.training.history import History
@@ -39,6 +39,7 @@ def fit(
     device: str | torch.device = "auto",
     seed: int = 0,
     engine: Means | Literal["auto"] = "auto",
+    precision: Precision = "float32",
     validation: Tensor | float | None = None,
     patience: int | None = None,
     progress: bool = False,
@@ -52,8 +53,9 @@ def fit(
     Loss and gradient of a step are staged: they become one graph of tensor operations, without
     Pyro in it, which long trainings compile. Programs whose structure changes from step to step
     cannot be staged; they run as they are, which one warning says. Adam is fused, data that fit
-    stay on the device, and nothing waits for the device before an epoch ends. The caller's
-    random numbers and Pyro's parameter store are left as they were.
+    stay on the device, and nothing waits for the device before an epoch ends. On CUDA the whole
+    staged step, the optimiser's part included, is captured in a CUDA graph and replayed. The
+    caller's random numbers and Pyro's parameter store are left as they were.
 
     With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
     at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
@@ -76,6 +78,9 @@ def fit(
             compiles it first, which takes seconds to a minute. ``"auto"`` chooses by the work
             ahead alone, so that the same training is always run by the same means. All see the
             same noise, and differ by rounding.
+        precision: Of matrix products while training: ``"float32"``; ``"tf32"``, on CUDA alone,
+            with 10 bits of mantissa; or ``"bf16"``, with 8 bits, forwards and backwards, of a
+            float32 model whose step is staged. All else is float32 in each.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that.
         patience: Stops once the held-out loss has not fallen for so many epochs, with the best
@@ -97,6 +102,7 @@ def fit(
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not fit each other.
         RunError: If the folder holds a run already and ``resume`` is off, or another model's.
+        StagingError: If the step cannot be staged, and ``precision`` is ``"bf16"``.
         TrainingError: If the loss is no longer finite; it names the step and the terms. The
             weights are then those of the last whole epoch.
 
@@ -108,13 +114,20 @@ def fit(
         >>> len(history), history["loss"][1] < history["loss"][0]
         (2, True)
     """
-    settings = Settings(epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine)
+    settings = Settings(
+        epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine, precision
+    )
     _check_options(settings, validation)
     target = resolve_device(device)
+    check_precision(precision, vae.dtype, target, engine)
     vae.check_data(x)
     x, held_out = _hold_out(vae, x, validation, patience)
     vae.to(target)
-    with own_world(target), suitable_threads(vae, batch_size):
+    with (
+        own_world(target),
+        suitable_threads(vae, batch_size),
+        matmul_precision(precision),
+    ):
         torch.manual_seed(seed)
         trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
         _check_patience(trainer)

@@ -13,7 +13,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Engine, Means, Program, choose_means
+from pyro_mivae.engine import (
+    Engine,
+    Means,
+    Precision,
+    Program,
+    choose_means,
+)
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
@@ -41,6 +47,7 @@ class Settings:
     seed: int
     patience: int | None
     engine: Means | Literal["auto"] = "auto"
+    precision: Precision = "float32"
 
 
 @contextmanager
@@ -127,7 +134,10 @@ class Trainer:
         if means == "auto":
             num_steps = self.settings.epochs * self.steps_per_epoch
             means = choose_means(program, self.example(self.batch_sizes[0]), num_steps=num_steps)
-        return Engine(program, means)
+        precision = self.settings.precision
+        if precision == "bf16" and means == "eager":
+            means = "staged"
+        return Engine(program, means, precision)
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:
