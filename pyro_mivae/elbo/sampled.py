@@ -41,10 +41,11 @@ class SampledCategoricalELBO(MutualInformationELBO):
     :math:`E[\sum_{c \in A} b \nabla q_c / \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the
     mean of :math:`L_c` over the categories that are certain to be decoded, so it costs nothing.
 
-    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds:
-    none where q is certain, and none where ``exact + draws`` is the number of categories or more,
-    which is `MutualInformationELBO`. All this is so for a decoder that takes each code on its
-    own; one that normalises by the batch sees another batch here than in the exact sum.
+    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds,
+    which ``python -m benchmarks variance`` measures: none where q is certain, and none where
+    ``exact + draws`` is the number of categories or more, which is `MutualInformationELBO`. All
+    this is so for a decoder that takes each code on its own; one that normalises by the batch
+    sees another batch here than in the exact sum.
 
     Args:
         terms: Information terms.
@@ -118,6 +119,7 @@ class SampledCategoricalELBO(MutualInformationELBO):
             )
         (name,) = coded.enumerated
         log_probs = coded.log_density(name).detach()  # (K, ..., batch)
+        log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
         chosen = choose_categories(
             log_probs, torch.rand_like(log_probs[0]), exact=self.exact, draws=self.draws
         )

@@ -322,6 +322,16 @@ def test_is_staged_and_vectorised_over_models(x, exact, draws):
         assert_equal((value, slope), (values[index], [of[index] for of in slopes]))
 
 
+def test_half_precision_draws_in_single(x, monkeypatch):
+    """Of uniform numbers in bfloat16 there are too few for small probabilities."""
+    vae, drawn = build().bfloat16(), []
+    rand_like = torch.rand_like
+    monkeypatch.setattr(torch, "rand_like", lambda t: drawn.append(rand_like(t)) or drawn[-1])
+    loss = sampled(1, 1).loss(vae.model, vae.guide, x.bfloat16())
+    assert [one.dtype for one in drawn] == [torch.float32]
+    assert math.isfinite(loss)
+
+
 @pytest.mark.parametrize("vectorize", [False, True])
 def test_particles(vae, x, vectorize):
     options = {"num_particles": 3, "vectorize_particles": vectorize}
