@@ -1,7 +1,7 @@
 """The engine: programs staged to graphs of tensor operations, compiled, and captured."""
 
 from pyro_mivae.engine.captured import CudaGraphs, Recording
-from pyro_mivae.engine.choose import choose_means
+from pyro_mivae.engine.choose import WORTH_STAGING, choose_means
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
@@ -11,6 +11,7 @@ from pyro_mivae.engine.svi import SVI
 
 __all__ = [
     "SVI",
+    "WORTH_STAGING",
     "CudaGraphs",
     "Engine",
     "GraphStep",

@@ -170,10 +170,10 @@ class _Stage:
         self, program: Program, data: list[Tensor], engine: Means | Literal["auto"]
     ) -> None:
         self.program = program
-        with pyro.validation_enabled(False):
-            self._staged = stage(program, *data, decompose=True)
-            self._steps_left = 0
-            if engine == "auto":
+        self._staged = stage(program, *data, decompose=True)
+        self._steps_left = 0
+        if engine == "auto":
+            with pyro.validation_enabled(False):
                 self._steps_left = steps_until_compiling(program, *data)
         self._compiles = engine != "staged"
         self._step = GraphStep(program, self._staged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.engine import WORTH_STAGING, Engine, Program
 from pyro_mivae.terms import RegularizedInformation
 
 
@@ -31,9 +32,16 @@ def warm_start_categories(
         lr: Learning rate of Adam.
     """
     term = RegularizedInformation(site)
-    optimiser = torch.optim.Adam(guide.parameters(), lr)
+
+    def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        value = -term.per_datum(guide, batch)
+        return value, {"loss": value.detach()}
+
+    engine = Engine(
+        Program.of_modules(loss, guide), "staged" if steps >= WORTH_STAGING else "eager"
+    )
+    optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
     for _ in range(steps):
         batch = x[torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)]
-        optimiser.zero_grad()
-        (-term.per_datum(guide, batch)).backward()
+        engine.step(batch)(batch)
         optimiser.step()
