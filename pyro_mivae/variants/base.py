@@ -153,7 +153,8 @@ class Variant(PyroModule):
         """
         objective = self._loss(num_steps)
         objective.latent = tuple(self.sites)
-        objective.max_plate_nesting = 1
+        along_a_plate = objective.vectorize_particles and objective.num_particles > 1
+        objective.max_plate_nesting = 1 + along_a_plate
         return objective
 
     @abstractmethod
