@@ -1,13 +1,18 @@
-"""``python -m benchmarks NAME [options]``: each NAME is a module of this package."""
+"""``python -m benchmarks NAME [options]``: each NAME is a module of this package.
+
+``--gpu`` is ``gpu``.
+"""
 
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("bounds", "categories", "speed", "variance", "variants")
+BENCHMARKS = ("bounds", "categories", "gpu", "speed", "variance", "variants")
 
 
 def main(argv: list[str]) -> int:
     """Runs the benchmark that the first argument names with the others."""
+    if argv[:1] == ["--gpu"]:
+        argv = ["gpu", *argv[1:]]
     if not argv or argv[0] not in BENCHMARKS:
         print(f"usage: python -m benchmarks NAME [options]; NAME: {', '.join(BENCHMARKS)}")
         return 2
