@@ -16,10 +16,10 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pyro_mivae as mi
-from benchmarks.handwritten import HANDWRITTEN, make_adam, train
+from benchmarks.handwritten import make_adam, train
 
 EPOCHS = 100_000  # never reached
 Turn = Callable[[], object]
@@ -91,10 +91,12 @@ def stock_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
     return _in_own_store(lambda: _step_through(svi.step, x, batch_size))
 
 
-def by_hand(vae: Any, x: Tensor, batch_size: int, **compiling: Any) -> Turn:
+def by_hand(
+    vae: Any, x: Tensor, batch_size: int, handwritten: type[nn.Module], **compiling: Any
+) -> Turn:
     """Trains by the hand-written loss and loop, compiled if ``torch.compile`` is given options."""
     vae = vae.to(x.device).train()
-    loss: Any = HANDWRITTEN[vae.name](vae)
+    loss: Any = handwritten(vae)
     optimiser = make_adam(vae)
     if compiling:
         loss = torch.compile(loss, **compiling)
@@ -133,7 +135,11 @@ def pyroved(vae: Any, x: Tensor, batch_size: int) -> Turn:
 
 
 COMPILED = {"fullgraph": True, "dynamic": False}
-ENGINES: dict[str, dict[str, Any]] = {"ours": {}, "ours, eager": {"engine": "eager"}}
+ENGINES: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, staged": {"engine": "staged"},
+    "ours, eager": {"engine": "eager"},
+}
 BASELINES = ("hand-written", "hand-written, compiled")
 ALWAYS = (*BASELINES, *ENGINES, "ours, stock SVI")
 PACKAGES = {"pythae": pythae, "pyroved": pyroved}
@@ -151,18 +157,19 @@ def contenders_for(variant: str) -> tuple[str, ...]:
     return (*ALWAYS, *sorted(others))
 
 
-def build(name: str, vae: Any, x: Tensor, batch_size: int) -> Turn:
+def build(name: str, vae: Any, handwritten: type[nn.Module], x: Tensor, batch_size: int) -> Turn:
     """Builds a contender on a copy of the variant.
 
     Args:
         name: One of `contenders_for`.
         vae: The variant.
+        handwritten: Its loss by hand.
         x: Images, on the device that is to train; as many as a turn trains on.
         batch_size: Images per step.
     """
     builders: dict[str, Callable[..., Turn]] = {
-        "hand-written": by_hand,
-        "hand-written, compiled": partial(by_hand, **COMPILED),
+        "hand-written": partial(by_hand, handwritten=handwritten),
+        "hand-written, compiled": partial(by_hand, handwritten=handwritten, **COMPILED),
         "ours, stock SVI": stock_svi,
         **{name: partial(ours, **options) for name, options in ENGINES.items()},
         **PACKAGES,

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.common import RESULTS, machine, write
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WARM_UPS = 2
 SECONDS_PER_TURN = 1.0
@@ -70,26 +70,47 @@ def measure(
     import torch
 
     import pyro_mivae as mi
-    from benchmarks.contenders import build, contenders_for
-    from benchmarks.handwritten import HANDWRITTEN, check_equal
+    from benchmarks.contenders import contenders_for
+    from benchmarks.handwritten import HANDWRITTEN
 
     images = torch.rand(4 * batch_size, 1, 28, 28) if images is None else images
     torch.manual_seed(0)
     taken = {**OPTIONS.get(variant, {}), **(options or {})}
-    vae = mi.VARIANTS[variant](tuple(images.shape[1:]), **taken).to(device)
+    vae = mi.VARIANTS[variant](tuple(images.shape[1:]), **taken)
+    names = contenders_for(variant) if contenders is None else contenders
+    return compare(vae, HANDWRITTEN[variant], names, images, batch_size, device, turns, steps)
+
+
+def compare(
+    vae: Any,
+    handwritten: type[nn.Module],
+    contenders: Sequence[str],
+    images: Tensor,
+    batch_size: int,
+    device: str,
+    turns: int,
+    steps: int | None,
+) -> dict[str, Any]:
+    """Times the steps of a variant that is built; see `measure`."""
+    import torch
+
+    from benchmarks.contenders import build
+    from benchmarks.handwritten import check_equal
+
+    torch.compiler.reset()  # it keeps what it compiled of a loss for other shapes, up to a limit
+    vae = vae.to(device)
     x = repeated(images, 4 * batch_size).to(device)
-    difference = check_equal(vae, HANDWRITTEN[variant], x[:batch_size])
+    difference = check_equal(vae, handwritten, x[:batch_size])
     if steps is None:
-        turn = build("hand-written", vae, x, batch_size)
+        turn = build("hand-written", vae, handwritten, x, batch_size)
         turn()
         seconds = time_turn(turn, device)["wall"] / 4
         steps = min(max(STEPS[0], round(SECONDS_PER_TURN / seconds)), STEPS[1])
     x = repeated(images, steps * batch_size).to(device)
-    names = contenders_for(variant) if contenders is None else contenders
-    turns_of = {name: build(name, vae, x, batch_size) for name in names}
+    turns_of = {name: build(name, vae, handwritten, x, batch_size) for name in contenders}
     times = time_in_turns(turns_of, turns, device)
     return {
-        "variant": variant,
+        "variant": vae.name,
         "batch_size": batch_size,
         "device": device,
         "threads": torch.get_num_threads(),

@@ -21,6 +21,7 @@ BASELINE = "hand-written, compiled"
 TICKS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 COLORS = {
     "ours": 2,
+    "ours, staged": 6,
     "ours, eager": 1,
     "ours, stock SVI": 0,
     "hand-written": 8,
@@ -62,7 +63,7 @@ def draw(cells: Sequence[Mapping[str, Any]]) -> bytes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles, loc="outside upper center", ncols=6, fontsize=SMALL,
+        handles.values(), handles, loc="outside upper center", ncols=7, fontsize=SMALL,
         frameon=False, labelcolor=INK,
     )  # fmt: skip
     return render_png(figure)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import contenders, handwritten, speed
+from benchmarks import contenders, handwritten, scaling, speed
+from benchmarks.memory import peak_memory
 from pyro_mivae import VAE
 
 QUICK = ["hand-written", "ours", "ours, eager", "ours, stock SVI"]
@@ -119,7 +120,38 @@ def test_each_contender_keeps_to_its_turns():
 def test_a_contender_trains_a_copy():
     x, vae = torch.rand(32, 1, 8, 8), VAE((1, 8, 8))
     before = [parameter.clone() for parameter in vae.parameters()]
-    turn = contenders.build("hand-written", vae, x, 16)
+    turn = contenders.build("hand-written", vae, handwritten.HANDWRITTEN["vae"], x, 16)
     losses = [turn() for _ in range(5)]
     assert losses[-1] < losses[0]
     assert all(torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+
+
+def test_scaling_sweep_by_sweep(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "scaling.json"
+    small = {sweep: (2,) for sweep in scaling.SWEEPS} | {"images": (128,)}
+    monkeypatch.setattr(scaling, "SWEEPS", small)
+    monkeypatch.setattr(scaling, "BATCH", 8)
+    monkeypatch.setattr(scaling, "peak_memory", lambda name, *of: {"steps": len(name) + of[1]})
+    quick = ["ours", "ours, stock SVI"]
+    command = ["--steps", "1", "--turns", "1", "--out", str(out), "--contenders", *quick]
+    scaling.main(command)
+    points = json.loads(out.read_text())["points"]
+    assert [point["sweep"] for point in points] == list(small)
+    assert points[-1]["mib"] == {"ours": {"steps": 6}, "ours, stock SVI": {"steps": 17}}
+    assert all(point["largest_difference"] < 1e-9 for point in points[:-1])
+    assert points[5]["steps_per_turn"] == 128 // 8
+    printed = capsys.readouterr().out
+    assert "| categories | ours | ours, stock SVI |" in printed
+    assert "| 2 | 6.00 | 17.00 |" in printed
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(scaling, "measure_point", None)  # what is there is not measured again
+    scaling.main(command)
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_batch():
+    small, large = (peak_memory("hand-written", "vae", n) for n in (16, 2048))
+    assert 0 < small["steps"] < large["steps"] - 10  # 2,032 images and their gradient, and more
+    assert small["preparation"] > 0
+    with pytest.raises(RuntimeError, match="KeyError: 'nobody'"):
+        peak_memory("nobody", "vae", 16)
