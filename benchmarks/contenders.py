@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_mivae as mi
-from benchmarks.handwritten import make_adam, train
+from benchmarks.handwritten import HANDWRITTEN, make_adam, train
 
 EPOCHS = 100_000  # never reached
 Turn = Callable[[], object]
@@ -84,19 +84,31 @@ def ours(vae: Any, x: Tensor, batch_size: int, **options: Any) -> Paced:
 
 def stock_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
     """Trains by Pyro's SVI and Adam on the variant's objective, checks as they are by default."""
+    return _by_svi(pyro.infer.SVI, vae, x, batch_size)
+
+
+def our_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
+    """Trains by `mi.SVI`, compiled, and is in all else as `stock_svi`."""
+    return _by_svi(partial(mi.SVI, engine="compiled"), vae, x, batch_size)
+
+
+def _by_svi(make: Callable[..., Any], vae: Any, x: Tensor, batch_size: int) -> Turn:
     vae = vae.to(x.device).train()
     objective = vae.objective().to(x.device)
-    optimiser = pyro.optim.Adam(vae.optim_args)
-    svi = pyro.infer.SVI(vae.model, vae.guide, optimiser, loss=objective)
+    svi = make(vae.model, vae.guide, pyro.optim.Adam(vae.optim_args), loss=objective)
     return _in_own_store(lambda: _step_through(svi.step, x, batch_size))
 
 
 def by_hand(
-    vae: Any, x: Tensor, batch_size: int, handwritten: type[nn.Module], **compiling: Any
+    vae: Any,
+    x: Tensor,
+    batch_size: int,
+    handwritten: type[nn.Module] | None = None,
+    **compiling: Any,
 ) -> Turn:
     """Trains by the hand-written loss and loop, compiled if ``torch.compile`` is given options."""
     vae = vae.to(x.device).train()
-    loss: Any = handwritten(vae)
+    loss: Any = (handwritten or HANDWRITTEN[vae.name])(vae)
     optimiser = make_adam(vae)
     if compiling:
         loss = torch.compile(loss, **compiling)
@@ -141,7 +153,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "ours, eager": {"engine": "eager"},
 }
 BASELINES = ("hand-written", "hand-written, compiled")
-ALWAYS = (*BASELINES, *ENGINES, "ours, stock SVI")
+ALWAYS = (*BASELINES, *ENGINES, "ours, mi.SVI", "ours, stock SVI")
 PACKAGES = {"pythae": pythae, "pyroved": pyroved}
 """Other packages, which have a VAE alone."""
 
@@ -170,6 +182,7 @@ def build(name: str, vae: Any, handwritten: type[nn.Module], x: Tensor, batch_si
     builders: dict[str, Callable[..., Turn]] = {
         "hand-written": partial(by_hand, handwritten=handwritten),
         "hand-written, compiled": partial(by_hand, handwritten=handwritten, **COMPILED),
+        "ours, mi.SVI": our_svi,
         "ours, stock SVI": stock_svi,
         **{name: partial(ours, **options) for name, options in ENGINES.items()},
         **PACKAGES,

@@ -23,6 +23,7 @@ COLORS = {
     "ours": 2,
     "ours, staged": 6,
     "ours, eager": 1,
+    "ours, mi.SVI": 9,
     "ours, stock SVI": 0,
     "hand-written": 8,
     "pythae": 4,
@@ -63,7 +64,7 @@ def draw(cells: Sequence[Mapping[str, Any]]) -> bytes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles, loc="outside upper center", ncols=7, fontsize=SMALL,
+        handles.values(), handles, loc="outside upper center", ncols=8, fontsize=SMALL,
         frameon=False, labelcolor=INK,
     )  # fmt: skip
     return render_png(figure)
