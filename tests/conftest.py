@@ -1,10 +1,14 @@
 """Every test starts from an empty parameter store, validation on, and the same random numbers."""
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pyro
 import pytest
 import torch
+
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +32,5 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("compiler") and not any(map(shutil.which, COMPILERS)):
+        pytest.skip(f"needs a C++ compiler: one of {', '.join(COMPILERS)}")

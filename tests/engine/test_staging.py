@@ -259,6 +259,7 @@ def test_the_means_follow_from_the_work_ahead(x):
     assert work_of_step(program, torch.cat([x, x])) > work
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", ["vae", pytest.param("infocat", marks=pytest.mark.slow)])
 def test_compiled_steps_see_the_same_noise(name, x):
     program = program_of(*make(name))

@@ -84,6 +84,7 @@ def test_staged_and_eager_trainings_are_the_same(model, training, x, make):
 
 
 @pytest.mark.slow
+@pytest.mark.compiler
 @pytest.mark.filterwarnings("ignore:a batch of")
 @pytest.mark.parametrize("name", mi.VARIANTS)
 def test_compiled_and_eager_trainings_are_the_same(name, x, make):
