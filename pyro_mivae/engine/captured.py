@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -88,6 +88,7 @@ class CudaGraphs(Recording):
     def _record(self, body: Body, count: int) -> Body:
         graph = torch.cuda.CUDAGraph()
         random = torch.cuda.get_rng_state(self.device)
+        current = torch.cuda.current_stream(self.device)
         collecting = gc.isenabled()
         gc.disable()  # what is collected meanwhile might be the device's
         try:
@@ -98,6 +99,8 @@ class CudaGraphs(Recording):
                 for _ in range(count):
                     body()
         except Exception:
+            torch.cuda.set_stream(current)  # torch 2.11 leaves that of the capture
+            _end_pool(self.device, self._pool)
             _renew_generator(self.device, random)
             raise
         finally:
@@ -155,6 +158,19 @@ def _no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _end_pool(device: torch.device, pool: tuple[int, int]) -> None:
+    """Ends a capture's claim on new memory, which torch leaves standing where a capture failed.
+
+    While it stands no memory can be given back to the device.
+    """
+    with suppress(RuntimeError):  # where there is none
+        torch._C._cuda_endAllocateToPool(_index(device), pool)
+
+
 def _renew_generator(device: torch.device, state: Tensor) -> None:
     """Gives a device's generator a new state, since a capture that failed may still hold its own.
 
@@ -162,8 +178,7 @@ def _renew_generator(device: torch.device, state: Tensor) -> None:
     """
     fresh = torch.Generator(device)
     fresh.set_state(state)
-    index = torch.cuda.current_device() if device.index is None else device.index
-    torch.cuda.default_generators[index].graphsafe_set_state(fresh.graphsafe_get_state())
+    torch.cuda.default_generators[_index(device)].graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def _first_cause(error: BaseException) -> str:
