@@ -30,7 +30,7 @@ from pyro_mivae.terms import (
     Penalty,
     RegularizedInformation,
 )
-from pyro_mivae.training import fit
+from pyro_mivae.training import fit, fit_many
 from pyro_mivae.variants import (
     MMDVAE,
     VAE,
@@ -85,6 +85,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fit_many",
     "information",
     "linear_warmup",
     "load",

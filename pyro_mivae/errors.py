@@ -1,5 +1,7 @@
 """What is raised and warned of on purpose: what was given, what is allowed, and the remedy."""
 
+from typing import Any
+
 
 class PyroMivaeError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -27,6 +29,20 @@ class RunError(PyroMivaeError, ValueError):
 
 class TrainingError(PyroMivaeError, RuntimeError):
     """Training that cannot go on, as when the loss is no longer finite."""
+
+
+class ManyTrainingError(TrainingError):
+    """Some of several models whose training could not go on; the others were trained to the end.
+
+    Args:
+        message: Which, and why.
+        failures: What happened, by the number of the model.
+        histories: What was recorded, for every model.
+    """
+
+    def __init__(self, message: str, failures: dict[int, str], histories: list[Any]) -> None:
+        super().__init__(message)
+        self.failures, self.histories = failures, histories
 
 
 class StagingError(PyroMivaeError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -107,7 +108,17 @@ class Streams:
         for generator, state in zip(self._generators, self._states[index], strict=True):
             generator.set_state(state)
         yield
-        self._states[index] = [generator.get_state() for generator in self._generators]
+        self._states[index][:] = [generator.get_state() for generator in self._generators]
+
+    def part(self, indices: Sequence[int]) -> Streams:
+        """Gives the random numbers of some of the programs, which go on here too.
+
+        Args:
+            indices: Which programs.
+        """
+        some = copy(self)
+        some._states = [self._states[index] for index in indices]
+        return some
 
     def draw(self, noise: Sequence[Callable[[], Sequence[Tensor]]], steps: int) -> list[Noise]:
         """Draws the noise of some steps.
@@ -166,11 +177,15 @@ class StackedStep:
             self._graph = torch.compile(self._graph, fullgraph=True, dynamic=False)
 
     def prepare(self, steps: int) -> None:
-        """Draws noise ahead, as much as memory is meant for; no other step may come between.
+        """Draws noise ahead if none is left, as much as memory is meant for.
+
+        No other step, and nothing else that draws, may come between.
 
         Args:
             steps: How many steps will be made.
         """
+        if self._ahead:
+            return
         self._ahead = self._streams.draw(self._noise, 1)
         size = sum(noise.numel() * noise.itemsize for noise in self._ahead[0])
         more = min(steps - 1, NOISE_AHEAD // max(size, 1))
@@ -205,7 +220,9 @@ class StackedStep:
             noise = [torch.stack(twins) for twins in zip(*(n() for n in self._noise), strict=True)]
         state = [tensor.clone() for tensor in self._stack.state]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                # an operation without a rule for many at once is written down for each
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 flat = make_fx(step)(*state, *args, *noise, *self._numbers)
         except Exception as error:
             raise StagingError(reason(error)) from error
@@ -269,6 +286,26 @@ class EachStep:
             there = [gradient for gradient in twins if gradient is not None]
             parameter.grad = torch.stack(there) if there else None
         return torch.stack(values)
+
+
+def same_structure(a: Staged, b: Staged) -> bool:
+    """Tells whether staged programs can be stacked: they are the same but for numbers.
+
+    Args:
+        a: A staged program.
+        b: Another.
+    """
+    if a is b:
+        return True
+    if (a.entries, a.used) != (b.entries, b.used) or _inputs(a.graph) != _inputs(b.graph):
+        return False
+    first, other = lift_all([a, b])
+    return find_differences(first.graph, other.graph) is not None
+
+
+def _inputs(graph: fx.GraphModule) -> list[tuple[Any, ...]]:
+    values = [n.meta["val"] for n in graph.graph.nodes if n.op == "placeholder"]
+    return [(value.shape, value.dtype) for value in values]
 
 
 def lift_all(staged: Sequence[Staged]) -> list[Lifted]:

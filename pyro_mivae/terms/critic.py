@@ -62,7 +62,7 @@ class Permutations(nn.Module):
             order = _scramble(_scramble(torch.arange(n, device=device)) ^ key).argsort()
             if training:
                 self.step += 1
-        return torch.empty_like(order).scatter_(0, order, order.roll(1))
+        return torch.empty_like(order).scatter(0, order, order.roll(1))
 
 
 def _scramble(number: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -51,9 +50,18 @@ def detached_copy(state: Checkpoint) -> Checkpoint:
         state: Nested dictionaries and lists of tensors and numbers.
 
     Returns:
-        A deep copy.
+        A deep copy. A tensor that is a part of another is copied without the rest of it.
     """
-    return copy.deepcopy(state)
+    copied: Checkpoint = _copied(state)
+    return copied
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def write_checkpoint(path: Path, state: Checkpoint) -> None:

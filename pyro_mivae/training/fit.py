@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
 from pyro_mivae.errors import OptionError, TrainingError
-from pyro_mivae.training.checkpoint import detached_copy
+from pyro_mivae.training.checkpoint import Checkpoint, detached_copy
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
@@ -117,11 +118,11 @@ def fit(
     settings = Settings(
         epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine, precision
     )
-    _check_options(settings, validation)
+    check_options(settings, validation)
     target = resolve_device(device)
     check_precision(precision, vae.dtype, target, engine)
     vae.check_data(x)
-    x, held_out = _hold_out(vae, x, validation, patience)
+    x, held_out = hold_out(vae, x, validation, patience)
     vae.to(target)
     with (
         own_world(target),
@@ -129,17 +130,15 @@ def fit(
         matmul_precision(precision),
     ):
         torch.manual_seed(seed)
-        trainer = Trainer(vae, *_place(vae, x, held_out, target), settings, target)
-        _check_patience(trainer)
-        _check_pairs(trainer)
-        trainer.check_pair()
+        trainer = Trainer(vae, *place(vae, x, held_out, target), settings, target)
+        check_trainer(trainer)
         if on_start is not None:
             on_start()
         keeper = Keeper(None if run is None else Path(run), resume)
         history = keeper.start(trainer)
         try:
-            with _progress_bar(trainer, enabled=progress) as bar:
-                _train(trainer, history, keeper, bar, on_epoch)
+            with progress_bar([trainer], enabled=progress) as bar:
+                train(trainer, history, keeper, bar, on_epoch)
         except (KeyboardInterrupt, TrainingError):
             keeper.write(history)
             raise
@@ -172,45 +171,106 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         ) from error
 
 
-def _train(
+def train(
     trainer: Trainer,
     history: History,
     keeper: Keeper,
     bar: Any,
     on_epoch: Callable[[Mapping[str, float]], object] | None,
 ) -> None:
-    """Prepares a fresh trainer, and runs the epochs that are left."""
-    if not trainer.epoch:
-        bar.set_description("preparing")
-        with pyro.validation_enabled(False):
-            trainer.vae.initialize(trainer.x)
-    _tell_batches(trainer, bar)
+    """Prepares a fresh trainer, and runs the epochs that are left.
+
+    Args:
+        trainer: The trainer.
+        history: Gets a row per epoch.
+        keeper: Keeps it.
+        bar: The progress bar.
+        on_epoch: Called with each row.
+
+    Raises:
+        TrainingError: If the loss is no longer finite.
+    """
+    begin(trainer, bar)
+    tell_batches(trainer, bar)
     if not trainer.finished:
         bar.set_description("compiling" if trainer.engine.means == "compiled" else "preparing")
         trainer.prepare()
         bar.unpause()  # the time that is left is told from the steps alone
     while not trainer.finished:
         bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
-        row = _run_epoch(trainer, keeper, bar)
+        with last_weights_kept(trainer, keeper):
+            row = trainer.run_epoch(bar.update)
         history.append(row)
         keeper.epoch_done(trainer, history)
-        shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
-        bar.set_postfix_str(", ".join(shown), False)
+        show_row(bar, row)
         if on_epoch is not None:
             on_epoch(row)
 
 
-def _run_epoch(trainer: Trainer, keeper: Keeper, bar: Any) -> dict[str, float]:
-    """Runs an epoch; if it breaks down, the weights go back to where it began."""
-    weights = detached_copy(trainer.vae.state_dict())
+def begin(trainer: Trainer, bar: Any) -> None:
+    """Prepares a fresh trainer's parameters.
+
+    Args:
+        trainer: The trainer.
+        bar: The progress bar.
+    """
+    if not trainer.begun:
+        trainer.begun = True
+        bar.set_description("preparing")
+        with pyro.validation_enabled(False):
+            trainer.vae.initialize(trainer.x)
+
+
+def show_row(bar: Any, row: Mapping[str, float]) -> None:
+    """Shows what an epoch came to.
+
+    Args:
+        bar: The progress bar.
+        row: The epoch's row.
+    """
+    shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
+    bar.set_postfix_str(", ".join(shown), False)
+
+
+@contextmanager
+def last_weights_kept(
+    trainer: Trainer, keeper: Keeper, weights: Checkpoint | None = None
+) -> Iterator[None]:
+    """Puts the weights back to where they were if what is run here breaks down.
+
+    Args:
+        trainer: The trainer.
+        keeper: What keeps it.
+        weights: Those at the epoch's beginning; the present ones if omitted.
+
+    Raises:
+        TrainingError: If it does; it says so.
+    """
+    if weights is None:
+        weights = detached_copy(trainer.vae.state_dict())
     try:
-        return trainer.run_epoch(bar.update)
+        yield
     except TrainingError as error:
         trainer.vae.load_state_dict(weights)
         kept = "" if keeper.folder is None else f", kept in {keeper.folder}"
         raise TrainingError(
             f"{error}. The weights are those after epoch {trainer.epoch} again{kept}"
         ) from None
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Checks that training can begin: data, options, model, guide and objective fit each other.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        OptionError: If an option does not go with the objective.
+        SiteError: If model, guide and objective do not fit each other.
+    """
+    _check_patience(trainer)
+    _check_pairs(trainer)
+    trainer.check_pair()
 
 
 def _check_patience(trainer: Trainer) -> None:
@@ -245,8 +305,13 @@ def _check_pairs(trainer: Trainer) -> None:
         )
 
 
-def _tell_batches(trainer: Trainer, bar: Any) -> None:
-    """Says so where a last batch was too small to stand alone."""
+def tell_batches(trainer: Trainer, bar: Any) -> None:
+    """Says so where a last batch was too small to stand alone.
+
+    Args:
+        trainer: The trainer.
+        bar: The progress bar.
+    """
     batch_size = trainer.settings.batch_size
     if max(trainer.batch_sizes) > batch_size:
         text = (
@@ -258,12 +323,18 @@ def _tell_batches(trainer: Trainer, bar: Any) -> None:
             bar.write(text, file=sys.stderr)
 
 
-def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:
+def progress_bar(trainers: Sequence[Trainer], *, enabled: bool) -> Any:
+    """Makes a bar of all their steps on stderr.
+
+    Args:
+        trainers: The trainers.
+        enabled: Whether it is shown.
+    """
     from tqdm.std import tqdm
 
     return tqdm(
-        total=trainer.settings.epochs * trainer.steps_per_epoch,
-        initial=trainer.step,
+        total=sum(trainer.num_steps for trainer in trainers),
+        initial=sum(trainer.step for trainer in trainers),
         unit="step",
         disable=not enabled,
         dynamic_ncols=True,
@@ -271,8 +342,12 @@ def _progress_bar(trainer: Trainer, *, enabled: bool) -> Any:
     )
 
 
-def _check_options(settings: Settings, validation: Tensor | float | None) -> None:
+def check_options(settings: Settings, validation: Tensor | float | None) -> None:
     """Checks every option's range.
+
+    Args:
+        settings: How to train.
+        validation: What to hold out.
 
     Raises:
         OptionError: If one is outside.
@@ -298,10 +373,23 @@ def _check_options(settings: Settings, validation: Tensor | float | None) -> Non
         raise OptionError(f"validation={validation}; allowed are fractions between 0 and 1")
 
 
-def _hold_out(
+def hold_out(
     vae: Any, x: Tensor, validation: Tensor | float | None, patience: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Splits held-out images off, if that is asked for."""
+    """Splits held-out images off, if that is asked for.
+
+    Args:
+        vae: The variant.
+        x: Training images.
+        validation: Images, or a share of ``x``.
+        patience: Asks for a tenth if ``validation`` does not say.
+
+    Returns:
+        The images to train on, and those held out.
+
+    Raises:
+        OptionError: If there are too few.
+    """
     if isinstance(validation, Tensor):
         vae.check_data(validation)
         return x, validation
@@ -316,10 +404,17 @@ def _hold_out(
     return x[order[count:]], x[order[:count]]
 
 
-def _place(
+def place(
     vae: Any, x: Tensor, held_out: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Puts images on the device if they take at most half its memory; in the weights' type."""
+    """Puts images on the device if they take at most half its memory; in the weights' type.
+
+    Args:
+        vae: The variant.
+        x: Training images.
+        held_out: Held-out images.
+        device: The device.
+    """
     parameter = next(vae.parameters(), None)
     dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
     size = dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))

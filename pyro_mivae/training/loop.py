@@ -92,10 +92,9 @@ class Trainer:
         self.pairs_data = vae.objective().pairs_data
         self.batch_sizes = batch_sizes(len(x), settings.batch_size, self.pairs_data)
         self.steps_per_epoch = len(self.batch_sizes)
-        num_steps = settings.epochs * self.steps_per_epoch
-        self.objective = vae.objective(num_steps).to(device)
+        self.objective = vae.objective(self.num_steps).to(device)
         self.epoch = self.step = 0
-        self.finished = False
+        self.begun = self.finished = False
         self.best: Checkpoint | None = None
 
     def check_pair(self) -> None:
@@ -127,13 +126,22 @@ class Trainer:
             )
 
     @cached_property
+    def program(self) -> Program:
+        """What a step evaluates."""
+        return Program.of_modules(self._loss, self.vae, self.objective.state)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.settings.epochs * self.steps_per_epoch
+
+    @cached_property
     def engine(self) -> Engine:
         """What takes the steps: by the means that was asked for, or the one that is worth it."""
-        program = Program.of_modules(self._loss, self.vae, self.objective.state)
-        means = self.settings.engine
+        program, means = self.program, self.settings.engine
         if means == "auto":
-            num_steps = self.settings.epochs * self.steps_per_epoch
-            means = choose_means(program, self.example(self.batch_sizes[0]), num_steps=num_steps)
+            example = self.example(self.batch_sizes[0])
+            means = choose_means(program, example, num_steps=self.num_steps)
         precision = self.settings.precision
         if precision == "bf16" and means == "eager":
             means = "staged"
@@ -168,15 +176,34 @@ class Trainer:
         """
         start = time.perf_counter()
         meter = Meter(self.step + 1)
-        order = torch.randperm(len(self.x), generator=self.shuffle)
+        order = self.next_order()
         self.vae.train()
         with pyro.validation_enabled(False):
             if self.recorded is not None:
                 self.recorded.run(order, meter, on_step)
             else:
                 self._run_one_by_one(order, meter, on_step)
+        return self.end_epoch(meter, start)
+
+    def next_order(self) -> Tensor:
+        """Draws the order of the images in the next epoch, shape ``(N,)``."""
+        return torch.randperm(len(self.x), generator=self.shuffle)
+
+    def end_epoch(self, meter: Meter, start: float) -> dict[str, float]:
+        """Ends an epoch whose steps were taken: evaluates on held-out images, and counts.
+
+        Args:
+            meter: The ledgers of its steps.
+            start: When it began, by ``time.perf_counter``.
+
+        Returns:
+            The epoch's row of the history.
+
+        Raises:
+            TrainingError: If the loss of a step was not finite.
+        """
         means = meter.means()
-        lr = self.settings.lr * self._lr_factor(self.step - 1)
+        lr = self.settings.lr * self.lr_factor(self.step - 1)
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
         if self.validation is not None:
@@ -222,7 +249,7 @@ class Trainer:
             reason = " ".join(str(error).split())[:300]
             raise RunError(f"the checkpoint does not fit the model: {reason}") from error
         self.__dict__.pop("recorded", None)  # it has the state of before in it
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.begun = state["epoch"], state["step"], True
         self.finished, self.best = state["finished"], state["best"]
 
     def _loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -243,15 +270,19 @@ class Trainer:
             meter.add(*self._step(self._batch(index)), len(index))
             on_step()
 
-    def _lr_factor(self, step: int) -> float:
-        total = self.settings.epochs * self.steps_per_epoch
-        return schedule_factor(self.settings.lr_schedule, step, total)
+    def lr_factor(self, step: int) -> float:
+        """Gives what the learning rates are multiplied by.
+
+        Args:
+            step: Steps done.
+        """
+        return schedule_factor(self.settings.lr_schedule, step, self.num_steps)
 
     def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """One step of the optimiser: the inner loop, in which nothing waits for the device."""
         settings, optimiser = self.settings, self.optimiser
         if settings.lr_schedule != "constant":
-            set_learning_rates(optimiser, self._lr_factor(self.step))
+            set_learning_rates(optimiser, self.lr_factor(self.step))
         step = self.engine.step(x)
         values = step(x)
         if settings.clip_norm is not None:
