@@ -42,8 +42,9 @@ class Paced:
 
     def __call__(self) -> None:
         """Trains for one epoch."""
-        self._go.release()
-        self._done.acquire()
+        if self._error is None:
+            self._go.release()
+            self._done.acquire()
         if self._error is not None:
             raise self._error
 
@@ -59,6 +60,7 @@ class Paced:
         try:
             if not self._closing:
                 self._run(self._wait)
+                self._error = RuntimeError("the training is over, and a turn was asked for")
         except _Closed:
             pass
         except BaseException as error:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WARM_UPS = 2
 SECONDS_PER_TURN = 1.0
-STEPS = (10, 100)
+STEPS = (5, 100)
 OPTIONS = dict.fromkeys(("cat", "infocat"), {"warm_start": 0, "warmup": 0.0})
 """What leaves out all that is not the objective itself."""
 

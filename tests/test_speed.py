@@ -109,6 +109,13 @@ def test_each_contender_keeps_to_its_turns():
     paced.close()
     assert log == [0, 1]
     contenders.Paced(run).close()  # without a turn
+    paced = contenders.Paced(run)
+    for _ in range(3):
+        paced()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the training is over"):
+            paced()
+    log.clear()
 
     def fail(wait):
         raise ValueError("broken")
