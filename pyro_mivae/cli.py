@@ -11,12 +11,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError
 from pyro_mivae.runs.options import MODEL_OPTIONS
+
+if TYPE_CHECKING:
+    from pyro_mivae.runs import RunConfig
 
 Command = Callable[..., Any]
 SEED = click.IntRange(0, 2**32 - 1)
@@ -100,6 +103,11 @@ def cli() -> None:
 )
 @click.option("--seed", type=SEED, help="of weights, noise and order")
 @click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="train so many seeds at once, from --seed on, each into RUN/seed-K",
+)
+@click.option(
     "--engine",
     metavar="auto|eager|staged|compiled",
     help="how steps are taken; auto goes by the work ahead",
@@ -125,6 +133,7 @@ def train(
     data: str | None,
     data_root: str | None,
     image_size: tuple[int, int] | None,
+    seeds: int | None,
     device: str,
     folder: Path | None,
     tensorboard: bool,
@@ -146,25 +155,36 @@ def train(
     )
     folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').resolve().stem}"
     finished = resume and is_finished(folder)
+    how: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "device": device,
+        "progress": True,
+        "tensorboard": tensorboard,
+        "say": click.echo,
+    }
     try:
-        run = train_run(
-            config,
-            folder,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            progress=True,
-            tensorboard=tensorboard,
-            say=click.echo,
-        )
+        if seeds is not None:
+            _train_seeds(config, folder, seeds, how)
+            return
+        run = train_run(config, folder, **how)
     except KeyboardInterrupt:
-        go_on = f"pyro-mivae train {variant} --resume --run {folder}"
+        several = "" if seeds is None else f" --seeds {seeds}"
+        go_on = f"pyro-mivae train {variant}{several} --resume --run {folder}"
         raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
     click.echo(run.summary())
     if finished:
         return
     files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
+
+
+def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any]) -> None:
+    from pyro_mivae.runs import seeds_table, train_seeds
+
+    runs = train_seeds(config, folder, seeds, **how)
+    click.echo(seeds_table(runs))
+    click.echo(f"written to {folder}: seeds.json, and a run folder for each seed, seed-K")
 
 
 @cli.command()

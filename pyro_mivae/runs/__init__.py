@@ -4,6 +4,7 @@ from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.load import Run, load, open_run
 from pyro_mivae.runs.options import MODEL_OPTIONS, Option
 from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
+from pyro_mivae.runs.seeds import seeds_table, train_seeds
 from pyro_mivae.runs.summary import summarise
 from pyro_mivae.runs.train import is_finished, train_run
 
@@ -17,8 +18,10 @@ __all__ = [
     "load",
     "open_run",
     "report_run",
+    "seeds_table",
     "summarise",
     "train_run",
+    "train_seeds",
     "write_codes",
     "write_samples",
 ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pyro_mivae.data import Dataset
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
@@ -62,21 +63,12 @@ def train_run(
     folder = Path(folder)
     check_config(config)
     check_target(folder, resume, overwrite)
-    started = resume and os.path.exists(folder / CHECKPOINT)
-    if started:
-        config = config.resumed_from(read_config(folder), folder)
-        if is_finished(folder):
-            say(f"{folder} is finished: nothing to do")
-            return open_run(folder)
-    elif resume:
-        say(f"{folder} holds no checkpoint to go on from: starting anew")
-        if os.path.exists(folder / CONFIG):
-            config = config.over(read_config(folder))
+    config, started = continued(config, folder, resume=resume, say=say)
+    if started and is_finished(folder):
+        say(f"{folder} is finished: nothing to do")
+        return open_run(folder)
     dataset = config.load_dataset()
-    if started:
-        check_same_data(config, dataset, folder)
-    else:
-        config = config.complete(dataset, plain_defaults(find_variant(config.variant)))
+    config = settled(config, dataset, folder, started=started)
     vae = build_variant(config, dataset.data_shape)
     vae.check_data(dataset.x_test)
     shape = "x".join(map(str, dataset.data_shape))
@@ -106,6 +98,57 @@ def train_run(
     evaluate_run(run, dataset, device=device)
     report_run(run, dataset, device=device)
     return run
+
+
+def continued(
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], object] = lambda text: None,
+) -> tuple[RunConfig, bool]:
+    """Takes on what a run folder's run was started with, if it is to go on.
+
+    Args:
+        config: What is asked for.
+        folder: The run folder.
+        resume: Whether a run that it holds is to go on.
+        say: Called with a line of text if there is no checkpoint.
+
+    Returns:
+        The configuration, and whether there is a run to go on with.
+
+    Raises:
+        OptionError: If something given differs from what the run was started with.
+    """
+    if resume and os.path.exists(folder / CHECKPOINT):
+        return config.resumed_from(read_config(folder), folder), True
+    if resume:
+        say(f"{folder} holds no checkpoint to go on from: starting anew")
+        if os.path.exists(folder / CONFIG):
+            config = config.over(read_config(folder))
+    return config, False
+
+
+def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool) -> RunConfig:
+    """Fills in the defaults of a new run; checks the data of one that goes on.
+
+    Args:
+        config: The configuration.
+        dataset: Its data.
+        folder: The run folder.
+        started: Whether there is a run to go on with.
+
+    Returns:
+        The configuration with every option's value.
+
+    Raises:
+        RunError: If the data are not those that the run was started with.
+    """
+    if started:
+        check_same_data(config, dataset, folder)
+        return config
+    return config.complete(dataset, plain_defaults(find_variant(config.variant)))
 
 
 def check_target(folder: Path, resume: bool, overwrite: bool) -> None:

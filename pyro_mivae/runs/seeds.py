@@ -1,0 +1,207 @@
+"""Trains one configuration from several seeds at once, and sums up what came of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyro_mivae.errors import ManyTrainingError, OptionError
+from pyro_mivae.runs.build import build_variant, check_config
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.load import METRICS, Run, open_run, read_metrics
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.tensorboard import logging_epochs
+from pyro_mivae.runs.train import check_target, continued, is_finished, prepare_folder, settled
+from pyro_mivae.training import atomic_path, fit_many
+
+SEEDS = "seeds.json"
+SHOWN = (
+    "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
+    "linear_probe categories_used"
+).split()
+
+
+def train_seeds(
+    config: RunConfig,
+    folder: str | Path,
+    count: int,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    tensorboard: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+) -> list[Run]:
+    """Trains from several seeds at once; each leaves a run folder as if it were trained alone.
+
+    The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
+    of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure.
+
+    Args:
+        config: What to train, on what, and how.
+        folder: The folder of the runs.
+        count: How many seeds.
+        resume: Goes on with each run from its checkpoint; those that are finished stay as they
+            are, those that are not there are started.
+        overwrite: Throws the runs that the folder holds of these seeds away.
+        device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
+        progress: Shows one progress bar for all on stderr.
+        tensorboard: Also writes each history for TensorBoard.
+        say: Called with a line of text at each stage.
+
+    Returns:
+        The runs, by seed.
+
+    Raises:
+        PyroMivaeError: If something given is not allowed; nothing has been written then.
+        ManyTrainingError: If the loss of some was no longer finite. The others are trained,
+            evaluated and summed up then.
+    """
+    if count < 1:
+        raise OptionError(f"seeds={count}: 1 or more is needed")
+    folder = Path(folder)
+    check_config(config)
+    first = config.training.get("seed") or 0
+    seeds = range(first, first + count)
+    folders = [folder / f"seed-{seed}" for seed in seeds]
+    configs, started = [], []
+    for seed, place in zip(seeds, folders, strict=True):
+        check_target(place, resume, overwrite)
+        own = replace(config, training={**config.training, "seed": seed})
+        own, goes_on = continued(own, place, resume=resume)
+        configs.append(own)
+        started.append(goes_on)
+    dataset = configs[0].load_dataset()
+    configs = [
+        settled(own, dataset, place, started=goes_on)
+        for own, place, goes_on in zip(configs, folders, started, strict=True)
+    ]
+    done = [goes_on and is_finished(p) for p, goes_on in zip(folders, started, strict=True)]
+    vaes = [build_variant(own, dataset.data_shape) for own in configs]
+    vaes[0].check_data(dataset.x_test)
+
+    def begin() -> None:
+        for place, own, goes_on in zip(folders, configs, started, strict=True):
+            if not goes_on:
+                prepare_folder(place, own)
+        say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]} at once")
+
+    training = {k: v for k, v in configs[0].training.items() if k != "seed"}
+    failures: ManyTrainingError | None = None
+    with ExitStack() as logs:
+        loggers = [logs.enter_context(logging_epochs(place, tensorboard)) for place in folders]
+        try:
+            fit_many(
+                vaes,
+                dataset.x_train,
+                **training,
+                seeds=seeds,
+                device=device,
+                progress=progress,
+                runs=folders,
+                resume=resume,
+                on_start=begin,
+                on_epoch=lambda number, row: _log(loggers[number], row),
+            )
+        except ManyTrainingError as error:
+            failures = error
+    failed = {} if failures is None else failures.failures
+    whole = [number for number in range(count) if number not in failed]
+    runs = [open_run(folders[number]) for number in whole]
+    say("evaluating on the test images")
+    for number, run in zip(whole, runs, strict=True):
+        if not done[number]:
+            evaluate_run(run, dataset, device=device)
+            report_run(run, dataset, device=device)
+    summary = _sum_up_runs(runs)
+    told = {str(seeds[number]): reason for number, reason in failed.items()}
+    write_summary(folder / SEEDS, [seeds[number] for number in whole], summary, told)
+    if failures is not None:
+        raise failures
+    return runs
+
+
+def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Gives the mean and the standard deviation of each figure.
+
+    Args:
+        metrics: Figures by name, of each run.
+
+    Returns:
+        Mean and standard deviation by name; NaN where a run's is not defined, and for the
+        deviation of a single run.
+
+    Example:
+        >>> sum_up([{"rate": 1.0}, {"rate": 3.0}])
+        {'rate': (2.0, 1.4142135623730951)}
+    """
+    names = dict.fromkeys(name for of_run in metrics for name in of_run)
+    summary = {}
+    for name in names:
+        values = [of_run.get(name, math.nan) for of_run in metrics]
+        defined = len(values) > 1 and all(map(math.isfinite, values))
+        spread = statistics.stdev(values) if defined else math.nan
+        summary[name] = (statistics.fmean(values), spread)
+    return summary
+
+
+def write_summary(
+    path: Path,
+    seeds: Sequence[int],
+    summary: Mapping[str, tuple[float, float]],
+    failures: Mapping[str, str],
+) -> None:
+    """Writes a summary as JSON, with null for NaN.
+
+    Args:
+        path: The file.
+        seeds: The seeds that it is of.
+        summary: Mean and standard deviation by name.
+        failures: What became of other seeds.
+    """
+    metrics = {
+        name: {"mean": _number(mean), "sd": _number(spread)}
+        for name, (mean, spread) in summary.items()
+    }
+    content: dict[str, Any] = {"seeds": list(seeds), "metrics": metrics, "failed": dict(failures)}
+    with atomic_path(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def seeds_table(runs: Sequence[Run]) -> str:
+    """Puts the figures of several seeds that matter most in a small table.
+
+    Args:
+        runs: The runs, evaluated.
+
+    Returns:
+        Lines of text, without a newline at the end.
+    """
+    summary = _sum_up_runs(runs)
+    lines = [f"mean of {len(runs)} seeds ± standard deviation"]
+    for name in SHOWN:
+        mean, spread = summary.get(name, (math.nan, math.nan))
+        if math.isfinite(mean):
+            told = f" ± {spread:.3f}" if math.isfinite(spread) else ""
+            lines.append(f"  {name:<20}  {mean:.3f}{told}")
+    return "\n".join(lines)
+
+
+def _sum_up_runs(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
+    return sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
+
+
+def _log(logger: Callable[[Mapping[str, float]], object] | None, row: Mapping[str, float]) -> None:
+    if logger is not None:
+        logger(row)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

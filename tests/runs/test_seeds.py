@@ -1,0 +1,87 @@
+"""Several seeds at once leave the run folders of each alone, and their sum."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import pyro_mivae as mi
+from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
+from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
+from pyro_mivae.runs.seeds import sum_up
+
+CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 1, "seed": 3})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Reports and figures are tested elsewhere: here they are few."""
+
+    def evaluate(run, dataset, device):
+        metrics = {"elbo": -float(run.config.training["seed"]), "nmi": None}
+        text = json.dumps({"metrics": metrics, "protocol": {}})
+        (run.folder / "metrics.json").write_text(text)
+
+    for module in ("seeds", "train"):
+        monkeypatch.setattr(f"pyro_mivae.runs.{module}.evaluate_run", evaluate)
+        monkeypatch.setattr(
+            f"pyro_mivae.runs.{module}.report_run",
+            lambda run, dataset, device: (run.folder / "report.html").touch(),
+        )
+
+
+def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
+    runs = train_seeds(CONFIG, tmp_path / "runs", 2)
+    assert [run.folder.name for run in runs] == ["seed-3", "seed-4"]
+    alone = train_run(CONFIG, tmp_path / "alone")
+    assert runs[0].config == alone.config
+    assert runs[0].history.columns == alone.history.columns
+    assert runs[0].history["loss"] == pytest.approx(alone.history["loss"], rel=1e-5)
+    for name, value in alone.vae.state_dict().items():
+        torch.testing.assert_close(runs[0].vae.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert all(is_finished(run.folder) for run in runs)
+    summary = json.loads((tmp_path / "runs" / "seeds.json").read_text())
+    assert summary["seeds"] == [3, 4]
+    assert summary["metrics"]["elbo"] == {"mean": -3.5, "sd": pytest.approx(0.5**0.5)}
+    assert summary["metrics"]["nmi"] == {"mean": None, "sd": None}
+    assert "elbo                  -3.500 ± 0.707" in seeds_table(runs)
+
+
+def test_more_seeds_may_follow(tmp_path):
+    first = train_seeds(CONFIG, tmp_path, 1)[0]
+    before = (first.folder / "checkpoint.pt").read_bytes()
+    with pytest.raises(RunError, match="go on with --resume"):
+        train_seeds(CONFIG, tmp_path, 2)
+    runs = train_seeds(CONFIG, tmp_path, 2, resume=True)
+    assert len(runs) == 2
+    assert (first.folder / "checkpoint.pt").read_bytes() == before
+    assert open_run(tmp_path / "seed-4").finished
+    other = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 9, "seed": 3})
+    with pytest.raises(OptionError, match="--epochs 9 given"):
+        train_seeds(other, tmp_path, 2, resume=True)
+
+
+def test_a_seed_that_breaks_is_told_and_the_others_are_there(tmp_path, monkeypatch):
+    def fit_many(vaes, x, *, runs, on_start, on_epoch, **options):
+        on_start()
+        mi.fit(vaes[0], x, epochs=1, run=runs[0])
+        raise ManyTrainingError("1 of 2 models: model 1: broken", {1: "broken"}, [])
+
+    monkeypatch.setattr("pyro_mivae.runs.seeds.fit_many", fit_many)
+    with pytest.raises(ManyTrainingError, match="model 1: broken"):
+        train_seeds(CONFIG, tmp_path, 2)
+    summary = json.loads((tmp_path / "seeds.json").read_text())
+    assert (summary["seeds"], summary["failed"]) == ([3], {"4": "broken"})
+
+
+def test_sums_up_what_is_defined():
+    summary = sum_up([{"a": 1.0, "b": 1.0}, {"a": 3.0}])
+    assert summary["a"] == (2.0, pytest.approx(2**0.5))
+    assert all(map(math.isnan, summary["b"]))
+    assert math.isnan(sum_up([{"a": 1.0}])["a"][1])
+
+
+def test_refuses_no_seeds(tmp_path):
+    with pytest.raises(OptionError, match="seeds=0"):
+        train_seeds(CONFIG, tmp_path, 0)
