@@ -16,6 +16,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 import pyro_mivae as mi
@@ -89,6 +90,20 @@ def stock_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
     return _by_svi(pyro.infer.SVI, vae, x, batch_size)
 
 
+def pyros_elbo(vae: Any, x: Tensor, batch_size: int) -> Turn:
+    """Trains by Pyro's SVI and Pyro's ELBO; where c is summed out that one samples z's KL."""
+    vae = vae.to(x.device).train()
+    model, guide = (mi.weigh_sites(part, _weights(vae)) for part in (vae.model, vae.guide))
+    elbo = TraceEnum_ELBO(max_plate_nesting=1) if vae.category else TraceMeanField_ELBO()
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam(vae.optim_args), loss=elbo)
+    return _in_own_store(lambda: _step_through(svi.step, x, batch_size))
+
+
+def _weights(vae: Any) -> dict[str, float]:
+    """The weights of the sites' KL divergences of a variant that is nothing but these."""
+    return {"z": vae.beta} if isinstance(vae, mi.BetaVAE) else WITH_PYROS_ELBO[vae.name]
+
+
 def our_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
     """Trains by `mi.SVI`, compiled, and is in all else as `stock_svi`."""
     return _by_svi(partial(mi.SVI, engine="compiled"), vae, x, batch_size)
@@ -156,6 +171,13 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 BASELINES = ("hand-written", "hand-written, compiled")
 ALWAYS = (*BASELINES, *ENGINES, "ours, mi.SVI", "ours, stock SVI")
+WITH_PYROS_ELBO: dict[str, dict[str, float]] = {
+    "vae": {},
+    "beta": {},
+    "infomax": {"c": 0.0},
+    "cat": {},
+}
+"""Variants whose loss Pyro's own ELBOs are, with the weights of their sites."""
 PACKAGES = {"pythae": pythae, "pyroved": pyroved}
 """Other packages, which have a VAE alone."""
 
@@ -168,7 +190,8 @@ def missing_packages() -> list[str]:
 def contenders_for(variant: str) -> tuple[str, ...]:
     """Names who can train a variant here; other packages only where they are installed."""
     others = set(PACKAGES) - set(missing_packages()) if variant == "vae" else ()
-    return (*ALWAYS, *sorted(others))
+    pyros = ("Pyro's SVI and ELBO",) if variant in WITH_PYROS_ELBO else ()
+    return (*ALWAYS, *pyros, *sorted(others))
 
 
 def build(name: str, vae: Any, handwritten: type[nn.Module], x: Tensor, batch_size: int) -> Turn:
@@ -186,6 +209,7 @@ def build(name: str, vae: Any, handwritten: type[nn.Module], x: Tensor, batch_si
         "hand-written, compiled": partial(by_hand, handwritten=handwritten, **COMPILED),
         "ours, mi.SVI": our_svi,
         "ours, stock SVI": stock_svi,
+        "Pyro's SVI and ELBO": pyros_elbo,
         **{name: partial(ours, **options) for name, options in ENGINES.items()},
         **PACKAGES,
     }
