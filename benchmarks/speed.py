@@ -1,13 +1,12 @@
 """What a training step costs, beside hand-written PyTorch of the same mathematics, and others.
 
 Each variant is trained by `mi.fit`, as it is by default and by the engines that it can do with, by
-`mi.SVI`, by Pyro's own SVI, on ours and, where there is one, on Pyro's own ELBO, and by hand-written
-losses, eager and compiled, whose equality with
-the variant's is asserted first. All take turns in random order in one process; a turn is an epoch
-of whole steps, the fetching of the batch included. Ratios are taken turn by turn. The VAE is also
-trained by pythae and by pyroVED, where they are installed; pyroVED's has no batch norm. Categories
-are summed out exactly, without the warm start and the warm-up of the weights. What is in the
-results file is not measured again.
+`mi.SVI`, by Pyro's own SVI, on ours and, where there is one, on Pyro's own ELBO, and by
+hand-written losses, eager and compiled, whose equality with the variant's is asserted first. All
+take turns in random order in one process; a turn is an epoch of whole steps, the fetching of the
+batch included. Ratios are taken turn by turn. The VAE is also trained by pythae and by pyroVED,
+where they are installed; pyroVED's has no batch norm. Categories are summed out exactly, without
+the warm start and the warm-up of the weights. What is in the results file is not measured again.
 
     python -m benchmarks speed
     python -m benchmarks speed --variants vae infocat --batch-sizes 128 --turns 15
