@@ -18,8 +18,9 @@ from pyro_mivae.engine.lifting import (
     lift_numbers,
     numbers_at,
 )
+from pyro_mivae.engine.nodes import is_impure
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.staging import TOLERANCE, Staged, is_impure, reason
+from pyro_mivae.engine.staging import TOLERANCE, Staged, reason
 from pyro_mivae.errors import StagingError
 
 Noise = list[Tensor]

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_mivae.engine.constants import hold_constants
+from pyro_mivae.engine.nodes import changed
 from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
@@ -83,9 +85,9 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
         except Exception as error:
             raise StagingError(reason(error)) from error
     _check_writes(graph.graph)
-    hold_constants(graph)
-    graph.graph.eliminate_dead_code(is_impure)
-    graph.recompile()
+    hold_constants(graph, literals_alone=decompose)
+    if not decompose:
+        simplify(graph)
     staged = Staged(graph, tuple(entries), tuple(used))
     _verify(program, staged, args)
     return staged
@@ -137,16 +139,6 @@ def _multinomial(
     return (probs / race).argmax(-1, keepdim=True)
 
 
-def is_impure(node: torch.fx.Node) -> bool:
-    """Whether a node does more than give its value: changes a tensor, or draws random numbers."""
-    if node.op in ("placeholder", "output"):
-        return True
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
-
-
 def _check_writes(graph: torch.fx.Graph) -> None:
     """Checks that only what the program declares is changed from step to step.
 
@@ -154,16 +146,7 @@ def _check_writes(graph: torch.fx.Graph) -> None:
         StagingError: If a tensor is that is neither parameter nor buffer.
     """
     for node in graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        written = [
-            value
-            for value, argument in zip(node.args, node.target._schema.arguments, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
-        if node.target is aten.native_batch_norm.default and node.args[5]:
-            written += node.args[3:5]
-        if any(isinstance(v, torch.fx.Node) and v.op == "get_attr" for v in written):
+        if any(isinstance(v, torch.fx.Node) and v.op == "get_attr" for v in changed(node)):
             raise StagingError(
                 "it changes a tensor that belongs to no module it knows, as the statistics of a "
                 "batch norm do; let model and guide be modules that hold all that they call"

@@ -1,0 +1,72 @@
+"""What the nodes of a traced graph do, beside giving a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+SILENT = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
+"""Operations that change running statistics without saying so."""
+
+
+def is_impure(node: Node) -> bool:
+    """Tells whether a node does more than give its value: changes a tensor, or draws numbers.
+
+    Args:
+        node: The node.
+    """
+    if node.op in ("placeholder", "output"):
+        return True
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+
+
+def is_view(node: Any) -> bool:
+    """Tells whether a node gives the memory of its first argument, seen in another way.
+
+    Args:
+        node: The node.
+    """
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
+def origin(node: Any) -> Any:
+    """Gives what a node is a view of, or the node.
+
+    Args:
+        node: The node.
+    """
+    while is_view(node):
+        node = node.args[0]
+    return node
+
+
+def changed(node: Node) -> Iterator[Any]:
+    """Gives the arguments that an operation changes.
+
+    Args:
+        node: The node.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return
+    declared = node.target._schema.arguments
+    for value, argument in zip(node.args, declared, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield value
+    if node.target in SILENT and node.args[5]:  # if it trains
+        yield from node.args[3:5]
+
+
+def all_changed(graph: Graph) -> set[Any]:
+    """Gives every node whose memory is changed in place, by itself or through a view of it.
+
+    Args:
+        graph: The graph.
+    """
+    return {origin(value) for node in graph.nodes for value in changed(node)}
