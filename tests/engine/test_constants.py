@@ -19,6 +19,7 @@ CASES = {name: (name, {}) for name in ("mmd", "vmi", "critic-infomax", "infogan"
     "relaxed": ("vmi", {"push": "relaxed"}),
     "continuous": ("vae", {"likelihood": "continuous-bernoulli"}),
     "deterministic": ("infomax", {"deterministic": True}),
+    "left out": ("beta", {"beta": 0.0}),
 }
 
 
@@ -74,6 +75,9 @@ def test_a_step_copies_nothing_between_devices(
         value = node.meta.get("val")
         if node.op != "get_attr" and isinstance(value, torch.Tensor):
             assert value.device.type == "meta", node.format_node()
+        if node.target in (aten.stack.default, aten.cat.default):
+            parts = [part.meta["val"].device.type for part in node.args[0]]
+            assert set(parts) == {"meta"}, node.format_node()
     assert aten.lift_fresh_copy.default not in targets(graph)
     assert aten._local_scalar_dense.default not in targets(graph)
     assert not {aten.nonzero.default, aten.masked_select.default} & set(targets(graph))
