@@ -21,7 +21,7 @@ from pyro_mivae.likelihoods import (
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
 from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
-from pyro_mivae.runs import load
+from pyro_mivae.runs import SweepTable, load, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
@@ -78,6 +78,7 @@ __all__ = [
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
     "StandardNormalPrior",
+    "SweepTable",
     "UniformPrior",
     "Variant",
     "build_critic",
@@ -90,5 +91,6 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "sweep",
     "weigh_sites",
 ]

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,6 +49,18 @@ def read_size(
     return int(match[1]), int(match[2] or match[1])
 
 
+def read_numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Reads numbers with commas between them."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} given; allowed are numbers, e.g. 0.5,1,2") from None
+
+
 class Group(click.Group):
     """Commands whose misspelt names are met with the nearest ones."""
 
@@ -63,9 +76,9 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def model_options(command: Command) -> Command:
-    """Adds an option for each of `MODEL_OPTIONS`."""
-    for option in reversed(MODEL_OPTIONS):
+def model_options(command: Command, without: Sequence[str] = ()) -> Command:
+    """Adds an option for each of `MODEL_OPTIONS`, but for those that are named."""
+    for option in reversed([o for o in MODEL_OPTIONS if o.keyword not in without]):
         names = (option.flag, option.keyword)
         if option.kind is bool:
             add = click.option(*names, is_flag=True, default=None, help=option.help)
@@ -185,6 +198,72 @@ def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any
     runs = train_seeds(config, folder, seeds, **how)
     click.echo(seeds_table(runs))
     click.echo(f"written to {folder}: seeds.json, and a run folder for each seed, seed-K")
+
+
+SWEPT = ("beta", "mi_weight")
+
+
+@cli.command()
+@click.argument("variant")
+@click.option("--beta", metavar="B,B,...", callback=read_numbers, help="weights of the KL")
+@click.option("--mi-weight", metavar="W,W,...", callback=read_numbers, help="of the information")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]")
+@root_option
+@click.option("--image-size", metavar="N|HxW", callback=read_size, help="resize the images")
+@partial(model_options, without=SWEPT)
+@click.option("--epochs", type=click.IntRange(1), help="passes over the images")
+@click.option("--batch-size", type=click.IntRange(1), help="images per step")
+@click.option("--lr", type=float, help="learning rate")
+@click.option("--seed", type=SEED, help="the first seed")
+@device_option
+@click.option(
+    "--run",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="where the table and the picture go  [default: runs/sweep-VARIANT-DATA]",
+)
+@click.option("--overwrite", is_flag=True, help="throw the folder's sweep away")
+def sweep(
+    variant: str,
+    seeds: int,
+    data: str | None,
+    data_root: str | None,
+    image_size: tuple[int, int] | None,
+    device: str,
+    folder: Path | None,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Train VARIANT for every combination of weights at once: rate, distortion, information."""
+    from pyro_mivae.runs import RunConfig, sweep_run
+
+    keywords = {option.keyword for option in MODEL_OPTIONS}
+    config = RunConfig(
+        variant,
+        data,
+        data_root,
+        image_size,
+        model={k: v for k, v in given.items() if k in keywords and k not in SWEPT},
+        training={k: v for k, v in given.items() if k not in keywords},
+    )
+    grid = {name: given[name] for name in SWEPT if given[name] is not None}
+    folder = folder or Path("runs") / f"sweep-{variant}-{Path(data or 'digits').resolve().stem}"
+    found = sweep_run(
+        config,
+        folder,
+        grid,
+        seeds,
+        overwrite=overwrite,
+        device=device,
+        progress=True,
+        say=click.echo,
+    )
+    click.echo(found.table())
+    for number, reason in found.failures.items():
+        click.echo(f"model {number} broke down: {reason}", err=True)
+    click.echo(f"written to {folder}: sweep.csv, sweep.json, sweep.png")
 
 
 @cli.command()

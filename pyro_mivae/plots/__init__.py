@@ -2,6 +2,7 @@
 
 from pyro_mivae.plots.codes import plot_confusion_matrix, plot_latent_space, plot_occupancy
 from pyro_mivae.plots.curves import plot_curves, plot_information_curves, plot_loss_curves
+from pyro_mivae.plots.frontier import plot_rate_distortion
 from pyro_mivae.plots.grids import (
     grid_figure,
     plot_conditional_samples,
@@ -28,6 +29,7 @@ __all__ = [
     "plot_loss_curves",
     "plot_occupancy",
     "plot_parts",
+    "plot_rate_distortion",
     "plot_reconstructions",
     "plot_samples",
     "plot_traversals",

@@ -6,6 +6,7 @@ from pyro_mivae.runs.options import MODEL_OPTIONS, Option
 from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
 from pyro_mivae.runs.seeds import seeds_table, train_seeds
 from pyro_mivae.runs.summary import summarise
+from pyro_mivae.runs.sweep import SweepTable, sweep, sweep_run
 from pyro_mivae.runs.train import is_finished, train_run
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Option",
     "Run",
     "RunConfig",
+    "SweepTable",
     "evaluate_run",
     "is_finished",
     "load",
@@ -20,6 +22,8 @@ __all__ = [
     "report_run",
     "seeds_table",
     "summarise",
+    "sweep",
+    "sweep_run",
     "train_run",
     "train_seeds",
     "write_codes",

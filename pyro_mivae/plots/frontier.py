@@ -1,0 +1,204 @@
+"""The plane of rate and distortion, and what models of other weights make of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.plots.style import INK, LINE, MUTED, SMALL, group_marker, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ISO_LINES = 6
+STYLES = ("-", "--", ":", "-.")
+ROOM = 0.12
+"""Share of the picture's width that a value takes."""
+CLOSE = 0.06
+"""Share of the picture within which two values are written once."""
+Row = Mapping[str, float]
+
+
+def plot_rate_distortion(
+    ax: Axes,
+    rows: Sequence[Row],
+    *,
+    along: str,
+    apart: str | None = None,
+    color: str = "mi_lower",
+) -> Axes:
+    r"""Draws models as points in the plane of rate and distortion, joined along one option.
+
+    On a straight grey line every point has the same ELBO, minus the sum of the two. Points are
+    single models; the lines join their means over seeds, in the order of ``along``, whose value
+    stands beside each.
+
+    Args:
+        ax: Where to draw.
+        rows: One per model, each with ``rate`` and ``distortion``, the options and ``color``, in
+            nats per datum; what is not finite is left out.
+        along: The option that the lines follow.
+        apart: An option with a line and a marker for each of its values.
+        color: The column that colours the points.
+
+    Returns:
+        ``ax``, with a bar of the colours beside it.
+
+    Raises:
+        OptionError: If no row can be drawn, or a column is missing.
+
+    References:
+        Alemi et al. (2018), Fixing a Broken ELBO, figure 1. https://arxiv.org/abs/1711.00464
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> rows = [
+        ...     {"beta": b, "rate": 10 / b, "distortion": 20 + b, "mi_lower": 2 / b}
+        ...     for b in (1.0, 2.0)
+        ... ]
+        >>> ax = plot_rate_distortion(new_figure()[1], rows, along="beta")
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('rate (nats)', 'distortion (nats)')
+    """
+    needed = ["rate", "distortion", color, along, *([] if apart is None else [apart])]
+    for row in rows:
+        missing = [name for name in needed if name not in row]
+        if missing:
+            raise OptionError(f"a row lacks {', '.join(missing)}; it has {', '.join(row)}")
+    drawn = [row for row in rows if all(math.isfinite(row[n]) for n in ("rate", "distortion"))]
+    if not drawn:
+        raise OptionError("no row has a rate and a distortion; nothing to draw")
+    known = [row[color] for row in drawn if math.isfinite(row[color])]
+    limits = (min(known), max(known)) if known else (0.0, 1.0)
+    lines = sorted({row[apart] for row in drawn}) if apart is not None else [None]
+    points: Any = None
+    told: list[tuple[float, float, float, bool]] = []
+    for index, value in enumerate(lines):
+        own = [row for row in drawn if apart is None or row[apart] == value]
+        marker = group_marker(10 * index)
+        label = None if apart is None else f"{_symbol(apart)} = {value:g}"
+        means = _means(own, along)
+        _join_means(ax, means, (marker, STYLES[index % len(STYLES)]), label)
+        told += [(*mean, index % 2 == 0) for mean in means]
+        points = ax.scatter(
+            [row["rate"] for row in own],
+            [row["distortion"] for row in own],
+            c=[row[color] for row in own],
+            vmin=limits[0],
+            vmax=limits[1],
+            cmap="viridis",
+            marker=marker,
+            s=34,
+            edgecolors=INK,
+            linewidths=0.5,
+            zorder=3,
+        )
+    ax.margins(0.14)
+    ax.set_xlabel("rate (nats)")
+    ax.set_ylabel("distortion (nats)")
+    style_axes(ax)
+    _draw_iso_lines(ax, drawn)
+    _write_values(ax, told, along)
+    bar: Any = points.figure.colorbar(points, ax=ax, pad=0.02, aspect=28)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
+    bar.set_label(_symbol(color), color=MUTED, fontsize=SMALL)
+    if apart is not None:
+        ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="upper right")
+    return ax
+
+
+def _means(rows: Sequence[Row], along: str) -> list[tuple[float, float, float]]:
+    """The option's values, each with the mean rate and distortion over seeds."""
+    means = []
+    for value in sorted({row[along] for row in rows}):
+        same = [row for row in rows if row[along] == value]
+        rate, distortion = (sum(r[n] for r in same) / len(same) for n in ("rate", "distortion"))
+        means.append((value, rate, distortion))
+    return means
+
+
+def _join_means(
+    ax: Axes, means: Sequence[tuple[float, float, float]], look: tuple[str, str], label: str | None
+) -> None:
+    """Joins the means over seeds."""
+    marker, style = look
+    ax.plot(
+        [rate for _, rate, _ in means],
+        [distortion for _, _, distortion in means],
+        color=MUTED,
+        linewidth=1.1,
+        linestyle=style,
+        marker=marker,
+        markersize=5,
+        markerfacecolor="none",
+        markeredgewidth=0.8,
+        zorder=2,
+        label=label,
+    )
+
+
+def _write_values(ax: Axes, means: Sequence[tuple[float, float, float, bool]], along: str) -> None:
+    """Writes the option's value beside each mean, once where several lie upon each other.
+
+    The lines write below and above in turn, since they run close to each other.
+    """
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    written: list[tuple[float, float, float]] = []
+    for value, rate, distortion, below in means:
+        place = (value, (rate - left) / (right - left), (distortion - low) / (high - low))
+        if any(p[0] == value and math.dist(p[1:], place[1:]) < CLOSE for p in written):
+            continue
+        written.append(place)
+        under = below and place[1] > ROOM
+        ax.annotate(
+            f"{_symbol(along)} {value:g}",
+            (rate, distortion),
+            xytext=(-5, -5) if under else (7, 5),
+            ha="right" if under else "left",
+            va="top" if under else "bottom",
+            textcoords="offset points",
+            fontsize=SMALL - 1.5,
+            color=INK,
+            zorder=4,
+        )
+
+
+def _draw_iso_lines(ax: Axes, rows: Sequence[Row]) -> None:
+    """Draws lines of the same ELBO, and says which at their lower end."""
+    from matplotlib.ticker import MaxNLocator
+
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    left = max(left, -0.03 * right)
+    totals = [row["rate"] + row["distortion"] for row in rows]
+    spread = max(max(totals) - min(totals), 1e-3 * abs(totals[0]))
+    ends = (min(totals) - 0.15 * spread, max(totals) + 0.15 * spread)
+    for total in MaxNLocator(ISO_LINES, steps=[1, 2, 5, 10]).tick_values(*ends):
+        ax.plot([left, right], [total - left, total - right], color=LINE, linewidth=0.8, zorder=1)
+        x = min(right, total - low)
+        if left < x and low <= total - x < high:
+            at_side = x == right
+            ax.annotate(
+                f"{-total:g}",
+                (x, total - x),
+                xytext=(-2, 5) if at_side else (3, 2),
+                textcoords="offset points",
+                fontsize=SMALL - 2,
+                color=MUTED,
+                ha="right" if at_side else "left",
+                va="bottom",
+                zorder=1,
+            )
+    ax.set_xlim(left, right)
+    ax.set_ylim(low, high)
+    ax.set_title("grey lines: the same ELBO, in nats", fontsize=SMALL, color=MUTED, loc="left")
+
+
+def _symbol(option: str) -> str:
+    return {
+        "beta": "β",
+        "mi_weight": "λ",
+        "mi_lower": "information I(x; code), at least (nats)",
+    }.get(option, option)

@@ -1,0 +1,51 @@
+"""The plane of rate and distortion holds every model, and lines of the same ELBO."""
+
+import math
+
+import pytest
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.plots import new_figure, plot_rate_distortion, render_png
+
+ROWS = [
+    {"beta": b, "mi_weight": w, "rate": 8 / b + w, "distortion": 20 + b + s, "mi_lower": 4 / b}
+    for b in (0.5, 1.0, 2.0)
+    for w in (0.0, 1.0)
+    for s in (0.0, 0.1)
+]
+
+
+def test_lines_follow_one_option_and_another_tells_them_apart():
+    figure, ax = new_figure(4.0)
+    plot_rate_distortion(ax, ROWS, along="beta", apart="mi_weight")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["λ = 0", "λ = 1"]
+    first = next(line for line in ax.lines if line.get_label() == "λ = 0")
+    assert first.get_xdata() == pytest.approx([16.0, 8.0, 4.0])  # in the order of beta
+    assert first.get_ydata() == pytest.approx([20.55, 21.05, 22.05])  # means over seeds
+    assert sum(len(points.get_offsets()) for points in ax.collections) == len(ROWS)
+    texts = [text.get_text() for text in ax.texts]
+    assert {"β 0.5", "β 1", "β 2"} <= set(texts)
+    assert render_png(figure).startswith(b"\x89PNG")
+
+
+def test_grey_lines_are_of_the_same_elbo():
+    ax = plot_rate_distortion(new_figure()[1], ROWS, along="beta", apart="mi_weight")
+    lines = [line for line in ax.lines if str(line.get_label()).startswith("_")]
+    totals = {round(x + y, 6) for line in lines for x, y in zip(*line.get_data(), strict=True)}
+    assert len(totals) == len(lines) > 2
+    shown = {-float(t.get_text()) for t in ax.texts if not t.get_text().startswith("β")}
+    assert shown
+    assert shown <= totals
+
+
+def test_what_is_not_finite_is_left_out():
+    broken = dict.fromkeys(ROWS[0], math.nan) | {"beta": 9.0, "mi_weight": 0.0}
+    ax = plot_rate_distortion(new_figure()[1], [*ROWS, broken], along="beta")
+    assert "β 9" not in [text.get_text() for text in ax.texts]
+    with pytest.raises(OptionError, match="no row has a rate and a distortion"):
+        plot_rate_distortion(new_figure()[1], [broken], along="beta")
+
+
+def test_names_a_column_that_is_missing():
+    with pytest.raises(OptionError, match="a row lacks gamma"):
+        plot_rate_distortion(new_figure()[1], ROWS, along="gamma")
