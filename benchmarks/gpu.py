@@ -29,7 +29,6 @@ from benchmarks.common import RESULTS, machine, write
 from benchmarks.speed import spread, time_in_turns, time_turn
 
 SECONDS = 450.0
-SHAPE = (1, 28, 28)
 MNIST_SIZE = 60_000
 
 
@@ -38,6 +37,7 @@ class Scale:
     """How much is measured."""
 
     device: str
+    shape: tuple[int, int, int]
     images: int
     steps: int
     turns: int
@@ -50,6 +50,7 @@ class Scale:
 
 GPU = Scale(
     "cuda",
+    (1, 28, 28),
     MNIST_SIZE,
     100,
     7,
@@ -59,7 +60,7 @@ GPU = Scale(
     (1, 8, 32, 64),
     12,
 )
-SMOKE = Scale("cpu", 40, 2, 1, (16, 32), (1, 2), (8,), (1, 2), 2)
+SMOKE = Scale("cpu", (1, 8, 8), 40, 2, 1, (16, 32), (1, 2), (8,), (1, 2), 2)
 
 
 class Clock:
@@ -86,7 +87,7 @@ def model(scale: Scale, variant: str = "vae", **options: Any) -> Any:
     if variant in ("cat", "infocat"):
         options = {"warm_start": 0, "warmup": 0.0, **options}
     torch.manual_seed(0)
-    return mi.VARIANTS[variant](SHAPE, **options).to(scale.device)
+    return mi.VARIANTS[variant](scale.shape, **options).to(scale.device)
 
 
 def mlp_vae(scale: Scale, widths: tuple[int, ...] = (400,)) -> Any:
@@ -96,16 +97,17 @@ def mlp_vae(scale: Scale, widths: tuple[int, ...] = (400,)) -> Any:
     return model(
         scale,
         latent_dim=20,
-        encoder=mi.networks.MLPEncoder(SHAPE, widths),
-        decoder=mi.networks.MLPDecoder(20, SHAPE, widths[::-1]),
+        encoder=mi.networks.MLPEncoder(scale.shape, widths),
+        decoder=mi.networks.MLPDecoder(20, scale.shape, widths[::-1]),
     )
 
 
-def noise(count: int, device: str) -> Any:
+def noise(scale: Scale, count: int) -> Any:
     """Makes images."""
     import torch
 
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1)).to(device)
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, *scale.shape, generator=generator).to(scale.device)
 
 
 def compare(
@@ -116,7 +118,7 @@ def compare(
 
     from benchmarks.gpu_contenders import close
 
-    x = noise(scale.steps * batch_size, scale.device)
+    x = noise(scale, scale.steps * batch_size)
     turns_of: dict[str, Any] = {}
     result: dict[str, Any] = {"batch_size": batch_size, "left_out": [], "prepared": {}}
     on_gpu = scale.device == "cuda"
@@ -169,13 +171,14 @@ def part_steps(scale: Scale, clock: Clock) -> dict[str, Any]:
 
     batch_size = scale.batch_sizes[0]
     vae = mlp_vae(scale)
-    check_equal(vae, HANDWRITTEN["vae"], noise(batch_size, scale.device))
+    check_equal(vae, HANDWRITTEN["vae"], noise(scale, batch_size))
     result = compare(scale, vae, STEPS, batch_size, clock)
     ours = [name for name in ("ours", "ours, compiled") if name in result["milliseconds"]]
     best = min(ours, key=lambda name: median(result["milliseconds"][name]), default="ours")
     faster = ratio(result, "stock SVI", best)
     slower = ratio(result, best, "hand-written, captured")
     result["best of ours"] = best
+    result["steps that compiling takes"] = break_even(result)
     result["targets"] = {
         "stock SVI's step in ours, at least 20": target(faster, faster and faster >= 20),
         "ours in a hand-written captured step, at most 1.1": target(
@@ -183,6 +186,16 @@ def part_steps(scale: Scale, clock: Clock) -> dict[str, Any]:
         ),
     }
     return result
+
+
+def break_even(result: dict[str, Any]) -> float | None:
+    """After how many steps compiling has saved the time that it took."""
+    of, ready = result["milliseconds"], result["prepared"]
+    if not {"ours", "ours, compiled"} <= of.keys():
+        return None
+    saved = median(a - b for a, b in zip(of["ours"], of["ours, compiled"], strict=True))
+    took = ready["ours, compiled"]["seconds"] - ready["ours"]["seconds"]
+    return round(1e3 * took / saved) if saved > 0 else None
 
 
 def target(value: float | None, met: Any) -> dict[str, Any]:
@@ -194,7 +207,7 @@ def part_epoch(scale: Scale, clock: Clock) -> dict[str, Any]:
     """An epoch of MNIST's size by `mi.fit`, 784-400-20, batches of 128 and the rest."""
     import pyro_mivae as mi
 
-    x = noise(scale.images, scale.device)
+    x = noise(scale, scale.images)
     result: dict[str, Any] = {"left_out": [], "seconds": {}, "steps": -(-len(x) // 128)}
     for engine in clock.cells(("staged", "compiled"), result["left_out"]):
         history = mi.fit(
@@ -229,7 +242,7 @@ def part_variants(scale: Scale, clock: Clock) -> dict[str, Any]:
     import pyro_mivae as mi
     from benchmarks.gpu_contenders import recording
 
-    x = noise(2 * 64 + 70, scale.device)
+    x = noise(scale, 2 * 64 + 70)
     settings = {"epochs": 2, "batch_size": 64, "lr_schedule": "cosine", "clip_norm": 100.0}
     result: dict[str, Any] = {"left_out": [], "variants": {}}
     for name in clock.cells(EQUALITY, result["left_out"]):
@@ -289,7 +302,7 @@ def part_enumerated(scale: Scale, clock: Clock) -> dict[str, Any]:
 
     vae = model(scale, "infocat", num_categories=10)
     batch_size = scale.batch_sizes[0]
-    check_equal(vae, HANDWRITTEN["infocat"], noise(batch_size, scale.device))
+    check_equal(vae, HANDWRITTEN["infocat"], noise(scale, batch_size))
     of_sample = model(scale, "infocat", num_categories=10, categorical="sample")
     builds = {
         "ours": ours(),
@@ -376,6 +389,8 @@ def summary(content: dict[str, Any]) -> str:
             equal = {True: "equal", False: "DIFFERS", None: ""}[cell.get("equal")]
             told = "captured" if cell["captured"] else f"NOT CAPTURED: {cell['told']}"
             lines.append(f"  {variant}: {told}, {equal} {cell.get('losses_differ_by', '')}")
+        if part.get("steps that compiling takes"):
+            lines.append(f"  compiling pays after {part['steps that compiling takes']} steps")
         for text, result in part.get("targets", {}).items():
             met = {True: "met", False: "NOT MET", None: "not measured"}[result["met"]]
             lines.append(f"  target: {text}: {result['value']}, {met}")
@@ -386,11 +401,12 @@ def _rows(cell: dict[str, Any]) -> list[str]:
     lines = []
     for name, values in cell.get("milliseconds", {}).items():
         low, middle, high = spread(values)
-        memory = cell["prepared"][name].get("mib")
+        ready = cell["prepared"][name]
         lines.append(
             f"  batch {cell['batch_size']:>6}  {name:<34}{middle:9.4f} ms"
             + f" ({low:.4f} to {high:.4f})  {1e3 / middle:9.0f} steps/s"
-            + ("" if memory is None else f"  {memory:6} MiB")
+            + f"  ready in {ready['seconds']:.1f} s"
+            + (f"  {ready['mib']:6} MiB" if "mib" in ready else "")
         )
     if "models" in cell:
         lines.append(f"  {cell['models']} models: {cell['models_per_minute']} per minute")

@@ -62,6 +62,15 @@ def test_without_a_device_it_says_so(monkeypatch):
         gpu.main([])
 
 
+def test_compiling_pays_after_some_steps():
+    of = {"ours": [2.0, 2.2], "ours, compiled": [1.0, 1.2]}
+    ready = {"ours": {"seconds": 1.0}, "ours, compiled": {"seconds": 21.0}}
+    result = {"milliseconds": of, "prepared": ready}
+    assert gpu.break_even(result) == 20_000
+    of["ours, compiled"] = [3.0, 3.0]
+    assert gpu.break_even(result) is None
+
+
 def test_targets_are_met_or_not():
     assert gpu.target(25.04, True) == {"value": 25.04, "met": True}
     assert gpu.target(None, None) == {"value": None, "met": None}
