@@ -63,8 +63,12 @@ def maximum_mean_discrepancy(
     if not bandwidth > 0:
         raise OptionError(f"bandwidth={bandwidth}: a positive number is needed")
 
+    centre = b.detach().mean(0)  # near which little is lost in differences of squares
+    a, b = a - centre, b - centre
+
     def mean(x: Tensor, y: Tensor) -> Tensor:
-        squares = (x[:, None] - y[None]).square().sum(-1)
+        # |x|² + |y|² - 2 xy: a matrix product, and n m numbers in place of n m d
+        squares = x.square().sum(-1)[:, None] + y.square().sum(-1) - 2 * x @ y.T
         values = (-squares / bandwidth).exp() if kernel == "rbf" else 1 / (1 + squares / bandwidth)
         if x is not y:
             return values.mean()

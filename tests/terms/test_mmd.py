@@ -121,3 +121,11 @@ def test_bad_options():
         mi.MMDVAE((1, 3, 4), mi_weight=1.5)
     with pytest.raises(OptionError, match="both together 1 at least"):
         mi.MMDVAE((1, 3, 4), mi_weight=0.2, marginal_weight=0.1)
+
+
+def test_far_from_the_origin_it_is_the_same():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 32, 4, generator=generator, dtype=torch.float32)
+    near = maximum_mean_discrepancy(a, b + 1, bandwidth=8.0)
+    far = maximum_mean_discrepancy(a + 1024, b + 1025, bandwidth=8.0)
+    assert float(far) == pytest.approx(float(near), abs=1e-3)
