@@ -25,6 +25,7 @@ COLORS = {
     "ours, eager": 1,
     "ours, mi.SVI": 9,
     "ours, stock SVI": 0,
+    "Pyro's SVI and ELBO": 3,
     "hand-written": 8,
     "pythae": 4,
     "pyroved": 5,
@@ -64,7 +65,7 @@ def draw(cells: Sequence[Mapping[str, Any]]) -> bytes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles, loc="outside upper center", ncols=8, fontsize=SMALL,
+        handles.values(), handles, loc="outside upper center", ncols=5, fontsize=SMALL,
         frameon=False, labelcolor=INK,
     )  # fmt: skip
     return render_png(figure)
