@@ -6,7 +6,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("bounds", "categories", "gpu", "scaling", "speed", "variance", "variants")
+BENCHMARKS = ("bounds", "categories", "gpu", "many", "scaling", "speed", "variance", "variants")
 
 
 def main(argv: list[str]) -> int:
