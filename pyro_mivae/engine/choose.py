@@ -28,7 +28,8 @@ WORTH_COMPILING_CAPTURED = 100_000
 def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
     """Chooses how steps are taken by the work that is ahead, and by nothing that varies.
 
-    The same training is so run by the same means whenever it is run.
+    The same training is so run by the same means whenever it is run. Convolutions on a CPU are
+    not compiled, which makes them no faster.
 
     Args:
         program: The program, which is evaluated once to count its operations.
@@ -42,11 +43,11 @@ def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
         return "eager"
     if args[0].is_cuda:
         return "compiled" if num_steps >= WORTH_COMPILING_CAPTURED else "staged"
-    work = num_steps * work_of_step(program, *args)
-    return "compiled" if work >= WORTH_COMPILING else "staged"
+    work, convolves = work_of_step(program, *args)
+    return "compiled" if num_steps * work >= WORTH_COMPILING and not convolves else "staged"
 
 
-def steps_until_compiling(program: Program, *args: Tensor) -> int:
+def steps_until_compiling(program: Program, *args: Tensor) -> float:
     """Says after how many steps a training whose length is not known is worth compiling.
 
     Args:
@@ -55,21 +56,28 @@ def steps_until_compiling(program: Program, *args: Tensor) -> int:
 
     Returns:
         So many that they took about as long as compiling takes: whenever the training ends, it
-        has not waited for much longer than the better choice would have taken.
+        has not waited for much longer than the better choice would have taken. Infinity where
+        compiling makes nothing faster, see `choose_means`.
     """
-    return math.ceil(COMPILING / work_of_step(program, *args))
+    work, convolves = work_of_step(program, *args)
+    return math.inf if convolves and not args[0].is_cuda else math.ceil(COMPILING / work)
 
 
-def work_of_step(program: Program, *args: Tensor) -> float:
+def work_of_step(program: Program, *args: Tensor) -> tuple[float, bool]:
     """Counts the floating-point operations of a step, its overhead among them.
 
     Args:
         program: The program, which is evaluated once.
         *args: A batch of data.
+
+    Returns:
+        The operations, and whether there are convolutions among them.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     with program.trial(args[0].device), counter:
         program.gradients(*args)
-    return counter.get_total_flops() + OVERHEAD
+    kinds = counter.get_flop_counts().get("Global", {})
+    convolves = any("convolution" in str(kind) for kind in kinds)
+    return counter.get_total_flops() + OVERHEAD, convolves

@@ -171,7 +171,7 @@ class _Stage:
     ) -> None:
         self.program = program
         self._staged = stage(program, *data, decompose=True)
-        self._steps_left = 0
+        self._steps_left: float = 0
         if engine == "auto":
             with pyro.validation_enabled(False):
                 self._steps_left = steps_until_compiling(program, *data)

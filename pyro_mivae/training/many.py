@@ -337,7 +337,7 @@ class _Training:
         if self.at_once is False or engine == "eager" or len(trainers) == 1:
             return None
         with pyro.validation_enabled(False):
-            work = work_of_step(first.program, first.example(first.batch_sizes[0]))
+            work, _ = work_of_step(first.program, first.example(first.batch_sizes[0]))
         worth = work * first.num_steps * len(trainers) >= WORTH_COMPILING
         light = work - OVERHEAD <= LIGHT_STEP
         if not (self.at_once or first.device.type == "cuda" or light or worth):

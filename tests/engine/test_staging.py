@@ -1,5 +1,7 @@
 """A staged program does what the program does, and says when it cannot be staged."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,7 +11,13 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.engine import Engine, GraphStep, Program, stage
-from pyro_mivae.engine.choose import WORTH_COMPILING, choose_means, work_of_step
+from pyro_mivae.engine.choose import (
+    COMPILING,
+    WORTH_COMPILING,
+    choose_means,
+    steps_until_compiling,
+    work_of_step,
+)
 from pyro_mivae.engine.staging import _multinomial, _Traceable
 from pyro_mivae.engine.steps import EagerStep
 from pyro_mivae.errors import PyroMivaeWarning, StagingError
@@ -252,11 +260,19 @@ def test_frozen_parameters_get_no_gradient(x):
 
 def test_the_means_follow_from_the_work_ahead(x):
     program = program_of(*make("vae"))
-    work = work_of_step(program, x)
+    work, _ = work_of_step(program, x)
     assert choose_means(program, x, num_steps=10) == "eager"
     assert choose_means(program, x, num_steps=1000) == "staged"
     assert choose_means(program, x, num_steps=int(WORTH_COMPILING / work) + 1) == "compiled"
-    assert work_of_step(program, torch.cat([x, x])) > work
+    assert work_of_step(program, torch.cat([x, x]))[0] > work
+    assert steps_until_compiling(program, x) == math.ceil(COMPILING / work)
+
+
+def test_convolutions_are_not_compiled(x):
+    encoder, decoder = mi.networks.build_networks("conv", SHAPE, 2)
+    program = program_of(*make("vae", latent_dim=2, encoder=encoder, decoder=decoder))
+    assert choose_means(program, x, num_steps=10**9) == "staged"
+    assert steps_until_compiling(program, x) == math.inf
 
 
 @pytest.mark.compiler
