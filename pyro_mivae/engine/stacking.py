@@ -151,6 +151,10 @@ class StackedStep:
         args: Data, stacked, shape ``(programs, ...)``.
         compiled: Whether the graph is compiled.
 
+    Attributes:
+        entries: Names of the ledger's entries.
+        noise_example: Noise of the shapes that a step takes.
+
     Raises:
         StagingError: If the graphs differ by more than numbers, or do something that cannot be
             done for several models at once.
@@ -192,7 +196,6 @@ class StackedStep:
         more = min(steps - 1, NOISE_AHEAD // max(size, 1))
         self._ahead += self._streams.draw(self._noise, more)
 
-    @torch.no_grad()
     def __call__(self, *args: Tensor) -> Tensor:
         """Evaluates and differentiates.
 
@@ -203,7 +206,21 @@ class StackedStep:
             The entries of the ledgers, shape ``(programs, entries)``; the gradients are left in
             the stacked parameters' ``grad``.
         """
-        noise = self._ahead.pop(0) if self._ahead else self._streams.draw(self._noise, 1)[0]
+        return self.evaluate(args, self.take_noise())
+
+    def take_noise(self) -> Noise:
+        """Gives the noise of the next step, each shape ``(programs, ...)``."""
+        return self._ahead.pop(0) if self._ahead else self._streams.draw(self._noise, 1)[0]
+
+    @torch.no_grad()
+    def evaluate(self, args: Sequence[Tensor], noise: Noise) -> Tensor:
+        """Evaluates and differentiates on noise that is given; see `__call__`.
+
+        Args:
+            args: Data, stacked.
+            noise: What `take_noise` gave.
+        """
+        values: Tensor
         values, gradients = self._graph(*self._stack.state, *args, *noise, *self._numbers)
         self._stack.clear_gradients()
         for parameter, gradient in zip(self._used, gradients, strict=True):
@@ -219,6 +236,7 @@ class StackedStep:
 
         with torch.random.fork_rng(devices=[d] if (d := args[0].device).type == "cuda" else []):
             noise = [torch.stack(twins) for twins in zip(*(n() for n in self._noise), strict=True)]
+        self.noise_example = noise
         state = [tensor.clone() for tensor in self._stack.state]
         try:
             with torch.no_grad(), warnings.catch_warnings():

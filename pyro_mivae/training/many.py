@@ -48,6 +48,12 @@ from pyro_mivae.training.together import Together, group_by_structure, stage_eac
 LIGHT_STEP = 60e6
 """Floating-point operations up to which a step on a CPU is more overhead than arithmetic."""
 
+WORTH_VECTORISING = 10_000
+"""Light steps, of all models together, that save more time than the common graph takes."""
+
+ENOUGH_MODELS = 4
+"""Models from which on light steps are cheaper at once."""
+
 OnEpoch = Callable[[int, Mapping[str, float]], object]
 
 
@@ -100,8 +106,9 @@ def fit_many(
         seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted. (The weights at the
             start are the variants' own.)
         at_once: Whether steps are taken at once, or the models trained one after the other. None
-            chooses: at once on CUDA, on a CPU where steps are so light that there is more
-            overhead than arithmetic in them, or where all models together are worth compiling.
+            chooses: at once on CUDA; on a CPU where there are many steps so light that there is
+            more overhead than arithmetic in them, or where all models together are worth
+            compiling. One thread of a CPU does as much either way; what is gained is overhead.
         engine: As for `fit`. ``"eager"`` is not to be had at once.
         precision: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
@@ -339,7 +346,11 @@ class _Training:
         with pyro.validation_enabled(False):
             work, _ = work_of_step(first.program, first.example(first.batch_sizes[0]))
         worth = work * first.num_steps * len(trainers) >= WORTH_COMPILING
-        light = work - OVERHEAD <= LIGHT_STEP
+        light = (
+            work - OVERHEAD <= LIGHT_STEP
+            and len(trainers) >= ENOUGH_MODELS
+            and first.num_steps * len(trainers) >= WORTH_VECTORISING
+        )
         if not (self.at_once or first.device.type == "cuda" or light or worth):
             return None
         return engine if engine != "auto" else ("compiled" if worth else "staged")

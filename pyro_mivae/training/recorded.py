@@ -40,7 +40,7 @@ class RecordedSteps:
 
     def __init__(self, trainer: Trainer, recorder: Recording) -> None:
         self.trainer, self.recorder = trainer, recorder
-        _make_capturable(trainer.optimiser, trainer.device)
+        make_capturable(trainer.optimiser, trainer.device)
         self.static = StaticEpoch(
             trainer.engine,
             trainer.x,
@@ -89,17 +89,31 @@ class RecordedSteps:
         try:
             self.static.prepare(self.recorder)
         except CaptureError as error:
-            warnings.warn(
-                f"the training step cannot be captured: {error}. It runs without, slower; the "
-                "results are the same",
-                PyroMivaeWarning,
-                stacklevel=2,
-            )
+            tell_no_capture(error)
             self.static.prepare()
 
 
-def _make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
-    """Puts learning rates into tensors, and lets the optimiser be captured."""
+def tell_no_capture(error: CaptureError) -> None:
+    """Warns that steps are taken without being captured.
+
+    Args:
+        error: Why they cannot be.
+    """
+    warnings.warn(
+        f"the training step cannot be captured: {error}. It runs without, slower; the "
+        "results are the same",
+        PyroMivaeWarning,
+        stacklevel=3,
+    )
+
+
+def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+    """Puts learning rates into tensors, and lets the optimiser be captured.
+
+    Args:
+        optimiser: The optimiser.
+        device: Where its parameters are.
+    """
     for group in optimiser.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
         group["capturable"] = True

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pyro_mivae.engine.precision import round_products
 from pyro_mivae.engine.stacking import EachStep, Stack, StackedStep, Streams, same_structure
 from pyro_mivae.engine.staging import Staged, stage
-from pyro_mivae.errors import StagingError
+from pyro_mivae.errors import CaptureError, StagingError
+from pyro_mivae.training import recorded
 from pyro_mivae.training.likeness import alike
 from pyro_mivae.training.loop import Trainer
 from pyro_mivae.training.meter import Meter
@@ -59,6 +60,8 @@ class Together:
             raise
         self._steps: dict[int, StackedStep | EachStep] = {size: step}
         self.optimiser = self._make_optimiser()
+        self._recorded: dict[int, Callable[[Tensor], Tensor]] = {}
+        self._record(step, size)
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> list[Meter]:
         """Takes the steps of an epoch.
@@ -107,17 +110,55 @@ class Together:
         """One step of all, of data whose indices are of shape ``(trainers, size)``."""
         factor = self.trainers[0].lr_factor(self.trainers[0].step)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        values = step(self.x[index].to(self.device, non_blocking=True))
+            rate = group["initial_lr"] * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        x = self.x[index].to(self.device, non_blocking=True)
+        take = self._recorded.get(index.shape[1])
+        values = self._update(lambda: step(x)) if take is None else take(x)
+        for trainer in self.trainers:
+            trainer.objective.advance()
+            trainer.step += 1
+        return values
+
+    def _update(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        """Evaluates, clips, and lets the optimiser follow."""
+        values = evaluate()
         if self.settings.clip_norm is not None:
             clip_each(self.stack.parameters, self.settings.clip_norm)
         for view, stacked, number in self._views:
             view.grad = None if stacked.grad is None else stacked.grad[number]
         self.optimiser.step()
-        for trainer in self.trainers:
-            trainer.objective.advance()
-            trainer.step += 1
         return values
+
+    def _record(self, step: StackedStep, size: int) -> None:
+        """Records the step with the optimiser's part, if the device has such a thing."""
+        recorder = recorded.recorder_for(self.optimiser, self.device)
+        if recorder is None:
+            return
+        recorded.make_capturable(self.optimiser, self.device)
+        batch, noise = self._examples(size), [n.clone() for n in step.noise_example]
+        log = batch.new_zeros(len(self.trainers), len(step.entries))
+
+        def body() -> None:
+            log.copy_(self._update(lambda: step.evaluate((batch,), noise)))
+
+        try:
+            (replay,) = recorder.record(body, [1], [*self.stack.state, log])
+        except CaptureError as error:
+            recorded.tell_no_capture(error)
+            return
+
+        def take(x: Tensor) -> Tensor:
+            batch.copy_(x, non_blocking=True)
+            for static, drawn in zip(noise, step.take_noise(), strict=True):
+                static.copy_(drawn)
+            replay()
+            return log.clone()
+
+        self._recorded[size] = take
 
     def _runs(self, orders: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
         """The batches of an epoch, those of one size after each other."""

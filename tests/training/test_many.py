@@ -7,7 +7,14 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
+from pyro_mivae.engine import Recording
+from pyro_mivae.errors import (
+    CaptureError,
+    ManyTrainingError,
+    OptionError,
+    PyroMivaeWarning,
+    TrainingError,
+)
 from pyro_mivae.training import read_checkpoint
 
 SEEDS = (7, 8, 9)
@@ -53,7 +60,7 @@ def assert_like_alone(vaes, x, *, lr=1e-3, tolerance=2e-8, **options):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-7, nan_ok=True), name
         for name, value in twin.state_dict().items():
             torch.testing.assert_close(
-                vae.state_dict()[name], value, rtol=tolerance, atol=tolerance, msg=name
+                vae.state_dict()[name], value, rtol=tolerance, atol=tolerance
             )
         assert not vae.training
 
@@ -110,6 +117,29 @@ def test_one_after_the_other_is_fit_to_the_bit(make_three, x):
 def test_a_last_batch_has_a_graph_where_that_pays(make_three, x, exact, monkeypatch):
     monkeypatch.setattr("pyro_mivae.training.together.WORTH_STACKING", 1)
     assert_like_alone(make_three(), x, at_once=True)
+
+
+def test_recorded_steps_are_the_same(make_three, x, exact, monkeypatch):
+    recorded = []
+
+    def record(optimiser, device):
+        recorded.append(optimiser)
+        return Recording(optimiser, device)
+
+    monkeypatch.setattr("pyro_mivae.training.recorded.recorder_for", record)
+    options = {"lr": [1e-3, 3e-3, 1e-3], "clip_norm": 0.5, "at_once": True}
+    assert_like_alone(make_three(), x, tolerance=1e-6, **options)
+    assert len(recorded) == 1 + 3
+
+
+def test_steps_that_cannot_be_recorded_run_as_they_are(make_three, x, exact, monkeypatch):
+    class Refuses(Recording):
+        def record(self, *args):
+            raise CaptureError("not here")
+
+    monkeypatch.setattr("pyro_mivae.training.recorded.recorder_for", Refuses)
+    with pytest.warns(PyroMivaeWarning, match="cannot be captured: not here"):
+        assert_like_alone(make_three(), x, tolerance=1e-6, at_once=True)
 
 
 def test_one_that_breaks_leaves_the_others_alone(make_three, x, exact):
