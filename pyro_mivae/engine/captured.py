@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.engine.static import Body
 from pyro_mivae.errors import CaptureError, OptionError
 
@@ -45,7 +46,7 @@ class Recording:
             self._warm_up(body, before.restore)
             recorded = [self._record(body, count) for count in counts]
         except Exception as error:  # whatever torch, a compiler or the driver may raise
-            raise CaptureError(_first_cause(error)) from error
+            raise CaptureError(first_cause(error)) from error
         finally:
             before.restore()
             for group in self.optimiser.param_groups:
@@ -179,11 +180,3 @@ def _renew_generator(device: torch.device, state: Tensor) -> None:
     fresh = torch.Generator(device)
     fresh.set_state(state)
     torch.cuda.default_generators[_index(device)].graphsafe_set_state(fresh.graphsafe_get_state())
-
-
-def _first_cause(error: BaseException) -> str:
-    """The first line of the error that began it."""
-    while (earlier := error.__cause__ or error.__context__) is not None:
-        error = earlier
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".strip(": ")

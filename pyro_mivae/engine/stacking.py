@@ -20,7 +20,8 @@ from pyro_mivae.engine.lifting import (
 )
 from pyro_mivae.engine.nodes import is_impure
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.staging import TOLERANCE, Staged, reason
+from pyro_mivae.engine.reasons import first_cause
+from pyro_mivae.engine.staging import TOLERANCE, Staged
 from pyro_mivae.errors import StagingError
 
 Noise = list[Tensor]
@@ -244,7 +245,7 @@ class StackedStep:
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 flat = make_fx(step)(*state, *args, *noise, *self._numbers)
         except Exception as error:
-            raise StagingError(reason(error)) from error
+            raise StagingError(first_cause(error)) from error
         flat.graph.eliminate_dead_code(is_impure)
         flat.recompile()
         return flat

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from pyro_mivae.engine.constants import hold_constants
 from pyro_mivae.engine.nodes import changed
 from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.errors import StagingError
 
@@ -83,7 +84,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
         try:
             graph = make_fx(step, decomposition_table=table)(*state, *args)
         except Exception as error:
-            raise StagingError(reason(error)) from error
+            raise StagingError(_reason(error)) from error
     _check_writes(graph.graph)
     hold_constants(graph, literals_alone=decompose)
     if not decompose:
@@ -188,11 +189,8 @@ def _draw_other_noise(device: torch.device) -> None:
     torch.rand(1, device=device)
 
 
-def reason(error: BaseException) -> str:
-    """The first line of the error that began it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip().splitlines()
-    if text and "get value out of a tracing tensor" in text[0]:
+def _reason(error: BaseException) -> str:
+    cause = first_cause(error)
+    if "get value out of a tracing tensor" in cause:
         return "it reads the value of a tensor (.item(), bool(), int() or a loop over values)"
-    return f"{type(error).__name__}: {text[0] if text else ''}".strip()
+    return cause

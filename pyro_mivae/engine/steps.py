@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor
 
 from pyro_mivae.engine.precision import Precision, round_products
 from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.reasons import first_cause, give_up
 from pyro_mivae.engine.staging import Staged, stage
-from pyro_mivae.errors import PyroMivaeWarning, StagingError
+from pyro_mivae.errors import StagingError
 
 Means = Literal["eager", "staged", "compiled"]
 
@@ -103,26 +103,9 @@ def compile_step(program: Program, staged: Staged, *args: Tensor) -> GraphStep:
         with program.trial(args[0].device):
             step(*args)
     except Exception as error:  # whatever a compiler may raise
-        give_up("compiled", "as a graph that is not compiled", error)
+        give_up("compiled", "as a graph that is not compiled", first_cause(error))
         return GraphStep(program, staged)
     return step
-
-
-def give_up(what: str, instead: str, error: Exception) -> None:
-    """Says that steps are taken by another means, and why.
-
-    Args:
-        what: What the step cannot be.
-        instead: How it runs.
-        error: The reason.
-    """
-    told = str(error).strip() or type(error).__name__
-    warnings.warn(
-        f"the training step cannot be {what}: {told.splitlines()[0]}. It runs {instead}, slower; "
-        "the results are the same",
-        PyroMivaeWarning,
-        stacklevel=3,
-    )
 
 
 class Engine:
@@ -174,7 +157,7 @@ class Engine:
                     "leave precision out"
                 ) from error
             self.means = "eager"
-            give_up("staged", "as it is", error)
+            give_up("staged", "as it is", str(error))
             return EagerStep(self.program)
         if self.precision == "bf16":
             round_products(staged.graph)

@@ -18,8 +18,9 @@ from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.optimiser import GroupedOptimiser
 from pyro_mivae.engine.program import Program, unique
+from pyro_mivae.engine.reasons import give_up
 from pyro_mivae.engine.staging import stage
-from pyro_mivae.engine.steps import GraphStep, Means, compile_step, give_up
+from pyro_mivae.engine.steps import GraphStep, Means, compile_step
 from pyro_mivae.errors import OptionError, StagingError
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class SVI(pyro.infer.SVI):
 
     def _give_up(self, reason: str) -> None:
         self.engine = "eager"
-        give_up("staged", "as Pyro runs it", StagingError(reason))
+        give_up("staged", "as Pyro runs it", reason)
 
 
 class _Stage:

@@ -268,9 +268,10 @@ def test_the_means_follow_from_the_work_ahead(x):
     assert steps_until_compiling(program, x) == math.ceil(COMPILING / work)
 
 
-def test_convolutions_are_not_compiled(x):
-    encoder, decoder = mi.networks.build_networks("conv", SHAPE, 2)
-    program = program_of(*make("vae", latent_dim=2, encoder=encoder, decoder=decoder))
+def test_convolutions_are_not_compiled():
+    encoder, decoder = mi.networks.build_networks("conv", (1, 8, 8), 2)
+    vae = mi.VAE((1, 8, 8), latent_dim=2, encoder=encoder, decoder=decoder).train()
+    program, x = program_of(vae, vae.objective()), torch.rand(9, 1, 8, 8)
     assert choose_means(program, x, num_steps=10**9) == "staged"
     assert steps_until_compiling(program, x) == math.inf
 
@@ -301,7 +302,9 @@ def test_a_compiler_that_fails_leaves_the_graph(x, monkeypatch):
 
     program = program_of(*make("vae"))
     monkeypatch.setattr(torch, "compile", compile)
-    with pytest.warns(PyroMivaeWarning, match="cannot be compiled: no compiler here. It runs as"):
+    with pytest.warns(
+        PyroMivaeWarning, match="cannot be compiled: RuntimeError: no compiler here. It runs as"
+    ):
         step = Engine(program, "compiled").step(x)
     assert isinstance(step, GraphStep)
     assert step(x).isfinite().all()
