@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
-from pyro_mivae.engine.choose import OVERHEAD, WORTH_COMPILING, work_of_step
+from pyro_mivae.engine.choose import (
+    OVERHEAD,
+    WORTH_COMPILING,
+    WORTH_COMPILING_CAPTURED,
+    work_of_step,
+)
 from pyro_mivae.engine.stacking import Streams
 from pyro_mivae.errors import (
     ManyTrainingError,
@@ -106,9 +111,9 @@ def fit_many(
         seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted. (The weights at the
             start are the variants' own.)
         at_once: Whether steps are taken at once, or the models trained one after the other. None
-            chooses: at once on CUDA; on a CPU where there are many steps so light that there is
-            more overhead than arithmetic in them, or where all models together are worth
-            compiling. One thread of a CPU does as much either way; what is gained is overhead.
+            chooses: at once on CUDA, and on a CPU where there are many steps so light that there
+            is more overhead than arithmetic in them. What is left is arithmetic, of which a core
+            does as much one after the other.
         engine: As for `fit`. ``"eager"`` is not to be had at once.
         precision: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
@@ -344,15 +349,20 @@ class _Training:
         if self.at_once is False or engine == "eager" or len(trainers) == 1:
             return None
         with pyro.validation_enabled(False):
-            work, _ = work_of_step(first.program, first.example(first.batch_sizes[0]))
-        worth = work * first.num_steps * len(trainers) >= WORTH_COMPILING
+            work, convolves = work_of_step(first.program, first.example(first.batch_sizes[0]))
+        steps = first.num_steps * len(trainers)
+        on_device = first.device.type == "cuda"
         light = (
             work - OVERHEAD <= LIGHT_STEP
+            and not convolves
             and len(trainers) >= ENOUGH_MODELS
-            and first.num_steps * len(trainers) >= WORTH_VECTORISING
+            and steps >= WORTH_VECTORISING
         )
-        if not (self.at_once or first.device.type == "cuda" or light or worth):
+        if not (self.at_once or on_device or light):
             return None
+        worth = work * steps >= WORTH_COMPILING and not convolves
+        if on_device:
+            worth = first.num_steps >= WORTH_COMPILING_CAPTURED
         return engine if engine != "auto" else ("compiled" if worth else "staged")
 
 

@@ -15,7 +15,7 @@ from pyro_mivae.errors import (
     PyroMivaeWarning,
     TrainingError,
 )
-from pyro_mivae.training import read_checkpoint
+from pyro_mivae.training import many, read_checkpoint
 
 SEEDS = (7, 8, 9)
 OPTIONS = {"epochs": 2, "batch_size": 20, "lr_schedule": "cosine"}
@@ -215,3 +215,32 @@ def test_refuses_what_does_not_fit(make_three, x):
         mi.fit_many([], x, epochs=1)
     with pytest.raises(OptionError, match="models 0 and 1 share parameters"):
         mi.fit_many([vaes[0], vaes[0]], x, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "light_enough"), [(4, 20, True), (3, 20, False), (4, 50, False)]
+)
+def test_light_steps_are_taken_at_once_where_there_are_many(
+    count, batch_size, light_enough, make, x, monkeypatch
+):
+    work = work_of_a_step(make("vae"), x[:20])
+    monkeypatch.setattr(many, "LIGHT_STEP", 1.5 * work)
+    monkeypatch.setattr(many, "WORTH_VECTORISING", 4 * 3)
+    taken = []
+    monkeypatch.setattr(many, "Together", lambda *args, **options: taken.append(args))
+    vaes = [make("vae") for _ in range(count)]
+    if light_enough:
+        with pytest.raises(AttributeError):  # what stands in for it takes no steps
+            mi.fit_many(vaes, x, epochs=1, batch_size=batch_size)
+    else:
+        mi.fit_many(vaes, x, epochs=1, batch_size=batch_size)
+    assert bool(taken) == light_enough
+
+
+def work_of_a_step(vae, x):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    objective = vae.objective()
+    with FlopCounterMode(display=False) as counter:
+        objective.differentiable_loss(vae.model, vae.guide, x).backward()
+    return counter.get_total_flops()
