@@ -58,8 +58,10 @@ class GroupedOptimiser:
             clip = self.optim.grad_clip[parameter]
             if clip is not None:
                 clip(parameter)
-        for group in self._grouped.param_groups:
-            group |= _options(self._own(group["params"][0]))
+        for parameter in self._known.difference(parameters):
+            parameter.grad = None  # it stays where it is, whatever its momentum
+        if not self._update_options():
+            self._grouped = self._group(self._known)
         self._grouped.step()
         for group in self._grouped.param_groups:
             options = _options(group)
@@ -67,6 +69,15 @@ class GroupedOptimiser:
                 own = self._own(parameter)
                 own |= {name: options[name] for name in own if name in options}
                 self._object(parameter).state[parameter] = self._grouped.state[parameter]
+
+    def _update_options(self) -> bool:
+        """Takes the options over that Pyro's objects hold; tells whether each group agrees."""
+        for group in self._grouped.param_groups if self._grouped else ():
+            options = _options(self._own(group["params"][0]))
+            if any(_options(self._own(p)) != options for p in group["params"][1:]):
+                return False
+            group |= options
+        return True
 
     def _group(self, parameters: set[Tensor]) -> torch.optim.Optimizer:
         """Makes Pyro's object for each parameter that is new, and one optimiser for all."""

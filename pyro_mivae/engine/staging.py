@@ -82,7 +82,9 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
     table[aten.multinomial.default] = _multinomial
     with program.trial(args[0].device), pyro.validation_enabled(False):
         try:
-            graph = make_fx(step, decomposition_table=table)(*state, *args)
+            # a tensor that is given twice, or is a buffer too, need not be so in other steps
+            data = [arg.detach() for arg in args]
+            graph = make_fx(step, decomposition_table=table)(*state, *data)
         except Exception as error:
             raise StagingError(_reason(error)) from error
     _check_writes(graph.graph)
@@ -160,19 +162,25 @@ def _verify(program: Program, staged: Staged, args: tuple[Tensor, ...]) -> None:
     Raises:
         StagingError: If they differ.
     """
-    half = torch.arange(len(args[0]), device=args[0].device) // 2
-    others = tuple(arg[half] if arg.shape[:1] == half.shape else arg for arg in args)
-    with program.trial(half.device), pyro.validation_enabled(False):
-        _draw_other_noise(half.device)
-        ledger, gradients = program.gradients(*others)
-    with program.trial(half.device), torch.no_grad():
-        _draw_other_noise(half.device)
+    device, size = args[0].device, next((len(arg) for arg in args if arg.dim()), 0)
+    half = torch.arange(size, device=device) // 2
+    others = tuple(
+        arg[half.to(arg.device)] if arg.shape[:1] == half.shape else arg for arg in args
+    )
+    with pyro.validation_enabled(False):
+        try:
+            ledger, gradients = _with_other_noise(program, device, others)
+        except Exception:  # such data may be none that the program takes
+            others = tuple(args)
+            ledger, gradients = _with_other_noise(program, device, others)
+    with program.trial(device), torch.no_grad():
+        _draw_other_noise(device)
         values, found = staged.graph(*program.state, *others)
     told = "its structure is not the same in every step"
     if tuple(ledger) != staged.entries:
         raise StagingError(f"it notes {list(ledger)}, and {list(staged.entries)} before: {told}")
     for name, wanted, value in zip(ledger, ledger.values(), values, strict=True):
-        if not torch.allclose(value, wanted, TOLERANCE, TOLERANCE, equal_nan=True):
+        if not torch.allclose(value, wanted.to(value), TOLERANCE, TOLERANCE, equal_nan=True):
             raise StagingError(
                 f"{name} is {float(wanted):g}, and {float(value):g} by the graph: {told}"
             )
@@ -183,6 +191,14 @@ def _verify(program: Program, staged: Staged, args: tuple[Tensor, ...]) -> None:
     )
     if error > 10 * TOLERANCE * size:
         raise StagingError(f"its gradient is another by the graph: {told}")
+
+
+def _with_other_noise(
+    program: Program, device: torch.device, args: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+    with program.trial(device):
+        _draw_other_noise(device)
+        return program.gradients(*args)
 
 
 def _draw_other_noise(device: torch.device) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import pyro
+import torch
 from pyro.infer import ELBO
 from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
+from pyro.poutine.runtime import am_i_wrapped
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -36,7 +39,9 @@ class SVI(pyro.infer.SVI):
     Both draw the noise that Pyro draws. All parameters are updated at once.
 
     What is staged is fixed: numbers and structure that Python decides upon are those of the first
-    steps. An argument that is no tensor may change; each of its values is staged by itself.
+    steps. An argument that is no tensor may change; each of its values is staged by itself, as is
+    each state of the modules (training or not, frozen parameters, buffers put in another's place).
+    A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
     What cannot be staged runs as Pyro runs it, which one warning says: losses that look at their
     value in the middle, as Pyro's own do, and models whose structure depends on values.
 
@@ -79,8 +84,7 @@ class SVI(pyro.infer.SVI):
         self.objective = loss
         self.ledger: Mapping[str, Tensor] = {}
         self._optimiser = GroupedOptimiser(optim)
-        self._roots = _modules(model, guide, loss)
-        self._parts = [part for root in self._roots for part in root.modules()]
+        self._parts = [part for root in _modules(model, guide, loss) for part in root.modules()]
         self._stages: dict[Any, _Stage | None] = {}
         self._parameters: list[Tensor] = []
         if engine != "eager" and not isinstance(loss, ELBO):
@@ -103,10 +107,14 @@ class SVI(pyro.infer.SVI):
             return super().step(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        rest = tuple(_kind(leaf) for leaf in leaves)
-        key = (spec, rest, tuple(part.training for part in self._parts))
-        if not tensors or self._is_new(key):
+        if not tensors or am_i_wrapped():
             return super().step(*args, **kwargs)
+        key = self._key(spec, leaves)
+        if self._is_new(key):
+            with _calls_noted(self._parts):
+                loss = super().step(*args, **kwargs)
+            self._remember(spec, leaves)
+            return loss
         staged = self._stages[key]
         if staged is None:
             try:
@@ -123,6 +131,15 @@ class SVI(pyro.infer.SVI):
         loss = float(self.ledger["loss"])
         warn_if_nan(self.ledger["loss"], "loss")
         return loss
+
+    def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
+        """What a graph is fixed to: arguments and modules of this kind, in this state."""
+        return spec, tuple(map(_kind, leaves)), tuple(map(_state, self._parts))
+
+    def _remember(self, spec: TreeSpec, leaves: list[Any]) -> None:
+        """Lets the next step like the one that Pyro took, and showed all modules of, be staged."""
+        if self.engine != "eager":
+            self._stages.setdefault(self._key(spec, leaves), None)
 
     def _is_new(self, key: Any) -> bool:
         """Whether Pyro has to take a step first: on arguments not seen, or with new parameters."""
@@ -151,11 +168,12 @@ class SVI(pyro.infer.SVI):
             return loss, getattr(self.objective, "ledger", {}) | {"loss": loss.detach()}
 
         store = pyro.get_param_store()
-        parameters = [p for p in self.optim.optim_objs if store.param_name(p) is not None]
+        known = [p for p in self.optim.optim_objs if store.param_name(p) is not None]
+        parameters = [p for p in known if p.requires_grad]
         self._parameters = parameters
         owned = {id(parameter) for parameter in parameters}
-        others = [p for root in self._roots for p in root.parameters() if id(p) not in owned]
-        buffers = [b for root in self._roots for b in root.buffers()]
+        others = [p for part in self._parts for p in part.parameters() if id(p) not in owned]
+        buffers = [b for part in self._parts for b in part.buffers()]
         program = Program(evaluate, parameters, unique([*others, *buffers]), self._parts)
         return _Stage(program, tensors, self.engine)
 
@@ -192,11 +210,36 @@ class _Stage:
 
 def _modules(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
     """The modules that a step may train or change."""
-    found = [model, guide]
+    found = [getattr(program, "__self__", program) for program in (model, guide)]
     if isinstance(loss, Objective):
         found += [loss.state, *loss.networks.values()]
     return [part for part in found if isinstance(part, nn.Module)]
 
 
+@contextmanager
+def _calls_noted(parts: list[nn.Module]) -> Iterator[None]:
+    """Adds the modules that are called meanwhile: a plain function does not show its own."""
+    known = set(parts)
+
+    def note(module: nn.Module, args: Any) -> None:
+        if module not in known:
+            known.add(module)
+            parts.append(module)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _state(part: nn.Module) -> Any:
+    """Whether a module trains, which of its parameters do, and which tensors its buffers are."""
+    trained = tuple((id(p), p.requires_grad) for p in part._parameters.values() if p is not None)
+    return part.training, trained, tuple(map(id, part._buffers.values()))
+
+
 def _kind(leaf: Any) -> Any:
-    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf
