@@ -11,6 +11,7 @@ the warm start and the warm-up of the weights. What is in the results file is no
     python -m benchmarks speed
     python -m benchmarks speed --variants vae infocat --batch-sizes 128 --turns 15
     python -m benchmarks speed --data mnist --data-root DIR
+    python -m benchmarks speed --variants vae cat --hidden-dims 400 --out FILE
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def measure(
     images: Tensor | None = None,
     contenders: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
+    hidden_dims: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Times the steps of one variant at one batch size.
 
@@ -61,6 +63,8 @@ def measure(
         images: Images to train on, repeated where a turn needs more; 28 x 28 noise if omitted.
         contenders: Who is timed; all that can be if omitted.
         options: Options of the variant.
+        hidden_dims: Widths of an MLP's hidden layers, without batch norm, for encoder and
+            decoder; the variant's own networks if omitted. InfoGAN has no use for it.
 
     Returns:
         Milliseconds per step of each contender in each turn, and what they were measured with.
@@ -73,11 +77,17 @@ def measure(
     import pyro_mivae as mi
     from benchmarks.contenders import contenders_for
     from benchmarks.handwritten import HANDWRITTEN
+    from pyro_mivae.networks import MLPDecoder, MLPEncoder
 
     images = torch.rand(4 * batch_size, 1, 28, 28) if images is None else images
     torch.manual_seed(0)
     taken = {**OPTIONS.get(variant, {}), **(options or {})}
-    vae = mi.VARIANTS[variant](tuple(images.shape[1:]), **taken)
+    shape = tuple(images.shape[1:])
+    vae = mi.VARIANTS[variant](shape, **taken)
+    if hidden_dims is not None:
+        taken["encoder"] = MLPEncoder(shape, hidden_dims)
+        taken["decoder"] = MLPDecoder(vae.latent_dim, shape, hidden_dims)
+        vae = mi.VARIANTS[variant](shape, **taken)
     names = contenders_for(variant) if contenders is None else contenders
     return compare(vae, HANDWRITTEN[variant], names, images, batch_size, device, turns, steps)
 
@@ -251,6 +261,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options.add_argument("--contenders", nargs="+", help="all that are installed if omitted")
     options.add_argument("--data", help="images of a data set in place of noise")
     options.add_argument("--data-root")
+    options.add_argument("--hidden-dims", nargs="+", type=int, help="of plain MLPs for all")
     args = options.parse_args(argv)
     import pyro_mivae as mi
     from benchmarks.contenders import missing_packages
@@ -276,8 +287,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 args.steps,
                 images=images,
                 contenders=args.contenders,
+                hidden_dims=args.hidden_dims,
             )
-            content["cells"].append(cell | {"data": args.data})
+            content["cells"].append(cell | {"data": args.data, "hidden_dims": args.hidden_dims})
             write(path, content)
             print(variant, batch_size, f"{time.perf_counter() - started:.0f} s", flush=True)
     print(tables(content["cells"]))
