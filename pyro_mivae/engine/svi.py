@@ -28,6 +28,11 @@ from pyro_mivae.errors import OptionError, StagingError
 
 logger = logging.getLogger(__name__)
 
+MOST_GRAPHS = 32
+"""Kinds of arguments that are staged at most."""
+
+OTHER_LOSS = "pyro_mivae.MutualInformationELBO() is a loss that can be"
+
 
 class SVI(pyro.infer.SVI):
     """Stochastic variational inference, as ``pyro.infer.SVI``, at the speed of plain PyTorch.
@@ -39,8 +44,9 @@ class SVI(pyro.infer.SVI):
     Both draw the noise that Pyro draws. All parameters are updated at once.
 
     What is staged is fixed: numbers and structure that Python decides upon are those of the first
-    steps. An argument that is no tensor may change; each of its values is staged by itself, as is
-    each state of the modules (training or not, frozen parameters, buffers put in another's place).
+    steps; pass what changes as an argument, or hold it in a module's buffer. An argument that is
+    no tensor may change; each of its values is staged by itself, up to `MOST_GRAPHS`, as is each
+    state of the modules (training or not, frozen parameters, buffers put in another's place).
     A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
     What cannot be staged runs as Pyro runs it, which one warning says: losses that look at their
     value in the middle, as Pyro's own do, and models whose structure depends on values.
@@ -88,7 +94,7 @@ class SVI(pyro.infer.SVI):
         self._stages: dict[Any, _Stage | None] = {}
         self._parameters: list[Tensor] = []
         if engine != "eager" and not isinstance(loss, ELBO):
-            self._give_up(f"the loss {loss!r} is no pyro.infer.ELBO")
+            self._give_up(f"the loss {loss!r} is no pyro.infer.ELBO ({OTHER_LOSS})")
         elif engine != "eager" and not GroupedOptimiser.serves(optim):
             self._give_up(f"{optim.pt_optim_constructor!r} is no class of torch optimisers")
 
@@ -120,7 +126,8 @@ class SVI(pyro.infer.SVI):
             try:
                 staged = self._stages[key] = self._stage(leaves, spec, tensors)
             except StagingError as error:
-                self._give_up(str(error))
+                other = "" if isinstance(self.objective, Objective) else f" ({OTHER_LOSS})"
+                self._give_up(f"{error}{other}")
                 return super().step(*args, **kwargs)
         self.ledger = staged(*tensors)
         self._optimiser.step(staged.program.parameters)
@@ -151,6 +158,13 @@ class SVI(pyro.infer.SVI):
             is_new = key not in self._stages
         except TypeError:
             self._give_up("one of the arguments of model and guide has no hash")
+            return True
+        if is_new and len(self._stages) >= MOST_GRAPHS:
+            self._stages.clear()
+            self._give_up(
+                f"its arguments and modules were of {MOST_GRAPHS} kinds already, each with a "
+                "graph of its own; pass a number that changes as a tensor, or as a schedule"
+            )
             return True
         self._stages.setdefault(key, None)
         return is_new

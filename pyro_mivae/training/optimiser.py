@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_mivae.errors import OptionError
+
 STANDARD_LR = 1e-3
 LR_SCHEDULES = ("constant", "cosine")
 
@@ -21,6 +23,9 @@ def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
         lr: Learning rate. Another than the standard one changes every part's in proportion, so
             that a part whose own is a fifth keeps a fifth.
 
+    Raises:
+        OptionError: If every parameter is frozen.
+
     Returns:
         The optimiser; each group remembers its rate as ``"initial_lr"``.
     """
@@ -30,6 +35,11 @@ def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
             options = {"lr": STANDARD_LR, **vae.optim_args(name)}
             options["lr"] *= lr / STANDARD_LR
             groups.setdefault(tuple(sorted(options.items())), []).append(parameter)
+    if not groups:
+        raise OptionError(
+            f"every parameter of {type(vae).__name__} is frozen, so that there is nothing to "
+            "train; give those that are to be trained requires_grad_(True)"
+        )
     return torch.optim.Adam(
         [
             {"params": parameters, **dict(key), "initial_lr": dict(key)["lr"]}

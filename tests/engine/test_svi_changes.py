@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import nn
 
 import pyro_mivae as mi
+from pyro_mivae.errors import PyroMivaeWarning
 
 X = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = X.flip(0)
@@ -160,3 +161,28 @@ def test_parameters_whose_schedules_part_ways_keep_their_own_rates():
         for make in (pyro.infer.SVI, staged)
     )
     torch.testing.assert_close(found[:2], wanted[:2], rtol=1e-6, atol=0)
+
+
+def test_a_number_that_is_another_in_every_step_is_given_up_with_a_remedy():
+    svi = mi.SVI(*scaled_pair(), pyro.optim.Adam({"lr": 1e-3}), mi.MutualInformationELBO())
+    x = torch.randn(5, 2)
+    for step in range(32):
+        svi.step(x, 1.0 + step)
+    with pytest.warns(PyroMivaeWarning, match="32 kinds already.*pass a number that changes as"):
+        svi.step(x, 0.5)
+    assert svi.engine == "eager"
+    assert not svi._stages
+
+
+def scaled_pair():
+    def model(x, factor):
+        weight = pyro.param("weight", torch.ones(2))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(factor * z * weight, 1.0).to_event(1), obs=x)
+
+    def guide(x, factor):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x * pyro.param("slope", torch.ones(2)), 1.0).to_event(1))
+
+    return model, guide

@@ -336,3 +336,9 @@ def test_history_has_the_standard_rate_and_not_a_parts_own(x, make):
     vae = make("vae")
     vae.optim_args = lambda name: {"lr": 5e-3 if "model" in name else 1e-3}
     assert fit(vae, x, epochs=1, lr=2e-3)["lr"] == [pytest.approx(2e-3)]
+
+
+def test_nothing_to_train_is_an_error(x):
+    vae = mi.VAE(SHAPE, latent_dim=2).requires_grad_(False)
+    with pytest.raises(OptionError, match="every parameter of VAE is frozen"):
+        fit(vae, x, epochs=1)
