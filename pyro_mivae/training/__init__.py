@@ -2,7 +2,8 @@
 
 from pyro_mivae.training.checkpoint import read_checkpoint
 from pyro_mivae.training.files import atomic_path
-from pyro_mivae.training.fit import fit, resolve_device
+from pyro_mivae.training.fit import fit
+from pyro_mivae.training.given import resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.threads import suitable_threads

@@ -30,23 +30,19 @@ from pyro_mivae.errors import (
     TrainingError,
 )
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy
-from pyro_mivae.training.fit import (
-    begin,
+from pyro_mivae.training.fit import begin, last_weights_kept, train
+from pyro_mivae.training.given import (
     check_options,
     check_trainer,
     hold_out,
-    last_weights_kept,
     place,
-    progress_bar,
     resolve_device,
-    show_row,
-    tell_batches,
-    train,
 )
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
 from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
 from pyro_mivae.training.together import Together, group_by_structure, stage_each
 
