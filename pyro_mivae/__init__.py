@@ -1,7 +1,7 @@
 """Mutual-information autoencoders as Pyro programs."""
 
 from pyro_mivae.data import load_dataset
-from pyro_mivae.diagnostics import information
+from pyro_mivae.diagnostics import diagnose, information
 from pyro_mivae.elbo import (
     InfoGANLoss,
     MutualInformationELBO,
@@ -83,6 +83,7 @@ __all__ = [
     "Variant",
     "build_critic",
     "cyclic_warmup",
+    "diagnose",
     "evaluate",
     "explain",
     "fit",

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
 from pyro_mivae.diagnostics.measurement import Measurement
 from pyro_mivae.diagnostics.posterior import Layout
@@ -33,6 +34,11 @@ class InformationReport:
     def to_dict(self) -> dict[str, float]:
         """Returns every figure by name, as plain floats; NaN where it is not defined."""
         return dict(self.values)
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What the figures say is wrong with the pair, see `diagnose`."""
+        return diagnose(self.values)
 
     def __getitem__(self, name: str) -> float:
         return self.values[name]

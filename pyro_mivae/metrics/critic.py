@@ -1,17 +1,14 @@
-"""What a critic hears of held-out data, and whether that is far less than there is."""
+"""What a critic hears of held-out data."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
 from pyro_mivae.training.loop import batch_sizes
 from pyro_mivae.variants import Variant
@@ -19,9 +16,6 @@ from pyro_mivae.variants import Variant
 CRITIC_BATCH = 256
 ENOUGH_BATCHES = 5
 """Batches whose spread is worth a standard error."""
-SHARE, MARGIN = 0.5, 0.5
-"""A critic falls short that hears less than this share of the lower bound, and is this many nats
-under it."""
 
 
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
@@ -61,35 +55,6 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
     for name, mean, error in zip(names, means.tolist(), errors.tolist(), strict=True):
         found |= {name: mean, f"{name}_se": error}
     return found
-
-
-def falls_short(vae: Variant, figures: Mapping[str, float]) -> bool:
-    """Tells, and warns, whether a critic hears far less than the lower bound says there is.
-
-    That is where its estimate is under half of the lower bound, and more than 0.5 nats under it.
-    The bound needs no critic: what it says is there. A term whose critic falls short follows the
-    gradient of a part of the information.
-
-    Args:
-        vae: The variant.
-        figures: What `critic_estimates` and `information` gave.
-    """
-    short = False
-    for term in _critic_terms(vae.objective()):
-        whole = set(term.sites) == set(vae.sites)
-        site = "" if whole else f"{'_'.join(term.sites)}_"
-        lower = figures.get(f"mi_{site}lower", math.nan)
-        heard = figures.get(term.name, math.nan)
-        if heard < SHARE * lower and heard < lower - MARGIN:
-            short = True
-            warnings.warn(
-                f"the critic's estimate of I(x; {', '.join(term.sites)}) is {heard:.2f} nats, and "
-                f"there are {lower:.2f} or more: it misses most of what the term is to raise; "
-                "train it longer or faster (critic_lr), or take another critic or bound",
-                PyroMivaeWarning,
-                stacklevel=4,
-            )
-    return short
 
 
 def _critic_terms(objective: object) -> list[CriticBound]:

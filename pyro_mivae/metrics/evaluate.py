@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.bounds import barber_agakov_bound
+from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import DataError, OptionError
@@ -23,7 +24,7 @@ from pyro_mivae.metrics.clustering import (
     normalised_mutual_information,
     occupancy,
 )
-from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates, falls_short
+from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
@@ -46,6 +47,11 @@ class EvaluationResult(dict[str, float]):
     def __init__(self, values: Mapping[str, float], protocol: Mapping[str, Any]) -> None:
         super().__init__(values)
         self.protocol = dict(protocol)
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What the figures say is wrong with the model, see `diagnose`."""
+        return diagnose(self)
 
 
 def evaluate(
@@ -70,8 +76,8 @@ def evaluate(
       these may be below 0; read them together;
     * with a critic: ``mi_<sites>_critic``, its estimate of the information in these data, beside
       the bounds ``mi_lower`` and ``mi_upper`` that need none, and ``critic_falls_short``, 1 where
-      it is under half of the lower bound and more than 0.5 nats under it, of which a
-      `PyroMivaeWarning` tells; else 0 (see `critic_estimates`);
+      it is under half of the lower bound and more than 0.5 nats under it, else 0 (see
+      `critic_estimates`);
     * with categories: ``categories_used``, how many hold at least 0.5 % of the data by the argmax
       of q(c|x); ``occupancy_<k>``, the share that each holds; ``barber_agakov_<site>_mean``, the
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
@@ -99,7 +105,7 @@ def evaluate(
         **options: Options of `information`.
 
     Returns:
-        The figures, with the attribute ``protocol``.
+        The figures, with the attributes ``protocol`` and ``diagnoses``.
 
     Raises:
         DataError: If the data do not fit the variant, or the labels the data.
@@ -208,7 +214,8 @@ class _Evaluation:
         found = critic_estimates(self.vae, x, self.seed)
         if found:
             self.values |= found
-            self.values["critic_falls_short"] = float(falls_short(self.vae, self.values))
+            kinds = {diagnosis.kind for diagnosis in diagnose(self.values)}
+            self.values["critic_falls_short"] = float("critic too low" in kinds)
             self.protocol["critic"] = f"batches of {CRITIC_BATCH} items in random order"
 
     def categories(self, samples: int) -> Tensor:

@@ -117,7 +117,7 @@ def headline(subject: Subject) -> Iterator[Number]:
             yield _information(subject, site)
     for key in m:
         if key.startswith("mi_") and key.endswith("_critic"):
-            yield _figure(m, key, f"Critic's I({_heard(key)}; x)", _meaning(key) + _short(m))
+            yield _figure(m, key, f"Critic's I({_heard(key)}; x)", _meaning(key))
     if _defined(m, "cluster_accuracy"):
         meaning = (
             "Each category is matched to one label, as well as can be: the share of the "
@@ -171,15 +171,6 @@ def _meaning(key: str) -> str:
 
 def _heard(key: str) -> str:
     return key.removeprefix("mi_").removesuffix("_critic")
-
-
-def _short(metrics: Mapping[str, float]) -> str:
-    if not metrics.get("critic_falls_short"):
-        return ""
-    return (
-        " That is less than half of the information that is there at least: the term raised a "
-        "part of it. Train the critic longer or faster, or take another critic or bound."
-    )
 
 
 _SIDES = {"lower": "least", "upper": "most"}

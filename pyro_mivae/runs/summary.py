@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from pyro_mivae.diagnostics import diagnose
+
 LABELS = {
     "distortion": "distortion, -E log p(x|code)",
     "rate": "rate, sum of the KLs",
     "elbo": "ELBO",
     "log_px": "log p(x), importance-weighted",
 }
-FALLS_SHORT = (
-    "the critic hears less than half of what there is at least: the term raised a part of it"
-)
 
 
 def summarise(
     metrics: Mapping[str, float], num_categories: int | None = None, note: str = ""
 ) -> str:
-    """Puts the numbers that matter most in a small table.
+    """Puts the numbers that matter most in a small table, and under it what stands out.
 
     Args:
         metrics: What `evaluate` measured, nats per image.
@@ -41,8 +40,6 @@ def summarise(
     lines = ["nats per test image", *_align(rows)]
     if note:
         lines.append(f"  ({note})")
-    if metrics.get("critic_falls_short"):
-        lines.append(f"  ({FALLS_SHORT})")
     parts = [] if num_categories else list(_parts(metrics))
     if parts:
         lines += ["share of the variance reconstructed", *_align(parts)]
@@ -53,6 +50,9 @@ def summarise(
     if not math.isnan(used):
         of = f" of {num_categories}" if num_categories else ""
         lines.append(f"categories in use: {used:.0f}{of}")
+    stands_out = diagnose(metrics)
+    if stands_out:
+        lines += ["what stands out", *(f"  {diagnosis}" for diagnosis in stands_out)]
     return "\n".join(lines)
 
 
