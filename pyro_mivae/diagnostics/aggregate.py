@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.posterior import (
     BLOCK,
     Layout,
@@ -21,29 +21,6 @@ from pyro_mivae.diagnostics.posterior import (
 from pyro_mivae.traces import Program
 
 REPEATED_ITEMS = 300  # a guide that cannot broadcast runs once per pair
-
-
-@dataclass(frozen=True)
-class Codes:
-    """One code of each datum.
-
-    Attributes:
-        values: By site, shape ``(n, *event)``.
-        configuration: Index of the joint value of the enumerated sites, shape ``(n,)``.
-        group: Equal for data whose deterministic sites agree, shape ``(n,)``; None without such.
-    """
-
-    values: dict[str, Tensor]
-    configuration: Tensor
-    group: Tensor | None
-
-    def take(self, rows: Tensor) -> Codes:
-        """Returns the codes of some data."""
-        return Codes(
-            {name: value[rows] for name, value in self.values.items()},
-            self.configuration[rows],
-            None if self.group is None else self.group[rows],
-        )
 
 
 class Contrast:

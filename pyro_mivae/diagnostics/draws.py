@@ -13,6 +13,31 @@ from torch import Tensor
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
 from pyro_mivae.traces import Program, TracePair, is_deterministic
 
+DECIMALS = 5  # to which values of deterministic sites are compared
+
+
+@dataclass(frozen=True)
+class Codes:
+    """One code of each datum.
+
+    Attributes:
+        values: By site, shape ``(n, *event)``.
+        configuration: Index of the joint value of the enumerated sites, shape ``(n,)``.
+        group: Equal for data whose deterministic sites agree, shape ``(n,)``; None without such.
+    """
+
+    values: dict[str, Tensor]
+    configuration: Tensor
+    group: Tensor | None
+
+    def take(self, rows: Tensor) -> Codes:
+        """Returns the codes of some data."""
+        return Codes(
+            {name: value[rows] for name, value in self.values.items()},
+            self.configuration[rows],
+            None if self.group is None else self.group[rows],
+        )
+
 
 @dataclass
 class Draws:
@@ -23,9 +48,7 @@ class Draws:
             model makes the data a function of the code.
         divergences: KL divergence of each site, mean over the draws, shape ``(n,)``; NaN for
             deterministic sites.
-        values: Each site's value in the first draw, the enumerated ones drawn too, shape
-            ``(n, *event)``.
-        configuration: Index of the enumerated sites' joint value in that draw, shape ``(n,)``.
+        codes: The first draw, of the enumerated sites too.
         log_weights: Log-probability of every configuration in the first draw, shape
             ``(n, configurations)``.
         means: Posterior mean of every site that is not enumerated, given what was drawn before
@@ -34,10 +57,14 @@ class Draws:
 
     distortion: Tensor
     divergences: dict[str, Tensor]
-    values: dict[str, Tensor]
-    configuration: Tensor
+    codes: Codes
     log_weights: Tensor
     means: list[dict[str, Tensor]]
+
+    @property
+    def rate(self) -> Tensor:
+        """Sum of the sites' divergences, shape ``(n,)``."""
+        return torch.stack(list(self.divergences.values())).sum(0)
 
 
 def draw_codes(
@@ -75,14 +102,31 @@ def draw_codes(
         }
         first.means = [d.means[0] for d in draws[:2]]
         parts.append(first)
+    values = _cat(d.codes.values for d in parts)
+    configuration = torch.cat([d.codes.configuration for d in parts])
+    fixed = [values[name].reshape(len(x), -1) for name in layout.deterministic]
+    group = distinct(torch.cat(fixed, 1)) if fixed else None
     return Draws(
         distortion=torch.cat([d.distortion for d in parts]),
         divergences=_cat(d.divergences for d in parts),
-        values=_cat(d.values for d in parts),
-        configuration=torch.cat([d.configuration for d in parts]),
+        codes=Codes(values, configuration, group),
         log_weights=torch.cat([d.log_weights for d in parts]),
         means=[_cat(d.means[i] for d in parts) for i in range(len(parts[0].means))],
     )
+
+
+def distinct(values: Tensor) -> Tensor:
+    """Numbers the distinct values, compared to five decimals.
+
+    Args:
+        values: Shape ``(n, ...)``.
+
+    Returns:
+        Equal integers where the values are equal, from 0, shape ``(n,)``.
+    """
+    rounded = values.double().reshape(len(values), -1).round(decimals=DECIMALS)
+    index: Tensor = torch.unique(rounded, dim=0, return_inverse=True)[1]
+    return index
 
 
 def importance_weighted(
@@ -162,7 +206,8 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
             means[name] = mean(_center(q), event).reshape(batch, -1)
-    return Draws(distortion, divergences, values, configuration, log_weights.t(), [means])
+    codes = Codes(values, configuration, None)
+    return Draws(distortion, divergences, codes, log_weights.t(), [means])
 
 
 def _center(site: dict[str, Any]) -> Tensor:

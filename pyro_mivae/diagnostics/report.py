@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
-from pyro_mivae.diagnostics.measurement import Measurement
+from pyro_mivae.diagnostics.measurement import measure
 from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.traces import Program
@@ -182,6 +183,18 @@ def information(
         if num_samples is None:
             least = 1 if layout.free.issuperset(layout.latent) else 2
             sizes["num_samples"] = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
-        measurement = Measurement(model, guide, x, layout, sizes, seed, device)
-        measurement.run()
-    return InformationReport(measurement.values, measurement.protocol)
+        context = Context(
+            model=model,
+            guide=guide,
+            x=x,
+            layout=layout,
+            device=device,
+            num_samples=sizes["num_samples"],
+            iwae_samples=iwae_samples,
+            iwae_items=iwae_items,
+            subset=subset,
+            codes_at_once=batch_size,
+            seed=seed,
+        )
+        values = measure(context)
+    return InformationReport(values, context.protocol)

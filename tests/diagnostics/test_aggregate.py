@@ -10,11 +10,11 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.diagnostics.aggregate import (
-    Codes,
     contrast,
     contrast_conditioned,
     contrast_dimensions,
 )
+from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.posterior import Layout
 
 N, KINDS, DIMS = 11, 3, 2

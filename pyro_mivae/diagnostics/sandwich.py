@@ -1,0 +1,164 @@
+"""The information in the code, between bounds, as a whole and site by site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics.aggregate import Contrast, contrast, contrast_conditioned
+from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
+from pyro_mivae.diagnostics.draws import Draws, distinct
+from pyro_mivae.diagnostics.posterior import Layout
+
+OPEN = 0.5  # nats between the bounds from which the sandwich counts as open
+
+Names = tuple[str, ...] | None
+
+
+def information_in_code(context: Context, draws: Draws) -> Figures:
+    """Bounds the information in the whole code and in each site, over all data.
+
+    Args:
+        context: What to measure.
+        draws: Draws of every datum's code.
+
+    Returns:
+        ``mi_lower``, ``mi_upper``, ``saturated``, ``marginal_kl_lower``, ``marginal_kl_upper``,
+        and ``mi_<site>_lower`` and ``mi_<site>_upper`` of each site.
+    """
+    layout = context.layout
+    contrasts = _contrasts(context, draws)
+    rows: Contrast | _Plugin
+    if layout.enumerated == layout.latent:
+        rows = _Plugin(draws.log_weights.exp())
+    elif layout.is_known(*layout.latent):
+        rows = contrasts[None]
+    else:
+        some = context.choose(context.subset).to(context.device)
+        x = context.x.to(context.device)
+        rows = contrast_conditioned(context.guide, x, draws.codes, layout, some)
+    context.protocol["information_items"] = len(rows.lower)
+    lower, upper, saturated = _between(rows, [mean_of(draws.rate)], bool(layout.deterministic))
+    figures: dict[str, Figure | float] = {
+        "mi_lower": lower,
+        "mi_upper": upper,
+        "saturated": saturated,
+        **_marginal_divergence(draws.rate, rows, lower, upper),
+    }
+    for name in layout.latent:
+        figures[f"mi_{name}_lower"], figures[f"mi_{name}_upper"] = _site(
+            name, layout, draws, contrasts, upper
+        )
+    return figures
+
+
+def _contrasts(context: Context, draws: Draws) -> dict[Names, Contrast]:
+    """Those of the whole code and of each drawn site whose density is known."""
+    layout = context.layout
+    everything = torch.arange(len(context.x), device=context.device)
+    mixed = context.choose(context.subset).to(context.device)
+    targets: list[tuple[Names, Tensor]] = []
+    if layout.is_known(*layout.latent) and layout.enumerated != layout.latent:
+        targets.append((None, everything))
+    for name in layout.drawn:
+        if layout.is_known(name):
+            targets.append(((name,), mixed if name in layout.branching else everything))
+    if not targets:
+        return {}
+    results = contrast(
+        context.guide,
+        context.x,
+        draws.codes,
+        layout,
+        targets,
+        batch_size=context.batch_size,
+        device=context.device,
+    )
+    return dict(zip((names for names, _ in targets), results))
+
+
+def _marginal_divergence(
+    rate: Tensor, rows: Contrast | _Plugin, lower: Figure, upper: Figure
+) -> dict[str, Figure]:
+    figures = {}
+    mean, error = mean_of(rate)
+    for name, bound, each in (
+        ("marginal_kl_lower", upper, rows.upper),
+        ("marginal_kl_upper", lower, rows.lower),
+    ):
+        if bound[0] == mean:  # the rate itself is the bound
+            figures[name] = (0.0, 0.0)
+        elif len(each) == len(rate):
+            figures[name] = (mean - bound[0], mean_of(rate - each)[1])
+        else:
+            figures[name] = (mean - bound[0], math.hypot(error, bound[1]))
+    return figures
+
+
+def _site(
+    name: str,
+    layout: Layout,
+    draws: Draws,
+    contrasts: Mapping[Names, Contrast],
+    ceiling: Figure,
+) -> tuple[Figure, Figure]:
+    lower = upper = UNDEFINED
+    own = mean_of(draws.divergences[name]) if name in layout.alone else UNDEFINED
+    if name in layout.deterministic:
+        if name in layout.free:
+            values = distinct(draws.codes.values[name])
+            lower = mean_of(math.log(len(values)) - values.bincount()[values].double().log())
+    elif name in layout.enumerated:
+        rows = _Plugin(_marginal(draws.log_weights.exp(), layout, name))
+        lower, upper, _ = _between(rows, [own, ceiling], False)
+        if not layout.free.issuperset(layout.enumerated):  # weights hold what was drawn
+            lower = UNDEFINED
+    elif (name,) in contrasts:
+        lower, upper, _ = _between(contrasts[(name,)], [own, ceiling], False)
+    return lower, upper
+
+
+class _Plugin:
+    """Both bounds for a categorical code, with the category summed out.
+
+    Args:
+        probs: Posterior probabilities, shape ``(n, categories)``.
+    """
+
+    def __init__(self, probs: Tensor) -> None:
+        everyone = probs.mean(0)
+        others = (probs.sum(0) - probs).clamp_min(0) / max(1, len(probs) - 1)
+        self.lower = (probs.xlogy(probs) - probs.xlogy(everyone)).sum(1)
+        self.upper = (probs.xlogy(probs) - probs.xlogy(others)).sum(1)
+        if len(probs) < 2:
+            self.upper = torch.full_like(self.upper, torch.nan)
+
+
+def _between(
+    rows: Contrast | _Plugin, ceilings: list[Figure], deterministic: bool
+) -> tuple[Figure, Figure, float]:
+    """Lower bound, upper bound, and 1.0 where the data are too few to close the gap."""
+    lower, upper = mean_of(rows.lower), mean_of(rows.upper)
+    defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
+    if defined:
+        upper = min(defined)
+    gap = upper[0] - lower[0]
+    if upper[0] < 0:
+        upper = (0.0, upper[1])
+    if lower[0] < 0:
+        lower = (0.0, lower[1])
+    if lower[0] > upper[0]:
+        lower = (upper[0], lower[1])
+    return lower, UNDEFINED if deterministic else upper, float(gap > OPEN)
+
+
+def _marginal(probs: Tensor, layout: Layout, name: str) -> Tensor:
+    """Probabilities of one enumerated site, shape ``(n, categories)``."""
+    # Enumerated dimensions go leftwards in the order of the guide.
+    dim = len(layout.sizes) - layout.enumerated.index(name)
+    table = probs.reshape(-1, *layout.sizes)
+    rest = [d for d in range(1, table.dim()) if d != dim]
+    return table.sum(rest) if rest else table
