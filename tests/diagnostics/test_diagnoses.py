@@ -49,9 +49,9 @@ def test_all_is_well():
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [
-        ({"mi_z_upper": 0.019, "mi_z_critic": 0.0}, [("collapsed", "z")]),
-        ({"mi_z_upper": 0.019, "mi_z_upper_se": 0.001, "mi_z_critic": 0.0}, []),
-        ({"mi_z_upper": 0.021, "mi_z_critic": 0.0}, []),
+        ({"mi_z_upper": 0.019, "mi_z_critic": math.nan}, [("collapsed", "z")]),
+        ({"mi_z_upper": 0.019, "mi_z_upper_se": 0.001, "mi_z_critic": math.nan}, []),
+        ({"mi_z_upper": 0.021, "mi_z_critic": math.nan}, []),
         ({"mi_z[1]_upper": 0.01}, [("unused dimensions", "z")]),
         ({"occupancy_3": 0.004, "occupancy_4": 0.196}, [("unused categories", "c")]),
         ({"occupancy_3": 0.91}, [("one category", "c")]),
