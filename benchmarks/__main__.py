@@ -6,7 +6,9 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("bounds", "categories", "gpu", "many", "scaling", "speed", "variance", "variants")
+BENCHMARKS = (
+    "bounds", "categories", "gpu", "many", "results", "scaling", "speed", "variance", "variants",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> int:

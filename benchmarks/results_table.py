@@ -1,0 +1,180 @@
+"""Lays what `benchmarks.results` measured out as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+NONE = "–"
+PARTS = ("z", "c", "u")
+
+
+def tables(contents: Sequence[Mapping[str, Any]]) -> str:
+    """Lays results files out, with what was scored and how.
+
+    Args:
+        contents: What the files hold, one data set each.
+
+    Returns:
+        Markdown.
+    """
+    return "\n\n".join(part for content in contents for part in _of_data(content))
+
+
+def _of_data(content: Mapping[str, Any]) -> list[str]:
+    runs = content["runs"]
+    shape = " × ".join(map(str, content["shape"][1:]))
+    shares = [column for column in LABELS if _is_there(runs, column)]
+    return [
+        f"### {content['data']}",
+        f"    {content['command']}",
+        f"{content['train']:,} training and {content['test']:,} test images of {shape}. "
+        + " ".join(_told(runs)),
+        table(runs, NATS),
+        *([table(runs, shares)] if shares else []),
+    ]
+
+
+def _told(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says in sentences how runs were made."""
+    seeds = sorted({run["seed"] for run in runs})
+    fits = [run["settings"]["fit"] for run in runs]
+    makers = [run[name] for run in runs for name in ("made_with", "trained_with") if name in run]
+    made = {tuple(sorted((k, str(v)) for k, v in maker.items())) for maker in makers}
+    first = runs[0]["made_with"]
+    told = [
+        f"{_by_variant(runs, 'epochs')} epochs, batches of {_by_variant(runs, 'batch_size')}, "
+        f"lr {fits[0]['lr']:g}, every other option at its default, "
+        f"seeds {', '.join(map(str, seeds))}; torch {first['torch']}, pyro {first['pyro']}.",
+    ]
+    if len(made) > 1:
+        told.append(f"Trained and measured by {len(made)} different sets of versions.")
+    failed = [f"{run['variant']} from seed {run['seed']}" for run in runs if "failed" in run]
+    if failed:
+        told.append(f"Without a finite loss to the end: {', '.join(failed)}.")
+    return told
+
+
+def _by_variant(runs: Sequence[Mapping[str, Any]], option: str) -> str:
+    """An option of training: what most have, and who else has another."""
+    values = {run["variant"]: run["settings"]["fit"][option] for run in runs}
+    usual = max(values.values(), key=list(values.values()).count)
+    others = [f"{value} for {name}" for name, value in values.items() if value != usual]
+    return f"{usual}" + (f" ({', '.join(others)})" if others else "")
+
+
+def table(runs: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lays columns out, a row per variant: mean ± standard deviation over its seeds.
+
+    Args:
+        runs: Runs of one data set.
+        columns: Headings, of `NATS` or `LABELS`.
+
+    Returns:
+        A Markdown table. A figure that a variant does not have, or that is not defined for it, is
+        a dash.
+    """
+    lines = ["| variant | seeds | " + " | ".join(columns) + " |"]
+    lines.append("|" + " --- |" * (len(columns) + 2))
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        own = [run for run in runs if run["variant"] == name and "failed" not in run]
+        cells = [COLUMNS[column](own) for column in columns]
+        lines.append("| " + " | ".join([name, str(len(own)), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float | None], decimals: int) -> str:
+    """Writes mean ± standard deviation; the mean alone of one value, a dash where one is missing.
+
+    Args:
+        values: A figure of each seed; None where it is not defined.
+        decimals: How many.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0], 2), spread([1.0], 1), spread([None, 1.0], 1)
+        ('2.00 ± 1.00', '1.0', '–')
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known or len(known) < len(values):
+        return NONE
+    deviation = f" ± {stdev(known):.{decimals}f}" if len(known) > 1 else ""
+    return f"{_plain(fmean(known), decimals)}{deviation}"
+
+
+def _plain(value: float, decimals: int) -> str:
+    """A number without the sign of a zero."""
+    return f"{value:.{decimals}f}".replace("-0." + "0" * decimals, "0." + "0" * decimals)
+
+
+def interval(lower: Sequence[float | None], upper: Sequence[float | None]) -> str:
+    """Writes the means of two bounds, and the larger one's deviation of the two.
+
+    Args:
+        lower: A lower bound of each seed.
+        upper: An upper bound of each; None where it is not defined.
+
+    Example:
+        >>> interval([1.0, 2.0], [3.0, 3.5]), interval([1.0], [None]), interval([1.0], [1.0])
+        ('1.50 to 3.25 ± 0.71', '≥ 1.00', '1.00')
+    """
+    low, high = spread(lower, 2), spread(upper, 2)
+    if NONE in (low, high):
+        return NONE if low == NONE else f"≥ {low}"
+    if low.split(" ")[0] == high.split(" ")[0]:
+        return low
+    means = f"{low.split(' ')[0]} to {high.split(' ')[0]}"
+    deviations = [float(text.split(" ± ")[1]) for text in (low, high) if " ± " in text]
+    return means + (f" ± {max(deviations):.2f}" if deviations else "")
+
+
+def _figures(runs: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:
+    return [run["metrics"].get(name) for run in runs]
+
+
+def _mean(name: str, decimals: int = 2, sign: int = 1) -> Callable[..., str]:
+    def cell(runs: Sequence[Mapping[str, Any]]) -> str:
+        values = _figures(runs, name)
+        return spread([None if v is None else sign * v for v in values], decimals)
+
+    return cell
+
+
+def _between(name: str) -> Callable[..., str]:
+    return lambda runs: interval(_figures(runs, f"{name}_lower"), _figures(runs, f"{name}_upper"))
+
+
+def _kl_of_sites(runs: Sequence[Mapping[str, Any]]) -> str:
+    told = {site: spread(_figures(runs, f"kl_{site}"), 2) for site in PARTS}
+    return ", ".join(f"{site} {of}" for site, of in told.items() if of != NONE) or NONE
+
+
+def _seconds(runs: Sequence[Mapping[str, Any]]) -> str:
+    return spread([run.get("seconds") for run in runs], 0)
+
+
+NATS: dict[str, Callable[..., str]] = {
+    "−ELBO": _mean("elbo", sign=-1),
+    "log p(x) ≥": _mean("log_px"),
+    "rate": _mean("rate"),
+    "I(x; code)": _between("mi"),
+    "I(x; c)": _between("mi_c"),
+    "KL of each site": _kl_of_sites,
+    "active units": _mean("active_units", 1),
+    "R²": _mean("reconstruction_r2"),
+    "seconds": _seconds,
+}
+LABELS: dict[str, Callable[..., str]] = {
+    "clustering accuracy": _mean("cluster_accuracy", 3),
+    "NMI": _mean("nmi", 3),
+    "categories used": _mean("categories_used", 1),
+    "generation accuracy": _mean("generation_accuracy", 3),
+    "linear probe": _mean("linear_probe", 3),
+    "MLP probe": _mean("mlp_probe", 3),
+}
+COLUMNS = NATS | LABELS
+
+
+def _is_there(runs: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return any(COLUMNS[column]([run]) != NONE for run in runs if "failed" not in run)
