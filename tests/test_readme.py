@@ -8,6 +8,7 @@ import pytest
 import pyro_mivae as mi
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,11 @@ def test_the_script_runs_and_learns(text):
     assert all(p.grad is not None for p in names["critic"].parameters())
 
 
-def test_its_pictures_are_there(text):
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert pictures
-    for picture in pictures:
-        assert (README.parent / picture).read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    for link in links:
+        assert (page.parent / link).is_file()
+        if link.endswith(".png"):
+            assert (page.parent / link).read_bytes().startswith(b"\x89PNG")
+    assert links or page is not README
