@@ -29,15 +29,17 @@ class Contrast:
     Args:
         rows: Which data the codes belong to, shape ``(rows,)``.
         count: Number of data whose posteriors are averaged.
+        dims: Shape of what is contrasted of each code; empty for the code as a whole.
 
     Attributes:
-        own: :math:`\log q(z_i \mid x_i)`, float64, shape ``(rows,)``.
+        own: :math:`\log q(z_i \mid x_i)`, float64, shape ``(rows, *dims)``.
     """
 
-    def __init__(self, rows: Tensor, count: int) -> None:
+    def __init__(self, rows: Tensor, count: int, dims: tuple[int, ...] = ()) -> None:
         self.rows = rows
         self.count = count
-        self.own = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=rows.device)
+        shape = (len(rows), *dims)
+        self.own = torch.full(shape, -torch.inf, dtype=torch.float64, device=rows.device)
         self._others = self.own.clone()
 
     def add(self, part: slice, start: int, log_densities: Tensor) -> None:
@@ -52,7 +54,16 @@ class Contrast:
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
         log_densities[mine, column[mine]] = -torch.inf
-        self._others[part] = torch.logaddexp(self._others[part], log_densities.logsumexp(1))
+        self.absorb(part, log_densities.logsumexp(1))
+
+    def absorb(self, part: slice, others: Tensor) -> None:
+        """Takes in the sum of some codes' densities under data that are not their own.
+
+        Args:
+            part: Which of the rows.
+            others: Its logarithm, shape ``(part, *dims)``.
+        """
+        self._others[part] = torch.logaddexp(self._others[part], others)
 
     @property
     def others(self) -> Tensor:
@@ -104,10 +115,10 @@ def contrast(
     """
     wanted = list(targets)
     contrasts = [Contrast(rows, len(x)) for _, rows in wanted]
-    for start, posterior in _posteriors(guide, x, layout, batch_size, device):
+    for start, posterior in posteriors(guide, x, layout, batch_size, device):
         for (names, rows), result in zip(wanted, contrasts):
             depth = max((posterior.configurations(name) for name in names or ()), default=1)
-            for part in _blocks(len(rows), depth * posterior.size):
+            for part in blocks(len(rows), depth * posterior.size):
                 some = codes.take(rows[part])
                 if names is None:
                     columns = slice(start, start + posterior.size)
@@ -147,7 +158,7 @@ def contrast_conditioned(
     columns = min(len(rows), 256)
     for start in range(0, len(rows), columns):
         data = slice(start, start + columns)
-        for part in _blocks(len(rows), 16 * columns):
+        for part in blocks(len(rows), 16 * columns):
             density = score(guide, x[data], codes.take(result.rows[part]), names)
             if codes.group is not None:
                 _separate(density, codes.group[part], codes.group[data])
@@ -155,56 +166,16 @@ def contrast_conditioned(
     return result
 
 
-def contrast_dimensions(
-    guide: Program,
-    x: Tensor,
-    codes: Codes,
-    layout: Layout,
-    *,
-    batch_size: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Contrasts every coordinate of the drawn sites with the data, on its own.
-
-    Args:
-        guide: The guide.
-        x: The data, shape ``(n, ...)``.
-        codes: A code of each datum.
-        layout: Layout of the pair, all of whose drawn sites are normal and factorised.
-        batch_size: Number of data per run of the guide.
-        device: Where the guide runs.
-
-    Returns:
-        Log of the mean density of each coordinate under all data, and under the other data;
-        each of shape ``(n, dims)``.
-    """
-    values = {name: codes.values[name].reshape(len(x), -1) for name in layout.drawn}
-    total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in values.items()}
-    own = {name: value.clone() for name, value in total.items()}
-    for start, posterior in _posteriors(guide, x, layout, batch_size, device):
-        mine = slice(start, start + posterior.size)
-        for name, value in values.items():
-            added, own[name][mine] = posterior.dimensions(name, value, value[mine])
-            total[name] += added
-    everyone = torch.cat(list(total.values()), 1)
-    others = (everyone - torch.cat(list(own.values()), 1)).clamp_min(torch.finfo().tiny)
-    return everyone.log() - math.log(len(x)), others.log() - math.log(len(x) - 1)
-
-
-def factorised(guide: Program, x: Tensor, layout: Layout) -> bool:
-    """Tells whether every drawn site's coordinates are independent normals given the datum."""
-    posterior = Posterior(guide, x, layout)
-    return all(posterior.is_factorised(name) for name in layout.drawn)
-
-
-def _posteriors(
+def posteriors(
     guide: Program, x: Tensor, layout: Layout, batch_size: int, device: torch.device
 ) -> Iterator[tuple[int, Posterior]]:
+    """Yields the posteriors of the data, a batch at a time, after the index of its first datum."""
     for start in range(0, len(x), batch_size):
         yield start, Posterior(guide, x[start : start + batch_size].to(device), layout)
 
 
-def _blocks(count: int, width: int) -> Iterator[slice]:
+def blocks(count: int, width: int) -> Iterator[slice]:
+    """Yields slices of rows that make at most a block of numbers, at so many numbers each."""
     step = max(1, BLOCK // width)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 

@@ -83,3 +83,9 @@ def mean_of(rows: Tensor) -> Figure:
     """Returns the mean of independent rows and its standard error, NaN for a single row."""
     error = rows.std() / math.sqrt(len(rows)) if len(rows) > 1 else torch.tensor(torch.nan)
     return float(rows.mean()), float(error)
+
+
+def means_of(rows: Tensor) -> list[Figure]:
+    """Returns `mean_of` of each column of rows of shape ``(n, columns)``."""
+    errors = rows.std(0) / math.sqrt(len(rows)) if len(rows) > 1 else rows[0] * torch.nan
+    return list(zip(rows.mean(0).tolist(), errors.tolist()))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
 from pyro_mivae.traces import Program, TracePair, is_deterministic
@@ -48,6 +49,8 @@ class Draws:
             model makes the data a function of the code.
         divergences: KL divergence of each site, mean over the draws, shape ``(n,)``; NaN for
             deterministic sites.
+        parts: Of each drawn site, the divergence of its every dimension, which add up to that of
+            the site, shape ``(n, dims)``; NaN where guide or model tie them together.
         codes: The first draw, of the enumerated sites too.
         log_weights: Log-probability of every configuration in the first draw, shape
             ``(n, configurations)``.
@@ -57,6 +60,7 @@ class Draws:
 
     distortion: Tensor
     divergences: dict[str, Tensor]
+    parts: dict[str, Tensor]
     codes: Codes
     log_weights: Tensor
     means: list[dict[str, Tensor]]
@@ -91,7 +95,7 @@ def draw_codes(
     Returns:
         The draws.
     """
-    parts = []
+    batches = []
     for chunk in x.split(batch_size):
         draws = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
         first = draws[0]
@@ -100,19 +104,38 @@ def draw_codes(
             name: torch.stack([d.divergences[name] for d in draws]).mean(0)
             for name in layout.latent
         }
+        first.parts = {
+            name: torch.stack([d.parts[name] for d in draws]).mean(0) for name in layout.drawn
+        }
         first.means = [d.means[0] for d in draws[:2]]
-        parts.append(first)
-    values = _cat(d.codes.values for d in parts)
-    configuration = torch.cat([d.codes.configuration for d in parts])
+        batches.append(first)
+    values = _cat(d.codes.values for d in batches)
+    configuration = torch.cat([d.codes.configuration for d in batches])
     fixed = [values[name].reshape(len(x), -1) for name in layout.deterministic]
     group = distinct(torch.cat(fixed, 1)) if fixed else None
     return Draws(
-        distortion=torch.cat([d.distortion for d in parts]),
-        divergences=_cat(d.divergences for d in parts),
+        distortion=torch.cat([d.distortion for d in batches]),
+        divergences=_cat(d.divergences for d in batches),
+        parts=_cat(d.parts for d in batches),
         codes=Codes(values, configuration, group),
-        log_weights=torch.cat([d.log_weights for d in parts]),
-        means=[_cat(d.means[i] for d in parts) for i in range(len(parts[0].means))],
+        log_weights=torch.cat([d.log_weights for d in batches]),
+        means=[_cat(d.means[i] for d in batches) for i in range(len(batches[0].means))],
     )
+
+
+def factors(fn: Distribution) -> Distribution | None:
+    """Returns the distributions of coordinates that are independent of each other.
+
+    Args:
+        fn: The distribution of a site, with batch shape B and event shape E.
+
+    Returns:
+        A univariate distribution of batch shape B + E, or None where there are no such.
+    """
+    base = fn
+    while isinstance(base, Independent):
+        base = base.base_dist
+    return None if base.event_shape else base
 
 
 def distinct(values: Tensor) -> Tensor:
@@ -192,9 +215,10 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
             distortion = distortion - mean(pair.log_likelihood(name))
     configuration = torch.distributions.Categorical(logits=log_weights.t()).sample()
     place = torch.arange(batch, device=x.device)
-    divergences, values, means = {}, {}, {}
+    divergences, parts, values, means = {}, {}, {}, {}
     for name in layout.latent:
         q, p = pair.guide.nodes[name], pair.model.nodes[name]
+        event = tuple(q["fn"].event_shape)
         if name in layout.deterministic:
             divergences[name] = torch.full_like(distortion, torch.nan)
         else:
@@ -202,12 +226,25 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
             if cost is None:
                 cost = pair.log_density(name) - p["fn"].log_prob(p["value"])
             divergences[name] = mean(cost)
-        event = tuple(q["fn"].event_shape)
+        if name in layout.drawn:
+            parts[name] = mean(_parts(pair, name), event).reshape(batch, -1)
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
             means[name] = mean(_center(q), event).reshape(batch, -1)
     codes = Codes(values, configuration, None)
-    return Draws(distortion, divergences, codes, log_weights.t(), [means])
+    return Draws(distortion, divergences, parts, codes, log_weights.t(), [means])
+
+
+def _parts(pair: TracePair, name: str) -> Tensor:
+    """Divergence of a site's every dimension, NaN if they are tied; ends in the event shape."""
+    q, p = pair.guide.nodes[name], pair.model.nodes[name]
+    own, prior = factors(q["fn"]), factors(p["fn"])
+    if own is None or prior is None or q["fn"].event_shape != p["fn"].event_shape:
+        return torch.full(q["fn"].event_shape, torch.nan, device=q["value"].device)
+    if pair.divergence(name) is not None:
+        return kl_divergence(own, prior)
+    difference: Tensor = own.log_prob(q["value"]) - prior.log_prob(p["value"])
+    return difference
 
 
 def _center(site: dict[str, Any]) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pyro_mivae.diagnostics.context import Context
-from pyro_mivae.diagnostics.correlation import total_correlation
 from pyro_mivae.diagnostics.costs import active_units, costs
+from pyro_mivae.diagnostics.dimensions import dimensions
 from pyro_mivae.diagnostics.draws import draw_codes
 from pyro_mivae.diagnostics.sandwich import information_in_code
 
-FAMILIES = (costs, information_in_code, total_correlation, active_units)
+FAMILIES = (costs, information_in_code, dimensions, active_units)
 
 
 def measure(context: Context) -> dict[str, float]:

@@ -18,7 +18,6 @@ from torch.distributions import Independent, Normal
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 
-PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
 BLOCK = 2**22  # numbers held at once
 
 
@@ -150,11 +149,13 @@ class Posterior:
     Attributes:
         log_weights: Log-probability of each configuration of the enumerated sites, float64,
             shape ``(configurations, batch)``.
+        fns: The distribution of every drawn site.
     """
 
     def __init__(self, guide: Program, x: Tensor, layout: Layout) -> None:
         program = EnumMessenger(first_available_dim=-2)(config_enumerate(guide))
-        trace = trace_program(program, (x,), {})
+        with pyro.validation_enabled(False):  # a code may be outside another datum's support
+            trace = trace_program(program, (x,), {})
         self.size = len(x)
         self.layout = layout
         self.log_weights = torch.zeros(
@@ -164,12 +165,12 @@ class Posterior:
             site = trace.nodes[name]
             density = site["fn"].log_prob(site["value"]).double()
             self.log_weights = self.log_weights + layout.flatten(density, len(x))
-        self._fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
-        self._normals = {name: _features(fn, self) for name, fn in self._fns.items()}
+        self.fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
+        self._normals = {name: _features(fn, self) for name, fn in self.fns.items()}
 
     def configurations(self, name: str) -> int:
         """How many distributions a site has per datum: 1 if it depends on no enumerated site."""
-        return 1 if _leading(self._fns[name]) == 1 else self.layout.num_configurations
+        return 1 if _leading(self.fns[name]) == 1 else self.layout.num_configurations
 
     def log_density(self, name: str, values: Tensor, configuration: int) -> Tensor:
         """Scores values of a drawn site, given a configuration of the enumerated ones.
@@ -202,11 +203,11 @@ class Posterior:
         weights = self._normals[name]
         if weights is not None:
             return _square_and_self(values) @ weights
-        fn = self._fns[name]
+        fn = self.fns[name]
         count = self.configurations(name)
-        pairs = values.reshape(len(values), *[1] * len(fn.batch_shape), *fn.event_shape)
-        density = fn.log_prob(pairs.to(_dtype_of(fn))).double()
         sizes = self.layout.sizes if count > 1 else ()
+        pairs = values.reshape(len(values), *[1] * (len(sizes) + 1), *fn.event_shape)
+        density = log_density_anywhere(fn, pairs).double()
         expanded = density.expand((len(values), *sizes, self.size))
         return expanded.reshape(len(values), count, self.size).transpose(0, 1)
 
@@ -226,39 +227,6 @@ class Posterior:
         if len(total) == 1:
             return total[0]
         return (total + self.log_weights[:, None]).logsumexp(0)
-
-    def dimensions(self, name: str, values: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores each coordinate of values on its own, the enumerated sites summed out.
-
-        Args:
-            name: A free drawn site whose coordinates are normal and `is_factorised`.
-            values: Shape ``(n, dims)``.
-            own: A value for each datum, shape ``(batch, dims)``.
-
-        Returns:
-            The densities of ``values``, summed over the data, shape ``(n, dims)``, and those of
-            ``own``, each under its own datum, shape ``(batch, dims)``; float64, not logarithms.
-        """
-        parameters = _normal_parameters(self._fns[name], self)
-        if parameters is None:
-            raise TypeError(f"site {name!r} is not normal")
-        loc, scale = (p.float() for p in parameters)
-        weight = self.log_weights.exp()
-        if len(loc) < len(weight):  # no enumerated site matters here
-            weight = weight.sum(0, keepdim=True)
-        keep = weight > PRUNED
-        density = Normal(loc[keep], scale[keep], validate_args=False)  # (components, dims)
-        parts = values.float().split(max(1, BLOCK // loc[keep].numel()))
-        sums = [
-            torch.einsum("ncd,c->nd", density.log_prob(part[:, None]).exp(), weight[keep].float())
-            for part in parts
-        ]
-        own_density = Normal(loc, scale, validate_args=False).log_prob(own.float()).exp()
-        return torch.cat(sums).double(), (weight[:, :, None] * own_density).sum(0)
-
-    def is_factorised(self, name: str) -> bool:
-        """Tells whether a site's coordinates are independent normals given the datum."""
-        return self._normals[name] is not None
 
 
 def conditioned_log_density(
@@ -314,6 +282,25 @@ def _normal_parameters(fn: Any, posterior: Posterior) -> tuple[Tensor, Tensor] |
     else:
         loc, scale = (posterior.layout.flatten(p, posterior.size, (dims,)) for p in flat)
     return loc, scale
+
+
+def log_density_anywhere(fn: Any, values: Tensor) -> Tensor:
+    """Scores values that may be outside the support, where the log-density is minus infinity.
+
+    Args:
+        fn: The distribution, made without validation.
+        values: Broadcastable to its shape.
+
+    Returns:
+        Shape of the values' batch.
+    """
+    values = values.to(_dtype_of(fn))
+    density: Tensor = fn.log_prob(values)
+    try:
+        inside = fn.support.check(values)
+    except NotImplementedError:
+        return density
+    return density.masked_fill(~inside, -torch.inf)
 
 
 def _dtype_of(fn: Any) -> torch.dtype:

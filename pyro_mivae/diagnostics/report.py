@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
+from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
 from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.errors import DataError, OptionError
@@ -41,11 +42,26 @@ class InformationReport:
         """What the figures say is wrong with the pair, see `diagnose`."""
         return diagnose(self.values)
 
+    def dimensions(self, site: str) -> dict[str, Tensor]:
+        """Returns the figures of a site's dimensions, or of its categories, as tensors.
+
+        Args:
+            site: A drawn or an enumerated site.
+
+        Returns:
+            ``mi_lower``, ``mi_upper`` and, of a drawn site, ``kl``, each with its standard errors
+            under ``<name>_se``; each float64, shape ``(dims,)`` or ``(categories,)``, in nats.
+
+        Raises:
+            OptionError: If the site has no such figures.
+        """
+        return by_index(self.values, site)
+
     def __getitem__(self, name: str) -> float:
         return self.values[name]
 
     def __str__(self) -> str:
-        names = [name for name in self.values if not name.endswith("_se")]
+        names = [n for n in self.values if not (n.endswith("_se") or is_indexed(n))]
         width = max(map(len, names))
         lines = []
         for name in names:
@@ -97,11 +113,22 @@ def information(
       bounded by the site's own KL divergence too where neither side makes it depend on another.
       NaN where the site's density given x alone is not known.
     * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I.
+    * ``mi_<site>[d]_lower``, ``mi_<site>[d]_upper`` of every dimension of a drawn site (its event
+      flattened, from 0): :math:`I_q(x; z_d)` between the same bounds, on ``subset`` data, all else
+      averaged out. They need not add up to the site's information. NaN where the posterior of
+      single dimensions is not known; it is where they are independent given the datum, of
+      whatever family, or jointly normal. ``kl_<site>[d]``, on all data: what each dimension adds
+      to ``kl_<site>``; NaN where guide or model tie the dimensions together.
+    * ``mi_<site>[k]_lower``, ``mi_<site>[k]_upper`` of every category of an enumerated site: its
+      share :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)}` of I(c; x). A share is
+      :math:`\bar q(k)` times the divergence of the data that are taken to be in the category from
+      all data (the specific information of k), so it is at least 0; all of them are I(c; x). The
+      lower ones add up to ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
     * ``total_correlation``: :math:`KL(q(z) \| \prod_d q(z_d))` over every dimension of the drawn
       sites, with the mixture of the known posteriors of ``subset`` data as q(z), each code's own
       included; it errs high where log of ``subset`` limits it. ``total_correlation_lower`` and
       ``_upper`` leave each code's own posterior out on one side, and bound it in expectation. NaN
-      unless the posterior is normal with independent dimensions.
+      unless the posterior of each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
@@ -127,8 +154,9 @@ def information(
             site depend on a drawn one (``active_units`` needs two there).
         iwae_samples: Importance samples per datum.
         iwae_items: How many data, at random, get importance samples.
-        subset: How many data, at random, serve the total correlation, the codes of a site whose
-            density is a mixture, and guides whose sites depend on drawn ones.
+        subset: How many data, at random, serve the single dimensions and the total correlation
+            (fewer where there are many dimensions: ``protocol["dimension_items"]``), the codes of
+            a site whose density is a mixture, and guides whose sites depend on drawn ones.
         batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
             left as they were; modules are evaluated in evaluation mode.

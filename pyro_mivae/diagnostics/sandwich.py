@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.aggregate import Contrast, contrast, contrast_conditioned
-from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
+from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of, means_of
 from pyro_mivae.diagnostics.draws import Draws, distinct
 from pyro_mivae.diagnostics.posterior import Layout
 
@@ -41,7 +41,11 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
         x = context.x.to(context.device)
         rows = contrast_conditioned(context.guide, x, draws.codes, layout, some)
     context.protocol["information_items"] = len(rows.lower)
-    lower, upper, saturated = _between(rows, [mean_of(draws.rate)], bool(layout.deterministic))
+    lower, upper, saturated = between(
+        mean_of(rows.lower), mean_of(rows.upper), [mean_of(draws.rate)]
+    )
+    if layout.deterministic:
+        upper = UNDEFINED
     figures: dict[str, Figure | float] = {
         "mi_lower": lower,
         "mi_upper": upper,
@@ -49,9 +53,7 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
         **_marginal_divergence(draws.rate, rows, lower, upper),
     }
     for name in layout.latent:
-        figures[f"mi_{name}_lower"], figures[f"mi_{name}_upper"] = _site(
-            name, layout, draws, contrasts, upper
-        )
+        figures |= _site(name, layout, draws, contrasts, upper)
     return figures
 
 
@@ -104,21 +106,39 @@ def _site(
     draws: Draws,
     contrasts: Mapping[Names, Contrast],
     ceiling: Figure,
-) -> tuple[Figure, Figure]:
+) -> dict[str, Figure]:
     lower = upper = UNDEFINED
+    shares: dict[str, Figure] = {}
     own = mean_of(draws.divergences[name]) if name in layout.alone else UNDEFINED
     if name in layout.deterministic:
         if name in layout.free:
             values = distinct(draws.codes.values[name])
             lower = mean_of(math.log(len(values)) - values.bincount()[values].double().log())
     elif name in layout.enumerated:
-        rows = _Plugin(_marginal(draws.log_weights.exp(), layout, name))
-        lower, upper, _ = _between(rows, [own, ceiling], False)
-        if not layout.free.issuperset(layout.enumerated):  # weights hold what was drawn
+        plugin = _Plugin(_marginal(draws.log_weights.exp(), layout, name))
+        lower, upper, _ = between(mean_of(plugin.lower), mean_of(plugin.upper), [own, ceiling])
+        known = layout.free.issuperset(layout.enumerated)  # else weights hold what was drawn
+        shares = _shares(name, plugin, lower, upper, known)
+        if not known:
             lower = UNDEFINED
     elif (name,) in contrasts:
-        lower, upper, _ = _between(contrasts[(name,)], [own, ceiling], False)
-    return lower, upper
+        rows = contrasts[(name,)]
+        lower, upper, _ = between(mean_of(rows.lower), mean_of(rows.upper), [own, ceiling])
+    return {f"mi_{name}_lower": lower, f"mi_{name}_upper": upper, **shares}
+
+
+def _shares(
+    name: str, plugin: _Plugin, lower: Figure, upper: Figure, known: bool
+) -> dict[str, Figure]:
+    """What each category has of the information in its site."""
+    figures = {}
+    gap = upper[0] - lower[0]
+    for k, (low, high) in enumerate(zip(means_of(plugin.lowers), means_of(plugin.uppers))):
+        figures[f"mi_{name}[{k}]_lower"] = low if known else UNDEFINED
+        # What the site holds at most, less what the other categories hold at least.
+        rest = (low[0] + gap, upper[1])
+        figures[f"mi_{name}[{k}]_upper"] = high if high[0] < rest[0] else rest
+    return figures
 
 
 class _Plugin:
@@ -126,22 +146,43 @@ class _Plugin:
 
     Args:
         probs: Posterior probabilities, shape ``(n, categories)``.
+
+    Attributes:
+        lowers: Summands of each category, whose means bound its share of the information from
+            below, shape ``(n, categories)``.
+        uppers: Those that bound it from above.
     """
 
     def __init__(self, probs: Tensor) -> None:
         everyone = probs.mean(0)
         others = (probs.sum(0) - probs).clamp_min(0) / max(1, len(probs) - 1)
-        self.lower = (probs.xlogy(probs) - probs.xlogy(everyone)).sum(1)
-        self.upper = (probs.xlogy(probs) - probs.xlogy(others)).sum(1)
+        self.lowers = probs.xlogy(probs) - probs.xlogy(everyone)
+        self.uppers = probs.xlogy(probs) - probs.xlogy(others)
         if len(probs) < 2:
-            self.upper = torch.full_like(self.upper, torch.nan)
+            self.uppers = torch.full_like(self.uppers, torch.nan)
+
+    @property
+    def lower(self) -> Tensor:
+        """Rows whose mean bounds the information from below."""
+        return self.lowers.sum(1)
+
+    @property
+    def upper(self) -> Tensor:
+        """Rows whose mean bounds the information from above."""
+        return self.uppers.sum(1)
 
 
-def _between(
-    rows: Contrast | _Plugin, ceilings: list[Figure], deterministic: bool
-) -> tuple[Figure, Figure, float]:
-    """Lower bound, upper bound, and 1.0 where the data are too few to close the gap."""
-    lower, upper = mean_of(rows.lower), mean_of(rows.upper)
+def between(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figure, Figure, float]:
+    """Puts bounds of an information in their places: at least 0, and in order.
+
+    Args:
+        lower: A lower bound.
+        upper: An upper bound.
+        ceilings: Other upper bounds, NaN where they are not defined.
+
+    Returns:
+        The lower bound, the smallest upper bound, and 1.0 where the gap between them is wide.
+    """
     defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
     if defined:
         upper = min(defined)
@@ -152,7 +193,7 @@ def _between(
         lower = (0.0, lower[1])
     if lower[0] > upper[0]:
         lower = (upper[0], lower[1])
-    return lower, UNDEFINED if deterministic else upper, float(gap > OPEN)
+    return lower, upper, float(gap > OPEN)
 
 
 def _marginal(probs: Tensor, layout: Layout, name: str) -> Tensor:

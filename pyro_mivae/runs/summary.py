@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from pyro_mivae.diagnostics import diagnose
+from pyro_mivae.diagnostics.keys import is_indexed
 
 LABELS = {
     "distortion": "distortion, -E log p(x|code)",
@@ -57,7 +58,8 @@ def summarise(
 
 
 def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    sites = [key[3:] for key in metrics if key.startswith("kl_") and not key.endswith("_se")]
+    costs = [key for key in metrics if key.startswith("kl_") and not is_indexed(key)]
+    sites = [key[3:] for key in costs if not key.endswith("_se")]
     for key in ("distortion", *(f"kl_{site}" for site in sites), "rate", "elbo", "log_px"):
         if key in metrics:
             yield LABELS.get(key, f"KL of {key[3:]}"), _number(metrics[key])

@@ -12,7 +12,6 @@ from torch.distributions import MultivariateNormal, Normal
 from pyro_mivae.diagnostics.aggregate import (
     contrast,
     contrast_conditioned,
-    contrast_dimensions,
 )
 from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.posterior import Layout
@@ -164,39 +163,3 @@ def test_groups_keep_codes_from_other_data(case):
     (result,) = contrast(guide, x, grouped, layout, [(None, rows)], batch_size=4, device=CPU)
     check(result, table, rows)
     check(contrast_conditioned(guide, x, grouped, layout, rows), table, rows)
-
-
-def test_single_coordinates_are_those_of_the_loops():
-    guide = Guide()
-
-    class Factorised(Guide):
-        def __call__(self, x):
-            i = x.long()
-            with pyro.plate("data", len(x)):
-                k = pyro.sample("kind", dist.Categorical(guide.probs[i]))
-                loc, scale = (p[i, k] for p in guide.place)
-                pyro.sample("place", dist.Normal(loc, scale).to_event(1))
-                pyro.sample("weight", dist.Normal(guide.weight[0][i], guide.weight[1][i]))
-
-        def model(self, x):
-            with pyro.plate("data", len(x)):
-                pyro.sample("kind", dist.Categorical(torch.ones(KINDS)))
-                pyro.sample("place", dist.Normal(torch.zeros(DIMS), 1.0).to_event(1))
-                weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
-                pyro.sample("x", dist.Normal(weight, 1.0), obs=x)
-
-    pair = Factorised()
-    x = torch.arange(N).double()
-    kind, place, weight = torch.arange(N) % KINDS, torch.randn(N, DIMS), torch.randn(N)
-    codes = Codes({"kind": kind, "place": place, "weight": weight}, kind, None)
-    layout = Layout.probe(pair.model, pair, x[:4])
-    everyone, others = contrast_dimensions(pair, x, codes, layout, batch_size=4, device=CPU)
-
-    each = Normal(*guide.place).log_prob(place[:, None, None]).exp()  # (code, datum, kind, dim)
-    density = torch.einsum("ijkd,jk->ijd", each, guide.probs)
-    last = Normal(*guide.weight).log_prob(weight[:, None]).exp()
-    density = torch.cat([density, last[..., None]], -1)
-    tolerance = {"rtol": 1e-4, "atol": 1e-5}  # single coordinates are summed in single precision
-    torch.testing.assert_close(everyone, density.mean(1).log(), **tolerance)
-    without = (density.sum(1) - density[torch.arange(N), torch.arange(N)]) / (N - 1)
-    torch.testing.assert_close(others, without.log(), **tolerance)
