@@ -24,6 +24,10 @@ class Dataset:
         x_test: Test images, shape ``(M, C, H, W)``.
         y_test: Their labels, shape ``(M,)``, or None.
         class_names: A name for each label; empty without labels.
+        factors_train: What made each training image, where it is known: integers from 0, shape
+            ``(N, F)``, or None.
+        factors_test: That of the test images, shape ``(M, F)``, or None.
+        factor_names: A name for each factor; empty without factors.
     """
 
     name: str
@@ -32,6 +36,9 @@ class Dataset:
     x_test: Tensor
     y_test: Tensor | None
     class_names: tuple[str, ...] = ()
+    factors_train: Tensor | None = None
+    factors_test: Tensor | None = None
+    factor_names: tuple[str, ...] = ()
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -50,6 +57,8 @@ class RawImages:
         class_names: A name for each label.
         num_train: How many of the first images are for training, for sets that come with a test
             part of their own; None for sets that are still to be split.
+        factors: What made each image, where it is known: integers from 0, shape ``(N, F)``.
+        factor_names: A name for each factor.
     """
 
     name: str
@@ -57,6 +66,8 @@ class RawImages:
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     num_train: int | None = None
+    factors: Tensor | None = None
+    factor_names: tuple[str, ...] = ()
 
 
 def split_indices(

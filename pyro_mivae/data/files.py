@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,23 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.data.dataset import RawImages, resize_images
-from pyro_mivae.errors import DataError
+from pyro_mivae.errors import DataError, PyroMivaeWarning
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ARRAYS = ("images", "labels", "factors", "factor_names")
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 
 
 def read_npz(path: Path) -> RawImages:
-    """Reads ``images`` (N, H, W[, C]) and, if there, ``labels`` (N,); further arrays are ignored.
+    """Reads ``images`` (N, H, W[, C]) and, if there, ``labels`` (N,) and ``factors`` (N, F).
 
     ``uint8`` counts from 0 to 255, or, where no value is above 1, is binary; floats lie in [0, 1].
     Labels are integers or strings; one and the same for all images are as good as none: dropped.
+    Factors, of which each image was made, are integers; ``factor_names`` (F,) may name them. If
+    ``factors`` is something else, a warning says so and it is left out. Further arrays are
+    ignored.
 
     Args:
         path: The file.
@@ -39,14 +44,19 @@ def read_npz(path: Path) -> RawImages:
             if "images" not in archive:
                 names = ", ".join(archive.files) or "nothing"
                 raise DataError(f"{path} holds {names}, but no array named 'images'")
-            images, labels = archive["images"], archive["labels"] if "labels" in archive else None
+            found = {name: archive[name] for name in ARRAYS if name in archive}
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
         raise DataError(f"cannot read {path} as an .npz file: {error}") from error
-    pixels = _pixels(images, path)
-    codes, class_names = _labels(labels, len(pixels), path)
-    return RawImages(path.stem, pixels, codes, class_names)
+    pixels = _pixels(found["images"], path)
+    codes, class_names = _labels(found.get("labels"), len(pixels), path)
+    factors, factor_names = _factors(
+        found.get("factors"), found.get("factor_names"), len(pixels), path
+    )
+    return RawImages(
+        path.stem, pixels, codes, class_names, factors=factors, factor_names=factor_names
+    )
 
 
 def _pixels(images: np.ndarray[Any, Any], path: Path) -> Tensor:
@@ -104,6 +114,33 @@ def _labels(
         return None, ()
     names = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
     return torch.from_numpy(codes.astype(np.int64)), tuple(names)
+
+
+def _factors(
+    factors: np.ndarray[Any, Any] | None,
+    names: np.ndarray[Any, Any] | None,
+    count: int,
+    path: Path,
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Factors as indices ``(N, F)`` and their names; None where they are something else."""
+    if factors is None:
+        return None, ()
+    whole = factors.dtype.kind in "biu" or (
+        factors.dtype.kind == "f" and np.array_equal(factors, np.round(factors))
+    )
+    if not whole or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
+        warnings.warn(
+            f"'factors' in {path} has dtype {factors.dtype} and shape {factors.shape} and is left "
+            f"out; read are integers of shape ({count}, F), one row per image",
+            PyroMivaeWarning,
+            stacklevel=3,
+        )
+        return None, ()
+    columns = [np.unique(column, return_inverse=True)[1] for column in factors.T]
+    told = [f"factor_{index}" for index in range(factors.shape[1])]
+    if names is not None and names.shape == (len(told),):
+        told = [str(name) for name in names]
+    return torch.from_numpy(np.stack(columns, 1).astype(np.int64)), tuple(told)
 
 
 def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawImages:

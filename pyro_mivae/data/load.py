@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
 from pyro_mivae.data.files import read_folder, read_npz
+from pyro_mivae.data.sprites import read_sprites
 from pyro_mivae.errors import DataError, OptionError
 
 
@@ -53,7 +55,7 @@ def load_dataset(
         (torch.Size([1438, 1, 8, 8]), torch.Size([359, 1, 8, 8]))
     """
     raw = read_images(name_or_path, root=root, image_size=image_size)
-    x, y = raw.images, raw.labels
+    x, y, factors = raw.images, raw.labels, raw.factors
     train: Tensor | slice
     test: Tensor | slice
     if raw.num_train is None:
@@ -67,6 +69,9 @@ def load_dataset(
         x_test=x[test],
         y_test=None if y is None else y[test],
         class_names=raw.class_names,
+        factors_train=None if factors is None else factors[train],
+        factors_test=None if factors is None else factors[test],
+        factor_names=raw.factor_names,
     )
 
 
@@ -105,9 +110,7 @@ def read_images(
         raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {_allowed()}")
     if size is None:
         return raw
-    return RawImages(
-        raw.name, resize_images(raw.images, size), raw.labels, raw.class_names, raw.num_train
-    )
+    return replace(raw, images=resize_images(raw.images, size))
 
 
 def _allowed() -> str:
@@ -132,6 +135,11 @@ def _mnist(root: Path) -> RawImages:
 def _fashion_mnist(root: Path) -> RawImages:
     """70,000 grey images of clothes, 28×28 pixels."""
     return _torchvision("fashion-mnist", "FashionMNIST", root)
+
+
+def _sprites(root: Path) -> RawImages:
+    """18,000 sprites of 32×32 pixels, drawn here: shape, scale, rotation and position known."""
+    return read_sprites()
 
 
 def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
@@ -178,5 +186,6 @@ DATASETS: dict[str, Callable[[Path], RawImages]] = {
     "digits": _digits,
     "mnist": _mnist,
     "fashion-mnist": _fashion_mnist,
+    "sprites": _sprites,
 }
 """The built-in data sets by name; each reads its images, given torchvision's root folder."""

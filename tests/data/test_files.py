@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from pyro_mivae.data import read_folder, read_npz
-from pyro_mivae.errors import DataError
+from pyro_mivae.errors import DataError, PyroMivaeWarning
 
 
 @pytest.fixture
@@ -50,6 +50,27 @@ def test_npz_with_one_label_for_all_has_none(write):
     raw = read_npz(write(images=grey(), labels=np.zeros(4, int)))
     assert raw.labels is None
     assert raw.class_names == ()
+
+
+def test_npz_with_factors(write):
+    factors = np.array([[7, 0], [3, 0], [7, 1], [5, 2]], dtype=np.uint8)
+    raw = read_npz(write(images=grey(), factors=factors))
+    assert raw.factors.tolist() == [[2, 0], [0, 0], [2, 1], [1, 2]]
+    assert raw.factor_names == ("factor_0", "factor_1")
+    named = read_npz(write(images=grey(), factors=factors, factor_names=np.array(["a", "b"])))
+    assert named.factor_names == ("a", "b")
+    assert read_npz(write(images=grey(), factors=factors.astype(float))).factors is not None
+    assert read_npz(write(images=grey())).factors is None
+
+
+@pytest.mark.parametrize(
+    "factors", [np.zeros(4, int), np.zeros((3, 2), int), np.zeros((4, 2)) + 0.5, np.zeros((4, 0))]
+)
+def test_npz_whose_factors_are_something_else(write, factors):
+    with pytest.warns(PyroMivaeWarning, match=r"is left out; read are integers of shape \(4, F\)"):
+        raw = read_npz(write(images=grey(), factors=factors))
+    assert raw.factors is None
+    assert raw.factor_names == ()
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_folder_without_labels_has_none(tmp_path):
     ("name", "message"),
     [
         ("mnsit", "no data set, file or folder 'mnsit'; did you mean mnist"),
-        ("nowhere.npz", "allowed is digits, mnist, fashion-mnist, an .npz file, or a folder"),
+        ("nowhere.npz", "allowed is digits, mnist, fashion-mnist, sprites, an .npz file, or a"),
         (__file__, "is no .npz file"),
     ],
 )
