@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -59,32 +59,36 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {"runs": []}
 
 
-def add(path: Path, run: Run, order: Iterable[str], **beside: Any) -> None:
-    """Adds a run to a results file at once, and sorts by variant and seed.
+def put(
+    path: Path, beside: Mapping[str, Any], run: Run | None = None, order: Sequence[Run] = ()
+) -> None:
+    """Writes a run, and what holds of all of them, to a results file at once.
 
     The file is read again before, so that two commands may fill the same one.
 
     Args:
         path: The file.
-        run: The run.
-        order: The variants in order.
-        **beside: What else the file is to hold; dictionaries are added to those there.
+        beside: What is not of one run; dictionaries are added to those there.
+        run: The run, if there is one to add. It replaces the same one.
+        order: What runs are of, in the order of the file; seeds follow each other in it.
     """
     content = read(path)
-    kept = [other for other in content["runs"] if key(other) != key(run)]
-    places = {name: place for place, name in enumerate(order)}
-    content["runs"] = sorted([*kept, run], key=lambda r: (places[r["variant"]], r["seed"]))
+    runs = content.pop("runs")
     for name, value in beside.items():
         old = content.get(name)
         both = isinstance(old, dict) and isinstance(value, dict)
         content[name] = {**old, **value} if both else value
-    runs = content.pop("runs")
+    if run is not None:
+        names = [key(one)[:-1] for one in order]
+        runs = [other for other in runs if key(other) != key(run)] + [run]
+        runs.sort(key=lambda one: (names.index(key(one)[:-1]), one["seed"]))
     write(path, content | {"runs": runs})
 
 
-def key(run: Mapping[str, Any]) -> tuple[str, int]:
-    """Tells which run of a file it is: its variant and seed."""
-    return run["variant"], run["seed"]
+def key(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Tells which run of a file it is: what was trained, and from which seed."""
+    names = ("variant", "categorical", "start")
+    return *(run[name] for name in names if name in run), run.get("seed")
 
 
 def check_same(where: Path, what: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -120,30 +124,33 @@ class Times:
     """What a step costs, about, in the VAE's; it serves until a variant has run."""
 
     def __init__(self) -> None:
-        self._took: dict[tuple[str, str], list[float]] = {}
+        self._took: dict[tuple[str, ...], list[float]] = {}
         self._units: dict[str, list[float]] = {}
 
-    def add(self, run: Mapping[str, Any]) -> None:
-        """Learns from a finished run, of which ``data`` says on what."""
-        data, variant = run["data"], run["variant"]
-        self._took.setdefault((data, variant), []).append(run["took"])
+    def add(self, data: str, run: Run) -> None:
+        """Learns from a finished run.
+
+        Args:
+            data: The data set.
+            run: The run.
+        """
+        self._took.setdefault((data, *key(run)[:-1]), []).append(run["took"])
         self._units.setdefault(data, []).append(run["took"] / self._size(run))
 
-    def _size(self, run: Mapping[str, Any]) -> float:
-        cost = self.COST.get(run["variant"], 1.0)
-        return cost * run["settings"]["fit"]["epochs"]
+    def _size(self, run: Run) -> float:
+        return self.COST.get(run["variant"], 1.0) * run["settings"]["fit"]["epochs"]
 
-    def told(self, left: Sequence[Mapping[str, Any]], jobs: int) -> str:
+    def told(self, left: Sequence[tuple[str, Run]], jobs: int) -> str:
         """Says how long runs will take, as far as that is known.
 
         Args:
-            left: The runs.
+            left: The data set, and what is trained with its settings, of each run.
             jobs: How many at once.
         """
         total = 0.0
-        for run in left:
-            took = self._took.get((run["data"], run["variant"]))
-            units = self._units.get(run["data"])
+        for data, run in left:
+            took = self._took.get((data, *key(run)[:-1]))
+            units = self._units.get(data)
             if took is None and units is None:
                 return f"; {len(left)} left"
             total += fmean(took) if took else fmean(units or [0]) * self._size(run)

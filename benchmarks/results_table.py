@@ -33,7 +33,7 @@ def _of_data(content: Mapping[str, Any]) -> list[str]:
         f"{content['train']:,} training and {content['test']:,} test images of {shape}. "
         + " ".join(_told(runs)),
         table(runs, NATS),
-        *([table(runs, shares)] if shares else []),
+        *([table(runs, shares, content.get("pixels"))] if shares else []),
     ]
 
 
@@ -45,7 +45,7 @@ def _told(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     made = {tuple(sorted((k, str(v)) for k, v in maker.items())) for maker in makers}
     first = runs[0]["made_with"]
     told = [
-        f"{_by_variant(runs, 'epochs')} epochs, batches of {_by_variant(runs, 'batch_size')}, "
+        f"Epochs {_by_variant(runs, 'epochs')}, batches of {_by_variant(runs, 'batch_size')}, "
         f"lr {fits[0]['lr']:g}, every other option at its default, "
         f"seeds {', '.join(map(str, seeds))}; torch {first['torch']}, pyro {first['pyro']}.",
     ]
@@ -65,12 +65,17 @@ def _by_variant(runs: Sequence[Mapping[str, Any]], option: str) -> str:
     return f"{usual}" + (f" ({', '.join(others)})" if others else "")
 
 
-def table(runs: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def table(
+    runs: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    pixels: Mapping[str, float] | None = None,
+) -> str:
     """Lays columns out, a row per variant: mean ± standard deviation over its seeds.
 
     Args:
         runs: Runs of one data set.
         columns: Headings, of `NATS` or `LABELS`.
+        pixels: Figures of no model, for a last row.
 
     Returns:
         A Markdown table. A figure that a variant does not have, or that is not defined for it, is
@@ -82,6 +87,9 @@ def table(runs: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
         own = [run for run in runs if run["variant"] == name and "failed" not in run]
         cells = [COLUMNS[column](own) for column in columns]
         lines.append("| " + " | ".join([name, str(len(own)), *cells]) + " |")
+    if pixels is not None:
+        cells = [COLUMNS[column]([{"metrics": pixels}]) for column in columns]
+        lines.append("| " + " | ".join(["*pixels, k-means*", NONE, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -151,12 +159,12 @@ def _kl_of_sites(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _seconds(runs: Sequence[Mapping[str, Any]]) -> str:
-    return spread([run.get("seconds") for run in runs], 0)
+    return spread([run.get("seconds") for run in runs], 1)
 
 
 NATS: dict[str, Callable[..., str]] = {
     "−ELBO": _mean("elbo", sign=-1),
-    "log p(x) ≥": _mean("log_px"),
+    "−log p(x) ≤": _mean("log_px", sign=-1),
     "rate": _mean("rate"),
     "I(x; code)": _between("mi"),
     "I(x; c)": _between("mi_c"),

@@ -1,0 +1,183 @@
+"""One run: a variant trained from one seed, and evaluated."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import split_options, write
+from benchmarks.finished import Run, check_same, made_with
+
+Cell = dict[str, str]
+"""What is trained from every seed: a ``variant``, and what else tells it from others.
+
+``categorical`` is its option; ``start`` is ``informed`` (the default), ``random`` (none), or the
+informed start ``alone``, before any training.
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to be made.
+
+    Attributes:
+        cell: What is trained.
+        seed: From which seed.
+        data: Name or path of the data set.
+        data_root: Folder of torchvision's data sets.
+        settings: What `settings_of` returned.
+        runs: Folder to keep trainings in, or to find them.
+    """
+
+    cell: Cell
+    seed: int
+    data: str
+    data_root: str | None
+    settings: Run
+    runs: Path | None
+
+    @property
+    def name(self) -> str:
+        """Its name, also that of its folder."""
+        return f"{Path(self.data).stem}-{'-'.join(self.cell.values())}-{self.seed}"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its training is kept, if it is, and if there is any."""
+        if self.runs is None or self.cell.get("start") == "alone":
+            return None
+        return self.runs / self.name
+
+
+def settings_of(
+    cell: Mapping[str, Any], seed: int, data: str, num_train: int, given: Mapping[str, Any]
+) -> Run:
+    """Works out everything that a run is made by.
+
+    Args:
+        cell: What is trained.
+        seed: The run's seed.
+        data: Name of the data set.
+        num_train: Number of its training images.
+        given: Options of `fit` in place of the command line's defaults.
+
+    Returns:
+        Options of the variant, of `fit` and of `evaluate`, as far as they are plain values.
+    """
+    import pyro_mivae as mi
+    from pyro_mivae.diagnostics.report import information
+    from pyro_mivae.runs.build import plain_defaults
+    from pyro_mivae.runs.options import default_options
+
+    options = default_options(data, cell["variant"], num_train) | given | {"seed": seed}
+    of_model, of_fit = split_options(options)
+    model = plain_defaults(mi.VARIANTS[cell["variant"]])
+    model |= {name: value for name, value in of_model.items() if name in model}
+    if "categorical" in cell:
+        model["categorical"] = cell["categorical"]
+    if cell.get("start") == "random":
+        model["warm_start"] = 0
+    return {
+        "model": model,
+        "fit": of_fit,
+        "evaluate": {**_plain(mi.evaluate), **_plain(information)},
+    }
+
+
+def _plain(function: Callable[..., object]) -> Run:
+    """The keywords of a function that have a plain value as default."""
+    parameters = inspect.signature(function).parameters.values()
+    of_plain = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+    return {p.name: p.default for p in of_plain}
+
+
+def run_one(task: Task, progress: bool = False) -> Run:
+    """Makes a run, on one thread.
+
+    Args:
+        task: The run.
+        progress: Shows a progress bar of the training.
+
+    Returns:
+        What is written of it, and the ``protocol`` of its evaluation. ``seconds`` is the
+        processor's time for the training, the categories' start too; processes of the compiler
+        are left out. ``took`` is the time on the clock for everything.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    import pyro_mivae as mi
+
+    began = time.perf_counter()
+    images = mi.load_dataset(task.data, root=task.data_root)
+    torch.manual_seed(task.seed)
+    vae = mi.VARIANTS[task.cell["variant"]](images.data_shape, **task.settings["model"])
+    run: Run = {**task.cell, "seed": task.seed, "settings": task.settings}
+    run["made_with"] = made_with()
+    try:
+        with timed(task.folder, run) as seconds:
+            if task.cell.get("start") == "alone":
+                vae.initialize(images.x_train)
+                vae.eval()
+            else:
+                options = {"device": "cpu", "progress": progress, **task.settings["fit"]}
+                resume = task.folder is not None
+                mi.fit(vae, images.x_train, run=task.folder, resume=resume, **options)
+    except mi.errors.TrainingError as error:
+        return run | {
+            "failed": str(error),
+            "took": round(time.perf_counter() - began, 1),
+            "metrics": {},
+        }
+    labels = None if images.y_train is None else (images.x_train, images.y_train)
+    found = mi.evaluate(vae, images.x_test, images.y_test, train=labels)
+    return run | {
+        "seconds": round(sum(seconds), 2),
+        "took": round(time.perf_counter() - began, 1),
+        "metrics": {name: rounded(value) for name, value in found.items() if "[" not in name},
+        "protocol": found.protocol,
+    }
+
+
+def rounded(value: float) -> float | None:
+    """Gives a figure as a file holds it: four decimals, None where it is not defined."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+@contextmanager
+def timed(folder: Path | None, run: Run) -> Iterator[list[float]]:
+    """Times a training, and the parts of it that were done before.
+
+    Args:
+        folder: Where the training is kept, if it is.
+        run: How it is made. It gets ``trained_with`` where something else began the training.
+
+    Yields:
+        Seconds of the processor, filled when the training ends; of earlier parts too.
+
+    Raises:
+        MixError: If the folder's training has other settings.
+    """
+    how = {**run["settings"]["model"], **run["settings"]["fit"]}
+    made = {"how": how, "made_with": run["made_with"], "seconds": []}
+    note = None if folder is None else folder / "made.json"
+    if note is not None and note.exists():
+        made = json.loads(note.read_text())
+        check_same(note, "a training", made["how"], how)
+        if made["made_with"] != run["made_with"]:
+            run["trained_with"] = made["made_with"]
+    seconds = made["seconds"]
+    began = time.process_time()
+    try:
+        yield seconds
+    finally:
+        seconds.append(time.process_time() - began)
+        if note is not None:
+            write(note, made)
