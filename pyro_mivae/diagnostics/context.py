@@ -36,6 +36,8 @@ class Context:
         iwae_samples: Importance samples per datum.
         iwae_items: How many data get importance samples.
         subset: How many data serve what costs more.
+        generative_items: How many data are drawn from the model; 0 for none.
+        generative_samples: Importance samples for each of these.
         codes_at_once: Decoded codes at once, over all configurations of the enumerated sites.
         seed: Of every choice at random.
         protocol: How the figures were measured; each family adds what it has to say.
@@ -50,6 +52,8 @@ class Context:
     iwae_samples: int
     iwae_items: int
     subset: int
+    generative_items: int
+    generative_samples: int
     codes_at_once: int
     seed: int
     protocol: dict[str, Any] = field(default_factory=dict)

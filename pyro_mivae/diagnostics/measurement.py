@@ -6,9 +6,10 @@ from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.costs import active_units, costs
 from pyro_mivae.diagnostics.dimensions import dimensions
 from pyro_mivae.diagnostics.draws import draw_codes
+from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.sandwich import information_in_code
 
-FAMILIES = (costs, information_in_code, dimensions, active_units)
+FAMILIES = (costs, information_in_code, dimensions, active_units, generative_information)
 
 
 def measure(context: Context) -> dict[str, float]:

@@ -82,6 +82,8 @@ def information(
     iwae_samples: int = 64,
     iwae_items: int = 1000,
     subset: int = 2000,
+    generative_items: int = 500,
+    generative_samples: int = 100,
     batch_size: int = 1024,
     seed: int = 0,
 ) -> InformationReport:
@@ -131,6 +133,16 @@ def information(
       unless the posterior of each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.
+    * ``generative_mi_lower``, ``generative_mi_upper``, and ``generative_mi_<site>_lower``,
+      ``_upper``: :math:`I_p(x; code)` and :math:`I_p(x; s)` of the generative model, under its
+      own joint distribution, whatever the data given. ``generative_items`` data are drawn from the
+      model: codes from the prior, data *sampled* from the likelihood (a Bernoulli likelihood gives
+      binary ones, even where it was trained on grey ones). The code of each is an exact sample of
+      its posterior, so that importance sampling bounds the evidence from both sides (`Evidence`);
+      both ends close as ``generative_samples`` grows, and a poor guide widens them. Kept at 0 or
+      above, a site's at or below the whole code's. NaN, for a reason that the protocol names,
+      where the model does not observe its argument at one site, unchanged, or the guide has
+      deterministic sites.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
       since :math:`\log N` is the limit; else 0.
 
@@ -157,6 +169,10 @@ def information(
         subset: How many data, at random, serve the single dimensions and the total correlation
             (fewer where there are many dimensions: ``protocol["dimension_items"]``), the codes of
             a site whose density is a mixture, and guides whose sites depend on drawn ones.
+        generative_items: How many data to draw from the model for ``generative_mi``; 0 leaves it
+            out.
+        generative_samples: Importance samples for each of these, shared out among the joint
+            values of the enumerable sites, at least 4 for each.
         batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
             left as they were; modules are evaluated in evaluation mode.
@@ -197,11 +213,14 @@ def information(
         "iwae_samples": iwae_samples,
         "iwae_items": iwae_items,
         "subset": subset,
+        "generative_samples": generative_samples,
         "batch_size": batch_size,
     }
     for name, value in sizes.items():
         if value < 1:
             raise OptionError(f"{name}={value}: at least 1 is needed")
+    if generative_items < 0:
+        raise OptionError(f"generative_items={generative_items}: 0 or more is needed")
     if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
@@ -221,6 +240,8 @@ def information(
             iwae_samples=iwae_samples,
             iwae_items=iwae_items,
             subset=subset,
+            generative_items=generative_items,
+            generative_samples=generative_samples,
             codes_at_once=batch_size,
             seed=seed,
         )

@@ -1,0 +1,206 @@
+r"""What data of the model's own say about their code: :math:`I_p(x; code)`, from both sides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
+from pyro_mivae.diagnostics.draws import Draws
+from pyro_mivae.diagnostics.evidence import (
+    PRIOR_SHARE,
+    Bounds,
+    Evidence,
+    Generated,
+    generate,
+    same,
+)
+from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.traces import Program, is_deterministic, replay_model
+
+
+def generative_information(context: Context, _: Draws) -> Figures:
+    """Bounds the information between the code and data that the model itself draws.
+
+    Args:
+        context: What to measure.
+
+    Returns:
+        ``generative_mi`` and ``generative_mi_<site>``, each ``_lower`` and ``_upper``; nothing
+        where no data are to be drawn.
+    """
+    layout = context.layout
+    names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
+    if not context.generative_items:
+        return {}
+    model, guide, at_once = context.model, context.guide, context.codes_at_once
+    some = context.take(torch.arange(min(4, len(context.x))))
+    reason = why_undefined(model, guide, some, layout)
+    if reason is None:
+        data = generate(model, some, context.generative_items, layout, at_once)
+        reason = _refusal(guide, data.x, at_once)
+    if reason is not None:
+        context.protocol["generative_mi"] = f"not defined: {reason}"
+        ends = ("lower", "upper")
+        return {f"{name}_{end}": UNDEFINED for name in names.values() for end in ends}
+    samples = max(PRIOR_SHARE, context.generative_samples // layout.num_configurations)
+    context.protocol["generative_items"] = context.generative_items
+    context.protocol["generative_samples"] = samples * layout.num_configurations
+    context.protocol["generative_mi"] = _protocol(data, context.x)
+    measured = GenerativeInformation(
+        model, guide, data, layout, num_samples=samples, batch_size=at_once
+    )
+    figures: dict[str, Figure] = {}
+    ceiling: Figure | None = None
+    for site, name in names.items():
+        lower, upper = _interval(measured.site(site) if site else measured.code(), ceiling)
+        figures |= {f"{name}_lower": lower, f"{name}_upper": upper}
+        ceiling = figures["generative_mi_upper"]
+    return figures
+
+
+class GenerativeInformation:
+    r"""Bounds :math:`I_p(x; s)` for the whole code and for its sites, without a critic.
+
+    With :math:`(s^*, x')` drawn from the model,
+    :math:`I_p(x; s) = E[\log p(x' \mid s^*) - \log p(x')]`, and what is not known of it in closed
+    form is bounded from both sides by `Evidence`.
+
+    For an enumerable site c, with the sums :math:`\hat p(c)` and :math:`\hat p` of `Evidence`,
+
+    .. math:: E \log \frac{\hat p(c^*)}{\hat p} + H(c) \le I_p(x; c)
+        \le E_P \log \frac{\hat p(c^*)}{\hat p} + H(c).
+
+    On the left a posterior of c made of draws that know nothing of :math:`c^*` is scored, which is
+    the bound of Barber and Agakov. On the right the mean exceeds the information by
+    :math:`E\,KL(P(\cdot \mid c^*) \| \prod_j q_j) - KL(P \| \prod_j q_j)
+    = I_P(c^*; r_{1:k} \mid x') \ge 0`. Both share their draws, and neither exceeds H(c).
+
+    For a drawn site s, :math:`\log p(x', s^*)` is bounded over the other sites with s fixed in
+    guide and model; and so is :math:`\log p(s^*)`, over draws of the prior, where it is no finite
+    sum.
+
+    Args:
+        model: The model; it observes its argument, unchanged, at one site.
+        guide: The guide, without deterministic sites.
+        data: Data drawn from the model.
+        layout: Layout of the pair.
+        num_samples: Draws for each configuration of the enumerable sites.
+        batch_size: Number of codes at once.
+
+    References:
+        Barber & Agakov (2003), The IM Algorithm.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        data: Generated,
+        layout: Layout,
+        *,
+        num_samples: int,
+        batch_size: int,
+    ) -> None:
+        self._layout = layout
+        self._log_likelihood = data.log_likelihood
+        self._bounds = Evidence(
+            model, guide, data, layout, num_samples=num_samples, batch_size=batch_size
+        )
+        self._tables = self._bounds.bound()
+        self._evidence = [table.logsumexp(0) for table in self._tables]
+
+    def code(self) -> Bounds:
+        """Bounds the information in the whole code, shape ``(n,)`` each, in nats."""
+        low, high = self._evidence
+        return self._log_likelihood - high, self._log_likelihood - low
+
+    def site(self, name: str) -> Bounds:
+        """Bounds the information in one site, shape ``(n,)`` each, in nats.
+
+        Args:
+            name: A site of the code.
+        """
+        if self._layout.latent == (name,):
+            return self.code()
+        prior_low, prior_high = self._log_prior(name)
+        low, high = self._evidence
+        if name in self._layout.enumerated:
+            below, above = (self._of_own(table, name) for table in self._tables)
+            return below - low - prior_high, above - high - prior_low
+        below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
+        return below - prior_high - high, above - prior_low - low
+
+    def _log_prior(self, name: str) -> Bounds:
+        """Bounds the log-density of a site's value under the prior; of a category its mean."""
+        tables = self._bounds.bound_prior(name)
+        if name not in self._layout.enumerated:
+            return tables[0].logsumexp(0), tables[1].logsumexp(0)
+        if not self._bounds.is_known(name):
+            return self._of_own(tables[0], name), self._of_own(tables[1], name)
+        log_probs = tables[0][:, 0]  # the same for every datum
+        values = self._bounds.configurations[name]
+        marginal = log_probs.masked_fill(~same(values, values), -torch.inf).logsumexp(1)
+        return ((log_probs.exp() * marginal).sum(),) * 2
+
+    def _of_own(self, table: Tensor, name: str) -> Tensor:
+        """Sums a table over the configurations that agree with a site's value."""
+        return table.masked_fill(~self._bounds.agrees(name), -torch.inf).logsumexp(0)
+
+
+def why_undefined(model: Program, guide: Program, x: Tensor, layout: Layout) -> str | None:
+    """Says why data of the model's own cannot be made, or their information not be bounded.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: A few data, shape ``(batch, ...)``.
+        layout: Layout of the pair.
+
+    Returns:
+        The reason; None if there is none.
+    """
+    if layout.deterministic:
+        return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
+    pair = run_pair(model, guide, x)
+    if len(pair.observed) > 1:
+        return f"the model observes several sites, {', '.join(pair.observed)}"
+    (name,) = pair.observed
+    site = pair.model.nodes[name]
+    if is_deterministic(site):
+        return "the model makes the data, which have no density then, a function of the code"
+    if site["value"].shape != x.shape or not torch.equal(site["value"], x):
+        return f"the observed site {name} is not the model's argument itself"
+    other = generate(model, x, len(x), layout, len(x)).x
+    again = replay_model(model, pair.guide, (other,), {}, max_plate_nesting=1)
+    for latent in (*pair.latent, name):
+        before, after = pair.model.nodes[latent], again.nodes[latent]
+        first, second = (node["fn"].log_prob(before["value"]) for node in (before, after))
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
+            return f"the model makes the site {latent} depend on the data that it is given"
+    return None
+
+
+def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
+    """Says what a guide that was made for other data answers to the model's own, if it fails."""
+    try:
+        for part in x.split(batch_size):
+            guide(part)
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [""]
+        return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
+    return None
+
+
+def _interval(bounds: Bounds, ceiling: Figure | None) -> tuple[Figure, Figure]:
+    lower, upper = (mean_of(rows) for rows in bounds)
+    if ceiling is not None:
+        upper = min(upper, ceiling)  # a site knows no more than the code
+    upper = (max(0.0, upper[0]), upper[1])
+    return (min(max(0.0, lower[0]), upper[0]), lower[1]), upper
+
+
+def _protocol(data: Generated, x: Tensor) -> str:
+    whole = torch.equal(data.x, data.x.round()) and not torch.equal(x, x.round())
+    note = ", whole numbers where the data given are not" if whole else ""
+    return f"data drawn from the model, each a sample of its {data.distribution}{note}"

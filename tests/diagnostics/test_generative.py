@@ -1,0 +1,408 @@
+"""Information of the generative model, against closed forms, sums and integrals."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, Normal
+
+import pyro_mivae as mi
+from pyro_mivae.diagnostics.evidence import Evidence, generate
+from pyro_mivae.diagnostics.generative import GenerativeInformation, _interval, why_undefined
+from pyro_mivae.diagnostics.isolation import isolated
+from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.errors import OptionError
+
+SIGMA = 0.7
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+
+
+def measure(pair, x, num_samples, items=1000, batch_size=2**13):
+    with isolated(0, device=x.device):
+        layout = Layout.probe(pair.model, pair.guide, x[:4])
+        assert why_undefined(pair.model, pair.guide, x[:4], layout) is None
+        data = generate(pair.model, x, items, layout, batch_size)
+        options = {"num_samples": num_samples, "batch_size": batch_size}
+        return data, GenerativeInformation(pair.model, pair.guide, data, layout, **options)
+
+
+def evidence(pair, x, num_samples, items, batch_size=2**13):
+    layout = Layout.probe(pair.model, pair.guide, x[:4])
+    data = generate(pair.model, x, items, layout, 10**6)
+    options = {"num_samples": num_samples, "batch_size": batch_size}
+    return data, Evidence(pair.model, pair.guide, data, layout, **options)
+
+
+def is_zero_on_average(rows, slack=4.0):
+    error = rows.std() / math.sqrt(len(rows))
+    assert abs(rows.mean()) < slack * error + 1e-9, f"{rows.mean():.4f} +- {error:.4f}"
+
+
+def holds(bounds, truth, width, slack=4.0):
+    """The truth lies between the means, give or take standard errors, and these are near."""
+    low, high = ((rows.mean(), slack * rows.std() / math.sqrt(len(rows))) for rows in bounds)
+    assert low[0] - low[1] < truth < high[0] + high[1], (low, truth, high)
+    assert high[0] - low[0] < width
+
+
+class Linear:
+    """x = W z + noise; a guide that is the posterior, shifted and stretched."""
+
+    weight = torch.tensor([[0.9, 0.2], [0.0, 0.7], [0.4, -0.5]], dtype=torch.float64)
+
+    def __init__(self, shift=0.0, stretch=1.0, site="z"):
+        precision = torch.eye(2) + self.weight.T @ self.weight / SIGMA**2
+        self.cov = precision.inverse()
+        self.gain = self.cov @ self.weight.T / SIGMA**2
+        self.shift, self.stretch, self.site = shift, stretch, site
+        self.data_cov = self.weight @ self.weight.T + SIGMA**2 * torch.eye(3)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample(self.site, dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("obs", dist.Normal(z @ self.weight.T, SIGMA).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc = x @ self.gain.T + self.shift
+            pyro.sample(self.site, dist.MultivariateNormal(loc, self.stretch * self.cov))
+
+    def log_px(self, x):
+        return MultivariateNormal(torch.zeros(3), self.data_cov).log_prob(x)
+
+    @property
+    def information(self):
+        return 0.5 * (self.data_cov.logdet() - 3 * math.log(SIGMA**2))
+
+
+class Mixture:
+    """A category, a place on the line given it, and what is seen of it; a rough guide."""
+
+    centres = torch.tensor([-2.0, 0.5, 2.5], dtype=torch.float64)
+    probs = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+
+    def model(self, x):
+        with pyro.plate("items", len(x)):
+            c = pyro.sample("kind", dist.OneHotCategorical(self.probs))
+            z = pyro.sample("place", dist.Normal(c @ self.centres, 0.6))
+            pyro.sample("seen", dist.Normal(z, SIGMA), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("items", len(x)):
+            scores = torch.stack([-x, 0 * x, x], -1)
+            c = pyro.sample("kind", dist.OneHotCategorical(logits=scores))
+            pyro.sample("place", dist.Normal(0.8 * x + 0.3 * (c @ self.centres), 0.5))
+
+    def log_px(self, x):
+        spread = Normal(self.centres, math.hypot(0.6, SIGMA))
+        return (spread.log_prob(x[:, None]) + self.probs.log()).logsumexp(-1)
+
+
+GRID = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+
+
+def integral(values):
+    return float(torch.trapezoid(values, GRID))
+
+
+def mixture_information(probs, densities):
+    """I(x; c) for densities of x given c on the grid, shape (categories, grid)."""
+    mean = (probs[:, None] * densities).sum(0)
+    return integral((probs[:, None] * densities * (densities.log() - mean.log())).sum(0))
+
+
+# The evidence ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_an_exact_guide_makes_both_bounds_the_evidence(num_samples):
+    pair = Linear()
+    data, bounds = evidence(pair, torch.zeros(4, 3), num_samples, 50)
+    for table in bounds.bound():
+        assert torch.allclose(table.logsumexp(0), pair.log_px(data.x), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("pair", "num_samples"),
+    [(Linear(0.3, 0.8), 1), (Linear(0.3, 0.8), 2), (Linear(0.3, 0.8), 8), (Mixture(), 5)],
+)
+def test_the_evidence_is_unbiased_and_so_is_its_inverse_around_the_posterior(pair, num_samples):
+    x = torch.zeros(4, 3) if isinstance(pair, Linear) else torch.zeros(4)
+    data, bounds = evidence(pair, x, num_samples, 20_000, batch_size=2**16)
+    lower, upper = (table.logsumexp(0) - pair.log_px(data.x) for table in bounds.bound())
+    is_zero_on_average(lower.exp() - 1)  # E[p^] = p
+    is_zero_on_average((-upper).exp() - 1)  # E_P[1 / p^] = 1 / p
+    assert lower.mean() < 0 < upper.mean()
+
+
+def test_the_gap_closes():
+    pair = Linear(0.8, 1.5)
+    gaps = []
+    for k in (2, 20, 200):
+        data, bounds = evidence(pair, torch.zeros(4, 3), k, 400)
+        truth = pair.log_px(data.x)
+        low, high = (float((t.logsumexp(0) - truth).mean()) for t in bounds.bound())
+        gaps.append(high - low)
+    assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]
+    assert gaps[2] < 0.02
+
+
+def test_a_guide_that_is_sure_of_the_wrong_thing_costs_no_more_than_the_prior():
+    pair = Linear(30.0, 1e-4)
+    holds(measure(pair, torch.zeros(4, 3), 100)[1].code(), pair.information, width=0.3)
+
+
+# Information ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["z", "anything"])
+def test_linear_gaussian(site):
+    for pair in (Linear(site=site), Linear(0.4, 1.6, site)):
+        _, found = measure(pair, torch.zeros(4, 3), 50)
+        holds(found.code(), pair.information, width=0.05)
+        assert all(map(torch.equal, found.site(site), found.code()))
+
+
+class Discrete:
+    """Two categories, one given the other; the guide takes them the other way round."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(2)
+
+        def table(*shape):
+            return (1.5 * torch.randn(*shape, generator=generator)).softmax(-1)
+
+        self.prior_a, self.prior_b, self.likelihood = table(3), table(3, 2), table(3, 2, 5)
+        self.guide_b, self.guide_a = table(5, 2), table(5, 2, 3)
+        self.joint = self.prior_a[:, None, None] * self.prior_b[..., None] * self.likelihood
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Categorical(self.prior_a))
+            b = pyro.sample("b", dist.Categorical(self.prior_b[a]))
+            pyro.sample("x", dist.Categorical(self.likelihood[a, b]), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Categorical(self.guide_b[x]))
+            pyro.sample("a", dist.Categorical(self.guide_a[x, b]))
+
+
+def test_a_discrete_model_is_summed_exactly():
+    pair = Discrete()
+    data, found = measure(pair, torch.arange(5), num_samples=4, items=60)
+    x, a, b = data.x, data.code["a"], data.code["b"]
+    p_x = pair.joint.sum((0, 1))[x]
+    expected = {"code": (pair.likelihood[a, b, x] / p_x).log()}
+    for name, index, table in (("a", a, pair.joint.sum(1)), ("b", b, pair.joint.sum(0))):
+        prior = table.sum(1)
+        entropy = -prior.xlogy(prior).sum()
+        expected[name] = (table[index, x] / p_x).log() + entropy
+    for name, rows in expected.items():
+        for bound in found.code() if name == "code" else found.site(name):
+            assert torch.allclose(bound, rows, rtol=1e-9), name
+
+
+def test_a_mixture_of_gaussians():
+    pair = Mixture()
+    wide = Normal(pair.centres[:, None], math.hypot(0.6, SIGMA)).log_prob(GRID).exp()
+    entropy_x = -integral((p := (pair.probs[:, None] * wide).sum(0)) * p.log())
+    about_z = entropy_x - 0.5 * math.log(2 * math.pi * math.e * SIGMA**2)
+    about_c = mixture_information(pair.probs, wide)
+    x = torch.zeros(4)
+    rough, fine = (measure(pair, x, k)[1] for k in (4, 100))
+    holds(fine.code(), about_z, width=0.05)
+    holds(fine.site("place"), about_z, width=0.05)  # x knows of c through z alone
+    holds(fine.site("kind"), about_c, width=0.05)
+    for found in (rough, fine):
+        entropy = -pair.probs.xlogy(pair.probs).sum()
+        assert all((rows <= entropy + 1e-9).all() for rows in found.site("kind"))
+    # What is shared cancels: far nearer than the bounds of the evidence itself.
+    gap = [float((high - low).mean()) for low, high in (rough.site("kind"), rough.code())]
+    assert gap[0] < 0.6 * gap[1]
+
+
+class Chain:
+    """z, then w given z; x sees their sum twice. The guide goes from z to w, or back."""
+
+    def __init__(self, backwards):
+        self.backwards = backwards
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            w = pyro.sample("w", dist.Normal(0.5 * z, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal((z + w).expand(-1, 2), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        first, second = ("w", "z") if self.backwards else ("z", "w")
+        with pyro.plate("data", len(x)):
+            mean = x.mean(-1, keepdim=True)
+            loc = 0.4 * mean
+            value = pyro.sample(first, dist.Normal(loc, 0.9).to_event(1))
+            rest = 0.8 * torch.cat([mean, -value], -1).sum(-1, keepdim=True)
+            pyro.sample(second, dist.Normal(rest, 0.7).to_event(1))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_sites_that_depend_on_drawn_ones(backwards):
+    cov = torch.tensor([[1.0, 0.5], [0.5, 1.25]])  # of z and w
+
+    def information(variance):  # of z + w, in what is seen twice with unit noise
+        return 0.5 * math.log(1 + 2 * variance)
+
+    total = float(cov.sum())
+    _, found = measure(Chain(backwards), torch.zeros(4, 2), 150)
+    holds(found.code(), information(total), width=0.15)
+    for place, name in enumerate("zw"):
+        rest = total - float(cov[place].sum() ** 2 / cov[place, place])
+        holds(found.site(name), information(total) - information(rest), width=0.2)
+
+
+def test_ends_are_combined_outwards():
+    _, found = measure(Chain(False), torch.zeros(4, 2), 1)
+    for name, truth in (("z", 0.458), ("w", 0.530)):  # in closed form, as above
+        low, high = (rows.mean() for rows in found.site(name))
+        assert low < truth - 0.1
+        assert truth + 0.1 < high
+    rows = torch.tensor([0.1, 0.3]), torch.tensor([0.4, 0.6])
+    assert [end[0] for end in _interval(rows, None)] == pytest.approx([0.2, 0.5])
+    assert [end[0] for end in _interval(rows, (0.3, 0.0))] == pytest.approx([0.2, 0.3])
+    assert [end[0] for end in _interval(rows, (0.1, 0.0))] == pytest.approx([0.1, 0.1])
+    below = -rows[1], -rows[0]
+    assert [end[0] for end in _interval(below, None)] == [0.0, 0.0]
+
+
+class Threshold:
+    """A category that depends on a drawn site."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            c = pyro.sample("c", dist.Bernoulli(logits=2 * z))
+            pyro.sample("x", dist.Normal(1.5 * c + 0.5 * z, SIGMA), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.8 * x - 0.5, 0.8))
+            pyro.sample("c", dist.Bernoulli(logits=z + x))
+
+
+def test_a_category_given_a_drawn_site():
+    z = torch.linspace(-8, 8, 1001)
+    on = torch.sigmoid(2 * z)
+    prior = Normal(0.0, 1.0).log_prob(z).exp() * (z[1] - z[0])
+    joint = torch.stack(
+        [
+            (
+                (prior * share)[:, None]
+                * Normal(1.5 * c + 0.5 * z[:, None], SIGMA).log_prob(GRID).exp()
+            ).sum(0)
+            for c, share in enumerate((1 - on, on))
+        ]
+    )
+    truth = mixture_information(torch.full((2,), 0.5), 2 * joint)
+    _, found = measure(Threshold(), torch.zeros(4), 100)
+    holds(found.site("c"), truth, width=0.1)
+
+
+def test_the_size_of_a_batch_changes_no_expectation():
+    pair = Linear(0.4, 1.6)
+    found = [measure(pair, torch.zeros(4, 3), 20, 300, size)[1] for size in (50, 4096)]
+    for small, large in zip(*(f.code() for f in found), strict=True):
+        assert abs(small.mean() - large.mean()) < 0.3
+        assert abs(small.std() / large.std() - 1) < 0.2
+
+
+# In the report --------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_was_measured():
+    pair = Mixture()
+    x = torch.randn(20)
+    report = mi.information(pair.model, pair.guide, x, generative_items=200)
+    names = ("generative_mi", "generative_mi_kind", "generative_mi_place")
+    for name in names:
+        low, high = f"{name}_lower", f"{name}_upper"
+        assert 0 <= report[low] <= report[high]
+        assert report[f"{low}_se"] > 0
+        assert report[f"{high}_se"] > 0
+    assert report["generative_mi_place_upper"] <= report["generative_mi_upper"]
+    assert report.protocol["generative_items"] == 200
+    assert report.protocol["generative_samples"] == 99
+    assert report.protocol["generative_mi"].endswith("sample of its Normal")
+    again = mi.information(pair.model, pair.guide, x, generative_items=0)
+    assert not any(name.startswith("generative") for name in again.values)
+    shared = {name: report[name] for name in again.values}
+    assert shared == again.values  # nothing else is moved
+
+
+def test_binary_data_for_grey_ones():
+    torch.set_default_dtype(torch.float32)
+    vae = mi.VAE(data_shape=(1, 4, 4), latent_dim=2)
+    report = mi.information(vae.model, vae.guide, torch.rand(10, 1, 4, 4), generative_items=10)
+    text = report.protocol["generative_mi"]
+    assert "its Bernoulli, whole numbers where the data given are not" in text
+    binary = torch.rand(10, 1, 4, 4).round()
+    report = mi.information(vae.model, vae.guide, binary, generative_items=10)
+    assert report.protocol["generative_mi"].endswith("its Bernoulli")
+
+
+def undefined(model, guide, x):
+    report = mi.information(model, guide, x, iwae_samples=2)
+    figures = {n: v for n, v in report.values.items() if n.startswith("generative")}
+    assert {"generative_mi_lower", "generative_mi_upper"} <= set(figures)
+    assert all(map(math.isnan, figures.values()))
+    return report.protocol["generative_mi"]
+
+
+def test_what_is_not_defined_is_named():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.7))
+
+    def model(x, observe):
+        with pyro.plate("data", len(x)):
+            observe(pyro.sample("z", dist.Normal(0.0, 1.0)))
+
+    def twice(x):
+        model(x, lambda z: [pyro.sample(n, dist.Normal(z, 1.0), obs=x) for n in "xy"])
+
+    def halved(x):
+        model(x, lambda z: pyro.sample("x", dist.Normal(z, 1.0), obs=x / 2))
+
+    def conditional(x):
+        model(x, lambda z: pyro.sample("x", dist.Normal(z + x.roll(1), 1.0), obs=x))
+
+    def exact(x):
+        model(x, lambda z: pyro.sample("x", dist.Delta(z), obs=x))
+
+    def pointed(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(x))
+
+    def plain(x):
+        model(x, lambda z: pyro.sample("x", dist.Normal(z, 1.0), obs=x))
+
+    x = torch.randn(10)
+    assert "several sites, x, y" in undefined(twice, guide, x)
+    assert "site x is not the model's argument" in undefined(halved, guide, x)
+    assert "x depend on the data" in undefined(conditional, guide, x)
+
+    def picky(x):
+        if not torch.isin(x, given).all():
+            raise IndexError("never seen")
+        guide(x)
+
+    given = x
+    assert "refuses data drawn from the model: IndexError: never" in undefined(plain, picky, x)
+    assert "no density" in undefined(exact, guide, x)
+    assert "makes z a function of the data" in undefined(plain, pointed, x)
+    with pytest.raises(OptionError, match="generative_items=-1"):
+        mi.information(plain, guide, x, generative_items=-1)
