@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from benchmarks.common import RESULTS
@@ -143,11 +145,18 @@ class Filling:
             for task in tasks:
                 yield task, run_one(task, progress=sys.stderr.isatty())
             return
-        pool = ProcessPoolExecutor(self.args.jobs)
+        # Fresh processes: a forked one would share locks with the threads of this one.
+        pool = ProcessPoolExecutor(
+            self.args.jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        )
         try:
             jobs = {pool.submit(run_one, task): task for task in tasks}
             for job in as_completed(jobs):
                 yield jobs[job], job.result()
+        except BaseException:
+            for child in active_children():  # which do not hear Ctrl-C
+                child.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
