@@ -1,4 +1,4 @@
-"""Metrics: how categories fit labels, what a probe reads from the code, and `evaluate`."""
+"""Metrics: how codes fit labels and factors, what a probe reads from them, and `evaluate`."""
 
 from pyro_mivae.metrics.classifier import Classifier, fit_classifier
 from pyro_mivae.metrics.clustering import (
@@ -10,25 +10,42 @@ from pyro_mivae.metrics.clustering import (
     occupancy,
 )
 from pyro_mivae.metrics.critic import critic_estimates
+from pyro_mivae.metrics.dci import DCI, completeness, dci_scores, disentanglement
 from pyro_mivae.metrics.evaluate import EvaluationResult, evaluate
+from pyro_mivae.metrics.factors import (
+    factor_information,
+    factor_vae_score,
+    modularity,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
 __all__ = [
+    "DCI",
     "Classifier",
     "EvaluationResult",
     "adjusted_rand_index",
     "categories_used",
     "cluster_accuracy",
+    "completeness",
     "contingency",
     "critic_estimates",
+    "dci_scores",
+    "disentanglement",
     "evaluate",
+    "factor_information",
+    "factor_vae_score",
     "fit_classifier",
     "generation_accuracy",
     "linear_probe",
     "mlp_probe",
+    "modularity",
+    "mutual_information_gap",
     "normalised_mutual_information",
     "occupancy",
     "reconstruction_r2",
+    "separated_attribute_predictability",
 ]

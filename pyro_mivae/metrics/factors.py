@@ -1,0 +1,347 @@
+"""How a code is laid out beside the factors that made the data: MIG, modularity, SAP, FactorVAE.
+
+Every function takes a code of each datum, shape ``(n, d)``, and its factors, integers from 0 of
+shape ``(n, F)``. Columns of the code that hold a category's number, which has no order, are named
+by ``categorical``. Factors that take a single value in the data tell nothing and are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.metrics.clustering import contingency
+
+BINS = 20
+VOTES, ITEMS_PER_VOTE = 800, 64
+
+
+def mutual_information_gap(
+    codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
+) -> float:
+    r"""Mutual information gap (MIG): how far one dimension alone knows each factor.
+
+    .. math:: \frac1F \sum_k \frac1{H(v_k)} \Big( \max_j I(z_j; v_k)
+        - \max_{j \ne j^*} I(z_j; v_k) \Big)
+
+    The informations are those of `factor_information`.
+
+    Args:
+        codes: Code of each datum, shape ``(n, d)``.
+        factors: Its factors, integers from 0, shape ``(n, F)``.
+        categorical: Columns of ``codes`` that hold a category.
+
+    Returns:
+        Between 0 and 1; NaN where no factor varies, or codes are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    References:
+        Chen et al. (2018), Isolating Sources of Disentanglement in VAEs, eq. 6.
+        https://arxiv.org/abs/1802.04942
+
+    Example:
+        >>> factors = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+        >>> mutual_information_gap(factors.double(), factors)
+        1.0
+    """
+    factors = varying(codes, factors)
+    if not codes.isfinite().all() or not factors.shape[1]:
+        return math.nan
+    information = factor_information(codes, factors, categorical=categorical)
+    padded = torch.cat([information, information.new_zeros(2, factors.shape[1])])
+    first, second = padded.topk(2, 0).values
+    return float(((first - second) / _entropies(factors)).mean())
+
+
+def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()) -> float:
+    r"""How far each dimension knows one factor alone.
+
+    .. math:: 1 - \frac{\sum_{k \ne k^*} I(z_j; v_k)^2}{(F - 1)\, I(z_j; v_{k^*})^2},
+        \quad k^* = \arg\max_k I(z_j; v_k)
+
+    on average over the dimensions j that know anything. The informations are those of
+    `factor_information`. A dimension of noise alone counts as well, by its errors of sampling.
+
+    Args:
+        codes: Code of each datum, shape ``(n, d)``.
+        factors: Its factors, integers from 0, shape ``(n, F)``.
+        categorical: Columns of ``codes`` that hold a category.
+
+    Returns:
+        Between 0 and 1; NaN where under two factors vary, no dimension knows anything, or codes
+        are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    References:
+        Ridgeway & Mozer (2018), Learning Deep Disentangled Embeddings with the F-Statistic Loss,
+        section 3 (there the score of a dimension is 1 minus its deviation from the template).
+        https://arxiv.org/abs/1802.05312
+
+    Example:
+        >>> factors = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+        >>> modularity(factors.double(), factors)
+        1.0
+    """
+    factors = varying(codes, factors)
+    if not codes.isfinite().all() or factors.shape[1] < 2:
+        return math.nan
+    squares = factor_information(codes, factors, categorical=categorical).square()
+    most = squares.max(1).values
+    share = (squares.sum(1) - most) / (most * (factors.shape[1] - 1))
+    return float((1 - share[most > 0]).mean())
+
+
+def factor_information(
+    codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
+) -> Tensor:
+    r"""Mutual information of each dimension of a code with each factor, in nats.
+
+    That of the counts, dimensions being cut into 20 bins of equal width from their least to their
+    largest value. It is high by about (bins - 1)(values - 1) / 2n for independent ones, and low by
+    what the bins hide.
+
+    Args:
+        codes: Code of each datum, shape ``(n, d)``.
+        factors: Its factors, integers from 0, shape ``(n, F)``.
+        categorical: Columns of ``codes`` that hold a category; they are taken as they are.
+
+    Returns:
+        At least 0, float64, shape ``(d, F)``.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    Example:
+        >>> halves = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> factor_information(halves.double(), halves)
+        tensor([[0.6931, 0.0000],
+                [0.0000, 0.6931]], dtype=torch.float64)
+    """
+    check_pairs(codes, factors)
+    columns = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
+    found = [_information(contingency(c, v)) for c in columns for v in factors.unbind(1)]
+    empty = torch.zeros(0, dtype=torch.float64, device=codes.device)
+    return (torch.stack(found) if found else empty).reshape(codes.shape[1], factors.shape[1])
+
+
+def separated_attribute_predictability(
+    codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
+) -> float:
+    r"""SAP score: how much better the best dimension tells a factor than the second best.
+
+    A dimension's score for a factor of K values is the balanced accuracy (the mean over the values
+    of the share found) of K - 1 thresholds on it, placed one after the other where they help the
+    Gini impurity of the balanced data most, each interval naming one value; of a category, that of
+    its best names. A useless one has 1 / K, so a perfect code scores the mean of 1 - 1 / K.
+
+    Args:
+        codes: Code of each datum, shape ``(n, d)``.
+        factors: Its factors, integers from 0, shape ``(n, F)``.
+        categorical: Columns of ``codes`` that hold a category.
+
+    Returns:
+        Between 0 and 1; NaN where no factor varies, or codes are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    References:
+        Kumar, Sattigeri & Balakrishnan (2018), Variational Inference of Disentangled Latent
+        Concepts from Unlabeled Observations, section 3. https://arxiv.org/abs/1711.00848
+
+    Example:
+        >>> factors = torch.cartesian_prod(torch.arange(2), torch.arange(2))
+        >>> separated_attribute_predictability(factors.double(), factors)
+        0.5
+    """
+    factors = varying(codes, factors)
+    if not codes.isfinite().all() or not factors.shape[1]:
+        return math.nan
+    gaps = []
+    for values in factors.unbind(1):
+        chance = 1 / len(values.unique())
+        scores = [
+            _named(column, values) if j in categorical else _cut(column, values)
+            for j, column in enumerate(codes.unbind(1))
+        ]
+        best = sorted([*scores, chance, chance])[-2:]
+        gaps.append(best[1] - best[0])
+    return sum(gaps) / len(gaps)
+
+
+def factor_vae_score(
+    codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (), seed: int = 0
+) -> tuple[float, float]:
+    r"""FactorVAE score: whether the dimension that varies least tells which factor was held fixed.
+
+    A vote draws a factor, and 64 data (with replacement) that share its value with a datum drawn
+    at random; it is cast by the dimension whose variance among them, over its variance among all,
+    is least. 800 votes say which factor each dimension stands for, 800 others are scored by that.
+    The variance of a category is the sum over its values of p(1 - p). Constant dimensions do not
+    vote. Chance is 1 / F.
+
+    Args:
+        codes: Code of each datum, shape ``(n, d)``.
+        factors: Its factors, integers from 0, shape ``(n, F)``.
+        categorical: Columns of ``codes`` that hold a category.
+        seed: Of the draws.
+
+    Returns:
+        Share of the votes that name the factor, between 0 and 1, and its standard error; NaN where
+        no factor or no dimension varies, or codes are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    References:
+        Kim & Mnih (2018), Disentangling by Factorising, section 4. https://arxiv.org/abs/1802.05983
+
+    Example:
+        >>> factors = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+        >>> factor_vae_score(factors.double(), factors)
+        (1.0, 0.0)
+    """
+    factors = varying(codes, factors)
+    alive = (codes != codes[:1]).any(0).nonzero()[:, 0]
+    if not codes.isfinite().all() or not factors.shape[1] or not len(alive):
+        return math.nan, math.nan
+    features, groups = expand(codes.double(), categorical)
+    spread = _grouped(features.var(0, correction=0), groups, codes.shape[1])
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.zeros(codes.shape[1], factors.shape[1], dtype=torch.long)
+    right = 0
+    for scored in (False, True):
+        fixed = torch.randint(factors.shape[1], (VOTES,), generator=generator)
+        rows = _alike(factors.cpu(), fixed, generator).to(codes.device)  # (votes, items)
+        parts = rows.split(100)
+        within = torch.cat([features[part].var(1, correction=0) for part in parts])
+        votes = alive[
+            (_grouped(within, groups, codes.shape[1]) / spread)[:, alive].argmin(1)
+        ].cpu()
+        if scored:
+            right = int((table.argmax(1)[votes] == fixed).sum())
+        else:
+            table.index_put_((votes, fixed), torch.ones_like(votes), accumulate=True)
+    share = right / VOTES
+    return share, math.sqrt(share * (1 - share) / VOTES)
+
+
+def check_pairs(codes: Tensor, factors: Tensor) -> None:
+    """Checks that there are factors of each code.
+
+    Args:
+        codes: Codes.
+        factors: Factors.
+
+    Raises:
+        ShapeError: If not.
+    """
+    fits = codes.dim() == 2 == factors.dim() and len(codes) == len(factors) > 0
+    if not fits or factors.is_floating_point() or factors.is_complex():
+        raise ShapeError(
+            "expected codes of shape (n, d) and factors, integers of shape (n, F), got "
+            f"{tuple(codes.shape)} and {factors.dtype} of shape {tuple(factors.shape)}"
+        )
+
+
+def varying(codes: Tensor, factors: Tensor) -> Tensor:
+    """Returns the factors that take more than one value, after `check_pairs`.
+
+    Args:
+        codes: Codes, shape ``(n, d)``.
+        factors: Factors, shape ``(n, F)``.
+
+    Returns:
+        Shape ``(n, at most F)``.
+    """
+    check_pairs(codes, factors)
+    return factors[:, (factors != factors[:1]).any(0)]
+
+
+def expand(codes: Tensor, categorical: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Writes categories out as one column per value.
+
+    Args:
+        codes: Shape ``(n, d)``.
+        categorical: Columns that hold a category.
+
+    Returns:
+        Features, shape ``(n, m)``, and the column of ``codes`` that each is of, shape ``(m,)``.
+    """
+    parts = [
+        one_hot(column.unique(return_inverse=True)[1]).to(codes)
+        if j in categorical
+        else column[:, None]
+        for j, column in enumerate(codes.unbind(1))
+    ]
+    widths = torch.tensor([part.shape[1] for part in parts], dtype=torch.long)
+    groups = torch.arange(len(parts)).repeat_interleave(widths).to(codes.device)
+    return torch.cat([codes[:, :0], *parts], 1), groups
+
+
+def _grouped(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Sums over the columns of each group, shape ``(..., count)``."""
+    zeros = values.new_zeros(*values.shape[:-1], count)
+    return zeros.index_add(-1, groups, values)
+
+
+def _bins(column: Tensor, is_category: bool) -> Tensor:
+    if is_category:
+        return column.unique(return_inverse=True)[1]
+    low, high = column.min(), column.max()
+    if low == high:
+        return torch.zeros_like(column, dtype=torch.long)
+    return ((column - low) / (high - low) * BINS).long().clamp(max=BINS - 1)
+
+
+def _information(counts: Tensor) -> Tensor:
+    joint = counts.double() / counts.sum()
+    product = joint.sum(1, keepdim=True) * joint.sum(0)
+    return torch.where(joint > 0, joint * (joint / product).log(), 0.0).sum().clamp_min(0.0)
+
+
+def _entropies(factors: Tensor) -> Tensor:
+    shares = [values.bincount().double() / len(values) for values in factors.unbind(1)]
+    return torch.stack([-share.xlogy(share).sum() for share in shares])
+
+
+def _cut(column: Tensor, values: Tensor) -> float:
+    """Balanced accuracy of as many intervals of a dimension as a factor has values."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = column[:, None].cpu().numpy(), values.cpu().numpy()
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=len(values.unique()), class_weight="balanced", random_state=0
+    )
+    return float(balanced_accuracy_score(y, tree.fit(x, y).predict(x)))
+
+
+def _named(column: Tensor, values: Tensor) -> float:
+    """Balanced accuracy of the best value for each category."""
+    counts = contingency(_bins(column, True), values).double()
+    counts = counts[:, counts.sum(0) > 0]
+    return float((counts / counts.sum(0)).max(1).values.sum() / counts.shape[1])
+
+
+def _alike(factors: Tensor, fixed: Tensor, generator: torch.Generator) -> Tensor:
+    """For each vote data that share one factor's value, shape ``(votes, items)``."""
+    rows = torch.zeros(len(fixed), ITEMS_PER_VOTE, dtype=torch.long)
+    for k, values in enumerate(factors.unbind(1)):
+        votes = (fixed == k).nonzero()[:, 0]
+        order, counts = values.argsort(), values.bincount()
+        datum = torch.randint(len(values), (len(votes),), generator=generator)
+        value = values[datum]
+        place = torch.rand(len(votes), ITEMS_PER_VOTE, generator=generator)
+        offset = (place * counts[value, None]).long().clamp(max=counts[value, None] - 1)
+        rows[votes] = order[(counts.cumsum(0) - counts)[value, None] + offset]
+    return rows
