@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pyro_mivae.engine.settings import Settings
 
 Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -23,12 +25,18 @@ class Program:
         parameters: Leaf tensors that the gradient is taken by. The loss reads these very objects.
         buffers: Tensors that the loss reads, and may change in place.
         modules: Modules that the loss calls; whether they train is part of what it does.
+        settings: Plain values that it reads from Python; those of the modules if omitted.
     """
 
     loss: Loss
     parameters: Sequence[Tensor]
     buffers: Sequence[Tensor]
     modules: Sequence[nn.Module]
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        for module in self.modules:
+            self.settings.watch(module)
 
     @classmethod
     def of_modules(cls, loss: Loss, *modules: nn.Module) -> Program:
@@ -72,17 +80,19 @@ class Program:
 
     @contextmanager
     def trial(self, device: torch.device) -> Iterator[None]:
-        """Lets the loss be evaluated without a trace: random numbers and buffers go back.
+        """Lets the loss be evaluated without a trace: random numbers, buffers, settings go back.
 
         Args:
             device: Where it is evaluated.
         """
         before = [buffer.clone() for buffer in self.buffers]
+        settings = self.settings.read()
         devices = [device] if device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices):
                 yield
         finally:
+            self.settings.restore(settings)
             with torch.no_grad():
                 for buffer, value in zip(self.buffers, before, strict=True):
                     buffer.copy_(value)

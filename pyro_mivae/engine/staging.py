@@ -45,7 +45,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
 
     Whatever is no tensor is a constant of the graph: shapes, numbers, and what the program
     decided upon them. So a graph serves data of one shape, and a program whose structure does not
-    depend on the values of tensors. Random numbers and buffers are left as they were.
+    depend on the values of tensors. Random numbers, buffers and settings are left as they were.
 
     Args:
         program: The program. What it reads from tensors that are neither parameters nor buffers
@@ -81,12 +81,18 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
     table: dict[Any, Callable[..., Any]] = get_decompositions(hidden)
     table[aten.multinomial.default] = _multinomial
     with program.trial(args[0].device), pyro.validation_enabled(False):
+        settings = program.settings.read()
         try:
             # a tensor that is given twice, or is a buffer too, need not be so in other steps
             data = [arg.detach() for arg in args]
             graph = make_fx(step, decomposition_table=table)(*state, *data)
         except Exception as error:
             raise StagingError(_reason(error)) from error
+        if changing := program.settings.changed(settings):
+            raise StagingError(
+                f"it changes a number of its own as it runs ({', '.join(changing)}); count in a "
+                "buffer of a module"
+            )
     _check_writes(graph.graph)
     hold_constants(graph, literals_alone=decompose)
     if not decompose:

@@ -22,6 +22,7 @@ from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.optimiser import GroupedOptimiser
 from pyro_mivae.engine.program import Program, unique
 from pyro_mivae.engine.reasons import give_up
+from pyro_mivae.engine.settings import Settings
 from pyro_mivae.engine.staging import stage
 from pyro_mivae.engine.steps import GraphStep, Means, compile_step
 from pyro_mivae.errors import OptionError, StagingError
@@ -43,13 +44,15 @@ class SVI(pyro.infer.SVI):
     graph of tensor operations, which is compiled once so many steps were made that it pays.
     Both draw the noise that Pyro draws. All parameters are updated at once.
 
-    What is staged is fixed: numbers and structure that Python decides upon are those of the first
-    steps; pass what changes as an argument, or hold it in a module's buffer. An argument that is
-    no tensor may change; each of its values is staged by itself, up to `MOST_GRAPHS`, as is each
-    state of the modules (training or not, frozen parameters, buffers put in another's place).
-    A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
-    What cannot be staged runs as Pyro runs it, which one warning says: losses that look at their
-    value in the middle, as Pyro's own do, and models whose structure depends on values.
+    What Python decides upon is fixed in a graph, so each state of it has a graph of its own, up
+    to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
+    frozen, which tensors are buffers; and the numbers that model and guide read from attributes
+    and variables, as `Settings` says. A number that changes often is better a tensor: an
+    argument, or a module's buffer. What lies further away, in a dictionary say, is that of the
+    first steps. A step within one of Pyro's handlers, or without a tensor among its arguments,
+    is Pyro's own. What cannot be staged runs as Pyro runs it, which one warning says: losses that
+    look at their value in the middle, as Pyro's own do, and models whose structure depends on
+    values, or that count their own steps.
 
     Args:
         model: The model.
@@ -91,6 +94,7 @@ class SVI(pyro.infer.SVI):
         self.ledger: Mapping[str, Tensor] = {}
         self._optimiser = GroupedOptimiser(optim)
         self._parts = [part for root in _modules(model, guide, loss) for part in root.modules()]
+        self._settings = Settings(model, guide, *self._parts)
         self._stages: dict[Any, _Stage | None] = {}
         self._parameters: list[Tensor] = []
         if engine != "eager" and not isinstance(loss, ELBO):
@@ -141,10 +145,13 @@ class SVI(pyro.infer.SVI):
 
     def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
-        return spec, tuple(map(_kind, leaves)), tuple(map(_state, self._parts))
+        state = tuple(map(_state, self._parts)), self._settings.read()
+        return spec, tuple(map(_kind, leaves)), state
 
     def _remember(self, spec: TreeSpec, leaves: list[Any]) -> None:
         """Lets the next step like the one that Pyro took, and showed all modules of, be staged."""
+        for part in self._parts:
+            self._settings.watch(part)
         if self.engine != "eager":
             self._stages.setdefault(self._key(spec, leaves), None)
 
@@ -188,7 +195,9 @@ class SVI(pyro.infer.SVI):
         owned = {id(parameter) for parameter in parameters}
         others = [p for part in self._parts for p in part.parameters() if id(p) not in owned]
         buffers = [b for part in self._parts for b in part.buffers()]
-        program = Program(evaluate, parameters, unique([*others, *buffers]), self._parts)
+        program = Program(
+            evaluate, parameters, unique([*others, *buffers]), self._parts, self._settings
+        )
         return _Stage(program, tensors, self.engine)
 
     def _give_up(self, reason: str) -> None:

@@ -1,0 +1,208 @@
+"""Numbers of Python's that a program reads: a step follows them, staged or not."""
+
+from types import SimpleNamespace
+
+import pyro
+import pyro.distributions as dist
+import pyro.optim
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae.engine.settings import Settings
+from pyro_mivae.errors import PyroMivaeWarning
+
+X = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+WEIGHT = 1.0
+OPTIONS = SimpleNamespace(weight=1.0)
+
+
+class Coder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2)).double()
+        self.weight, self.steps = 1.0, 0
+
+    def model(self, x):
+        draw(x, self.weight)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        loc, log_scale = self.encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def draw(x, weight):
+    with pyro.plate("data", len(x)):
+        with poutine.scale(scale=weight):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(torch.cat([z, z], -1), 1.0).to_event(1), obs=x)
+
+
+def of_an_attribute(coder):
+    def change():
+        coder.weight = 0.1
+
+    return coder.model, change
+
+
+def of_a_global(coder):
+    def model(x):
+        inner(x)
+
+    def change():
+        global WEIGHT
+        WEIGHT = 0.1
+
+    return model, change
+
+
+def inner(x):
+    draw(x, WEIGHT)
+
+
+def of_an_object(coder):
+    def change():
+        OPTIONS.weight = 0.1
+
+    return (lambda x: draw(x, OPTIONS.weight)), change
+
+
+def of_an_enclosing_function(coder):
+    weight = 1.0
+
+    def change():
+        nonlocal weight
+        weight = 0.1
+
+    return (lambda x: draw(x, weight)), change
+
+
+def of_a_submodule(coder):
+    def change():
+        coder.encoder[1].p = 0.7
+
+    return coder.model, change
+
+
+def steps(make, case, warn=True):
+    global WEIGHT
+    WEIGHT = OPTIONS.weight = 1.0
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    coder = Coder()
+    model, change = case(coder)
+    svi = make(model, coder.guide, pyro.optim.Adam({"lr": 0.01}), mi.MutualInformationELBO())
+    losses = [svi.step(X) for _ in range(3)]
+    change()
+    return [*losses, *(svi.step(X) for _ in range(3))], svi, coder
+
+
+def staged(*args):
+    return mi.SVI(*args, engine="staged")
+
+
+@pytest.mark.parametrize(
+    "case", [of_an_attribute, of_a_global, of_an_object, of_an_enclosing_function, of_a_submodule]
+)
+def test_a_step_follows_a_number(case):
+    wanted, _, _ = steps(pyro.infer.SVI, case)
+    found, svi, _ = steps(staged, case)
+    assert found == pytest.approx(wanted, rel=1e-9)
+    assert svi.engine == "staged"
+    assert len(svi._stages) == 2
+
+
+COUNT = 0
+
+
+def in_an_attribute(coder):
+    def model(x):
+        coder.steps += 1
+        draw(x, 1.0 / coder.steps)
+
+    return model, (lambda: None)
+
+
+def in_a_global(coder):
+    global COUNT
+    COUNT = 0
+
+    def model(x):
+        global COUNT
+        COUNT += 1
+        draw(x, 1.0 / COUNT)
+
+    return model, (lambda: None)
+
+
+def in_an_enclosing_function(coder):
+    count = 0
+
+    def model(x):
+        nonlocal count
+        count += 1
+        draw(x, 1.0 / count)
+
+    return model, (lambda: None)
+
+
+@pytest.mark.parametrize("case", [in_an_attribute, in_a_global, in_an_enclosing_function])
+def test_a_model_that_counts_its_steps_runs_as_pyro_runs_it(case):
+    wanted, _, counted = steps(pyro.infer.SVI, case)
+    with pytest.warns(PyroMivaeWarning, match="changes a number of its own as it runs"):
+        found, svi, coder = steps(staged, case)
+    assert found == wanted
+    assert svi.engine == "eager"
+    assert coder.steps == counted.steps
+
+
+class CountingPrior(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def forward(self):
+        self.steps += 1
+        return pyro.sample("z", dist.Normal(torch.zeros(2), 1.0 / self.steps).to_event(1))
+
+
+def test_fit_counts_the_steps_of_a_model_that_does():
+    found = []
+    for engine in ("eager", "staged"):
+        vae = mi.VAE((1, 4, 4), latent_dim=2, prior=CountingPrior())
+        options = {"epochs": 2, "batch_size": 8, "seed": 0, "engine": engine}
+        if engine == "staged":
+            with pytest.warns(PyroMivaeWarning, match=r"changes a number .* \(CountingPrior\)"):
+                history = mi.fit(vae, torch.rand(32, 1, 4, 4), **options)
+        else:
+            history = mi.fit(vae, torch.rand(32, 1, 4, 4), **options)
+        found.append((history["loss"], vae.model.prior.steps))
+    assert found[0][1] == found[1][1]
+
+
+def test_what_is_watched_and_what_is_not():
+    held = {"weight": 1.0}
+    names = ["a", "b"]
+    coder = Coder()
+
+    def program():
+        return held["weight"], names, coder.weight, WEIGHT
+
+    settings = Settings(program, program, 3, None)
+    before = settings.read()
+    held["weight"] = 2.0
+    names.append("c")
+    assert settings.read() == before
+    coder.extra = (1, "two")
+    assert settings.changed(before) == ["Coder"]
+    before = settings.read()
+    coder.weight, coder.extra = 3.0, torch.ones(2)
+    assert settings.changed(before) == ["Coder"]
+    settings.restore(before)
+    assert (coder.weight, coder.extra) == (1.0, (1, "two"))
+    assert settings.read() == before
