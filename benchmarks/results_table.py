@@ -12,7 +12,7 @@ PARTS = ("z", "c", "u")
 
 
 def tables(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Lays results files out, with what was scored and how.
+    """Lays results files out, with what was scored and how, after the last.
 
     Args:
         contents: What the files hold, one data set each.
@@ -20,7 +20,38 @@ def tables(contents: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         Markdown.
     """
-    return "\n\n".join(part for content in contents for part in _of_data(content))
+    parts = [part for content in contents for part in _of_data(content)]
+    return "\n\n".join([*parts, *(protocol(content) for content in contents[:1])])
+
+
+def protocol(content: Mapping[str, Any]) -> str:
+    """Says what the figures are, and how they were measured.
+
+    Args:
+        content: What a file holds.
+
+    Returns:
+        Markdown.
+    """
+    settings = content["runs"][0]["settings"]
+    how, made = settings["evaluate"], content["runs"][0]["made_with"]
+    lines = [
+        "Figures are of the test images, mean ± standard deviation over the seeds, none "
+        "selected; labels served the figures alone. A dash: the variant has no such figure.",
+        "Nats per image. Pixels are grey, so that a Bernoulli likelihood gives a cross-entropy: "
+        "compare −ELBO among the rows, not with figures of binarised images.",
+        f"−log p(x) is importance-weighted: {how['iwae_samples']} samples of up to "
+        f"{how['iwae_items']:,} images.",
+        "I(x; ·) lies between two bounds over all test images; ± is the larger deviation of the "
+        "two. The lower one cannot exceed the logarithm of their number, the upper one the rate.",
+        "Clustering: the most probable category, matched to labels one to one. Generation: the "
+        "share of a category's samples that a classifier of real images puts in one class "
+        f"({how['samples_per_category']:,} of each).",
+        f"Probes of the posterior means learn on up to {how['probe_items']:,} training images.",
+        "Seconds are the processor's, for training, on one thread "
+        f"({made['processor']}, {made['cores']} cores).",
+    ]
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def _of_data(content: Mapping[str, Any]) -> list[str]:
@@ -30,8 +61,8 @@ def _of_data(content: Mapping[str, Any]) -> list[str]:
     return [
         f"### {content['data']}",
         f"    {content['command']}",
-        f"{content['train']:,} training and {content['test']:,} test images of {shape}. "
-        + " ".join(_told(runs)),
+        f"{content['train']:,} training and {content['test']:,} test images of {shape} "
+        f"(log {content['test']:,} = {math.log(content['test']):.2f}). " + " ".join(_told(runs)),
         table(runs, NATS),
         *([table(runs, shares, content.get("pixels"))] if shares else []),
     ]

@@ -102,6 +102,11 @@ def test_what_a_run_holds(command, tmp_path):
     rows = tables([content]).splitlines()
     assert next(r for r in rows if r.startswith("| infogan")).split(" | ")[2:4] == ["–", "–"]
     assert any(row.startswith("| *pixels, k-means* | – | ") for row in rows)
+    assert "48 training and 12 test images of 8 × 8 (log 12 = 2.48). Epochs 1, batches" in "".join(
+        rows
+    )
+    assert sum("a Bernoulli likelihood gives a cross-entropy" in row for row in rows) == 1
+    assert sum("64 samples of up to 1,000 images" in row for row in rows) == 1
 
 
 def test_other_settings_are_not_mixed(command, tmp_path):
