@@ -20,6 +20,7 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.metrics import how_measured
 from pyro_mivae.runs import load
 from pyro_mivae.training import History, read_checkpoint
 
@@ -70,6 +71,7 @@ def test_run_folder_holds_what_the_contract_says(home):
     named = {"distortion", "rate", "elbo", "kl_z", "kl_c", "mi_c_lower", "cluster_accuracy", "nmi"}
     assert named <= content["metrics"].keys()
     assert all(v is None or math.isfinite(v) for v in content["metrics"].values())
+    assert all(how_measured(content["protocol"], key) for key in content["metrics"])
     assert (run / "report.html").read_text().startswith("<!")
 
 
@@ -298,6 +300,19 @@ def test_tensorboard_that_is_not_installed(call, monkeypatch):
     assert (code, len(err)) == (2, 1)
     assert "python -m pip install 'pyro-mivae[tensorboard]'" in err[0]
     assert not os.path.exists("r")
+
+
+def test_factors_of_a_file_are_measured(call, tmp_path):
+    factors = np.stack([np.arange(120) % 3, np.arange(120) // 3 % 2], 1)
+    images = np.zeros((120, 8, 8))
+    images[np.arange(120), factors[:, 0], 4 * factors[:, 1]] = 1
+    np.savez(tmp_path / "made.npz", images=images, factors=factors)
+    args = ("--data", tmp_path / "made.npz", "--epochs", 1, "--latent-dim", 2, "--run", "r")
+    assert call("train", "vae", *args)[0] == 0
+    content = json.loads(Path("r/metrics.json").read_text())
+    assert {"mig", "sap", "modularity", "dci_completeness"} <= content["metrics"].keys()
+    assert "linear_probe" not in content["metrics"]
+    assert all(how_measured(content["protocol"], key) for key in content["metrics"])
 
 
 def test_evaluate_gives_the_same_numbers_again(call, home):

@@ -19,6 +19,7 @@ from pyro_mivae.metrics.factors import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
+from pyro_mivae.metrics.findings import how_measured
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
@@ -40,6 +41,7 @@ __all__ = [
     "factor_vae_score",
     "fit_classifier",
     "generation_accuracy",
+    "how_measured",
     "linear_probe",
     "mlp_probe",
     "modularity",

@@ -58,13 +58,13 @@ class Classifier(nn.Module):
         """Returns the most probable classes.
 
         Args:
-            features: Shape ``(n, *shape)``.
+            features: Shape ``(n, *shape)``, on any device.
 
         Returns:
-            Integers, shape ``(n,)``.
+            Integers, shape ``(n,)``, on the classifier's.
         """
-        parts = [self(part).argmax(-1) for part in torch.split(features, 4096)]
-        return torch.cat(parts)
+        device = self.loc.device
+        return torch.cat([self(part.to(device)).argmax(-1) for part in features.split(4096)])
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Returns the share of data whose class it finds.

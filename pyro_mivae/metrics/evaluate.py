@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pyro_mivae.bounds import barber_agakov_bound
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import DataError, OptionError
-from pyro_mivae.metrics.classifier import fit_classifier
-from pyro_mivae.metrics.clustering import (
-    LIVE,
-    adjusted_rand_index,
-    categories_used,
-    cluster_accuracy,
-    normalised_mutual_information,
-    occupancy,
-)
-from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates
-from pyro_mivae.metrics.generation import generation_accuracy
-from pyro_mivae.metrics.probes import linear_probe, mlp_probe
-from pyro_mivae.metrics.reconstruction import reconstruction_r2
+from pyro_mivae.metrics import families
+from pyro_mivae.metrics.findings import Findings
+from pyro_mivae.metrics.lesson import Train, check_factors, check_labels, make_lesson
+from pyro_mivae.metrics.protocol import information_lines
+from pyro_mivae.metrics.subject import Subject
 from pyro_mivae.variants import Variant
 
-ENCODE_BATCH = 1024
+PROBE_ITEMS, FOREST_ITEMS = 10_000, 5_000
 
 
 class EvaluationResult(dict[str, float]):
@@ -39,14 +29,21 @@ class EvaluationResult(dict[str, float]):
     Args:
         values: The figures.
         protocol: What was encoded, how much of it, which split, which seed: plain values.
+        seconds: How long each part took on the clock.
 
     Attributes:
-        protocol: The protocol.
+        protocol: The protocol; under ``figures`` a line for every figure, see `how_measured`.
+        seconds: How long each part took on the clock.
     """
 
-    def __init__(self, values: Mapping[str, float], protocol: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, float],
+        protocol: Mapping[str, Any],
+        seconds: Mapping[str, float],
+    ) -> None:
         super().__init__(values)
-        self.protocol = dict(protocol)
+        self.protocol, self.seconds = dict(protocol), dict(seconds)
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
@@ -58,8 +55,9 @@ def evaluate(
     vae: Variant,
     x: Tensor,
     labels: Tensor | None = None,
-    train: tuple[Tensor, Tensor] | None = None,
+    train: Train | None = None,
     *,
+    factors: Tensor | None = None,
     probe_items: int = 10_000,
     samples_per_category: int = 1000,
     seed: int = 0,
@@ -88,16 +86,25 @@ def evaluate(
       classifier's own accuracy on real data, ``judge_accuracy``;
     * with labels: ``linear_probe`` and ``mlp_probe``, accuracies of classifiers of the posterior
       means of all sites together (of a category its probabilities), and with several sites
-      ``linear_probe_<site>`` of each alone.
+      ``linear_probe_<site>`` of each alone; ``linear_probe_sampled`` and ``mlp_probe_sampled``,
+      those of classifiers of one draw of each code, which its noise is part of;
+    * with factors: ``mig`` (`mutual_information_gap`), ``sap``
+      (`separated_attribute_predictability`), ``modularity``, ``factor_vae_score``, and
+      ``dci_disentanglement``, ``dci_completeness`` and ``dci_informativeness`` (`dci_scores`), of
+      the posterior means of all sites together. A category is one dimension, its most probable
+      value; dimensions whose means have a variance of 0.01 or less count as constant.
 
-    Keys that need labels, or a category, are absent without.
+    Keys that need labels, factors, or a category, are absent without. ``<name>_se`` is the
+    standard error of an average.
 
     Args:
         vae: The variant.
         x: Data that it was not trained on, shape ``(n, *data_shape)``.
         labels: Their labels, integers, shape ``(n,)``.
-        train: Other data and their labels, on which probes and judge learn. If omitted they learn
-            on a random half of ``x``, stratified by label, and are scored on the other half.
+        train: Other data, their labels and their factors (None where not known; without factors
+            the last may be left out), on which probes, judge and forests learn. If omitted they
+            learn on a random half of ``x``, stratified by label, and are scored on the other half.
+        factors: What made each of the data, where it is known, integers, shape ``(n, F)``.
         probe_items: The probes learn on at most so many data, drawn at random.
         samples_per_category: How many images each category generates.
         seed: Of all draws, splits and classifiers. Torch's generators, Pyro's parameter store and
@@ -105,10 +112,10 @@ def evaluate(
         **options: Options of `information`.
 
     Returns:
-        The figures, with the attributes ``protocol`` and ``diagnoses``.
+        The figures, with the attributes ``protocol``, ``diagnoses`` and ``seconds``.
 
     Raises:
-        DataError: If the data do not fit the variant, or the labels the data.
+        DataError: If the data do not fit the variant, or labels or factors the data.
         OptionError: If a number is not positive.
     """
     for name, value in (
@@ -118,205 +125,70 @@ def evaluate(
         if value < 1:
             raise OptionError(f"{name}={value}: at least 1 is needed")
     vae.check_data(x)
-    _check_labels(x, labels, "labels")
+    check_labels(x, labels, "labels")
+    check_factors(x, factors, "factors")
     if train is not None:
-        vae.check_data(train[0])
-        _check_labels(*train, "the labels of train")
-    report = information(vae.model, vae.guide, x, seed=seed, **options)
-    with isolated(seed, vae, device=vae.device):
-        evaluation = _Evaluation(vae, x, seed)
-        evaluation.values |= report.to_dict()
-        evaluation.protocol["information"] = dict(report.protocol)
-        evaluation.reconstruction(x)
-        evaluation.critics(x)
-        if vae.category is not None:
-            generated = evaluation.categories(samples_per_category)
-        if labels is not None:
-            lesson = _Lesson.of(x, labels, train, seed, vae.device)
-            evaluation.protocol["classifiers"] = lesson.description
-            if vae.category is not None:
-                evaluation.clusters(labels)
-                evaluation.generation(lesson, generated)
-            evaluation.probes(lesson, probe_items)
-    return EvaluationResult(evaluation.values, evaluation.protocol)
+        _check_train(vae, train, labels, factors)
+    clock: dict[str, float] = {}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        """Draws from the seed anew, so that no part depends on which others there are."""
+        began = time.perf_counter()
+        with isolated(seed, vae, device=vae.device):
+            yield
+        clock[name] = time.perf_counter() - began
+
+    findings = Findings()
+    with part("information"):
+        report = information(vae.model, vae.guide, x, seed=seed, **options)
+        findings.values |= report.to_dict()
+    with part("codes"):
+        subject = Subject(vae, x, seed)
+    with part("reconstruction"):
+        families.reconstruction(subject, findings)
+    with part("critics"):
+        families.critics(subject, findings)
+    generated = None
+    if vae.category is not None:
+        with part("categories"):
+            generated = families.categories(subject, findings, samples_per_category)
+            if labels is not None:
+                families.clusters(subject, findings, labels)
+    lesson = make_lesson(x, labels, factors, train, seed, vae.device)
+    if lesson.labels is not None:
+        if generated is not None:
+            with part("judge"):
+                families.generation(subject, findings, lesson, lesson.labels, generated)
+        with part("probes"):
+            families.probes(subject, findings, lesson, lesson.labels, probe_items)
+    if factors is not None and lesson.factors is not None:
+        with part("factors"):
+            families.factors(subject, findings, lesson, factors, lesson.factors, FOREST_ITEMS)
+    protocol = {
+        "data": f"{len(x)} items given to evaluate",
+        "encoded": "posterior means; of a category its probabilities, and their argmax",
+        "seed": seed,
+        "information": dict(report.protocol),
+        "figures": findings.lines | information_lines(report.protocol),
+    }
+    return EvaluationResult(findings.values, protocol, clock)
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    """Data and labels to learn on, and others to be scored on; labels count from 0."""
-
-    x_learn: Tensor
-    y_learn: Tensor
-    x_score: Tensor
-    y_score: Tensor
-    num_classes: int
-    description: str
-
-    @property
-    def is_empty(self) -> bool:
-        return not len(self.y_learn) or not len(self.y_score)
-
-    @classmethod
-    def of(
-        cls,
-        x: Tensor,
-        labels: Tensor,
-        train: tuple[Tensor, Tensor] | None,
-        seed: int,
-        device: torch.device,
-    ) -> _Lesson:
-        labels = labels.cpu()
-        if train is None:
-            learn, score = _halves(labels, seed)
-            x_learn, y_learn = x[learn.to(x.device)], labels[learn]
-            x_score, y_score = x[score.to(x.device)], labels[score]
-            text = (
-                f"learn on a random half of the data, stratified by label ({len(learn)} items), "
-                f"and are scored on the other ({len(score)} items)"
+def _check_train(
+    vae: Variant, train: Train, labels: Tensor | None, factors: Tensor | None
+) -> None:
+    x, y, f = train[0], train[1], train[2] if len(train) > 2 else None
+    vae.check_data(x)
+    check_labels(x, y, "the labels of train")
+    check_factors(x, f, "the factors of train")
+    for name, given, taught in (("labels", labels, y), ("factors", factors, f)):
+        if given is not None and taught is None:
+            raise DataError(
+                f"{name} are given, and train without any; give train=(x, labels, factors), with "
+                f"None for what is not known, or leave train out"
             )
-        else:
-            x_learn, y_learn, x_score, y_score = train[0], train[1].cpu(), x, labels
-            text = f"learn on {len(x_learn)} training items, are scored on the {len(x)} items"
-        classes = torch.cat([y_learn, y_score]).unique()
-        y_learn, y_score = (torch.searchsorted(classes, y).to(device) for y in (y_learn, y_score))
-        return cls(x_learn, y_learn, x_score, y_score, len(classes), text)
-
-
-class _Evaluation:
-    """Figures that come on top of the information report's, and their protocol."""
-
-    def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
-        self.vae = vae
-        self.seed = seed
-        self.codes = self._encode(x)
-        self.values: dict[str, float] = {}
-        self.protocol: dict[str, Any] = {
-            "data": f"{len(x)} items given to evaluate",
-            "encoded": "posterior means; of a category its probabilities, and their argmax",
-            "seed": seed,
-        }
-
-    def reconstruction(self, x: Tensor) -> None:
-        """Measures how much of the data the code gives back, and each site of it alone."""
-        sites = list(self.codes)
-        groups = {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
-        for suffix, group in groups.items():
-            parts = [self.vae.reconstruct(part, keep=group) for part in x.split(ENCODE_BATCH)]
-            value = reconstruction_r2(x.to(self.vae.device), torch.cat(parts))
-            self.values[f"reconstruction_r2{suffix}"] = value
-        self.protocol["reconstruction_r2"] = (
-            "share of the variance in these items; posterior means are decoded (of a category the "
-            "most probable), for a site alone with every other at its prior mean given it"
-        )
-
-    def critics(self, x: Tensor) -> None:
-        """Measures what critics hear, where there are any."""
-        found = critic_estimates(self.vae, x, self.seed)
-        if found:
-            self.values |= found
-            kinds = {diagnosis.kind for diagnosis in diagnose(self.values)}
-            self.values["critic_falls_short"] = float("critic too low" in kinds)
-            self.protocol["critic"] = f"batches of {CRITIC_BATCH} items in random order"
-
-    def categories(self, samples: int) -> Tensor:
-        """Measures what needs no labels, and returns images by category."""
-        site, count = self._category
-        found = self._found
-        self.values["categories_used"] = float(categories_used(found, count))
-        for k, share in enumerate(occupancy(found, count).tolist()):
-            self.values[f"occupancy_{k}"] = share
-        generated = torch.stack([self._sample(samples, k) for k in range(count)])
-        logs = [self._encode(images)[site][:, k].log() for k, images in enumerate(generated)]
-        # A probability that underflows counts as the smallest number, not as minus infinity.
-        scores = torch.cat(logs).clamp_min(math.log(torch.finfo(torch.float32).tiny)).double()
-        bound = barber_agakov_bound(scores, math.log(count))
-        self.values[f"barber_agakov_{site}_mean"] = float(bound)
-        self.protocol["categories_used"] = f"of {count}, each with {LIVE:.1%} of the data or more"
-        self.protocol["generation"] = (
-            f"{samples} codes of each category, drawn from the prior and decoded to the mean"
-        )
-        return generated
-
-    def clusters(self, labels: Tensor) -> None:
-        """Compares categories with labels."""
-        truth = labels.cpu().unique(return_inverse=True)[1].to(self.vae.device)
-        self.values["cluster_accuracy"] = cluster_accuracy(self._found, truth)
-        self.values["nmi"] = normalised_mutual_information(self._found, truth)
-        self.values["ari"] = adjusted_rand_index(self._found, truth)
-
-    def generation(self, lesson: _Lesson, generated: Tensor) -> None:
-        """Lets a classifier of real data judge the images of each category."""
-        names = ("generation_accuracy", "judge_accuracy")
-        if lesson.is_empty:
-            self.values |= dict.fromkeys(names, math.nan)
-            return
-        device = self.vae.device
-        judge = fit_classifier(
-            lesson.x_learn.to(device),
-            lesson.y_learn,
-            lesson.num_classes,
-            per_feature=False,
-            seed=self.seed,
-        )
-        judged = judge.predict(generated.flatten(0, 1)).reshape(generated.shape[:2])
-        live = occupancy(self._found, len(generated)) >= LIVE
-        accuracy = judge.accuracy(lesson.x_score.to(device), lesson.y_score)
-        self.values |= dict(zip(names, (generation_accuracy(judged, live), accuracy)))
-
-    def probes(self, lesson: _Lesson, items: int) -> None:
-        """Reads labels from codes."""
-        sites = list(self.codes)
-        groups = {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
-        if lesson.is_empty:
-            names = ["mlp_probe", *(f"linear_probe{suffix}" for suffix in groups)]
-            self.values |= dict.fromkeys(names, math.nan)
-            return
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(lesson.x_learn), generator=generator)[:items]
-        train_codes = self._encode(lesson.x_learn[chosen.to(lesson.x_learn.device)])
-        train_labels = lesson.y_learn[chosen.to(lesson.y_learn.device)]
-        codes = self._encode(lesson.x_score)
-        for suffix, group in groups.items():
-            learn, score = (torch.cat([c[s] for s in group], 1) for c in (train_codes, codes))
-            self.values[f"linear_probe{suffix}"] = linear_probe(
-                learn, train_labels, score, lesson.y_score
-            )
-            if not suffix:
-                self.values["mlp_probe"] = mlp_probe(
-                    learn, train_labels, score, lesson.y_score, seed=self.seed
-                )
-        self.protocol["probes"] = f"learn on {len(chosen)} posterior means, drawn at random"
-
-    @property
-    def _category(self) -> tuple[str, int]:
-        return str(self.vae.category), int(self.vae.num_categories or 0)
-
-    @property
-    def _found(self) -> Tensor:
-        return self.codes[self._category[0]].argmax(-1)
-
-    def _encode(self, x: Tensor) -> dict[str, Tensor]:
-        parts = [self.vae.encode(part) for part in torch.split(x, ENCODE_BATCH)]
-        return {site: torch.cat([part[site] for part in parts]).flatten(1) for site in parts[0]}
-
-    def _sample(self, count: int, category: int) -> Tensor:
-        sizes = [min(ENCODE_BATCH, count - i) for i in range(0, count, ENCODE_BATCH)]
-        return torch.cat([self.vae.sample(size, category=category) for size in sizes])
-
-
-def _check_labels(x: Tensor, labels: Tensor | None, name: str) -> None:
-    if labels is None:
-        return
-    if labels.shape != (len(x),) or labels.is_floating_point() or labels.is_complex():
+    if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
         raise DataError(
-            f"{name}: expected {len(x)} integers, one per item, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}"
+            f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
         )
-
-
-def _halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two halves, with each label in both in equal number, give or take one."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels[order].argsort(stable=True)]  # each label's data in random order
-    return order[0::2].sort().values, order[1::2].sort().values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,25 @@ def generation_accuracy(judged: Tensor, live: Tensor) -> float:
             f"expected judged classes of shape (categories, n) and which categories are in use, "
             f"shape (categories,), got {tuple(judged.shape)} and {tuple(live.shape)}"
         )
+    return float(_shares(judged)[live.bool()].mean())
+
+
+def generation_error(judged: Tensor, live: Tensor) -> float:
+    """Returns the standard error of `generation_accuracy` over the samples.
+
+    Args:
+        judged: As there.
+        live: As there.
+
+    Returns:
+        NaN where no category is in use.
+    """
+    share = _shares(judged)[live.bool()]
+    variance = (share * (1 - share)).sum() / judged.shape[1]
+    return float(variance.sqrt() / len(share)) if len(share) else math.nan
+
+
+def _shares(judged: Tensor) -> Tensor:
+    """What part of each category's samples is of its majority class."""
     counts = torch.stack([judged.eq(label).sum(1) for label in judged.unique()], 1)
-    share = counts.max(1).values.double() / judged.shape[1]
-    return float(share[live.bool()].mean())
+    return counts.max(1).values.double() / judged.shape[1]

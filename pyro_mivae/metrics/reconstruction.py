@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from pyro_mivae.errors import ShapeError
+
+BATCH = 1024
 
 
 def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
@@ -36,8 +39,27 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
             f"data of shape {tuple(x.shape)} and reconstructions of shape "
             f"{tuple(reconstruction.shape)}; give one reconstruction per datum"
         )
-    x, reconstruction = x.double(), reconstruction.double()
-    variation = float((x - x.mean(0)).square().sum())
-    if variation == 0:
-        return math.nan
-    return 1 - float((x - reconstruction).square().sum()) / variation
+    return explained(x.split(BATCH), reconstruction.split(BATCH), variation(x))
+
+
+def variation(x: Tensor) -> float:
+    """Returns the squared distances of data from their mean, summed, a batch at a time.
+
+    Args:
+        x: Data, shape ``(n, *data_shape)``.
+    """
+    mean = sum(part.double().sum(0) for part in x.split(BATCH)) / max(1, len(x))
+    return sum(float((part.double() - mean).square().sum()) for part in x.split(BATCH))
+
+
+def explained(x: Iterable[Tensor], reconstruction: Iterable[Tensor], variation: float) -> float:
+    """Returns `reconstruction_r2` of data that come in batches.
+
+    Args:
+        x: Batches of the data.
+        reconstruction: Theirs.
+        variation: What `variation` gives for all data.
+    """
+    pairs = zip(x, reconstruction, strict=True)
+    error = sum(float((a.to(b.device).double() - b.double()).square().sum()) for a, b in pairs)
+    return 1 - error / variation if variation else math.nan

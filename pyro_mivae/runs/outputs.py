@@ -40,9 +40,11 @@ def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[st
 
     target = resolve_device(device)
     vae = run.vae.to(target)
-    train = None if dataset.y_train is None else (dataset.x_train, dataset.y_train)
+    train = (dataset.x_train, dataset.y_train, dataset.factors_train)
     with suitable_threads(vae, EVALUATION_BATCH):
-        metrics = evaluate(vae, dataset.x_test, dataset.y_test, train=train)
+        metrics = evaluate(
+            vae, dataset.x_test, dataset.y_test, train=train, factors=dataset.factors_test
+        )
     note = _likelihood_note(vae, dataset.x_test)
     protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
     write_metrics(run.folder / METRICS, metrics, protocol)

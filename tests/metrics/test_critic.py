@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.metrics import critic_estimates, evaluate
+from pyro_mivae.metrics import critic_estimates, evaluate, how_measured
 from pyro_mivae.networks import Critic
 
 D = 2
@@ -77,7 +77,7 @@ def test_evaluate_puts_it_beside_the_bounds():
     assert results["critic_falls_short"] == 0.0
     assert results["mi_lower"] < INFORMATION + 0.1
     assert results["mi_z_critic"] > 0.7 * INFORMATION
-    assert "256 items" in results.protocol["critic"]
+    assert "256 items" in how_measured(results.protocol, "mi_z_critic")
     deaf = evaluate(known(share=0.0), X[:1000], **options)
     assert deaf["critic_falls_short"] == 1.0
     assert "critic too low" in [found.kind for found in deaf.diagnoses]

@@ -11,15 +11,21 @@ from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
-from pyro_mivae.metrics import evaluate
-from pyro_mivae.metrics.evaluate import _halves
+from pyro_mivae.metrics import evaluate, how_measured
+from pyro_mivae.metrics.families import side_by_side
+from pyro_mivae.metrics.lesson import halves
+from pyro_mivae.metrics.subject import Subject
 
 PATTERNS = torch.eye(3).repeat_interleave(2, 1)[:, None, None]  # (3, 1, 1, 6): three bars
 INFORMATION = (
     "distortion rate elbo log_px mi_lower mi_upper marginal_kl_lower marginal_kl_upper "
     "total_correlation active_units"
 ).split()
-LABELLED = ("linear_probe", "mlp_probe")
+LABELLED = ("linear_probe", "mlp_probe", "linear_probe_sampled", "mlp_probe_sampled")
+FACTORED = (
+    "mig sap modularity factor_vae_score factor_vae_score_se dci_disentanglement dci_completeness "
+    "dci_informativeness"
+).split()
 CLUSTERED = ("cluster_accuracy", "nmi", "ari", "categories_used", "generation_accuracy")
 
 
@@ -119,8 +125,9 @@ def test_a_category_that_draws_two_classes_is_seen(matched):
 def test_without_train_half_is_learned_and_the_other_scored(matched):
     x, labels = bars(101)
     result = evaluate(matched, x, labels)
-    assert "51 items" in result.protocol["classifiers"]
-    assert "50 items" in result.protocol["classifiers"]
+    for name in ("linear_probe", "mlp_probe_sampled", "judge_accuracy"):
+        assert "(51 items)" in how_measured(result.protocol, name)
+        assert "(50 items)" in how_measured(result.protocol, name)
     assert result["linear_probe"] == 1.0
 
     # If both halves were the same, or labels leaked, random labels would be found.
@@ -132,12 +139,102 @@ def test_without_train_half_is_learned_and_the_other_scored(matched):
 
 def test_halves_are_random_and_hold_each_label_alike():
     labels = torch.tensor([0] * 7 + [1] * 20 + [2] * 2)
-    first, second = _halves(labels, seed=0)
+    first, second = halves(labels, seed=0)
     assert sorted([*first.tolist(), *second.tolist()]) == list(range(29))
     counts = [labels[half].bincount(minlength=3) for half in (first, second)]
     assert (counts[0] - counts[1]).abs().max() <= 1
-    assert first.tolist() != _halves(labels, seed=1)[0].tolist()
-    assert first.tolist() == _halves(labels, seed=0)[0].tolist()
+    assert first.tolist() != halves(labels, seed=1)[0].tolist()
+    assert first.tolist() == halves(labels, seed=0)[0].tolist()
+
+
+def test_a_line_that_is_missing_would_be_seen():
+    assert how_measured({"figures": {"mi_*[*]_lower, kl_*": "so"}}, "mi_z[10]_lower_se") == "so"
+    assert how_measured({"figures": {"mi_*[*]_lower, kl_*": "so"}}, "mi_z_lower") is None
+    assert how_measured({"figures": {"kl_z": "so"}}, "kl_z2") is None
+
+
+def noisy(scale):
+    """A VAE whose posterior mean is the bar, seen through noise of a scale."""
+    vae = mi.VAE((1, 1, 6), latent_dim=6)
+    vae.guide.encoder, vae.guide.heads["z"] = torch.nn.Flatten(), torch.nn.Identity()
+    vae.guide.heads["z"].forward = lambda h: (10 * h, torch.full_like(h, scale))
+    return vae
+
+
+def test_probes_of_draws_see_the_noise_that_means_do_not():
+    x, labels = bars(600)
+    quiet, loud = (evaluate(noisy(scale), x, labels, iwae_samples=2) for scale in (0.1, 30.0))
+    for probe in ("linear_probe", "mlp_probe"):
+        assert quiet[probe] == loud[probe] == 1
+        assert quiet[f"{probe}_sampled"] == 1
+        assert loud[f"{probe}_sampled"] < 0.6  # chance is 1/3
+    right = loud["linear_probe_sampled"]
+    assert loud["linear_probe_sampled_se"] == pytest.approx(math.sqrt(right * (1 - right) / 300))
+
+
+def test_a_drawn_category_is_one_of_them(matched):
+    x, _ = bars(40)
+    codes = Subject(matched.eval(), x, 0).draw(x)
+    assert codes["c"].sum(1).tolist() == [1] * 40
+    assert codes["c"].unique().tolist() == [0, 1]
+    assert torch.equal(codes["c"].argmax(1), matched.encode(x)["c"].argmax(1))
+
+
+class Told(torch.nn.Module):
+    """Reads factors off the first values of an image."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :3]
+
+
+def told(extra=0.0):
+    """A VAE whose code is the factors, and a third dimension that hardly moves."""
+    vae = mi.VAE((1, 1, 6), latent_dim=3)
+    vae.guide.encoder, vae.guide.heads["z"] = Told(), torch.nn.Identity()
+    scale = torch.tensor([1.0, 1.0, extra])
+    vae.guide.heads["z"].forward = lambda h: (h * scale, torch.full_like(h, 0.1))
+    return vae
+
+
+def made(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.stack([torch.randint(k, (n,), generator=generator) for k in (3, 4)], 1)
+    x = torch.rand(n, 1, 1, 6, generator=generator)
+    x[:, 0, 0, :2] = factors / 3
+    return x, factors + 7
+
+
+def test_a_code_that_is_the_factors_scores_one():
+    (x, factors), (x_train, taught) = made(300), made(600, seed=1)
+    train = (x_train, None, taught)
+    result = evaluate(told(), x, factors=factors, train=train, iwae_samples=2)
+    assert result["sap"] == pytest.approx(1 - (1 / 3 + 1 / 4) / 2, abs=0.06)
+    assert [result[k] for k in FACTORED[:1] + FACTORED[2:4]] == pytest.approx([1] * 3, abs=0.02)
+    assert [result[k] for k in FACTORED[5:]] == pytest.approx([1] * 3, abs=1e-3)
+    assert "linear_probe" not in result
+    assert "600 training items" in how_measured(result.protocol, "dci_completeness")
+    assert "1 of 3" in how_measured(result.protocol, "mig")
+    # A dimension that hardly moves does not vote, though it holds the first factor's noise.
+    copied = x.clone()
+    copied[:, 0, 0, 2] = x[:, 0, 0, 0]
+    still = evaluate(told(extra=0.05), copied, factors=factors, iwae_samples=2)
+    moves = evaluate(told(extra=1.0), copied, factors=factors, iwae_samples=2)
+    assert still["mig"] == pytest.approx(1, abs=0.02)
+    assert moves["mig"] == pytest.approx(0.5, abs=0.02)
+    assert "random half" in how_measured(still.protocol, "dci_completeness")
+
+
+def test_a_category_is_one_dimension_beside_factors(matched):
+    probs = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
+    codes, categorical = side_by_side({"c": probs, "z": torch.tensor([[0.2], [0.3]])}, "c")
+    torch.testing.assert_close(codes, torch.tensor([[1.0, 0.2], [0.0, 0.3]]))
+    assert categorical == [0]
+    assert side_by_side({"z": probs}, "c")[1] == []
+    x, labels = bars(300)
+    coin = torch.arange(300) % 2
+    result = evaluate(matched, x, factors=torch.stack([labels, coin], 1), iwae_samples=2)
+    assert result["dci_informativeness"] == pytest.approx(0.75, abs=0.1)  # the coin is a guess
+    assert result["modularity"] > 0.95
 
 
 def test_without_labels_only_what_needs_none(matched):
@@ -153,14 +250,17 @@ def test_without_labels_only_what_needs_none(matched):
 def test_every_variant_has_the_keys_of_the_contract(name):
     vae = mi.VARIANTS[name](data_shape=(1, 8, 8)).eval()
     x, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
-    result = evaluate(vae, x, labels)
-    assert {*INFORMATION, *LABELLED} <= set(result)
+    factors = torch.stack([torch.arange(30) % 2, torch.arange(30) // 2 % 3], 1)
+    result = evaluate(vae, x, labels, factors=factors)
+    assert {*INFORMATION, *LABELLED, *FACTORED} <= set(result)
     assert set(CLUSTERED) <= set(result) or vae.category is None
     assert not set(CLUSTERED) & set(result) or vae.category is not None
     for site in vae.sites:
         assert {f"mi_{site}_lower", f"mi_{site}_upper", f"kl_{site}"} <= set(result)
         assert (f"linear_probe_{site}" in result) == (len(vae.sites) > 1)
     assert all(type(value) is float for value in result.values())
+    silent = [key for key in result if not how_measured(result.protocol, key)]
+    assert not silent, "no line of the protocol says how these were measured"
     json.dumps(result.protocol)
     assert result["mi_upper"] <= result["rate"]
 
@@ -226,3 +326,16 @@ def test_bad_input_is_named(matched):
         evaluate(matched, x[..., :5], labels)
     with pytest.raises(OptionError, match="samples_per_category=0"):
         evaluate(matched, x, labels, samples_per_category=0)
+    factors = torch.stack([labels, labels], 1)
+    with pytest.raises(DataError, match=r"factors: expected integers of shape \(20, F\)"):
+        evaluate(matched, x, factors=factors[:-1])
+    with pytest.raises(DataError, match="factors: expected integers"):
+        evaluate(matched, x, factors=labels)
+    with pytest.raises(DataError, match="the factors of train"):
+        evaluate(matched, x, factors=factors, train=(x, None, factors.double()))
+    with pytest.raises(DataError, match="factors are given, and train without any"):
+        evaluate(matched, x, factors=factors, train=(x, labels))
+    with pytest.raises(DataError, match="labels are given, and train without any"):
+        evaluate(matched, x, labels, train=(x, None, factors))
+    with pytest.raises(DataError, match="train has 1 factors, the data have 2"):
+        evaluate(matched, x, factors=factors, train=(x, None, factors[:, :1]))

@@ -16,6 +16,7 @@ from pyro_mivae.metrics import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
+from pyro_mivae.metrics.factors import expand
 
 GRID = torch.cartesian_prod(torch.arange(3), torch.arange(4), torch.arange(5)).repeat(10, 1)
 BITS = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(20, 1)
@@ -152,6 +153,12 @@ def test_a_category_counts_as_one_dimension_without_order():
     assert plain[0] < 0.95  # 40 values fall into 20 bins
     best = 1 - (1 / 40 + 1 / 2) / 2
     assert named == pytest.approx((1, 1, best, 1, 1, 1, 1))
+
+
+def test_a_category_is_written_out():
+    features, groups = expand(torch.tensor([[2.0, 5.0], [0.0, 5.0], [2.0, 7.0]]), [0])
+    assert features.tolist() == [[0, 1, 5], [1, 0, 5], [0, 1, 7]]
+    assert groups.tolist() == [0, 0, 1]
 
 
 def test_sap_of_a_category_is_that_of_its_best_names():

@@ -1,0 +1,104 @@
+"""What is measured: a variant, data that it was not trained on, and their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pyro_mivae.traces import trace_program
+from pyro_mivae.variants import Variant
+
+ENCODE_BATCH = 1024
+
+Codes = dict[str, Tensor]
+
+
+class Subject:
+    """A variant and data, of which the codes alone are kept; under `isolated`.
+
+    Args:
+        vae: The variant.
+        x: The data, shape ``(n, *data_shape)``.
+        seed: Of every draw.
+
+    Attributes:
+        codes: What `Variant.encode` says of the data, by site, shape ``(n, size)``.
+    """
+
+    def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
+        self.vae = vae
+        self.x = x
+        self.seed = seed
+        self.codes = self.encode(x)
+
+    @property
+    def category(self) -> tuple[str, int]:
+        """The site of the category and how many there are."""
+        return str(self.vae.category), int(self.vae.num_categories or 0)
+
+    @property
+    def found(self) -> Tensor:
+        """The most probable category of each datum, shape ``(n,)``."""
+        return self.codes[self.category[0]].argmax(-1)
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """All sites under an empty name, and where there are several each by itself."""
+        sites = list(self.codes)
+        return {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
+
+    def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
+        """Returns posterior means, of a category its probabilities.
+
+        Args:
+            x: Data, shape ``(m, *data_shape)``, on any device.
+            rows: Which of them; all if omitted.
+
+        Returns:
+            By site, shape ``(len(rows), size)``, on the variant's device.
+        """
+        return _join([self.vae.encode(part) for part in batches(x, rows)])
+
+    def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
+        """Returns one draw of the guide for each datum; a category is one-hot.
+
+        Args:
+            x: Data, shape ``(m, *data_shape)``, on any device.
+            rows: Which of them; all if omitted.
+
+        Returns:
+            By site, shape ``(len(rows), size)``, on the variant's device.
+        """
+        parts = []
+        for part in batches(x, rows):
+            nodes = trace_program(self.vae.guide, (part.to(self.vae.device),), {}).nodes
+            values = {site: nodes[site]["value"] for site in self.codes}
+            site, count = self.category
+            if site in values and values[site].dim() == 1:
+                values[site] = one_hot(values[site].long(), count).to(self.vae.dtype)
+            parts.append(values)
+        return _join(parts)
+
+
+def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """Splits data into batches, without a copy of all of them.
+
+    Args:
+        x: The data.
+        rows: Which of them; all if omitted.
+
+    Yields:
+        Shape ``(at most ENCODE_BATCH, *data_shape)``.
+    """
+    if rows is None:
+        yield from x.split(ENCODE_BATCH)
+        return
+    for part in rows.to(x.device).split(ENCODE_BATCH):
+        yield x[part]
+
+
+def _join(parts: Sequence[Codes]) -> Codes:
+    return {site: torch.cat([part[site] for part in parts]).flatten(1) for site in parts[0]}
