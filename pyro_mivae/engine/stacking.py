@@ -19,6 +19,7 @@ from pyro_mivae.engine.lifting import (
     numbers_at,
 )
 from pyro_mivae.engine.nodes import is_impure
+from pyro_mivae.engine.precision import Precision, round_products
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.engine.staging import TOLERANCE, Staged
@@ -151,6 +152,8 @@ class StackedStep:
         streams: Their random numbers.
         args: Data, stacked, shape ``(programs, ...)``.
         compiled: Whether the graph is compiled.
+        precision: ``"bf16"`` rounds what is multiplied, see `round_products`, once the graph has
+            been compared with the programs.
 
     Attributes:
         entries: Names of the ledger's entries.
@@ -169,6 +172,7 @@ class StackedStep:
         args: Sequence[Tensor],
         *,
         compiled: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.entries = staged[0].entries
         self._stack, self._streams = stack, streams
@@ -179,6 +183,8 @@ class StackedStep:
         self._ahead: list[Noise] = []
         self._graph: Any = self._vectorise(graph, args)
         self._verify(args)
+        if precision == "bf16":
+            round_products(self._graph)
         if compiled:
             self._graph = torch.compile(self._graph, fullgraph=True, dynamic=False)
 

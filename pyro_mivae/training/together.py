@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.engine.precision import round_products
 from pyro_mivae.engine.stacking import EachStep, Stack, StackedStep, Streams, same_structure
 from pyro_mivae.engine.staging import Staged, stage
 from pyro_mivae.errors import CaptureError, StagingError
@@ -53,7 +52,12 @@ class Together:
         try:
             size = first.batch_sizes[0]
             step = StackedStep(
-                self.stack, staged, streams, (self._examples(size),), compiled=compiled
+                self.stack,
+                staged,
+                streams,
+                (self._examples(size),),
+                compiled=compiled,
+                precision=self.settings.precision,
             )
         except StagingError:
             self.release()
@@ -167,13 +171,20 @@ class Together:
             yield size, list(run)
 
     def _step_for(self, size: int) -> StackedStep | EachStep:
-        """The step for a size of batch; a last, small one has a graph only where that pays."""
+        """The step for a size of batch; a last, small one has a graph only where that pays.
+
+        Reduced precision is to be had of a graph alone.
+        """
         if size not in self._steps:
             self._steps[size] = EachStep(self.stack, self.streams)
-            if self.settings.epochs * len(self.trainers) >= WORTH_STACKING:
+            precision = self.settings.precision
+            worth = self.settings.epochs * len(self.trainers) >= WORTH_STACKING
+            if worth or precision == "bf16":
                 args = self._examples(size)
                 staged = stage_each(self.trainers, size)
-                self._steps[size] = StackedStep(self.stack, staged, self.streams, (args,))
+                self._steps[size] = StackedStep(
+                    self.stack, staged, self.streams, (args,), precision=precision
+                )
         return self._steps[size]
 
     def _examples(self, size: int) -> Tensor:
@@ -244,8 +255,6 @@ def stage_each(trainers: Sequence[Trainer], size: int) -> list[Staged]:
         known = next((graph for other, graph in kinds if alike(other.vae, trainer.vae)), None)
         if known is None:
             known = stage(trainer.program, trainer.example(size), decompose=True)
-            if trainer.settings.precision == "bf16":
-                round_products(known.graph)
             kinds.append((trainer, known))
         staged.append(known)
     return staged

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_mivae.errors import OptionError, StagingError
-from pyro_mivae.training import fit
+from pyro_mivae.training import fit, fit_many
 
 SETTINGS = {"epochs": 2, "batch_size": 25, "seed": 4}
 
@@ -17,6 +17,19 @@ def test_bf16_trains_nearly_as_float32_does(x, make):
     assert again["loss"] == pytest.approx(history["loss"], rel=0.02)
     for name, value in rounded.state_dict().items():
         assert value.dtype == exact.state_dict()[name].dtype, name
+
+
+@pytest.mark.parametrize("name", ["vae", "beta", "cat", "critic-infomax"])
+@pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
+def test_models_at_once_are_rounded_as_each_is_alone(x, make, name):
+    settings = {**SETTINGS, "epochs": 1, "batch_size": 20}  # with a last, smaller batch
+    exact = fit(make(name), x, **settings, engine="staged")
+    alone = fit(make(name), x, **settings, precision="bf16")
+    vaes, seeds = [make(name), make(name)], (settings.pop("seed"), 5)
+    histories = fit_many(vaes, x, **settings, seeds=seeds, precision="bf16", at_once=True)
+    together = histories[0]
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+    assert together["loss"] != pytest.approx(exact["loss"], rel=1e-6)
 
 
 def test_tf32_is_set_while_training_and_put_back(x, make, monkeypatch):
