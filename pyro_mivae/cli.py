@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -168,6 +169,7 @@ def train(
     )
     folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').resolve().stem}"
     finished = resume and is_finished(folder)
+    begun: list[bool] = []
     how: dict[str, Any] = {
         "resume": resume,
         "overwrite": overwrite,
@@ -175,6 +177,7 @@ def train(
         "progress": True,
         "tensorboard": tensorboard,
         "say": click.echo,
+        "on_start": lambda: begun.append(True),
     }
     try:
         if seeds is not None:
@@ -182,9 +185,17 @@ def train(
             return
         run = train_run(config, folder, **how)
     except KeyboardInterrupt:
-        several = "" if seeds is None else f" --seeds {seeds}"
-        go_on = f"pyro-mivae train {variant}{several} --resume --run {folder}"
-        raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
+        there = [*folder.glob("config.toml"), *folder.glob("seed-*/config.toml")]
+        if not (begun or (resume and there)):
+            raise Stopped("stopped before training began; nothing is kept of it") from None
+        words = ["pyro-mivae", "train", variant]
+        if seeds is not None:
+            words += ["--seeds", str(seeds)]
+            words += [] if given["seed"] is None else ["--seed", str(given["seed"])]
+        go_on = shlex.join([*words, "--resume", "--run", str(folder)])
+        done = any((path.parent / "checkpoint.pt").is_file() for path in there)
+        kept = "keeps what is done" if done else "holds no whole epoch yet"
+        raise Stopped(f"stopped; {folder} {kept}. Go on with: {go_on}") from None
     click.echo(run.summary())
     if finished:
         return
@@ -343,7 +354,11 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The arguments; those of the process if omitted.
     """
-    sys.exit(run_command(args))
+    try:
+        code = run_command(args)
+    except KeyboardInterrupt:  # once more, while the first was answered
+        code = 1
+    sys.exit(code)
 
 
 def run_command(args: Sequence[str] | None = None) -> int:

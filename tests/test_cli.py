@@ -433,6 +433,45 @@ def test_help_and_version(call):
         assert "pyro-mivae" in out
 
 
+def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("seeds", [(), ("--seeds", 2)])
+def test_ctrl_c_before_the_run_has_a_folder(call, home, tmp_path, monkeypatch, seeds):
+    monkeypatch.setattr("pyro_mivae.runs.config.load_dataset", interrupt)
+    for flags in ((), ("--resume",)):
+        code, _, err = call("train", "vae", "--run", "r", *seeds, *flags)
+        assert code == 1
+        assert err[-1] == "stopped before training began; nothing is kept of it"
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = call("train", "infocat", "--run", home / "run", "--overwrite")
+    assert (code, err) == (1, ["stopped before training began; nothing is kept of it"])
+    assert load(home / "run")
+
+
+@pytest.mark.parametrize("seeds", [(), ("--seeds", 2)])
+def test_ctrl_c_before_an_epoch_is_done(call, home, monkeypatch, seeds):
+    data = ("--data", home / "digits.npz", "--latent-dim", 2, "--epochs", 1)
+    command = ("train", "vae", *seeds, "--seed", 7, "--run", "r")
+    with monkeypatch.context() as patch:
+        patch.setattr("pyro_mivae.training.loop.Trainer.prepare", interrupt)
+        code, _, err = call(*command, *data)
+    assert code == 1
+    told = "stopped; r holds no whole epoch yet. Go on with: "
+    several = " --seeds 2 --seed 7" if seeds else ""
+    assert err[-1] == f"{told}pyro-mivae train vae{several} --resume --run r"
+    assert call(*command, "--resume")[0] == 0
+    config = tomllib.loads(next(Path("r").rglob("config.toml")).read_text())
+    assert config["model"]["latent_dim"] == 2
+
+
+def test_ctrl_c_in_a_module_that_is_imported_late(call, monkeypatch):
+    monkeypatch.setattr("pyro_mivae.runs.listing.listing", interrupt)
+    code, _, err = call("list")
+    assert (code, err[-1]) == (1, "error: stopped")
+
+
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, home):
     """A real interrupt of a real process, and the same weights as without it."""
     command = [sys.executable, "-m", "pyro_mivae.cli", "train", "vae", "--latent-dim", "2"]

@@ -38,6 +38,7 @@ def train_seeds(
     progress: bool = False,
     tensorboard: bool = False,
     say: Callable[[str], object] = lambda text: None,
+    on_start: Callable[[], object] = lambda: None,
 ) -> list[Run]:
     """Trains from several seeds at once; each leaves a run folder as if it were trained alone.
 
@@ -55,6 +56,7 @@ def train_seeds(
         progress: Shows one progress bar for all on stderr.
         tensorboard: Also writes each history for TensorBoard.
         say: Called with a line of text at each stage.
+        on_start: Called once the folders are the runs': everything given has been checked.
 
     Returns:
         The runs, by seed.
@@ -91,6 +93,7 @@ def train_seeds(
         for place, own, goes_on in zip(folders, configs, started, strict=True):
             if not goes_on:
                 prepare_folder(place, own)
+        on_start()
         say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]} at once")
 
     training = {k: v for k, v in configs[0].training.items() if k != "seed"}

@@ -36,6 +36,7 @@ def train_run(
     progress: bool = False,
     tensorboard: bool = False,
     say: Callable[[str], object] = lambda text: None,
+    on_start: Callable[[], object] = lambda: None,
 ) -> Run:
     """Trains, evaluates and reports, and leaves all of it in a folder.
 
@@ -52,6 +53,7 @@ def train_run(
         progress: Shows a progress bar on stderr.
         tensorboard: Also writes the history for TensorBoard, to the run folder's ``tensorboard``.
         say: Called with a line of text at each stage.
+        on_start: Called once the folder is the run's: everything given has been checked.
 
     Returns:
         The run.
@@ -76,6 +78,7 @@ def train_run(
     def begin() -> None:
         if not started:
             prepare_folder(folder, config)
+        on_start()
         say(
             f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
             f"{len(dataset.x_test)} test images of {shape}"
