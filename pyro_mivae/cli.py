@@ -137,7 +137,7 @@ def cli() -> None:
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="the run folder  [default: runs/VARIANT-DATA]",
+    help="the run folder  [default: runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds]",
 )
 @click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
 @click.option("--resume", is_flag=True, help="go on where the run folder's run stopped")
@@ -167,7 +167,9 @@ def train(
         model={k: v for k, v in given.items() if k in keywords},
         training={k: v for k, v in given.items() if k not in keywords},
     )
-    folder = folder or Path("runs") / f"{variant}-{Path(data or 'digits').resolve().stem}"
+    several = "" if seeds is None else "-seeds"
+    name = f"{variant}-{Path(data or 'digits').resolve().stem}{several}"
+    folder = folder or Path("runs") / name
     finished = resume and is_finished(folder)
     begun: list[bool] = []
     how: dict[str, Any] = {

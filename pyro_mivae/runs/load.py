@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,11 +145,31 @@ def read_config(folder: Path) -> RunConfig:
     if not os.path.isdir(folder):
         raise RunError(f"there is no run folder {folder}; make one with pyro-mivae train")
     if not (folder / CONFIG).is_file():
+        runs = runs_of_seeds(folder)
+        if runs:
+            names = ", ".join(run.name for run in runs)
+            raise RunError(f"{folder} holds the runs of several seeds; give one of them: {names}")
         raise RunError(
             f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
             "what fit keeps is loaded by building the model and calling fit with resume=True"
         )
     return RunConfig.read(folder / CONFIG)
+
+
+def runs_of_seeds(folder: Path) -> list[Path]:
+    """Finds the runs that a folder holds of several seeds.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The folders named ``seed-K`` that hold something, by K.
+    """
+    if not os.path.isdir(folder):
+        return []
+    numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
+    found = [(int(m[1]), p) for p, m in numbered.items() if m and p.is_dir() and any(p.iterdir())]
+    return [path for _, path in sorted(found)]
 
 
 def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:

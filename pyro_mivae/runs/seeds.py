@@ -14,13 +14,21 @@ from typing import Any
 from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import METRICS, Run, open_run, read_metrics
+from pyro_mivae.runs.load import (
+    CHECKPOINT,
+    METRICS,
+    Run,
+    open_run,
+    read_config,
+    read_metrics,
+    runs_of_seeds,
+)
 from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.target import SEEDS, check_target_of_seeds, prepare_seeds
 from pyro_mivae.runs.tensorboard import logging_epochs
-from pyro_mivae.runs.train import check_target, continued, is_finished, prepare_folder, settled
+from pyro_mivae.runs.train import continued, is_finished, settled
 from pyro_mivae.training import atomic_path, fit_many
 
-SEEDS = "seeds.json"
 SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
     "linear_probe categories_used"
@@ -44,14 +52,15 @@ def train_seeds(
 
     The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
     of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure.
+    All are of one configuration: seeds that are added to a folder take that of those in it.
 
     Args:
         config: What to train, on what, and how.
         folder: The folder of the runs.
         count: How many seeds.
         resume: Goes on with each run from its checkpoint; those that are finished stay as they
-            are, those that are not there are started.
-        overwrite: Throws the runs that the folder holds of these seeds away.
+            are, those that are not there are started, with the configuration of the others.
+        overwrite: Throws the runs that the folder holds away, those of other seeds too.
         device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
         progress: Shows one progress bar for all on stderr.
         tensorboard: Also writes each history for TensorBoard.
@@ -70,12 +79,14 @@ def train_seeds(
         raise OptionError(f"seeds={count}: 1 or more is needed")
     folder = Path(folder)
     check_config(config)
+    check_target_of_seeds(folder, resume, overwrite)
+    if resume:
+        config = _shared(config, runs_of_seeds(folder))
     first = config.training.get("seed") or 0
     seeds = range(first, first + count)
     folders = [folder / f"seed-{seed}" for seed in seeds]
     configs, started = [], []
     for seed, place in zip(seeds, folders, strict=True):
-        check_target(place, resume, overwrite)
         own = replace(config, training={**config.training, "seed": seed})
         own, goes_on = continued(own, place, resume=resume)
         configs.append(own)
@@ -90,9 +101,8 @@ def train_seeds(
     vaes[0].check_data(dataset.x_test)
 
     def begin() -> None:
-        for place, own, goes_on in zip(folders, configs, started, strict=True):
-            if not goes_on:
-                prepare_folder(place, own)
+        new = [number for number, goes_on in enumerate(started) if not goes_on]
+        prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
         on_start()
         say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]} at once")
 
@@ -116,6 +126,8 @@ def train_seeds(
         except ManyTrainingError as error:
             failures = error
     failed = {} if failures is None else failures.failures
+    if failures is not None and len(failed) == count:
+        raise failures
     whole = [number for number in range(count) if number not in failed]
     runs = [open_run(folders[number]) for number in whole]
     say("evaluating on the test images")
@@ -129,6 +141,17 @@ def train_seeds(
     if failures is not None:
         raise failures
     return runs
+
+
+def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
+    """Takes on the configuration of the runs that are there, but for the seed."""
+    begun = [run for run in there if (run / CHECKPOINT).is_file()]
+    given = replace(config, training={**config.training, "seed": None})
+    if begun:
+        given = given.resumed_from(read_config(begun[0]), begun[0])
+    elif there:
+        given = given.over(read_config(there[0]))
+    return replace(given, training={**given.training, "seed": config.training.get("seed")})
 
 
 def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyro_mivae.data import Dataset
-from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.load import (
     CHECKPOINT,
     CONFIG,
-    HISTORY,
     METRICS,
     REPORT,
     Run,
@@ -22,7 +20,8 @@ from pyro_mivae.runs.load import (
     read_config,
 )
 from pyro_mivae.runs.outputs import evaluate_run, report_run
-from pyro_mivae.runs.tensorboard import FOLDER, logging_epochs
+from pyro_mivae.runs.target import check_target, prepare_folder
+from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.training import fit
 
 
@@ -154,33 +153,6 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
     return config.complete(dataset, plain_defaults(find_variant(config.variant)))
 
 
-def check_target(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Checks that a run may be written to a folder.
-
-    Args:
-        folder: The folder.
-        resume: Whether a run that it holds is to go on.
-        overwrite: Whether a run that it holds may be thrown away.
-
-    Raises:
-        OptionError: If both are asked for.
-        RunError: If the folder may not be written to.
-    """
-    if resume and overwrite:
-        raise OptionError("--resume and --overwrite given; allowed is one of them")
-    if os.path.exists(folder) and not folder.is_dir():
-        raise RunError(f"{folder} is a file; choose another --run DIR")
-    if not os.path.exists(folder) or not any(folder.iterdir()):
-        return
-    if not (folder / CONFIG).is_file():
-        raise RunError(f"{folder} holds files, but no run; choose another --run DIR")
-    if not resume and not overwrite:
-        raise RunError(
-            f"the run folder {folder} exists; go on with --resume, throw it away with "
-            "--overwrite, or choose another --run DIR"
-        )
-
-
 def is_finished(folder: Path) -> bool:
     """Tells whether a run was trained to its end, evaluated and reported.
 
@@ -190,24 +162,3 @@ def is_finished(folder: Path) -> bool:
     if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
         return False
     return open_run(folder).finished
-
-
-def prepare_folder(folder: Path, config: RunConfig) -> None:
-    """Makes a run folder, without anything of an earlier run, and writes its configuration.
-
-    Args:
-        folder: The folder.
-        config: The configuration.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = (CHECKPOINT, HISTORY, METRICS, REPORT)
-        logs = (folder / FOLDER).glob("events.*")
-        for old in (*(folder / name for name in made), *folder.glob("*.png"), *logs):
-            old.unlink(missing_ok=True)
-        config.write(folder / CONFIG)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error

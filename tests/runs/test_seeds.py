@@ -62,6 +62,59 @@ def test_more_seeds_may_follow(tmp_path):
         train_seeds(other, tmp_path, 2, resume=True)
 
 
+def test_seeds_that_follow_are_of_the_same_configuration(tmp_path):
+    small = RunConfig("vae", model={"latent_dim": 3}, training={"epochs": 1})
+    train_seeds(small, tmp_path, 1)
+    runs = train_seeds(RunConfig("vae"), tmp_path, 2, resume=True)
+    assert [run.config.model["latent_dim"] for run in runs] == [3, 3]
+    assert [run.config.training["seed"] for run in runs] == [0, 1]
+    for other in (RunConfig("beta"), RunConfig("beta", training={"seed": 9})):
+        with pytest.raises(OptionError, match="VARIANT beta given"):
+            train_seeds(other, tmp_path, 2, resume=True)
+
+
+def test_other_seeds_are_not_mixed_with_those_of_a_folder(tmp_path):
+    train_seeds(CONFIG, tmp_path, 1)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    other = RunConfig("beta", training={"epochs": 1, "seed": 9})
+    with pytest.raises(RunError, match="throw it away with --overwrite"):
+        train_seeds(other, tmp_path, 1)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    train_seeds(other, tmp_path, 1, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-9", "seeds.json"]
+
+
+def test_files_of_others_outlive_a_seed_that_is_thrown_away(tmp_path):
+    train_seeds(CONFIG, tmp_path, 2)
+    (tmp_path / "seed-4" / "notes.txt").touch()
+    train_seeds(CONFIG, tmp_path, 1, overwrite=True)
+    assert [path.name for path in (tmp_path / "seed-4").iterdir()] == ["notes.txt"]
+    assert open_run(tmp_path / "seed-3").finished
+
+
+def test_a_single_run_and_those_of_seeds_have_folders_of_their_own(tmp_path):
+    alone, several = tmp_path / "alone", tmp_path / "several"
+    train_run(CONFIG, alone)
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RunError, match="holds a single run"):
+            train_seeds(CONFIG, alone, 1, **how)
+    train_seeds(CONFIG, several, 1)
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RunError, match="holds the runs of several seeds, which only --seeds"):
+            train_run(CONFIG, several, **how)
+    with pytest.raises(RunError, match="holds the runs of several seeds; give one of them: seed"):
+        open_run(several)
+
+
+def test_nothing_is_summed_up_where_every_seed_broke(tmp_path):
+    said = []
+    broken = RunConfig("vae", training={"epochs": 1, "lr": 1e30})
+    with pytest.raises(ManyTrainingError, match="2 of 2 models"):
+        train_seeds(broken, tmp_path, 2, say=said.append)
+    assert not (tmp_path / "seeds.json").exists()
+    assert not any("evaluating" in line for line in said)
+
+
 def test_a_seed_that_breaks_is_told_and_the_others_are_there(tmp_path, monkeypatch):
     def fit_many(vaes, x, *, runs, on_start, on_epoch, **options):
         on_start()
