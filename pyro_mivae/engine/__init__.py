@@ -2,7 +2,7 @@
 
 from pyro_mivae.engine.captured import CudaGraphs, Recording
 from pyro_mivae.engine.choose import WORTH_STAGING, choose_means
-from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision
+from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.staging import Staged, stage
 from pyro_mivae.engine.static import Scheduled, StaticEpoch
@@ -26,5 +26,6 @@ __all__ = [
     "check_precision",
     "choose_means",
     "matmul_precision",
+    "no_rounding",
     "stage",
 ]

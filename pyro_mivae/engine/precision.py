@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from pyro_mivae.engine.nodes import is_impure
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, StagingError
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -64,6 +64,21 @@ def check_precision(precision: str, dtype: torch.dtype, device: torch.device, en
             f"precision='tf32' is a way of NVIDIA's tensor cores, and the device is {device}; "
             "train on cuda, or leave precision out"
         )
+
+
+def no_rounding(error: StagingError) -> StagingError:
+    """Says that there is no ``"bf16"`` of a program that cannot be staged.
+
+    Args:
+        error: Why it cannot be.
+
+    Returns:
+        What to raise.
+    """
+    return StagingError(
+        f"precision='bf16' changes the staged step, and it cannot be staged: {error}; "
+        "leave precision out"
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine.precision import Precision, round_products
+from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.reasons import first_cause, give_up
 from pyro_mivae.engine.staging import Staged, stage
@@ -152,10 +152,7 @@ class Engine:
             staged = stage(self.program, *args, decompose=compiles)
         except StagingError as error:
             if self.precision == "bf16":
-                raise StagingError(
-                    f"precision='bf16' changes the staged step, and it cannot be staged: {error}; "
-                    "leave precision out"
-                ) from error
+                raise no_rounding(error) from error
             self.means = "eager"
             give_up("staged", "as it is", str(error))
             return EagerStep(self.program)

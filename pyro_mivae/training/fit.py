@@ -15,6 +15,7 @@ from pyro_mivae.engine import Means, Precision, check_precision, matmul_precisio
 from pyro_mivae.errors import TrainingError
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy
 from pyro_mivae.training.given import (
+    check_images,
     check_options,
     check_trainer,
     hold_out,
@@ -99,7 +100,7 @@ def fit(
 
     Raises:
         OptionError: If an option is out of its range.
-        DataError: If images are not finite or the likelihood cannot score them.
+        DataError: If images are no tensor, not finite, or the likelihood cannot score them.
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not fit each other.
         RunError: If the folder holds a run already and ``resume`` is off, or another model's.
@@ -121,7 +122,7 @@ def fit(
     check_options(settings, validation)
     target = resolve_device(device)
     check_precision(precision, vae.dtype, target, engine)
-    vae.check_data(x)
+    check_images(vae, x)
     x, held_out = hold_out(vae, x, validation, patience)
     vae.to(target)
     with (
@@ -132,6 +133,7 @@ def fit(
         torch.manual_seed(seed)
         trainer = Trainer(vae, *place(vae, x, held_out, target), settings, target)
         check_trainer(trainer)
+        trainer.check_staging()
         if on_start is not None:
             on_start()
         keeper = Keeper(None if run is None else Path(run), resume)
@@ -218,7 +220,10 @@ def last_weights_kept(
         yield
     except TrainingError as error:
         trainer.vae.load_state_dict(weights)
-        kept = "" if keeper.folder is None else f", kept in {keeper.folder}"
+        if trainer.epoch:
+            back, kept = f"after epoch {trainer.epoch}", f", kept in {keeper.folder}"
+        else:
+            back, kept = "before the first epoch", f"; {keeper.folder} keeps none"
         raise TrainingError(
-            f"{error}. The weights are those after epoch {trainer.epoch} again{kept}"
+            f"{error}. The weights are those {back} again{kept if keeper.folder else ''}"
         ) from None

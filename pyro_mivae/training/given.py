@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Means
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
 
 HELD_OUT = 0.1
+NUM_SEEDS = 2**32
 ENGINES = ("auto", *get_args(Means))
 
 
@@ -56,11 +57,15 @@ def check_options(settings: Settings, validation: Tensor | float | None) -> None
     for name, count in whole.items():
         if not isinstance(count, int) or count < 1:
             raise OptionError(f"{name}={count!r}; allowed are whole numbers from 1 up")
+    if not isinstance(settings.seed, int) or not 0 <= settings.seed < NUM_SEEDS:
+        raise OptionError(
+            f"seed={settings.seed!r}; allowed are whole numbers from 0 to {NUM_SEEDS - 1}"
+        )
     positive = {"lr": settings.lr}
     if settings.clip_norm is not None:
         positive["clip_norm"] = settings.clip_norm
     for name, value in positive.items():
-        if not (value > 0 and math.isfinite(value)):
+        if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
             raise OptionError(f"{name}={value!r}; allowed are finite numbers above 0")
     if settings.engine not in ENGINES:
         raise OptionError(f"engine={settings.engine!r}; allowed are {', '.join(ENGINES)}")
@@ -69,6 +74,25 @@ def check_options(settings: Settings, validation: Tensor | float | None) -> None
         raise OptionError(f"lr_schedule={settings.lr_schedule!r}; allowed are {allowed}")
     if isinstance(validation, float | int) and not 0 < validation < 1:
         raise OptionError(f"validation={validation}; allowed are fractions between 0 and 1")
+
+
+def check_images(vae: Any, x: Any) -> None:
+    """Checks that images are one tensor that the variant can be trained on.
+
+    Args:
+        vae: The variant.
+        x: What was given.
+
+    Raises:
+        DataError: If they are no tensor, are not finite, or the likelihood cannot score them.
+        ShapeError: If they have another shape than the variant's.
+    """
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"a {type(x).__name__} given as x; give all images as one tensor, by "
+            "torch.as_tensor(x) for an array: the batches are made here"
+        )
+    vae.check_data(x)
 
 
 def hold_out(

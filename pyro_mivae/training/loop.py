@@ -19,8 +19,10 @@ from pyro_mivae.engine import (
     Precision,
     Program,
     choose_means,
+    no_rounding,
+    stage,
 )
-from pyro_mivae.errors import PyroMivaeError, RunError, SiteError
+from pyro_mivae.errors import PyroMivaeError, RunError, SiteError, StagingError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.meter import Meter
@@ -125,9 +127,29 @@ class Trainer:
                 "them; make them attributes (PyroParam) of the prior, guide or network"
             )
 
+    def check_staging(self) -> None:
+        """Stages a step and forgets it, if there is no training without a staged one.
+
+        Raises:
+            StagingError: If it cannot be staged, and the precision is ``"bf16"``.
+        """
+        if self.settings.precision == "bf16":
+            training = self.vae.training
+            self.vae.train()
+            try:
+                with pyro.validation_enabled(False):
+                    stage(self._make_program(), self.example(self.batch_sizes[0]))
+            except StagingError as error:
+                raise no_rounding(error) from error
+            finally:
+                self.vae.train(training)
+
     @cached_property
     def program(self) -> Program:
         """What a step evaluates."""
+        return self._make_program()
+
+    def _make_program(self) -> Program:
         return Program.of_modules(self._loss, self.vae, self.objective.state)
 
     @property

@@ -30,8 +30,10 @@ from pyro_mivae.errors import (
     TrainingError,
 )
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy
+from pyro_mivae.training.each import check_folders, check_models, one_for_each
 from pyro_mivae.training.fit import begin, last_weights_kept, train
 from pyro_mivae.training.given import (
+    check_images,
     check_options,
     check_trainer,
     hold_out,
@@ -40,6 +42,7 @@ from pyro_mivae.training.given import (
 )
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
+from pyro_mivae.training.likeness import alike
 from pyro_mivae.training.loop import Settings, Trainer, own_world
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
@@ -125,11 +128,12 @@ def fit_many(
 
     Raises:
         OptionError: If an option is out of its range, or there is not one for each model; or if
-            a model is given twice, or shares parameters with another.
+            a model or a folder is given twice, or models share parameters.
         DataError: If images are not finite or a likelihood cannot score them.
         ShapeError: If images have another shape than a variant's.
         SiteError: If a model, guide and objective do not fit each other.
         RunError: If a folder holds a run already and ``resume`` is off, or another model's.
+        StagingError: If a step cannot be staged, and ``precision`` is ``"bf16"``.
         ManyTrainingError: If the loss of a model was no longer finite; it names which, and holds
             all histories.
 
@@ -141,11 +145,11 @@ def fit_many(
         >>> histories[0]["rate"][-1] > histories[1]["rate"][-1]
         True
     """
+    vaes = check_models(vaes)
     count = len(vaes)
-    lrs = [lr] * count if isinstance(lr, int | float) else list(lr)
-    seeds = list(range(count)) if seeds is None else list(seeds)
-    _check_counts(vaes, lr=lrs, seeds=seeds, runs=runs)
-    _check_apart(vaes)
+    lrs = [lr] * count if isinstance(lr, int | float) else one_for_each("lr", lr, count)
+    seeds = list(range(count)) if seeds is None else one_for_each("seeds", seeds, count)
+    folders = check_folders(runs, count)
     if at_once and engine == "eager":
         raise OptionError("at_once=True and engine='eager': steps at once are staged; leave one")
     common = Settings(
@@ -156,13 +160,12 @@ def fit_many(
     for vae, own in zip(vaes, settings, strict=True):
         check_options(own, validation)
         check_precision(precision, vae.dtype, target, engine)
-        vae.check_data(x)
+        check_images(vae, x)
     x, held_out = hold_out(vaes[0], x, validation, patience)
-    folders = [None] * count if runs is None else [Path(run) for run in runs]
     with own_world(target), matmul_precision(precision):
         streams = Streams(seeds, target)
         placed: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
-        models = []
+        models: list[_Model] = []
         for number, (vae, own) in enumerate(zip(vaes, settings, strict=True)):
             vae.to(target)
             if vae.dtype not in placed:
@@ -170,6 +173,8 @@ def fit_many(
             with _world_of(streams, number):
                 trainer = Trainer(vae, *placed[vae.dtype], own, target)
                 check_trainer(trainer)
+                if not any(alike(vae, other.trainer.vae) for other in models):
+                    trainer.check_staging()
             models.append(_Model(number, trainer, on_epoch))
         if on_start is not None:
             on_start()
@@ -376,25 +381,3 @@ def _warn(error: StagingError) -> None:
         PyroMivaeWarning,
         stacklevel=2,
     )
-
-
-def _check_counts(vaes: Sequence[Any], **given: Sequence[Any] | None) -> None:
-    if not vaes:
-        raise OptionError("no model given; give one or more")
-    for name, values in given.items():
-        if values is not None and len(values) != len(vaes):
-            raise OptionError(
-                f"{name} holds {len(values)} for {len(vaes)} models; give one for each"
-            )
-
-
-def _check_apart(vaes: Sequence[Any]) -> None:
-    owner: dict[int, int] = {}
-    for number, vae in enumerate(vaes):
-        for tensor in (*vae.parameters(), *vae.buffers()):
-            other = owner.setdefault(id(tensor), number)
-            if other != number:
-                raise OptionError(
-                    f"models {other} and {number} share parameters, so that neither would be "
-                    "trained as it is alone; give each its own, by copy.deepcopy for one"
-                )

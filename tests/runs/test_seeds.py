@@ -138,3 +138,10 @@ def test_sums_up_what_is_defined():
 def test_refuses_no_seeds(tmp_path):
     with pytest.raises(OptionError, match="seeds=0"):
         train_seeds(CONFIG, tmp_path, 0)
+
+
+def test_refuses_a_last_seed_that_is_none(tmp_path):
+    last = RunConfig("vae", training={"epochs": 1, "seed": 2**32 - 1})
+    with pytest.raises(OptionError, match="seed=4294967296; allowed are"):
+        train_seeds(last, tmp_path, 2)
+    assert list(tmp_path.iterdir()) == []

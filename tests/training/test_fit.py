@@ -175,12 +175,18 @@ def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(
     assert not vae.training
 
 
-def test_non_finite_loss_in_the_first_epoch_gives_the_first_weights_back(x, assert_same_weights):
+def test_non_finite_loss_in_the_first_epoch_gives_the_first_weights_back(
+    tmp_path, x, assert_same_weights
+):
     vae = Explodes(SHAPE, latent_dim=2)
     before = copy.deepcopy(vae.state_dict())
-    with pytest.raises(TrainingError, match="after epoch 0 again$"):
+    told = "The weights are those before the first epoch again"
+    with pytest.raises(TrainingError, match=f"{told}$"):
         fit(vae, x, epochs=1, batch_size=5)
     assert_same_weights(vae, before)
+    with pytest.raises(TrainingError, match=f"{told}; {tmp_path} keeps none$"):
+        fit(Explodes(SHAPE, latent_dim=2), x, epochs=1, batch_size=5, run=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_undefined_entries_are_no_failure(x, make):
@@ -270,6 +276,9 @@ def test_batches_of_one_and_a_last_batch_of_one(count, x, make):
         ({"epochs": 0}, "epochs=0; allowed are whole numbers from 1 up"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"patience": 0}, "patience=0"),
+        ({"seed": -1}, "seed=-1; allowed are whole numbers from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"lr": [1e-3]}, r"lr=\[0.001\]; allowed are finite numbers above 0"),
         ({"lr": 0.0}, r"lr=0\.0; allowed are finite numbers above 0"),
         ({"lr": math.nan}, "lr=nan"),
         ({"clip_norm": -1.0}, r"clip_norm=-1\.0"),
@@ -342,3 +351,10 @@ def test_nothing_to_train_is_an_error(x):
     vae = mi.VAE(SHAPE, latent_dim=2).requires_grad_(False)
     with pytest.raises(OptionError, match="every parameter of VAE is frozen"):
         fit(vae, x, epochs=1)
+
+
+def test_images_that_are_no_tensor(x, make):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x))
+    for given, told in ((x.numpy(), "a ndarray given as x"), (loader, "a DataLoader given as x")):
+        with pytest.raises(DataError, match=f"{told}; give all images as one tensor"):
+            fit(make("vae"), given, epochs=1)

@@ -201,16 +201,23 @@ def test_leaves_the_callers_random_numbers_alone(make_three, x):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_refuses_what_does_not_fit(make_three, x):
+def test_refuses_what_does_not_fit(make_three, x, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     vaes = make_three()
     for options, told in (
         ({"seeds": (1, 2)}, "seeds holds 2 for 3 models"),
+        ({"seeds": 3}, "seeds=3 for 3 models; give a sequence with one for each"),
         ({"lr": (1e-3,)}, "lr holds 1 for 3 models"),
         ({"at_once": True, "engine": "eager"}, "steps at once are staged"),
         ({"epochs": 0}, "epochs=0"),
+        ({"runs": ("a", "b", "../here/a")}, "models 0 and 2 are both to be kept in ../here/a"),
+        ({"seeds": (1, 2, -1)}, "seed=-1; allowed are whole numbers from 0 to 4294967295"),
     ):
         with pytest.raises(OptionError, match=told):
             mi.fit_many(vaes, x, **{**OPTIONS, **options})
+    with pytest.raises(OptionError, match="a VAE given; fit_many takes a sequence of models"):
+        mi.fit_many(vaes[0], x, epochs=1)
     with pytest.raises(OptionError, match="no model given"):
         mi.fit_many([], x, epochs=1)
     with pytest.raises(OptionError, match="models 0 and 1 share parameters"):

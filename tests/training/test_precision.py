@@ -51,10 +51,24 @@ def test_what_cannot_be_had_is_refused(x, make):
         fit(make("vae"), x, **SETTINGS, precision="tf32")
 
 
-def test_a_step_that_cannot_be_staged_is_an_error_in_bf16(x, make):
-    vae = make("vae")
+def reads_a_value(vae):
+    """Makes a step that cannot be staged."""
     vae.guide.encoder.register_forward_hook(
         lambda module, args, out: out * out.detach().mean().item()
     )
-    with pytest.raises(StagingError, match="it cannot be staged: it reads the value of a tensor"):
-        fit(vae, x, **SETTINGS, precision="bf16")
+    return vae
+
+
+def test_a_step_that_cannot_be_staged_is_an_error_in_bf16(x, make, tmp_path):
+    told = "it cannot be staged: it reads the value of a tensor"
+    begun = []
+    settings = {**SETTINGS, "precision": "bf16", "on_start": lambda: begun.append(True)}
+    with pytest.raises(StagingError, match=told):
+        fit(reads_a_value(make("vae")), x, **settings, run=tmp_path / "a")
+    settings.pop("seed")
+    vaes = [make("vae"), reads_a_value(make("vae"))]
+    for at_once in (False, True):
+        with pytest.raises(StagingError, match=told):
+            fit_many(vaes, x, **settings, runs=[tmp_path / "a", tmp_path / "b"], at_once=at_once)
+    assert not begun
+    assert list(tmp_path.iterdir()) == []
