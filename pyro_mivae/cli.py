@@ -208,8 +208,8 @@ def train(
 def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any]) -> None:
     from pyro_mivae.runs import seeds_table, train_seeds
 
-    runs = train_seeds(config, folder, seeds, **how)
-    click.echo(seeds_table(runs))
+    train_seeds(config, folder, seeds, **how)
+    click.echo(seeds_table(folder))
     click.echo(f"written to {folder}: seeds.json, and a run folder for each seed, seed-K")
 
 

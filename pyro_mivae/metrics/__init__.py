@@ -1,5 +1,11 @@
 """Metrics: how codes fit labels and factors, what a probe reads from them, and `evaluate`."""
 
+from pyro_mivae.metrics.agreement import (
+    CategoryAgreement,
+    agreement_of_models,
+    category_agreement,
+    most_probable,
+)
 from pyro_mivae.metrics.classifier import Classifier, fit_classifier
 from pyro_mivae.metrics.clustering import (
     adjusted_rand_index,
@@ -26,10 +32,13 @@ from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
 __all__ = [
     "DCI",
+    "CategoryAgreement",
     "Classifier",
     "EvaluationResult",
     "adjusted_rand_index",
+    "agreement_of_models",
     "categories_used",
+    "category_agreement",
     "cluster_accuracy",
     "completeness",
     "contingency",
@@ -45,6 +54,7 @@ __all__ = [
     "linear_probe",
     "mlp_probe",
     "modularity",
+    "most_probable",
     "mutual_information_gap",
     "normalised_mutual_information",
     "occupancy",

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyro_mivae.data import Dataset
 from pyro_mivae.errors import ManyTrainingError, OptionError
+from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.load import (
@@ -31,8 +33,12 @@ from pyro_mivae.training import atomic_path, fit_many
 
 SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
-    "linear_probe categories_used"
+    "linear_probe categories_used category_agreement_accuracy category_agreement_nmi"
 ).split()
+LABELS = {
+    "category_agreement_accuracy": "pairs: agreement",
+    "category_agreement_nmi": "pairs: NMI",
+}
 
 
 def train_seeds(
@@ -51,7 +57,8 @@ def train_seeds(
     """Trains from several seeds at once; each leaves a run folder as if it were trained alone.
 
     The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
-    of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure.
+    of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure,
+    and of the agreement of the categories of every two runs on the test images.
     All are of one configuration: seeds that are added to a folder take that of those in it.
 
     Args:
@@ -135,7 +142,8 @@ def train_seeds(
         if not done[number]:
             evaluate_run(run, dataset, device=device)
             report_run(run, dataset, device=device)
-    summary = _sum_up_runs(runs)
+    summary = sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
+    summary |= _agreement(runs, dataset)
     told = {str(seeds[number]): reason for number, reason in failed.items()}
     write_summary(folder / SEEDS, [seeds[number] for number in whole], summary, told)
     if failures is not None:
@@ -201,27 +209,30 @@ def write_summary(
         scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def seeds_table(runs: Sequence[Run]) -> str:
+def seeds_table(folder: str | Path) -> str:
     """Puts the figures of several seeds that matter most in a small table.
 
     Args:
-        runs: The runs, evaluated.
+        folder: The folder of the runs.
 
     Returns:
         Lines of text, without a newline at the end.
     """
-    summary = _sum_up_runs(runs)
-    lines = [f"mean of {len(runs)} seeds ± standard deviation"]
+    content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
+    lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation"]
     for name in SHOWN:
-        mean, spread = summary.get(name, (math.nan, math.nan))
-        if math.isfinite(mean):
-            told = f" ± {spread:.3f}" if math.isfinite(spread) else ""
-            lines.append(f"  {name:<20}  {mean:.3f}{told}")
+        mean, spread = (content["metrics"].get(name, {}).get(key) for key in ("mean", "sd"))
+        if mean is not None:
+            told = "" if spread is None else f" ± {spread:.3f}"
+            lines.append(f"  {LABELS.get(name, name):<20}  {mean:.3f}{told}")
     return "\n".join(lines)
 
 
-def _sum_up_runs(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
-    return sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
+def _agreement(runs: Sequence[Run], dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """How the categories of every two runs agree, if there are two and they have categories."""
+    if len(runs) < 2 or runs[0].vae.category is None:
+        return {}
+    return agreement_of_models([run.vae for run in runs], dataset.x_test)
 
 
 def _log(logger: Callable[[Mapping[str, float]], object] | None, row: Mapping[str, float]) -> None:

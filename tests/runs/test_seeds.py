@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import pyro_mivae as mi
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
+from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
 from pyro_mivae.runs.seeds import sum_up
 
@@ -45,7 +47,21 @@ def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     assert summary["seeds"] == [3, 4]
     assert summary["metrics"]["elbo"] == {"mean": -3.5, "sd": pytest.approx(0.5**0.5)}
     assert summary["metrics"]["nmi"] == {"mean": None, "sd": None}
-    assert "elbo                  -3.500 ± 0.707" in seeds_table(runs)
+    assert "elbo                  -3.500 ± 0.707" in seeds_table(tmp_path / "runs")
+    assert not [name for name in summary["metrics"] if "agreement" in name]
+
+
+def test_categories_of_every_two_seeds_are_compared(tmp_path):
+    config = RunConfig("cat", model={"num_categories": 3, "latent_dim": 6, "warm_start": 5})
+    config = replace(config, training={"epochs": 1})
+    runs = train_seeds(config, tmp_path, 3)
+    summary = json.loads((tmp_path / "seeds.json").read_text())["metrics"]
+    x = mi.load_dataset("digits").x_test
+    expected = agreement_of_models([run.vae for run in runs], x)
+    for name, (mean, spread) in expected.items():
+        assert summary[name] == {"mean": pytest.approx(mean), "sd": pytest.approx(spread)}
+    mean, spread = expected["category_agreement_nmi"]
+    assert f"pairs: NMI            {mean:.3f} ± {spread:.3f}" in seeds_table(tmp_path)
 
 
 def test_more_seeds_may_follow(tmp_path):

@@ -1,0 +1,111 @@
+"""Whether two models put the same data into the same categories, whatever they call them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics.isolation import isolated
+from pyro_mivae.errors import OptionError
+from pyro_mivae.metrics.clustering import (
+    adjusted_rand_index,
+    cluster_accuracy,
+    normalised_mutual_information,
+)
+from pyro_mivae.metrics.subject import batches
+from pyro_mivae.variants import Variant
+
+
+class CategoryAgreement(NamedTuple):
+    """What `category_agreement` returns; 1 where the categories differ by their names alone.
+
+    Attributes:
+        accuracy: Share of the data that the best one-to-one naming of one model's categories by
+            the other's puts in the same one (`cluster_accuracy`).
+        nmi: Mutual information over the mean entropy (`normalised_mutual_information`).
+        ari: `adjusted_rand_index`, about 0 for independent categories.
+    """
+
+    accuracy: float
+    nmi: float
+    ari: float
+
+
+def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
+    """Compares two models' categories of the same data; symmetric in both.
+
+    Args:
+        first: Category of each datum by one model, integers from 0, shape ``(n,)``.
+        second: By the other, shape ``(n,)``.
+
+    Returns:
+        Accuracy, NMI and ARI.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+
+    Example:
+        >>> category_agreement(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2]))
+        CategoryAgreement(accuracy=1.0, nmi=1.0, ari=1.0)
+    """
+    return CategoryAgreement(
+        cluster_accuracy(first, second),
+        normalised_mutual_information(first, second),
+        adjusted_rand_index(first, second),
+    )
+
+
+def agreement_of_models(
+    vaes: Sequence[Variant], x: Tensor, *, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Compares the categories of several models, pair by pair.
+
+    Args:
+        vaes: Models with categories; the numbers of categories may differ.
+        x: Data, shape ``(n, *data_shape)``.
+        seed: Of the draws that a guide may take, the same for every model.
+
+    Returns:
+        Mean and standard deviation over the pairs of ``category_agreement_accuracy``, ``_nmi`` and
+        ``_ari``, of the most probable category of each datum; NaN for the deviation of one pair.
+
+    Raises:
+        OptionError: If there are under two models, or one has no categories.
+    """
+    if len(vaes) < 2:
+        raise OptionError(f"{len(vaes)} model(s) given; two or more are needed to compare them")
+    found = [most_probable(vae, x, seed=seed) for vae in vaes]
+    rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()
+    spread = rows.std(0).tolist() if len(rows) > 1 else [math.nan] * 3
+    names = [f"category_agreement_{name}" for name in CategoryAgreement._fields]
+    return dict(zip(names, zip(rows.mean(0).tolist(), spread)))
+
+
+def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
+    """Returns the most probable category of each datum.
+
+    Args:
+        vae: A model with categories.
+        x: Data, shape ``(n, *data_shape)``.
+        seed: Of the draws that its guide may take.
+
+    Returns:
+        Integers from 0, on the CPU, shape ``(n,)``.
+
+    Raises:
+        OptionError: If it has no categories.
+    """
+    if vae.category is None:
+        raise OptionError(
+            f"{type(vae).__name__} has no categories to compare; those that have: CatVAE, "
+            "InfoCatVAE, InfoGAN"
+        )
+    vae.check_data(x)
+    with isolated(seed, vae, device=vae.device):
+        parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
+    return torch.cat(parts)
