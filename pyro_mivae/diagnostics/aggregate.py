@@ -30,17 +30,26 @@ class Contrast:
         rows: Which data the codes belong to, shape ``(rows,)``.
         count: Number of data whose posteriors are averaged.
         dims: Shape of what is contrasted of each code; empty for the code as a whole.
+        second: Which data are in the second of two halves that are to be told apart, shape
+            ``(count,)``; the rows are then those of all data.
 
     Attributes:
         own: :math:`\log q(z_i \mid x_i)`, float64, shape ``(rows, *dims)``.
     """
 
-    def __init__(self, rows: Tensor, count: int, dims: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        count: int,
+        dims: tuple[int, ...] = (),
+        second: Tensor | None = None,
+    ) -> None:
         self.rows = rows
         self.count = count
+        self.second = second
         shape = (len(rows), *dims)
         self.own = torch.full(shape, -torch.inf, dtype=torch.float64, device=rows.device)
-        self._others = self.own.clone()
+        self._sums = self.own.repeat(1 if second is None else 2, *[1] * len(shape))
 
     def add(self, part: slice, start: int, log_densities: Tensor) -> None:
         """Takes in some codes under some data.
@@ -54,28 +63,44 @@ class Contrast:
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
         log_densities[mine, column[mine]] = -torch.inf
-        self.absorb(part, log_densities.logsumexp(1))
+        if self.second is None:
+            self.absorb(part, log_densities.logsumexp(1))
+            return
+        second = self.second[start : start + log_densities.shape[1]]
+        for half, columns in enumerate((~second, second)):
+            self.absorb(part, log_densities[:, columns].logsumexp(1), half)
 
-    def absorb(self, part: slice, others: Tensor) -> None:
+    def absorb(self, part: slice, others: Tensor, half: int = 0) -> None:
         """Takes in the sum of some codes' densities under data that are not their own.
 
         Args:
             part: Which of the rows.
             others: Its logarithm, shape ``(part, *dims)``.
+            half: In which half the data are.
         """
-        self._others[part] = torch.logaddexp(self._others[part], others)
+        self._sums[half, part] = torch.logaddexp(self._sums[half, part], others)
 
     @property
     def others(self) -> Tensor:
         """Log of the mean density under the other data: errs low in expectation."""
         if self.count < 2:
             return torch.full_like(self.own, torch.nan)
-        return self._others - math.log(self.count - 1)
+        return self._sums.logsumexp(0) - math.log(self.count - 1)
+
+    def others_by_half(self) -> tuple[Tensor, Tensor]:
+        """Returns `others` of the code's own half of the data, and of the other half."""
+        if self.second is None:
+            raise ValueError("the contrast was made without halves")
+        sizes = torch.stack([(~self.second).sum(), self.second.sum()])
+        own = self.second.long()
+        columns = torch.arange(self.count, device=own.device)
+        same = self._sums[own, columns] - (sizes[own] - 1).log()
+        return same, self._sums[1 - own, columns] - sizes[1 - own].log()
 
     @property
     def everyone(self) -> Tensor:
         """Log of the mean density under all data, its own too: errs high in expectation."""
-        return torch.logaddexp(self._others, self.own) - math.log(self.count)
+        return torch.logaddexp(self._sums.logsumexp(0), self.own) - math.log(self.count)
 
     @property
     def lower(self) -> Tensor:
@@ -97,6 +122,7 @@ def contrast(
     *,
     batch_size: int,
     device: torch.device,
+    second: Tensor | None = None,
 ) -> list[Contrast]:
     """Contrasts codes with the data, in one pass over the data.
 
@@ -109,12 +135,15 @@ def contrast(
             enumerated sites summed out; or None for the whole code.
         batch_size: Number of data per run of the guide.
         device: Where the guide runs.
+        second: Halves for whole codes to be contrasted with apart, see `Contrast`.
 
     Returns:
         One contrast for each target.
     """
     wanted = list(targets)
-    contrasts = [Contrast(rows, len(x)) for _, rows in wanted]
+    contrasts = [
+        Contrast(rows, len(x), second=second if names is None else None) for names, rows in wanted
+    ]
     for start, posterior in posteriors(guide, x, layout, batch_size, device):
         for (names, rows), result in zip(wanted, contrasts):
             depth = max((posterior.configurations(name) for name in names or ()), default=1)
@@ -130,30 +159,32 @@ def contrast(
 
 
 def contrast_conditioned(
-    guide: Program, x: Tensor, codes: Codes, layout: Layout, rows: Tensor
+    guide: Program, x: Tensor, codes: Codes, layout: Layout, second: Tensor | None = None
 ) -> Contrast:
     """Contrasts whole codes with the data by running the guide conditioned on each code.
 
     It serves guides whose sites depend on drawn ones. The codes are broadcast against the data
     where the guide allows it, which is checked on a few pairs; else every pair is a run of its
-    own, and fewer data are taken.
+    own, and only the first 300 data are taken.
 
     Args:
         guide: The guide.
         x: The data, on the guide's device, shape ``(n, ...)``.
         codes: A code of each datum.
         layout: Layout of the pair.
-        rows: The data to take, codes and posteriors alike.
+        second: Halves to tell apart, see `Contrast`.
 
     Returns:
-        The contrast; its rows count from 0.
+        The contrast of the data that were taken.
     """
     names = layout.enumerated + layout.drawn
-    broadcasts = _broadcasts(guide, x[rows[:3]], codes.take(rows[:3]), names)
+    rows = torch.arange(len(x), device=x.device)
+    broadcasts = _broadcasts(guide, x[:3], codes.take(rows[:3]), names)
     if not broadcasts:
         rows = rows[:REPEATED_ITEMS]
-    x, codes = x[rows], codes.take(rows)
-    result = Contrast(torch.arange(len(rows), device=rows.device), len(rows))
+        x, codes = x[rows], codes.take(rows)
+    second = None if second is None else second[rows]
+    result = Contrast(rows, len(rows), second=second)
     score = _score_broadcast if broadcasts else _score_repeated
     columns = min(len(rows), 256)
     for start in range(0, len(rows), columns):

@@ -67,6 +67,16 @@ class Context:
     def _order(self) -> Tensor:
         return torch.randperm(len(self.x), generator=torch.Generator().manual_seed(self.seed))
 
+    @property
+    def second_half(self) -> Tensor:
+        """Which data are in the second of two random halves, shape ``(n,)``.
+
+        So is half of what `choose` gives.
+        """
+        second = torch.zeros(len(self.x), dtype=torch.bool)
+        second[self._order[1::2]] = True
+        return second.to(self.device)
+
     def choose(self, size: int) -> Tensor:
         """Chooses data at random: the same, and the same ones first, however often it is asked.
 

@@ -52,6 +52,8 @@ class Draws:
         parts: Of each drawn site, the divergence of its every dimension, which add up to that of
             the site, shape ``(n, dims)``; NaN where guide or model tie them together.
         codes: The first draw, of the enumerated sites too.
+        log_prior: Log-density of that code in the model, shape ``(n,)``; without deterministic
+            sites.
         log_weights: Log-probability of every configuration in the first draw, shape
             ``(n, configurations)``.
         means: Posterior mean of every site that is not enumerated, given what was drawn before
@@ -62,6 +64,7 @@ class Draws:
     divergences: dict[str, Tensor]
     parts: dict[str, Tensor]
     codes: Codes
+    log_prior: Tensor
     log_weights: Tensor
     means: list[dict[str, Tensor]]
 
@@ -118,6 +121,7 @@ def draw_codes(
         divergences=_cat(d.divergences for d in batches),
         parts=_cat(d.parts for d in batches),
         codes=Codes(values, configuration, group),
+        log_prior=torch.cat([d.log_prior for d in batches]),
         log_weights=torch.cat([d.log_weights for d in batches]),
         means=[_cat(d.means[i] for d in batches) for i in range(len(batches[0].means))],
     )
@@ -216,23 +220,24 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
     configuration = torch.distributions.Categorical(logits=log_weights.t()).sample()
     place = torch.arange(batch, device=x.device)
     divergences, parts, values, means = {}, {}, {}, {}
+    log_prior = torch.zeros_like(distortion)
     for name in layout.latent:
         q, p = pair.guide.nodes[name], pair.model.nodes[name]
         event = tuple(q["fn"].event_shape)
         if name in layout.deterministic:
             divergences[name] = torch.full_like(distortion, torch.nan)
         else:
+            prior = p["fn"].log_prob(p["value"])
             cost = pair.divergence(name)
-            if cost is None:
-                cost = pair.log_density(name) - p["fn"].log_prob(p["value"])
-            divergences[name] = mean(cost)
+            divergences[name] = mean(pair.log_density(name) - prior if cost is None else cost)
+            log_prior = log_prior + layout.flatten(prior.double(), batch)[configuration, place]
         if name in layout.drawn:
             parts[name] = mean(_parts(pair, name), event).reshape(batch, -1)
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
             means[name] = mean(_center(q), event).reshape(batch, -1)
     codes = Codes(values, configuration, None)
-    return Draws(distortion, divergences, parts, codes, log_weights.t(), [means])
+    return Draws(distortion, divergences, parts, codes, log_prior, log_weights.t(), [means])
 
 
 def _parts(pair: TracePair, name: str) -> Tensor:

@@ -144,7 +144,16 @@ def information(
       where the model does not observe its argument at one site, unchanged, or the guide has
       deterministic sites.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
-      since :math:`\log N` is the limit; else 0.
+      since :math:`\log N` is the limit; else 0. Read the next ones then.
+    * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density r(code) that is
+      fitted on one half of the data and judged on the other, and the other way round, on all
+      data (`fitted_information` has the mathematics). Neither has :math:`\log N` as its limit.
+      The upper one is :math:`I_q + KL(q(code) \| r)` in expectation, and never above the rate.
+      The lower one looks for pairs of data whose codes are so close that they could be exchanged:
+      of these there are about :math:`N^2 e^{-I}`, so that it can tell up to about
+      :math:`2 \log N` nats from none; ``fitted_reach`` is the most that it can say. Both are NaN
+      for fewer than 20 data, for deterministic sites, and for a code of enumerated sites alone,
+      which needs no draws.
 
     A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
     upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_mivae.diagnostics.aggregate import Contrast, contrast, contrast_conditioned
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of, means_of
 from pyro_mivae.diagnostics.draws import Draws, distinct
+from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, Fitted, fitted_information
 from pyro_mivae.diagnostics.posterior import Layout
 
 OPEN = 0.5  # nats between the bounds from which the sandwich counts as open
@@ -27,20 +28,28 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
 
     Returns:
         ``mi_lower``, ``mi_upper``, ``saturated``, ``marginal_kl_lower``, ``marginal_kl_upper``,
-        and ``mi_<site>_lower`` and ``mi_<site>_upper`` of each site.
+        the figures of `fitted_information`, and ``mi_<site>_lower`` and ``mi_<site>_upper`` of
+        each site.
     """
     layout = context.layout
     contrasts = _contrasts(context, draws)
+    items = torch.arange(len(context.x), device=context.device)
     rows: Contrast | _Plugin
     if layout.enumerated == layout.latent:
         rows = _Plugin(draws.log_weights.exp())
     elif layout.is_known(*layout.latent):
         rows = contrasts[None]
     else:
-        some = context.choose(context.subset).to(context.device)
-        x = context.x.to(context.device)
-        rows = contrast_conditioned(context.guide, x, draws.codes, layout, some)
-    context.protocol["information_items"] = len(rows.lower)
+        items = context.choose(context.subset).to(context.device)
+        rows = contrast_conditioned(
+            context.guide,
+            context.take(items),
+            draws.codes.take(items),
+            layout,
+            context.second_half[items],
+        )
+        items = items[: len(rows.rows)]
+    context.protocol["information_items"] = len(items)
     lower, upper, saturated = between(
         mean_of(rows.lower), mean_of(rows.upper), [mean_of(draws.rate)]
     )
@@ -51,10 +60,29 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
         "mi_upper": upper,
         "saturated": saturated,
         **_marginal_divergence(draws.rate, rows, lower, upper),
+        **_fitted(context, draws, rows, items),
     }
     for name in layout.latent:
         figures |= _site(name, layout, draws, contrasts, upper)
     return figures
+
+
+def _fitted(
+    context: Context, draws: Draws, rows: Contrast | _Plugin, items: Tensor
+) -> dict[str, Figure | float]:
+    """What a marginal fitted on other data says, the upper bound never above the rate."""
+    found = Fitted()
+    lower, upper = found.lower, found.upper
+    has_density = isinstance(rows, Contrast) and not context.layout.deterministic
+    if isinstance(rows, Contrast) and has_density and len(items) >= LEAST_ITEMS:
+        codes, log_prior = draws.codes.take(items), draws.log_prior[items]
+        found = fitted_information(rows, codes, log_prior, context.layout, context.seed)
+        lower, upper, _ = between(found.lower, found.upper, [mean_of(draws.rate)])
+    return {
+        "fitted_mi_lower": lower,
+        "fitted_mi_upper": upper,
+        "fitted_reach": found.reach,
+    }
 
 
 def _contrasts(context: Context, draws: Draws) -> dict[Names, Contrast]:
@@ -78,6 +106,7 @@ def _contrasts(context: Context, draws: Draws) -> dict[Names, Contrast]:
         targets,
         batch_size=context.batch_size,
         device=context.device,
+        second=context.second_half,
     )
     return dict(zip((names for names, _ in targets), results))
 

@@ -149,7 +149,7 @@ def test_small_blocks_change_nothing(case, monkeypatch):
 def test_conditioned_contrasts_are_those_of_the_loops(case):
     guide, x, codes, layout = case
     rows = torch.arange(N)
-    result = contrast_conditioned(guide, x, codes, layout, rows)
+    result = contrast_conditioned(guide, x, codes, layout)
     check(result, guide.densities(None, codes, rows), rows)
 
 
@@ -162,4 +162,4 @@ def test_groups_keep_codes_from_other_data(case):
     grouped = Codes(codes.values, codes.configuration, group)
     (result,) = contrast(guide, x, grouped, layout, [(None, rows)], batch_size=4, device=CPU)
     check(result, table, rows)
-    check(contrast_conditioned(guide, x, grouped, layout, rows), table, rows)
+    check(contrast_conditioned(guide, x, grouped, layout), table, rows)

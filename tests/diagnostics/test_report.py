@@ -619,10 +619,11 @@ def test_a_deterministic_site_has_no_divergence():
     values = information(model, guide, x, generative_items=0).to_dict()
     undefined = (
         "rate elbo log_px kl_c mi_upper mi_c_upper marginal_kl_lower marginal_kl_upper "
-        "total_correlation"
+        "total_correlation total_correlation_lower total_correlation_upper "
+        "fitted_mi_lower fitted_mi_upper fitted_reach"
     ).split()
     assert {name for name in values if not name.endswith("_se") and math.isnan(values[name])} == (
-        set(undefined) | {"total_correlation_lower", "total_correlation_upper"}
+        set(undefined)
     )
     assert math.isclose(values["mi_lower"], math.log(200), rel_tol=1e-9)
     assert math.isclose(values["mi_c_lower"], math.log(200), rel_tol=1e-9)

@@ -1,0 +1,143 @@
+"""The information in a code by a marginal fitted on other data, where log N is the limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics.aggregate import Contrast
+from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
+from pyro_mivae.diagnostics.draws import Codes
+from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
+from pyro_mivae.diagnostics.posterior import Layout
+
+LEAST_ITEMS = 20  # data from which a marginal is fitted
+LEARNED = 0.8  # share of a half that the mixtures are fitted on; the rest weighs them
+EVENTS = 30  # alpha times the number of data of a half, at the least
+ALPHAS = tuple(10 ** (0.5 * step) for step in range(4))  # in units of the least
+OFFSETS = tuple(0.25 * step for step in range(17))  # of t, in nats
+
+
+class Fitted(NamedTuple):
+    """Bounds of the information in a code, by a marginal fitted on other data.
+
+    Attributes:
+        lower: The lower bound, and its standard error.
+        upper: The upper bound, and its standard error.
+        reach: The most that the lower bound can say.
+    """
+
+    lower: Figure = UNDEFINED
+    upper: Figure = UNDEFINED
+    reach: float = math.nan
+
+
+def fitted_information(
+    contrast: Contrast, codes: Codes, log_prior: Tensor, layout: Layout, seed: int
+) -> Fitted:
+    r"""Bounds the information in a code by a marginal that was fitted on other data.
+
+    The data are in two halves. On each, a density r of codes is fitted: mixtures of Gaussians,
+    the prior, and the mean of the half's own posteriors, weighed on a part of the half that the
+    mixtures were not fitted on. The codes of the other half, n of them, are judged by it. From
+    above, with no :math:`\log n` in it,
+
+    .. math:: E_{q(x, z)}\Big[\log \frac{q(z \mid x)}{r(z)}\Big]
+        = I_q + KL(q(z) \| r(z)) \ge I_q.
+
+    From below, `tuba_bound` with the baseline r would have no ceiling either, but its average of
+    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the
+    :math:`e^{-I}` of them that are so close that one could have the other's code. Where these are
+    too rare to be among the :math:`n^2` pairs there are, it reads up to
+    :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which no code
+    counts for more than :math:`1 / \alpha` in that average:
+
+    .. math:: I_q \ge 1 + E\Big[\log \frac{q(z_j \mid x_j)}{(1 - \alpha)\, e^t r(z_j)
+        + \alpha\, m(z_j)}\Big] - E\Big[\frac{m'(z_j)}{(1 - \alpha)\, e^t r(z_j)
+        + \alpha\, m'(z_j)}\Big],
+
+    with :math:`m'(z_j)` the mean of :math:`q(z_j \mid x_i)` over :math:`i \ne j` and
+    :math:`m(z_j) = m'(z_j) + q(z_j \mid x_j) / (n - 1)`. Its ceiling is
+    :math:`1 + \log \frac{n - 1}{\alpha}`. With :math:`\alpha = 30 / n` no code makes more than a
+    thirtieth of the average, and the ceiling is about :math:`2 \log n - 2.4` nats, of the
+    :math:`2 \log n` that the number of pairs allows. The fitting half chooses :math:`\alpha`, 30/n
+    or more, and t.
+
+    Both hold in expectation over data from a population, however good or bad r is, since nothing
+    that is chosen depends on the half that is judged.
+
+    Args:
+        contrast: Of whole codes, at least `LEAST_ITEMS`, with halves.
+        codes: The codes, in the order of its rows.
+        log_prior: Their log-density under the prior, shape ``(n,)``.
+        layout: Layout of the pair.
+        seed: Of the fits.
+
+    Returns:
+        The bounds and the lower one's ceiling, each the mean of what the two halves say.
+
+    References:
+        Poole et al. (2019), On Variational Bounds of Mutual Information, eqs. 2, 6 and 12.
+        https://arxiv.org/abs/1905.06922
+        McAllester & Stratos (2020), Formal Limitations on the Measurement of Mutual Information.
+        https://arxiv.org/abs/1811.04251
+    """
+    if contrast.second is None:
+        raise ValueError("the contrast was made without halves")
+    second, n = contrast.second, len(codes.configuration)
+    values = torch.cat([codes.values[name].reshape(n, -1).double() for name in layout.drawn], 1)
+    same, cross = contrast.others_by_half()
+    log_marginal = torch.empty_like(same)
+    gain, average = torch.empty_like(same), torch.empty_like(same)
+    generator = torch.Generator().manual_seed(seed)
+    reach = 0.0
+    for judged in (second, ~second):
+        fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
+        fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
+        learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
+        mixtures = MixtureDensities(
+            values[learned], codes.configuration[learned], layout.num_configurations, seed
+        )
+        densities = torch.cat([mixtures(values, codes.configuration), log_prior[:, None]], 1)
+        within = torch.cat([densities, same[:, None]], 1)  # each code's own posterior left out
+        across = torch.cat([densities, cross[:, None]], 1)
+        log_weights = stack_densities(within[rest]).log()
+        alpha, t = _choose(
+            contrast.own[fitting], same[fitting], (within[fitting] + log_weights).logsumexp(1)
+        )
+        log_marginal[rows] = (across[rows] + log_weights).logsumexp(1)
+        gain[rows], average[rows] = _interpolated(
+            contrast.own[rows], same[rows], log_marginal[rows], alpha, t
+        )
+        reach += (1 + math.log((len(rows) - 1) / alpha)) * len(rows) / n
+    lower, error = mean_of(1 + gain - average)
+    # The data that the average is over scatter it too, and no more than its codes do.
+    error = math.hypot(error, mean_of(average)[1])
+    return Fitted((lower, error), mean_of(contrast.own - log_marginal), reach)
+
+
+def _choose(own: Tensor, others: Tensor, log_marginal: Tensor) -> tuple[float, float]:
+    """The alpha and t under which the lower bound is highest."""
+    least = EVENTS / len(own)
+    choices = itertools.product((min(0.5, least * times) for times in ALPHAS), OFFSETS)
+
+    def bound(choice: tuple[float, float]) -> float:
+        gain, average = _interpolated(own, others, log_marginal, *choice)
+        return float((gain - average).mean())
+
+    return max(choices, key=bound)
+
+
+def _interpolated(
+    own: Tensor, others: Tensor, log_marginal: Tensor, alpha: float, t: float
+) -> tuple[Tensor, Tensor]:
+    """Rows of the two expectations of the interpolated bound."""
+    base = log_marginal + t + math.log1p(-alpha)
+    everyone = torch.logaddexp(others, own - math.log(len(own) - 1))
+    gain = own - torch.logaddexp(base, everyone + math.log(alpha))
+    average = (others - torch.logaddexp(base, others + math.log(alpha))).exp()
+    return gain, average

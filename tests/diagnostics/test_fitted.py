@@ -1,0 +1,342 @@
+"""A marginal fitted on other data, where the information is above what log N can show."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import Normal
+
+from pyro_mivae.diagnostics import fitted
+from pyro_mivae.diagnostics.aggregate import Contrast
+from pyro_mivae.diagnostics.draws import Codes, draw_codes
+from pyro_mivae.diagnostics.fitted import fitted_information
+from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
+from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.report import information
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+
+
+PLAIN = Layout(("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), ())
+
+
+def halves(n, seed=0):
+    second = torch.zeros(n, dtype=torch.bool)
+    second[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[::2]] = True
+    return second
+
+
+def measure(loc, scale, seed, prior=0.0):
+    """The fitted bounds of z = loc(x) + scale * noise, under a prior N(prior, I)."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    z = loc + scale * torch.randn(loc.shape, generator=generator)
+    n = len(z)
+    result = Contrast(torch.arange(n), n, second=halves(n, seed))
+    table = Normal(loc, scale).log_prob(z[:, None]).sum(-1)
+    result.add(slice(0, n), 0, table.clone())
+    codes = Codes({"z": z}, torch.zeros(n, dtype=torch.long), None)
+    log_prior = Normal(prior, 1.0).log_prob(z).sum(-1)
+    return fitted_information(result, codes, log_prior, PLAIN, seed), result, table
+
+
+def gaussian(nats, dims, n, seed):
+    """Posterior means and scale of a code whose aggregate is N(0, I)."""
+    scale = math.exp(-nats / dims)
+    generator = torch.Generator().manual_seed(seed)
+    return math.sqrt(1 - scale**2) * torch.randn(n, dims, generator=generator), scale
+
+
+@pytest.mark.parametrize(
+    ("nats", "n", "short"), [(2.0, 200, 0.15), (6.0, 300, 0.5), (12.0, 1200, 2.6)]
+)
+@pytest.mark.parametrize("prior", [0.0, 3.0], ids=["prior fits", "prior is far off"])
+def test_both_bounds_hold_and_are_close_above_log_n(nats, n, short, prior):
+    repeats = 12 if n < 1000 else 3
+    runs = [measure(*gaussian(nats, 4, n, seed), seed, prior) for seed in range(repeats)]
+    upper = torch.tensor([found.upper[0] for found, _, _ in runs])
+    error = upper.std() / math.sqrt(repeats)
+    assert upper.mean() > nats - 3 * error
+    assert upper.mean() < nats + 0.2  # KL(q | r) of a Gaussian fitted on a few hundred codes
+    lower = torch.tensor([found.lower[0] for found, _, _ in runs])
+    error = lower.std() / math.sqrt(repeats)
+    assert lower.mean() < nats + 3 * error
+    assert lower.mean() > nats - short
+    if nats > math.log(n):
+        nce = torch.stack([contrast.lower.mean() for _, contrast, _ in runs]).mean()
+        loo = torch.stack([contrast.upper.mean() for _, contrast, _ in runs]).mean()
+        assert nce < lower.mean() - 0.4  # held down by log N
+        assert loo > upper.mean() + 0.8
+
+
+def test_standard_errors_are_the_scatter_of_many_runs():
+    runs = [measure(*gaussian(4.0, 4, 300, seed), seed)[0] for seed in range(30)]
+    for name in ("upper", "lower"):
+        values = torch.tensor([getattr(found, name) for found in runs])
+        scatter, said = values[:, 0].std(), values[:, 1].mean()
+        assert said / 1.8 < scatter < 1.4 * said
+
+
+def test_far_beyond_reach_the_lower_one_stays_under_its_ceiling():
+    """20 nats from 200 data: no two codes are close, and that is all it can say."""
+    found, contrast, _ = measure(*gaussian(20.0, 4, 200, 0), 0)
+    assert found.reach == pytest.approx(1 + math.log(99 / 0.3))
+    assert math.log(200) + 1 < found.lower[0] <= found.reach < 20
+    assert found.reach - found.lower[0] < 0.1
+    assert contrast.lower.mean() <= math.log(200)
+    assert abs(found.upper[0] - 20) < 4 * found.upper[1] + 0.2
+
+
+@pytest.mark.parametrize("nats", [8.0, 12.0])
+def test_without_a_ceiling_it_would_read_too_high(nats, monkeypatch):
+    """The failure that alpha is there to prevent: rare pairs are missing from the average."""
+    bounds = {}
+    for events in (fitted.EVENTS, 1e-6):
+        monkeypatch.setattr(fitted, "EVENTS", events)
+        monkeypatch.setattr(fitted, "ALPHAS", (1.0,))
+        runs = [measure(*gaussian(nats, 4, 100, seed), seed)[0] for seed in range(10)]
+        bounds[events] = torch.tensor([found.lower[0] for found in runs])
+    assert (bounds[fitted.EVENTS] > nats).double().mean() > 0.5
+    assert (bounds[30] < nats).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "gain", "offset", "scale"),
+    [
+        ("wrong scale", 1.0, 0.0, 1.5),
+        ("wrong offset", 1.0, 4.0, 0.3),
+        ("collapsed", 0.0, 0.0, 1.0),
+        ("over-confident", 1.0, 0.0, 0.02),
+    ],
+)
+def test_guides_that_are_no_posteriors(name, gain, offset, scale):
+    """The information is the guide's own: 1/2 log(1 + gain^2 / scale^2) per dimension."""
+    truth = 3 * 0.5 * math.log1p(gain**2 / scale**2)
+    found = []
+    for seed in range(6):
+        loc = gain * torch.randn(300, 3, generator=torch.Generator().manual_seed(seed)) + offset
+        found.append(measure(loc, scale, seed)[0])
+    upper = torch.tensor([f.upper[0] for f in found])
+    lower = torch.tensor([f.lower[0] for f in found])
+    assert upper.mean() > truth - 3 * upper.std() / math.sqrt(6) - 1e-9
+    assert upper.mean() < truth + 0.3
+    assert lower.mean() < truth + 3 * lower.std() / math.sqrt(6) + 1e-9
+    assert lower.mean() > min(truth - 0.3, found[0].reach - 0.8)
+
+
+def bimodal(n, dims, generator):
+    """Means at -1 and 1, 0.2 about each: no Gaussian, and 2^dims places in all."""
+    place = 2.0 * torch.randint(2, (n, dims), generator=generator) - 1
+    return place + 0.2 * torch.randn(n, dims, generator=generator)
+
+
+def bimodal_nats(scale):
+    grid = torch.linspace(-4, 4, 20001)
+    spread = math.hypot(0.2, scale)
+    density = (
+        Normal(-1.0, spread).log_prob(grid).exp() + Normal(1.0, spread).log_prob(grid).exp()
+    ) / 2
+    entropy = -torch.xlogy(density, density).sum() * (grid[1] - grid[0])
+    return float(entropy - 0.5 * math.log(2 * math.pi * math.e * scale**2))
+
+
+def test_codes_that_no_gaussian_fits():
+    truth = 5 * bimodal_nats(0.12)
+    assert truth > 6
+    found = []
+    for seed in range(8):
+        loc = bimodal(500, 5, torch.Generator().manual_seed(seed))
+        found.append(measure(loc, 0.12, seed, prior=0.0)[0])
+    upper = torch.tensor([f.upper[0] for f in found])
+    lower = torch.tensor([f.lower[0] for f in found])
+    assert upper.mean() > truth - 3 * upper.std() / math.sqrt(8)
+    assert upper.mean() < truth + 2.5  # 32 places are too many to fit
+    assert lower.mean() < truth + 3 * lower.std() / math.sqrt(8)
+    assert lower.mean() > truth - 1.3
+
+
+def test_a_marginal_of_its_own_data_would_be_too_good():
+    """Ten dimensions and 30 codes to fit on: judged by the codes it has seen, r would win."""
+    truth = 3.0
+    found = [measure(*gaussian(truth, 10, 60, seed), seed, prior=3.0)[0] for seed in range(20)]
+    upper = torch.tensor([f.upper[0] for f in found])
+    assert upper.mean() > truth + 0.5
+
+
+def test_the_bounds_are_those_of_the_prior_where_it_has_all_the_weight(monkeypatch):
+    """Beside the pure function over all pairs of a half."""
+
+    def only_the_prior(log_densities):
+        weights = torch.zeros(log_densities.shape[1])
+        weights[-2] = 1.0
+        return weights
+
+    monkeypatch.setattr(fitted, "stack_densities", only_the_prior)
+    monkeypatch.setattr(fitted, "ALPHAS", (1.0,))
+    monkeypatch.setattr(fitted, "OFFSETS", (0.7,))
+    n = 120
+    loc, scale = gaussian(3.0, 3, n, 5)
+    z = loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(1005))
+    found, contrast, table = measure(loc, scale, 5, prior=0.4)
+    log_prior = Normal(0.4, 1.0).log_prob(z).sum(-1)
+    torch.testing.assert_close(found.upper[0], (table.diagonal() - log_prior).mean().item())
+
+    same, cross = contrast.others_by_half()
+    alpha, size = fitted.EVENTS / 60, 60
+    lower = []
+    for half in (contrast.second, ~contrast.second):
+        scores = table[half][:, half].exp()
+        joint = scores.diagonal()
+        apart = (scores.sum(1) - joint) / (size - 1)
+        base = (1 - alpha) * math.exp(0.7) * log_prior[half].exp()
+        first = (joint / (base + alpha * (apart + joint / (size - 1)))).log()
+        lower.append((1 + first - apart / (base + alpha * apart)).mean())
+        torch.testing.assert_close(same[half].exp(), apart)
+        expected = table[half][:, ~half].logsumexp(1) - math.log(size)
+        torch.testing.assert_close(cross[half], expected)
+    torch.testing.assert_close(found.lower[0], (sum(lower) / 2).item())
+    assert found.reach == pytest.approx(1 + math.log(59 / 0.5))
+
+
+def test_weights_of_densities_find_the_shares_of_a_mixture():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.where(torch.rand(4000, generator=generator) < 0.3, -2.0, 2.0)
+    z = z + torch.randn(4000, generator=generator)
+    table = torch.stack([Normal(mean, 1.0).log_prob(z) for mean in (-2.0, 2.0, 30.0)], 1)
+    weights = stack_densities(table)
+    torch.testing.assert_close(weights, torch.tensor([0.3, 0.7, 0.0]), rtol=0.0, atol=0.03)
+
+
+def test_mixtures_are_densities_in_every_configuration():
+    """They integrate to 1 over configurations and values, one without codes of its own too."""
+    generator = torch.Generator().manual_seed(0)
+    kind = (torch.rand(400, generator=generator) < 0.9).long()
+    values = (4.0 * kind + 0.5 * torch.randn(400, generator=generator))[:, None] / 3
+    mixtures = MixtureDensities(values, kind, 3, seed=0)
+    grid = torch.linspace(-12, 12, 4001)[:, None]
+    total = 0.0
+    for k in range(3):
+        total = total + mixtures(grid, torch.full((4001,), k)).exp().sum(0)
+    torch.testing.assert_close(total * (grid[1] - grid[0]), torch.ones(len(total)))
+    apart = mixtures(values, kind) - mixtures(values, torch.full_like(kind, 2))
+    assert (apart > 0).double().mean() > 0.9
+
+
+def test_dimensions_without_a_spread_are_no_trouble():
+    values = torch.cat([torch.randn(50, 1), torch.zeros(50, 1)], 1)
+    mixtures = MixtureDensities(values, torch.zeros(50, dtype=torch.long), 1, seed=0)
+    assert mixtures(values, torch.zeros(50, dtype=torch.long)).isfinite().all()
+
+
+# In the report ---------------------------------------------------------------------------------
+
+
+def test_a_saturated_report_offers_bounds_without_that_limit():
+    loc, scale = gaussian(7.0, 5, 400, 0)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.full((5,), 1.5), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, scale).to_event(1))
+
+    report = information(model, guide, loc, iwae_samples=1)
+    assert report["saturated"] == 1
+    assert report["mi_lower"] < 5.7
+    assert report["rate"] > report["mi_upper"] > 8.5
+    assert abs(report["fitted_mi_upper"] - 7) < 3 * report["fitted_mi_upper_se"] + 0.2
+    assert 6 < report["fitted_mi_lower"] < 7 + 3 * report["fitted_mi_lower_se"]
+    assert report["fitted_reach"] > 7
+
+
+def test_an_upper_bound_is_never_above_the_rate():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(30), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 30), 1.0).to_event(1))
+
+    report = information(model, guide, torch.randn(60), iwae_samples=1)
+    assert report["rate"] == report["fitted_mi_upper"] == report["fitted_mi_lower"] == 0
+
+
+class Kinds:
+    """A category and a code about its centre, of which x is a blurred copy."""
+
+    centres = 3.0 * torch.eye(4, dtype=torch.float64)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(4)))
+            z = pyro.sample("z", dist.Normal(self.centres[c], 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+
+    def guide(self, x):
+        logits = -0.5 * (x[:, None] - self.centres).square().sum(-1)
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(logits=logits))
+            pyro.sample("z", dist.Normal(0.9 * x + 0.1 * self.centres[c], 0.28).to_event(1))
+
+
+def test_a_code_with_categories():
+    """The bounds hold the information that five times the data find."""
+    pair = Kinds()
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.randint(4, (1500,), generator=generator)
+    x = pair.centres[kind] + 1.04 * torch.randn(1500, 4, generator=generator)
+    truth = information(pair.model, pair.guide, x, iwae_samples=1)
+    assert truth["saturated"] == 0
+    report = information(pair.model, pair.guide, x[:300], iwae_samples=1)
+    for sign, name in ((1, "lower"), (-1, "upper")):
+        bound, error = report[f"fitted_mi_{name}"], report[f"fitted_mi_{name}_se"]
+        assert sign * bound < sign * truth[f"mi_{name}"] + 3 * error
+        assert abs(bound - truth[f"mi_{name}"]) < 3 * error + 0.2
+
+
+def test_the_prior_of_a_code_is_that_of_its_own_category():
+    pair = Kinds()
+    x = torch.randn(30, 4)
+    layout = Layout.probe(pair.model, pair.guide, x[:4])
+    draws = draw_codes(
+        pair.model, pair.guide, x, layout, num_samples=2, batch_size=8, device=x.device
+    )
+    kind, place = draws.codes.values["c"], draws.codes.values["z"]
+    expected = Normal(pair.centres[kind], 1.0).log_prob(place).sum(-1) - math.log(4)
+    torch.testing.assert_close(draws.log_prior, expected)
+    assert len(kind.unique()) > 1
+
+
+def test_a_site_that_depends_on_a_drawn_one():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            w = pyro.sample("w", dist.Normal(z, 1.0))
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x, 0.1))
+            pyro.sample("w", dist.Normal(0.5 * z, 0.5))
+
+    report = information(model, guide, torch.randn(400), iwae_samples=1)
+    truth = 0.5 * math.log(1 + 100)  # all goes through z
+    for name in ("fitted_mi_lower", "fitted_mi_upper"):
+        assert abs(report[name] - truth) < 3 * report[f"{name}_se"] + 0.1
+
+
+@pytest.mark.parametrize("n", [1, 2, 19])
+def test_too_few_data_to_fit_on(n):
+    pair = Kinds()
+    report = information(pair.model, pair.guide, torch.randn(n, 4), iwae_samples=1)
+    assert math.isnan(report["fitted_mi_upper"])
+    assert math.isnan(report["fitted_reach"])
