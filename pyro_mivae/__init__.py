@@ -1,7 +1,12 @@
 """Mutual-information autoencoders as Pyro programs."""
 
 from pyro_mivae.data import load_dataset
-from pyro_mivae.diagnostics import diagnose, information
+from pyro_mivae.diagnostics import (
+    annealed_log_likelihood,
+    bidirectional_monte_carlo,
+    diagnose,
+    information,
+)
 from pyro_mivae.elbo import (
     InfoGANLoss,
     MutualInformationELBO,
@@ -81,6 +86,8 @@ __all__ = [
     "SweepTable",
     "UniformPrior",
     "Variant",
+    "annealed_log_likelihood",
+    "bidirectional_monte_carlo",
     "build_critic",
     "cyclic_warmup",
     "diagnose",

@@ -38,6 +38,8 @@ class Context:
         subset: How many data serve what costs more.
         generative_items: How many data are drawn from the model; 0 for none.
         generative_samples: Importance samples for each of these.
+        ais_items: How many data are annealed; 0 for none.
+        ais_temperatures: Temperatures of each annealing.
         codes_at_once: Decoded codes at once, over all configurations of the enumerated sites.
         seed: Of every choice at random.
         protocol: How the figures were measured; each family adds what it has to say.
@@ -54,6 +56,8 @@ class Context:
     subset: int
     generative_items: int
     generative_samples: int
+    ais_items: int
+    ais_temperatures: int
     codes_at_once: int
     seed: int
     protocol: dict[str, Any] = field(default_factory=dict)

@@ -7,82 +7,28 @@ the draws of importance sampling, it turns the lower bound into an upper one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from pyro import poutine
-from pyro.infer import config_enumerate
-from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
+from pyro_mivae.diagnostics.generated import Generated, Values
 from pyro_mivae.diagnostics.posterior import Layout
-from pyro_mivae.handlers import push_forward
+from pyro_mivae.diagnostics.proposals import (
+    Proposal,
+    Stratum,
+    Terms,
+    configurations,
+    log_density,
+    repeat,
+)
 from pyro_mivae.traces import Program, trace_program
 
 Bounds = tuple[Tensor, Tensor]
-Values = dict[str, Tensor]
 
 PRIOR_SHARE = 4  # one in so many draws comes from the prior
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Data drawn from a model, each with the code that it was drawn with.
-
-    Attributes:
-        x: The data, sampled from the likelihood, shape ``(n, ...)``.
-        code: The value of every site, shape ``(n, *event)``.
-        log_likelihood: :math:`log p(x | code)`, float64, shape ``(n,)``.
-        observed: The site of the data.
-        distribution: Name of the distribution that they were sampled from.
-    """
-
-    x: Tensor
-    code: Values
-    log_likelihood: Tensor
-    observed: str
-    distribution: str
-
-    def take(self, rows: slice) -> Generated:
-        """Returns some of the data."""
-        code = {name: value[rows] for name, value in self.code.items()}
-        x, likelihood = self.x[rows], self.log_likelihood[rows]
-        return Generated(x, code, likelihood, self.observed, self.distribution)
-
-
-def generate(model: Program, x: Tensor, items: int, layout: Layout, batch_size: int) -> Generated:
-    """Draws codes from the prior, and data from the likelihood, not its mean.
-
-    Args:
-        model: The model; it observes one site.
-        x: Data that say what the model's have for shape and type, on its device.
-        items: How many to draw.
-        layout: Layout of the model's sites.
-        batch_size: How many at once.
-
-    Returns:
-        The data and their codes.
-    """
-    program = push_forward(model, lambda fn: fn.sample())
-    parts = []
-    for start in range(0, items, batch_size):
-        places = torch.arange(start, min(items, start + batch_size), device=x.device) % len(x)
-        trace = trace_program(program, (x[places],), {})
-        (name,) = (n for n, site in trace.nodes.items() if _is_observed(site))
-        seen = trace.nodes[name]
-        value = seen["value"].to(x.dtype)
-        code = {site: trace.nodes[site]["value"] for site in layout.latent}
-        kind = _public_name(seen["fn"])
-        parts.append(Generated(value, code, seen["fn"].log_prob(value).double(), name, kind))
-    return Generated(
-        torch.cat([part.x for part in parts]),
-        {name: torch.cat([part.code[name] for part in parts]) for name in layout.latent},
-        torch.cat([part.log_likelihood for part in parts]),
-        parts[0].observed,
-        parts[0].distribution,
-    )
 
 
 class Evidence:
@@ -143,7 +89,7 @@ class Evidence:
         self._model, self._guide, self._data, self._layout = model, guide, data, layout
         self._num_samples = num_samples
         self._batch_size = batch_size
-        self.configurations = _configurations(guide, data.x[:1], layout)
+        self.configurations = configurations(guide, data.x[:1], layout)
         self._own = torch.ones(
             (layout.num_configurations, len(data.x)), dtype=torch.bool, device=data.x.device
         )
@@ -175,7 +121,7 @@ class Evidence:
             From below and from above: tables of shape ``(configurations, n)``, whose logsumexp
             over configurations is the bound.
         """
-        return self._tables(_Terms(self._layout, fixed, self._data.observed))
+        return self._tables(Terms(self._layout, fixed, self._data.observed))
 
     def bound_prior(self, name: str) -> Bounds:
         """Bounds the prior's density of a site's value, the other sites integrated out.
@@ -187,7 +133,7 @@ class Evidence:
             As from `bound`; the same table twice where the density `is_known`.
         """
         fixed = None if name in self._layout.enumerated else name
-        return self._tables(_Terms(self._layout, fixed, None), exact=self.is_known(name))
+        return self._tables(Terms(self._layout, fixed, None), exact=self.is_known(name))
 
     def is_known(self, name: str) -> bool:
         """Tells whether a site's prior density is the same whatever is drawn for the others.
@@ -202,12 +148,12 @@ class Evidence:
         conditioned = poutine.condition(self._model, data=kept)
         traces = [trace_program(conditioned, (some.x,), {}) for _ in range(2)]
         for site in kept:
-            first, second = (_density(trace, [site], some.x) for trace in traces)
+            first, second = (log_density(trace, [site], some.x) for trace in traces)
             if not torch.allclose(first, second):
                 return False
         return True
 
-    def _tables(self, terms: _Terms, exact: bool = False) -> Bounds:
+    def _tables(self, terms: Terms, exact: bool = False) -> Bounds:
         size = max(1, self._batch_size // self._layout.num_configurations)
         parts = []
         for start in range(0, len(self._data.x), size):
@@ -216,25 +162,25 @@ class Evidence:
         lower, upper = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))
         return lower, upper
 
-    def _table(self, terms: _Terms, data: Generated, own: Tensor, exact: bool) -> Bounds:
+    def _table(self, terms: Terms, data: Generated, own: Tensor, exact: bool) -> Bounds:
         count, n = own.shape
         kept = {name: value.repeat_interleave(n, 0) for name, value in self.configurations.items()}
         if terms.fixed is not None:
-            kept[terms.fixed] = _repeat(data.code[terms.fixed], count)
-        x = _repeat(data.x, count)  # (configurations * n, ...)
+            kept[terms.fixed] = repeat(data.code[terms.fixed], count)
+        x = repeat(data.x, count)  # (configurations * n, ...)
         if exact or not terms.free:
-            rest = {name: _repeat(data.code[name], count) for name in terms.free}
+            rest = {name: repeat(data.code[name], count) for name in terms.free}
             joint, prior, _ = terms.weigh(self._model, x, {**rest, **kept})
             table = (joint - prior).reshape(count, n)
             return table, table
 
         strata = self._strata(terms)
-        proposal = _Proposal(self._guide, x, kept, terms.free, self._layout)
-        sums = [_Stratum(own) for _ in strata]
+        proposal = Proposal(self._guide, x, kept, terms.free, self._layout)
+        sums = [Stratum(own) for _ in strata]
         for (from_prior, size), total in zip(strata, sums, strict=True):
             for some in _shares(size, max(1, self._batch_size // len(x))):
-                rows = _repeat(x, some)
-                values = {name: _repeat(value, some) for name, value in kept.items()}
+                rows = repeat(x, some)
+                values = {name: repeat(value, some) for name, value in kept.items()}
                 if not from_prior:
                     values |= proposal.draw(some)
                 joint, prior, drawn = terms.weigh(self._model, rows, values)
@@ -246,17 +192,17 @@ class Evidence:
 
     def _with_own(
         self,
-        terms: _Terms,
+        terms: Terms,
         data: Generated,
         own: Tensor,
         strata: list[tuple[bool, int]],
-        sums: list[_Stratum],
+        sums: list[Stratum],
         lower: Tensor,
     ) -> Tensor:
         """The sums with the data's own codes in the place of one draw each."""
         joint, prior, drawn = terms.weigh(self._model, data.x, data.code)
         kept = {name: value for name, value in data.code.items() if name not in terms.free}
-        proposal = _Proposal(self._guide, data.x, kept, terms.free, self._layout)
+        proposal = Proposal(self._guide, data.x, kept, terms.free, self._layout)
         total = self._mean_proposal(strata, proposal, drawn, prior)
         share_of_prior = torch.zeros_like(total)
         for from_prior, size in strata:
@@ -269,7 +215,7 @@ class Evidence:
             parts.append(torch.where(loses_one, stratum.rest, stratum.everything))
         return torch.where(own, torch.stack(parts).logsumexp(0), lower)
 
-    def _strata(self, terms: _Terms) -> list[tuple[bool, int]]:
+    def _strata(self, terms: Terms) -> list[tuple[bool, int]]:
         """How many draws come from the guide (False), and how many from the prior (True)."""
         k = self._num_samples
         from_prior = k // PRIOR_SHARE if terms.observed else k
@@ -278,7 +224,7 @@ class Evidence:
         ]
 
     def _mean_proposal(
-        self, strata: list[tuple[bool, int]], proposal: _Proposal, drawn: Values, prior: Tensor
+        self, strata: list[tuple[bool, int]], proposal: Proposal, drawn: Values, prior: Tensor
     ) -> Tensor:
         """Log of k times the mean density of the proposals, at some draws."""
         densities = [
@@ -286,109 +232,6 @@ class Evidence:
             for from_prior, size in strata
         ]
         return torch.stack(densities).logsumexp(0)
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Which sites are weighed.
-
-    Attributes:
-        layout: Layout of the pair.
-        fixed: A drawn site that keeps its value, if any.
-        observed: The site of the data; None to leave their likelihood out.
-    """
-
-    layout: Layout
-    fixed: str | None
-    observed: str | None
-
-    @property
-    def free(self) -> list[str]:
-        """The sites that are integrated out by drawing them."""
-        return [name for name in self.layout.drawn if name != self.fixed]
-
-    def weigh(
-        self, model: Program, x: Tensor, values: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Values]:
-        """Runs the model with some values, the other sites drawn from the prior.
-
-        Returns:
-            Joint log-density, shape ``(n,)``; the part of it that belongs to the free sites; and
-            their values.
-        """
-        trace = trace_program(poutine.condition(model, data=dict(values)), (x,), {})
-        prior = _density(trace, self.free, x)
-        others = [name for name in self.layout.latent if name not in self.free]
-        if self.observed is not None:
-            others.append(self.observed)
-        drawn = {name: trace.nodes[name]["value"] for name in self.free}
-        return _density(trace, others, x) + prior, prior, drawn
-
-
-class _Proposal:
-    """The guide's distribution of the free sites, given the others' values, for some data.
-
-    Where no site depends on a drawn one, the guide runs once.
-    """
-
-    def __init__(
-        self,
-        guide: Program,
-        x: Tensor,
-        kept: Mapping[str, Tensor],
-        free: list[str],
-        layout: Layout,
-    ) -> None:
-        self._guide, self._x, self._kept, self._free = guide, x, kept, free
-        self._fns = None
-        if layout.free.issuperset(free):
-            trace = trace_program(poutine.condition(guide, data=dict(kept)), (x,), {})
-            self._fns = {name: trace.nodes[name]["fn"] for name in free}
-
-    def draw(self, count: int) -> Values:
-        """Draws the free sites, ``(count * n, *event)`` each, the data running fastest."""
-        if self._fns is not None:
-            return {name: fn.sample((count,)).flatten(0, 1) for name, fn in self._fns.items()}
-        trace = self._run(count, {})
-        return {name: trace.nodes[name]["value"] for name in self._free}
-
-    def density(self, values: Values) -> Tensor:
-        """Scores values as `draw` returns them, shape ``(count * n,)``."""
-        n = len(self._x)
-        count = len(values[self._free[0]]) // n
-        if self._fns is None:
-            return _density(self._run(count, values), self._free, _repeat(self._x, count))
-        total: Any = 0.0
-        for name, fn in self._fns.items():
-            total = total + fn.log_prob(values[name].unflatten(0, (count, n))).double()
-        return torch.as_tensor(total).flatten()
-
-    def _run(self, count: int, values: Values) -> Any:
-        kept = {name: _repeat(value, count) for name, value in self._kept.items()}
-        program = poutine.condition(self._guide, data={**kept, **values})
-        return trace_program(program, (_repeat(self._x, count),), {})
-
-
-class _Stratum:
-    """Log-sums of weights over draws of one kind, shape ``(configurations, n)``.
-
-    Attributes:
-        everything: Over all draws.
-        rest: Over all but the first.
-    """
-
-    def __init__(self, like: Tensor) -> None:
-        self.everything = torch.full(like.shape, -torch.inf, dtype=torch.float64).to(like.device)
-        self.rest = self.everything.clone()
-        self._empty = True
-
-    def add(self, weights: Tensor) -> None:
-        """Takes in weights, shape ``(draws, configurations, n)``."""
-        self.everything = torch.logaddexp(self.everything, weights.logsumexp(0))
-        others = weights[1:] if self._empty else weights
-        if len(others):
-            self.rest = torch.logaddexp(self.rest, others.logsumexp(0))
-        self._empty = False
 
 
 def same(values: Tensor, others: Tensor) -> Tensor:
@@ -405,41 +248,7 @@ def same(values: Tensor, others: Tensor) -> Tensor:
     return equal.flatten(2).all(-1) if equal.dim() > 2 else equal
 
 
-def _configurations(guide: Program, x: Tensor, layout: Layout) -> Values:
-    """The value that each enumerable site has in every configuration."""
-    program = EnumMessenger(first_available_dim=-2)(config_enumerate(guide))
-    trace = trace_program(program, (x,), {})
-    return {
-        name: layout.flatten(
-            trace.nodes[name]["value"], 1, tuple(trace.nodes[name]["fn"].event_shape)
-        )[:, 0]
-        for name in layout.enumerated
-    }
-
-
-def _density(trace: Any, names: Iterable[str], x: Tensor) -> Tensor:
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for name in names:
-        site = trace.nodes[name]
-        total = total + site["fn"].log_prob(site["value"]).double()
-    return total
-
-
-def _repeat(value: Tensor, count: int) -> Tensor:
-    return value.repeat(count, *[1] * (value.dim() - 1))
-
-
 def _shares(total: int, at_most: int) -> Iterator[int]:
     while total > 0:
         yield min(total, at_most)
         total -= at_most
-
-
-def _is_observed(site: Mapping[str, Any]) -> bool:
-    return site["type"] == "sample" and bool(site["is_observed"])
-
-
-def _public_name(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return next(c.__name__ for c in type(fn).__mro__ if not c.__name__.startswith("_"))

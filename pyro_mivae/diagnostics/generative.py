@@ -7,14 +7,8 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
 from pyro_mivae.diagnostics.draws import Draws
-from pyro_mivae.diagnostics.evidence import (
-    PRIOR_SHARE,
-    Bounds,
-    Evidence,
-    Generated,
-    generate,
-    same,
-)
+from pyro_mivae.diagnostics.evidence import PRIOR_SHARE, Bounds, Evidence, same
+from pyro_mivae.diagnostics.generated import Generated, generate
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
 from pyro_mivae.traces import Program, is_deterministic, replay_model
 

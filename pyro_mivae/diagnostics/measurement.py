@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyro_mivae.diagnostics.annealed import annealed_evidence
 from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.costs import active_units, costs
 from pyro_mivae.diagnostics.dimensions import dimensions
@@ -9,7 +10,14 @@ from pyro_mivae.diagnostics.draws import draw_codes
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.sandwich import information_in_code
 
-FAMILIES = (costs, information_in_code, dimensions, active_units, generative_information)
+FAMILIES = (
+    costs,
+    information_in_code,
+    dimensions,
+    active_units,
+    generative_information,
+    annealed_evidence,
+)
 
 
 def measure(context: Context) -> dict[str, float]:

@@ -84,6 +84,8 @@ def information(
     subset: int = 2000,
     generative_items: int = 500,
     generative_samples: int = 100,
+    ais_items: int = 0,
+    ais_temperatures: int = 500,
     batch_size: int = 1024,
     seed: int = 0,
 ) -> InformationReport:
@@ -102,6 +104,10 @@ def information(
       is one.
     * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
       more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
+    * ``log_px_ais``, on request: lower bound of :math:`\log p(x)` by `annealed_log_likelihood`,
+      for guides that make the importance-weighted one loose. With more data than ``ais_items`` it
+      is the ELBO plus the mean gain over it; where the guide has deterministic sites it is
+      annealed from the prior, and the mean over these data.
     * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the data's and the guide's joint
       distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
       The upper one is the smaller of the leave-one-out bound over all data and the rate, so it
@@ -182,12 +188,18 @@ def information(
             out.
         generative_samples: Importance samples for each of these, shared out among the joint
             values of the enumerable sites, at least 4 for each.
+        ais_items: How many data, at random, to anneal for ``log_px_ais``; 0 leaves it out, as it
+            costs thousands of gradients of the model for each.
+        ais_temperatures: Temperatures of each annealing.
         batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
             left as they were; modules are evaluated in evaluation mode.
 
     Returns:
         The report.
+
+    Warns:
+        PyroMivaeWarning: If annealing accepted under 40 % or over 90 % of its proposals.
 
     Raises:
         DataError: If there are no data.
@@ -223,13 +235,15 @@ def information(
         "iwae_items": iwae_items,
         "subset": subset,
         "generative_samples": generative_samples,
+        "ais_temperatures": ais_temperatures,
         "batch_size": batch_size,
     }
     for name, value in sizes.items():
         if value < 1:
             raise OptionError(f"{name}={value}: at least 1 is needed")
-    if generative_items < 0:
-        raise OptionError(f"generative_items={generative_items}: 0 or more is needed")
+    for name, value in (("generative_items", generative_items), ("ais_items", ais_items)):
+        if value < 0:
+            raise OptionError(f"{name}={value}: 0 or more is needed")
     if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
@@ -251,6 +265,8 @@ def information(
             subset=subset,
             generative_items=generative_items,
             generative_samples=generative_samples,
+            ais_items=ais_items,
+            ais_temperatures=ais_temperatures,
             codes_at_once=batch_size,
             seed=seed,
         )

@@ -9,7 +9,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.evidence import Evidence, generate
+from pyro_mivae.diagnostics.evidence import Evidence
+from pyro_mivae.diagnostics.generated import generate
 from pyro_mivae.diagnostics.generative import GenerativeInformation, _interval, why_undefined
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.posterior import Layout
