@@ -75,6 +75,17 @@ def test_a_stopped_command_goes_on_and_makes_nothing_twice(command, made, tmp_pa
     assert content == read(the_file(tmp_path))
 
 
+@pytest.mark.slow
+def test_runs_made_at_once_are_those_made_one_after_the_other(command, tmp_path):
+    (alone,) = results.main([*command, "--seeds", "2"])
+    (at_once,) = results.main(
+        [*command, "--seeds", "2", "--jobs", "2", "--out", str(tmp_path / "two")]
+    )
+    assert list(map(key, at_once["runs"])) == list(map(key, alone["runs"]))
+    for one, other in zip(at_once["runs"], alone["runs"], strict=True):
+        assert one["metrics"] == other["metrics"]
+
+
 def test_parts_are_chosen_by_variant_and_seed(command, made, capsys):
     results.main([*command[:-2], "beta", "--first-seed", "3", "--seeds", "1"])
     results.main([*command[:-2], "vae", "--first-seed", "2", "--seeds", "2"])
