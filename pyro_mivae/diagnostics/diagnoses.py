@@ -195,11 +195,14 @@ def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
     if _get(figures, "saturated") == 1:
         least, most = _get(figures, "mi_lower"), _get(figures, "mi_upper")
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"
+        fitted = [_get(figures, f"fitted_mi_{end}") for end in ("lower", "upper")]
+        other = f"; a fitted marginal says {_nats(fitted[0])} to {_nats(fitted[1])}"
         yield Diagnosis(
             "saturated",
             "code",
             f"The code holds {_nats(least)} nats about the data at least{between}: the first is "
-            "near log N, the most that so few data can show.",
+            "near log N, the most that so few data can show"
+            f"{'' if math.isnan(sum(fitted)) else other}.",
         )
 
 

@@ -13,6 +13,16 @@ LABELS = {
     "rate": "rate, sum of the KLs",
     "elbo": "ELBO",
     "log_px": "log p(x), importance-weighted",
+    "log_px_ais": "log p(x), annealed",
+}
+FACTORS = {
+    "mig": "mutual information gap (MIG)",
+    "sap": "separated attribute predictability",
+    "dci_disentanglement": "DCI disentanglement",
+    "dci_completeness": "DCI completeness",
+    "dci_informativeness": "DCI informativeness",
+    "factor_vae_score": "FactorVAE score",
+    "modularity": "modularity",
 }
 
 
@@ -47,6 +57,9 @@ def summarise(
     shares = list(_shares(metrics))
     if shares:
         lines += ["against labels, which training did not see", *_align(shares)]
+    factors = [(label, f"{metrics[key]:.3f}") for key, label in FACTORS.items() if key in metrics]
+    if factors:
+        lines += ["against factors, which training did not see", *_align(factors)]
     used = metrics.get("categories_used", math.nan)
     if not math.isnan(used):
         of = f" of {num_categories}" if num_categories else ""
@@ -60,13 +73,21 @@ def summarise(
 def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     costs = [key for key in metrics if key.startswith("kl_") and not is_indexed(key)]
     sites = [key[3:] for key in costs if not key.endswith("_se")]
-    for key in ("distortion", *(f"kl_{site}" for site in sites), "rate", "elbo", "log_px"):
+    bounds = ("rate", "elbo", "log_px", "log_px_ais")
+    for key in ("distortion", *(f"kl_{site}" for site in sites), *bounds):
         if key in metrics:
             yield LABELS.get(key, f"KL of {key[3:]}"), _number(metrics[key])
-    for name, site in (("mi", "code"), *((f"mi_{site}", site) for site in sites)):
+    intervals = {"mi": "I(x; code)"} | {f"mi_{site}": f"I(x; {site})" for site in sites}
+    if metrics.get("saturated"):
+        intervals["fitted_mi"] = "I(x; code), by a fitted marginal"
+    intervals["generative_mi"] = "I(x; code) in samples"
+    for site in sites:
+        if not _same(metrics, f"generative_mi_{site}", "generative_mi"):
+            intervals[f"generative_mi_{site}"] = f"I(x; {site}) in samples"
+    for name, label in intervals.items():
         low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
         if low is not None and high is not None:
-            yield f"information I(x; {site})", _interval(low, high)
+            yield f"information {label}", _interval(low, high)
     for key, value in metrics.items():
         if key.startswith("mi_") and key.endswith("_critic"):
             site = key.removeprefix("mi_").removesuffix("_critic")
@@ -74,6 +95,12 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if key.startswith("barber_agakov_") and key.endswith("_mean"):
             site = key.removeprefix("barber_agakov_").removesuffix("_mean")
             yield f"information I({site}; mean image)", f"at least {_number(value)}"
+
+
+def _same(metrics: Mapping[str, float], one: str, other: str) -> bool:
+    """Tells whether two intervals are the same, or the first is not defined."""
+    ends = [(metrics.get(f"{one}_{e}"), metrics.get(f"{other}_{e}")) for e in ("lower", "upper")]
+    return all(a is None or math.isnan(a) or a == b for a, b in ends)
 
 
 def _parts(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:

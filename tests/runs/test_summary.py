@@ -51,3 +51,26 @@ def test_what_stands_out_comes_last():
     assert lines[-2] == "what stands out"
     assert lines[-1].startswith("  The critic hears 0.010 nats of I(x; z), of which there are")
     assert "stands out" not in summarise(metrics | {"mi_z_critic": 2.5})
+
+
+def test_information_in_samples_and_by_a_fitted_marginal():
+    metrics = {"kl_c": 2.0, "kl_z": 3.0, "mi_lower": 5.0, "mi_upper": 6.0, "saturated": 1.0}
+    metrics |= {"fitted_mi_lower": 5.4, "fitted_mi_upper": 5.6}
+    ends = {"": (4.0, 4.5), "_c": (1.5, 1.6), "_z": (4.0, 4.5)}
+    for site, (low, high) in ends.items():
+        metrics |= {f"generative_mi{site}_lower": low, f"generative_mi{site}_upper": high}
+    lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
+    assert lines[3:7] == [
+        "information I(x; code) 5.00 to 6.00",
+        "information I(x; code), by a fitted marginal 5.40 to 5.60",
+        "information I(x; code) in samples 4.00 to 4.50",
+        "information I(x; c) in samples 1.50 to 1.60",
+    ]
+    assert lines[-1].endswith("can show; a fitted marginal says 5.40 to 5.60.")
+    assert "fitted" not in summarise(metrics | {"saturated": 0.0})
+
+
+def test_metrics_of_factors():
+    lines = summarise({"elbo": -1.0, "mig": 0.25, "modularity": 0.5}).splitlines()
+    assert lines[2] == "against factors, which training did not see"
+    assert [line.split()[-1] for line in lines[3:]] == ["0.250", "0.500"]
