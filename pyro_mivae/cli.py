@@ -6,60 +6,32 @@ Exit codes: 0 done, 2 bad usage or bad input with one line on stderr, 1 anything
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from pyro_mivae.cli_options import (
+    SEED,
+    data_options,
+    device_option,
+    model_options,
+    overwrite_option,
+    read_numbers,
+    root_option,
+    run_argument,
+    training_options,
+)
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 if TYPE_CHECKING:
     from pyro_mivae.runs import RunConfig
-
-Command = Callable[..., Any]
-SEED = click.IntRange(0, 2**32 - 1)
-
-device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|cpu", help="where to compute"
-)
-root_option = click.option(
-    "--data-root",
-    metavar="DIR",
-    help="folder of torchvision's data sets; they are downloaded only if they are not there",
-)
-run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
-
-
-def read_size(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """Reads height and width from ``N`` or ``HxW``."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
-    if not match or "0" in (match[1], match[2]):
-        raise click.BadParameter(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def read_numbers(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    """Reads numbers with commas between them."""
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} given; allowed are numbers, e.g. 0.5,1,2") from None
 
 
 class Group(click.Group):
@@ -77,18 +49,6 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def model_options(command: Command, without: Sequence[str] = ()) -> Command:
-    """Adds an option for each of `MODEL_OPTIONS`, but for those that are named."""
-    for option in reversed([o for o in MODEL_OPTIONS if o.keyword not in without]):
-        names = (option.flag, option.keyword)
-        if option.kind is bool:
-            add = click.option(*names, is_flag=True, default=None, help=option.help)
-        else:
-            add = click.option(*names, type=option.kind, help=option.help)
-        command = add(command)
-    return command
-
-
 @click.group(
     cls=Group, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
@@ -99,37 +59,13 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("variant")
-@click.option("--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]")
-@root_option
-@click.option("--image-size", metavar="N|HxW", callback=read_size, help="resize the images")
+@data_options
 @model_options
-@click.option(
-    "--epochs", type=click.IntRange(1), help="passes over the images, by default the data set's"
-)
-@click.option("--batch-size", type=click.IntRange(1), help="images per step")
-@click.option("--lr", type=float, help="learning rate")
-@click.option("--lr-schedule", metavar="constant|cosine", help="of the learning rate")
-@click.option("--clip-norm", type=float, help="largest norm of the gradient")
-@click.option(
-    "--patience",
-    type=click.IntRange(1),
-    help="stop once the loss on a held-out tenth has not fallen for so many epochs",
-)
-@click.option("--seed", type=SEED, help="of weights, noise and order")
+@training_options
 @click.option(
     "--seeds",
     type=click.IntRange(1),
     help="train so many seeds at once, from --seed on, each into RUN/seed-K",
-)
-@click.option(
-    "--engine",
-    metavar="auto|eager|staged|compiled",
-    help="how steps are taken; auto goes by the work ahead",
-)
-@click.option(
-    "--precision",
-    metavar="float32|tf32|bf16",
-    help="of matrix products while training, forwards and backwards",
 )
 @device_option
 @click.option(
@@ -189,7 +125,7 @@ def train(
     except KeyboardInterrupt:
         there = [*folder.glob("config.toml"), *folder.glob("seed-*/config.toml")]
         if not (begun or (resume and there)):
-            raise Stopped("stopped before training began; nothing is kept of it") from None
+            raise Stopped(NOT_BEGUN) from None
         words = ["pyro-mivae", "train", variant]
         if seeds is not None:
             words += ["--seeds", str(seeds)]
@@ -214,21 +150,17 @@ def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any
 
 
 SWEPT = ("beta", "mi_weight")
+NOT_BEGUN = "stopped before training began; nothing is kept of it"
 
 
 @cli.command()
 @click.argument("variant")
 @click.option("--beta", metavar="B,B,...", callback=read_numbers, help="weights of the KL")
 @click.option("--mi-weight", metavar="W,W,...", callback=read_numbers, help="of the information")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]")
-@root_option
-@click.option("--image-size", metavar="N|HxW", callback=read_size, help="resize the images")
+@click.option("--seeds", type=click.IntRange(1), help="how many, from --seed on  [default: 1]")
+@data_options
 @partial(model_options, without=SWEPT)
-@click.option("--epochs", type=click.IntRange(1), help="passes over the images")
-@click.option("--batch-size", type=click.IntRange(1), help="images per step")
-@click.option("--lr", type=float, help="learning rate")
-@click.option("--seed", type=SEED, help="the first seed")
+@training_options
 @device_option
 @click.option(
     "--run",
@@ -237,15 +169,17 @@ SWEPT = ("beta", "mi_weight")
     type=click.Path(path_type=Path),
     help="where the table and the picture go  [default: runs/sweep-VARIANT-DATA]",
 )
+@click.option("--resume", is_flag=True, help="go on where the folder's sweep stopped")
 @click.option("--overwrite", is_flag=True, help="throw the folder's sweep away")
 def sweep(
     variant: str,
-    seeds: int,
+    seeds: int | None,
     data: str | None,
     data_root: str | None,
     image_size: tuple[int, int] | None,
     device: str,
     folder: Path | None,
+    resume: bool,
     overwrite: bool,
     **given: Any,
 ) -> None:
@@ -263,16 +197,25 @@ def sweep(
     )
     grid = {name: given[name] for name in SWEPT if given[name] is not None}
     folder = folder or Path("runs") / f"sweep-{variant}-{Path(data or 'digits').resolve().stem}"
-    found = sweep_run(
-        config,
-        folder,
-        grid,
-        seeds,
-        overwrite=overwrite,
-        device=device,
-        progress=True,
-        say=click.echo,
-    )
+    begun: list[bool] = []
+    try:
+        found = sweep_run(
+            config,
+            folder,
+            grid,
+            seeds,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            progress=True,
+            say=click.echo,
+            on_start=lambda: begun.append(True),
+        )
+    except KeyboardInterrupt:
+        if not (begun or (resume and (folder / "sweep.toml").is_file())):
+            raise Stopped(NOT_BEGUN) from None
+        go_on = shlex.join(["pyro-mivae", "sweep", variant, "--resume", "--run", str(folder)])
+        raise Stopped(f"stopped; {folder} keeps what is done. Go on with: {go_on}") from None
     click.echo(found.table())
     for number, reason in found.failures.items():
         click.echo(f"model {number} broke down: {reason}", err=True)

@@ -12,6 +12,8 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.runs import RunConfig, sweep_run
+from pyro_mivae.runs.sweep import FIGURES, sweep_points
+from pyro_mivae.training.loop import Trainer
 
 SHAPE = (1, 4, 4)
 TRAINING = {"epochs": 2, "batch_size": 32}
@@ -51,6 +53,12 @@ def test_writes_table_json_and_picture(x, tmp_path):
     assert found.table().splitlines()[1].split()[0] == "0.5"
 
 
+def test_whole_numbers_stay_whole(x):
+    found = mi.sweep(partial(mi.VAE, SHAPE), x, grid={"latent_dim": (2, 3)}, **TRAINING)
+    assert [row["latent_dim"] for row in found.rows] == [2, 3]
+    assert found.table().splitlines()[2].split()[0] == "3"
+
+
 def test_a_model_that_breaks_has_no_figures(x):
     make = partial(mi.BetaVAE, SHAPE, latent_dim=2)
 
@@ -66,8 +74,17 @@ def test_a_model_that_breaks_has_no_figures(x):
 
 
 def test_refuses_what_cannot_be_swept(x, tmp_path):
-    with pytest.raises(OptionError, match="give one option or more"):
-        mi.sweep(MAKE, x, grid={}, epochs=1)
+    for options, told in (
+        ({"grid": {}}, "the grid is empty; give one option or more"),
+        ({"grid": {"beta": ()}}, r"beta=\(\); give one value or more"),
+        ({"grid": {"beta": 2.0}}, r"beta=2\.0; give a sequence"),
+        ({"grid": {"beta": (2, 0.5, 2.0)}}, r"beta=\(2, 0\.5, 2\.0\); give each value once"),
+        ({"grid": {"beta": ("2",)}}, "beta='2' in the grid; allowed are numbers"),
+        ({"grid": {"beta": (2,)}, "seeds": 3}, "seeds=3; give a sequence"),
+        ({"grid": {"beta": (2,)}, "seeds": (3, 3)}, "give each value once"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            mi.sweep(MAKE, x, **options, epochs=1)
     with pytest.raises(OptionError, match="InfoGAN has no ELBO"):
         mi.sweep(partial(mi.InfoGAN, SHAPE), x, grid={"mi_weight": (1.0,)}, epochs=1)
     found = mi.SweepTable([], {name: (0.0, 1.0) for name in "abc"})
@@ -78,11 +95,105 @@ def test_refuses_what_cannot_be_swept(x, tmp_path):
         sweep_run(RunConfig("beta"), tmp_path, {"beta": (1.0,)})
 
 
-def test_the_command_leaves_three_files(tmp_path, capsys):
+CONFIG = RunConfig("beta", model={"latent_dim": 2}, training={"epochs": 3, "seed": 4})
+GRID = {"beta": (0.5, 4.0)}
+
+
+def stop(*args, **options):
+    raise KeyboardInterrupt
+
+
+def stopped(folder, monkeypatch, run_epoch=stop):
+    """A sweep that Ctrl-C stops."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", run_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            sweep_run(CONFIG, folder, GRID, 2, device="cpu")
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    whole = sweep_run(CONFIG, tmp_path / "whole", GRID, 2, device="cpu")
+    folder = tmp_path / "parts"
+    epochs, run_epoch = [], Trainer.run_epoch
+
+    def stops_in_the_eighth_epoch(trainer, *args):
+        epochs.append(trainer)
+        return stop() if len(epochs) == 8 else run_epoch(trainer, *args)
+
+    stopped(folder, monkeypatch, stops_in_the_eighth_epoch)
+    assert len(list((folder / "models").iterdir())) == 4
+    resumed = sweep_run(RunConfig("beta"), folder, {}, resume=True, device="cpu")
+    assert (resumed.grid, resumed.seeds) == (GRID, (4, 5))
+    assert [row["rate"] for row in resumed.rows] == [row["rate"] for row in whole.rows]
+    assert not (folder / "models").exists()
+    assert (folder / "sweep.csv").read_text() == (tmp_path / "whole" / "sweep.csv").read_text()
+    said = []
+    again = sweep_run(RunConfig("beta"), folder, {}, resume=True, say=said.append)
+    assert again.rows == resumed.rows
+    assert said == [f"{folder} is finished: nothing to do"]
+
+
+def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(vae, x):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(vae)
+        return dict.fromkeys(FIGURES, float(len(measured)))
+
+    monkeypatch.setitem(sweep_points.__globals__, "_measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_run(CONFIG, tmp_path, GRID, 2, device="cpu")
+    with (tmp_path / "sweep.csv").open() as file:
+        assert [float(row["rate"]) for row in csv.DictReader(file)] == [1.0, 2.0, 3.0]
+    later = dict.fromkeys(FIGURES, 9.0)
+    monkeypatch.setitem(sweep_points.__globals__, "_measure", lambda *args: later)
+    found = sweep_run(CONFIG, tmp_path, GRID, resume=True, device="cpu")
+    assert [row["rate"] for row in found.rows] == [1.0, 2.0, 3.0, 9.0]
+    more = sweep_run(CONFIG, tmp_path, {}, 3, resume=True, device="cpu")
+    assert [row["rate"] for row in more.rows] == [1.0, 2.0, 9.0, 3.0, 9.0, 9.0]
+
+
+def test_a_resumed_sweep_is_the_one_that_was_begun(tmp_path, monkeypatch):
+    stopped(tmp_path, monkeypatch)
+    for config, grid, count, told in (
+        (
+            CONFIG,
+            {"beta": (0.5,)},
+            None,
+            "--beta 0.5 given, but .* with 0.5,4; leave",
+        ),
+        (RunConfig("beta", training={"epochs": 9}), {}, None, "--epochs 9 given"),
+        (RunConfig("vae"), {}, None, "VARIANT vae given"),
+        (CONFIG, {}, 1, "--seeds 1 given, but the sweep in .* is of 2"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            sweep_run(config, tmp_path, grid, count, resume=True)
+    with pytest.raises(OptionError, match="allowed is one of them"):
+        sweep_run(CONFIG, tmp_path, GRID, resume=True, overwrite=True)
+    (tmp_path / "sweep.toml").unlink()
+    with pytest.raises(RunError, match=r"without its sweep.toml"):
+        sweep_run(CONFIG, tmp_path, GRID, resume=True)
+
+
+def test_the_command_leaves_four_files(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "sweep"
     words = f"sweep beta --beta 0.5,4 --epochs 1 --latent-dim 2 --device cpu --run {folder}"
-    assert run_command(words.split()) == 0
-    assert sorted(p.name for p in folder.iterdir()) == ["sweep.csv", "sweep.json", "sweep.png"]
+    options = "--engine staged --precision bf16 --lr-schedule cosine --clip-norm 5"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", stop)
+        assert run_command([*words.split(), *options.split()]) == 1
+    assert f"Go on with: pyro-mivae sweep beta --resume --run {folder}" in capsys.readouterr().err
+    assert run_command(["sweep", "beta", "--resume", "--run", str(folder)]) == 0
+    names = ["sweep.csv", "sweep.json", "sweep.png", "sweep.toml"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    assert RunConfig.read(folder / "sweep.toml").training["precision"] == "bf16"
     assert "mi_lower" in capsys.readouterr().out
     assert run_command("sweep beta --beta 1,a".split()) == 2
     assert run_command("sweep vae --beta 1,2".split()) == 2
+    capsys.readouterr()
+    assert run_command(["sweep", "beta"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "nothing to sweep; give --beta or --mi-weight" in err
