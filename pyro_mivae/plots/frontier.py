@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ ROOM = 0.12
 """Share of the picture's width that a value takes."""
 CLOSE = 0.06
 """Share of the picture within which two values are written once."""
+LINE_HEIGHT = 0.055
+"""Share of the picture's height that a text takes."""
+LEAST_SPAN = 1.0
+"""Nats that the picture shows at least, in both directions."""
 Row = Mapping[str, float]
 
 
@@ -99,6 +104,7 @@ def plot_rate_distortion(
     ax.set_xlabel("rate (nats)")
     ax.set_ylabel("distortion (nats)")
     style_axes(ax)
+    _spread_out(ax)
     _draw_iso_lines(ax, drawn)
     _write_values(ax, told, along)
     bar: Any = points.figure.colorbar(points, ax=ax, pad=0.02, aspect=28)
@@ -168,32 +174,67 @@ def _write_values(ax: Axes, means: Sequence[tuple[float, float, float, bool]], a
 
 def _draw_iso_lines(ax: Axes, rows: Sequence[Row]) -> None:
     """Draws lines of the same ELBO, and says which at their lower end."""
-    from matplotlib.ticker import MaxNLocator
-
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     left = max(left, -0.03 * right)
-    totals = [row["rate"] + row["distortion"] for row in rows]
-    spread = max(max(totals) - min(totals), 1e-3 * abs(totals[0]))
-    ends = (min(totals) - 0.15 * spread, max(totals) + 0.15 * spread)
-    for total in MaxNLocator(ISO_LINES, steps=[1, 2, 5, 10]).tick_values(*ends):
+    taken: list[tuple[float, float, float]] = []
+    for total in _totals(rows, right - left, high - low):
         ax.plot([left, right], [total - left, total - right], color=LINE, linewidth=0.8, zorder=1)
-        x = min(right, total - low)
-        if left < x and low <= total - x < high:
-            at_side = x == right
-            ax.annotate(
-                f"{-total:g}",
-                (x, total - x),
-                xytext=(-2, 5) if at_side else (3, 2),
-                textcoords="offset points",
-                fontsize=SMALL - 2,
-                color=MUTED,
-                ha="right" if at_side else "left",
-                va="bottom",
-                zorder=1,
+        text = f"{-total:g}"
+        width = _width(text)
+        x = min(total - low, right - width * (right - left))  # where the text fits beside it
+        at, up = (x - left) / (right - left), (total - x - low) / (high - low)
+        if (
+            at < 0
+            or up > 1 - LINE_HEIGHT
+            or any(
+                at < end and start < at + width and abs(up - height) < LINE_HEIGHT
+                for start, end, height in taken
             )
+        ):
+            continue
+        taken.append((at, at + width, up))
+        ax.annotate(
+            text,
+            (x, total - x),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=SMALL - 2,
+            color=MUTED,
+            ha="left",
+            va="bottom",
+            zorder=1,
+        )
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
     ax.set_title("grey lines: the same ELBO, in nats", fontsize=SMALL, color=MUTED, loc="left")
+
+
+def _totals(rows: Sequence[Row], across: float, up: float) -> list[float]:
+    """Round numbers about the sums of rate and distortion, as close as their texts allow."""
+    sums = [row["rate"] + row["distortion"] for row in rows]
+    decade = math.floor(math.log10(across + up)) - 3
+    steps = ((e, factor * 10.0**e) for e in itertools.count(decade) for factor in (1, 2, 5))
+    for exponent, step in steps:
+        first, last = math.floor(min(sums) / step), math.ceil(max(sums) / step)
+        if last - first > ISO_LINES:
+            continue
+        totals = [round(n * step, max(0, -exponent)) for n in range(first, last + 1)]
+        widest = max(_width(f"{-total:g}") for total in totals)
+        if step >= widest * across and step >= LINE_HEIGHT * up:
+            break
+    return totals
+
+
+def _width(text: str) -> float:
+    """Share of the picture's width that the text at a line takes."""
+    return 0.025 + 0.017 * len(text)
+
+
+def _spread_out(ax: Axes) -> None:
+    """Lets a picture of points that are close to each other show a nat at least."""
+    for limits, set_limits in ((ax.get_xlim(), ax.set_xlim), (ax.get_ylim(), ax.set_ylim)):
+        lack = max(0.0, LEAST_SPAN - (limits[1] - limits[0]))
+        set_limits(limits[0] - lack / 2, limits[1] + lack / 2)
 
 
 def _symbol(option: str) -> str:

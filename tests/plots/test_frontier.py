@@ -49,3 +49,39 @@ def test_what_is_not_finite_is_left_out():
 def test_names_a_column_that_is_missing():
     with pytest.raises(OptionError, match="a row lacks gamma"):
         plot_rate_distortion(new_figure()[1], ROWS, along="gamma")
+
+
+def line(sums, rates=(16.5, 9.0, 2.5)):
+    pairs = zip((0.25, 1.0, 4.0), rates, sums, strict=False)
+    return [{"beta": b, "rate": r, "distortion": s - r, "mi_lower": r / 2} for b, r, s in pairs]
+
+
+CASES = {
+    "spread": line((29.7, 27.3, 28.5)),
+    "narrow": line((26.9, 26.6, 27.2), (11.0, 10.5, 10.0)),
+    "steep": line((50.0, 30.0, 90.0), (2.0, 1.5, 1.0)),
+    "large": line((1234.0, 1100.0, 1150.0), (90.0, 60.0, 30.0)),
+    "one": line((27.3,), (9.0,)),
+    "one twice": [
+        row | {"rate": row["rate"] + s} for row in line((27.3,), (9.0,)) for s in (0, 0.1)
+    ],
+    "apart": ROWS,
+}
+
+
+@pytest.mark.parametrize("rows", CASES.values(), ids=CASES)
+def test_what_is_written_of_the_grey_lines_can_be_read(rows):
+    figure, ax = new_figure(4.0)
+    plot_rate_distortion(ax, rows, along="beta")
+    figure.canvas.draw()
+    texts = [text for text in ax.texts if not text.get_text().startswith("β")]
+    boxes = [text.get_window_extent() for text in texts]
+    assert boxes
+    assert len({text.get_text() for text in texts}) == len(texts)
+    frame = ax.get_window_extent()
+    for number, box in enumerate(boxes):
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+        assert not any(box.overlaps(other) for other in boxes[:number])
+    for limits in (ax.get_xlim(), ax.get_ylim()):
+        assert limits[1] - limits[0] >= 1.0
