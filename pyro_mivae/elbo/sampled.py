@@ -56,7 +56,7 @@ class SampledCategoricalELBO(MutualInformationELBO):
         **options: Options of `MutualInformationELBO`.
 
     Raises:
-        OptionError: If ``exact`` is negative or ``draws`` under 1.
+        OptionError: If ``exact`` is negative or ``draws`` under 1, or one is no whole number.
 
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
@@ -81,10 +81,11 @@ class SampledCategoricalELBO(MutualInformationELBO):
         **options: Any,
     ) -> None:
         super().__init__(terms, kl_weights, **options)
-        if exact < 0 or draws < 1:
+        whole = isinstance(exact, int) and isinstance(draws, int)
+        if not whole or exact < 0 or draws < 1:
             raise OptionError(
-                f"exact={exact}, draws={draws}: 0 or more, and 1 or more, are needed; without a "
-                "draw the categories that are left out would be missing from the sum"
+                f"exact={exact}, draws={draws}: whole numbers of 0 or more, and 1 or more, are "
+                "needed; without a draw the categories left out would be missing from the sum"
             )
         self.exact = exact
         self.draws = draws

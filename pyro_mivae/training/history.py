@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import overload
 
 from pyro_mivae.errors import RunError
 from pyro_mivae.training.files import atomic_path
@@ -22,6 +23,11 @@ class History:
     mean over the epoch's images (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``,
     ``kl_<site>``, ``mi_...``), and the same with ``val_`` before it on held-out images.
 
+    It is a sequence of rows, each from column name to value: ``len``, iteration and numbers are
+    about epochs, ``history[-1]`` is the last and ``history[-5:]`` a history of the last five. A
+    name gives a column, one value per row, NaN where a row has none; ``"loss" in history`` tells
+    whether there is such a column.
+
     Args:
         rows: The rows to begin with.
 
@@ -30,8 +36,10 @@ class History:
 
     Example:
         >>> history = History([{"epoch": 1, "loss": 30.5}, {"epoch": 2, "loss": 28.0}])
-        >>> history["loss"]
-        [30.5, 28.0]
+        >>> history["loss"], "rate" in history
+        ([30.5, 28.0], False)
+        >>> history[-1], [row["epoch"] for row in history]
+        ({'epoch': 2, 'loss': 28.0}, [1, 2])
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
@@ -45,10 +53,29 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, column: str) -> list[float]:
-        if column not in self.columns:
-            raise KeyError(f"no column {column!r}; there are {', '.join(self.columns)}")
-        return [row.get(column, math.nan) for row in self.rows]
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return iter(self.rows)
+
+    def __contains__(self, item: object) -> bool:
+        return item in (self.columns if isinstance(item, str) else self.rows)
+
+    @overload
+    def __getitem__(self, key: str) -> list[float]: ...
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, float]: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> History: ...
+
+    def __getitem__(self, key: str | int | slice) -> list[float] | dict[str, float] | History:
+        if isinstance(key, slice):
+            return History(self.rows[key])
+        if not isinstance(key, str):
+            return self.rows[key]
+        if key not in self.columns:
+            raise KeyError(f"no column {key!r}; there are {', '.join(self.columns)}")
+        return [row.get(key, math.nan) for row in self.rows]
 
     def __repr__(self) -> str:
         return f"History({len(self)} epochs: {', '.join(self.columns)})"

@@ -65,8 +65,8 @@ class CatVAE(Variant):
 
     Raises:
         OptionError: If ``num_categories`` does not divide ``latent_dim``, ``categorical`` is
-            none of these, ``decodes`` is under 2 or given to another than ``"sample"``, or a
-            temperature is given to another than ``"gumbel"``.
+            none of these, ``decodes`` is not from 2 to ``num_categories`` or given to another
+            than ``"sample"``, or a temperature is given to another than ``"gumbel"``.
         SiteError: If a prior that is given has no category, or other sites than the guide.
     """
 
@@ -104,11 +104,6 @@ class CatVAE(Variant):
                     f"{option}={given} is given beside categorical={categorical!r}; only "
                     f"{owner!r} has use for it"
                 )
-        if decodes is not None and decodes < 2:
-            raise OptionError(
-                f"decodes={decodes}: 2 or more are needed, the most probable category and a draw "
-                "of the others"
-            )
 
         def build_guide(sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
             if set(sites) != {"c", "z"}:
@@ -133,6 +128,12 @@ class CatVAE(Variant):
                 f"{type(self).__name__} needs one"
             )
         self._require_sizes(num_categories=num_categories, latent_dim=latent_dim)
+        most = self.sites[self.category]
+        if decodes is not None and not (isinstance(decodes, int) and 2 <= decodes <= most):
+            raise OptionError(
+                f"decodes={decodes!r}: allowed are whole numbers from 2 (the most probable "
+                f"category, and a draw of the others) to {most}, all there are"
+            )
         if warm_start < 0 or start_weight < 0 or not 0 <= warmup <= 1:
             raise OptionError(
                 f"warm_start={warm_start}, start_weight={start_weight}, warmup={warmup}: a number "

@@ -292,10 +292,16 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize(("decodes", "rows"), [(2, 2), (3, 3), (5, 5), (9, 5)])
 def test_only_the_chosen_are_decoded(vae, x, decodes, rows):
-    vae = build(categorical="sample", decodes=decodes)
+    vae.model.decoder = Counting(vae.model.decoder)
+    sampled(1, decodes - 1).loss(vae.model, vae.guide, x)
+    assert vae.model.decoder.rows == rows * BATCH
+
+
+def test_decodes_is_what_each_step_decodes(x):
+    vae = build(categorical="sample", decodes=4)
     vae.model.decoder = Counting(vae.model.decoder)
     vae.objective().loss(vae.model, vae.guide, x)
-    assert vae.model.decoder.rows == rows * BATCH
+    assert vae.model.decoder.rows == 4 * BATCH
 
 
 @pytest.mark.parametrize(("exact", "draws"), [(1, 1), (0, 3)])

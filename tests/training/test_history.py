@@ -59,3 +59,17 @@ def test_failed_writing_leaves_the_old_file_and_no_scratch(tmp_path):
         scratch.write_text("half, and \ud800", encoding="utf-8")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_is_a_sequence_of_rows_with_columns_by_name():
+    rows = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5, "val_loss": 1.75}]
+    history = History(rows)
+    assert list(history) == rows == [history[0], history[1]]
+    assert history[-1] == rows[-1]
+    assert history[1:].rows == rows[1:]
+    assert list(reversed(history)) == rows[::-1]
+    assert "val_loss" in history
+    assert "los" not in history
+    assert rows[0] in history
+    with pytest.raises(IndexError):
+        history[2]

@@ -440,7 +440,17 @@ def test_in_double_precision_under_a_single_default(case, x):
         (
             lambda: mi.InfoCatVAE(SHAPE, categorical="sample", decodes=1),
             OptionError,
-            "decodes=1: 2 or more are needed",
+            "decodes=1: allowed are whole numbers from 2",
+        ),
+        (
+            lambda: mi.InfoCatVAE(SHAPE, num_categories=4, categorical="sample", decodes=5),
+            OptionError,
+            "decodes=5: .* to 4, all there are",
+        ),
+        (
+            lambda: mi.CatVAE(SHAPE, categorical="sample", decodes=2.5),
+            OptionError,
+            "decodes=2.5: allowed are whole numbers",
         ),
         (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
         (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
