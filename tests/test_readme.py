@@ -31,6 +31,11 @@ def test_the_script_runs_and_learns(text):
     vae = mi.VAE(names["digits"].data_shape)
     names["elbo"].loss_and_grads(vae.model, vae.guide, names["digits"].x_train[:64])
     assert all(p.grad is not None for p in names["critic"].parameters())
+    page = (README.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for written in (text, page):
+        (report,) = re.findall(r"```python\n(report = .*?)```", written, flags=re.S)
+        exec(compile(report, str(README), "exec"), names)
+        assert names["results"]["elbo"] == names["report"]["elbo"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
