@@ -166,7 +166,7 @@ def timed(folder: Path | None, run: Run) -> Iterator[list[float]]:
         MixError: If the folder's training has other settings.
     """
     how = {**run["settings"]["model"], **run["settings"]["fit"]}
-    made = {"how": how, "made_with": run["made_with"], "seconds": []}
+    made = {"how": how, "made_with": run["made_with"], "seconds": [], "finished": False}
     note = None if folder is None else folder / "made.json"
     if note is not None and note.exists():
         made = json.loads(note.read_text())
@@ -175,9 +175,12 @@ def timed(folder: Path | None, run: Run) -> Iterator[list[float]]:
             run["trained_with"] = made["made_with"]
     seconds = made["seconds"]
     began = time.process_time()
+    ended = made["finished"]
     try:
         yield seconds
+        ended = True
     finally:
-        seconds.append(time.process_time() - began)
+        if not made["finished"]:  # else it was only read
+            seconds.append(time.process_time() - began)
         if note is not None:
-            write(note, made)
+            write(note, made | {"finished": ended})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from benchmarks.results_table import bounds
 from pyro_mivae.plots.style import (
     FONT,
     INK,
@@ -51,7 +52,7 @@ PANELS: dict[str, tuple[Mark, ...]] = {
     ),
 }
 WIDEST = 1.3
-"""How far the panels of nats go beyond the best figure or the ceiling."""
+"""How far the panel of nats goes beyond the best figure."""
 
 
 def draw(contents: Sequence[Mapping[str, Any]]) -> bytes:
@@ -117,7 +118,7 @@ def _draw_mark(ax: Any, runs: Runs, variants: Sequence[str], mark: Mark, side: f
                         alpha=0.8, markeredgewidth=0, label=next(labels, None),
                     )  # fmt: skip
                 continue
-            low, high = (metrics.get(f"{mark.name}_{end}") for end in ("lower", "upper"))
+            low, high = bounds(metrics, mark.name)
             if low is not None:
                 ends = [low, low if high is None else high]
                 ax.plot(
@@ -127,10 +128,10 @@ def _draw_mark(ax: Any, runs: Runs, variants: Sequence[str], mark: Mark, side: f
 
 
 def _show_ceiling(ax: Any, num_test: int) -> None:
-    """Marks what no bound from so many images can exceed from below, and ends the axis there."""
+    """Marks what the sandwich cannot exceed from below; ends the axis at twice that."""
     ceiling = math.log(num_test)
     ax.axvline(ceiling, color=MUTED, linewidth=1.0, linestyle="--")
-    ax.set_xlim(-0.03 * ceiling, WIDEST * ceiling)
+    ax.set_xlim(-0.03 * ceiling, min(ax.get_xlim()[1], 2.4 * ceiling))
     ax.text(ceiling, -0.5, f" log {num_test:,}", color=MUTED, fontsize=SMALL - 1.5, va="center")
 
 

@@ -43,7 +43,8 @@ def protocol(content: Mapping[str, Any]) -> str:
         f"−log p(x) is importance-weighted: {how['iwae_samples']} samples of up to "
         f"{how['iwae_items']:,} images.",
         "I(x; ·) lies between two bounds over all test images; ± is the larger deviation of the "
-        "two. The lower one cannot exceed the logarithm of their number, the upper one the rate.",
+        "two. The upper one cannot exceed the rate, the lower one the logarithm of the number of "
+        "images; where that is the limit, bounds on I(x; code) by a fitted marginal count too.",
         "Clustering: the most probable category, matched to labels one to one. Generation: the "
         "share of a category's samples that a classifier of real images puts in one class "
         f"({how['samples_per_category']:,} of each).",
@@ -181,7 +182,35 @@ def _mean(name: str, decimals: int = 2, sign: int = 1) -> Callable[..., str]:
 
 
 def _between(name: str) -> Callable[..., str]:
-    return lambda runs: interval(_figures(runs, f"{name}_lower"), _figures(runs, f"{name}_upper"))
+    def cell(runs: Sequence[Mapping[str, Any]]) -> str:
+        ends = [bounds(run["metrics"], name) for run in runs]
+        return interval([low for low, _ in ends], [high for _, high in ends])
+
+    return cell
+
+
+def bounds(metrics: Mapping[str, float | None], name: str) -> tuple[float | None, float | None]:
+    """Gives the bounds on an information, of the code as a whole the tighter ones of two pairs.
+
+    Args:
+        metrics: A run's figures.
+        name: ``mi``, or ``mi_<site>``.
+
+    Returns:
+        The lower and the upper one. Where ``mi`` is saturated, as log N is the limit of the lower
+        one, those by a fitted marginal count too.
+
+    Example:
+        >>> bounds({"mi_lower": 9.0, "mi_upper": 22.0, "saturated": 0.0}, "mi")
+        (9.0, 22.0)
+    """
+    low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
+    if name == "mi" and metrics.get("saturated"):
+        lows = [low, metrics.get("fitted_mi_lower")]
+        highs = [high, metrics.get("fitted_mi_upper")]
+        low = max((value for value in lows if value is not None), default=None)
+        high = min((value for value in highs if value is not None), default=None)
+    return low, high
 
 
 def _kl_of_sites(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import categories, finished, one_run, results, trainings
 from benchmarks.finished import MixError, Times, key, put, read
-from benchmarks.results_table import interval, spread, table, tables
+from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
 
 
@@ -164,11 +164,24 @@ def test_trainings_that_are_kept_are_measured_again_without_training(
     (again,) = results.main(kept)
     assert checkpoint.stat().st_mtime_ns == written
     assert again["runs"][0]["metrics"] == first["runs"][0]["metrics"]
-    assert again["runs"][0]["seconds"] >= first["runs"][0]["seconds"]
+    assert again["runs"][0]["seconds"] == first["runs"][0]["seconds"] > 0
     assert again["runs"][0]["trained_with"] == first["runs"][0]["made_with"]
     the_file(tmp_path).unlink()
     with pytest.raises(MixError, match="holds a training, made otherwise: epochs 1 there, 3 now"):
         results.main([*kept, "--epochs", "3"])
+
+
+def test_the_parts_of_a_stopped_training_are_timed_together(tmp_path, monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 107.0, 200.0, 201.0])
+    monkeypatch.setattr(one_run.time, "process_time", lambda: next(clock))
+    run = {"settings": {"model": {}, "fit": {}}, "made_with": {}}
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), one_run.timed(folder, run):
+        raise KeyboardInterrupt
+    for _ in range(2):  # goes on to its end; then it is only read
+        with one_run.timed(folder, run) as seconds:
+            pass
+        assert seconds == [5.0, 7.0]
 
 
 def test_a_training_that_breaks_down_is_told_and_the_others_go_on(command, monkeypatch, capsys):
@@ -216,6 +229,16 @@ def test_intervals():
     assert interval([1.0, 1.002], [1.001, 1.002]) == "1.00 ± 0.00"
     assert interval([1.0, 3.0], [None, None]) == "≥ 2.00 ± 1.41"
     assert interval([None], [1.0]) == "–"
+
+
+def test_a_fitted_marginal_serves_where_log_n_is_the_limit():
+    run = {"mi_lower": 9.0, "mi_upper": 22.0, "fitted_mi_lower": 12.0, "fitted_mi_upper": 20.0}
+    assert bounds(run | {"saturated": 1.0}, "mi") == (12.0, 20.0)
+    assert bounds(run | {"saturated": 0.0}, "mi") == bounds(run, "mi") == (9.0, 22.0)
+    worse = {"saturated": 1.0, "fitted_mi_lower": 3.0, "fitted_mi_upper": None}
+    assert bounds(run | worse, "mi") == (9.0, 22.0)
+    of_c = {"mi_c_lower": 1.0, "mi_c_upper": 2.0, "saturated": 1.0}
+    assert bounds(run | of_c, "mi_c") == (1.0, 2.0)
 
 
 def test_a_table_by_hand():
