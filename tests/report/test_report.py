@@ -13,7 +13,7 @@ from PIL import Image
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN, InfomaxVAE
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots import new_figure
-from pyro_mivae.report import PANELS, Panel, Subject, panels, write_report
+from pyro_mivae.report import PANELS, Panel, Subject, game, panels, write_report
 from pyro_mivae.training.history import History
 
 VOID = {"meta", "link", "img", "br"}
@@ -214,7 +214,7 @@ def test_what_a_code_changes_is_drawn_from_the_prior():
     seen = []
     gan.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
     about = subject(gan, torch.rand(24, 1, 8, 8), LABELS)
-    (panel,) = panels.code_traversals(about)
+    (panel,) = game.code_traversals(about)
     (codes,) = seen
     assert panel.key == "traversals_u"
     u = codes["u"].unflatten(0, (-1, 9))
