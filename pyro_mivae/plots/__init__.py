@@ -7,11 +7,14 @@ from pyro_mivae.plots.grids import (
     grid_figure,
     plot_conditional_samples,
     plot_grid,
+    plot_interpolations,
     plot_parts,
+    plot_radii,
     plot_reconstructions,
     plot_samples,
     plot_traversals,
 )
+from pyro_mivae.plots.intervals import plot_contributions, plot_sandwich
 from pyro_mivae.plots.nats import plot_information_bar
 from pyro_mivae.plots.style import PALETTE, new_figure, render_png
 
@@ -21,17 +24,21 @@ __all__ = [
     "new_figure",
     "plot_conditional_samples",
     "plot_confusion_matrix",
+    "plot_contributions",
     "plot_curves",
     "plot_grid",
     "plot_information_bar",
     "plot_information_curves",
+    "plot_interpolations",
     "plot_latent_space",
     "plot_loss_curves",
     "plot_occupancy",
     "plot_parts",
+    "plot_radii",
     "plot_rate_distortion",
     "plot_reconstructions",
     "plot_samples",
+    "plot_sandwich",
     "plot_traversals",
     "render_png",
 ]

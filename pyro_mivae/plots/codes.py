@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.plots.grids import percent
 from pyro_mivae.plots.style import (
     FONT,
@@ -36,11 +36,14 @@ def plot_latent_space(
     names: Sequence[str] | None = None,
     colors: Sequence[int] | None = None,
     max_points: int = 2000,
+    method: str = "pca",
 ) -> Axes:
     """Draws codes as points in the plane, coloured by group, the group's name at its median.
 
     More than two dimensions are reduced by principal components; the axes then say how much of the
     variance they show. One dimension is drawn along the horizontal, spread out vertically.
+    ``method="tsne"`` shows which codes are neighbours instead: of the points that are drawn
+    alone, from a fixed seed.
 
     Args:
         ax: Where to draw.
@@ -48,14 +51,22 @@ def plot_latent_space(
         groups: Category or label of each datum, integers, shape ``(n,)``.
         names: Name of group 0, 1, ..., by default its number.
         colors: Place in the palette of group 0, 1, ..., by default its number.
-        max_points: Only the first so many are drawn; all of them set the projection.
+        max_points: Only the first so many are drawn; all of them set the principal components.
+        method: ``"pca"`` or ``"tsne"``.
 
     Returns:
         ``ax``, with one collection of points per group.
 
     Raises:
         ShapeError: If ``codes`` is not a matrix, or ``groups`` not one integer per code.
+        OptionError: If the method is another.
+
+    References:
+        van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
+        https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
+    if method not in ("pca", "tsne"):
+        raise OptionError(f'method={method!r}: allowed are "pca" and "tsne"')
     if codes.dim() != 2 or codes.numel() == 0:
         raise ShapeError(f"codes has shape {tuple(codes.shape)}; expected (n, d), not empty")
     if groups is not None and groups.shape != codes.shape[:1]:
@@ -63,7 +74,11 @@ def plot_latent_space(
             f"{len(codes)} codes but groups of shape {tuple(groups.shape)}; "
             "give one group per code"
         )
-    points, axes_names = _project(codes.detach().cpu().double())
+    codes = codes.detach().cpu().double()
+    if method == "tsne":
+        points, axes_names = _embed(codes[:max_points]), ("t-SNE 1", "t-SNE 2")
+    else:
+        points, axes_names = _project(codes)
     points = points[:max_points]
     groups = torch.zeros(len(points)) if groups is None else groups.cpu()[:max_points]
     present = groups.unique().tolist()
@@ -295,3 +310,16 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
         f"component 1 ({percent(float(first))} of the variance)",
         f"component 2 ({percent(float(second))})",
     )
+
+
+def _embed(codes: Tensor) -> Tensor:
+    """Places codes in the plane by t-SNE; fewer than four lie as they are projected."""
+    n, dims = codes.shape
+    if n < 4:
+        return _project(codes)[0]
+    from sklearn.manifold import TSNE
+
+    # Its start is principal components where there are as many as it needs.
+    start = "pca" if min(n, dims) >= 2 else "random"
+    tsne = TSNE(random_state=0, init=start, perplexity=min(30.0, (n - 1) / 3))
+    return torch.as_tensor(tsne.fit_transform(codes.numpy())).double()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots.style import FONT, MUTED, PALETTE, WIDTH, new_figure, style_axes
+from pyro_mivae.plots.style import FONT, INK, MUTED, PALETTE, SMALL, WIDTH, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,6 +212,73 @@ def plot_traversals(
         for row, value in zip(order, values, strict=True)
     ]
     return plot_grid(ax, traversals.cpu()[order], labels)
+
+
+def plot_interpolations(
+    ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
+) -> Axes:
+    """Draws a row per pair of codes, from the one to the other, their names at both sides.
+
+    Args:
+        ax: Where to draw.
+        pictures: What is decoded on the way, shape ``(rows, steps, *data_shape)``.
+        starts: Name of what each row starts from.
+        ends: Name of what each row ends in.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If there is not one start and one end per row.
+    """
+    if not len(pictures) == len(starts) == len(ends):
+        raise ShapeError(
+            f"{len(starts)} starts and {len(ends)} ends for {len(pictures)} rows; give one of "
+            "each per row"
+        )
+    plot_grid(ax, pictures, starts)
+    for row, text in enumerate(ends):
+        ax.annotate(
+            text,
+            (1.0, row + 0.5),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=FONT,
+            color=INK,
+        )
+    return ax
+
+
+def plot_radii(
+    ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
+) -> Axes:
+    """Draws a row per direction away from the origin, how far above the columns.
+
+    Args:
+        ax: Where to draw.
+        pictures: What is decoded on the way, shape ``(rows, steps, *data_shape)``.
+        multiples: How far each column is from the origin.
+        names: What to call the rows.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If there is not one multiple per column and one name per row.
+    """
+    if pictures.shape[:2] != (len(names), len(multiples)):
+        raise ShapeError(
+            f"{len(names)} names and {len(multiples)} multiples for pictures of shape "
+            f"{tuple(pictures.shape)}; give a name per row and a multiple per column"
+        )
+    plot_grid(ax, pictures, names)
+    places = [column + 0.5 for column in range(len(multiples))]
+    ax.set_xticks(places, [f"{value:g}" for value in multiples])
+    ax.xaxis.tick_top()
+    ax.tick_params(axis="x", length=0, labelsize=SMALL, labelcolor=MUTED)
+    return ax
 
 
 def percent(share: float) -> str:

@@ -15,6 +15,15 @@ from pyro_mivae.report.subject import Subject
 _MAX_ROWS = 12
 _MIN_ROWS = 4
 _NEGLIGIBLE = 0.01  # nats
+_ABOUT = {"information": "at least ", "KL": ""}
+_BESIDE = {
+    "information": "Beside it stands what the dimension says of the data at least, in nats, the "
+    "largest first.",
+    "KL": "Beside it stands the dimension's KL in nats, the most that it can say, the largest "
+    "first.",
+    "variance": "The dimension that varies most comes first; neither KL nor information is known.",
+}
+_R2 = "R² is the share of the variance that such pictures account for."
 _MOVED = 4  # rows in which a site other than z moves
 
 
@@ -59,10 +68,16 @@ def reconstructions(subject: Subject) -> Iterator[Panel]:
         yield parts(subject)
         return
     vae, x = subject.vae, subject.x[subject.examples.to(subject.x.device)]
-    rows = {"decoded": vae.reconstruct(x)}
-    if subject.category and len(subject.codes) > 1:
-        rows |= {f"{subject.category} alone": vae.reconstruct(x, keep={subject.category})}
-    figure, ax = plots.grid_figure(len(rows) + 1, len(x), vae.data_shape, label_width=0.8)
+    whole = vae.reconstruct(x)
+    rows = {_share(subject, "decoded", ""): whole}
+    same = []
+    for site in subject.codes if len(subject.codes) > 1 else ():
+        alone = vae.reconstruct(x, keep={site})
+        if torch.allclose(alone, whole, atol=1e-4):
+            same.append(site)
+        else:
+            rows[_share(subject, f"{site} alone", f"_{site}")] = alone
+    figure, ax = plots.grid_figure(len(rows) + 1, len(x), vae.data_shape, label_width=1.3)
     plots.plot_reconstructions(ax, x, rows)
     sentence = (
         f"Top: {subject.nouns} that the model was not trained on. Below: what it decodes from "
@@ -70,9 +85,16 @@ def reconstructions(subject: Subject) -> Iterator[Panel]:
     )
     look_for = "What is lost from top to bottom is what the code does not carry."
     if len(rows) > 1:
-        sentence += " The last row keeps only the category, and the centre of it."
-        rest = " and ".join(site for site in vae.sites if site != subject.category)
-        look_for += f" The last row is what the category says by itself; the rest is up to {rest}."
+        sentence += " Then from one site alone, with every other one at its prior mean given it"
+        sentence += f": {subject.category} alone is the centre of the category."
+        look_for += (
+            f" What {subject.category} alone shows is what the category says by itself; the rest "
+            f"is up to {' and '.join(subject.continuous_sites)}."
+        )
+    for site in same:
+        sentence += f" {site} alone would give the same as all of the code: it holds the rest too."
+    if any("R²" in name for name in rows):
+        sentence += f" {_R2}"
     if vae.noise:
         sentence += f" The noise {' and '.join(sorted(vae.noise))} stands at its mean throughout."
     yield Panel("reconstructions", "Reconstructions", sentence, look_for, figure)
@@ -89,7 +111,8 @@ def parts(subject: Subject) -> Panel:
     pictures: list[torch.Tensor] = []
     names: list[str] = []
     for site in moving:
-        dims = _ranked_dimensions(subject, site)[: max(1, _MOVED // len(moving))]
+        ranked = subject.ranking(site)[0].argsort(descending=True, stable=True)
+        dims = ranked[: max(1, _MOVED // len(moving))].tolist()
         starts = [(int(subject.examples[0]), dim) for dim in dims]
         if subject.codes[site].shape[1] == 1:
             starts = [(int(start), 0) for start in subject.examples[: _MOVED // len(moving)]]
@@ -103,7 +126,7 @@ def parts(subject: Subject) -> Panel:
         "their codes, then from one site alone, with every other one at its prior mean."
     )
     if any("R²" in name for name in rows):
-        sentence += " R² is the share of the variance that such pictures account for."
+        sentence += f" {_R2}"
     if names:
         sentence += (
             f" Under the line, from the code of one {subject.noun}, one dimension moves through "
@@ -124,14 +147,6 @@ def _share(subject: Subject, name: str, suffix: str) -> str:
     return f"{name}  R² {round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _ranked_dimensions(subject: Subject, site: str) -> list[int]:
-    """Dimensions of a site, by their KL where it is known and else by the means' variance."""
-    nats = subject.site_nats[site]
-    known = nats.shape == subject.codes[site].shape[1:] and bool(nats.isfinite().all())
-    sizes = nats if known else subject.codes[site].var(0, correction=0)
-    return sizes.argsort(descending=True, stable=True).tolist()
-
-
 def traversals(subject: Subject) -> Iterator[Panel]:
     """Draws, for each continuous site, what moving one dimension at a time changes."""
     if subject.vae.noise:
@@ -139,31 +154,24 @@ def traversals(subject: Subject) -> Iterator[Panel]:
         return
     for site in subject.continuous_sites:
         dims = subject.codes[site].shape[1]
-        nats = subject.site_nats[site].float()
-        nats = nats if nats.shape == (dims,) else torch.full((dims,), math.nan)
-        known = bool(nats.isfinite().all())
+        sizes, kind = subject.ranking(site)
+        nats = sizes if kind != "variance" else torch.full((dims,), math.nan)
         if dims == 1:
             moves = [(int(example), 0) for example in subject.examples[:6]]
             names = [f"{subject.noun} {row + 1}" for row in range(len(moves))]
             row_nats = torch.full((len(moves),), math.nan)
             sentence = f"The one dimension of {site} moves, each row from another {subject.noun}."
-            if known:
-                sentence += f" Its KL is {float(nats):.2f} nats."
+            if kind != "variance":
+                sentence += f" Its {kind} is {_ABOUT[kind]}{float(nats):.2f} nats."
         else:
-            sizes = nats if known else subject.codes[site].var(0, correction=0)
-            used = int((sizes >= _NEGLIGIBLE).sum()) if known else dims
+            used = int((sizes >= _NEGLIGIBLE).sum()) if kind != "variance" else dims
             rows = min(_MAX_ROWS, max(used, _MIN_ROWS))
             order = sizes.argsort(descending=True, stable=True)[:rows].tolist()
             moves = [(int(subject.examples[0]), dim) for dim in order]
             names, row_nats = [f"{site}{dim}" for dim in order], nats[order]
             sentence = (
                 f"From the code of one {subject.noun}, each row moves one dimension of {site} and "
-                "holds the others. "
-            )
-            sentence += (
-                "Beside it stands the dimension's KL in nats, the largest first."
-                if known
-                else "The dimension that varies most comes first; none has a KL."
+                f"holds the others. {_BESIDE[kind]}"
             )
             if dims > len(order):
                 sentence += f" The first {len(order)} of {dims} are shown"

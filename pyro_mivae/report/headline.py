@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pyro_mivae.diagnostics.keys import is_indexed
 from pyro_mivae.likelihoods import BernoulliLikelihood
+from pyro_mivae.plots.intervals import write_interval
 from pyro_mivae.report.subject import Subject
 
 
@@ -41,6 +43,12 @@ _MEANINGS = {
     "total_correlation_upper": "The same, at most.",
     "active_units": "Dimensions whose posterior mean varies (variance above 0.01).",
     "critic_falls_short": "1 where a critic hears under half of the information's lower bound.",
+    "fitted_mi_lower": "Information that the whole code has on the data, at least, by a marginal "
+    "of the codes that was fitted to other data.",
+    "fitted_mi_upper": "The same, at most.",
+    "generative_mi_lower": "Information between code and data that the model generates, at least.",
+    "generative_mi_upper": "The same, at most.",
+    "log_px_ais": "Annealed estimate of log p(x): a lower bound.",
     "saturated": "1 where the bounds on the information are more than 0.5 nats apart.",
     "cluster_accuracy": "Share of the data whose category stands for their label.",
     "categories_used": "Categories that take data.",
@@ -153,6 +161,8 @@ def remaining(subject: Subject) -> Iterator[Number]:
 def _meaning(key: str) -> str:
     if key in _MEANINGS:
         return _MEANINGS[key]
+    if is_indexed(key):
+        return _meaning_of_one(key)
     kind, _, rest = key.partition("_")
     if kind == "kl" and rest:
         return f"KL of {rest}."
@@ -161,12 +171,29 @@ def _meaning(key: str) -> str:
         return f"Information that {site} has on the data, at {_SIDES[side]}."
     if kind == "mi" and rest.endswith("_critic"):
         return f"What the critic hears of {_heard(key)} in held-out data; it may err either way."
+    if key.startswith("generative_mi_") and rest.endswith(("_lower", "_upper")):
+        site, _, side = key.removeprefix("generative_mi_").rpartition("_")
+        return f"The same of {site} alone, at {_SIDES[side]}."
+    if key.startswith("occupancy_"):
+        return f"Share of the data in category {rest}."
+    if key.startswith("linear_probe_"):
+        return f"The same, from {key.removeprefix('linear_probe_')} alone."
     if key.startswith("reconstruction_r2_"):
         site = key.removeprefix("reconstruction_r2_")
         return f"The same, of {site} alone, the rest of the code at its prior mean."
     if key.startswith("active_units_"):
         return f"The same, of {key.removeprefix('active_units_')}."
     return ""
+
+
+def _meaning_of_one(key: str) -> str:
+    name, _, side = key.partition("]")
+    kind, _, place = name.partition("_")
+    site, _, index = place.partition("[")
+    if kind == "kl":
+        return f"KL of dimension {index} of {site}."
+    least = _SIDES.get(side.removeprefix("_"), "most")
+    return f"Information of dimension, or category, {index} of {site}, at {least}."
 
 
 def _heard(key: str) -> str:
@@ -202,7 +229,7 @@ def _kl(subject: Subject, site: str) -> Number:
 
 
 def _information(subject: Subject, site: str) -> Number:
-    ends = [subject.metrics.get(f"mi_{site}_{side}", math.nan) for side in ("lower", "upper")]
+    lower, upper = (subject.metrics.get(f"mi_{site}_{s}", math.nan) for s in ("lower", "upper"))
     name, k = f"I({site}; x)", subject.num_categories
     meaning = f"What {site} really says about which {subject.noun} it is, between two bounds."
     if k and site == subject.category:
@@ -210,18 +237,16 @@ def _information(subject: Subject, site: str) -> Number:
             f"What the category really says of {subject.a_noun}, between two bounds. It cannot "
             f"exceed log {k} = {math.log(k):.2f} nats."
         )
-    if ends[1] - ends[0] > _OPEN:
-        n = len(subject.x)
+    if upper - lower > _OPEN:
+        n = subject.num_data
         meaning += (
             f" They are far apart, since with {n:,} {subject.nouns} the lower one cannot exceed "
             f"log {n:,} = {math.log(n):.2f}."
         )
-    written = [f"{end:.2f}" for end in ends if math.isfinite(end)]
-    if not written:
-        return Number(name, "not defined", "", f"No bound is defined for {site} here.")
-    if len(written) == 1:
-        written = [("≥ " if math.isfinite(ends[0]) else "≤ ") + written[0]]
-    return Number(name, " – ".join(dict.fromkeys(written)), "nats", meaning)
+    written = write_interval(lower, upper)
+    if written == "not defined":
+        return Number(name, written, "", f"No bound is defined for {site} here.")
+    return Number(name, written, "nats", meaning)
 
 
 def _used(subject: Subject) -> int:

@@ -14,10 +14,12 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.diagnostics import diagnose
+from pyro_mivae.diagnostics.keys import is_indexed
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots import render_png
-from pyro_mivae.report.headline import headline, remaining, summarize
+from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.panels import PANELS
 from pyro_mivae.report.subject import Subject
@@ -128,7 +130,8 @@ def _render(
         shape=" × ".join(map(str, vae.data_shape)),
         summary=summarize(subject),
         numbers=list(headline(subject)),
-        all_numbers=list(remaining(subject)),
+        tables=list(_tables(subject)),
+        diagnoses=diagnose(subject.metrics),
         objective=explain(vae.objective(_num_steps(subject))),
         pictures=pictures,
         protocol=_rows(protocol),
@@ -138,6 +141,17 @@ def _render(
         noun=subject.noun,
         versions=_versions(),
     )
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, list[Number]]]:
+    """All numbers, those of single dimensions and categories in a table of their own."""
+    numbers = list(remaining(subject))
+    single = [number for number in numbers if is_indexed(number.name)]
+    rest = [number for number in numbers if not is_indexed(number.name)]
+    if rest:
+        yield f"All {len(rest)} numbers", rest
+    if single:
+        yield f"{len(single)} numbers of single dimensions and categories", single
 
 
 def _wrap(command: str, width: int = 38) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from pyro_mivae.report.categories import confusion, occupancy
+from pyro_mivae.report.centres import interpolations, radii
 from pyro_mivae.report.decoded import reconstructions, samples, traversals
-from pyro_mivae.report.nats import information_bar
+from pyro_mivae.report.nats import contributions, information_bar, sandwich
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.space import latent_space
 from pyro_mivae.report.subject import Subject
@@ -17,12 +18,16 @@ from pyro_mivae.report.training import information_curves, loss_curves
 
 PANELS: Sequence[Callable[[Subject], Iterator[Panel]]] = (
     samples,
+    interpolations,
+    radii,
     reconstructions,
+    traversals,
+    sandwich,
+    information_bar,
+    contributions,
     occupancy,
     confusion,
     latent_space,
-    traversals,
-    information_bar,
     loss_curves,
     information_curves,
 )

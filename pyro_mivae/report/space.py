@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from pyro_mivae import plots
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.subject import Subject
+
+_EMBEDDED = 1000
+_FEWEST = 50  # codes for which neighbours say something
 
 
 def latent_space(subject: Subject) -> Iterator[Panel]:
@@ -52,3 +56,31 @@ def latent_space(subject: Subject) -> Iterator[Panel]:
             "Clumps and gaps: the prior has none, so they are what the model found in the data.",
             figure,
         )
+    if codes.shape[1] > 2 and len(codes) >= _FEWEST:
+        yield _neighbours(subject, codes)
+
+
+def _neighbours(subject: Subject, codes: Tensor) -> Panel:
+    figure, ax = plots.new_figure(4.2)
+    groups: Tensor | None = None
+    colors: list[int] | None = None
+    by, kinds, names = "", "kinds", None
+    if subject.labels is not None:
+        groups, names = subject.labels, subject.class_names
+        by, kinds = ", coloured by label", "labels"
+    elif subject.category:
+        groups, colors = subject.categories, subject.category_colors
+        by, kinds = ", coloured by the most probable category", "categories"
+    plots.plot_latent_space(
+        ax, codes, groups, names=names, colors=colors, max_points=_EMBEDDED, method="tsne"
+    )
+    count = min(len(codes), _EMBEDDED)
+    return Panel(
+        "latent_space_neighbours",
+        "The code, by its neighbours",
+        f"The same codes, {count:,} of them, placed by t-SNE: points that are close here are "
+        f"close in all {codes.shape[1]} dimensions{by}.",
+        f"Islands: groups that the code keeps apart, and which {kinds} share them. Their size and "
+        "the distance between them mean nothing.",
+        figure,
+    )

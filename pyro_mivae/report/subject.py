@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from pyro_mivae.diagnostics.keys import by_index
+from pyro_mivae.errors import OptionError
+from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.models import code_program
 from pyro_mivae.plots.codes import match_categories
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _MAX_DATA = 10_000
+STEPS = 9
+"""Pictures of a row along which a code moves."""
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Subject:
         history: The columns of the training run.
         metrics: Numbers by name, in nats per datum where they are information.
         class_names: Name of label 0, 1, ...
+        num_data: How many data there are in all.
     """
 
     vae: Variant
@@ -45,8 +51,10 @@ class Subject:
     history: Columns
     metrics: Mapping[str, float]
     class_names: Sequence[str] | None = None
+    num_data: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.num_data = len(self.x)
         self.x = self.x[:_MAX_DATA].to(self.vae.device)
         if self.labels is not None:
             self.labels = self.labels[:_MAX_DATA].cpu()
@@ -142,7 +150,82 @@ class Subject:
                 sums[site] = sums.get(site, 0.0) + nats.cpu().double() / len(self.x)
         return sums
 
-    def traverse(self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = 9) -> Tensor:
+    def indexed(self, site: str) -> dict[str, Tensor]:
+        """Returns what was measured of every dimension of a site, or of every category.
+
+        Args:
+            site: A site.
+
+        Returns:
+            ``mi_lower``, ``mi_upper``, ``kl`` and standard errors, ``(d,)`` each, as far as they
+            were measured; nothing where they do not fit the code.
+        """
+        try:
+            figures = by_index(self.metrics, site)
+        except OptionError:
+            return {}
+        size = self.codes[site].shape[1]
+        return figures if all(len(column) == size for column in figures.values()) else {}
+
+    def ranking(self, site: str) -> tuple[Tensor, str]:
+        """Tells how much each dimension of a continuous site matters, by the best measure known.
+
+        Args:
+            site: A continuous site.
+
+        Returns:
+            A size per dimension, ``(d,)``, and what it is: ``"information"`` (its lower bound) or
+            ``"KL"``, in nats per datum, or the ``"variance"`` of the posterior means.
+        """
+        lower = self.indexed(site).get("mi_lower")
+        if lower is not None and bool(lower.isfinite().all()):
+            return lower, "information"
+        nats = self.site_nats[site]
+        if nats.shape == self.codes[site].shape[1:] and bool(nats.isfinite().all()):
+            return nats, "KL"
+        return self.codes[site].var(0, correction=0).double(), "variance"
+
+    @cached_property
+    def centres(self) -> dict[str, Tensor]:
+        """Prior mean of every continuous site in each category, ``(K, d)``.
+
+        Empty where there are no categories, or they all have the same.
+        """
+        if not self.num_categories or self.category is None:
+            return {}
+        program = code_program(self.vae.model)
+        x = self.x[:1].expand(self.num_categories, *self.x.shape[1:])
+        fn = trace_program(program, (x,), {}).nodes[self.category]["fn"]
+        value = torch.arange(self.num_categories, device=self.vae.device)
+        if fn.event_dim:
+            value = torch.eye(self.num_categories, device=self.vae.device, dtype=self.vae.dtype)
+        nodes = trace_program(decode_means(program, {self.category: value}), (x,), {}).nodes
+        means = {site: nodes[site]["value"].cpu() for site in self.continuous_sites}
+        apart = any(not torch.equal(mean, mean[:1].expand_as(mean)) for mean in means.values())
+        return means if apart else {}
+
+    def decode_along(self, starts: Mapping[str, Tensor], ends: Mapping[str, Tensor]) -> Tensor:
+        """Decodes codes along straight lines, in equal steps, the category of the nearer end.
+
+        Args:
+            starts: The code of each row's first picture, ``(rows, d)`` by site.
+            ends: That of its last one.
+
+        Returns:
+            Shape ``(rows, 9, *data_shape)``.
+        """
+        share = torch.linspace(0, 1, STEPS)
+        rows = len(next(iter(starts.values())))
+        values = {}
+        for site, start in starts.items():
+            at = share[:, None] if site != self.category else (share > 0.5).to(share)[:, None]
+            lines = start[:, None] * (1 - at) + ends[site][:, None] * at  # (rows, steps, d)
+            values[site] = lines.flatten(0, 1).to(self.vae.device, self.vae.dtype)
+        return self.vae.decode(values, rows * STEPS).cpu().unflatten(0, (rows, STEPS))
+
+    def traverse(
+        self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = STEPS
+    ) -> Tensor:
         """Decodes codes of which one dimension moves through the middle 98 % of the data's codes.
 
         Args:

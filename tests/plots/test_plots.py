@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from pyro_mivae import plots
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.plots.grids import percent
 from pyro_mivae.plots.style import DARK, INK, PALETTE
 from pyro_mivae.training.history import History
@@ -252,7 +252,87 @@ def test_shapes_that_do_not_fit(ax, draw, message):
         draw(ax)
 
 
+def test_interpolations_have_a_name_on_each_side(ax):
+    plots.plot_interpolations(ax, torch.rand(2, 5, 1, 8, 8), ["a", "b"], ["b", "c"])
+    assert texts(ax.get_yticklabels()) == ["a", "b"]
+    assert texts(ax.texts) == ["b", "c"]
+    assert [text.xy[1] for text in ax.texts] == [0.5, 1.5]
+    with pytest.raises(ShapeError, match="2 starts and 1 ends for 2 rows"):
+        plots.plot_interpolations(ax, torch.rand(2, 5, 1, 8, 8), ["a", "b"], ["b"])
+
+
+def test_radii_stand_above_their_columns(ax):
+    plots.plot_radii(ax, torch.rand(2, 3, 1, 8, 8), [0.0, 0.5, 1.0], ["a", "b"])
+    assert texts(ax.get_xticklabels()) == ["0", "0.5", "1"]
+    assert list(ax.get_xticks()) == [0.5, 1.5, 2.5]
+    with pytest.raises(ShapeError, match="a name per row and a multiple per column"):
+        plots.plot_radii(ax, torch.rand(2, 3, 1, 8, 8), [0.0, 0.5], ["a", "b"])
+
+
+# --- intervals
+
+
+def test_the_sandwich_lies_between_its_bounds(ax):
+    rows = {"wide": (1.0, 3.0), "point": (2.0, 2.001), "none": (math.nan, math.nan)}
+    rows |= {"at least": (2.0, math.inf), "at most": (math.nan, 2.0)}
+    plots.plot_sandwich(ax, rows, marks={"rate": 5.0, "no": math.nan}, colors={"wide": "#bd1f01"})
+    assert texts(ax.get_yticklabels()) == ["wide", "point", "at least", "at most"]
+    assert texts(ax.texts) == ["rate 5.00", "1.00 – 3.00", "2.00", "≥ 2.00", "≤ 2.00"]
+    wide = ax.patches[0]
+    assert (wide.get_x(), wide.get_width()) == (1.0, 2.0)
+    mark, point = ax.lines
+    assert (mark.get_xdata()[0], point.get_marker()) == (5.0, "D")
+    spans = [(p.get_x(), p.get_x() + p.get_width(), p.get_alpha()) for p in ax.patches[1:]]
+    least, most = spans[:8], spans[8:]
+    assert least[0][0] == 2.0
+    assert max(end for _, end, _ in most) == pytest.approx(2.0)
+    assert [a for *_, a in least] == [a for *_, a in most] == [1 - s / 8 for s in range(8)]
+
+
+def test_a_sandwich_of_nothing(ax):
+    with pytest.raises(ShapeError, match="nothing to draw"):
+        plots.plot_sandwich(ax, {"a": (math.nan, math.nan)})
+
+
+def test_contributions_are_solid_up_to_the_lower_bound(ax):
+    plots.plot_contributions(
+        ax, ["a", "b"], [1.0, math.nan], [1.5, 0.5], cost=[2.0, math.nan], color="#3f90da"
+    )
+    pieces = [(p.get_x(), p.get_width(), p.get_alpha()) for p in ax.patches]
+    assert pieces == [(0, 1.0, None), (1.0, 0.5, 0.4), (0, 0.0, None), (0.0, 0.5, 0.4)]
+    (stroke,) = ax.lines
+    assert list(stroke.get_xdata()) == [2.0, 2.0]
+    assert texts(ax.get_yticklabels()) == ["a", "b"]
+    with pytest.raises(ShapeError, match="2 names for 1 lower and 2 upper bounds and 2 costs"):
+        plots.plot_contributions(ax, ["a", "b"], [1.0], [1.0, 2.0])
+
+
 # --- codes
+
+
+def test_tsne_keeps_neighbours_of_the_subset_together(ax):
+    groups = torch.arange(60) % 3
+    codes = torch.randn(60, 8) + 20 * torch.eye(8)[groups]
+    plots.plot_latent_space(ax, codes, groups, max_points=45, method="tsne")
+    clouds = [torch.as_tensor(c.get_offsets().data) for c in ax.collections]
+    assert [len(c) for c in clouds] == [15] * 3
+    centers = torch.stack([c.mean(0) for c in clouds])
+    for k, cloud in enumerate(clouds):
+        assert torch.equal(torch.cdist(cloud, centers).argmin(1), torch.full((15,), k))
+    again = plots.new_figure()[1]
+    plots.plot_latent_space(again, codes, groups, max_points=45, method="tsne")
+    assert (again.collections[0].get_offsets() == ax.collections[0].get_offsets()).all()
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 7), (3, 7), (4, 1), (5, 2)])
+def test_tsne_of_hardly_anything(ax, n, d):
+    plots.plot_latent_space(ax, torch.randn(n, d), method="tsne")
+    assert len(ax.collections[0].get_offsets()) == n
+
+
+def test_a_plane_of_another_kind(ax):
+    with pytest.raises(OptionError, match='allowed are "pca" and "tsne"'):
+        plots.plot_latent_space(ax, torch.randn(9, 3), method="umap")
 
 
 def test_latent_space_has_a_cloud_and_a_name_per_group(ax):

@@ -81,22 +81,25 @@ def infocat():
 
 
 LABELS = torch.arange(24) % 4
-FEW = PANELS[:2]  # where the pictures are not what is tested
+FEW = (panels.samples, panels.reconstructions)  # where the pictures are not what is tested
 
 
 def test_the_whole_page_of_a_model_with_categories(tmp_path, infocat):
     page = report(tmp_path / "new", infocat, labels=LABELS, history=history("kl_c", "mi_c_mean"))
     assert page.panels == [
         "samples",
+        "interpolations",
+        "radii",
         "reconstructions",
+        "traversals_z",
+        "information",
         "occupancy",
         "confusion",
         "latent_space_by_category",
         "latent_space_by_label",
-        "traversals_z",
-        "information",
         *CURVES,
     ]
+    assert [a["href"] for a in page.all("a")] == [f"#{panel}" for panel in page.panels]
     assert (tmp_path / "new" / "report.html").is_file()
     pngs = {path.stem for path in (tmp_path / "new").glob("*.png")}
     assert pngs == set(page.panels)
@@ -166,7 +169,7 @@ def test_no_labels_no_comparison_with_labels(tmp_path, infocat):
 
 def test_no_category_no_talk_of_categories(tmp_path):
     page = report(tmp_path, VAE(data_shape=(1, 8, 8), latent_dim=3))
-    panels = ["samples", "reconstructions", "latent_space", "traversals_z", "information"]
+    panels = ["samples", "reconstructions", "traversals_z", "information", "latent_space"]
     assert page.panels == panels + CURVES
     assert "categor" not in page.text.lower()
 
@@ -179,17 +182,19 @@ def players(*columns):
 def test_a_game_shows_its_players_and_what_its_codes_do(tmp_path):
     gan = InfoGAN((1, 8, 8), latent_dim=5, num_categories=3)
     metrics = {"elbo": math.nan, "distortion": math.nan, "kl_c": 0.5, "mi_c_lower": 0.4}
+    metrics |= {"mi_c_upper": 0.5}
     page = report(
         tmp_path, gan, labels=LABELS, metrics=metrics, history=players("mi_c_mean", "mi_u_mean")
     )
     assert page.panels == [
         "samples",
         "reconstructions",
+        "traversals_u",
+        "sandwich",
         "occupancy",
         "confusion",
         "latent_space_by_category",
         "latent_space_by_label",
-        "traversals_u",
         *CURVES,
     ]
     assert "Training: the players" in page.text
@@ -374,6 +379,34 @@ def test_panels_can_be_added(tmp_path, infocat):
     assert "This & that." in page.text
 
 
+def test_what_stands_out_comes_first_or_not_at_all(tmp_path, infocat):
+    metrics = {"kl_z": 0.003, "mi_z_lower": 0.0, "mi_z_upper": 0.002}
+    text = report(tmp_path, infocat, metrics=metrics, panels=()).text
+    assert "z is collapsed: it holds 0.002 nats" in text
+    assert text.index("What stands out") < text.index("z is collapsed") < text.index("The numbers")
+    assert "What stands out" not in report(tmp_path, infocat, panels=()).text
+
+
+def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat):
+    metrics = {"rate": 4.0, "kl_z[0]": 1.25, "kl_z[0]_se": 0.1, "mi_c[2]_lower": 0.5}
+    page = report(tmp_path, infocat, metrics=metrics, panels=())
+    assert len(page.all("details")) == 2
+    assert "All 1 numbers rate" in page.text
+    assert "2 numbers of single dimensions and categories kl_z[0]" in page.text
+    assert "KL of dimension 0 of z." in page.text
+    assert "Information of dimension, or category, 2 of c, at least." in page.text
+
+
+def test_headings_are_in_order_and_every_picture_is_described(tmp_path, infocat):
+    metrics = {"elbo": -9.0, "mi_c_lower": 1.0, "mi_c_upper": 1.0}
+    page = report(tmp_path, infocat, labels=LABELS, metrics=metrics)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(len(image["alt"]) > 40 for image in page.all("img"))
+
+
 def test_shapes_that_do_not_fit(tmp_path, infocat):
     with pytest.raises(ShapeError, match=r"expected \(n, 1, 8, 8\)"):
         report(tmp_path / "no", infocat, torch.rand(3, 1, 9, 9))
@@ -417,6 +450,122 @@ def test_a_traversal_starts_at_a_code_and_moves_one_dimension():
     ends = drawn.quantile(torch.tensor([0.01, 0.99])).tolist()
     code[:, 2] = torch.linspace(*ends, 5)
     torch.testing.assert_close(pictures[1], vae.decode({"z": code}, 5))
+
+
+def rows_of(panel):
+    return [text.get_text() for text in panel.figure.axes[0].get_yticklabels()]
+
+
+def test_the_sandwich_has_a_row_per_measured_interval(infocat):
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    about.metrics = {"rate": 4.0, "mi_lower": 2.0, "mi_upper": 2.5, "fitted_mi_lower": 2.2}
+    about.metrics |= {"generative_mi_lower": math.nan, "mi_c_upper": 1.0, "mi_z_lower": 1.5}
+    about.metrics |= {"generative_mi_z_lower": 0.5, "generative_mi_z_upper": 0.6}
+    (panel,) = panels.sandwich(about)
+    names = ["I(code; x)", "I(code; x), fitted", "I(c; x)", "I(z; x)", "I(z; x), model"]
+    assert rows_of(panel) == names
+    texts = [text.get_text() for text in panel.figure.axes[0].texts]
+    assert texts[:2] == ["log 24 = 3.18", "rate 4.00"]
+    assert texts[2:] == ["2.00 – 2.50", "≥ 2.20", "≤ 1.00", "≥ 1.50", "0.50 – 0.60"]
+    assert "Fitted" in panel.sentence
+    assert not list(panels.sandwich(subject(infocat, torch.rand(24, 1, 8, 8))))
+
+
+def test_a_code_of_one_site_is_not_shown_twice():
+    about = subject(VAE(data_shape=(1, 8, 8)), torch.rand(24, 1, 8, 8))
+    about.metrics = {"mi_lower": 2.0, "mi_z_lower": 2.0, "mi_z_upper": 2.1, "fitted_mi_lower": 2.0}
+    (panel,) = panels.sandwich(about)
+    assert rows_of(panel) == ["I(z; x)", "I(z; x), fitted"]
+
+
+def test_dimensions_and_categories_are_sorted_by_what_they_say(infocat):
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    about.metrics = {f"mi_z[{d}]_lower": [0.1, 0.5, 0.0, 0.2, 0.3, 0.4][d] for d in range(6)}
+    about.metrics |= {f"mi_z[{d}]_upper": 0.6 for d in range(6)}
+    about.metrics |= {f"kl_z[{d}]": 0.7 for d in range(6)}
+    about.metrics |= {f"mi_c[{k}]_{end}": k / 3 for k in range(3) for end in ("lower", "upper")}
+    of_c, of_z = panels.contributions(about)
+    assert (of_c.key, of_z.key) == ("information_c", "information_z")
+    assert rows_of(of_z) == ["z1", "z5", "z4", "z3", "z0", "z2"]
+    assert rows_of(of_c) == ["c = 2", "c = 1", "c = 0"]
+    assert "stroke" in of_z.sentence
+    assert "stroke" not in of_c.sentence
+    (panel,) = panels.traversals(about)
+    assert rows_of(panel)[:2] == ["z1  ·  0.50 nats", "z5  ·  0.40 nats"]
+    assert "says of the data at least" in panel.sentence
+
+
+def test_figures_of_another_code_are_left_alone(infocat):
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    about.metrics = {f"mi_z[{d}]_lower": 1.0 for d in range(4)}
+    assert about.indexed("z") == {}
+    assert about.ranking("z")[1] == "KL"
+    assert not list(panels.contributions(about))
+
+
+def test_what_stands_beside_a_traversal_where_no_information_is_known():
+    vae = InfomaxVAE((1, 8, 8), latent_dim=6, code_dim=2, deterministic=True)
+    about = subject(vae, torch.rand(24, 1, 8, 8))
+    assert about.ranking("z")[1] == "KL"
+    sizes, kind = about.ranking("c")
+    assert kind == "variance"
+    torch.testing.assert_close(sizes, about.codes["c"].var(0, correction=0).double())
+
+
+def test_centres_are_the_priors_means(infocat):
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    torch.testing.assert_close(about.centres["z"], infocat.prior.means)
+    for vae in (VAE((1, 8, 8)), InfoGAN((1, 8, 8), latent_dim=5, num_categories=3)):
+        other = subject(vae, torch.rand(24, 1, 8, 8))
+        assert other.centres == {}
+        assert not [*panels.interpolations(other), *panels.radii(other)]
+
+
+def test_paths_between_centres_and_away_from_the_origin(infocat):
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    seen = []
+    infocat.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
+    order = about.occupancy.argsort(descending=True, stable=True)
+    means, eye = infocat.prior.means, torch.eye(3)
+    (between,), (outwards,) = panels.interpolations(about), panels.radii(about)
+    path, ray = (codes["z"].unflatten(0, (3, 9)) for codes in seen)
+    kinds = seen[0]["c"].unflatten(0, (3, 9))
+    for row, k in enumerate(order.tolist()):
+        following = int(order[(row + 1) % 3])
+        torch.testing.assert_close(path[row, 0], means[k])
+        torch.testing.assert_close(path[row, 4], (means[k] + means[following]) / 2)
+        torch.testing.assert_close(path[row, 8], means[following])
+        assert torch.equal(kinds[row, 1], eye[k])
+        assert torch.equal(kinds[row, 7], eye[following])
+        torch.testing.assert_close(ray[row], torch.arange(9)[:, None] / 4 * means[k])
+    assert rows_of(between) == rows_of(outwards) == [f"c = {k}" for k in order.tolist()]
+
+
+def test_a_category_at_the_origin_has_no_direction():
+    vae = CatVAE((1, 8, 8), num_categories=3, latent_dim=6)
+    vae.prior.means[1] = 0.0
+    about = subject(vae, torch.rand(24, 1, 8, 8))
+    (panel,) = panels.radii(about)
+    assert sorted(rows_of(panel)) == ["c = 0", "c = 2"]
+
+
+def test_a_part_that_says_it_all_has_no_row_of_its_own(infocat):
+    (panel,) = panels.reconstructions(subject(infocat, torch.rand(24, 1, 8, 8)))
+    assert rows_of(panel) == ["original", "decoded", "c alone"]
+    assert "z alone would give the same" in panel.sentence
+    gan = InfoGAN((1, 8, 8), latent_dim=5, num_categories=3)
+    (panel,) = panels.reconstructions(subject(gan, torch.rand(24, 1, 8, 8)))
+    assert rows_of(panel) == ["original", "decoded", "c alone", "u alone"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_neighbours_of_enough_codes(labelled):
+    vae = VAE((1, 8, 8), latent_dim=3)
+    labels = torch.arange(60) % 3 if labelled else None
+    *_, panel = panels.latent_space(subject(vae, torch.rand(60, 1, 8, 8), labels))
+    assert panel.key == "latent_space_neighbours"
+    assert len(panel.figure.axes[0].collections) == (3 if labelled else 1)
+    assert "60 of them" in panel.sentence
 
 
 def test_examples_show_every_label_before_any_twice(infocat):
