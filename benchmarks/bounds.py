@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import common
 from benchmarks.bounds_picture import draw
 from benchmarks.common import RESULTS, machine, write
 from pyro_mivae.bounds import (
@@ -212,7 +213,7 @@ def _permuted(ratios: Tensor) -> Tensor:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measures, writes, draws and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser("bounds", __doc__)
     parser.add_argument("--n", type=int, default=512, help="pairs in a sample")
     parser.add_argument("--runs", type=int, default=120, help="samples by the optimal critic")
     parser.add_argument("--nats", type=float, nargs="+", default=[0.5, 1, 2, 4, 6, 8, 10])

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Makes a benchmark's parser, whose description stays as it is laid out.
+
+    Args:
+        name: The benchmark's name on the command line.
+        description: What it does.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def check_names(
+    command: argparse.ArgumentParser, option: str, given: Iterable[str], allowed: Iterable[str]
+) -> None:
+    """Ends the command if a name is given that there is not.
+
+    Args:
+        command: The benchmark's parser.
+        option: The option.
+        given: The names.
+        allowed: Those that there are.
+
+    Raises:
+        SystemExit: If there is one; it says which there are.
+    """
+    names = list(allowed)
+    for name in given:
+        if name not in names:
+            command.error(f"argument {option}: there is no {name!r}; allowed are {names}")
 
 
 def machine() -> dict[str, Any]:

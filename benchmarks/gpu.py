@@ -12,7 +12,6 @@ hand-written loss is checked to be the variant's, and captured training to equal
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import common
 from benchmarks.common import RESULTS, machine, write
 from benchmarks.speed import spread, time_in_turns, time_turn
 
@@ -422,9 +422,7 @@ def _rows(cell: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measures what is missing, and prints all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser("gpu", __doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="after which none begins")
     parser.add_argument("--smoke", action="store_true", help="on the CPU, in miniature")
@@ -451,6 +449,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             traceback.print_exc()
             result = {"error": f"{type(error).__name__}: {error}"[:500]}
         seconds = time.perf_counter() - began
+        if args.smoke:
+            result.pop("targets", None)  # they are about a GPU
         about = (run.__doc__ or "").strip().splitlines()[0]
         content["parts"][name] = {"about": about, "took": round(seconds, 1), **result}
         write(path, content)

@@ -12,7 +12,6 @@ measured again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -25,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import common
 from benchmarks.common import RESULTS, machine, write
 
 CONTENDERS = ("fit", "fit_many", "at once", "processes")
@@ -211,7 +211,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def main(argv: Sequence[str]) -> None:
     """Measures, and writes results, table and picture."""
-    parser = argparse.ArgumentParser(prog="benchmarks many", description=__doc__)
+    parser = common.parser("many", __doc__)
     parser.add_argument("--variants", nargs="+", default=["vae", "infocat"])
     parser.add_argument("--sizes", nargs="+", type=int, choices=sorted(IMAGES), default=[8, 28])
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 2, 4, 8, 16])
@@ -219,8 +219,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
-    parser.add_argument("--out", type=Path, default=RESULTS / f"many-{date.today()}.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS / f"many-{date.today()}.json",
+        help="results file, the picture beside it  [default: %(default)s]",
+    )
     options = parser.parse_args(argv)
+    from pyro_mivae import VARIANTS
+
+    common.check_names(parser, "--variants", options.variants, VARIANTS)
     content: dict[str, Any] = {"machine": machine(), "rows": []}
     if options.out.exists():
         content = json.loads(options.out.read_text())

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import common
 from benchmarks.common import write
 from benchmarks.memory import peak_memory
 from benchmarks.speed import clock_of, compare, measure, open_results, parser, spread
@@ -103,14 +104,16 @@ def values(point: Mapping[str, Any]) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measures what is missing, and prints and draws all."""
-    options = parser(__doc__.splitlines()[0])
+    options = parser("scaling", __doc__)
     options.add_argument("--sweeps", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
     options.add_argument("--largest", type=int, help="leaves points beyond it out")
     options.add_argument("--contenders", nargs="+", default=list(CONTENDERS))
     options.set_defaults(turns=5)
     args = options.parse_args(argv)
+    from benchmarks.contenders import contenders_for
     from benchmarks.scaling_picture import draw
 
+    common.check_names(options, "--contenders", args.contenders, contenders_for("vae"))
     path, content = open_results(args, "scaling", "points")
     done = {(point["sweep"], point["value"]) for point in content["points"]}
     for sweep in args.sweeps:

@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import common
 from benchmarks.common import RESULTS, machine, write
 
 if TYPE_CHECKING:
@@ -223,14 +224,15 @@ def tables(cells: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(table(cells, baseline) for baseline in baselines)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Makes the parser of what the benchmarks of time share."""
-    made = argparse.ArgumentParser(description=description)
+    made = common.parser(name, description)
     made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     made.add_argument("--threads", type=int, default=1, help="of a CPU")
     made.add_argument("--turns", type=int, default=9)
     made.add_argument("--steps", type=int, help="per turn; as many as make about a second")
-    made.add_argument("--out", type=Path, help="results file")
+    where = f"results file  [default: {RESULTS}/{name}-DEVICE-DATE.json]"
+    made.add_argument("--out", type=Path, help=where)
     made.add_argument("--picture", type=Path, help="beside the results file if omitted")
     return made
 
@@ -255,7 +257,7 @@ def open_results(args: argparse.Namespace, name: str, key: str) -> tuple[Path, d
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measures what is missing, and prints and draws all."""
-    options = parser(__doc__.splitlines()[0])
+    options = parser("speed", __doc__)
     options.add_argument("--variants", nargs="+", help="all if omitted")
     options.add_argument("--batch-sizes", nargs="+", type=int, default=[128, 1024])
     options.add_argument("--contenders", nargs="+", help="all that are installed if omitted")
@@ -264,10 +266,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options.add_argument("--hidden-dims", nargs="+", type=int, help="of plain MLPs for all")
     args = options.parse_args(argv)
     import pyro_mivae as mi
-    from benchmarks.contenders import missing_packages
+    from benchmarks.contenders import contenders_for, missing_packages
     from benchmarks.handwritten import HANDWRITTEN
     from benchmarks.speed_picture import draw
 
+    variants = args.variants or list(HANDWRITTEN)
+    common.check_names(options, "--variants", variants, HANDWRITTEN)
+    for variant in variants:
+        known = contenders_for(variant)
+        common.check_names(options, f"--contenders of {variant}", args.contenders or (), known)
     path, content = open_results(args, "speed", "cells")
     if not args.contenders:
         for package in missing_packages():
@@ -275,7 +282,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     images = None if args.data is None else mi.load_dataset(args.data, root=args.data_root).x_train
     done = {(c["variant"], c["batch_size"], c["data"], c["threads"]) for c in content["cells"]}
     for batch_size in args.batch_sizes:
-        for variant in args.variants or HANDWRITTEN:
+        for variant in variants:
             if (variant, batch_size, args.data, args.threads) in done:
                 continue
             started = time.perf_counter()

@@ -18,7 +18,6 @@ Time per step (loss and gradient) is the process's CPU time, interleaved in rand
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from pathlib import Path
 from statistics import pstdev, quantiles
 from typing import Any
 
+from benchmarks import common
 from benchmarks.common import RESULTS, machine, write
 
 PARTS = {
@@ -232,7 +232,7 @@ def _rounded(value: Any) -> Any:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measures, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser("variance", __doc__)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--draws", type=int, default=400, help="gradients of each")

@@ -28,11 +28,19 @@ def test_every_part_runs_and_writes_its_result(uncompiled, tmp_path, capsys, mon
     assert steps["left_out"] == []
     assert content["parts"]["variants"]["variants"]["beta, scheduled"]["equal"]
     printed = capsys.readouterr().out
-    assert "target: an epoch of 469 steps" in printed
+    assert "target" not in printed
+    assert all("targets" not in part for part in content["parts"].values())
     assert "beta, scheduled: captured, equal" in printed
     for name in gpu.PARTS:
         monkeypatch.setitem(gpu.PARTS, name, (None, 0))
     gpu.main(["--smoke", "--out", str(out)])  # what is there is not measured again
+
+
+def test_says_what_a_gpu_does_not_meet():
+    targets = {"under 0.1 s": gpu.target(0.2, False), "at least 20": gpu.target(None, None)}
+    told = gpu.summary({"parts": {"epoch": {"about": "An epoch.", "took": 1, "targets": targets}}})
+    assert "target: under 0.1 s: 0.2, NOT MET" in told
+    assert "target: at least 20: None, not measured" in told
 
 
 def test_what_breaks_or_has_no_time_leaves_the_rest(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import contenders, handwritten, scaling, speed
+from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.memory import peak_memory
 from pyro_mivae import VAE
 
@@ -40,6 +41,31 @@ except SystemExit:
     assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["speed", "--variants", "nope"], "argument --variants: there is no 'nope'; allowed are"),
+        (["speed", "--contenders", "foo"], "--contenders of vae: there is no 'foo'; allowed are"),
+        (["many", "--variants", "nope"], "argument --variants: there is no 'nope'; allowed are"),
+        (["scaling", "--contenders", "foo"], "argument --contenders: there is no 'foo'; allowed"),
+    ],
+)
+def test_names_that_there_are_not(command, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_can_be_copied(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: python -m benchmarks {name} ")
+    examples = [line for line in lines if line.startswith(f"    python -m benchmarks {name}")]
+    assert examples
 
 
 def test_speed_side_by_side(images, tmp_path, capsys, monkeypatch):

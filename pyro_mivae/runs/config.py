@@ -107,9 +107,10 @@ class RunConfig:
                 known[FLAGS[keyword]] = theirs.get(keyword)
         for flag, value in given.items():
             if value != known[flag]:
+                go_on = f"give {known[flag]}" if flag == "VARIANT" else "leave it out"
                 raise OptionError(
                     f"{flag} {value} given, but the run in {folder} was started with "
-                    f"{known[flag]}; leave it out to resume, or start anew with --overwrite"
+                    f"{known[flag]}; {go_on} to resume, or start anew with --overwrite"
                 )
         return replace(stored, data_root=self.data_root or stored.data_root)
 

@@ -70,7 +70,10 @@ def test_resuming_takes_the_stored_options(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (RunConfig("vae"), "VARIANT vae given, but the run in .* was started with infocat"),
+        (
+            RunConfig("vae"),
+            "VARIANT vae given, .* started with infocat; give infocat to resume",
+        ),
         (RunConfig("infocat", data="mnist"), "--data mnist given, .* started with digits"),
         (RunConfig("infocat", model={"num_categories": 3}), "--categories 3 given, .* with 10"),
         (
