@@ -226,12 +226,27 @@ def sweep(
 @run_argument
 @root_option
 @device_option
-def evaluate(folder: Path, data_root: str | None, device: str) -> None:
+@click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
+@click.option("--iwae-samples", type=click.IntRange(1), help="importance samples of each image")
+@click.option("--iwae-items", type=click.IntRange(1), help="how many images get them")
+@click.option("--ais", "ais_items", type=click.IntRange(1), help="anneal so many images too")
+@click.option("--ais-temperatures", type=click.IntRange(1), help="temperatures of each annealing")
+def evaluate(
+    folder: Path, data_root: str | None, device: str, full: bool, **options: int | None
+) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     from pyro_mivae.runs import evaluate_run, open_run
 
     run = open_run(folder)
-    evaluate_run(run, run.dataset(data_root), device=device)
+    evaluate_run(
+        run,
+        run.dataset(data_root),
+        device=device,
+        full=full,
+        progress=True,
+        say=click.echo,
+        **options,
+    )
     click.echo(run.summary())
     click.echo(f"written to {folder / 'metrics.json'}")
 

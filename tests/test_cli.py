@@ -323,6 +323,34 @@ def test_evaluate_gives_the_same_numbers_again(call, home):
     assert json.loads((home / "run" / "metrics.json").read_text()) == before
 
 
+def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch):
+    monkeypatch.setattr("pyro_mivae.runs.outputs.METRICS", "more.json")
+    few = {"generative_items": 2, "generative_samples": 4, "iwae_samples": 9, "iwae_items": 2}
+    effort, forecast = (sys.modules[f"pyro_mivae.metrics.{n}"] for n in ("effort", "forecast"))
+    for module, name, value in (
+        (effort, "FULL", few),
+        (effort, "MANY_SAMPLES", 10),
+        (forecast, "FEW", few),
+        (forecast, "PIECE", 8),
+    ):
+        monkeypatch.setattr(module, name, value)
+    options = ("--full", "--iwae-samples", 5, "--ais", 2, "--ais-temperatures", 3)
+    code, out, err = call("evaluate", home / "run", *options)
+    assert code == 0
+    assert out.startswith("evaluating on the test images: this will take a few seconds\n")
+    assert "log p(x)" not in "".join(err)  # stderr is no terminal here
+    content = json.loads((home / "run" / "more.json").read_text())
+    (home / "run" / "more.json").unlink()
+    assert math.isfinite(content["metrics"]["log_px_ais"])
+    assert content["protocol"]["full"]
+    made = content["protocol"]["information"]
+    assert (made["iwae_samples"], made["iwae_items"]) == (5, made["items"])
+    assert (made["ais_items"], made["ais_temperatures"]) == (2, 3)
+    code, _, err = call("evaluate", home / "run", "--iwae-samples", 0)
+    assert code == 2
+    assert "0 is not in the range x>=1" in err[0]
+
+
 def test_report_draws_again(call, home):
     (home / "run" / "report.html").unlink()
     code, out, _ = call("report", home / "run")

@@ -18,6 +18,7 @@ from pyro_mivae.diagnostics.posterior import (
     Posterior,
     conditioned_log_density,
 )
+from pyro_mivae.diagnostics.progress import telling
 from pyro_mivae.traces import Program
 
 REPEATED_ITEMS = 300  # a guide that cannot broadcast runs once per pair
@@ -201,7 +202,7 @@ def posteriors(
     guide: Program, x: Tensor, layout: Layout, batch_size: int, device: torch.device
 ) -> Iterator[tuple[int, Posterior]]:
     """Yields the posteriors of the data, a batch at a time, after the index of its first datum."""
-    for start in range(0, len(x), batch_size):
+    for start in telling("information", range(0, len(x), batch_size)):
         yield start, Posterior(guide, x[start : start + batch_size].to(device), layout)
 
 

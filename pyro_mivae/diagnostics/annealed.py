@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyro
 import torch
@@ -16,6 +17,7 @@ from pyro_mivae.diagnostics.generated import generate
 from pyro_mivae.diagnostics.generative import why_undefined
 from pyro_mivae.diagnostics.isolation import device_of, isolated
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.target import Start
 from pyro_mivae.errors import DataError, OptionError, SiteError
 from pyro_mivae.traces import Program, is_deterministic
@@ -289,6 +291,7 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
             num_temperatures=context.ais_temperatures,
             batch_size=context.codes_at_once,
             seed=context.seed,
+            callback=partial(tell, "log p(x), annealed"),
         )
     except SiteError as reason:
         context.protocol["ais"] = f"not defined: {reason}"

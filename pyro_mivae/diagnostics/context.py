@@ -43,6 +43,7 @@ class Context:
         codes_at_once: Decoded codes at once, over all configurations of the enumerated sites.
         seed: Of every choice at random.
         protocol: How the figures were measured; each family adds what it has to say.
+        seconds: How long each family took on the clock.
     """
 
     model: Program
@@ -61,6 +62,7 @@ class Context:
     codes_at_once: int
     seed: int
     protocol: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:

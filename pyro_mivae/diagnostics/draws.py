@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.progress import tell, telling
 from pyro_mivae.traces import Program, TracePair, is_deterministic
 
 DECIMALS = 5  # to which values of deterministic sites are compared
@@ -99,7 +100,7 @@ def draw_codes(
         The draws.
     """
     batches = []
-    for chunk in x.split(batch_size):
+    for chunk in telling("codes", x.split(batch_size)):
         draws = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
         first = draws[0]
         first.distortion = torch.stack([d.distortion for d in draws]).mean(0)
@@ -182,6 +183,7 @@ def importance_weighted(
         https://arxiv.org/abs/1509.00519
     """
     bounds, elbos = [], []
+    done, of = 0, len(x) * num_samples
     for chunk in x.split(batch_size):
         total = torch.full((len(chunk),), -torch.inf, dtype=torch.float64, device=x.device)
         elbo = torch.zeros_like(total)
@@ -191,6 +193,8 @@ def importance_weighted(
             log_weight = _log_weight(pair, len(repeated)).reshape(count, len(chunk))
             total = torch.logaddexp(total, log_weight.logsumexp(0))
             elbo += log_weight.sum(0)
+            done += len(repeated)
+            tell("log p(x)", done, of)
         bounds.append(total - math.log(num_samples))
         elbos.append(elbo / num_samples)
     return torch.cat(bounds), torch.cat(elbos)

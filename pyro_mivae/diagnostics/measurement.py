@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pyro_mivae.diagnostics.annealed import annealed_evidence
 from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.costs import active_units, costs
@@ -24,7 +26,7 @@ def measure(context: Context) -> dict[str, float]:
     """Measures every figure of the report; see `information`.
 
     Args:
-        context: What to measure; its protocol is filled in.
+        context: What to measure; its protocol and seconds are filled in.
 
     Returns:
         Every figure by name, its standard error under ``<name>_se``.
@@ -35,6 +37,7 @@ def measure(context: Context) -> dict[str, float]:
         num_samples=context.num_samples,
         configurations=context.layout.num_configurations,
     )
+    began = time.perf_counter()
     draws = draw_codes(
         context.model,
         context.guide,
@@ -44,11 +47,14 @@ def measure(context: Context) -> dict[str, float]:
         batch_size=context.batch_size,
         device=context.device,
     )
+    context.seconds["draw_codes"] = time.perf_counter() - began
     values: dict[str, float] = {}
     for family in FAMILIES:
+        began = time.perf_counter()
         for name, figure in family(context, draws).items():
             if isinstance(figure, float):
                 values[name] = figure
             else:
                 values[name], values[f"{name}_se"] = figure
+        context.seconds[family.__name__] = time.perf_counter() - began
     return values

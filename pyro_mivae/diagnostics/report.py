@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -28,10 +28,12 @@ class InformationReport:
     Attributes:
         values: Every figure by name; standard errors under ``<name>_se``.
         protocol: How many data, draws and codes went in, and in which way.
+        seconds: How long each part took on the clock.
     """
 
     values: Mapping[str, float]
     protocol: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, float]:
         """Returns every figure by name, as plain floats; NaN where it is not defined."""
@@ -271,4 +273,4 @@ def information(
             seed=seed,
         )
         values = measure(context)
-    return InformationReport(values, context.protocol)
+    return InformationReport(values, context.protocol, context.seconds)

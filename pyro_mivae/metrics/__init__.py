@@ -26,6 +26,7 @@ from pyro_mivae.metrics.factors import (
     separated_attribute_predictability,
 )
 from pyro_mivae.metrics.findings import how_measured
+from pyro_mivae.metrics.forecast import duration, forecast
 from pyro_mivae.metrics.generation import generation_accuracy
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
@@ -45,10 +46,12 @@ __all__ = [
     "critic_estimates",
     "dci_scores",
     "disentanglement",
+    "duration",
     "evaluate",
     "factor_information",
     "factor_vae_score",
     "fit_classifier",
+    "forecast",
     "generation_accuracy",
     "how_measured",
     "linear_probe",

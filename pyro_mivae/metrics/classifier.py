@@ -110,8 +110,7 @@ def fit_classifier(
             "give one integer per datum"
         )
     features = features.to(torch.get_default_dtype())
-    batch = min(BATCH_SIZE, len(features))
-    steps = min(MOST_STEPS, max(LEAST_STEPS, MOST_EPOCHS * len(features) // batch))
+    batch, steps = min(BATCH_SIZE, len(features)), training_steps(len(features))
     with isolated(seed, device=features.device), torch.enable_grad():
         classifier = Classifier(features, num_classes, per_feature=per_feature)
         classifier.to(features.device)
@@ -127,3 +126,12 @@ def fit_classifier(
             optimiser.step()
             cycle.step()
     return classifier.eval()
+
+
+def training_steps(items: int) -> int:
+    """Tells how many steps `fit_classifier` takes.
+
+    Args:
+        items: On how many data.
+    """
+    return min(MOST_STEPS, max(LEAST_STEPS, MOST_EPOCHS * items // min(BATCH_SIZE, items)))

@@ -11,16 +11,22 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import isolated
+from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.metrics import families
+from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
 from pyro_mivae.metrics.findings import Findings
-from pyro_mivae.metrics.lesson import Train, check_factors, check_labels, make_lesson
+from pyro_mivae.metrics.lesson import (
+    Train,
+    check_factors,
+    check_labels,
+    check_train,
+    make_lesson,
+)
+from pyro_mivae.metrics.progress import bars
 from pyro_mivae.metrics.protocol import information_lines
 from pyro_mivae.metrics.subject import Subject
 from pyro_mivae.variants import Variant
-
-PROBE_ITEMS, FOREST_ITEMS = 10_000, 5_000
 
 
 class EvaluationResult(dict[str, float]):
@@ -58,8 +64,10 @@ def evaluate(
     train: Train | None = None,
     *,
     factors: Tensor | None = None,
-    probe_items: int = 10_000,
-    samples_per_category: int = 1000,
+    full: bool = False,
+    probe_items: int = PROBE_ITEMS,
+    samples_per_category: int = SAMPLES,
+    progress: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> EvaluationResult:
@@ -105,8 +113,15 @@ def evaluate(
             the last may be left out), on which probes, judge and forests learn. If omitted they
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
         factors: What made each of the data, where it is known, integers, shape ``(n, F)``.
-        probe_items: The probes learn on at most so many data, drawn at random.
+        full: Takes all data wherever some are taken for speed, and more of every draw: 5,000
+            importance samples of each of the data, single dimensions and total correlation on all
+            of them, 2,000 generated data with 1,000 importance samples each, probes and forests
+            that learn on all, 10,000 images of each category. Options of `information` that are
+            given go before it. `forecast` says how long it will take.
+        probe_items: The probes learn on at most so many data, drawn at random, and the forests on
+            half as many.
         samples_per_category: How many images each category generates.
+        progress: Shows what is done on stderr, if that is a terminal.
         seed: Of all draws, splits and classifiers. Torch's generators, Pyro's parameter store and
             the modules' mode are left as they were.
         **options: Options of `information`.
@@ -116,32 +131,44 @@ def evaluate(
 
     Raises:
         DataError: If the data do not fit the variant, or labels or factors the data.
-        OptionError: If a number is not positive.
+        OptionError: If a number is not positive, or is given beside ``full``.
     """
-    for name, value in (
-        ("probe_items", probe_items),
-        ("samples_per_category", samples_per_category),
-    ):
-        if value < 1:
-            raise OptionError(f"{name}={value}: at least 1 is needed")
+    effort = Effort.of(len(x), full, probe_items, samples_per_category, options)
     vae.check_data(x)
     check_labels(x, labels, "labels")
     check_factors(x, factors, "factors")
     if train is not None:
-        _check_train(vae, train, labels, factors)
+        vae.check_data(train[0])
+        check_train(train, labels, factors)
+    with bars(enabled=progress):
+        return _measure(vae, x, labels, train, factors, effort, seed)
+
+
+def _measure(
+    vae: Variant,
+    x: Tensor,
+    labels: Tensor | None,
+    train: Train | None,
+    factors: Tensor | None,
+    effort: Effort,
+    seed: int,
+) -> EvaluationResult:
     clock: dict[str, float] = {}
 
     @contextmanager
     def part(name: str) -> Iterator[None]:
         """Draws from the seed anew, so that no part depends on which others there are."""
         began = time.perf_counter()
+        tell(name, 0, 1)
         with isolated(seed, vae, device=vae.device):
             yield
+        tell(name, 1, 1)
         clock[name] = time.perf_counter() - began
 
     findings = Findings()
     with part("information"):
-        report = information(vae.model, vae.guide, x, seed=seed, **options)
+        report = information(vae.model, vae.guide, x, seed=seed, **effort.information)
+        clock |= {f"information, {name}": took for name, took in report.seconds.items()}
         findings.values |= report.to_dict()
     with part("codes"):
         subject = Subject(vae, x, seed)
@@ -152,7 +179,7 @@ def evaluate(
     generated = None
     if vae.category is not None:
         with part("categories"):
-            generated = families.categories(subject, findings, samples_per_category)
+            generated = families.categories(subject, findings, effort.samples)
             if labels is not None:
                 families.clusters(subject, findings, labels)
     lesson = make_lesson(x, labels, factors, train, seed, vae.device)
@@ -161,34 +188,16 @@ def evaluate(
             with part("judge"):
                 families.generation(subject, findings, lesson, lesson.labels, generated)
         with part("probes"):
-            families.probes(subject, findings, lesson, lesson.labels, probe_items)
+            families.probes(subject, findings, lesson, lesson.labels, effort.probes)
     if factors is not None and lesson.factors is not None:
         with part("factors"):
-            families.factors(subject, findings, lesson, factors, lesson.factors, FOREST_ITEMS)
+            families.factors(subject, findings, lesson, factors, lesson.factors, effort.forests)
     protocol = {
         "data": f"{len(x)} items given to evaluate",
         "encoded": "posterior means; of a category its probabilities, and their argmax",
         "seed": seed,
+        "full": effort.full,
         "information": dict(report.protocol),
         "figures": findings.lines | information_lines(report.protocol),
     }
     return EvaluationResult(findings.values, protocol, clock)
-
-
-def _check_train(
-    vae: Variant, train: Train, labels: Tensor | None, factors: Tensor | None
-) -> None:
-    x, y, f = train[0], train[1], train[2] if len(train) > 2 else None
-    vae.check_data(x)
-    check_labels(x, y, "the labels of train")
-    check_factors(x, f, "the factors of train")
-    for name, given, taught in (("labels", labels, y), ("factors", factors, f)):
-        if given is not None and taught is None:
-            raise DataError(
-                f"{name} are given, and train without any; give train=(x, labels, factors), with "
-                f"None for what is not known, or leave train out"
-            )
-    if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
-        raise DataError(
-            f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
-        )

@@ -152,6 +152,32 @@ def check_factors(x: Tensor, factors: Tensor | None, name: str) -> None:
         )
 
 
+def check_train(train: Train, labels: Tensor | None, factors: Tensor | None) -> None:
+    """Checks that what is to be learned is known of the data to learn on.
+
+    Args:
+        train: These, their labels and their factors.
+        labels: Labels of the data to be scored.
+        factors: Their factors.
+
+    Raises:
+        DataError: If not.
+    """
+    x, y, f = train[0], train[1], train[2] if len(train) > 2 else None
+    check_labels(x, y, "the labels of train")
+    check_factors(x, f, "the factors of train")
+    for name, given, taught in (("labels", labels, y), ("factors", factors, f)):
+        if given is not None and taught is None:
+            raise DataError(
+                f"{name} are given, and train without any; give train=(x, labels, factors), with "
+                f"None for what is not known, or leave train out"
+            )
+    if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
+        raise DataError(
+            f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
+        )
+
+
 def _is_whole(values: Tensor) -> bool:
     return not values.is_floating_point() and not values.is_complex()
 

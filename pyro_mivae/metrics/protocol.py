@@ -29,6 +29,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             f"{report['iwae_items']} items"
             + ("" if report["iwae_items"] == items else "; the ELBO of all items plus its gain")
         ),
+        "log_px_ais": _annealed(report),
         "mi_lower, mi_upper, saturated, marginal_kl_lower, marginal_kl_upper": (
             f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
             f"{report['information_items']} items; the upper one at most the rate"
@@ -48,3 +49,15 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         "generative_mi*": str(report.get("generative_mi", "")),
         "*_se": "standard error over the items",
     }
+
+
+def _annealed(report: Mapping[str, Any]) -> str:
+    if "ais_items" not in report:
+        return str(report.get("ais", "not asked for"))
+    gain = (
+        "" if report["ais_items"] == report["items"] else "; the ELBO of all items plus its gain"
+    )
+    return (
+        f"{report['ais']} at {report['ais_temperatures']} temperatures, {report['ais_items']} of "
+        f"{report['items']} items, {report['ais_acceptance']:.0%} of the proposals accepted{gain}"
+    )

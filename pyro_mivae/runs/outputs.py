@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,51 @@ ENCODE_BATCH = 512
 EVALUATION_BATCH = 128  # what its work per image compares with
 
 
-def evaluate_run(run: Run, dataset: Dataset, *, device: str = "auto") -> dict[str, float]:
+def evaluate_run(
+    run: Run,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    full: bool = False,
+    progress: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+    **options: Any,
+) -> dict[str, float]:
     """Measures a run's model on the test images and writes ``metrics.json``.
 
     Args:
         run: The run.
         dataset: Its data.
         device: Where to compute.
+        full: Takes all images and many draws for every figure, see `evaluate`.
+        progress: Shows what is done on stderr, if that is a terminal.
+        say: Called beforehand with a line that says how long it will take, where it is ``full`` or
+            options are given.
+        **options: Options of `information`, see `evaluate`; those that are None are left out.
 
     Returns:
         The metrics by name, NaN where they are not defined.
+
+    Raises:
+        OptionError: If an option's value is not allowed.
     """
-    from pyro_mivae.metrics import evaluate
+    from pyro_mivae.metrics import duration, evaluate, forecast
 
     target = resolve_device(device)
     vae = run.vae.to(target)
-    train = (dataset.x_train, dataset.y_train, dataset.factors_train)
+    options = {name: value for name, value in options.items() if value is not None}
+    what: dict[str, Any] = {
+        "labels": dataset.y_test,
+        "train": (dataset.x_train, dataset.y_train, dataset.factors_train),
+        "factors": dataset.factors_test,
+        "full": full,
+        **options,
+    }
     with suitable_threads(vae, EVALUATION_BATCH):
-        metrics = evaluate(
-            vae, dataset.x_test, dataset.y_test, train=train, factors=dataset.factors_test
-        )
+        if full or options:
+            seconds = forecast(vae, dataset.x_test, **what)
+            say(f"evaluating on the test images: this will take {duration(seconds)}")
+        metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
     note = _likelihood_note(vae, dataset.x_test)
     protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
     write_metrics(run.folder / METRICS, metrics, protocol)

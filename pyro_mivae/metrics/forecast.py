@@ -1,0 +1,178 @@
+"""How long an evaluation will take, from that of a small piece of the data."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics.dimensions import MOST_NUMBERS
+from pyro_mivae.diagnostics.report import information
+from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.metrics.classifier import training_steps
+from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
+from pyro_mivae.metrics.evaluate import evaluate
+from pyro_mivae.metrics.lesson import Train
+from pyro_mivae.variants import Variant
+
+PIECE = 800
+FEW = {"iwae_samples": 100, "iwae_items": 100, "generative_items": 50, "generative_samples": 100}
+FEW_ANNEALED = {"ais_items": 50, "ais_temperatures": 10}
+FEW_SAMPLES = 100
+PILOT = 140  # transitions before those that count, see `annealed_log_likelihood`
+DEFAULTS = {name: p.default for name, p in inspect.signature(information).parameters.items()}
+
+
+def forecast(
+    vae: Variant,
+    x: Tensor,
+    labels: Tensor | None = None,
+    train: Train | None = None,
+    *,
+    factors: Tensor | None = None,
+    full: bool = False,
+    probe_items: int = PROBE_ITEMS,
+    samples_per_category: int = SAMPLES,
+    seed: int = 0,
+    **options: Any,
+) -> float:
+    """Says how long `evaluate` will take with the same arguments.
+
+    It evaluates 400 and 800 of the data with few draws, and scales the time of each part up to
+    what is asked for: with the square of the number of data where every code meets every datum,
+    elsewhere with that number, or the number of draws. It may be off by a factor of two.
+
+    Args:
+        vae: As for `evaluate`, and so are all others.
+        x: Data.
+        labels: Their labels.
+        train: Data to learn on.
+        factors: Factors of the data.
+        full: Whether to take all data.
+        probe_items: What the probes learn on at most.
+        samples_per_category: Images of each category.
+        seed: Of every draw.
+        **options: Options of `information`.
+
+    Returns:
+        Seconds on the clock.
+
+    Raises:
+        DataError: As `evaluate`.
+        OptionError: As `evaluate`.
+
+    Example:
+        >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(60, 1, 8, 8)
+        >>> forecast(vae, x, full=True) > 0
+        True
+    """
+    effort = Effort.of(len(x), full, probe_items, samples_per_category, options)
+    asked = {**DEFAULTS, **effort.information}
+    piece = min(PIECE, len(x))
+    sizes = (math.ceil(piece / 2), piece)
+    few: dict[str, Any] = {**FEW, "subset": piece, "num_samples": 1}
+    few |= FEW_ANNEALED if asked["ais_items"] else {}
+    clocks = []
+    for size in sizes:
+        some, some_labels, some_factors = _take(size, seed, x, labels, factors)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PyroMivaeWarning)  # of what so few draws give
+            found = evaluate(
+                vae,
+                some,
+                some_labels,
+                None if train is None else _take(size, seed, *train),
+                factors=some_factors,
+                samples_per_category=FEW_SAMPLES,
+                seed=seed,
+                **few,
+            )
+        clocks.append(found.seconds)
+    first, last = clocks
+    ratios = _draws(asked, len(x), piece)
+    learned, taught = (n if train else math.ceil(n / 2) for n in (_count(train, x), piece))
+    ratios["judge"] = training_steps(learned) / training_steps(taught)
+    ratios["probes"] = max(ratios["judge"], min(effort.probes or learned, learned) / taught)
+    ratios["categories"] = effort.samples / FEW_SAMPLES
+    dims = sum(key.startswith("kl_") and key.endswith("]") for key in found)
+    width = max(1, dims * found.protocol["information"]["configurations"])
+    squares = {
+        "information, information_in_code": len(x),
+        "information, dimensions": min(asked["subset"], len(x), math.isqrt(MOST_NUMBERS // width)),
+    }
+    del last["information"]  # its parts are told apart
+    total = 0.0
+    for part, seconds in last.items():
+        if part in squares:
+            total += _with_the_square((first[part], seconds), sizes, squares[part])
+        else:
+            total += seconds * ratios.get(part, len(x) / piece)
+    return total
+
+
+def _draws(asked: Mapping[str, Any], items: int, piece: int) -> dict[str, float]:
+    """How many times the draws of a piece are asked for, by part."""
+
+    def drawn(options: Mapping[str, Any], of: int) -> tuple[int, int, int]:
+        """Importance samples, samples of generated data, and transitions of annealed data."""
+        iwae, ais = (min(int(options[f"{name}_items"]), of) for name in ("iwae", "ais"))
+        generated = options["generative_items"] * options["generative_samples"]
+        transitions = options["ais_temperatures"] + PILOT
+        return iwae * options["iwae_samples"], generated, ais * transitions
+
+    parts = ("costs", "generative_information", "annealed_evidence")
+    pairs = zip(parts, drawn(asked, items), drawn({**FEW, **FEW_ANNEALED}, piece))
+    found = {f"information, {part}": many / few for part, many, few in pairs}
+    found["information, draw_codes"] = (asked["num_samples"] or 1) * items / piece
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Says how long something takes, roughly, in words.
+
+    Args:
+        seconds: How long.
+
+    Example:
+        >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]
+        ['a few seconds', 'about 50 seconds', 'about 4 minutes', 'about 2.2 hours']
+    """
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {10 * math.ceil(seconds / 10)} seconds"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def _take(size: int, seed: int, *given: Tensor | None) -> Any:
+    """Some rows at random, the same of each that is there."""
+    rows = [
+        None
+        if values is None
+        else torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:size]
+        for values in given
+    ]
+    return tuple(
+        None if values is None or row is None else values[row.to(values.device)]
+        for values, row in zip(given, rows)
+    )
+
+
+def _count(train: Train | None, x: Tensor) -> int:
+    return len(x if train is None else train[0])
+
+
+def _with_the_square(seconds: tuple[float, float], sizes: tuple[int, int], to: int) -> float:
+    """Extends a time that grows with a number and its square."""
+    (a, b), (n, m) = seconds, sizes
+    if n == m:
+        return b * to / m
+    square = max(0.0, (b / m - a / n) / (m - n))
+    return max(0.0, b / m - square * m) * to + square * to**2
