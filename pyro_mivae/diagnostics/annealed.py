@@ -244,11 +244,8 @@ def bidirectional_monte_carlo(
             raise SiteError(f"no data of the model's own to bound the evidence of: {reason}")
         data = generate(model, some, items, layout, batch_size)
         run = Run(model, guide, layout, options, items, 2, callback)
-        size = options.data_at_once
-        chunks = [data.take(slice(first, first + size)) for first in range(0, items, size)]
-        bounds = [run.bound(chunk.x, chunk.code) for chunk in chunks]
+        lower, upper = run.sandwich(data)
     run.warn()
-    lower, upper = (torch.cat(parts) for parts in zip(*bounds, strict=True))
     return BidirectionalBounds(lower, upper, data.log_likelihood, run.acceptance)
 
 

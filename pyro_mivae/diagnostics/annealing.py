@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.generated import Values
+from pyro_mivae.diagnostics.generated import Generated, Values
 from pyro_mivae.diagnostics.hmc import Plan, make_plan, transition
 from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.diagnostics.proposals import repeat
@@ -33,12 +33,12 @@ class Options:
         OptionError: If a value is not allowed.
     """
 
-    start: Start
-    num_temperatures: int
-    num_chains: int
-    leapfrog_steps: int
-    target_acceptance: float
-    batch_size: int
+    start: Start = "guide"
+    num_temperatures: int = 500
+    num_chains: int = 4
+    leapfrog_steps: int = 5
+    target_acceptance: float = 0.8
+    batch_size: int = 1024
 
     def __post_init__(self) -> None:
         if self.start not in get_args(Start):
@@ -108,7 +108,15 @@ class Run:
                 stacklevel=3,
             )
 
-    def bound(self, x: Tensor, code: Values | None = None) -> tuple[Tensor, Tensor | None]:
+    def sandwich(self, data: Generated) -> tuple[Tensor, Tensor]:
+        """Bounds log p(x) of generated data from both sides, float64, shape ``(n,)`` each."""
+        size = self._options.data_at_once
+        starts = range(0, len(data.x), size)
+        chunks = [data.take(slice(start, start + size)) for start in starts]
+        bounds = [self.bound(chunk.x, chunk.code) for chunk in chunks]
+        return torch.cat([low for low, _ in bounds]), torch.cat([high for _, high in bounds])
+
+    def bound(self, x: Tensor, code: Values | None = None) -> tuple[Tensor, Tensor]:
         """Bounds log p(x) from below and, where the code of each datum is given, from above.
 
         Args:
@@ -116,7 +124,7 @@ class Run:
             code: The code that each was drawn with, shape ``(n, *event)`` by site.
 
         Returns:
-            float64, shape ``(n,)``; the second None without codes.
+            float64, shape ``(n,)``; twice the lower bound without codes.
         """
         if set(self._layout.latent) == set(self._layout.enumerated):
             exact = Conditioned(self._model, self._guide, x, self._layout, {})({})[1]
@@ -133,7 +141,7 @@ class Run:
         )
         lower = self._anneal(target, plan, target.draw(), False)
         if code is None:
-            return lower, None
+            return lower, lower
         own = {name: repeat(value, options.num_chains) for name, value in code.items()}
         return lower, -self._anneal(target, plan, target.coordinates(own), True)
 

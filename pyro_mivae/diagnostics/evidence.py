@@ -15,7 +15,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_mivae.diagnostics.generated import Generated, Values
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.posterior import Layout, Posterior
 from pyro_mivae.diagnostics.proposals import (
     Proposal,
     Stratum,
@@ -27,6 +27,7 @@ from pyro_mivae.diagnostics.proposals import (
 from pyro_mivae.traces import Program, trace_program
 
 Bounds = tuple[Tensor, Tensor]
+Strata = list[tuple[bool, int]]  # whether they come from the prior, and how many draws
 
 PRIOR_SHARE = 4  # one in so many draws comes from the prior
 
@@ -50,19 +51,21 @@ class Evidence:
 
     Enumerable sites c are summed, :math:`\hat p = \sum_c \hat p(c)`, with draws of their own for
     each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`, and the
-    same holds.
+    same holds, whatever the datum itself makes of k for each value.
 
     Args:
         model: The model; it observes its argument, unchanged, at one site.
         guide: The guide, without deterministic sites.
         data: The data.
         layout: Layout of the pair.
-        num_samples: k for each configuration of the enumerable sites, 1 or more; the prior has
-            its share of 4 or more.
+        num_samples: Draws for each datum. With enumerable sites one half is shared out evenly
+            among their configurations, at least 4 to each, and the configuration that the guide
+            finds likeliest has the rest.
         batch_size: Number of codes at once.
 
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
+        most, least: Draws for the configuration that the guide finds likeliest, and for others.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
@@ -87,8 +90,12 @@ class Evidence:
         batch_size: int,
     ) -> None:
         self._model, self._guide, self._data, self._layout = model, guide, data, layout
-        self._num_samples = num_samples
         self._batch_size = batch_size
+        count = layout.num_configurations
+        self.most = self.least = num_samples
+        if count > 1:
+            self.least = max(PRIOR_SHARE, num_samples // (2 * count))
+            self.most = max(self.least, num_samples - (count - 1) * self.least)
         self.configurations = configurations(guide, data.x[:1], layout)
         self._own = torch.ones(
             (layout.num_configurations, len(data.x)), dtype=torch.bool, device=data.x.device
@@ -163,75 +170,92 @@ class Evidence:
         return lower, upper
 
     def _table(self, terms: Terms, data: Generated, own: Tensor, exact: bool) -> Bounds:
-        count, n = own.shape
-        kept = {name: value.repeat_interleave(n, 0) for name, value in self.configurations.items()}
-        if terms.fixed is not None:
-            kept[terms.fixed] = repeat(data.code[terms.fixed], count)
-        x = repeat(data.x, count)  # (configurations * n, ...)
-        if exact or not terms.free:
-            rest = {name: repeat(data.code[name], count) for name in terms.free}
-            joint, prior, _ = terms.weigh(self._model, x, {**rest, **kept})
-            table = (joint - prior).reshape(count, n)
-            return table, table
+        lower = torch.empty(own.shape, dtype=torch.float64, device=own.device)
+        upper = torch.empty_like(lower)
+        likely = torch.zeros_like(own)
+        if terms.observed and len(own) > 1 and not exact:
+            found = Posterior(self._guide, data.x, self._layout).log_weights.argmax(0)
+            likely[found, torch.arange(len(found))] = True
+        for cells, num_samples in ((likely, self.most), (~likely, self.least)):
+            place, item = cells.nonzero(as_tuple=True)
+            if len(place):
+                some = data.take(item)
+                kept = {name: value[place] for name, value in self.configurations.items()}
+                bounds = self._rows(terms, some, kept, own[cells], 0 if exact else num_samples)
+                lower[cells], upper[cells] = bounds
+        return lower, upper
 
-        strata = self._strata(terms)
-        proposal = Proposal(self._guide, x, kept, terms.free, self._layout)
+    def _rows(
+        self, terms: Terms, data: Generated, kept: Values, own: Tensor, num_samples: int
+    ) -> Bounds:
+        """Bounds the log-weights of one configuration for each datum, shape ``(n,)``.
+
+        Args:
+            terms: What is weighed.
+            data: The data, shape ``(n, ...)``.
+            kept: Each datum's configuration.
+            own: Where it is that of the datum's code.
+            num_samples: Draws; 0 where they do not matter.
+        """
+        if terms.fixed is not None:
+            kept = {**kept, terms.fixed: data.code[terms.fixed]}
+        if not num_samples or not terms.free:
+            rest = {name: data.code[name] for name in terms.free}
+            joint, prior, _ = terms.weigh(self._model, data.x, {**rest, **kept})
+            return joint - prior, joint - prior
+        strata = _strata(terms, num_samples)
+        proposal = Proposal(self._guide, data.x, kept, terms.free, self._layout)
         sums = [Stratum(own) for _ in strata]
         for (from_prior, size), total in zip(strata, sums, strict=True):
-            for some in _shares(size, max(1, self._batch_size // len(x))):
-                rows = repeat(x, some)
+            for some in _shares(size, max(1, self._batch_size // len(own))):
                 values = {name: repeat(value, some) for name, value in kept.items()}
                 if not from_prior:
                     values |= proposal.draw(some)
-                joint, prior, drawn = terms.weigh(self._model, rows, values)
-                weights = joint - self._mean_proposal(strata, proposal, drawn, prior)
-                total.add(weights.reshape(some, count, n))
+                joint, prior, drawn = terms.weigh(self._model, repeat(data.x, some), values)
+                weights = joint - _mean_proposal(strata, proposal, drawn, prior)
+                total.add(weights.reshape(some, len(own)))
         lower = torch.stack([total.everything for total in sums]).logsumexp(0)
-        upper = self._with_own(terms, data, own, strata, sums, lower)
-        return lower, upper
+        return lower, torch.where(own, self._with_own(terms, data, kept, strata, sums), lower)
 
     def _with_own(
         self,
         terms: Terms,
         data: Generated,
-        own: Tensor,
-        strata: list[tuple[bool, int]],
+        kept: Values,
+        strata: Strata,
         sums: list[Stratum],
-        lower: Tensor,
     ) -> Tensor:
-        """The sums with the data's own codes in the place of one draw each."""
-        joint, prior, drawn = terms.weigh(self._model, data.x, data.code)
-        kept = {name: value for name, value in data.code.items() if name not in terms.free}
+        """The sums with the data's own draws in the place of one other each."""
+        rest = {name: data.code[name] for name in terms.free}
+        joint, prior, _ = terms.weigh(self._model, data.x, {**rest, **kept})
         proposal = Proposal(self._guide, data.x, kept, terms.free, self._layout)
-        total = self._mean_proposal(strata, proposal, drawn, prior)
+        total = _mean_proposal(strata, proposal, rest, prior)
         share_of_prior = torch.zeros_like(total)
         for from_prior, size in strata:
             if from_prior:
                 share_of_prior = (prior + math.log(size) - total).exp()
-        in_prior = torch.rand_like(share_of_prior) < share_of_prior  # (n,)
-        parts = [(joint - total).expand_as(own)]
+        in_prior = torch.rand_like(share_of_prior) < share_of_prior
+        parts = [joint - total]
         for (from_prior, _), stratum in zip(strata, sums, strict=True):
             loses_one = in_prior if from_prior else ~in_prior
             parts.append(torch.where(loses_one, stratum.rest, stratum.everything))
-        return torch.where(own, torch.stack(parts).logsumexp(0), lower)
+        return torch.stack(parts).logsumexp(0)
 
-    def _strata(self, terms: Terms) -> list[tuple[bool, int]]:
-        """How many draws come from the guide (False), and how many from the prior (True)."""
-        k = self._num_samples
-        from_prior = k // PRIOR_SHARE if terms.observed else k
-        return [
-            (kind, size) for kind, size in ((False, k - from_prior), (True, from_prior)) if size
-        ]
 
-    def _mean_proposal(
-        self, strata: list[tuple[bool, int]], proposal: Proposal, drawn: Values, prior: Tensor
-    ) -> Tensor:
-        """Log of k times the mean density of the proposals, at some draws."""
-        densities = [
-            math.log(size) + (prior if from_prior else proposal.density(drawn))
-            for from_prior, size in strata
-        ]
-        return torch.stack(densities).logsumexp(0)
+def _strata(terms: Terms, num_samples: int) -> Strata:
+    """How many draws come from the guide (False), and how many from the prior (True)."""
+    from_prior = num_samples // PRIOR_SHARE if terms.observed else num_samples
+    sizes = ((False, num_samples - from_prior), (True, from_prior))
+    return [(kind, size) for kind, size in sizes if size]
+
+
+def _mean_proposal(strata: Strata, proposal: Proposal, drawn: Values, prior: Tensor) -> Tensor:
+    """Log of k times the mean density of the proposals, at some draws."""
+    densities = [
+        math.log(size) + (prior if from_prior else proposal.density(drawn))
+        for from_prior, size in strata
+    ]
+    return torch.stack(densities).logsumexp(0)
 
 
 def same(values: Tensor, others: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Generated:
     observed: str
     distribution: str
 
-    def take(self, rows: slice) -> Generated:
+    def take(self, rows: slice | Tensor) -> Generated:
         """Returns some of the data."""
         code = {name: value[rows] for name, value in self.code.items()}
         x, likelihood = self.x[rows], self.log_likelihood[rows]

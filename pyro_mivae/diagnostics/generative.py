@@ -2,12 +2,14 @@ r"""What data of the model's own say about their code: :math:`I_p(x; code)`, fro
 
 from __future__ import annotations
 
+import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.diagnostics.annealing import Options, Run
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
 from pyro_mivae.diagnostics.draws import Draws
-from pyro_mivae.diagnostics.evidence import PRIOR_SHARE, Bounds, Evidence, same
+from pyro_mivae.diagnostics.evidence import Bounds, Evidence, same
 from pyro_mivae.diagnostics.generated import Generated, generate
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
 from pyro_mivae.traces import Program, is_deterministic, replay_model
@@ -37,13 +39,21 @@ def generative_information(context: Context, _: Draws) -> Figures:
         context.protocol["generative_mi"] = f"not defined: {reason}"
         ends = ("lower", "upper")
         return {f"{name}_{end}": UNDEFINED for name in names.values() for end in ends}
-    samples = max(PRIOR_SHARE, context.generative_samples // layout.num_configurations)
-    context.protocol["generative_items"] = context.generative_items
-    context.protocol["generative_samples"] = samples * layout.num_configurations
-    context.protocol["generative_mi"] = _protocol(data, context.x)
     measured = GenerativeInformation(
-        model, guide, data, layout, num_samples=samples, batch_size=at_once
+        model, guide, data, layout, num_samples=context.generative_samples, batch_size=at_once
     )
+    context.protocol["generative_items"] = context.generative_items
+    context.protocol["generative_samples"] = measured.num_samples
+    context.protocol["generative_mi"] = _protocol(data, context.x)
+    if context.ais_items and layout.drawn:
+        few = data.take(slice(context.ais_items))
+        options = Options(num_temperatures=context.ais_temperatures, batch_size=at_once)
+        run = Run(model, guide, layout, options, len(few.x), 2, None)
+        with pyro.validation_enabled(False):
+            measured.tighten(*run.sandwich(few))
+        run.warn()
+        context.protocol["generative_ais_items"] = len(few.x)
+        context.protocol["generative_ais_acceptance"] = run.acceptance
     figures: dict[str, Figure] = {}
     ceiling: Figure | None = None
     for site, name in names.items():
@@ -79,8 +89,11 @@ class GenerativeInformation:
         guide: The guide, without deterministic sites.
         data: Data drawn from the model.
         layout: Layout of the pair.
-        num_samples: Draws for each configuration of the enumerable sites.
+        num_samples: Draws for each datum, shared out by `Evidence`.
         batch_size: Number of codes at once.
+
+    Attributes:
+        num_samples: Draws for each datum in all.
 
     References:
         Barber & Agakov (2003), The IM Algorithm.
@@ -101,6 +114,8 @@ class GenerativeInformation:
         self._bounds = Evidence(
             model, guide, data, layout, num_samples=num_samples, batch_size=batch_size
         )
+        rest = layout.num_configurations - 1
+        self.num_samples = self._bounds.most + rest * self._bounds.least
         self._tables = self._bounds.bound()
         self._evidence = [table.logsumexp(0) for table in self._tables]
 
@@ -108,6 +123,20 @@ class GenerativeInformation:
         """Bounds the information in the whole code, shape ``(n,)`` each, in nats."""
         low, high = self._evidence
         return self._log_likelihood - high, self._log_likelihood - low
+
+    def tighten(self, low: Tensor, high: Tensor) -> None:
+        """Takes in closer bounds of log p(x') of the first data.
+
+        The bounds of all data are moved by the mean difference, so that in expectation they are
+        the closer ones.
+
+        Args:
+            low: From below, shape ``(m,)``.
+            high: From above.
+        """
+        self._evidence = [
+            _moved(rows, closer) for rows, closer in zip(self._evidence, (low, high), strict=True)
+        ]
 
     def site(self, name: str) -> Bounds:
         """Bounds the information in one site, shape ``(n,)`` each, in nats.
@@ -118,10 +147,12 @@ class GenerativeInformation:
         if self._layout.latent == (name,):
             return self.code()
         prior_low, prior_high = self._log_prior(name)
-        low, high = self._evidence
         if name in self._layout.enumerated:
-            below, above = (self._of_own(table, name) for table in self._tables)
-            return below - low - prior_high, above - high - prior_low
+            below, above = (
+                self._of_own(table, name) - table.logsumexp(0) for table in self._tables
+            )
+            return below - prior_high, above - prior_low
+        low, high = self._evidence
         below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
         return below - prior_high - high, above - prior_low - low
 
@@ -184,6 +215,13 @@ def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
         lines = str(error).strip().splitlines() or [""]
         return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
     return None
+
+
+def _moved(rows: Tensor, closer: Tensor) -> Tensor:
+    """Rows whose mean is moved by the mean difference of the first ones to closer ones."""
+    moved = rows.clone()
+    moved[: len(closer)] += len(rows) / len(closer) * (closer - rows[: len(closer)])
+    return moved
 
 
 def _interval(bounds: Bounds, ceiling: Figure | None) -> tuple[Figure, Figure]:

@@ -85,7 +85,7 @@ def information(
     iwae_items: int = 1000,
     subset: int = 2000,
     generative_items: int = 500,
-    generative_samples: int = 100,
+    generative_samples: int = 200,
     ais_items: int = 0,
     ais_temperatures: int = 500,
     batch_size: int = 1024,
@@ -147,10 +147,12 @@ def information(
       model: codes from the prior, data *sampled* from the likelihood (a Bernoulli likelihood gives
       binary ones, even where it was trained on grey ones). The code of each is an exact sample of
       its posterior, so that importance sampling bounds the evidence from both sides (`Evidence`);
-      both ends close as ``generative_samples`` grows, and a poor guide widens them. Kept at 0 or
-      above, a site's at or below the whole code's. NaN, for a reason that the protocol names,
-      where the model does not observe its argument at one site, unchanged, or the guide has
-      deterministic sites.
+      both ends close as ``generative_samples`` grows, and a poor guide widens them. With
+      ``ais_items``, so many of them are annealed as well, in both directions
+      (`bidirectional_monte_carlo`), which closes the bounds of the code and of drawn sites more.
+      Kept at 0 or above, a site's at or below the whole code's. NaN, for a reason that the
+      protocol names, where the model does not observe its argument at one site, unchanged, or the
+      guide has deterministic sites.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
       since :math:`\log N` is the limit; else 0. Read the next ones then.
     * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density r(code) that is
@@ -189,9 +191,10 @@ def information(
         generative_items: How many data to draw from the model for ``generative_mi``; 0 leaves it
             out.
         generative_samples: Importance samples for each of these, shared out among the joint
-            values of the enumerable sites, at least 4 for each.
-        ais_items: How many data, at random, to anneal for ``log_px_ais``; 0 leaves it out, as it
-            costs thousands of gradients of the model for each.
+            values of the enumerable sites: half of them evenly, at least 4 to each, and the rest
+            to the one that the guide finds likeliest.
+        ais_items: How many data, at random, to anneal for ``log_px_ais``, and how many of those
+            that the model draws; 0 leaves it out, as it costs thousands of gradients for each.
         ais_temperatures: Temperatures of each annealing.
         batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are

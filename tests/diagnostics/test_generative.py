@@ -11,7 +11,12 @@ from torch.distributions import MultivariateNormal, Normal
 import pyro_mivae as mi
 from pyro_mivae.diagnostics.evidence import Evidence
 from pyro_mivae.diagnostics.generated import generate
-from pyro_mivae.diagnostics.generative import GenerativeInformation, _interval, why_undefined
+from pyro_mivae.diagnostics.generative import (
+    GenerativeInformation,
+    _interval,
+    _moved,
+    why_undefined,
+)
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.errors import OptionError
@@ -131,7 +136,13 @@ def test_an_exact_guide_makes_both_bounds_the_evidence(num_samples):
 
 @pytest.mark.parametrize(
     ("pair", "num_samples"),
-    [(Linear(0.3, 0.8), 1), (Linear(0.3, 0.8), 2), (Linear(0.3, 0.8), 8), (Mixture(), 5)],
+    [
+        (Linear(0.3, 0.8), 1),
+        (Linear(0.3, 0.8), 2),
+        (Linear(0.3, 0.8), 8),
+        (Mixture(), 12),
+        (Mixture(), 40),
+    ],
 )
 def test_the_evidence_is_unbiased_and_so_is_its_inverse_around_the_posterior(pair, num_samples):
     x = torch.zeros(4, 3) if isinstance(pair, Linear) else torch.zeros(4)
@@ -217,7 +228,7 @@ def test_a_mixture_of_gaussians():
     about_z = entropy_x - 0.5 * math.log(2 * math.pi * math.e * SIGMA**2)
     about_c = mixture_information(pair.probs, wide)
     x = torch.zeros(4)
-    rough, fine = (measure(pair, x, k)[1] for k in (4, 100))
+    rough, fine = (measure(pair, x, k)[1] for k in (12, 300))
     holds(fine.code(), about_z, width=0.05)
     holds(fine.site("place"), about_z, width=0.05)  # x knows of c through z alone
     holds(fine.site("kind"), about_c, width=0.05)
@@ -336,12 +347,31 @@ def test_the_report_says_what_was_measured():
         assert report[f"{high}_se"] > 0
     assert report["generative_mi_place_upper"] <= report["generative_mi_upper"]
     assert report.protocol["generative_items"] == 200
-    assert report.protocol["generative_samples"] == 99
+    assert report.protocol["generative_samples"] == 200
     assert report.protocol["generative_mi"].endswith("sample of its Normal")
     again = mi.information(pair.model, pair.guide, x, generative_items=0)
     assert not any(name.startswith("generative") for name in again.values)
     shared = {name: report[name] for name in again.values}
     assert shared == again.values  # nothing else is moved
+
+
+def test_annealing_closes_the_bounds():
+    pair = Linear(1.5, 0.3)
+    options = {"generative_samples": 5, "iwae_samples": 1, "ais_temperatures": 40}
+    wide, close = (
+        mi.information(pair.model, pair.guide, torch.zeros(10, 3), ais_items=n, **options)
+        for n in (0, 100)
+    )
+    low, high = "generative_mi_lower", "generative_mi_upper"
+    assert wide[high] - wide[low] > 0.5
+    assert close[high] - close[low] < 0.3
+    assert close[low] - 4 * close[f"{low}_se"] < pair.information
+    assert pair.information < close[high] + 4 * close[f"{high}_se"]
+    assert close.protocol["generative_ais_items"] == 100
+    assert 0.6 < close.protocol["generative_ais_acceptance"] < 0.95
+    rows = torch.randn(50)
+    moved = _moved(rows, rows[:10] + torch.arange(10.0))
+    assert moved.mean() == pytest.approx(float(rows.mean()) + 4.5)
 
 
 def test_binary_data_for_grey_ones():
