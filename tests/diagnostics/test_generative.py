@@ -153,6 +153,26 @@ def test_the_evidence_is_unbiased_and_so_is_its_inverse_around_the_posterior(pai
     assert lower.mean() < 0 < upper.mean()
 
 
+def test_draws_go_where_the_guide_looks_for_them():
+    pair = Mixture()
+    data, bounds = evidence(pair, torch.zeros(4), 60, 50)
+    assert (bounds.most, bounds.least) == (40, 10)
+    seen = torch.zeros(3)
+    count = pair.model
+
+    def counting(x):
+        trace = pyro.poutine.trace(count).get_trace(x)
+        seen.add_(trace.nodes["kind"]["value"].sum(0))
+
+    options = {"num_samples": 60, "batch_size": 4096}
+    layout = Layout.probe(pair.model, pair.guide, data.x[:4])
+    counted = Evidence(counting, pair.guide, data, layout, **options)
+    counted.bound()
+    likeliest = torch.stack([-data.x, 0 * data.x, data.x], -1).argmax(-1)  # as the guide has it
+    drawn = 50 * 10 + 30 * likeliest.bincount(minlength=3)
+    assert torch.equal(seen, drawn + 50.0)  # and once each what the datum was drawn with
+
+
 def test_the_gap_closes():
     pair = Linear(0.8, 1.5)
     gaps = []
