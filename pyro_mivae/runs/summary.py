@@ -15,6 +15,7 @@ LABELS = {
     "log_px": "log p(x), importance-weighted",
     "log_px_ais": "log p(x), annealed",
 }
+ENDS = ("lower", "upper")
 FACTORS = {
     "mig": "mutual information gap (MIG)",
     "sap": "separated attribute predictability",
@@ -85,7 +86,7 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if not _same(metrics, f"generative_mi_{site}", "generative_mi"):
             intervals[f"generative_mi_{site}"] = f"I(x; {site}) in samples"
     for name, label in intervals.items():
-        low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
+        low, high = (metrics.get(f"{name}_{end}") for end in ENDS)
         if low is not None and high is not None:
             yield f"information {label}", _interval(low, high)
     for key, value in metrics.items():
@@ -98,9 +99,9 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
 
 
 def _same(metrics: Mapping[str, float], one: str, other: str) -> bool:
-    """Tells whether two intervals are the same, or the first is not defined."""
-    ends = [(metrics.get(f"{one}_{e}"), metrics.get(f"{other}_{e}")) for e in ("lower", "upper")]
-    return all(a is None or math.isnan(a) or a == b for a, b in ends)
+    """Tells whether two intervals read the same, or the first is not defined."""
+    ends = [[metrics.get(f"{name}_{end}", math.nan) for name in (one, other)] for end in ENDS]
+    return all(math.isnan(a) or _number(a) == _number(b) for a, b in ends)
 
 
 def _parts(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
