@@ -18,7 +18,7 @@ from torch.distributions import Independent, Normal
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 
-BLOCK = 2**22  # numbers held at once
+BLOCK = 2**20  # numbers held at once; more would be slower on a CPU, whose cache they leave
 
 
 @dataclass(frozen=True)

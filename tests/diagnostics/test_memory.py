@@ -1,0 +1,68 @@
+"""No tensor of the report grows faster than the data and their codes."""
+
+import sys
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics.dimensions import dimensions
+from pyro_mivae.diagnostics.draws import importance_weighted
+from pyro_mivae.diagnostics.report import information
+from pyro_mivae.diagnostics.sandwich import information_in_code
+
+MODULES = ("aggregate", "posterior")
+BLOCK, BATCH, DIMS, KINDS = 2**12, 64, 4, 3
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                # What expand gives takes no memory of its own.
+                self.numbers = max(self.numbers, leaf.untyped_storage().nbytes() // 4)
+        return result
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.OneHotCategorical(torch.ones(KINDS)))
+        z = pyro.sample("z", dist.Normal(c @ torch.ones(KINDS, DIMS), 1.0).to_event(1))
+        pyro.sample("w", dist.Normal(torch.zeros(DIMS), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.OneHotCategorical(logits=x[:, :KINDS]))
+        pyro.sample("z", dist.Normal(x + c @ torch.ones(KINDS, DIMS), 0.5).to_event(1))
+        pyro.sample("w", dist.Normal(x, 0.5).to_event(1))
+
+
+def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
+    for name in MODULES:
+        monkeypatch.setattr(sys.modules[f"pyro_mivae.diagnostics.{name}"], "BLOCK", BLOCK)
+    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code, dimensions))
+    n = 400
+    with Largest() as largest:
+        information(model, guide, torch.randn(n, DIMS), subset=n, batch_size=KINDS * BATCH)
+    assert largest.numbers <= max(2 * BLOCK, 8 * DIMS * n) < n * n / 8
+
+
+def test_memory_does_not_grow_with_the_importance_samples():
+    numbers = []
+    for samples in (16, 200):
+        with torch.no_grad(), Largest() as largest:
+            importance_weighted(
+                model, guide, torch.randn(8, DIMS), num_samples=samples, batch_size=64
+            )
+        numbers.append(largest.numbers)
+    assert numbers[0] == numbers[1] > 64
