@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.generated import Generated, Values
 from pyro_mivae.diagnostics.posterior import Layout, Posterior
+from pyro_mivae.diagnostics.progress import telling
 from pyro_mivae.diagnostics.proposals import (
     Proposal,
     Stratum,
@@ -163,7 +164,8 @@ class Evidence:
     def _tables(self, terms: Terms, exact: bool = False) -> Bounds:
         size = max(1, self._batch_size // self._layout.num_configurations)
         parts = []
-        for start in range(0, len(self._data.x), size):
+        starts = range(0, len(self._data.x), size)
+        for start in telling("log p(x) of the model's own data", starts):
             rows = slice(start, start + size)
             parts.append(self._table(terms, self._data.take(rows), self._own[:, rows], exact))
         lower, upper = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))

@@ -2,6 +2,9 @@ r"""What data of the model's own say about their code: :math:`I_p(x; code)`, fro
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 import pyro
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from pyro_mivae.diagnostics.draws import Draws
 from pyro_mivae.diagnostics.evidence import Bounds, Evidence, same
 from pyro_mivae.diagnostics.generated import Generated, generate
 from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.traces import Program, is_deterministic, replay_model
 
 
@@ -46,14 +50,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     context.protocol["generative_samples"] = measured.num_samples
     context.protocol["generative_mi"] = _protocol(data, context.x)
     if context.ais_items and layout.drawn:
-        few = data.take(slice(context.ais_items))
-        options = Options(num_temperatures=context.ais_temperatures, batch_size=at_once)
-        run = Run(model, guide, layout, options, len(few.x), 2, None)
-        with pyro.validation_enabled(False):
-            measured.tighten(*run.sandwich(few))
-        run.warn()
-        context.protocol["generative_ais_items"] = len(few.x)
-        context.protocol["generative_ais_acceptance"] = run.acceptance
+        _anneal(context, data, measured)
     figures: dict[str, Figure] = {}
     ceiling: Figure | None = None
     for site, name in names.items():
@@ -61,6 +58,20 @@ def generative_information(context: Context, _: Draws) -> Figures:
         figures |= {f"{name}_lower": lower, f"{name}_upper": upper}
         ceiling = figures["generative_mi_upper"]
     return figures
+
+
+def _anneal(context: Context, data: Generated, measured: GenerativeInformation) -> None:
+    began = time.perf_counter()
+    few = data.take(slice(context.ais_items))
+    options = Options(num_temperatures=context.ais_temperatures, batch_size=context.codes_at_once)
+    callback = partial(tell, "log p(x) of the model's own data, annealed")
+    run = Run(context.model, context.guide, context.layout, options, len(few.x), 2, callback)
+    with pyro.validation_enabled(False):
+        measured.tighten(*run.sandwich(few))
+    run.warn()
+    context.protocol["generative_ais_items"] = len(few.x)
+    context.protocol["generative_ais_acceptance"] = run.acceptance
+    context.seconds["annealed_generation"] = time.perf_counter() - began
 
 
 class GenerativeInformation:

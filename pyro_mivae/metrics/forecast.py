@@ -118,14 +118,15 @@ def forecast(
 def _draws(asked: Mapping[str, Any], items: int, piece: int) -> dict[str, float]:
     """How many times the draws of a piece are asked for, by part."""
 
-    def drawn(options: Mapping[str, Any], of: int) -> tuple[int, int, int]:
-        """Importance samples, samples of generated data, and transitions of annealed data."""
+    def drawn(options: Mapping[str, Any], of: int) -> tuple[int, ...]:
+        """Importance samples, samples of generated data, and transitions of both when annealed."""
         iwae, ais = (min(int(options[f"{name}_items"]), of) for name in ("iwae", "ais"))
         generated = options["generative_items"] * options["generative_samples"]
-        transitions = options["ais_temperatures"] + PILOT
-        return iwae * options["iwae_samples"], generated, ais * transitions
+        own = min(int(options["ais_items"]), int(options["generative_items"]))
+        there, and_back = (way * options["ais_temperatures"] + PILOT for way in (1, 2))
+        return iwae * options["iwae_samples"], generated, ais * there, own * and_back
 
-    parts = ("costs", "generative_information", "annealed_evidence")
+    parts = ("costs", "generative_information", "annealed_evidence", "annealed_generation")
     pairs = zip(parts, drawn(asked, items), drawn({**FEW, **FEW_ANNEALED}, piece))
     found = {f"information, {part}": many / few for part, many, few in pairs}
     found["information, draw_codes"] = (asked["num_samples"] or 1) * items / piece

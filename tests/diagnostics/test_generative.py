@@ -388,6 +388,8 @@ def test_annealing_closes_the_bounds():
     assert close[low] - 4 * close[f"{low}_se"] < pair.information
     assert pair.information < close[high] + 4 * close[f"{high}_se"]
     assert close.protocol["generative_ais_items"] == 100
+    assert close.seconds["annealed_generation"] > close.seconds["generative_information"] > 0
+    assert "annealed_generation" not in wide.seconds
     assert 0.6 < close.protocol["generative_ais_acceptance"] < 0.95
     rows = torch.randn(50)
     moved = _moved(rows, rows[:10] + torch.arange(10.0))
