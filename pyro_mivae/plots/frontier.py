@@ -23,7 +23,10 @@ LINE_HEIGHT = 0.055
 """Share of the picture's height that a text takes."""
 LEAST_SPAN = 1.0
 """Nats that the picture shows at least, in both directions."""
+STEPS_ALONG = 12
+"""Places on a grey line where its ELBO may be written."""
 Row = Mapping[str, float]
+Box = tuple[float, float, float, float]
 
 
 def plot_rate_distortion(
@@ -80,6 +83,7 @@ def plot_rate_distortion(
     lines = sorted({row[apart] for row in drawn}) if apart is not None else [None]
     points: Any = None
     told: list[tuple[float, float, float, bool]] = []
+    places = [(row["rate"], row["distortion"]) for row in drawn]
     for index, value in enumerate(lines):
         own = [row for row in drawn if apart is None or row[apart] == value]
         marker = group_marker(10 * index)
@@ -87,6 +91,7 @@ def plot_rate_distortion(
         means = _means(own, along)
         _join_means(ax, means, (marker, STYLES[index % len(STYLES)]), label)
         told += [(*mean, index % 2 == 0) for mean in means]
+        places += _along([mean[1:] for mean in means])
         points = ax.scatter(
             [row["rate"] for row in own],
             [row["distortion"] for row in own],
@@ -104,9 +109,10 @@ def plot_rate_distortion(
     ax.set_xlabel("rate (nats)")
     ax.set_ylabel("distortion (nats)")
     style_axes(ax)
-    _spread_out(ax)
-    _draw_iso_lines(ax, drawn)
-    _write_values(ax, told, along)
+    _set_limits(ax)
+    taken = [_box(ax, *place, (-0.015, -0.015), (0.03, 0.03)) for place in places]
+    taken += _write_values(ax, told, along)
+    _draw_iso_lines(ax, drawn, taken)
     bar: Any = points.figure.colorbar(points, ax=ax, pad=0.02, aspect=28)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
@@ -146,21 +152,40 @@ def _join_means(
     )
 
 
-def _write_values(ax: Axes, means: Sequence[tuple[float, float, float, bool]], along: str) -> None:
+def _along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places on the lines between corners."""
+    return [
+        (x + share / 20 * (to_x - x), y + share / 20 * (to_y - y))
+        for (x, y), (to_x, to_y) in itertools.pairwise(corners)
+        for share in range(20)
+    ]
+
+
+def _write_values(
+    ax: Axes, means: Sequence[tuple[float, float, float, bool]], along: str
+) -> list[Box]:
     """Writes the option's value beside each mean, once where several lie upon each other.
 
     The lines write below and above in turn, since they run close to each other.
+
+    Returns:
+        Where something is written.
     """
-    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     written: list[tuple[float, float, float]] = []
+    boxes = []
     for value, rate, distortion, below in means:
-        place = (value, (rate - left) / (right - left), (distortion - low) / (high - low))
+        at = _box(ax, rate, distortion)
+        place = (value, at[0], at[2])
         if any(p[0] == value and math.dist(p[1:], place[1:]) < CLOSE for p in written):
             continue
         written.append(place)
         under = below and place[1] > ROOM
+        text = f"{_symbol(along)} {value:g}"
+        size = (_width(text), 0.8 * LINE_HEIGHT)
+        offset = (-0.02 - size[0], -0.02 - size[1]) if under else (0.025, 0.02)
+        boxes.append(_box(ax, rate, distortion, offset, size))
         ax.annotate(
-            f"{_symbol(along)} {value:g}",
+            text,
             (rate, distortion),
             xytext=(-5, -5) if under else (7, 5),
             ha="right" if under else "left",
@@ -170,43 +195,58 @@ def _write_values(ax: Axes, means: Sequence[tuple[float, float, float, bool]], a
             color=INK,
             zorder=4,
         )
+    return boxes
 
 
-def _draw_iso_lines(ax: Axes, rows: Sequence[Row]) -> None:
-    """Draws lines of the same ELBO, and says which at their lower end."""
+def _draw_iso_lines(ax: Axes, rows: Sequence[Row], taken: Sequence[Box]) -> None:
+    """Draws lines of the same ELBO, and says which at the lowest place that is free."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    left = max(left, -0.03 * right)
-    taken: list[tuple[float, float, float]] = []
+    boxes = list(taken)
     for total in _totals(rows, right - left, high - low):
         ax.plot([left, right], [total - left, total - right], color=LINE, linewidth=0.8, zorder=1)
         text = f"{-total:g}"
-        width = _width(text)
-        x = min(total - low, right - width * (right - left))  # where the text fits beside it
-        at, up = (x - left) / (right - left), (total - x - low) / (high - low)
-        if (
-            at < 0
-            or up > 1 - LINE_HEIGHT
-            or any(
-                at < end and start < at + width and abs(up - height) < LINE_HEIGHT
-                for start, end, height in taken
-            )
-        ):
-            continue
-        taken.append((at, at + width, up))
-        ax.annotate(
-            text,
-            (x, total - x),
-            xytext=(3, 2),
-            textcoords="offset points",
-            fontsize=SMALL - 2,
-            color=MUTED,
-            ha="left",
-            va="bottom",
-            zorder=1,
-        )
+        size = (_width(text), LINE_HEIGHT)
+        lowest = min(total - low, right - size[0] * (right - left))  # where it fits beside it
+        for share in range(STEPS_ALONG):
+            x = lowest - share / STEPS_ALONG * (lowest - left)
+            box = _box(ax, x, total - x, size=size)
+            if _is_inside(box) and not any(_overlap(box, other) for other in boxes):
+                boxes.append(box)
+                ax.annotate(
+                    text,
+                    (x, total - x),
+                    xytext=(3, 2),
+                    textcoords="offset points",
+                    fontsize=SMALL - 2,
+                    color=MUTED,
+                    zorder=1,
+                )
+                break
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
     ax.set_title("grey lines: the same ELBO, in nats", fontsize=SMALL, color=MUTED, loc="left")
+
+
+def _box(
+    ax: Axes,
+    rate: float,
+    distortion: float,
+    offset: tuple[float, float] = (0.0, 0.0),
+    size: tuple[float, float] = (0.0, 0.0),
+) -> Box:
+    """A place in shares of the picture: left, right, lower and upper end."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    x = (rate - left) / (right - left) + offset[0]
+    y = (distortion - low) / (high - low) + offset[1]
+    return x, x + size[0], y, y + size[1]
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+
+
+def _is_inside(box: Box) -> bool:
+    return -1e-9 <= min(box) and max(box) <= 1 + 1e-9
 
 
 def _totals(rows: Sequence[Row], across: float, up: float) -> list[float]:
@@ -230,11 +270,13 @@ def _width(text: str) -> float:
     return 0.025 + 0.017 * len(text)
 
 
-def _spread_out(ax: Axes) -> None:
-    """Lets a picture of points that are close to each other show a nat at least."""
+def _set_limits(ax: Axes) -> None:
+    """Lets a picture of points close to each other show a nat at least, and no negative rates."""
     for limits, set_limits in ((ax.get_xlim(), ax.set_xlim), (ax.get_ylim(), ax.set_ylim)):
         lack = max(0.0, LEAST_SPAN - (limits[1] - limits[0]))
         set_limits(limits[0] - lack / 2, limits[1] + lack / 2)
+    left, right = ax.get_xlim()
+    ax.set_xlim(left=max(left, -0.03 * right))
 
 
 def _symbol(option: str) -> str:

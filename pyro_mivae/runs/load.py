@@ -147,7 +147,7 @@ def read_config(folder: Path) -> RunConfig:
     if not (folder / CONFIG).is_file():
         runs = runs_of_seeds(folder)
         if runs:
-            names = ", ".join(run.name for run in runs)
+            names = ", ".join(map(str, runs))
             raise RunError(f"{folder} holds the runs of several seeds; give one of them: {names}")
         raise RunError(
             f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
