@@ -114,8 +114,9 @@ def information(
       distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
       The upper one is the smaller of the leave-one-out bound over all data and the rate, so it
       is never above the rate. As :math:`I \ge 0`, the lower bound is at least 0, and it is kept
-      at or below the upper one. Each errs outwards in expectation; a sample scatters by its
-      standard error. A code of enumerated sites alone needs no draws: its lower bound is
+      at or below the upper one. Each errs outwards in expectation, but for the smaller of two
+      upper ones that are about equal, which is low by a part of its standard error; a sample
+      scatters by that. A code of enumerated sites alone needs no draws: its lower bound is
       the plug-in :math:`H(\bar q) - \overline{H(q)}`, low by about
       :math:`(K - 1) / 2N` for data drawn from a population and exact for the data themselves;
       the upper one leaves each datum out of :math:`\bar q`, and is high by as much.
