@@ -131,26 +131,25 @@ class GenerativeInformation:
         self._evidence = [table.logsumexp(0) for table in self._tables]
 
     def code(self) -> Bounds:
-        """Bounds the information in the whole code, shape ``(n,)`` each, in nats."""
+        """Bounds the information in the whole code, a row for each datum, in nats."""
         low, high = self._evidence
-        return self._log_likelihood - high, self._log_likelihood - low
+        log_likelihood = self._log_likelihood[: len(low)]
+        return log_likelihood - high, log_likelihood - low
 
     def tighten(self, low: Tensor, high: Tensor) -> None:
-        """Takes in closer bounds of log p(x') of the first data.
+        """Takes in closer bounds of log p(x') of the first data, and leaves the others out.
 
-        The bounds of all data are moved by the mean difference, so that in expectation they are
-        the closer ones.
+        What an enumerable site says has bounds of its own, which share their draws: all data go
+        on to serve it.
 
         Args:
             low: From below, shape ``(m,)``.
             high: From above.
         """
-        self._evidence = [
-            _moved(rows, closer) for rows, closer in zip(self._evidence, (low, high), strict=True)
-        ]
+        self._evidence = [low, high]
 
     def site(self, name: str) -> Bounds:
-        """Bounds the information in one site, shape ``(n,)`` each, in nats.
+        """Bounds the information in one site, a row for each datum, in nats.
 
         Args:
             name: A site of the code.
@@ -165,7 +164,8 @@ class GenerativeInformation:
             return below - prior_high, above - prior_low
         low, high = self._evidence
         below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
-        return below - prior_high - high, above - prior_low - low
+        below, above = below - prior_high, above - prior_low
+        return below[: len(high)] - high, above[: len(low)] - low
 
     def _log_prior(self, name: str) -> Bounds:
         """Bounds the log-density of a site's value under the prior; of a category its mean."""
@@ -226,13 +226,6 @@ def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
         lines = str(error).strip().splitlines() or [""]
         return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
     return None
-
-
-def _moved(rows: Tensor, closer: Tensor) -> Tensor:
-    """Rows whose mean is moved by the mean difference of the first ones to closer ones."""
-    moved = rows.clone()
-    moved[: len(closer)] += len(rows) / len(closer) * (closer - rows[: len(closer)])
-    return moved
 
 
 def _interval(bounds: Bounds, ceiling: Figure | None) -> tuple[Figure, Figure]:

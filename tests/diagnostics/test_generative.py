@@ -14,7 +14,6 @@ from pyro_mivae.diagnostics.generated import generate
 from pyro_mivae.diagnostics.generative import (
     GenerativeInformation,
     _interval,
-    _moved,
     why_undefined,
 )
 from pyro_mivae.diagnostics.isolation import isolated
@@ -377,7 +376,7 @@ def test_the_report_says_what_was_measured():
 
 def test_annealing_closes_the_bounds():
     pair = Linear(1.5, 0.3)
-    options = {"generative_samples": 5, "iwae_samples": 1, "ais_temperatures": 40}
+    options = {"generative_samples": 5, "iwae_samples": 1, "ais_temperatures": 80}
     wide, close = (
         mi.information(pair.model, pair.guide, torch.zeros(10, 3), ais_items=n, **options)
         for n in (0, 100)
@@ -391,9 +390,19 @@ def test_annealing_closes_the_bounds():
     assert close.seconds["annealed_generation"] > close.seconds["generative_information"] > 0
     assert "annealed_generation" not in wide.seconds
     assert 0.6 < close.protocol["generative_ais_acceptance"] < 0.95
-    rows = torch.randn(50)
-    moved = _moved(rows, rows[:10] + torch.arange(10.0))
-    assert moved.mean() == pytest.approx(float(rows.mean()) + 4.5)
+
+
+def test_closer_bounds_take_the_place_of_the_evidence():
+    pair = Mixture()
+    data, found = measure(pair, torch.zeros(4), 12)
+    before = found.site("kind")
+    truth = pair.log_px(data.x)[:30]
+    found.tighten(truth - 0.1, truth + 0.1)
+    exact = data.log_likelihood[:30] - truth
+    for bounds in (found.code(), found.site("place")):  # x knows of the kind through the place
+        assert torch.allclose(bounds[0], exact - 0.1)
+        assert torch.allclose(bounds[1], exact + 0.1)
+    assert all(map(torch.equal, before, found.site("kind")))
 
 
 def test_binary_data_for_grey_ones():
