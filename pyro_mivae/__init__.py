@@ -26,7 +26,7 @@ from pyro_mivae.likelihoods import (
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
 from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
-from pyro_mivae.runs import SweepTable, load, sweep
+from pyro_mivae.runs import Comparison, SweepTable, compare, load, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
@@ -61,6 +61,7 @@ __all__ = [
     "BetaVAE",
     "CatVAE",
     "CodesPrior",
+    "Comparison",
     "ContinuousBernoulliLikelihood",
     "Critic",
     "CriticBound",
@@ -89,6 +90,7 @@ __all__ = [
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
     "build_critic",
+    "compare",
     "cyclic_warmup",
     "diagnose",
     "evaluate",

@@ -265,6 +265,26 @@ def report(folder: Path, data_root: str | None, device: str) -> None:
 
 
 @cli.command()
+@click.argument("folders", metavar="RUN RUN ...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="write compare.html to this folder")
+@root_option
+@overwrite_option
+def compare(
+    folders: tuple[Path, ...], out: Path | None, data_root: str | None, overwrite: bool
+) -> None:
+    """Set runs side by side; a folder of several seeds counts as one, by its means."""
+    from pyro_mivae.runs.compare import check_page, compare
+
+    if out is not None:
+        check_page(out, overwrite)
+    comparison = compare(*folders)
+    click.echo(comparison.table())
+    if out is not None:
+        page = comparison.write(out, root=data_root, overwrite=overwrite)
+        click.echo(f"written to {page}")
+
+
+@cli.command()
 @run_argument
 @click.option("--category", type=int, help="draw from this category alone")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)

@@ -1,7 +1,12 @@
 """Pictures of what a model learned: every one a function that draws on a matplotlib Axes."""
 
 from pyro_mivae.plots.codes import plot_confusion_matrix, plot_latent_space, plot_occupancy
-from pyro_mivae.plots.curves import plot_curves, plot_information_curves, plot_loss_curves
+from pyro_mivae.plots.curves import (
+    plot_curves,
+    plot_information_curves,
+    plot_loss_curves,
+    plot_runs,
+)
 from pyro_mivae.plots.frontier import plot_rate_distortion
 from pyro_mivae.plots.grids import (
     grid_figure,
@@ -37,6 +42,7 @@ __all__ = [
     "plot_radii",
     "plot_rate_distortion",
     "plot_reconstructions",
+    "plot_runs",
     "plot_samples",
     "plot_sandwich",
     "plot_traversals",

@@ -19,6 +19,7 @@ from pyro_mivae.plots.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
@@ -98,20 +99,65 @@ def plot_curves(
     handles = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
     if any(name.startswith("val_") for name in curves):
         handles.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))
-    if handles:
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        ax.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=max(1, min(4, 60 // (longest + 6))),
-            frameon=False,
-            fontsize=FONT,
-            labelcolor=INK,
-            borderaxespad=0.2,
-            handlelength=1.6,
-            columnspacing=1.4,
-        )
+    _write_legend(ax, handles)
+    return ax
+
+
+def plot_runs(
+    ax: Axes,
+    runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]],
+    *,
+    colors: Mapping[str, str] | None = None,
+    ylabel: str = "nats per datum",
+) -> Axes:
+    """Draws one quantity of several models, a colour each, a line per seed.
+
+    Args:
+        ax: Where to draw.
+        runs: Name of a model to its curves, each the epochs and a value for each of them.
+        colors: Colour per name; names without one take the palette's in turn.
+        ylabel: What is drawn, with its unit.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ShapeError: If a curve has another length than its epochs.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> runs = {"a": [([1, 2], [3.0, 2.0])], "b": [([1, 2, 3], [4.0, 2.0, 1.0])]}
+        >>> len(plot_runs(new_figure()[1], runs).lines)
+        2
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    handles: list[Artist] = []
+    for place, (name, curves) in enumerate(runs.items()):
+        color = (colors or {}).get(name, group_color(place))
+        for number, (epochs, values) in enumerate(curves):
+            if len(epochs) != len(values):
+                raise ShapeError(
+                    f"a curve of {name!r} has {len(values)} values for {len(epochs)} epochs; "
+                    "give one per epoch"
+                )
+            (line,) = ax.plot(
+                list(epochs),
+                list(values),
+                color=color,
+                linewidth=1.8 if len(curves) == 1 else 1.1,
+                alpha=1.0 if len(curves) == 1 else 0.75,
+                marker="o" if len(values) < 3 else None,
+                label="_" * (number > 0) + name,
+            )
+            if number == 0:
+                handles.append(line)
+    style_axes(ax, grid=True)
+    _limit_height(ax, [values for curves in runs.values() for _, values in curves])
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    _write_legend(ax, handles)
     return ax
 
 
@@ -185,6 +231,24 @@ def _term_name(sites: str) -> str:
     code, _, how = sites.rpartition("_")
     code = " and ".join(code.split("_"))
     return f"information on {code} ({how})" if code else f"information on {sites}"
+
+
+def _write_legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    """Writes a legend above the Axes, in as many columns as fit."""
+    if handles:
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        ax.legend(
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=max(1, min(4, 60 // (longest + 6))),
+            frameon=False,
+            fontsize=FONT,
+            labelcolor=INK,
+            borderaxespad=0.2,
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
 
 
 def _same(a: float, b: float) -> bool:

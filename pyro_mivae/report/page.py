@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import platform
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics import diagnose
 from pyro_mivae.diagnostics.keys import is_indexed
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots import render_png
 from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.panels import PANELS
+from pyro_mivae.report.render import flatten, render, render_panel
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.training import atomic_path
 
@@ -84,7 +79,7 @@ def write_report(
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             subject = Subject(vae, x, labels, history, metrics, class_names)
-            pictures = [_picture(panel, folder) for make in panels for panel in make(subject)]
+            pictures = [render_panel(panel, folder) for make in panels for panel in make(subject)]
             page = _render(subject, pictures, protocol, config or {})
     finally:
         vae.train(was_training)
@@ -99,47 +94,31 @@ def _num_steps(subject: Subject) -> int | None:
     return int(steps[-1]) if steps else None
 
 
-def _picture(panel: Panel, folder: Path) -> dict[str, object]:
-    light, dark = render_png(panel.figure), render_png(panel.figure, dark=True)
-    (folder / f"{panel.key}.png").write_bytes(light)
-    return {"panel": panel, "light": _data_uri(light), "dark": _data_uri(dark)}
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def _render(
     subject: Subject,
     pictures: Sequence[Mapping[str, object]],
     protocol: Mapping[str, object] | Sequence[str] | str,
     config: Mapping[str, object],
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
     settings = dict(config)
     command = settings.pop("command", None)
     vae = subject.vae
-    return environment.from_string(source).render(
+    return render(
+        "report.html",
         title=type(vae).__name__,
         data_name=Path(str(settings.get("data", ""))).name,
         shape=" × ".join(map(str, vae.data_shape)),
         summary=summarize(subject),
         numbers=list(headline(subject)),
         tables=list(_tables(subject)),
-        diagnoses=diagnose(subject.metrics),
+        diagnoses=subject.diagnoses,
         objective=explain(vae.objective(_num_steps(subject))),
         pictures=pictures,
         protocol=_rows(protocol),
-        config=list(_flatten(settings)),
+        config=list(flatten(settings)),
         command=_wrap(str(command)) if command else "",
         count=f"{len(subject.x):,} {subject.nouns}",
         noun=subject.noun,
-        versions=_versions(),
     )
 
 
@@ -169,24 +148,5 @@ def _rows(protocol: Mapping[str, object] | Sequence[str] | str) -> list[tuple[st
     if isinstance(protocol, str):
         return [("", protocol)]
     if isinstance(protocol, Mapping):
-        return list(_flatten(protocol))
+        return list(flatten(protocol))
     return [("", str(line)) for line in protocol]
-
-
-def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", str(value)
-
-
-def _versions() -> str:
-    try:
-        ours = metadata.version("pyro-mivae")
-    except metadata.PackageNotFoundError:
-        ours = "(not installed)"
-    return (
-        f"pyro-mivae {ours}, pyro {pyro.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )

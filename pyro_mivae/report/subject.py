@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from pyro_mivae.diagnostics import Diagnosis, diagnose
 from pyro_mivae.diagnostics.keys import by_index
 from pyro_mivae.errors import OptionError
 from pyro_mivae.handlers import decode_means
@@ -63,6 +64,12 @@ class Subject:
     def num_categories(self) -> int | None:
         """How many categories there are, or None where the code has none."""
         return self.vae.num_categories
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What stands out in the metrics; that noise tells nothing does not."""
+        found = diagnose(self.metrics)
+        return [diagnosis for diagnosis in found if diagnosis.about not in self.vae.noise]
 
     @property
     def category(self) -> str | None:

@@ -1,5 +1,6 @@
 """Run folders: a training run with its configuration, and what it left behind."""
 
+from pyro_mivae.runs.compare import Comparison, compare
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.load import Run, load, open_run
 from pyro_mivae.runs.options import MODEL_OPTIONS, Option
@@ -13,10 +14,12 @@ from pyro_mivae.runs.train import is_finished, train_run
 
 __all__ = [
     "MODEL_OPTIONS",
+    "Comparison",
     "Option",
     "Run",
     "RunConfig",
     "SweepTable",
+    "compare",
     "evaluate_run",
     "is_finished",
     "load",

@@ -108,6 +108,17 @@ def test_information_curves_draw_sites_and_terms_and_the_ceiling_of_c(ax):
     assert ax.lines[-1].get_ydata()[0] == pytest.approx(math.log(10))
 
 
+def test_runs_have_a_colour_each_and_a_line_per_seed(ax):
+    seeds = [([1, 2, 3], [4.0, 3.0, 2.0]), ([1, 2, 3], [5.0, 3.0, 1.0])]
+    plots.plot_runs(ax, {"a": seeds, "b": [([2, 4], [2.0, 1.0])]})
+    assert [list(line.get_xdata()) for line in ax.lines] == [[1, 2, 3], [1, 2, 3], [2, 4]]
+    colors = [line.get_color() for line in ax.lines]
+    assert colors == [PALETTE[0], PALETTE[0], PALETTE[1]]
+    assert legend(ax) == ["a", "b"]
+    with pytest.raises(ShapeError, match="'c' has 1 values for 2 epochs"):
+        plots.plot_runs(ax, {"c": [([1, 2], [1.0])]})
+
+
 # --- grids
 
 

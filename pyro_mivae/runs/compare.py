@@ -1,0 +1,301 @@
+"""Several run folders side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.report.comparison import Contender, write_comparison
+from pyro_mivae.report.contrast import Cell, Line, contrast
+from pyro_mivae.report.render import flatten
+from pyro_mivae.runs.load import METRICS, Run, open_run, read_metrics, runs_of_seeds
+
+PAGE = "compare.html"
+_WIDTH = 100  # of the table, in characters
+_LEFT_OUT = ("command", "data_root")
+_MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
+_ALSO_DATA = ("data", "image_size", "data_shape", "num_test")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the models that are compared.
+
+    Attributes:
+        name: What it is called: its folder, with as much before it as tells it from the others.
+        runs: Its run, or those of several seeds.
+        metrics: What was measured, of every run.
+        protocols: How it was measured, of every run.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    metrics: Sequence[Mapping[str, float]]
+    protocols: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side, see `compare`.
+
+    Attributes:
+        sides: The models.
+    """
+
+    sides: Sequence[Side]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Their figures, those that some model has."""
+        return contrast([side.metrics for side in self.sides])
+
+    @cached_property
+    def settings(self) -> dict[str, list[str]]:
+        """What they were made with, where it differs: a text per model."""
+        made = [_settings(side) for side in self.sides]
+        names = dict.fromkeys(name for one in made for name in one)
+        rows = {name: [one.get(name, "–") for one in made] for name in names}
+        return {name: texts for name, texts in rows.items() if len(set(texts)) > 1}
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Why their figures may not be comparable, in sentences."""
+        return list(_warnings(self.sides))
+
+    def table(self, width: int = _WIDTH) -> str:
+        """Puts figures in rows and models in columns, as many as fit beside each other.
+
+        Args:
+            width: How many characters a line may have.
+
+        Returns:
+            Lines of text, without a newline at the end.
+        """
+        names = [line.name for line in self.lines]
+        left = max(map(len, names), default=0)
+        columns = [
+            [
+                side.name,
+                *(
+                    f"{line.cells[i]} {'*' if line.cells[i].differs else ' '}"
+                    for line in self.lines
+                ),
+            ]
+            for i, side in enumerate(self.sides)
+        ]
+        blocks: list[list[list[str]]] = [[]]
+        for column in columns:
+            wide = max(map(len, column))
+            column = [f"{text:>{wide}}" for text in column]
+            room = width - left - sum(len(other[0]) + 2 for other in blocks[-1])
+            if blocks[-1] and wide + 2 > room:
+                blocks.append([])
+            blocks[-1].append(column)
+        lines = [f"warning: {warning}" for warning in self.warnings]
+        for block in blocks:
+            for name, *cells in zip(["nats per test image", *names], *block, strict=True):
+                lines.append("  ".join([f"{name:<{max(left, 19)}}", *cells]).rstrip())
+            lines.append("")
+        lines.append(f"* more than two standard errors from {self.sides[0].name}")
+        spread = "±: the standard error over the test images"
+        if any(len(side.runs) > 1 for side in self.sides):
+            spread += "; of several seeds, their standard deviation"
+        return "\n".join([*lines, spread])
+
+    def write(
+        self,
+        folder: str | Path,
+        *,
+        root: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Writes ``compare.html``, one page with table, curves and pictures.
+
+        Args:
+            folder: Where to; it is made if need be.
+            root: Folder of torchvision's data sets, if they have moved.
+            overwrite: Whether a page that is there may be replaced.
+
+        Returns:
+            The page.
+
+        Raises:
+            OptionError: If it may not be written.
+            DataError: If the data are not to be had any more.
+            RunError: If they are not what they were.
+        """
+        path = check_page(folder, overwrite)
+        loaded: dict[tuple[object, ...], Any] = {}
+        contenders = []
+        for side in self.sides:
+            run = side.runs[0]
+            place = (run.config.data, run.config.image_size)
+            if place not in loaded:
+                loaded[place] = run.dataset(root)
+            dataset = loaded[place]
+            contenders.append(
+                Contender(
+                    side.name,
+                    run.vae,
+                    [run.history for run in side.runs],
+                    side.metrics,
+                    dataset.x_test,
+                    dataset.y_test,
+                    dataset.name,
+                )
+            )
+        try:
+            path.parent.mkdir(exist_ok=True)
+            return write_comparison(
+                path,
+                contenders,
+                lines=self.lines,
+                settings=self.settings,
+                warnings=self.warnings,
+            )
+        except OSError as error:
+            raise OptionError(f"{path} cannot be written: {error.strerror}") from error
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def compare(*folders: str | Path) -> Comparison:
+    """Opens run folders to set what was measured side by side.
+
+    A folder of several seeds, as ``train --seeds`` makes it, counts as one model: its figures are
+    means.
+
+    Args:
+        *folders: Two run folders or more, evaluated; others are compared with the first.
+
+    Returns:
+        The comparison: its ``table()``, its ``warnings``, and the page by ``write(folder)``.
+
+    Raises:
+        OptionError: If fewer than two are given, or one of them twice.
+        RunError: If a folder holds no run, or one that was not evaluated.
+
+    Example:
+        >>> compare("runs/infocat-digits", "runs/vae-digits").write("runs")  # doctest: +SKIP
+    """
+    places = [Path(folder) for folder in folders]
+    if len(places) < 2:
+        raise OptionError(f"{len(places)} run folders given; two or more are compared")
+    resolved = [place.resolve() for place in places]
+    for place, whole in zip(places, resolved, strict=True):
+        if resolved.count(whole) > 1:
+            raise OptionError(f"{place} given twice; give every run folder once")
+    return Comparison([_open(p, name) for p, name in zip(places, _names(resolved), strict=True)])
+
+
+def check_page(folder: str | Path, overwrite: bool) -> Path:
+    """Checks that a comparison's page may be written.
+
+    Args:
+        folder: Where to.
+        overwrite: Whether a page that is there may be replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        OptionError: If it may not.
+    """
+    folder = Path(folder)
+    path = folder / PAGE
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise OptionError(f"--out {folder} is a file; give a folder")
+    if not os.path.isdir(folder.resolve().parent):
+        raise OptionError(f"--out {folder}: there is no folder {folder.parent}; make it first")
+    if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
+        raise OptionError(f"{path} exists; replace it with --overwrite, or choose another --out")
+    return path
+
+
+def _open(folder: Path, name: str) -> Side:
+    seeds = runs_of_seeds(folder)
+    runs = [open_run(place) for place in seeds or [folder]]
+    measured = [read_metrics(run.folder / METRICS) for run in runs]
+    return Side(name, runs, [m for m, _ in measured], [p for _, p in measured])
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The ends of paths, as long as it takes to tell them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("distinct paths have distinct names")
+
+
+def _starred(cell: Cell) -> str:
+    return f"{cell} {'*' if cell.differs else ' '}"
+
+
+def _settings(side: Side) -> dict[str, str]:
+    texts: dict[str, list[str]] = {}
+    for run in side.runs:
+        made = {k: v for k, v in run.config.describe().items() if k not in _LEFT_OUT}
+        for name, text in flatten(made):
+            texts.setdefault(name.rpartition(".")[2], []).append(text)
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in texts.items()}
+
+
+def _warnings(sides: Sequence[Side]) -> Iterator[str]:
+    first = sides[0]
+    for side in sides[1:]:
+        ours, theirs = first.runs[0], side.runs[0]
+        pair = f"{first.name} and {side.name}"
+        data = [
+            name
+            for name in _ALSO_DATA
+            if getattr(ours.config, name) != getattr(theirs.config, name)
+        ]
+        if data:
+            yield (
+                f"{pair} were measured on different data ({', '.join(data)}): their nats and "
+                "accuracies cannot be compared"
+            )
+        kinds = [type(run.vae.likelihood).__name__ for run in (ours, theirs)]
+        if kinds[0] != kinds[1]:
+            yield (
+                f"{pair} have likelihoods of different kinds ({kinds[0]}, {kinds[1]}): "
+                "distortion, ELBO and log p(x) cannot be compared"
+            )
+        notes = [_note(one) for one in (first, side)]
+        if notes[0] != notes[1] and kinds[0] == kinds[1]:
+            grey = first.name if notes[0] else side.name
+            yield (
+                f"of {pair} only {grey} scores grey pixels under a Bernoulli likelihood: its "
+                "distortion, ELBO and log p(x) are cross-entropies and cannot be compared"
+            )
+        if not data:
+            differing = _protocol_differences(first, side)
+            if differing:
+                yield f"{pair} were measured in different ways: {differing}"
+    for side in sides:
+        if not all(run.finished for run in side.runs):
+            yield f"{side.name} was not trained to its end"
+
+
+def _note(side: Side) -> str:
+    protocol = side.protocols[0]
+    return protocol.get("likelihood", "") if isinstance(protocol, Mapping) else ""
+
+
+def _protocol_differences(first: Side, other: Side) -> str:
+    protocols = [side.protocols[0] for side in (first, other)]
+    if not all(isinstance(protocol, Mapping) for protocol in protocols):
+        return ""
+    ours, theirs = (dict(flatten(protocol)) for protocol in protocols)
+    return ", ".join(
+        f"{name} {ours[name]} and {theirs[name]}"
+        for name in (f"information.{name}" for name in _MEASURED_BY)
+        if name in ours and name in theirs and ours[name] != theirs[name]
+    )
