@@ -30,8 +30,8 @@ def sandwich(subject: Subject) -> Iterator[Panel]:
     sentence = (
         f"Each bar goes from a lower to an upper bound, in nats: what the code says of which "
         f"{subject.noun} it belongs to, as a whole and site by site. The rate is what it costs, "
-        f"and no code can say more. From {n:,} {subject.nouns} no lower bound without a fit can "
-        "show more than the other dashed line."
+        f"and no code can say more. The lower bounds tell {n:,} {subject.nouns} apart, so that "
+        f"none but a fitted one can exceed log {n:,}."
     )
     if any(name.endswith("fitted") for name in rows):
         sentence += " Fitted: with a marginal of the codes that was learned from other data."

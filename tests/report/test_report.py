@@ -5,15 +5,17 @@ import io
 import math
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageColor
 
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN, InfomaxVAE
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots import new_figure
-from pyro_mivae.report import PANELS, Panel, Subject, game, panels, write_report
+from pyro_mivae.plots import new_figure, render_png
+from pyro_mivae.report import PANELS, Panel, Subject, game, panels, render, write_report
+from pyro_mivae.report.render import render_panel
 from pyro_mivae.training.history import History
 
 VOID = {"meta", "link", "img", "br"}
@@ -578,3 +580,23 @@ def test_a_category_has_the_color_of_its_label(infocat):
     about = subject(infocat, torch.rand(6, 1, 8, 8), torch.tensor([5, 5, 5, 2, 2, 2]))
     about.categories = torch.tensor([0, 0, 2, 2, 2, 2])
     assert about.category_colors == [5, 6, 2]
+
+
+def test_pictures_are_small_and_look_the_same():
+    figure, ax = new_figure(2.0)
+    ax.imshow(torch.rand(40, 40).numpy(), cmap="Greys_r")
+    picture = render_panel(Panel("a", "A", "b", "c", figure))
+    for scheme, ground in (("light", "#ffffff"), ("dark", "#161b22")):
+        whole = Image.open(io.BytesIO(render_png(figure, dark=scheme == "dark"))).convert("RGBA")
+        laid = Image.new("RGBA", whole.size, ground)
+        laid.alpha_composite(whole)
+        shown = Image.open(io.BytesIO(base64.b64decode(picture[scheme].split(",")[1])))
+        assert shown.mode == "P"
+        difference = ImageChops.difference(laid.convert("RGB"), shown.convert("RGB"))
+        assert max(high for _, high in difference.getextrema()) < 25
+        assert shown.convert("RGB").getpixel((0, 0)) == ImageColor.getrgb(ground)
+
+
+def test_the_ground_of_dark_pictures_is_that_of_the_card():
+    css = resources.files("pyro_mivae.report").joinpath("style.css").read_text()
+    assert re.findall(r"--card: (#\w+)", css) == [render._WHITE, render._DARK_CARD]
