@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -64,7 +64,7 @@ class Run:
         layout: Layout of the pair.
         options: How to anneal.
         items: Number of data to come.
-        directions: 2 if chains are to run backwards too, else 1.
+        runs: How often chains are to run, counting backwards too.
         callback: Told of every temperature done, and of all.
     """
 
@@ -75,14 +75,14 @@ class Run:
         layout: Layout,
         options: Options,
         items: int,
-        directions: int,
+        runs: int,
         callback: Callback | None,
     ) -> None:
         self._model, self._guide, self._layout = model, guide, layout
         self._options = options
         self._callback = callback
         chunks = math.ceil(items / options.data_at_once)
-        self._done, self._total = 0, chunks * options.num_temperatures * directions
+        self._done, self._total = 0, chunks * options.num_temperatures * runs
         self._accepted = torch.zeros(PARTS, dtype=torch.float64)
         self._proposed = torch.zeros(PARTS, dtype=torch.float64)
 
@@ -108,20 +108,28 @@ class Run:
                 stacklevel=3,
             )
 
-    def sandwich(self, data: Generated) -> tuple[Tensor, Tensor]:
-        """Bounds log p(x) of generated data from both sides, float64, shape ``(n,)`` each."""
+    def sandwich(self, data: Generated, fixed: Iterable[str] = ()) -> tuple[Tensor, Tensor]:
+        """Bounds log p(x) of generated data from both sides, float64, shape ``(n,)`` each.
+
+        Args:
+            data: The data.
+            fixed: Sites that keep their values; it is log p(x, these) then.
+        """
         size = self._options.data_at_once
         starts = range(0, len(data.x), size)
         chunks = [data.take(slice(start, start + size)) for start in starts]
-        bounds = [self.bound(chunk.x, chunk.code) for chunk in chunks]
+        bounds = [self.bound(chunk.x, chunk.code, fixed) for chunk in chunks]
         return torch.cat([low for low, _ in bounds]), torch.cat([high for _, high in bounds])
 
-    def bound(self, x: Tensor, code: Values | None = None) -> tuple[Tensor, Tensor]:
+    def bound(
+        self, x: Tensor, code: Values | None = None, fixed: Iterable[str] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Bounds log p(x) from below and, where the code of each datum is given, from above.
 
         Args:
             x: Some of the data, shape ``(n, ...)``.
             code: The code that each was drawn with, shape ``(n, *event)`` by site.
+            fixed: Sites that keep their value in the code.
 
         Returns:
             float64, shape ``(n,)``; twice the lower bound without codes.
@@ -131,7 +139,9 @@ class Run:
             return exact, exact
         options = self._options
         rows = repeat(x, options.num_chains)
-        target = Target(self._model, self._guide, rows, self._layout, options.start)
+        own = {name: repeat(value, options.num_chains) for name, value in (code or {}).items()}
+        kept = {name: own[name] for name in fixed}
+        target = Target(self._model, self._guide, rows, self._layout, options.start, kept)
         plan = make_plan(
             target,
             options.num_chains,
@@ -142,7 +152,6 @@ class Run:
         lower = self._anneal(target, plan, target.draw(), False)
         if code is None:
             return lower, lower
-        own = {name: repeat(value, options.num_chains) for name, value in code.items()}
         return lower, -self._anneal(target, plan, target.coordinates(own), True)
 
     def _anneal(self, target: Target, plan: Plan, place: Tensor, backwards: bool) -> Tensor:

@@ -66,6 +66,7 @@ class Evidence:
 
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
+        data: The data, their enumerable sites as the guide writes them.
         most, least: Draws for the configuration that the guide finds likeliest, and for others.
 
     References:
@@ -90,7 +91,7 @@ class Evidence:
         num_samples: int,
         batch_size: int,
     ) -> None:
-        self._model, self._guide, self._data, self._layout = model, guide, data, layout
+        self._model, self._guide, self.data, self._layout = model, guide, data, layout
         self._batch_size = batch_size
         count = layout.num_configurations
         self.most = self.least = num_samples
@@ -106,7 +107,7 @@ class Evidence:
         place = self._own.to(torch.uint8).argmax(0)
         # As the guide writes them: the model's own may be of another type.
         summed = {name: value[place] for name, value in self.configurations.items()}
-        self._data = replace(data, code={**data.code, **summed})
+        self.data = replace(data, code={**data.code, **summed})
 
     def agrees(self, name: str) -> Tensor:
         """Tells which configurations give an enumerable site its value in the data's codes.
@@ -117,7 +118,7 @@ class Evidence:
         Returns:
             Booleans, shape ``(configurations, n)``.
         """
-        return same(self.configurations[name], self._data.code[name])
+        return same(self.configurations[name], self.data.code[name])
 
     def bound(self, fixed: str | None = None) -> Bounds:
         """Bounds the evidence of the data, together with the value of a site if one is fixed.
@@ -129,7 +130,7 @@ class Evidence:
             From below and from above: tables of shape ``(configurations, n)``, whose logsumexp
             over configurations is the bound.
         """
-        return self._tables(Terms(self._layout, fixed, self._data.observed))
+        return self._tables(Terms(self._layout, fixed, self.data.observed))
 
     def bound_prior(self, name: str) -> Bounds:
         """Bounds the prior's density of a site's value, the other sites integrated out.
@@ -151,7 +152,7 @@ class Evidence:
         """
         if not set(self._layout.drawn) - {name}:
             return True
-        some = self._data.take(slice(4))
+        some = self.data.take(slice(4))
         kept = {site: some.code[site] for site in {*self._layout.enumerated, name}}
         conditioned = poutine.condition(self._model, data=kept)
         traces = [trace_program(conditioned, (some.x,), {}) for _ in range(2)]
@@ -164,10 +165,10 @@ class Evidence:
     def _tables(self, terms: Terms, exact: bool = False) -> Bounds:
         size = max(1, self._batch_size // self._layout.num_configurations)
         parts = []
-        starts = range(0, len(self._data.x), size)
+        starts = range(0, len(self.data.x), size)
         for start in telling("log p(x) of the model's own data", starts):
             rows = slice(start, start + size)
-            parts.append(self._table(terms, self._data.take(rows), self._own[:, rows], exact))
+            parts.append(self._table(terms, self.data.take(rows), self._own[:, rows], exact))
         lower, upper = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))
         return lower, upper
 

@@ -50,7 +50,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     context.protocol["generative_samples"] = measured.num_samples
     context.protocol["generative_mi"] = _protocol(data, context.x)
     if context.ais_items and layout.drawn:
-        _anneal(context, data, measured)
+        _anneal(context, measured)
     figures: dict[str, Figure] = {}
     ceiling: Figure | None = None
     for site, name in names.items():
@@ -60,14 +60,19 @@ def generative_information(context: Context, _: Draws) -> Figures:
     return figures
 
 
-def _anneal(context: Context, data: Generated, measured: GenerativeInformation) -> None:
+def _anneal(context: Context, measured: GenerativeInformation) -> None:
+    """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
     began = time.perf_counter()
-    few = data.take(slice(context.ais_items))
+    layout = context.layout
+    few = measured.data.take(slice(context.ais_items))
+    sites = [name for name in layout.latent if set(layout.drawn) - {name}]
+    fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
     options = Options(num_temperatures=context.ais_temperatures, batch_size=context.codes_at_once)
     callback = partial(tell, "log p(x) of the model's own data, annealed")
-    run = Run(context.model, context.guide, context.layout, options, len(few.x), 2, callback)
+    run = Run(context.model, context.guide, layout, options, len(few.x), 2 * len(fixed), callback)
     with pyro.validation_enabled(False):
-        measured.tighten(*run.sandwich(few))
+        for names in fixed:
+            measured.tighten(run.sandwich(few, names), *names)
     run.warn()
     context.protocol["generative_ais_items"] = len(few.x)
     context.protocol["generative_ais_acceptance"] = run.acceptance
@@ -105,6 +110,7 @@ class GenerativeInformation:
 
     Attributes:
         num_samples: Draws for each datum in all.
+        data: The data, their enumerable sites as the guide writes them.
 
     References:
         Barber & Agakov (2003), The IM Algorithm.
@@ -121,32 +127,34 @@ class GenerativeInformation:
         batch_size: int,
     ) -> None:
         self._layout = layout
-        self._log_likelihood = data.log_likelihood
+        self._closer: dict[str, Bounds] = {}
         self._bounds = Evidence(
             model, guide, data, layout, num_samples=num_samples, batch_size=batch_size
         )
         rest = layout.num_configurations - 1
         self.num_samples = self._bounds.most + rest * self._bounds.least
+        self.data = self._bounds.data
         self._tables = self._bounds.bound()
-        self._evidence = [table.logsumexp(0) for table in self._tables]
+        low, high = self._tables
+        self._evidence: Bounds = (low.logsumexp(0), high.logsumexp(0))
 
     def code(self) -> Bounds:
         """Bounds the information in the whole code, a row for each datum, in nats."""
         low, high = self._evidence
-        log_likelihood = self._log_likelihood[: len(low)]
+        log_likelihood = self.data.log_likelihood[: len(low)]
         return log_likelihood - high, log_likelihood - low
 
-    def tighten(self, low: Tensor, high: Tensor) -> None:
-        """Takes in closer bounds of log p(x') of the first data, and leaves the others out.
-
-        What an enumerable site says has bounds of its own, which share their draws: all data go
-        on to serve it.
+    def tighten(self, bounds: Bounds, site: str | None = None) -> None:
+        """Takes in closer bounds of the first data, and leaves the others out.
 
         Args:
-            low: From below, shape ``(m,)``.
-            high: From above.
+            bounds: Of log p(x'), or of log p(x', site), from both sides, shape ``(m,)`` each.
+            site: Whose value the bounds include, if any.
         """
-        self._evidence = [low, high]
+        if site is None:
+            self._evidence = bounds
+        else:
+            self._closer[site] = bounds
 
     def site(self, name: str) -> Bounds:
         """Bounds the information in one site, a row for each datum, in nats.
@@ -157,15 +165,21 @@ class GenerativeInformation:
         if self._layout.latent == (name,):
             return self.code()
         prior_low, prior_high = self._log_prior(name)
-        if name in self._layout.enumerated:
+        if name in self._layout.enumerated and name not in self._closer:
             below, above = (
                 self._of_own(table, name) - table.logsumexp(0) for table in self._tables
             )
             return below - prior_high, above - prior_low
         low, high = self._evidence
-        below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
-        below, above = below - prior_high, above - prior_low
-        return below[: len(high)] - high, above[: len(low)] - low
+        if name in self._closer:
+            below, above = self._closer[name]
+        else:
+            below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
+        few = slice(len(low))
+        return (
+            below[few] - prior_high[few] - high,
+            above[few] - prior_low[few] - low,
+        )
 
     def _log_prior(self, name: str) -> Bounds:
         """Bounds the log-density of a site's value under the prior; of a category its mean."""
@@ -177,7 +191,7 @@ class GenerativeInformation:
         log_probs = tables[0][:, 0]  # the same for every datum
         values = self._bounds.configurations[name]
         marginal = log_probs.masked_fill(~same(values, values), -torch.inf).logsumexp(1)
-        return ((log_probs.exp() * marginal).sum(),) * 2
+        return ((log_probs.exp() * marginal).sum().expand(tables[0].shape[1]),) * 2
 
     def _of_own(self, table: Tensor, name: str) -> Tensor:
         """Sums a table over the configurations that agree with a site's value."""

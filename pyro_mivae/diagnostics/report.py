@@ -150,8 +150,8 @@ def information(
       its posterior, so that importance sampling bounds the evidence from both sides (`Evidence`);
       both ends close as ``generative_samples`` grows, and a poor guide widens them. With
       ``ais_items``, so many of them are annealed, in both directions, as by
-      `bidirectional_monte_carlo`: that closes the bounds of the code and of drawn sites, which are
-      means over these then.
+      `bidirectional_monte_carlo`, whole and with each site's value fixed: that closes the bounds,
+      which are means over these then.
       Kept at 0 or above, a site's at or below the whole code's. NaN, for a reason that the
       protocol names, where the model does not observe its argument at one site, unchanged, or the
       guide has deterministic sites.

@@ -3,7 +3,7 @@ r"""The densities that annealing runs between, in unconstrained coordinates."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -80,6 +80,7 @@ class Target:
         x: The data, one row for each chain, shape ``(rows, ...)``.
         layout: Layout of the pair.
         start: Whether q is the guide or the prior.
+        fixed: Values of some sites, ``(rows, *event)``, which stay and count as observed.
 
     Attributes:
         sites: Those that move.
@@ -90,25 +91,33 @@ class Target:
     """
 
     def __init__(
-        self, model: Program, guide: Program, x: Tensor, layout: Layout, start: Start
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        layout: Layout,
+        start: Start,
+        fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._x = x
+        self._fixed = dict(fixed or {})
+        layout = _without(layout, self._fixed)
         self.sites = [name for name in layout.latent if name not in layout.enumerated]
         if layout.deterministic and start == "guide":
             raise SiteError(
                 f"sites {list(layout.deterministic)} of the guide are deterministic, so that it "
                 "has no density to anneal from; use start='prior'"
             )
-        self._source = guide if start == "guide" else model
+        self._source = poutine.condition(guide if start == "guide" else model, data=self._fixed)
         prior = trace_program(model, (x,), {})
         self._supports = {name: _support(prior.nodes[name]) for name in self.sites}
         self._maps = {name: biject_to(support) for name, support in self._supports.items()}
-        values = self._draw()
+        values = {**self._draw(), **self._fixed}
         self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
         self._model_density = Conditioned(model, guide, x, layout, values)
         self._guide_density: _Known | Conditioned | None = None
         if start == "guide" and layout.is_known(*layout.drawn):
-            self._guide_density = _Known(guide, x, layout)
+            self._guide_density = _Known(self._source, x, layout)
         elif start == "guide":
             self._guide_density = Conditioned(guide, guide, x, layout, values)
 
@@ -137,14 +146,14 @@ class Target:
             place = place.detach().requires_grad_()
             values, volume = self._values(place)
             prior, end = self._model_density(values)
-            start = prior if self._guide_density is None else self._guide_density(values)[1]
+            start = prior if self._guide_density is None else self._guide_density(values)[0]
             (first,) = torch.autograd.grad((start + volume).sum(), place, retain_graph=True)
             (last,) = torch.autograd.grad((end + volume).sum(), place)
         parts = (start.detach(), (end - start).detach(), volume.detach())
         return Point(place.detach(), *parts, (first, last))
 
     def _values(self, place: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        values = {}
+        values = dict(self._fixed)
         volume = torch.zeros(len(place), dtype=torch.float64, device=place.device)
         sizes = [shape.numel() for shape in self._shapes.values()]
         for name, part in zip(self.sites, place.split(sizes, 1), strict=True):
@@ -178,7 +187,7 @@ class _Known:
         total = self._log_weights
         for name, fn in self._fns.items():
             total = total + fn.log_prob(values[name]).double()
-        density = _sum_out(total, len(values[next(iter(values))]))
+        density = _sum_out(total, len(next(iter(values.values()))))
         return density, density
 
 
@@ -193,7 +202,8 @@ class Conditioned:
         guide: The guide.
         x: The data, shape ``(n, ...)``.
         layout: Layout of the pair.
-        values: A value of each site that is not enumerable, shape ``(n, *event)``.
+        values: A value of each site that is not enumerable, and of any that the layout leaves
+            out: these count as observed. Shape ``(n, *event)``.
     """
 
     def __init__(
@@ -205,7 +215,8 @@ class Conditioned:
         values: dict[str, Tensor],
     ) -> None:
         self._program, self._x, self._layout = program, x, layout
-        self._configurations = configurations(guide, x[:1], layout)
+        kept = {name: value[:1] for name, value in values.items() if name not in layout.latent}
+        self._configurations = configurations(poutine.condition(guide, data=kept), x[:1], layout)
         few = {name: value[:3] for name, value in values.items()}
         self._laid = bool(layout.enumerated)
         if self._laid:
@@ -218,7 +229,7 @@ class Conditioned:
                 self._laid = all(map(_near, laid, rows))
 
     def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores values of the drawn sites, and the same with what is observed.
+        """Scores values of the layout's sites, and the same with what is observed.
 
         Args:
             values: By site, shape ``(n, *event)``.
@@ -258,6 +269,23 @@ def _support(site: Mapping[str, Any]) -> Any:
             "not finite; annealing needs continuous or enumerable sites"
         )
     return support
+
+
+def _without(layout: Layout, names: Iterable[str]) -> Layout:
+    """A layout whose sites of these names are given."""
+    sizes = zip(reversed(layout.enumerated), layout.sizes, strict=True)
+
+    def rest(sites: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in sites if name not in names)
+
+    return replace(
+        layout,
+        latent=rest(layout.latent),
+        enumerated=rest(layout.enumerated),
+        drawn=rest(layout.drawn),
+        deterministic=rest(layout.deterministic),
+        sizes=tuple(size for name, size in sizes if name not in names),
+    )
 
 
 def _near(first: Tensor, second: Tensor) -> bool:
