@@ -136,14 +136,15 @@ def contrast(
             enumerated sites summed out; or None for the whole code.
         batch_size: Number of data per run of the guide.
         device: Where the guide runs.
-        second: Halves for whole codes to be contrasted with apart, see `Contrast`.
+        second: Halves that the first target is contrasted with apart, see `Contrast`.
 
     Returns:
         One contrast for each target.
     """
     wanted = list(targets)
     contrasts = [
-        Contrast(rows, len(x), second=second if names is None else None) for names, rows in wanted
+        Contrast(rows, len(x), second=None if target else second)
+        for target, (_, rows) in enumerate(wanted)
     ]
     for start, posterior in posteriors(guide, x, layout, batch_size, device):
         for (names, rows), result in zip(wanted, contrasts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -86,38 +87,76 @@ def fitted_information(
         McAllester & Stratos (2020), Formal Limitations on the Measurement of Mutual Information.
         https://arxiv.org/abs/1811.04251
     """
-    if contrast.second is None:
-        raise ValueError("the contrast was made without halves")
-    second, n = contrast.second, len(codes.configuration)
-    values = torch.cat([codes.values[name].reshape(n, -1).double() for name in layout.drawn], 1)
-    same, cross = contrast.others_by_half()
+    n = len(codes.configuration)
+    values = torch.cat([codes.values[name].reshape(n, -1) for name in layout.drawn], 1)
+    same = contrast.others_by_half()[0]
     log_marginal = torch.empty_like(same)
     gain, average = torch.empty_like(same), torch.empty_like(same)
-    generator = torch.Generator().manual_seed(seed)
     reach = 0.0
-    for judged in (second, ~second):
-        fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
-        fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
-        learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
-        mixtures = MixtureDensities(
-            values[learned], codes.configuration[learned], layout.num_configurations, seed
-        )
-        densities = torch.cat([mixtures(values, codes.configuration), log_prior[:, None]], 1)
-        within = torch.cat([densities, same[:, None]], 1)  # each code's own posterior left out
-        across = torch.cat([densities, cross[:, None]], 1)
-        log_weights = stack_densities(within[rest]).log()
-        alpha, t = _choose(
-            contrast.own[fitting], same[fitting], (within[fitting] + log_weights).logsumexp(1)
-        )
-        log_marginal[rows] = (across[rows] + log_weights).logsumexp(1)
-        gain[rows], average[rows] = _interpolated(
-            contrast.own[rows], same[rows], log_marginal[rows], alpha, t
-        )
+    for fitting, rows, within, across in _judgements(
+        contrast, values, codes.configuration, layout.num_configurations, log_prior, seed
+    ):
+        alpha, t = _choose(contrast.own[fitting], same[fitting], within)
+        log_marginal[rows] = across
+        gain[rows], average[rows] = _interpolated(contrast.own[rows], same[rows], across, alpha, t)
         reach += (1 + math.log((len(rows) - 1) / alpha)) * len(rows) / n
     lower, error = mean_of(1 + gain - average)
     # The data that the average is over scatter it too, and no more than its codes do.
     error = math.hypot(error, mean_of(average)[1])
     return Fitted((lower, error), mean_of(contrast.own - log_marginal), reach)
+
+
+def fitted_log_marginal(contrast: Contrast, values: Tensor, seed: int) -> Tensor:
+    r"""Scores codes by a density that was fitted on the other half of the data.
+
+    Args:
+        contrast: Of the codes, at least `LEAST_ITEMS`, with halves.
+        values: The codes, shape ``(n, dims)``, nothing but drawn sites.
+        seed: Of the fits.
+
+    Returns:
+        Log-densities, float64, shape ``(n,)``: low by :math:`KL(q(z) \| r(z))` in expectation.
+    """
+    result = torch.empty_like(contrast.own)
+    alike = torch.zeros(len(values), dtype=torch.long, device=values.device)
+    for _, rows, _, across in _judgements(contrast, values, alike, 1, None, seed):
+        result[rows] = across
+    return result
+
+
+def _judgements(
+    contrast: Contrast,
+    values: Tensor,
+    configuration: Tensor,
+    num_configurations: int,
+    log_prior: Tensor | None,
+    seed: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Fits on each half in turn: its rows, the other's, and the log-densities of either."""
+    if contrast.second is None:
+        raise ValueError("the contrast was made without halves")
+    values = values.double()
+    same, cross = contrast.others_by_half()
+    generator = torch.Generator().manual_seed(seed)
+    for judged in (contrast.second, ~contrast.second):
+        fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
+        fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
+        learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
+        mixtures = MixtureDensities(
+            values[learned], configuration[learned], num_configurations, seed
+        )
+        densities = mixtures(values, configuration)
+        if log_prior is not None:
+            densities = torch.cat([densities, log_prior[:, None]], 1)
+        within = torch.cat([densities, same[:, None]], 1)  # each code's own posterior left out
+        across = torch.cat([densities, cross[:, None]], 1)
+        log_weights = stack_densities(within[rest]).log()
+        yield (
+            fitting,
+            rows,
+            (within[fitting] + log_weights).logsumexp(1),
+            (across[rows] + log_weights).logsumexp(1),
+        )
 
 
 def _choose(own: Tensor, others: Tensor, log_marginal: Tensor) -> tuple[float, float]:

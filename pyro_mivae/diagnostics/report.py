@@ -136,9 +136,11 @@ def information(
       all data (the specific information of k), so it is at least 0; all of them are I(c; x). The
       lower ones add up to ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
     * ``total_correlation``: :math:`KL(q(z) \| \prod_d q(z_d))` over every dimension of the drawn
-      sites, with the mixture of the known posteriors of ``subset`` data as q(z), each code's own
-      included; it errs high where log of ``subset`` limits it. ``total_correlation_lower`` and
-      ``_upper`` leave each code's own posterior out on one side, and bound it in expectation. NaN
+      sites, on ``subset`` data, between bounds in expectation, ``total_correlation_lower`` and
+      ``_upper``: the lower one takes for q(z) a density fitted on the other half of these data, as
+      ``fitted_mi_upper`` does; the upper one the mean of their posteriors, each code's own
+      included, which errs high where log of ``subset`` limits it. The figure itself is that of
+      these posteriors where the bounds are within 0.5 nats, and else the lower bound. NaN
       unless the posterior of each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.

@@ -188,3 +188,15 @@ def test_importance_samples_rise_to_the_truth_and_not_beyond(encoder_side):
         bounds.append(sum(values) / len(values))
     assert bounds == sorted(bounds)
     assert truth - 0.01 < bounds[-1] < truth + 0.005
+
+
+def test_a_total_correlation_that_the_data_are_too_few_for_is_the_lower_bound(encoder_side):
+    """The mean of few narrow posteriors is no density of codes; a fitted one is."""
+    pair = Pair(mix=0.8, spread=0.1)
+    truth = pair.truth()["total_correlation"]
+    run = figures(pair, 600, 0, iwae_samples=1)
+    assert run["total_correlation_upper"] > truth + 1
+    assert run["total_correlation"] == run["total_correlation_lower"]
+    assert abs(run["total_correlation"] - truth) < 4 * run["total_correlation_se"] + 0.1
+    few = figures(pair, 10, 0, iwae_samples=1)  # too few to fit on
+    assert few["total_correlation_lower"] < truth < few["total_correlation_upper"]
