@@ -7,7 +7,8 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    "bounds", "categories", "gpu", "many", "results", "scaling", "speed", "variance", "variants",
+    "bounds", "categories", "evaluation", "gpu", "many", "results", "scaling", "speed",
+    "variance", "variants",
 )  # fmt: skip
 
 

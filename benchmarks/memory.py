@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     x = torch.rand(STEPS * int(batch_size), 1, 28, 28, device=device)
     turn: Any = build(contender, vae, HANDWRITTEN[variant], x, int(batch_size))
     read, reset = (
-        (_allocated, _reset_allocated) if device == "cuda" else (_resident, _reset_resident)
+        (_allocated, _reset_allocated) if device == "cuda" else (resident, reset_resident)
     )
     before = 0.0 if device == "cuda" else read()
     for _ in range(2):
@@ -73,13 +73,14 @@ def main(argv: list[str]) -> None:
     getattr(turn, "close", lambda: None)()
 
 
-def _resident() -> float:
+def resident() -> float:
     """The process's peak in MiB; rusage's would begin with that of the process it came from."""
     (line,) = (n for n in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in n)
     return int(line.split()[1]) / 1024
 
 
-def _reset_resident() -> None:
+def reset_resident() -> None:
+    """Lets the peak begin at what is held now."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

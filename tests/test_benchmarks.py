@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bounds, variance, variants
+from benchmarks import bounds, evaluation, variance, variants
 
 
 @pytest.fixture
@@ -77,3 +77,26 @@ def test_bias_is_told_from_noise():
     assert none["bias"] < none["bias_of_noise"]
     assert half["bias"] == pytest.approx(0.5, abs=0.05)
     assert half["bias"] > half["bias_of_noise"]
+
+
+def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "evaluation.json"
+    asked, found = [], {}
+
+    def apart(one, environment=None):
+        asked.append((one["images"], bool(environment)))
+        if not environment:
+            found.update(evaluation._one(**one))
+        return dict(found)
+
+    monkeypatch.setattr(evaluation, "START", 2)
+    monkeypatch.setattr(evaluation, "_apart", apart)
+    command = ["--data", images, "--variants", "cat", "--images", "12", "--threads", "1"]
+    evaluation.main([*command, "--out", str(out)])
+    assert asked == [(None, False), (12, False), (12, True)]
+    (row,) = json.loads(out.read_text())["rows"]
+    assert {"information", "judge", "probes", "categories"} <= set(row["parts"]) == set(row["mib"])
+    assert "draws" not in row["parts"]
+    assert 0 < sum(part["wall"] for part in row["parts"].values()) <= row["wall"]
+    assert {"costs", "dimensions"} <= set(row["information"])
+    assert "| cat | 12 | " in capsys.readouterr().out

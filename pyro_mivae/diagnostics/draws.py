@@ -100,7 +100,7 @@ def draw_codes(
         The draws.
     """
     batches = []
-    for chunk in telling("codes", x.split(batch_size)):
+    for chunk in telling("draws", x.split(batch_size)):
         draws = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
         first = draws[0]
         first.distortion = torch.stack([d.distortion for d in draws]).mean(0)
