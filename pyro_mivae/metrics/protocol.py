@@ -43,7 +43,8 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         ),
         "fitted_*": "a marginal fitted on other items' codes in place of their mixture",
         "total_correlation*": (
-            f"posteriors of {report.get('total_correlation_items', dims)} items as the mixture"
+            f"posteriors of {report.get('total_correlation_items', dims)} items as the mixture; "
+            "from below a density fitted on the other half of them"
         ),
         "active_units*": COUNTED,
         "generative_mi*": str(report.get("generative_mi", "")),
