@@ -178,7 +178,7 @@ class Evidence:
         likely = torch.zeros_like(own)
         if terms.observed and len(own) > 1 and not exact:
             found = Posterior(self._guide, data.x, self._layout).log_weights.argmax(0)
-            likely[found, torch.arange(len(found))] = True
+            likely[found, torch.arange(len(found), device=found.device)] = True
         for cells, num_samples in ((likely, self.most), (~likely, self.least)):
             place, item = cells.nonzero(as_tuple=True)
             if len(place):

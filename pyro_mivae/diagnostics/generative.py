@@ -48,7 +48,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     )
     context.protocol["generative_items"] = context.generative_items
     context.protocol["generative_samples"] = measured.num_samples
-    context.protocol["generative_mi"] = _protocol(data, context.x)
+    context.protocol["generative_mi"] = _protocol(measured, context.x)
     if context.ais_items and layout.drawn:
         _anneal(context, measured)
     figures: dict[str, Figure] = {}
@@ -76,6 +76,10 @@ def _anneal(context: Context, measured: GenerativeInformation) -> None:
     run.warn()
     context.protocol["generative_ais_items"] = len(few.x)
     context.protocol["generative_ais_acceptance"] = run.acceptance
+    context.protocol["generative_mi"] += (
+        f"; {len(few.x)} of them annealed both ways at {context.ais_temperatures} temperatures, "
+        f"{run.acceptance:.0%} of the proposals accepted"
+    )
     context.seconds["annealed_generation"] = time.perf_counter() - began
 
 
@@ -250,7 +254,11 @@ def _interval(bounds: Bounds, ceiling: Figure | None) -> tuple[Figure, Figure]:
     return (min(max(0.0, lower[0]), upper[0]), lower[1]), upper
 
 
-def _protocol(data: Generated, x: Tensor) -> str:
+def _protocol(measured: GenerativeInformation, x: Tensor) -> str:
+    data = measured.data
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(x, x.round())
     note = ", whole numbers where the data given are not" if whole else ""
-    return f"data drawn from the model, each a sample of its {data.distribution}{note}"
+    return (
+        f"{len(data.x)} data drawn from the model, each a sample of its {data.distribution}{note}"
+        f"; {measured.num_samples} importance samples of each"
+    )

@@ -45,7 +45,8 @@ class Point:
 
     def slope(self, temperature: Tensor) -> Tensor:
         """Its gradient, shape ``(rows, dims)``."""
-        return torch.lerp(*self.slopes, temperature)
+        first, last = self.slopes
+        return torch.lerp(first, last, temperature.to(first.dtype))
 
     def where(self, moved: Tensor, other: Point) -> Point:
         """Takes another point in some rows.

@@ -368,7 +368,8 @@ def test_the_report_says_what_was_measured():
     assert report["generative_mi_place_upper"] <= report["generative_mi_upper"]
     assert report.protocol["generative_items"] == 200
     assert report.protocol["generative_samples"] == 200
-    assert report.protocol["generative_mi"].endswith("sample of its Normal")
+    text = "200 data drawn from the model, each a sample of its Normal; 200 importance samples"
+    assert report.protocol["generative_mi"].startswith(text)
     again = mi.information(pair.model, pair.guide, x, generative_items=0)
     assert not any(name.startswith("generative") for name in again.values)
     shared = {name: report[name] for name in again.values}
@@ -388,6 +389,7 @@ def test_annealing_closes_the_bounds():
     assert close[low] - 4 * close[f"{low}_se"] < pair.information
     assert pair.information < close[high] + 4 * close[f"{high}_se"]
     assert close.protocol["generative_ais_items"] == 100
+    assert "100 of them annealed both ways at 80" in close.protocol["generative_mi"]
     assert close.seconds["annealed_generation"] > close.seconds["generative_information"] > 0
     assert "annealed_generation" not in wide.seconds
     assert 0.6 < close.protocol["generative_ais_acceptance"] < 0.95
@@ -450,7 +452,7 @@ def test_binary_data_for_grey_ones():
     assert "its Bernoulli, whole numbers where the data given are not" in text
     binary = torch.rand(10, 1, 4, 4).round()
     report = mi.information(vae.model, vae.guide, binary, generative_items=10)
-    assert report.protocol["generative_mi"].endswith("its Bernoulli")
+    assert "its Bernoulli; " in report.protocol["generative_mi"]
 
 
 def undefined(model, guide, x):
