@@ -1,6 +1,11 @@
 """Pictures of what a model learned: every one a function that draws on a matplotlib Axes."""
 
-from pyro_mivae.plots.codes import plot_confusion_matrix, plot_latent_space, plot_occupancy
+from pyro_mivae.plots.codes import (
+    plot_confusion_matrix,
+    plot_factor_matrix,
+    plot_latent_space,
+    plot_occupancy,
+)
 from pyro_mivae.plots.curves import (
     plot_curves,
     plot_information_curves,
@@ -31,6 +36,7 @@ __all__ = [
     "plot_confusion_matrix",
     "plot_contributions",
     "plot_curves",
+    "plot_factor_matrix",
     "plot_grid",
     "plot_information_bar",
     "plot_information_curves",

@@ -147,8 +147,6 @@ def plot_confusion_matrix(
     Raises:
         ShapeError: If there is not one label per category.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     if labels.shape != categories.shape or labels.dim() != 1 or len(labels) == 0:
         raise ShapeError(
             f"labels of shape {tuple(labels.shape)} and categories of shape "
@@ -162,30 +160,44 @@ def plot_confusion_matrix(
     column_order = [*partner.values(), *rest]
 
     shares = (counts / counts.sum(1, keepdim=True))[row_order][:, column_order]  # (labels, K)
-    # The page, light or dark, shines through small shares.
-    blues = LinearSegmentedColormap.from_list("shares", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
     square = 0.5 <= shares.shape[0] / shares.shape[1] <= 2
-    ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1, aspect="equal" if square else "auto")
-    style_axes(ax, frame=False)
-    if max(shares.shape) <= 14:
-        for row, line in enumerate(shares.tolist()):
-            for column, share in enumerate(line):
-                if share >= 0.005:
-                    ax.text(
-                        column,
-                        row,
-                        f"{100 * share:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=SMALL - 1,
-                        color="white" if share > 0.6 else INK,
-                    )
+    _draw_shares(ax, shares, square=square)
     label_texts = [_name(label_names, int(found[row])) for row in row_order]
     ax.set_yticks(range(len(label_texts)), label_texts)
     named = column_order if k <= 24 else []
     ax.set_xticks(range(len(named)), [str(c) for c in named])
     ax.set_ylabel("label")
     ax.set_xlabel("category" if k <= 24 else f"category ({k} of them)")
+    return ax
+
+
+def plot_factor_matrix(
+    ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
+) -> Axes:
+    """Draws how much of each factor each dimension of a code tells, in percent of its entropy.
+
+    Args:
+        ax: Where to draw.
+        shares: Information over the factor's entropy, shape ``(dims, factors)``.
+        names: What to call the dimensions.
+        factor_names: What to call the factors.
+
+    Returns:
+        ``ax``, whose image holds the shares.
+
+    Raises:
+        ShapeError: If there is not one name per row and one per column.
+    """
+    if shares.shape != (len(names), len(factor_names)) or not shares.numel():
+        raise ShapeError(
+            f"{len(names)} dimensions and {len(factor_names)} factors for shares of shape "
+            f"{tuple(shares.shape)}; give a name per row and per column, and one or more of each"
+        )
+    _draw_shares(ax, shares, square=False)
+    ax.set_yticks(range(len(names)), list(names))
+    ax.set_xticks(range(len(factor_names)), list(factor_names))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
     return ax
 
 
@@ -251,6 +263,29 @@ def match_categories(labels: Tensor, categories: Tensor, num_categories: int) ->
     label_of = {category: int(found[row]) for row, category in _match(counts).items()}
     spare = itertools.count(int(found.max()) + 1)
     return [label_of[k] if k in label_of else next(spare) for k in range(num_categories)]
+
+
+def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
+    """Draws shares from 0 to 1 as blue cells, in numbers too where there is room."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # The page, light or dark, shines through small shares.
+    blues = LinearSegmentedColormap.from_list("shares", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
+    ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1, aspect="equal" if square else "auto")
+    style_axes(ax, frame=False)
+    if shares.shape[0] <= 20 and shares.shape[1] <= 14:
+        for row, line in enumerate(shares.tolist()):
+            for column, share in enumerate(line):
+                if share >= 0.005:
+                    ax.text(
+                        column,
+                        row,
+                        f"{100 * share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=SMALL - 1,
+                        color="white" if share > 0.6 else INK,
+                    )
 
 
 def _count(labels: Tensor, categories: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:

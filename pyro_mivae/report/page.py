@@ -36,6 +36,8 @@ def write_report(
     labels: Tensor | None = None,
     config: Mapping[str, object] | None = None,
     class_names: Sequence[str] | None = None,
+    factors: Tensor | None = None,
+    factor_names: Sequence[str] = (),
     panels: Sequence[Callable[[Subject], Iterator[Panel]]] = PANELS,
 ) -> Path:
     """Writes ``report.html``, one page that needs no other file, and its pictures as PNGs.
@@ -54,13 +56,15 @@ def write_report(
         config: What the run was made with; a text under ``command`` is shown as the command that
             reproduces it.
         class_names: Name of label 0, 1, ...
+        factors: What made each datum, where it is known: integers from 0, shape ``(n, F)``.
+        factor_names: A name for each factor.
         panels: The pictures, in order.
 
     Returns:
         The path of the page.
 
     Raises:
-        ShapeError: If there is not one label per datum, or no datum.
+        ShapeError: If there is not one label per datum, a name per factor, or no datum.
     """
     if len(x) == 0 or tuple(x.shape[1:]) != tuple(vae.data_shape):
         raise ShapeError(
@@ -71,6 +75,11 @@ def write_report(
         raise ShapeError(
             f"labels have shape {tuple(labels.shape)} for {len(x)} data; give one label per datum"
         )
+    if factors is not None and factors.shape != (len(x), len(factor_names)):
+        raise ShapeError(
+            f"factors have shape {tuple(factors.shape)} for {len(x)} data and "
+            f"{len(factor_names)} names; give a row per datum and a name per column"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     was_training = vae.training
@@ -78,7 +87,7 @@ def write_report(
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            subject = Subject(vae, x, labels, history, metrics, class_names)
+            subject = Subject(vae, x, labels, history, metrics, class_names, factors, factor_names)
             pictures = [render_panel(panel, folder) for make in panels for panel in make(subject)]
             page = _render(subject, pictures, protocol, config or {})
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pyro_mivae.report.categories import confusion, occupancy
 from pyro_mivae.report.centres import interpolations, radii
 from pyro_mivae.report.decoded import reconstructions, samples, traversals
+from pyro_mivae.report.factors import factor_matrix
 from pyro_mivae.report.nats import contributions, information_bar, sandwich
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.space import latent_space
@@ -28,6 +29,7 @@ PANELS: Sequence[Callable[[Subject], Iterator[Panel]]] = (
     occupancy,
     confusion,
     latent_space,
+    factor_matrix,
     loss_curves,
     information_curves,
 )

@@ -43,6 +43,8 @@ class Subject:
         history: The columns of the training run.
         metrics: Numbers by name, in nats per datum where they are information.
         class_names: Name of label 0, 1, ...
+        factors: What made each datum, where it is known, integers, ``(n, F)``, or None.
+        factor_names: A name for each factor.
         num_data: How many data there are in all.
     """
 
@@ -52,6 +54,8 @@ class Subject:
     history: Columns
     metrics: Mapping[str, float]
     class_names: Sequence[str] | None = None
+    factors: Tensor | None = None
+    factor_names: Sequence[str] = ()
     num_data: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +63,8 @@ class Subject:
         self.x = self.x[:_MAX_DATA].to(self.vae.device)
         if self.labels is not None:
             self.labels = self.labels[:_MAX_DATA].cpu()
+        if self.factors is not None:
+            self.factors = self.factors[:_MAX_DATA].cpu()
 
     @property
     def num_categories(self) -> int | None:

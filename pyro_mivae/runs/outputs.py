@@ -127,6 +127,8 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             labels=dataset.y_test,
             config=run.config.describe(),
             class_names=dataset.class_names or None,
+            factors=dataset.factors_test,
+            factor_names=dataset.factor_names,
         )
 
 

@@ -405,6 +405,15 @@ def test_confusion_with_many_categories_is_oblong(ax):
     assert not ax.get_xticklabels()
 
 
+def test_factor_matrix_writes_shares_in_percent(ax):
+    plots.plot_factor_matrix(ax, torch.tensor([[0.5, 0.0], [0.0, 1.0]]), ["c", "z0"], ["a", "b"])
+    assert texts(ax.texts) == ["50", "100"]
+    assert texts(ax.get_yticklabels()) == ["c", "z0"]
+    assert texts(ax.get_xticklabels()) == ["a", "b"]
+    with pytest.raises(ShapeError, match="1 dimensions and 2 factors"):
+        plots.plot_factor_matrix(ax, torch.eye(2), ["c"], ["a", "b"])
+
+
 def test_names_do_not_cover_each_other(ax):
     names = [f"a long name {g}" for g in range(10)]
     plots.plot_latent_space(ax, torch.randn(200, 2), torch.arange(200) % 10, names=names)

@@ -560,6 +560,32 @@ def test_a_part_that_says_it_all_has_no_row_of_its_own(infocat):
     assert rows_of(panel) == ["original", "decoded", "c alone", "u alone"]
 
 
+def test_dimensions_stand_by_the_factor_that_they_tell(infocat):
+    factors = torch.cartesian_prod(torch.arange(3), torch.arange(4), torch.arange(1)).repeat(2, 1)
+    about = subject(infocat, torch.rand(24, 1, 8, 8))
+    about.factors, about.factor_names = factors, ["shape", "size", "nothing"]
+    about.codes = {"c": torch.eye(3)[factors[:, 0]], "z": torch.zeros(24, 6)}
+    about.codes["z"][:, 4] = factors[:, 1]
+    (panel,) = panels.factor_matrix(about)
+    assert rows_of(panel)[:2] == ["c", "z0"]
+    assert rows_of(panel)[-1] == "z4"
+    shares = torch.as_tensor(panel.figure.axes[0].images[0].get_array().filled())
+    torch.testing.assert_close(shares[0], torch.tensor([1.0, 0.0], dtype=shares.dtype))
+    torch.testing.assert_close(shares[-1], torch.tensor([0.0, 1.0], dtype=shares.dtype))
+    assert not shares[1:-1].any()
+    about.factors = torch.zeros(24, 3)
+    assert not list(panels.factor_matrix(about))
+
+
+def test_the_factors_are_on_the_page(tmp_path, infocat):
+    factors = torch.arange(24)[:, None] % 3
+    options = {"factors": factors, "panels": (panels.factor_matrix,)}
+    page = report(tmp_path, infocat, factor_names=["size"], **options)
+    assert page.panels == ["factors"]
+    with pytest.raises(ShapeError, match="a row per datum and a name per column"):
+        report(tmp_path, infocat, **options)
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_neighbours_of_enough_codes(labelled):
     vae = VAE((1, 8, 8), latent_dim=3)
