@@ -51,7 +51,8 @@ def plot_latent_space(
         groups: Category or label of each datum, integers, shape ``(n,)``.
         names: Name of group 0, 1, ..., by default its number.
         colors: Place in the palette of group 0, 1, ..., by default its number.
-        max_points: Only the first so many are drawn; all of them set the principal components.
+        max_points: Only so many are drawn, evenly spread over the rows; all of them set the
+            principal components.
         method: ``"pca"`` or ``"tsne"``.
 
     Returns:
@@ -74,13 +75,13 @@ def plot_latent_space(
             f"{len(codes)} codes but groups of shape {tuple(groups.shape)}; "
             "give one group per code"
         )
-    codes = codes.detach().cpu().double()
+    codes, shown = codes.detach().cpu().double(), spread_out(len(codes), max_points)
     if method == "tsne":
-        points, axes_names = _embed(codes[:max_points]), ("t-SNE 1", "t-SNE 2")
+        points, axes_names = _embed(codes[shown]), ("t-SNE 1", "t-SNE 2")
     else:
         points, axes_names = _project(codes)
-    points = points[:max_points]
-    groups = torch.zeros(len(points)) if groups is None else groups.cpu()[:max_points]
+        points = points[shown]
+    groups = torch.zeros(len(points)) if groups is None else groups.cpu()[shown]
     present = groups.unique().tolist()
     for group in map(int, present):
         mine = points[groups == group]
@@ -245,6 +246,24 @@ def plot_occupancy(
     ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(equal)})")
     ax.set_ylim(len(order) - 0.4, -0.6)
     return ax
+
+
+def spread_out(count: int, at_most: int) -> Tensor:
+    """Chooses rows evenly spread over all: the first ones may be all of one kind.
+
+    Args:
+        count: How many there are.
+        at_most: How many are wanted.
+
+    Returns:
+        Their places in order, shape ``(min(count, at_most),)``.
+
+    Example:
+        >>> spread_out(10, 4), spread_out(3, 4)
+        (tensor([0, 2, 5, 7]), tensor([0, 1, 2]))
+    """
+    wanted = min(count, at_most)
+    return torch.arange(wanted) * count // max(1, wanted)
 
 
 def match_categories(labels: Tensor, categories: Tensor, num_categories: int) -> list[int]:

@@ -18,7 +18,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.models import code_program
-from pyro_mivae.plots.codes import match_categories
+from pyro_mivae.plots.codes import match_categories, spread_out
 from pyro_mivae.plots.grids import is_image
 from pyro_mivae.traces import TracePair, is_deterministic, trace_program
 
@@ -38,7 +38,8 @@ class Subject:
 
     Attributes:
         vae: The model.
-        x: Data that it was not trained on, shape ``(n, *data_shape)``; the first 10,000 count.
+        x: Data that it was not trained on, shape ``(n, *data_shape)``; at most 10,000
+            count, evenly spread over them.
         labels: Integer labels, shape ``(n,)``, or None. Only shown, never learned from.
         history: The columns of the training run.
         metrics: Numbers by name, in nats per datum where they are information.
@@ -60,11 +61,12 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.num_data = len(self.x)
-        self.x = self.x[:_MAX_DATA].to(self.vae.device)
+        shown = spread_out(self.num_data, _MAX_DATA)
+        self.x = self.x[shown.to(self.x.device)].to(self.vae.device)
         if self.labels is not None:
-            self.labels = self.labels[:_MAX_DATA].cpu()
+            self.labels = self.labels.cpu()[shown]
         if self.factors is not None:
-            self.factors = self.factors[:_MAX_DATA].cpu()
+            self.factors = self.factors.cpu()[shown]
 
     @property
     def num_categories(self) -> int | None:
@@ -261,8 +263,9 @@ class Subject:
 
     @cached_property
     def _drawn(self) -> dict[str, Tensor]:
-        """One draw of every site from the guide, ``(n, d)``, for the first data."""
-        nodes = trace_program(self.vae.guide, (self.x[:1000],), {}).nodes
+        """One draw of every site from the guide, ``(n, d)``, for 1,000 data at most."""
+        x = self.x[spread_out(len(self.x), 1000).to(self.x.device)]
+        nodes = trace_program(self.vae.guide, (x,), {}).nodes
         return {site: nodes[site]["value"].float().cpu() for site in self.codes}
 
 

@@ -359,7 +359,9 @@ def test_latent_space_is_the_pca_of_all_codes(ax):
     codes = torch.randn(50, 5) * torch.tensor([5.0, 3.0, 1.0, 1.0, 1.0])
     plots.plot_latent_space(ax, codes, max_points=20)
     (cloud,) = ax.collections
-    expected = PCA(2, random_state=0).fit_transform(codes.double().numpy())[:20]
+    expected = PCA(2, random_state=0).fit_transform(codes.double().numpy())[
+        torch.arange(20) * 50 // 20
+    ]
     torch.testing.assert_close(
         torch.as_tensor(cloud.get_offsets().data), torch.as_tensor(expected)
     )
@@ -370,6 +372,13 @@ def test_latent_space_is_the_pca_of_all_codes(ax):
 def test_latent_space_of_few_data_or_one_dimension(ax, n, d):
     plots.plot_latent_space(ax, torch.randn(n, d), torch.zeros(n, dtype=torch.long))
     assert sum(len(c.get_offsets()) for c in ax.collections) == n
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_data_sorted_by_group_show_every_group(ax, method):
+    groups = torch.arange(90) // 30
+    plots.plot_latent_space(ax, torch.randn(90, 3), groups, max_points=30, method=method)
+    assert [len(c.get_offsets()) for c in ax.collections] == [10, 10, 10]
 
 
 def test_groups_past_the_palette_change_their_marker(ax):

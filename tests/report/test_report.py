@@ -602,6 +602,15 @@ def test_examples_show_every_label_before_any_twice(infocat):
     assert shown.tolist() == [0, 9, 18, 1, 2, 3, 4, 5, 6, 7]
 
 
+def test_of_many_data_some_of_all_kinds_count(monkeypatch):
+    monkeypatch.setattr("pyro_mivae.report.subject._MAX_DATA", 9)
+    x, labels = torch.rand(30, 1, 8, 8), torch.arange(30) // 10
+    about = Subject(VAE((1, 8, 8)), x, labels, History(), {}, None, labels[:, None], ["kind"])
+    assert about.labels.tolist() == about.factors[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert torch.equal(about.x, x[torch.arange(9) * 30 // 9])
+    assert about.num_data == 30
+
+
 def test_a_category_has_the_color_of_its_label(infocat):
     about = subject(infocat, torch.rand(6, 1, 8, 8), torch.tensor([5, 5, 5, 2, 2, 2]))
     about.categories = torch.tensor([0, 0, 2, 2, 2, 2])
