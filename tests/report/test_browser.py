@@ -24,11 +24,15 @@ addEventListener("load", () => {{
     const page = frame.contentDocument, root = page.documentElement;
     for (const folded of page.querySelectorAll("details")) folded.open = true;
     const images = [...page.querySelectorAll("img")];
+    const cut = [...page.querySelectorAll("*")].filter(part =>
+      part.scrollWidth > part.clientWidth + 1
+      && frame.contentWindow.getComputedStyle(part).overflowX === "hidden");
     const seen = images.filter(image => image.offsetWidth > 0);
     return {{
       page: frame.dataset.page, width: frame.clientWidth,
       overflow: root.scrollWidth - root.clientWidth,
-      images: images.length, broken: images.filter(image => !image.naturalWidth).length,
+      cut: cut.length, images: images.length,
+      broken: images.filter(image => !image.naturalWidth).length,
       seen: [...new Set(seen.map(image => image.className))],
       ground: getComputedStyle(page.body).backgroundColor,
       ink: getComputedStyle(page.body).color,
@@ -95,6 +99,7 @@ def test_pages_load_fit_a_phone_and_follow_the_scheme(pages, scheme):
         assert frame["images"] >= 12, frame
         assert frame["broken"] == 0, frame
         assert frame["overflow"] <= 0, frame
+        assert frame["cut"] == 0, frame  # what does not fit can be scrolled to
         assert frame["seen"] == [f"on-{scheme}"], frame
         assert frame["ground"] == GROUNDS[scheme], frame
 
@@ -105,6 +110,9 @@ def test_a_page_that_is_broken_is_seen_to_be(pages, tmp_path):
     breaks = {
         "wide.html": page.replace("<main>", '<main><div style="width:500px">wide</div>'),
         "image.html": re.sub(r"base64,[^\"]{20}", "base64,", page, count=1),
+        "cut.html": page.replace(
+            "<main>", '<main><div style="overflow:hidden"><p style="width:500px">wide</p></div>'
+        ),
         "loud.html": page.replace("<main>", "<main><script>missing()</script>"),
     }
     for name, text in breaks.items():
@@ -113,6 +121,7 @@ def test_a_page_that_is_broken_is_seen_to_be(pages, tmp_path):
     found, console = browse(tmp_path, list(breaks))
     by_page = {name: [f for f in found if f["page"] == name] for name in breaks}
     assert [f["overflow"] > 0 for f in by_page["wide.html"]] == [True, True, False]
+    assert [f["cut"] for f in by_page["cut.html"]] == [1, 1, 0]
     assert all(f["broken"] == 1 for f in by_page["image.html"])
     assert len(console) == len(WIDTHS)
     assert "missing is not defined" in console[0]
