@@ -74,19 +74,28 @@ def _told(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     seeds = sorted({run["seed"] for run in runs})
     fits = [run["settings"]["fit"] for run in runs]
     makers = [run[name] for run in runs for name in ("made_with", "trained_with") if name in run]
-    made = {tuple(sorted((k, str(v)) for k, v in maker.items())) for maker in makers}
+    differing = [
+        name for name in makers[0] if any(maker.get(name) != makers[0][name] for maker in makers)
+    ]
     first = runs[0]["made_with"]
     told = [
         f"Epochs {_by_variant(runs, 'epochs')}, batches of {_by_variant(runs, 'batch_size')}, "
         f"lr {fits[0]['lr']:g}, every other option at its default, "
         f"seeds {', '.join(map(str, seeds))}; torch {first['torch']}, pyro {first['pyro']}.",
     ]
-    if len(made) > 1:
-        told.append(f"Trained and measured by {len(made)} different sets of versions.")
+    if differing:
+        told.append(
+            f"What trained and measured the runs was not the same throughout: {_list(differing)}."
+        )
     failed = [f"{run['variant']} from seed {run['seed']}" for run in runs if "failed" in run]
     if failed:
         told.append(f"Without a finite loss to the end: {', '.join(failed)}.")
     return told
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names as a sentence has them; ``source`` is the package's."""
+    return ", ".join("the package's source" if name == "source" else name for name in names)
 
 
 def _by_variant(runs: Sequence[Mapping[str, Any]], option: str) -> str:
