@@ -207,7 +207,7 @@ def bounds(metrics: Mapping[str, float | None], name: str) -> tuple[float | None
 
     Returns:
         The lower and the upper one. Where ``mi`` is saturated, as log N is the limit of the lower
-        one, those by a fitted marginal count too.
+        one, those by a fitted marginal count too. A part of the code knows no more than all of it.
 
     Example:
         >>> bounds({"mi_lower": 9.0, "mi_upper": 22.0, "saturated": 0.0}, "mi")
@@ -219,7 +219,8 @@ def bounds(metrics: Mapping[str, float | None], name: str) -> tuple[float | None
         highs = [high, metrics.get("fitted_mi_upper")]
         low = max((value for value in lows if value is not None), default=None)
         high = min((value for value in highs if value is not None), default=None)
-    return low, high
+    whole = None if name == "mi" else bounds(metrics, "mi")[1]
+    return low, whole if whole is not None and high is not None and whole < high else high
 
 
 def _kl_of_sites(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -239,6 +239,11 @@ def test_a_fitted_marginal_serves_where_log_n_is_the_limit():
     assert bounds(run | worse, "mi") == (9.0, 22.0)
     of_c = {"mi_c_lower": 1.0, "mi_c_upper": 2.0, "saturated": 1.0}
     assert bounds(run | of_c, "mi_c") == (1.0, 2.0)
+    assert bounds(run | of_c | {"mi_c_upper": 25.0}, "mi_c") == (
+        1.0,
+        20.0,
+    )  # no more than the code
+    assert bounds(run | of_c | {"mi_c_upper": None}, "mi_c") == (1.0, None)
 
 
 def test_a_table_by_hand():
