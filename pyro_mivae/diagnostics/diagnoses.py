@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 NOTHING = 0.02  # nats under which a site, a dimension or a category says nothing
@@ -32,7 +32,7 @@ class Diagnosis:
         return self.sentence
 
 
-def diagnose(figures: Mapping[str, float]) -> list[Diagnosis]:
+def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> list[Diagnosis]:
     """Reads the figures of a model as someone would who has seen many.
 
     The rules, by kind; figures that are missing or not defined set off none, and where two
@@ -56,6 +56,7 @@ def diagnose(figures: Mapping[str, float]) -> list[Diagnosis]:
 
     Args:
         figures: What `information`, `evaluate` or a ``metrics.json`` holds.
+        noise: Sites that are not meant to say anything of the data, as InfoGAN's noise.
 
     Returns:
         What stands out, the sites' first; nothing where all is well.
@@ -72,7 +73,7 @@ def diagnose(figures: Mapping[str, float]) -> list[Diagnosis]:
     found += _decoder(figures)
     found += _critics(figures)
     found += _code(figures)
-    return found
+    return [diagnosis for diagnosis in found if diagnosis.about not in noise]
 
 
 def _sites(figures: Mapping[str, float]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,10 +36,12 @@ class EvaluationResult(dict[str, float]):
         values: The figures.
         protocol: What was encoded, how much of it, which split, which seed: plain values.
         seconds: How long each part took on the clock.
+        noise: Sites that are not meant to say anything of the data.
 
     Attributes:
         protocol: The protocol; under ``figures`` a line for every figure, see `how_measured`.
         seconds: How long each part took on the clock.
+        diagnoses: What the figures say is wrong with the model, see `diagnose`.
     """
 
     def __init__(
@@ -47,14 +49,11 @@ class EvaluationResult(dict[str, float]):
         values: Mapping[str, float],
         protocol: Mapping[str, Any],
         seconds: Mapping[str, float],
+        noise: Collection[str] = (),
     ) -> None:
         super().__init__(values)
         self.protocol, self.seconds = dict(protocol), dict(seconds)
-
-    @property
-    def diagnoses(self) -> list[Diagnosis]:
-        """What the figures say is wrong with the model, see `diagnose`."""
-        return diagnose(self)
+        self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
 
 
 def evaluate(
@@ -200,4 +199,4 @@ def _measure(
         "information": dict(report.protocol),
         "figures": findings.lines | information_lines(report.protocol),
     }
-    return EvaluationResult(findings.values, protocol, clock)
+    return EvaluationResult(findings.values, protocol, clock, vae.noise)

@@ -76,8 +76,7 @@ class Subject:
     @property
     def diagnoses(self) -> list[Diagnosis]:
         """What stands out in the metrics; that noise tells nothing does not."""
-        found = diagnose(self.metrics)
-        return [diagnosis for diagnosis in found if diagnosis.about not in self.vae.noise]
+        return diagnose(self.metrics, noise=self.vae.noise)
 
     @property
     def category(self) -> str | None:

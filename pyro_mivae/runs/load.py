@@ -71,7 +71,7 @@ class Run:
         """
         metrics, protocol = read_metrics(self.folder / METRICS)
         note = protocol.get("likelihood", "") if isinstance(protocol, dict) else ""
-        return summarise(metrics, self.vae.num_categories, note)
+        return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
 def load(folder: str | Path) -> Variant:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pyro_mivae.diagnostics import diagnose
 from pyro_mivae.diagnostics.keys import is_indexed
@@ -28,7 +28,10 @@ FACTORS = {
 
 
 def summarise(
-    metrics: Mapping[str, float], num_categories: int | None = None, note: str = ""
+    metrics: Mapping[str, float],
+    num_categories: int | None = None,
+    note: str = "",
+    noise: Collection[str] = (),
 ) -> str:
     """Puts the numbers that matter most in a small table, and under it what stands out.
 
@@ -36,6 +39,7 @@ def summarise(
         metrics: What `evaluate` measured, nats per image.
         num_categories: How many categories the model has, if any.
         note: What the reader of the nats must know.
+        noise: Sites that are not meant to say anything of the data.
 
     Returns:
         Lines of text, without a newline at the end.
@@ -65,7 +69,7 @@ def summarise(
     if not math.isnan(used):
         of = f" of {num_categories}" if num_categories else ""
         lines.append(f"categories in use: {used:.0f}{of}")
-    stands_out = diagnose(metrics)
+    stands_out = diagnose(metrics, noise=noise)
     if stands_out:
         lines += ["what stands out", *(f"  {diagnosis}" for diagnosis in stands_out)]
     return "\n".join(lines)

@@ -72,6 +72,12 @@ def test_each_rule_at_its_threshold(figures, expected):
     assert kinds(**figures) == expected
 
 
+def test_noise_is_not_meant_to_say_anything():
+    figures = {"kl_z": 0.0, "mi_z_lower": 0.0, "mi_z_upper": 0.0}
+    assert [found.about for found in mi.diagnose(figures)] == ["z"]
+    assert mi.diagnose(figures, noise={"z"}) == []
+
+
 def test_sentences_hold_the_figures():
     figures = HEALTHY | {
         "mi_z[0]_upper": 0.001,
