@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
                 print(_line(row), flush=True)
     shown = {key: value for key, value in settings.items() if key != "data_root"}
     content = {
-        "command": f"python -m benchmarks evaluation {' '.join(argv)}".strip(),
+        "command": _command(options),
         "settings": shown,
         "machine": machine(),
         "rows": rows,
@@ -75,6 +75,17 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     print(table(rows))
     print(f"written to {out}")
     return content
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that measures the same elsewhere."""
+    root = " --data-root DIR" if options.data_root else ""
+    images = " ".join(map(str, options.images))
+    return (
+        f"python -m benchmarks evaluation --data {options.data}{root} --variants "
+        f"{' '.join(options.variants)} --images {images} --threads {options.threads} "
+        f"--seed {options.seed}"
+    )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -97,6 +97,7 @@ def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch):
     (row,) = json.loads(out.read_text())["rows"]
     assert {"information", "judge", "probes", "categories"} <= set(row["parts"]) == set(row["mib"])
     assert "draws" not in row["parts"]
+    assert str(tmp_path) not in json.loads(out.read_text())["command"].replace(images, "")
     assert 0 < sum(part["wall"] for part in row["parts"].values()) <= row["wall"]
     assert {"costs", "dimensions"} <= set(row["information"])
     assert "| cat | 12 | " in capsys.readouterr().out
