@@ -237,6 +237,8 @@ def evaluate(
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     from pyro_mivae.runs import evaluate_run, open_run
 
+    if options["ais_temperatures"] and not options["ais_items"]:
+        raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
     run = open_run(folder)
     evaluate_run(
         run,

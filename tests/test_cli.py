@@ -348,6 +348,9 @@ def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch):
     made = content["protocol"]["information"]
     assert (made["iwae_samples"], made["iwae_items"]) == (5, made["items"])
     assert (made["ais_items"], made["ais_temperatures"]) == (2, 3)
+    code, _, err = call("evaluate", home / "run", "--ais-temperatures", 3)
+    assert code == 2
+    assert "--ais-temperatures without --ais" in err[0]
     code, _, err = call("evaluate", home / "run", "--iwae-samples", 0)
     assert code == 2
     assert "0 is not in the range x>=1" in err[0]

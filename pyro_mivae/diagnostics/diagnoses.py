@@ -198,12 +198,13 @@ def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"
         fitted = [_get(figures, f"fitted_mi_{end}") for end in ("lower", "upper")]
         other = f"; a fitted marginal says {_nats(fitted[0])} to {_nats(fitted[1])}"
+        ending = "" if math.isnan(sum(fitted)) else other
         yield Diagnosis(
             "saturated",
             "code",
-            f"The code holds {_nats(least)} nats about the data at least{between}: the first is "
-            "near log N, the most that so few data can show"
-            f"{'' if math.isnan(sum(fitted)) else other}.",
+            f"The code holds {_nats(least)} nats about the data at least{between}: the data are "
+            "too few for bounds closer together, as the first cannot exceed the log of their "
+            f"number{ending}.",
         )
 
 

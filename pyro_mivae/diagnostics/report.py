@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,28 +20,44 @@ from pyro_mivae.traces import Program
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
 
 
-@dataclass(frozen=True)
-class InformationReport:
-    """The figures of `information` and how they were measured.
+class InformationReport(Mapping[str, float]):
+    """The figures of `information` by name, and how they were measured.
+
+    Standard errors stand under ``<name>_se``. It is a mapping, and prints as a table.
+
+    Args:
+        figures: Every figure by name.
+        protocol: How many data, draws and codes went in, and in which way.
+        seconds: How long each part took on the clock.
 
     Attributes:
-        values: Every figure by name; standard errors under ``<name>_se``.
         protocol: How many data, draws and codes went in, and in which way.
         seconds: How long each part took on the clock.
     """
 
-    values: Mapping[str, float]
-    protocol: Mapping[str, Any]
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        figures: Mapping[str, float],
+        protocol: Mapping[str, Any],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        self._figures = dict(figures)
+        self.protocol, self.seconds = dict(protocol), dict(seconds or {})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
 
     def to_dict(self) -> dict[str, float]:
         """Returns every figure by name, as plain floats; NaN where it is not defined."""
-        return dict(self.values)
+        return dict(self._figures)
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
         """What the figures say is wrong with the pair, see `diagnose`."""
-        return diagnose(self.values)
+        return diagnose(self._figures)
 
     def dimensions(self, site: str) -> dict[str, Tensor]:
         """Returns the figures of a site's dimensions, or of its categories, as tensors.
@@ -57,20 +72,20 @@ class InformationReport:
         Raises:
             OptionError: If the site has no such figures.
         """
-        return by_index(self.values, site)
+        return by_index(self._figures, site)
 
     def __getitem__(self, name: str) -> float:
-        return self.values[name]
+        return self._figures[name]
 
     def __str__(self) -> str:
-        names = [n for n in self.values if not (n.endswith("_se") or is_indexed(n))]
+        names = [n for n in self._figures if not (n.endswith("_se") or is_indexed(n))]
         width = max(map(len, names))
         lines = []
         for name in names:
-            error = self.values.get(f"{name}_se")
+            error = self._figures.get(f"{name}_se")
             margin = "" if error is None else f" +- {error:.3f}"
-            shown = f"{self.values[name]:10.3f}{margin}"
-            undefined = math.isnan(self.values[name])
+            shown = f"{self._figures[name]:10.3f}{margin}"
+            undefined = math.isnan(self._figures[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
         return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_mivae.metrics.factors import check_pairs, expand, varying
+from pyro_mivae.metrics.factors import check_pairs, expand
 
 TREES, LEAST_IN_LEAF = 20, 5
 
@@ -49,7 +49,7 @@ def dci_scores(
     Args:
         train_codes: Codes to learn on, shape ``(m, d)``.
         train_factors: Their factors, integers from 0, shape ``(m, F)``; those that take a single
-            value are left out.
+            value, here or in ``factors``, are left out.
         codes: Codes to be scored on, shape ``(n, d)``.
         factors: Their factors, shape ``(n, F)``.
         categorical: Columns of the codes that hold a category, written out for the forest.
@@ -74,12 +74,13 @@ def dci_scores(
     from sklearn.ensemble import RandomForestClassifier
 
     check_pairs(codes, factors)
-    kept = varying(train_codes, train_factors)
+    check_pairs(train_codes, train_factors)
+    varies = (train_factors != train_factors[:1]).any(0) & (factors != factors[:1]).any(0)
+    kept, targets = train_factors[:, varies], factors[:, varies]
     finite = bool(train_codes.isfinite().all() and codes.isfinite().all())
     if not finite or not kept.shape[1] or not codes.shape[1]:
         empty = torch.full((codes.shape[1], kept.shape[1]), math.nan)
         return DCI(math.nan, math.nan, math.nan, empty)
-    targets = factors[:, (train_factors != train_factors[:1]).any(0)]
     features, groups = expand(torch.cat([train_codes, codes]), categorical)
     learn, score = (f.cpu().numpy() for f in features.split([len(train_codes), len(codes)]))
     columns, accuracies = [], []

@@ -189,6 +189,8 @@ def probes(
     chosen = lesson.choose(items, subject.seed)
     learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
     told = f"{len(chosen)} of what is {lesson.text}"
+    if len(learn.unique()) == 1:
+        told = f"not defined, as what is learned on has one label: {told}"
     for kind, what in (("", "posterior means, of a category its probabilities"), SAMPLED):
         names = [f"linear_probe{kind}", f"mlp_probe{kind}"]
         if not kind:

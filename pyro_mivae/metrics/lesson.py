@@ -163,6 +163,8 @@ def check_train(train: Train, labels: Tensor | None, factors: Tensor | None) -> 
     Raises:
         DataError: If not.
     """
+    if not isinstance(train, tuple) or len(train) not in (2, 3):
+        raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
     x, y, f = train[0], train[1], train[2] if len(train) > 2 else None
     check_labels(x, y, "the labels of train")
     check_factors(x, f, "the factors of train")

@@ -124,8 +124,8 @@ def _figures(
             yield key, name, 2, False
     known = {"mi": "I(x; code)", "fitted_mi": "I(x; code), fitted marginal"}
     known |= {f"mi_{site}": f"I(x; {site})" for site in sites}
-    known |= {"generative_mi": "I(x; code) of the model"}
-    known |= {f"generative_mi_{site}": f"I(x; {site}) of the model" for site in sites}
+    known |= {"generative_mi": "I(x; code) in samples"}
+    known |= {f"generative_mi_{site}": f"I(x; {site}) in samples" for site in sites}
     for key, name in known.items():
         if f"{key}_lower" in keys or f"{key}_upper" in keys:
             yield key, name, 2, True

@@ -16,6 +16,8 @@ LABELS = {
     "log_px_ais": "log p(x), annealed",
 }
 ENDS = ("lower", "upper")
+Row = tuple[str, str, str]
+"""What it is, the figure, and its standard error."""
 FACTORS = {
     "mig": "mutual information gap (MIG)",
     "sap": "separated attribute predictability",
@@ -34,6 +36,8 @@ def summarise(
     noise: Collection[str] = (),
 ) -> str:
     """Puts the numbers that matter most in a small table, and under it what stands out.
+
+    Standard errors over the images stand beside them; of an interval, the larger of its ends'.
 
     Args:
         metrics: What `evaluate` measured, nats per image.
@@ -62,7 +66,11 @@ def summarise(
     shares = list(_shares(metrics))
     if shares:
         lines += ["against labels, which training did not see", *_align(shares)]
-    factors = [(label, f"{metrics[key]:.3f}") for key, label in FACTORS.items() if key in metrics]
+    factors = [
+        (label, f"{metrics[key]:.3f}", _margin(metrics, key, digits=3))
+        for key, label in FACTORS.items()
+        if key in metrics
+    ]
     if factors:
         lines += ["against factors, which training did not see", *_align(factors)]
     used = metrics.get("categories_used", math.nan)
@@ -75,13 +83,14 @@ def summarise(
     return "\n".join(lines)
 
 
-def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
     costs = [key for key in metrics if key.startswith("kl_") and not is_indexed(key)]
     sites = [key[3:] for key in costs if not key.endswith("_se")]
     bounds = ("rate", "elbo", "log_px", "log_px_ais")
     for key in ("distortion", *(f"kl_{site}" for site in sites), *bounds):
         if key in metrics:
-            yield LABELS.get(key, f"KL of {key[3:]}"), _number(metrics[key])
+            label = LABELS.get(key, f"KL of {key[3:]}")
+            yield label, _number(metrics[key]), _margin(metrics, key)
     intervals = {"mi": "I(x; code)"} | {f"mi_{site}": f"I(x; {site})" for site in sites}
     if metrics.get("saturated"):
         intervals["fitted_mi"] = "I(x; code), by a fitted marginal"
@@ -92,14 +101,16 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     for name, label in intervals.items():
         low, high = (metrics.get(f"{name}_{end}") for end in ENDS)
         if low is not None and high is not None:
-            yield f"information {label}", _interval(low, high)
+            margin = _margin(metrics, *(f"{name}_{end}" for end in ENDS))
+            yield f"information {label}", _interval(low, high), margin
     for key, value in metrics.items():
         if key.startswith("mi_") and key.endswith("_critic"):
             site = key.removeprefix("mi_").removesuffix("_critic")
-            yield f"information I(x; {site}), by the critic", _number(value)
+            yield f"information I(x; {site}), by the critic", _number(value), _margin(metrics, key)
         if key.startswith("barber_agakov_") and key.endswith("_mean"):
             site = key.removeprefix("barber_agakov_").removesuffix("_mean")
-            yield f"information I({site}; mean image)", f"at least {_number(value)}"
+            bound = f"at least {_number(value)}"
+            yield f"information I({site}; mean image)", bound, _margin(metrics, key)
 
 
 def _same(metrics: Mapping[str, float], one: str, other: str) -> bool:
@@ -108,16 +119,16 @@ def _same(metrics: Mapping[str, float], one: str, other: str) -> bool:
     return all(math.isnan(a) or _number(a) == _number(b) for a, b in ends)
 
 
-def _parts(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def _parts(metrics: Mapping[str, float]) -> Iterator[Row]:
     """R² of all of a code and of each site alone, where there are several."""
     key = "reconstruction_r2"
     sites = [name.removeprefix(f"{key}_") for name in metrics if name.startswith(f"{key}_")]
     for label, name in (("the whole code", key), *((f"{s} alone", f"{key}_{s}") for s in sites)):
         if sites and name in metrics:
-            yield label, _number(metrics[name])
+            yield label, _number(metrics[name]), _margin(metrics, name)
 
 
-def _shares(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def _shares(metrics: Mapping[str, float]) -> Iterator[Row]:
     labels = {
         "cluster_accuracy": "clustering accuracy",
         "nmi": "normalised mutual information",
@@ -126,7 +137,14 @@ def _shares(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     }
     for key, label in labels.items():
         if not math.isnan(metrics.get(key, math.nan)):
-            yield label, f"{metrics[key]:.3f}"
+            yield label, f"{metrics[key]:.3f}", _margin(metrics, key, digits=3)
+
+
+def _margin(metrics: Mapping[str, float], *keys: str, digits: int = 2) -> str:
+    """The largest standard error of some figures, written out."""
+    errors = [metrics.get(f"{key}_se", math.nan) for key in keys]
+    known = [error for error in errors if not math.isnan(error)]
+    return f"± {max(known):.{digits}f}" if known else ""
 
 
 def _number(value: float) -> str:
@@ -139,7 +157,9 @@ def _interval(low: float, high: float) -> str:
     return f"{_number(low)} to {_number(high)}"
 
 
-def _align(rows: list[tuple[str, str]]) -> Iterator[str]:
-    left = max((len(label) for label, _ in rows), default=0)
-    right = max((len(text) for _, text in rows), default=0)
-    return (f"  {label:<{left}}  {text:>{right}}" for label, text in rows)
+def _align(rows: list[Row]) -> Iterator[str]:
+    left = max((len(label) for label, _, _ in rows), default=0)
+    right = max((len(text) for _, text, _ in rows), default=0)
+    return (
+        f"  {label:<{left}}  {text:>{right}} {margin}".rstrip() for label, text, margin in rows
+    )

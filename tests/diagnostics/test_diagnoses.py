@@ -94,8 +94,8 @@ def test_sentences_hold_the_figures():
         "into it, and the model's samples show at most 0.30 of it.",
         "The critic hears 0.020 nats of I(x; c), of which there are 2.10 at least: its term "
         "raised a part of the information.",
-        "The code holds 4.50 nats about the data at least and 4.70 at most: the first is near "
-        "log N, the most that so few data can show.",
+        "The code holds 4.50 nats about the data at least and 4.70 at most: the data are too few "
+        "for bounds closer together, as the first cannot exceed the log of their number.",
     ]
 
 

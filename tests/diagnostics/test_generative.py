@@ -371,9 +371,9 @@ def test_the_report_says_what_was_measured():
     text = "200 data drawn from the model, each a sample of its Normal; 200 importance samples"
     assert report.protocol["generative_mi"].startswith(text)
     again = mi.information(pair.model, pair.guide, x, generative_items=0)
-    assert not any(name.startswith("generative") for name in again.values)
-    shared = {name: report[name] for name in again.values}
-    assert shared == again.values  # nothing else is moved
+    assert not any(name.startswith("generative") for name in again)
+    shared = {name: report[name] for name in again}
+    assert shared == dict(again)  # nothing else is moved
 
 
 def test_annealing_closes_the_bounds():
@@ -457,7 +457,7 @@ def test_binary_data_for_grey_ones():
 
 def undefined(model, guide, x):
     report = mi.information(model, guide, x, iwae_samples=2)
-    figures = {n: v for n, v in report.values.items() if n.startswith("generative")}
+    figures = {n: v for n, v in report.items() if n.startswith("generative")}
     assert {"generative_mi_lower", "generative_mi_upper"} <= set(figures)
     assert all(map(math.isnan, figures.values()))
     return report.protocol["generative_mi"]

@@ -437,10 +437,7 @@ def test_annotating_a_site_or_not_changes_nothing():
             pair.guide(x)
 
     x = torch.randn(30, 2)
-    assert (
-        information(pair.model, pair.guide, x).values
-        == information(pair.model, annotated, x).values
-    )
+    assert information(pair.model, pair.guide, x) == information(pair.model, annotated, x)
 
 
 # Sites that depend on drawn ones --------------------------------------------------------------
@@ -700,9 +697,9 @@ def test_nothing_is_left_behind():
     assert all(p.grad is None for p in pair.parameters())
 
     torch.rand(5)
-    assert information(pair.model, pair.guide, x).values == first.values
-    assert information(pair.eval().model, pair.guide, x).values == first.values  # no dropout
-    assert information(pair.model, pair.guide, x, seed=1).values != first.values
+    assert information(pair.model, pair.guide, x) == first
+    assert information(pair.eval().model, pair.guide, x) == first  # no dropout
+    assert information(pair.model, pair.guide, x, seed=1) != first
     pyro.get_param_store()["gain"] = torch.tensor(1.0)  # the trained value is what counts
     assert information(pair.model, pair.guide, x)["distortion"] < first["distortion"]
 
@@ -762,9 +759,16 @@ def test_scales_and_masks_count_for_nothing():
     pair = CASES["exact"]
     x = pair.data(50)
     weighed = poutine.scale(poutine.mask(pair.model, mask=False), 3.0)
-    assert (
-        information(weighed, pair.guide, x).values == information(pair.model, pair.guide, x).values
-    )
+    assert information(weighed, pair.guide, x) == information(pair.model, pair.guide, x)
+
+
+def test_it_is_a_mapping():
+    pair = CASES["exact"]
+    report = information(pair.model, pair.guide, pair.data(30))
+    assert dict(report) == report.to_dict()
+    assert "mi_lower" in report
+    assert "mi_middle" not in report
+    assert len(report) == len(list(report))
 
 
 def test_it_prints_a_table_with_errors():

@@ -34,7 +34,7 @@ def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
         "nats per test image",
         "distortion, -E log p(x|code) 21.00",
         "KL of c not defined",
-        "KL of z 1.50",
+        "KL of z 1.50 ± 0.10",
         "information I(x; c) at least 1.90",
         "information I(x; z) 1.00 to 1.25",
         "(a note)",
@@ -56,17 +56,18 @@ def test_what_stands_out_comes_last():
 def test_information_in_samples_and_by_a_fitted_marginal():
     metrics = {"kl_c": 2.0, "kl_z": 3.0, "mi_lower": 5.0, "mi_upper": 6.0, "saturated": 1.0}
     metrics |= {"fitted_mi_lower": 5.4, "fitted_mi_upper": 5.6}
+    metrics |= {"mi_lower_se": 0.1, "mi_upper_se": 0.2, "fitted_mi_lower_se": math.nan}
     ends = {"": (4.0, 4.5), "_c": (1.5, 1.6), "_z": (4.001, 4.5)}
     for site, (low, high) in ends.items():
         metrics |= {f"generative_mi{site}_lower": low, f"generative_mi{site}_upper": high}
     lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
     assert lines[3:7] == [
-        "information I(x; code) 5.00 to 6.00",
+        "information I(x; code) 5.00 to 6.00 ± 0.20",
         "information I(x; code), by a fitted marginal 5.40 to 5.60",
         "information I(x; code) in samples 4.00 to 4.50",
         "information I(x; c) in samples 1.50 to 1.60",
     ]
-    assert lines[-1].endswith("can show; a fitted marginal says 5.40 to 5.60.")
+    assert lines[-1].endswith("their number; a fitted marginal says 5.40 to 5.60.")
     assert "fitted" not in summarise(metrics | {"saturated": 0.0})
 
 
