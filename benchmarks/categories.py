@@ -11,11 +11,11 @@ results file, as those of `benchmarks.results` are, and a stopped command goes o
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from benchmarks.common import parser
 from benchmarks.finished import key
 from benchmarks.results_table import LABELS, NATS, NONE
 from benchmarks.trainings import Filling, add_options
@@ -70,11 +70,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     Returns:
         What the results files hold, one per data set.
     """
-    command = argparse.ArgumentParser(
-        prog="python -m benchmarks categories",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = parser("categories", __doc__)
     add_options(command)
     command.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     command.add_argument("--categorical", nargs="+", choices=WAYS, default=WAYS)

@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, machine, write
+from benchmarks.common import RESULTS, machine, parser, write
 from benchmarks.memory import reset_resident, resident
 
 LEARNED = 10_000  # images that a model is trained on
@@ -35,17 +35,16 @@ RETURNING = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "2621
 
 def main(argv: Sequence[str]) -> dict[str, Any]:
     """Measures, prints a table, and writes results as JSON."""
-    parser = argparse.ArgumentParser(prog="benchmarks evaluation", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--data-root")
+    command = parser("evaluation", __doc__)
+    command.add_argument("--data", default="mnist")
+    command.add_argument("--data-root")
     variants = ["vae", "infocat", "critic-infomax"]
-    parser.add_argument("--variants", nargs="+", default=variants, metavar="NAME")
-    parser.add_argument("--images", nargs="+", type=int, default=[2500, 10_000], metavar="N")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(argv)
+    command.add_argument("--variants", nargs="+", default=variants, metavar="NAME")
+    command.add_argument("--images", nargs="+", type=int, default=[2500, 10_000], metavar="N")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path)
+    options = command.parse_args(argv)
     out = options.out or RESULTS / f"evaluation-{options.data}-{date.today()}.json"
     settings = {
         "data": options.data,

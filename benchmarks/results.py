@@ -14,10 +14,10 @@ without being trained again.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser
 from benchmarks.results_table import tables
 from benchmarks.trainings import Filling, add_options
 
@@ -39,11 +39,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """
     import pyro_mivae as mi
 
-    command = argparse.ArgumentParser(
-        prog="python -m benchmarks results",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = parser("results", __doc__)
     add_options(command)
     names = [*mi.VARIANTS]
     command.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME")

@@ -9,13 +9,13 @@ by `python -m benchmarks results`.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 from datetime import date
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from benchmarks import common
 from benchmarks.common import RESULTS, machine, write
 
 STEPS_PER_TURN = 40
@@ -84,11 +84,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """
     import pyro_mivae as mi
 
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks variants",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = common.parser("variants", __doc__)
     parser.add_argument("--data", default="digits", help="whose images' shape it is")
     parser.add_argument("--data-root", help="folder of torchvision's data sets")
     names = [*mi.VARIANTS]

@@ -195,6 +195,15 @@ def test_factors_of_one_value_are_left_out():
     assert one[0] == pytest.approx(1)
 
 
+def test_dci_leaves_out_what_does_not_vary_where_it_is_scored():
+    other = torch.cat([GRID, torch.arange(len(GRID))[:, None] % 3], 1)
+    fixed = torch.cat([GRID, torch.zeros(len(GRID), 1, dtype=torch.long)], 1)
+    found = dci_scores(GRID.double(), other, GRID.double(), fixed)
+    wanted = dci_scores(GRID.double(), GRID, GRID.double(), GRID)
+    assert found[:3] == wanted[:3]
+    assert found.importance.shape == (2, 2)
+
+
 def test_codes_that_are_nothing():
     broken = GRID.double().index_fill(0, torch.tensor([3]), math.nan)
     assert all(map(math.isnan, scores(broken, GRID)))
