@@ -9,7 +9,7 @@ import difflib
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -92,17 +92,9 @@ def train(
     **given: Any,
 ) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
-    from pyro_mivae.runs import RunConfig, is_finished, train_run
+    from pyro_mivae.runs import is_finished, train_run
 
-    keywords = {option.keyword for option in MODEL_OPTIONS}
-    config = RunConfig(
-        variant,
-        data,
-        data_root,
-        image_size,
-        model={k: v for k, v in given.items() if k in keywords},
-        training={k: v for k, v in given.items() if k not in keywords},
-    )
+    config = _config(variant, data, data_root, image_size, given)
     several = "" if seeds is None else "-seeds"
     name = f"{variant}-{Path(data or 'digits').resolve().stem}{several}"
     folder = folder or Path("runs") / name
@@ -139,6 +131,27 @@ def train(
         return
     files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
+
+
+def _config(
+    variant: str,
+    data: str | None,
+    data_root: str | None,
+    image_size: tuple[int, int] | None,
+    given: Mapping[str, Any],
+) -> RunConfig:
+    """What was asked for; options that are not the model's are training's."""
+    from pyro_mivae.runs import RunConfig
+
+    keywords = {option.keyword for option in MODEL_OPTIONS}
+    return RunConfig(
+        variant,
+        data,
+        data_root,
+        image_size,
+        model={k: v for k, v in given.items() if k in keywords},
+        training={k: v for k, v in given.items() if k not in keywords},
+    )
 
 
 def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any]) -> None:
@@ -184,18 +197,10 @@ def sweep(
     **given: Any,
 ) -> None:
     """Train VARIANT for every combination of weights at once: rate, distortion, information."""
-    from pyro_mivae.runs import RunConfig, sweep_run
+    from pyro_mivae.runs import sweep_run
 
-    keywords = {option.keyword for option in MODEL_OPTIONS}
-    config = RunConfig(
-        variant,
-        data,
-        data_root,
-        image_size,
-        model={k: v for k, v in given.items() if k in keywords and k not in SWEPT},
-        training={k: v for k, v in given.items() if k not in keywords},
-    )
-    grid = {name: given[name] for name in SWEPT if given[name] is not None}
+    grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}
+    config = _config(variant, data, data_root, image_size, given)
     folder = folder or Path("runs") / f"sweep-{variant}-{Path(data or 'digits').resolve().stem}"
     begun: list[bool] = []
     try:
