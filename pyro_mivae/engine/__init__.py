@@ -1,12 +1,13 @@
 """The engine: programs staged to graphs of tensor operations, compiled, and captured."""
 
 from pyro_mivae.engine.captured import CudaGraphs, Recording
-from pyro_mivae.engine.choose import WORTH_STAGING, choose_means
+from pyro_mivae.engine.choose import WORTH_STAGING
+from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.staging import Staged, stage
+from pyro_mivae.engine.staging import Staged
 from pyro_mivae.engine.static import Scheduled, StaticEpoch
-from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step
+from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step, stage
 from pyro_mivae.engine.svi import SVI
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "StaticEpoch",
     "Step",
     "check_precision",
-    "choose_means",
+    "is_due",
     "matmul_precision",
     "no_rounding",
     "stage",

@@ -1,4 +1,4 @@
-"""Whether a training is long enough for its step to be staged, or compiled."""
+"""Choice between staging and compiling a step, by the work ahead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 
 from torch import Tensor
 
-from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.steps import Means
+from pyro_mivae.engine.staging import Staged, preserved
 
 WORTH_STAGING = 400
 """Steps from which on staging saves more time than it takes."""
@@ -25,49 +24,43 @@ WORTH_COMPILING_CAPTURED = 100_000
 """The like in steps on CUDA, where a captured step costs microseconds: a guess, not measured."""
 
 
-def choose_means(program: Program, *args: Tensor, num_steps: int) -> Means:
-    """Chooses how steps are taken by the work that is ahead, and by nothing that varies.
+def is_worth_compiling(staged: Staged, *args: Tensor, num_steps: int) -> bool:
+    """Chooses by the work that is ahead, and by nothing that varies between two runs.
 
-    The same training is so run by the same means whenever it is run. Convolutions on a CPU are
-    not compiled, which makes them no faster.
+    Convolutions on a CPU are not compiled, which makes them no faster.
 
     Args:
-        program: The program, which is evaluated once to count its operations.
+        staged: The graph, which is evaluated once to count its operations.
         *args: A batch of data.
         num_steps: How many steps will be taken.
-
-    Returns:
-        ``"compiled"`` if that is worth the wait, ``"staged"`` if that is, else ``"eager"``.
     """
-    if num_steps < WORTH_STAGING:
-        return "eager"
     if args[0].is_cuda:
-        return "compiled" if num_steps >= WORTH_COMPILING_CAPTURED else "staged"
-    work, convolves = work_of_step(program, *args)
-    return "compiled" if num_steps * work >= WORTH_COMPILING and not convolves else "staged"
+        return num_steps >= WORTH_COMPILING_CAPTURED
+    work, convolves = work_of_step(staged, *args)
+    return num_steps * work >= WORTH_COMPILING and not convolves
 
 
-def steps_until_compiling(program: Program, *args: Tensor) -> float:
+def steps_until_compiling(staged: Staged, *args: Tensor) -> float:
     """Says after how many steps a training whose length is not known is worth compiling.
 
     Args:
-        program: The program, which is evaluated once to count its operations.
+        staged: The graph, which is evaluated once to count its operations.
         *args: A batch of data.
 
     Returns:
         So many that they took about as long as compiling takes: whenever the training ends, it
         has not waited for much longer than the better choice would have taken. Infinity where
-        compiling makes nothing faster, see `choose_means`.
+        compiling makes nothing faster, see `is_worth_compiling`.
     """
-    work, convolves = work_of_step(program, *args)
+    work, convolves = work_of_step(staged, *args)
     return math.inf if convolves and not args[0].is_cuda else math.ceil(COMPILING / work)
 
 
-def work_of_step(program: Program, *args: Tensor) -> tuple[float, bool]:
+def work_of_step(staged: Staged, *args: Tensor) -> tuple[float, bool]:
     """Counts the floating-point operations of a step, its overhead among them.
 
     Args:
-        program: The program, which is evaluated once.
+        staged: The graph, which is evaluated once.
         *args: A batch of data.
 
     Returns:
@@ -76,8 +69,8 @@ def work_of_step(program: Program, *args: Tensor) -> tuple[float, bool]:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with program.trial(args[0].device), counter:
-        program.gradients(*args)
+    with preserved(staged.changed(*args), args[0].device), counter:
+        staged(*args)
     kinds = counter.get_flop_counts().get("Global", {})
     convolves = any("convolution" in str(kind) for kind in kinds)
     return counter.get_total_flops() + OVERHEAD, convolves

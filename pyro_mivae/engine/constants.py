@@ -85,7 +85,7 @@ class _Constants:
             self.values[node] = target(*node.args, **node.kwargs)
         elif target in FILLED_LIKE:
             like, device = inputs[0].meta["val"], node.meta["val"].device
-            shape = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=device)
+            shape = torch.empty_strided(like.shape, like.stride, dtype=like.dtype, device=device)
             self.values[node] = target(shape, *node.args[1:], **node.kwargs)
         elif inputs and all(argument in self.values for argument in inputs):
             args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def origin(node: Any) -> Any:
     Args:
         node: The node.
     """
-    while is_view(node):
+    while is_view(node) or (node.target is operator.getitem and is_view(node.args[0])):
         node = node.args[0]
     return node
 
@@ -55,10 +56,11 @@ def changed(node: Node) -> Iterator[Any]:
     """
     if not isinstance(node.target, torch._ops.OpOverload):
         return
-    declared = node.target._schema.arguments
-    for value, argument in zip(node.args, declared, strict=False):
+    for index, argument in enumerate(node.target._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            yield value
+            named = node.kwargs.get(argument.name)
+            value = node.args[index] if index < len(node.args) else named
+            yield from value if isinstance(value, list | tuple) else (value,)
     if node.target in SILENT and node.args[5]:  # if it trains
         yield from node.args[3:5]
 

@@ -182,7 +182,7 @@ class _Rounding:
             if index < 2:
                 new = self._wide(self._call(operator.getitem, result, index))
             else:
-                others = [dim for dim in range(gradient.meta["val"].dim()) if dim != 1]
+                others = [dim for dim in range(len(gradient.meta["val"].shape)) if dim != 1]
                 new = self._call(aten.sum.dim_IntList, gradient, others)
             self._replace(part, new)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.engine.settings import Settings
-
-Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+from pyro_mivae.engine.guards import Guards
+from pyro_mivae.engine.staging import Loss
 
 
 @dataclass(frozen=True)
@@ -25,18 +23,18 @@ class Program:
         parameters: Leaf tensors that the gradient is taken by. The loss reads these very objects.
         buffers: Tensors that the loss reads, and may change in place.
         modules: Modules that the loss calls; whether they train is part of what it does.
-        settings: Plain values that it reads from Python; those of the modules if omitted.
+        guards: Plain values that it reads from Python; those of the modules if omitted.
     """
 
     loss: Loss
     parameters: Sequence[Tensor]
     buffers: Sequence[Tensor]
     modules: Sequence[nn.Module]
-    settings: Settings = field(default_factory=Settings)
+    guards: Guards = field(default_factory=Guards)
 
     def __post_init__(self) -> None:
         for module in self.modules:
-            self.settings.watch(module)
+            self.guards.watch(module)
 
     @classmethod
     def of_modules(cls, loss: Loss, *modules: nn.Module) -> Program:
@@ -60,10 +58,10 @@ class Program:
         """All parameters, then all buffers."""
         return [*self.parameters, *self.buffers]
 
-    def mode(self) -> tuple[Any, ...]:
-        """Says which modules train and which parameters do: another mode is another program."""
-        training = tuple(module.training for module in self.modules)
-        return training, tuple(parameter.requires_grad for parameter in self.parameters)
+    def state_of_python(self) -> tuple[Any, ...]:
+        """Returns what a graph is fixed to: which parameters train, and what Python holds."""
+        trained = tuple(parameter.requires_grad for parameter in self.parameters)
+        return trained, self.guards.read()
 
     def gradients(self, *args: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
         """Evaluates the loss and its gradient.
@@ -78,30 +76,7 @@ class Program:
         loss, ledger = self.loss(*args)
         return dict(ledger), torch.autograd.grad(loss, self.parameters, allow_unused=True)
 
-    @contextmanager
-    def trial(self, device: torch.device) -> Iterator[None]:
-        """Lets the loss be evaluated without a trace: random numbers, buffers, settings go back.
-
-        Args:
-            device: Where it is evaluated.
-        """
-        before = [buffer.clone() for buffer in self.buffers]
-        settings = self.settings.read()
-        devices = [device] if device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(devices=devices):
-                yield
-        finally:
-            self.settings.restore(settings)
-            with torch.no_grad():
-                for buffer, value in zip(self.buffers, before, strict=True):
-                    buffer.copy_(value)
-
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Gives each tensor once, in order.
-
-    Args:
-        tensors: The tensors.
-    """
+    """Returns each tensor once, in order."""
     return list({id(tensor): tensor for tensor in tensors}.values())

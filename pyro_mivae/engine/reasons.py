@@ -8,7 +8,7 @@ from pyro_mivae.errors import PyroMivaeWarning
 
 
 def first_cause(error: BaseException) -> str:
-    """Gives the first line of the error that began it.
+    """Returns the first line of the error that began it.
 
     Args:
         error: What came of it.
@@ -20,7 +20,7 @@ def first_cause(error: BaseException) -> str:
 
 
 def give_up(what: str, instead: str, reason: str) -> None:
-    """Says that steps are taken by another means, and why.
+    """Warns that steps are taken by another means, and why.
 
     Args:
         what: What the step cannot be.
@@ -32,4 +32,26 @@ def give_up(what: str, instead: str, reason: str) -> None:
         "are the same",
         PyroMivaeWarning,
         stacklevel=3,
+    )
+
+
+def tell_difference(difference: str, number: int, first: int | None, instead: str) -> None:
+    """Warns that a graph and its program have parted, and which steps that may have changed.
+
+    Args:
+        difference: Where they differ.
+        number: The step that shows it, from 0.
+        first: The first step that was not compared, from 0; None if every one was.
+        instead: How steps are taken from here on.
+    """
+    affected = "No step was taken by the graph since they agreed"
+    if first is not None:
+        steps = f"step {number}" if first + 1 == number else f"steps {first + 1} to {number}"
+        affected = f"The program changed in a way that the graph did not see: {steps} may be off"
+    warnings.warn(
+        f"the graph of the training step differs from its program at step {number + 1}: "
+        f"{difference}. {affected}. From here on the step runs as {instead}, slower; a number "
+        "that changes is better a tensor, an argument or a buffer",
+        PyroMivaeWarning,
+        stacklevel=4,
     )

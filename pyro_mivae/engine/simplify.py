@@ -71,16 +71,9 @@ def _same_view(node: Any) -> Node | None:
     earlier = node
     while is_view(earlier):
         earlier = earlier.args[0]
-        if _geometry(earlier) == _geometry(node):
+        if earlier.meta["val"] == node.meta["val"] is not None:
             return earlier
     return None
-
-
-def _geometry(node: Node) -> Any:
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return None
-    return value.shape, value.stride(), value.storage_offset(), value.dtype
 
 
 def _is_number(graph: GraphModule, operand: Any, number: int) -> bool:

@@ -1,26 +1,29 @@
-"""Stages a program: forward and backward become one graph of tensor operations, without Pyro."""
+"""Stages a program: one run of it becomes a graph of tensor operations, without Pyro."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import gc
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.fx import Graph, GraphModule
 
 from pyro_mivae.engine.constants import hold_constants
-from pyro_mivae.engine.nodes import changed
-from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.reasons import first_cause
+from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.tape import Tape, multinomial
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
-TOLERANCE = 1e-3
-"""How far a staged step may be from the eager one on the same noise, relative to its size."""
+Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -28,94 +31,208 @@ class Staged:
     """One step of a program as a graph.
 
     Attributes:
-        graph: Called with the parameters, the buffers and the data, in this order and one by
-            one; gives the entries of the ledger as one vector, and the gradients that there are.
-            Buffers are changed in place.
-        entries: Names of the entries.
-        used: Which parameters have a gradient.
+        graph: Called with the data and the inputs; returns the entries of the ledger as one
+            vector, then a gradient for each leaf.
+        inputs: Every other tensor that the step reads: parameters, buffers, and what the program
+            found elsewhere.
+        leaves: Inputs that the gradient is taken by.
+        entries: Names of the ledger's entries.
+        written: Inputs that the step changes in place.
+        changes_data: Whether it changes its data in place too.
+        recorded: The graph as it was written down, before it was simplified.
     """
 
-    graph: torch.fx.GraphModule
+    graph: GraphModule
+    inputs: tuple[Tensor, ...]
+    leaves: tuple[Tensor, ...]
     entries: tuple[str, ...]
-    used: tuple[int, ...]
+    written: tuple[Tensor, ...]
+    changes_data: bool
+    recorded: Graph = field(repr=False)
+
+    def __call__(self, *data: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Evaluates the step; inputs that it writes to are changed.
+
+        Args:
+            *data: Data of the shapes that the step was staged for.
+
+        Returns:
+            The entries of the ledger, shape ``(entries,)``, and a gradient for each leaf.
+        """
+        with torch.no_grad():
+            values, *gradients = self.graph(*data, *self.inputs)
+        return values, gradients
+
+    def changed(self, *data: Tensor) -> list[Tensor]:
+        """Returns every tensor that a step on some data changes in place."""
+        return [*self.written, *(data if self.changes_data else ())]
+
+    def rebound(self, tensors: Mapping[Tensor, Tensor]) -> Staged:
+        """Returns the same step of another model.
+
+        Args:
+            tensors: The other model's tensor for each of this one's.
+        """
+
+        def others(group: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(tensors.get(tensor, tensor) for tensor in group)
+
+        return replace(
+            self,
+            inputs=others(self.inputs),
+            leaves=others(self.leaves),
+            written=others(self.written),
+        )
+
+    def decomposed(self, *data: Tensor) -> GraphModule:
+        """Returns a graph for a compiler, which every changed tensor is plain to see in.
+
+        Args:
+            *data: Data, as for a step.
+        """
+        from torch._decomp import get_decompositions
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        table: dict[Any, Callable[..., Any]] = get_decompositions(
+            [aten.native_batch_norm, aten.cudnn_batch_norm]
+        )
+        run = GraphModule(self.graph, self.recorded)
+        with preserved(self.changed(*data), data[0].device), torch.no_grad():
+            graph = make_fx(run, decomposition_table=table)(*data, *self.inputs)
+        hold_constants(graph, literals_alone=True)
+        return graph
 
 
-def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
-    """Runs a program once and writes down every tensor operation of its step.
+@dataclass(frozen=True)
+class Recording:
+    """One real run of a program, and the graph that it became.
 
-    Whatever is no tensor is a constant of the graph: shapes, numbers, and what the program
-    decided upon them. So a graph serves data of one shape, and a program whose structure does not
-    depend on the values of tensors. Random numbers, buffers and settings are left as they were.
+    Attributes:
+        ledger: Entries of the ledger, without a gradient.
+        gradients: The gradient by each leaf that has one.
+        staged: The graph; None if the run cannot be one.
+        reason: Why it cannot.
+    """
+
+    ledger: dict[str, Tensor]
+    gradients: dict[Tensor, Tensor]
+    staged: Staged | None
+    reason: str = ""
+
+
+def record(
+    loss: Loss, data: Sequence[Tensor], guards: Guards, leaves: Sequence[Tensor] | None = None
+) -> Recording:
+    """Runs a program once, with its gradient, and writes down every tensor operation.
+
+    Numbers that Python holds become constants of the graph: shapes, settings, and what the
+    program decided upon them. Nothing is undone: random numbers, buffers and the program's own
+    objects are as one run leaves them.
 
     Args:
-        program: The program. What it reads from tensors that are neither parameters nor buffers
-            is read from these very tensors later.
-        *args: Data of the shape that the graph is for, in their type, on their device.
-        decompose: Whether operations that change a buffer without saying so (batch norm) are
-            taken apart, as compiling and vectorising the graph need; run as it is, the graph is
-            faster with them whole.
+        loss: From the data to a scalar and the entries of the ledger.
+        data: Data of the shapes that the graph is for.
+        guards: Numbers of Python's that the program reads.
+        leaves: Tensors to differentiate by; by default all that the loss depends on.
 
     Returns:
-        The graph.
-
-    Raises:
-        StagingError: If the program reads the value of a tensor, or cannot be written down for
-            another reason; or if the graph does not do what the program does.
+        What the run gave, and its graph.
     """
-    from torch._decomp import get_decompositions
-    from torch.fx.experimental.proxy_tensor import make_fx
+    tape = Tape(data)
+    before, randomness = guards.read(), _foreign_randomness()
+    with pyro.validation_enabled(False), tape.running():
+        value, entries = loss(*tape.data)
+        ledger = {name: entry.detach() for name, entry in entries.items()}
+        wanted = _leaves(value) if leaves is None else list(leaves)
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if value.requires_grad and wanted:
+            found = torch.autograd.grad(value, wanted, allow_unused=True)
+        pairs = [(p, g) for p, g in zip(wanted, found, strict=True) if g is not None]
+        values = torch.stack(list(ledger.values()))
+        owned = _own(pairs, [*tape.data, *tape.externals])
+    gradients = {p: g for (p, _), g in zip(pairs, owned, strict=True)}
+    if changing := guards.changed(before, tape.externals):
+        tape.refuse(
+            f"it changes a number of its own as it runs ({', '.join(changing)}); count in a "
+            "buffer of a module"
+        )
+    if _drawn_from(randomness):
+        tape.refuse("it draws random numbers of Python or NumPy, and not of torch")
+    if any(p._post_accumulate_grad_hooks for p in wanted):  # type: ignore[attr-defined]
+        tape.refuse("a parameter has a hook that acts on its accumulated gradient")
+    try:
+        graph = tape.graph([values, *owned])
+    except StagingError as error:
+        return Recording(ledger, gradients, None, str(error))
+    recorded = deepcopy(graph.graph)
+    hold_constants(graph)
+    simplify(graph)
+    staged = Staged(
+        graph,
+        tuple(tape.externals),
+        tuple(gradients),
+        tuple(ledger),
+        tuple(tape.written()),
+        tape.changes_data(),
+        recorded,
+    )
+    return Recording(ledger, gradients, staged)
 
-    state = program.state
-    entries: list[str] = []
-    used: list[int] = []
 
-    def step(*tensors: Tensor) -> tuple[Tensor, list[Tensor]]:
-        data = tensors[len(state) :]
-        with _Traceable():
-            ledger, gradients = program.gradients(*data)
-        entries[:] = ledger
-        used[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        return torch.stack(list(ledger.values())), _own(gradients, program.parameters, tensors)
+@contextmanager
+def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Puts random numbers and tensors back to what they were.
 
-    hidden = [aten.native_batch_norm, aten.cudnn_batch_norm] if decompose else []
-    table: dict[Any, Callable[..., Any]] = get_decompositions(hidden)
-    table[aten.multinomial.default] = _multinomial
-    with program.trial(args[0].device), pyro.validation_enabled(False):
-        settings = program.settings.read()
-        try:
-            # a tensor that is given twice, or is a buffer too, need not be so in other steps
-            data = [arg.detach() for arg in args]
-            graph = make_fx(step, decomposition_table=table)(*state, *data)
-        except Exception as error:
-            raise StagingError(_reason(error)) from error
-        if changing := program.settings.changed(settings):
-            raise StagingError(
-                f"it changes a number of its own as it runs ({', '.join(changing)}); count in a "
-                "buffer of a module"
-            )
-    _check_writes(graph.graph)
-    hold_constants(graph, literals_alone=decompose)
-    if not decompose:
-        simplify(graph)
-    staged = Staged(graph, tuple(entries), tuple(used))
-    _verify(program, staged, args)
-    return staged
+    Args:
+        tensors: What may be changed in place meanwhile.
+        device: Where random numbers may be drawn.
+    """
+    restore = _snapshot(tensors, device)
+    try:
+        yield
+    finally:
+        restore()
 
 
-def _own(
-    gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], others: Sequence[Tensor]
-) -> list[Tensor]:
+@contextmanager
+def restored_on_error(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Puts random numbers and tensors back if what runs here fails; see `preserved`."""
+    restore = _snapshot(tensors, device)
+    try:
+        yield
+    except Exception:
+        restore()
+        raise
+
+
+def _snapshot(tensors: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
+    before = [tensor.detach().clone() for tensor in tensors]
+    python, numpy, noise = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    device_noise = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @torch.no_grad()
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(noise)
+        if device_noise is not None:
+            torch.cuda.set_rng_state(device_noise, device)
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.detach().copy_(value)
+
+    return restore
+
+
+def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -> list[Tensor]:
     """Gives each gradient memory of its own, laid out as its parameter's.
 
     So it may be changed in place, and a fused optimiser, which reads memory from end to end,
     finds each number where it looks for it. Autograd's own accumulation does the same.
     """
     owned: list[Tensor] = []
-    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
-    for gradient, parameter in zip(gradients, parameters, strict=True):
-        if gradient is None:
-            continue
-        memory = gradient.untyped_storage().data_ptr()
+    taken = {tensor.data_ptr() for tensor in others}
+    for parameter, gradient in gradients:
+        memory = gradient.data_ptr()
         if memory in taken or gradient.stride() != parameter.stride():
             gradient = torch.empty_like(parameter).copy_(gradient)
         taken.add(memory)
@@ -123,96 +240,37 @@ def _own(
     return owned
 
 
-class _Traceable(TorchFunctionMode):
-    """Replaces functions that look at values only to check them."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.one_hot:
-            return _one_hot(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
-    if num_classes < 0:
-        raise StagingError("one_hot without num_classes takes its shape from the data's values")
-    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
-
-
-def _multinomial(
-    probs: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
-) -> Tensor:
-    """Draws as torch does, the same values from the same random numbers, without checks."""
-    if num_samples != 1:
-        return NotImplemented
-    race = torch.empty_like(probs).exponential_(1.0, generator=generator)
-    return (probs / race).argmax(-1, keepdim=True)
+def _leaves(value: Tensor) -> list[Tensor]:
+    """Every leaf tensor that a value can be differentiated by."""
+    found: dict[Tensor, None] = {}
+    seen: set[Any] = set()
+    ahead = [value.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # it accumulates the gradient of a leaf
+            found[node.variable] = None
+        ahead += [earlier for earlier, _ in node.next_functions]
+    return list(found)
 
 
-def _check_writes(graph: torch.fx.Graph) -> None:
-    """Checks that only what the program declares is changed from step to step.
-
-    Raises:
-        StagingError: If a tensor is that is neither parameter nor buffer.
-    """
-    for node in graph.nodes:
-        if any(isinstance(v, torch.fx.Node) and v.op == "get_attr" for v in changed(node)):
-            raise StagingError(
-                "it changes a tensor that belongs to no module it knows, as the statistics of a "
-                "batch norm do; let model and guide be modules that hold all that they call"
-            )
+def _foreign_randomness() -> dict[int, tuple[Any, str]]:
+    """Every generator of Python's and NumPy's that there is, by id, and its state."""
+    kinds = (random.Random, np.random.Generator, np.random.RandomState)
+    found = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    shared = (random._inst, np.random.mtrand._rand)  # type: ignore[attr-defined]
+    return {id(one): (one, _state_of(one)) for one in (*shared, *found)}
 
 
-def _verify(program: Program, staged: Staged, args: tuple[Tensor, ...]) -> None:
-    """Compares the graph with the program on data and noise that it was not written down with.
-
-    Raises:
-        StagingError: If they differ.
-    """
-    device, size = args[0].device, next((len(arg) for arg in args if arg.dim()), 0)
-    half = torch.arange(size, device=device) // 2
-    others = tuple(
-        arg[half.to(arg.device)] if arg.shape[:1] == half.shape else arg for arg in args
-    )
-    with pyro.validation_enabled(False):
-        try:
-            ledger, gradients = _with_other_noise(program, device, others)
-        except Exception:  # such data may be none that the program takes
-            others = tuple(args)
-            ledger, gradients = _with_other_noise(program, device, others)
-    with program.trial(device), torch.no_grad():
-        _draw_other_noise(device)
-        values, found = staged.graph(*program.state, *others)
-    told = "its structure is not the same in every step"
-    if tuple(ledger) != staged.entries:
-        raise StagingError(f"it notes {list(ledger)}, and {list(staged.entries)} before: {told}")
-    for name, wanted, value in zip(ledger, ledger.values(), values, strict=True):
-        if not torch.allclose(value, wanted.to(value), TOLERANCE, TOLERANCE, equal_nan=True):
-            raise StagingError(
-                f"{name} is {float(wanted):g}, and {float(value):g} by the graph: {told}"
-            )
-    exact = [gradient for gradient in gradients if gradient is not None]
-    error, size = (
-        torch.stack([tensor.norm() for tensor in tensors]).norm()
-        for tensors in ([a - b for a, b in zip(exact, found, strict=True)], exact)
-    )
-    if error > 10 * TOLERANCE * size:
-        raise StagingError(f"its gradient is another by the graph: {told}")
+def _state_of(generator: Any) -> str:
+    if isinstance(generator, random.Random):
+        return str(generator.getstate())
+    if isinstance(generator, np.random.Generator):
+        return str(generator.bit_generator.state)
+    return str(generator.get_state())
 
 
-def _with_other_noise(
-    program: Program, device: torch.device, args: Sequence[Tensor]
-) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
-    with program.trial(device):
-        _draw_other_noise(device)
-        return program.gradients(*args)
-
-
-def _draw_other_noise(device: torch.device) -> None:
-    torch.rand(1, device=device)
-
-
-def _reason(error: BaseException) -> str:
-    cause = first_cause(error)
-    if "get value out of a tracing tensor" in cause:
-        return "it reads the value of a tensor (.item(), bool(), int() or a loop over values)"
-    return cause
+def _drawn_from(before: Mapping[int, tuple[Any, str]]) -> bool:
+    return any(_state_of(generator) != state for generator, state in before.values())

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.steps import Engine, GraphStep
 from pyro_mivae.errors import CaptureError
 
@@ -65,6 +66,9 @@ class StaticEpoch:
         optimiser: Its learning rates are tensors on the device if they are scheduled.
         scheduled: What changes from step to step.
         clip_norm: Largest norm of the gradient; None leaves it as it is.
+        compares: From the number of training steps done to whether the step is one in which the
+            graph is compared with its program. Such a step is taken by the program, and is never
+            recorded.
         device: Where the program is, with its index on CUDA.
     """
 
@@ -75,11 +79,13 @@ class StaticEpoch:
         batch_sizes: Sequence[int],
         optimiser: torch.optim.Optimizer,
         *,
+        compares: Callable[[int], bool] = is_due,
         scheduled: Sequence[Scheduled] = (),
         clip_norm: float | None = None,
         device: torch.device,
     ) -> None:
         self.engine, self.optimiser, self.clip_norm = engine, optimiser, clip_norm
+        self.compares = compares
         self.entries: tuple[str, ...] = ()
         self.order = torch.arange(len(x), device=x.device)
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
@@ -104,13 +110,13 @@ class StaticEpoch:
         Raises:
             CaptureError: If a step cannot be staged, or not be recorded. All is as it was before.
         """
-        self._mode = self.engine.program.mode()
+        self._mode = self.engine.program.state_of_python()
         self._parts = [self._part(batches, recorder) for batches in self._batches]
 
     @property
     def is_prepared(self) -> bool:
         """Whether it is, for the mode that the program is in."""
-        return self._mode == self.engine.program.mode()
+        return self._mode == self.engine.program.state_of_python()
 
     def run(
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
@@ -128,9 +134,38 @@ class StaticEpoch:
         self.order.copy_(order, non_blocking=True)
         self.cursor.zero_()
         self.table.fill(first_step)
+        number = first_step
         for part in self._parts:
-            part.run(on_step)
+            number = self._run(part, number, on_step)
         return self.log
+
+    def _run(self, part: _Part, number: int, on_step: Callable[[], object]) -> int:
+        """Takes the steps of one size of batch, and returns the number of the next step."""
+        index = 0
+        while index < len(part.batches.index):
+            part.batches.load(index)
+            left = len(part.batches.index) - index
+            count, body = next(
+                ((count, body) for count, body in part.bodies if self._fits(number, count, left)),
+                (1, None),
+            )
+            if body is None:
+                part.plain(number)
+            else:
+                part.step.unchecked = (
+                    number if part.step.unchecked is None else part.step.unchecked
+                )
+                body()
+            index, number = index + count, number + count
+            for _ in range(count):
+                on_step()
+        return number
+
+    def _fits(self, number: int, count: int, left: int) -> bool:
+        """Returns whether the next steps can be taken by the graph, none compared."""
+        if count > left or self.engine.means == "eager":
+            return False
+        return not any(self.compares(number + ahead) for ahead in range(count))
 
     def _part(self, batches: _Batches, recorder: Recorder | None) -> _Part:
         self.cursor.zero_()
@@ -141,24 +176,33 @@ class StaticEpoch:
         self.entries = step.entries
         if self.log.shape != (self.table.steps, len(step.entries)):
             self.log = self.log.new_zeros(self.table.steps, len(step.entries))
-        parameters = self.engine.program.parameters
 
         def body() -> None:
-            self.table.read(self.cursor)
-            values = step(batches.fetch(self.cursor))
-            if self.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
-            self.optimiser.step()
-            self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
-            self.cursor.add_(1)
+            self._take(lambda x: step(x), batches)
+
+        def plain(number: int) -> None:
+            take = self.engine.take
+            compare = self.compares(number)
+            self._take(lambda x: take(x, number=number, compare=compare)[1], batches)
 
         if recorder is None:
-            return _Part(batches, [(1, body)])
+            return _Part(batches, step, [(1, body)], plain)
         wanted = recorder.steps_per_replay if batches.resident else 1
         counts = sorted({1, min(wanted, len(batches.index))}, reverse=True)
         state = [*self.engine.program.state, *self.table.targets, self.cursor, self.log]
         bodies = recorder.record(body, counts, state)
-        return _Part(batches, list(zip(counts, bodies, strict=True)))
+        return _Part(batches, step, list(zip(counts, bodies, strict=True)), plain)
+
+    def _take(self, step: Callable[[Tensor], Tensor], batches: _Batches) -> None:
+        """Takes the step that the cursor is at."""
+        self.table.read(self.cursor)
+        values = step(batches.fetch(self.cursor))
+        if self.clip_norm is not None:
+            parameters = self.engine.program.parameters
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
+        self.optimiser.step()
+        self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
+        self.cursor.add_(1)
 
 
 class _Batches:
@@ -186,20 +230,19 @@ class _Batches:
 
 @dataclass(frozen=True)
 class _Part:
-    """The steps of one size of batch: how many each of these takes, the most first."""
+    """The steps of one size of batch.
+
+    Attributes:
+        batches: The batches.
+        step: The step by the graph.
+        bodies: How many steps each of these takes by the graph, the most first.
+        plain: Takes the step of a number as the engine takes it: compared, or by the program.
+    """
 
     batches: _Batches
+    step: GraphStep
     bodies: list[tuple[int, Body]]
-
-    def run(self, on_step: Callable[[], object]) -> None:
-        step, steps = 0, len(self.batches.index)
-        for count, body in self.bodies:
-            while steps - step >= count:
-                self.batches.load(step)
-                body()
-                step += count
-                for _ in range(count):
-                    on_step()
+    plain: Callable[[int], None]
 
 
 class _Table:

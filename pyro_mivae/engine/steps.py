@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine.choose import WORTH_STAGING, is_worth_compiling
+from pyro_mivae.engine.comparison import Outcome, noise_state, run_graph
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.reasons import first_cause, give_up
-from pyro_mivae.engine.staging import Staged, stage
+from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
+from pyro_mivae.engine.staging import Staged, preserved, record
 from pyro_mivae.errors import StagingError
 
 Means = Literal["eager", "staged", "compiled"]
+
+MISCOMPILED = {torch.float64: 1e-6}
+"""Relative difference to the graph by which a compiled step is wrong; 1e-2 in other types, whose
+rounding a kink (a ReLU at 0) makes large."""
+
+
+MOST_GRAPHS = 32
+"""Graphs that a step has at most, one for each kind of arguments and state of the program."""
+
+TOO_MANY = (
+    "its arguments and modules were of {} kinds already, each with a graph of its own; pass a "
+    "number that changes as a tensor, or as a schedule"
+)
 
 
 class Step(Protocol):
@@ -60,52 +76,99 @@ class GraphStep:
 
     Args:
         program: The program.
-        staged: Its graph.
-        compiled: Whether the graph is compiled before it is first run. Random numbers stay those
-            of the program itself, so that the three kinds of steps agree on the same noise.
+        staged: Its graph, exact.
+        run: What takes the step in place of the graph: one that is compiled, or rounds.
+
+    Attributes:
+        staged: The exact graph, which is compared with the program.
+        unchecked: The first step that was taken since the last comparison; None if none was.
     """
 
-    def __init__(self, program: Program, staged: Staged, *, compiled: bool = False) -> None:
-        self.entries = staged.entries
-        self._state = program.state
-        self._used = [program.parameters[index] for index in staged.used]
-        self._unused = [p for i, p in enumerate(program.parameters) if i not in staged.used]
-        self._graph: Any = staged.graph
-        if compiled:
-            self._graph = torch.compile(
-                staged.graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
-            )
+    def __init__(self, program: Program, staged: Staged, run: Any = None) -> None:
+        self.staged, self.entries = staged, staged.entries
+        self.unchecked: int | None = None
+        leaves = set(staged.leaves)
+        self._unused = [p for p in program.parameters if p not in leaves]
+        self._run = run or staged.graph
 
     @torch.no_grad()
     def __call__(self, *args: Tensor) -> Tensor:
         """Evaluates and differentiates; see `Step`."""
-        values, gradients = self._graph(*self._state, *args)
+        values: Tensor
+        values, *gradients = self._run(*args, *self.staged.inputs)
         for parameter in self._unused:
             parameter.grad = None
-        for parameter, gradient in zip(self._used, gradients, strict=True):
+        for parameter, gradient in zip(self.staged.leaves, gradients, strict=True):
             parameter.grad = gradient
         return values
 
 
-def compile_step(program: Program, staged: Staged, *args: Tensor) -> GraphStep:
-    """Compiles a staged program, or says why that cannot be done.
+def stage(program: Program, *args: Tensor) -> Staged:
+    """Stages a step, and compares it with the program on other noise.
+
+    The program is run three times; random numbers, buffers and the data are left as they were.
 
     Args:
         program: The program.
-        staged: Its graph, staged with ``decompose``.
-        *args: Data of the shape that it was staged for.
+        *args: Data of the shape that the graph is for, in their type, on their device.
 
     Returns:
-        The step: compiled, and tried once without a trace; where that fails not compiled.
+        The graph.
+
+    Raises:
+        StagingError: If the program cannot be a graph, or the graph does not do what it does.
+    """
+    device = args[0].device
+    try:
+        with preserved([*program.buffers, *args], device):
+            recording = record(program.loss, args, program.guards, program.parameters)
+    except Exception as error:  # the program itself may have no trouble
+        raise StagingError(first_cause(error)) from error
+    if recording.staged is None:
+        raise StagingError(recording.reason)
+    with preserved([*program.buffers, *args], device):
+        torch.rand(1, device=device)
+        difference = _compare(program, recording.staged, *args)[1]
+    if difference:
+        raise StagingError(f"its structure is not the same in every step: {difference}")
+    return recording.staged
+
+
+def compile_graph(staged: Staged, *args: Tensor, precision: Precision = "float32") -> Any:
+    """Compiles a staged step, and compares it with the graph.
+
+    Random numbers stay those of the program, so that all kinds of steps agree on the same noise.
+
+    Args:
+        staged: The graph.
+        *args: Data of the shape that it was staged for.
+        precision: Of its products.
+
+    Returns:
+        What takes the step; None if it cannot be compiled, which one warning says.
     """
     try:
-        step = GraphStep(program, staged, compiled=True)
-        with program.trial(args[0].device):
-            step(*args)
+        graph = staged.decomposed(*args)
+        plain = staged.graph
+        if precision == "bf16":
+            plain, graph = round_products(deepcopy(plain)), round_products(graph)
+        compiled = torch.compile(
+            graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
+        )
+        runs = []
+        for run in (plain, compiled):
+            with preserved(staged.changed(*args), args[0].device), torch.no_grad():
+                values, *gradients = run(*args, *staged.inputs)
+                runs.append([tensor.clone() for tensor in (values, *gradients)])
+        for wanted, found in zip(*runs, strict=True):
+            allowed = MISCOMPILED.get(wanted.dtype, 1e-2)
+            torch.testing.assert_close(
+                found.norm(), wanted.norm(), rtol=allowed, atol=allowed, equal_nan=True
+            )
     except Exception as error:  # whatever a compiler may raise
         give_up("compiled", "as a graph that is not compiled", first_cause(error))
-        return GraphStep(program, staged)
-    return step
+        return None
+    return compiled
 
 
 class Engine:
@@ -114,23 +177,36 @@ class Engine:
     The first shape alone is compiled, if that is asked for: other shapes are those of a last
     batch, which are not worth the wait. A program whose modules are switched between training
     and evaluation is staged for each. One that cannot be staged is run as it is, which one
-    warning says.
+    warning says; so is one that a comparison finds to have become another.
 
     Args:
         program: The program.
-        means: ``"eager"``, ``"staged"`` or ``"compiled"``.
+        means: ``"eager"``, ``"staged"`` or ``"compiled"``; ``"auto"`` chooses by the work ahead.
         precision: ``"bf16"`` rounds what is multiplied in the staged steps, see
             `round_products`.
+        num_steps: How many steps will be taken, where the engine is to choose.
+
+    Attributes:
+        means: How steps are taken, once that is chosen.
     """
 
-    def __init__(self, program: Program, means: Means, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        program: Program,
+        means: Means | Literal["auto"],
+        precision: Precision = "float32",
+        *,
+        num_steps: int = 0,
+    ) -> None:
         self.program = program
         self.means = means
-        self.precision = precision
+        self.precision, self.num_steps = precision, num_steps
+        if means == "auto" and num_steps < WORTH_STAGING and precision != "bf16":
+            self.means = "eager"
         self._steps: dict[Any, Step] = {}
 
     def step(self, *args: Tensor) -> Step:
-        """Gives the step for data of these shapes.
+        """Returns the step for data of these shapes.
 
         Args:
             *args: Data.
@@ -138,26 +214,85 @@ class Engine:
         Raises:
             StagingError: If the program cannot be staged, and the precision is ``"bf16"``.
         """
-        key = (*((arg.shape, arg.dtype) for arg in args), self.program.mode())
+        if self.means == "eager":
+            return EagerStep(self.program)
+        key = (*((arg.shape, arg.dtype) for arg in args), self.program.state_of_python())
         step = self._steps.get(key)
         if step is None:
             step = self._steps[key] = self._build(args)
+            self._limit()
         return step
 
+    def take(self, *args: Tensor, number: int, compare: bool) -> tuple[tuple[str, ...], Tensor]:
+        """Takes a step.
+
+        Args:
+            *args: Data.
+            number: The step's number, from 0.
+            compare: Whether the program itself takes the step, and the graph is compared with it.
+
+        Returns:
+            Names of the ledger's entries, and the entries, shape ``(entries,)``.
+        """
+        step = self.step(*args)
+        if isinstance(step, GraphStep):
+            if compare:
+                return self._compared(step, number, *args)
+            step.unchecked = number if step.unchecked is None else step.unchecked
+        values = step(*args)
+        return step.entries, values
+
+    def _compared(
+        self, step: GraphStep, number: int, *args: Tensor
+    ) -> tuple[tuple[str, ...], Tensor]:
+        (entries, values), difference = _compare(self.program, step.staged, *args)
+        if difference:
+            self.means = "eager"
+            tell_difference(difference, number, step.unchecked, "it is")
+        step.unchecked = None
+        return entries, values
+
+    def _limit(self) -> None:
+        if len(self._steps) > MOST_GRAPHS:
+            self.means = "eager"
+            give_up("staged", "as it is", TOO_MANY.format(MOST_GRAPHS))
+
     def _build(self, args: tuple[Tensor, ...]) -> Step:
-        if self.means == "eager":
-            return EagerStep(self.program)
-        compiles = self.means == "compiled" and not self._steps
         try:
-            staged = stage(self.program, *args, decompose=compiles)
+            staged = stage(self.program, *args)
+            if self.means == "auto":
+                worth = is_worth_compiling(staged, *args, num_steps=self.num_steps)
+                self.means = "compiled" if worth else "staged"
         except StagingError as error:
             if self.precision == "bf16":
                 raise no_rounding(error) from error
             self.means = "eager"
             give_up("staged", "as it is", str(error))
             return EagerStep(self.program)
-        if self.precision == "bf16":
-            round_products(staged.graph)
-        if compiles:
-            return compile_step(self.program, staged, *args)
-        return GraphStep(self.program, staged)
+        run = None
+        if self.means == "compiled" and not self._steps:
+            run = compile_graph(staged, *args, precision=self.precision)
+        if run is None and self.precision == "bf16":
+            run = round_products(deepcopy(staged.graph))
+        return GraphStep(self.program, staged, run)
+
+
+def _compare(
+    program: Program, staged: Staged, *args: Tensor
+) -> tuple[tuple[tuple[str, ...], Tensor], str]:
+    """Takes the program's own step, and says where the graph's is another on the same noise."""
+    try:
+        outcome = run_graph(staged, *args)
+    except Exception as error:  # the program itself may have no trouble
+        outcome, failure = None, f"the graph fails with {first_cause(error)}"
+    step = EagerStep(program)
+    values = step(*args)
+    if outcome is None:
+        return (step.entries, values), failure
+    own = Outcome(
+        dict(zip(step.entries, values.unbind(), strict=True)),
+        {p: p.grad for p in program.parameters if p.grad is not None},
+        staged.written,
+        noise_state(args[0].device),
+    )
+    return (step.entries, values), own.difference(outcome)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import pyro
 import torch
-from pyro.infer import ELBO
-from pyro.infer.util import zero_grads
+from pyro import poutine
+from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
 from pyro.poutine.runtime import am_i_wrapped
 from pyro.util import warn_if_nan
@@ -19,20 +21,18 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.choose import steps_until_compiling
+from pyro_mivae.engine.comparison import Outcome, is_due, noise_state, run_graph
+from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.optimiser import GroupedOptimiser
-from pyro_mivae.engine.program import Program, unique
-from pyro_mivae.engine.reasons import give_up
-from pyro_mivae.engine.settings import Settings
-from pyro_mivae.engine.staging import stage
-from pyro_mivae.engine.steps import GraphStep, Means, compile_step
-from pyro_mivae.errors import OptionError, StagingError
+from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
+from pyro_mivae.engine.staging import Recording, Staged, record, restored_on_error
+from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Means, compile_graph
+from pyro_mivae.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
-MOST_GRAPHS = 32
-"""Kinds of arguments that are staged at most."""
-
-OTHER_LOSS = "pyro_mivae.MutualInformationELBO() is a loss that can be"
+TRIES = 3
+"""Steps that may be recorded in vain since they made parameters of their own."""
 
 
 class SVI(pyro.infer.SVI):
@@ -40,26 +40,32 @@ class SVI(pyro.infer.SVI):
 
     It takes the same arguments and gives the same losses; models and guides are plain Pyro
     programs, and parameters live in Pyro's param store as ever. The first step on arguments of a
-    new kind is Pyro's own, with its checks. Then loss and gradient are staged: they become one
-    graph of tensor operations, which is compiled once so many steps were made that it pays.
-    Both draw the noise that Pyro draws. All parameters are updated at once.
+    new kind is Pyro's own, with its checks. The second is Pyro's too, and is written down: loss
+    and gradient become one graph of tensor operations, which takes the steps from then on, and is
+    compiled once so many steps were made that it pays. Graph and program draw the same noise. All
+    parameters are updated at once.
 
-    What Python decides upon is fixed in a graph, so each state of it has a graph of its own, up
+    A graph is fixed to what Python decides upon, so each state of that has a graph of its own, up
     to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
-    frozen, which tensors are buffers; and the numbers that model and guide read from attributes
-    and variables, as `Settings` says. A number that changes often is better a tensor: an
-    argument, or a module's buffer. What lies further away, in a dictionary say, is that of the
-    first steps. A step within one of Pyro's handlers, or without a tensor among its arguments,
-    is Pyro's own. What cannot be staged runs as Pyro runs it, which one warning says: losses that
-    look at their value in the middle, as Pyro's own do, and models whose structure depends on
-    values, or that count their own steps.
+    frozen, which tensors are buffers; and numbers that model and guide read from attributes and
+    variables, as far as `Guards` sees them. All else is found by comparison: at the first steps
+    of a graph, at each doubling of their number, and at least every 200th step the program itself
+    takes the step, and the graph has to agree with it on the same noise in every entry of the
+    ledger, every gradient and every tensor that changes. If it does not, one warning names the
+    entry and the steps that may be off, and every later step is Pyro's own.
+
+    A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
+    What cannot be a graph runs as Pyro runs it, which one warning says: losses that are none of
+    this library's; programs that read a tensor's value or whose shapes depend on values, that
+    draw random numbers of Python or NumPy, or that count their own steps. A program is never run
+    more often than Pyro runs it.
 
     Args:
         model: The model.
         guide: The guide.
         optim: A Pyro optimiser, or scheduler of one.
         loss: The objective: `MutualInformationELBO` and its like.
-        engine: ``"auto"``, or ``"eager"``, ``"staged"`` or ``"compiled"`` from the second step on.
+        engine: ``"auto"``, or ``"eager"``, ``"staged"`` or ``"compiled"`` from the third step on.
 
     Attributes:
         ledger: Every number of the last step that was staged by name, 0-dimensional tensors.
@@ -94,13 +100,16 @@ class SVI(pyro.infer.SVI):
         self.ledger: Mapping[str, Tensor] = {}
         self._optimiser = GroupedOptimiser(optim)
         self._parts = [part for root in _modules(model, guide, loss) for part in root.modules()]
-        self._settings = Settings(model, guide, *self._parts)
-        self._stages: dict[Any, _Stage | None] = {}
-        self._parameters: list[Tensor] = []
-        if engine != "eager" and not isinstance(loss, ELBO):
-            self._give_up(f"the loss {loss!r} is no pyro.infer.ELBO ({OTHER_LOSS})")
-        elif engine != "eager" and not GroupedOptimiser.serves(optim):
-            self._give_up(f"{optim.pt_optim_constructor!r} is no class of torch optimisers")
+        terms = getattr(loss, "terms", ())
+        self._guards = Guards(model, guide, loss, *terms, *self._parts)
+        self._stages: dict[Any, _Stage] = {}
+        self._zeros: dict[int, tuple[Tensor, int]] = {}  # gradients known to be 0
+        self._number = 0  # of the step that is taken, from 0
+        if engine != "eager" and not _is_stageable(loss):
+            self._give_up(
+                f"the loss {type(loss).__name__} is none of this library's, such as "
+                "pyro_mivae.MutualInformationELBO()"
+            )
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Takes a gradient step.
@@ -117,66 +126,69 @@ class SVI(pyro.infer.SVI):
             return super().step(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if not tensors or am_i_wrapped():
+        plain = all(type(tensor) is Tensor and not tensor.requires_grad for tensor in tensors)
+        if not tensors or not plain or am_i_wrapped():
             return super().step(*args, **kwargs)
+        try:
+            loss = self._step(spec, leaves, tensors, args, kwargs)
+        finally:
+            self._number += 1
+        return loss
+
+    def _step(
+        self,
+        spec: TreeSpec,
+        leaves: list[Any],
+        tensors: list[Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         key = self._key(spec, leaves)
-        if self._is_new(key):
-            with _calls_noted(self._parts):
-                loss = super().step(*args, **kwargs)
-            self._remember(spec, leaves)
-            return loss
-        staged = self._stages[key]
-        if staged is None:
-            try:
-                staged = self._stages[key] = self._stage(leaves, spec, tensors)
-            except StagingError as error:
-                other = "" if isinstance(self.objective, Objective) else f" ({OTHER_LOSS})"
-                self._give_up(f"{error}{other}")
-                return super().step(*args, **kwargs)
-        self.ledger = staged(*tensors)
-        self._optimiser.step(staged.program.parameters)
-        zero_grads(staged.program.parameters)
-        if isinstance(self.objective, Objective):
-            self.objective.ledger = dict(self.ledger)
-            self.objective.advance()
-        loss = float(self.ledger["loss"])
-        warn_if_nan(self.ledger["loss"], "loss")
+        try:
+            stage = self._stages.get(key)
+        except TypeError:
+            self._give_up("one of the arguments of model and guide has no hash")
+            return super().step(*args, **kwargs)
+        if stage is None or not stage.is_current():
+            return self._first_step(key, spec, leaves, args, kwargs)
+        if stage.staged is None:
+            return self._recorded_step(stage, spec, leaves, tensors)
+        if is_due(stage.steps):
+            loss = self._compared_step(stage, tensors, args, kwargs)
+        else:
+            loss = self._graph_step(stage, tensors, args, kwargs)
+        stage.steps += 1
         return loss
 
     def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
-        state = tuple(map(_state, self._parts)), self._settings.read()
-        return spec, tuple(map(_kind, leaves)), state
+        around = (*map(id, (self.model, self.guide, self.optim)), self.loss_and_grads, _ambient())
+        return spec, tuple(map(_kind, leaves)), around, self._guards.read()
 
-    def _remember(self, spec: TreeSpec, leaves: list[Any]) -> None:
-        """Lets the next step like the one that Pyro took, and showed all modules of, be staged."""
+    def _first_step(
+        self,
+        key: Any,
+        spec: TreeSpec,
+        leaves: list[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Lets Pyro take a step, which shows modules and makes parameters, and notes its kind."""
+        if len(self._stages) >= MOST_GRAPHS and key not in self._stages:
+            self._give_up(TOO_MANY.format(MOST_GRAPHS))
+            return super().step(*args, **kwargs)
+        tried = self._stages.pop(key, _Stage()).tries
+        with _calls_noted(self._parts):
+            loss = super().step(*args, **kwargs)
         for part in self._parts:
-            self._settings.watch(part)
-        if self.engine != "eager":
-            self._stages.setdefault(self._key(spec, leaves), None)
+            self._guards.watch(part)
+        self._stages[self._key(spec, leaves)] = _Stage(tries=tried)
+        return loss
 
-    def _is_new(self, key: Any) -> bool:
-        """Whether Pyro has to take a step first: on arguments not seen, or with new parameters."""
-        store = pyro.get_param_store()
-        if any(store.param_name(parameter) is None for parameter in self._parameters):
-            self._stages.clear()
-            self._parameters = []
-        try:
-            is_new = key not in self._stages
-        except TypeError:
-            self._give_up("one of the arguments of model and guide has no hash")
-            return True
-        if is_new and len(self._stages) >= MOST_GRAPHS:
-            self._stages.clear()
-            self._give_up(
-                f"its arguments and modules were of {MOST_GRAPHS} kinds already, each with a "
-                "graph of its own; pass a number that changes as a tensor, or as a schedule"
-            )
-            return True
-        self._stages.setdefault(key, None)
-        return is_new
-
-    def _stage(self, leaves: list[Any], spec: TreeSpec, tensors: list[Tensor]) -> _Stage:
+    def _recorded_step(
+        self, stage: _Stage, spec: TreeSpec, leaves: list[Any], tensors: list[Tensor]
+    ) -> Any:
+        """Takes Pyro's own step, and writes it down."""
         constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
@@ -186,49 +198,190 @@ class SVI(pyro.infer.SVI):
                 given[index] = tensor
             args, kwargs = tree_unflatten(given, spec)
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
-            return loss, getattr(self.objective, "ledger", {}) | {"loss": loss.detach()}
+            return loss, self.objective.ledger | {"loss": loss.detach()}
 
-        store = pyro.get_param_store()
-        known = [p for p in self.optim.optim_objs if store.param_name(p) is not None]
-        parameters = [p for p in known if p.requires_grad]
-        self._parameters = parameters
-        owned = {id(parameter) for parameter in parameters}
-        others = [p for part in self._parts for p in part.parameters() if id(p) not in owned]
-        buffers = [b for part in self._parts for b in part.buffers()]
-        program = Program(
-            evaluate, parameters, unique([*others, *buffers]), self._parts, self._settings
-        )
-        return _Stage(program, tensors, self.engine)
+        known = set(map(id, self.optim.optim_objs))
+        buffers = [buffer for part in self._parts for buffer in part.buffers(recurse=False)]
+        try:
+            with restored_on_error(buffers, tensors[0].device):
+                with poutine.trace(param_only=True) as capture:
+                    recording = record(evaluate, tensors, self._guards)
+        except Exception as error:  # the program itself may have no trouble
+            args, kwargs = tree_unflatten(leaves, spec)
+            loss = super().step(*args, **kwargs)
+            self._give_up(first_cause(error))
+            return loss
+        self.objective.advance()
+        parameters = _parameters(capture)
+        self._accumulate(recording.gradients)
+        self._update(parameters)
+        makes = [name for name, p in parameters.items() if id(p) not in known]
+        try:
+            self._keep(stage, recording, parameters, makes, tensors)
+        except Exception as error:  # whatever an operation may raise
+            self._give_up(first_cause(error))
+        warn_if_nan(recording.ledger["loss"], "loss")
+        return torch_item(recording.ledger["loss"])
+
+    def _keep(
+        self,
+        stage: _Stage,
+        recording: Recording,
+        parameters: dict[str, Tensor],
+        makes: list[str],
+        tensors: list[Tensor],
+    ) -> None:
+        """Stages what was recorded, or gives it up."""
+        if recording.staged is None:
+            self._give_up(recording.reason)
+        elif makes and stage.tries >= TRIES:
+            self._give_up(f"it makes new parameters in every step ({', '.join(makes)})")
+        elif makes:
+            stage.tries += 1
+        else:
+            stage.staged, stage.parameters = recording.staged, parameters
+            stage.run = recording.staged.graph
+            if self.engine == "auto":
+                stage.compiles_at = steps_until_compiling(recording.staged, *tensors)
+            elif self.engine == "compiled":
+                stage.compiles_at = 0
+
+    def _compared_step(
+        self, stage: _Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Takes Pyro's own step, and compares the graph with it on the same noise."""
+        staged = stage.staged
+        assert staged is not None
+        try:
+            outcome, difference = run_graph(staged, *tensors), ""
+        except Exception as error:  # the program itself may have no trouble
+            outcome, difference = None, f"the graph fails with {first_cause(error)}"
+        before = {p: None if p.grad is None else p.grad.clone() for p in staged.leaves}
+        with poutine.trace(param_only=True) as capture:
+            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        parameters = _parameters(capture)
+        if outcome is not None:
+            found = Outcome(
+                self.objective.ledger,
+                {p: _added(p, before[p]) for p in staged.leaves if p.grad is not None},
+                staged.written,
+                noise_state(tensors[0].device),
+            )
+            difference = found.difference(outcome)
+            if not difference and parameters.keys() != stage.parameters.keys():
+                difference = f"its parameters are {sorted(parameters)}"
+        self._update(parameters)
+        if difference:
+            self._part(difference, stage)
+        stage.unchecked = None
+        return loss
+
+    def _graph_step(
+        self, stage: _Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Takes a step by the graph."""
+        staged = stage.staged
+        assert staged is not None
+        if stage.steps >= stage.compiles_at:
+            logger.info("compiling the training step")
+            stage.compiles_at = math.inf
+            stage.run = compile_graph(staged, *tensors) or staged.graph
+        try:
+            with torch.no_grad():
+                values, *gradients = stage.run(*tensors, *staged.inputs)
+        except Exception as error:  # the program itself may have no trouble
+            self._part(f"the graph fails with {first_cause(error)}", stage)
+            return super().step(*args, **kwargs)
+        if stage.unchecked is None:
+            stage.unchecked = self._number
+        self.ledger = dict(zip(staged.entries, values.unbind(), strict=True))
+        self.objective.ledger = dict(self.ledger)
+        self.objective.advance()
+        self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
+        parameters = set(stage.parameters.values())
+        self._optimiser.step(parameters)
+        held = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_zero_(held)
+        self._zeros = {id(grad): (grad, grad._version) for grad in held}
+        loss = float(values[staged.entries.index("loss")])
+        if math.isnan(loss):
+            warn_if_nan(loss, "loss")
+        return loss
+
+    def _update(self, parameters: Mapping[str, Tensor]) -> None:
+        """Lets Pyro's optimiser take its step."""
+        each = set(parameters.values())
+        self.optim(each)
+        zero_grads(each)
+
+    def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
+        """Adds gradients to what the leaves hold, as ``backward`` does."""
+        for leaf, gradient in gradients.items():
+            held = leaf.grad
+            if held is not None and not self._is_zero(held):
+                gradient = held + gradient
+            leaf.grad = gradient
+
+    def _is_zero(self, gradient: Tensor) -> bool:
+        known, version = self._zeros.get(id(gradient), (None, 0))
+        return known is gradient and gradient._version == version
+
+    def _part(self, difference: str, stage: _Stage) -> None:
+        """Ends staging, since the graph is not the program."""
+        self.engine = "eager"
+        self._stages.clear()
+        tell_difference(difference, self._number, stage.unchecked, "Pyro runs it")
 
     def _give_up(self, reason: str) -> None:
         self.engine = "eager"
+        self._stages.clear()
         give_up("staged", "as Pyro runs it", reason)
 
 
+@dataclass
 class _Stage:
-    """The graph for arguments of one kind, and when it is to be compiled."""
+    """The graph for arguments of one kind, once there is one.
 
-    def __init__(
-        self, program: Program, data: list[Tensor], engine: Means | Literal["auto"]
-    ) -> None:
-        self.program = program
-        self._staged = stage(program, *data, decompose=True)
-        self._steps_left: float = 0
-        if engine == "auto":
-            with pyro.validation_enabled(False):
-                self._steps_left = steps_until_compiling(program, *data)
-        self._compiles = engine != "staged"
-        self._step = GraphStep(program, self._staged)
+    Attributes:
+        staged: The graph; None as long as no step of the kind was recorded.
+        parameters: Parameters that take part in the step, by name in the param store.
+        run: What takes the step: the graph, or the compiled one.
+        steps: Steps since it was recorded.
+        unchecked: The first step by the graph since the last comparison; None if none was.
+        compiles_at: Number of steps after which it is compiled.
+        tries: Steps that were recorded in vain.
+    """
 
-    def __call__(self, *data: Tensor) -> dict[str, Tensor]:
-        """Leaves the gradient in the parameters, and gives the ledger."""
-        if self._compiles and not self._steps_left:
-            logger.info("compiling the training step")
-            self._compiles = False
-            self._step = compile_step(self.program, self._staged, *data)
-        self._steps_left -= 1
-        values = self._step(*data)
-        return dict(zip(self._step.entries, values.unbind(), strict=True))
+    staged: Staged | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    run: Any = None
+    steps: int = 0
+    unchecked: int | None = None
+    compiles_at: float = math.inf
+    tries: int = 0
+
+    def is_current(self) -> bool:
+        """Returns whether the param store holds the parameters that the graph reads."""
+        held = pyro.get_param_store()._params
+        return all(held.get(name) is parameter for name, parameter in self.parameters.items())
+
+
+def _is_stageable(loss: Any) -> bool:
+    """Returns whether a loss is one of ours, whose gradient is that of its differentiable loss."""
+    own = isinstance(loss, Objective) and "loss_and_grads" not in vars(loss)
+    return own and type(loss).loss_and_grads is Objective.loss_and_grads
+
+
+def _parameters(capture: Any) -> dict[str, Tensor]:
+    """Parameters of a traced step by name, unconstrained, as Pyro steps them."""
+    sites = capture.trace.nodes.items()
+    return {name: site["value"].unconstrained() for name, site in sites}
+
+
+def _added(leaf: Tensor, before: Tensor | None) -> Tensor:
+    """What a step has added to a leaf's gradient."""
+    assert leaf.grad is not None
+    return leaf.grad if before is None else leaf.grad - before
 
 
 def _modules(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
@@ -256,10 +409,10 @@ def _calls_noted(parts: list[nn.Module]) -> Iterator[None]:
         hook.remove()
 
 
-def _state(part: nn.Module) -> Any:
-    """Whether a module trains, which of its parameters do, and which tensors its buffers are."""
-    trained = tuple((id(p), p.requires_grad) for p in part._parameters.values() if p is not None)
-    return part.training, trained, tuple(map(id, part._buffers.values()))
+def _ambient() -> tuple[Any, ...]:
+    """Settings of torch's that decide what an operation does."""
+    autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
+    return torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
 
 
 def _kind(leaf: Any) -> Any:

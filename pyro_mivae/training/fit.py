@@ -172,7 +172,7 @@ def train(
     begin(trainer, bar)
     tell_batches(trainer, bar)
     if not trainer.finished:
-        bar.set_description("compiling" if trainer.engine.means == "compiled" else "preparing")
+        bar.set_description("preparing")
         trainer.prepare()
         bar.unpause()  # the time that is left is told from the steps alone
     while not trainer.finished:

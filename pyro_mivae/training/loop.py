@@ -18,7 +18,7 @@ from pyro_mivae.engine import (
     Means,
     Precision,
     Program,
-    choose_means,
+    is_due,
     no_rounding,
     stage,
 )
@@ -160,14 +160,8 @@ class Trainer:
     @cached_property
     def engine(self) -> Engine:
         """What takes the steps: by the means that was asked for, or the one that is worth it."""
-        program, means = self.program, self.settings.engine
-        if means == "auto":
-            example = self.example(self.batch_sizes[0])
-            means = choose_means(program, example, num_steps=self.num_steps)
-        precision = self.settings.precision
-        if precision == "bf16" and means == "eager":
-            means = "staged"
-        return Engine(program, means, precision)
+        settings = self.settings
+        return Engine(self.program, settings.engine, settings.precision, num_steps=self.num_steps)
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:
@@ -305,14 +299,26 @@ class Trainer:
         settings, optimiser = self.settings, self.optimiser
         if settings.lr_schedule != "constant":
             set_learning_rates(optimiser, self.lr_factor(self.step))
-        step = self.engine.step(x)
-        values = step(x)
+        entries, values = self.engine.take(x, number=self.step, compare=self.compares(self.step))
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.vae.parameters(), settings.clip_norm, foreach=True)
         optimiser.step()
         self.objective.advance()
         self.step += 1
-        return step.entries, values
+        return entries, values
+
+    def compares(self, step: int) -> bool:
+        """Returns whether a step is one in which the graph is compared with the program.
+
+        It follows from the number of the step alone, so that a resumed training compares, and
+        rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
+
+        Args:
+            step: Steps done before.
+        """
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        is_last = batch == self.steps_per_epoch - 1
+        return is_due(step) or (is_last and is_due(epoch))
 
     def _batch(self, index: Tensor) -> Tensor:
         return self.x[index.to(self.x.device)].to(self.device, non_blocking=True)

@@ -48,6 +48,7 @@ class RecordedSteps:
             trainer.optimiser,
             scheduled=[*_learning_rates(trainer), *_weights(trainer)],
             clip_norm=trainer.settings.clip_norm,
+            compares=trainer.compares,
             device=trainer.device,
         )
         self._prepare()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.engine import WORTH_STAGING, Engine, Program
+from pyro_mivae.engine import WORTH_STAGING, Engine, Program, is_due
 from pyro_mivae.terms import RegularizedInformation
 
 
@@ -41,7 +41,7 @@ def warm_start_categories(
         Program.of_modules(loss, guide), "staged" if steps >= WORTH_STAGING else "eager"
     )
     optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
-    for _ in range(steps):
+    for number in range(steps):
         batch = x[torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)]
-        engine.step(batch)(batch)
+        engine.take(batch, number=number, compare=is_due(number))
         optimiser.step()

@@ -1,0 +1,111 @@
+"""Comparison of a graph's step with its program's, on the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.engine.staging import Staged, preserved
+
+ROUNDING = 64
+"""Allowed difference, in units of the last place: sums may be added in another order."""
+
+EVERY = 200
+"""Most steps between two comparisons."""
+
+
+def is_due(step: int) -> bool:
+    """Returns whether a step is compared with its program.
+
+    Args:
+        step: Steps taken before, from 0: the first two, each doubling, and every 200th.
+
+    Example:
+        >>> [step for step in range(500) if is_due(step)]
+        [0, 1, 2, 4, 8, 16, 32, 64, 128, 200, 400]
+    """
+    return step % EVERY == 0 or (step < EVERY and step & (step - 1) == 0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gives and what it leaves.
+
+    Attributes:
+        ledger: Entries of the ledger.
+        gradients: The gradient by each leaf that has one.
+        written: Tensors that the step changes in place, as it leaves them.
+        noise: State of the random number generators after it.
+    """
+
+    ledger: Mapping[str, Tensor]
+    gradients: Mapping[Tensor, Tensor]
+    written: tuple[Tensor, ...]
+    noise: tuple[Tensor, ...]
+
+    def difference(self, other: Outcome) -> str:
+        """Says where the graph's outcome is not this one, the program's; empty if nowhere.
+
+        Numbers agree if they are equal to rounding: of their own size, or of the loss's.
+        """
+        if tuple(self.ledger) != tuple(other.ledger):
+            return f"the ledger has {list(self.ledger)}, and {list(other.ledger)} by the graph"
+        size = self.ledger["loss"].abs()
+        for name, wanted in self.ledger.items():
+            if not _agree(wanted, other.ledger[name], size):
+                return (
+                    f"{name} is {float(wanted):g}, and {float(other.ledger[name]):g} by the graph"
+                )
+        if self.gradients.keys() != other.gradients.keys():
+            return "other parameters have a gradient than in the graph"
+        norms = [gradient.detach().norm() for gradient in self.gradients.values()]
+        size = torch.stack(norms).norm() if norms else size
+        for parameter, wanted in self.gradients.items():
+            if not _agree(wanted, other.gradients[parameter], size):
+                return f"the gradient of a parameter of shape {tuple(wanted.shape)} is another"
+        for wanted, found in zip(self.written, other.written, strict=True):
+            if not _agree(wanted, found, wanted.abs().amax() if wanted.numel() else size):
+                return f"a tensor of shape {tuple(wanted.shape)} that it changes is another"
+        if not all(map(torch.equal, self.noise, other.noise)):
+            return "it leaves the random number generator in another state"
+        return ""
+
+
+def run_graph(staged: Staged, *data: Tensor) -> Outcome:
+    """Runs a graph, and puts everything back that it changes.
+
+    Args:
+        staged: The graph.
+        *data: Its data.
+    """
+    device = data[0].device
+    with preserved(staged.changed(*data), device):
+        values, gradients = staged(*data)
+        return Outcome(
+            dict(zip(staged.entries, values.clone().unbind(), strict=True)),
+            {p: g.clone() for p, g in zip(staged.leaves, gradients, strict=True)},
+            tuple(tensor.detach().clone() for tensor in staged.written),
+            noise_state(device),
+        )
+
+
+def noise_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Returns the state of torch's generators, the CPU's and a CUDA device's."""
+    state = torch.get_rng_state()
+    return (state, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (state,)
+
+
+def _agree(wanted: Tensor, found: Tensor, size: Tensor) -> bool:
+    """Returns whether two tensors are equal to the rounding of numbers of their size."""
+    if not wanted.is_floating_point() or wanted.shape != found.shape:
+        return torch.equal(wanted, found)
+    found = found.to(wanted.dtype)
+    if torch.equal(wanted, found) or not torch.equal(wanted.isnan(), found.isnan()):
+        return torch.equal(wanted.isnan(), found.isnan())
+    unit = ROUNDING * torch.finfo(wanted.dtype).eps
+    wanted, found = wanted.nan_to_num(0.0), found.nan_to_num(0.0)
+    allowed = unit * torch.maximum(wanted.norm(), size.to(wanted).nan_to_num(0.0) / 8)
+    return bool((wanted - found).norm() <= allowed)

@@ -1,0 +1,285 @@
+"""A tape: one real run of a program, its tensor operations written down as a graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pyro_mivae.engine.nodes import all_changed, is_impure
+from pyro_mivae.engine.reasons import first_cause
+from pyro_mivae.errors import StagingError
+
+aten = torch.ops.aten
+LITERALS = (aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.lift.default)
+INDEXED = (aten.index.Tensor, aten._unsafe_index.Tensor)
+SHAPED_BY_VALUES = ("aten::_pack_padded_sequence", "aten::_pad_packed_sequence")
+REBOUND = ("aten::set_", "aten::resize_", "aten::resize_as_")
+LEAVES_TORCH = (
+    Tensor.tolist,
+    Tensor.numpy,
+    Tensor.__array__,
+    Tensor.__deepcopy__,
+    Tensor.untyped_storage,
+)
+READS_A_VALUE = "it reads the value of a tensor (.item(), .tolist(), .numpy(), bool(), int() ...)"
+
+
+class Layout(NamedTuple):
+    """Form of a tensor in memory, without the memory; ``meta["val"]`` of a graph's nodes."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, value: Any) -> Layout | None:
+        """Returns the layout of a tensor, None of anything else."""
+        if not isinstance(value, Tensor):
+            return None
+        offset = value.storage_offset()
+        return cls(value.shape, value.stride(), offset, value.dtype, value.device)
+
+
+class Tape(TorchDispatchMode):
+    """Writes down every tensor operation of a run, which is the run that it is without the tape.
+
+    What a graph cannot hold ends the writing, not the run: `reason` then says what it was. These
+    are values that Python reads from tensors, shapes that depend on values, random numbers of a
+    generator other than torch's own, and tensors that are not plain.
+
+    Args:
+        data: Tensors that are others in the next step. The run has to read `data` of the tape in
+            their place, which are the same memory under another name.
+
+    Attributes:
+        data: Aliases of the data.
+        externals: Tensors that the run found elsewhere, in the order in which it read them.
+        reason: Why the run cannot be a graph; empty if it can.
+    """
+
+    def __init__(self, data: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.data = tuple(tensor.detach() for tensor in data)
+        self.externals: list[Tensor] = []
+        self.reason = ""
+        self._graph, self._root = Graph(), nn.Module()
+        self._known: dict[int, tuple[Tensor, Node]] = {}  # the tensors, so that an id is of one
+        self._varying: set[int] = set()  # storages that are others in the next step
+        self._made: set[int] = set()  # storages that the run has made
+        self._quiet = False
+        for tensor in self.data:
+            self._add_placeholder(tensor)
+        self._data = list(self._graph.nodes)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Writes down what runs within."""
+        with _Functions(self), self:
+            yield
+
+    def refuse(self, reason: str) -> None:
+        """Ends the writing for the first reason that is given."""
+        self.reason = self.reason or reason
+
+    def graph(self, outputs: Sequence[Tensor]) -> GraphModule:
+        """Returns what was written.
+
+        Args:
+            outputs: Tensors of the run.
+
+        Returns:
+            A graph that is called with the data and the externals, and returns the outputs.
+
+        Raises:
+            StagingError: If the run cannot be a graph.
+        """
+        if self.reason:
+            raise StagingError(self.reason)
+        self._graph.output([self._node(tensor) for tensor in outputs])
+        self._graph.output_node().meta["val"] = None
+        self._known.clear()
+        graph = GraphModule(self._root, self._graph)
+        graph.graph.eliminate_dead_code(is_impure)
+        graph.recompile()
+        return graph
+
+    def written(self) -> list[Tensor]:
+        """Returns the external tensors that the run changes in place."""
+        changed = all_changed(self._graph)
+        nodes = [node for node in self._graph.nodes if node.op == "placeholder"]
+        external = nodes[len(self._data) :]
+        return [t for t, node in zip(self.externals, external, strict=True) if node in changed]
+
+    def changes_data(self) -> bool:
+        """Returns whether the run changes its data in place."""
+        return not all_changed(self._graph).isdisjoint(self._data)
+
+    def varies(self, tensor: Tensor) -> bool:
+        """Returns whether a tensor's values can be others in the next step."""
+        return id(tensor) not in self._known or _storage(tensor) in self._varying
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Runs an operation, and writes it down."""
+        kwargs = kwargs or {}
+        if func is aten.multinomial.default:
+            with self:
+                drawn = multinomial(*args, **kwargs)
+            if drawn is not NotImplemented:
+                return drawn
+        result = func(*args, **kwargs)
+        if not self.reason:
+            self._quiet = True
+            try:
+                self._write(func, args, kwargs, result)
+            except StagingError as error:
+                self.refuse(str(error))
+            except Exception as error:  # the run goes on, whatever cannot be written down
+                self.refuse(first_cause(error))
+            finally:
+                self._quiet = False
+        return result
+
+    def note_function(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Notes a call that hands a tensor's memory to Python without an operation."""
+        if func in LEAVES_TORCH and not self._quiet and self.varies(args[0]):
+            self.refuse(READS_A_VALUE)
+
+    def _write(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        if func in LITERALS and id(args[0]) not in self._known:
+            self._write_literal(args[0], result)
+            return
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        outputs = tree_leaves(result)
+        nodes = tree_map(self._operand, (args, kwargs))
+        tags = getattr(func, "tags", ())
+        varies = torch.Tag.nondeterministic_seeded in tags or any(map(self.varies, inputs))
+        if varies:
+            self._check(func, args, outputs)
+        node = self._graph.call_function(func, *nodes)
+        node.meta["val"] = Layout.of(result)
+        if isinstance(result, Tensor):
+            self._hold(result, node, varies)
+        elif isinstance(result, tuple | list):
+            for index, part in enumerate(result):
+                if isinstance(part, Tensor):
+                    item = self._graph.call_function(operator.getitem, (node, index))
+                    item.meta["val"] = Layout.of(part)
+                    self._hold(part, item, varies)
+        if varies and func._schema.is_mutable:
+            self._varying.update(map(_storage, inputs))
+
+    def _check(self, func: Any, args: Any, outputs: list[Any]) -> None:
+        """Refuses an operation whose effect the graph cannot repeat on other values."""
+        if any(not isinstance(value, Tensor) and value is not None for value in outputs):
+            raise StagingError(READS_A_VALUE)
+        if any(isinstance(value, Tensor) and value.layout != torch.strided for value in outputs):
+            raise StagingError("it makes a sparse tensor")
+        name = func._schema.name
+        if name in REBOUND:
+            raise StagingError(f"it gives a tensor other memory ({name})")
+        if func in INDEXED:
+            shaped = any(
+                isinstance(index, Tensor)
+                and index.dtype in (torch.bool, torch.uint8)
+                and self.varies(index)
+                for index in args[1]
+            )
+        else:
+            shaped = torch.Tag.dynamic_output_shape in func.tags or name in SHAPED_BY_VALUES
+        if shaped:
+            raise StagingError(f"the shape of a tensor depends on values ({name})")
+
+    def _write_literal(self, value: Tensor, result: Tensor) -> None:
+        """Writes down a number in the program's text."""
+        name = f"_literal{len(list(self._root.buffers()))}"
+        self._root.register_buffer(name, value.detach().clone(), persistent=False)
+        constant = self._graph.get_attr(name)
+        constant.meta["val"] = Layout.of(value)
+        node = self._graph.call_function(aten.lift_fresh_copy.default, (constant,))
+        node.meta["val"] = Layout.of(result)
+        self._hold(result, node, varies=False)
+
+    def _operand(self, leaf: Any) -> Any:
+        if isinstance(leaf, torch.Generator):
+            raise StagingError("it draws from a random number generator of its own")
+        return self._node(leaf) if isinstance(leaf, Tensor) else leaf
+
+    def _node(self, tensor: Tensor) -> Node:
+        if id(tensor) in self._known:
+            return self._known[id(tensor)][1]
+        if type(tensor) not in (Tensor, nn.Parameter):
+            raise StagingError(f"it uses a {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise StagingError("it uses a sparse tensor")
+        if _storage(tensor) in self._made:
+            raise StagingError("it makes a tensor by no operation of torch's")
+        if tensor.requires_grad and not tensor.is_leaf:
+            raise StagingError("it differentiates through a tensor of an earlier step")
+        self.externals.append(tensor)
+        return self._add_placeholder(tensor)
+
+    def _add_placeholder(self, tensor: Tensor) -> Node:
+        placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
+        place = placeholders[-1] if placeholders else self._graph._root
+        with self._graph.inserting_after(place):
+            node = self._graph.placeholder(f"input{len(placeholders)}")
+        node.meta["val"] = Layout.of(tensor)
+        self._known[id(tensor)] = tensor, node
+        self._varying.add(_storage(tensor))
+        return node
+
+    def _hold(self, tensor: Tensor, node: Node, varies: bool) -> None:
+        storage = _storage(tensor)
+        if storage not in self._varying and storage not in self._made:
+            self._made.add(storage)
+        if varies:
+            self._varying.add(storage)
+        self._known[id(tensor)] = tensor, node
+
+
+class _Functions(TorchFunctionMode):
+    """Notes functions that never reach the dispatcher, and replaces one that looks at values."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.one_hot:
+            return one_hot(func, *args, **(kwargs or {}))
+        self._tape.note_function(func, args)
+        return func(*args, **(kwargs or {}))
+
+
+def one_hot(func: Callable[..., Tensor], index: Tensor, num_classes: int = -1) -> Tensor:
+    """Returns torch's one-hot code, without its look at the largest index."""
+    if num_classes < 0:
+        return func(index, num_classes)
+    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
+
+
+def multinomial(
+    probs: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Draws as torch does, the same values from the same random numbers, without checks."""
+    if num_samples != 1 or generator is not None:
+        return NotImplemented
+    race = torch.empty_like(probs).exponential_(1.0)
+    return (probs / race).argmax(-1, keepdim=True)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
