@@ -52,7 +52,7 @@ def stage(program: Program, *args: Tensor, decompose: bool = False) -> Staged:
             is read from these very tensors later.
         *args: Data of the shape that the graph is for, in their type, on their device.
         decompose: Whether operations that change a buffer without saying so (batch norm) are
-            taken apart, as compiling and vectorising the graph need; run as it is, the graph is
+            taken apart, as compiling the graph needs; run as it is, the graph is
             faster with them whole.
 
     Returns:
