@@ -65,7 +65,7 @@ def cli() -> None:
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    help="train so many seeds at once, from --seed on, each into RUN/seed-K",
+    help="train so many seeds, from --seed on, each into RUN/seed-K",
 )
 @device_option
 @click.option(
@@ -196,7 +196,7 @@ def sweep(
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Train VARIANT for every combination of weights at once: rate, distortion, information."""
+    """Train VARIANT for every combination of weights: rate, distortion, information."""
     from pyro_mivae.runs import sweep_run
 
     grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}

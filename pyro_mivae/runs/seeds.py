@@ -1,4 +1,4 @@
-"""Trains one configuration from several seeds at once, and sums up what came of it."""
+"""Trains one configuration from several seeds, and sums up what came of it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def train_seeds(
     say: Callable[[str], object] = lambda text: None,
     on_start: Callable[[], object] = lambda: None,
 ) -> list[Run]:
-    """Trains from several seeds at once; each leaves a run folder as if it were trained alone.
+    """Trains from several seeds, one after the other; each run is the one of `train_run`.
 
     The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
     of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure,
@@ -111,7 +111,7 @@ def train_seeds(
         new = [number for number, goes_on in enumerate(started) if not goes_on]
         prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
         on_start()
-        say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]} at once")
+        say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]}")
 
     training = {k: v for k, v in configs[0].training.items() if k != "seed"}
     failures: ManyTrainingError | None = None

@@ -1,4 +1,4 @@
-"""`sweep`: trains a grid of weights at once, and measures what becomes of rate and information."""
+"""`sweep`: trains a grid of weights, and measures what becomes of rate and information."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ def sweep(
     x_test: Tensor | None = None,
     **training: Any,
 ) -> SweepTable:
-    """Trains a variant for every combination of options at once, and measures each.
-
-    Weights of 1 and of 0 are left out of a program altogether, so that their models are trained
-    apart from those of other weights.
+    """Trains a variant for every combination of options, and measures each.
 
     Args:
         make: Makes a variant from options of the grid, such as

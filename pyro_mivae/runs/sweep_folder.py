@@ -102,7 +102,7 @@ def sweep_run(
             _prepare(folder, config)
         SweepTable(done, plain, seeds=tuple(seeds)).to_json(folder / JSON)
         on_start()
-        say(f"{config.variant} on {dataset.name}: {len(points)} models, at once where it pays")
+        say(f"{config.variant} on {dataset.name}: {len(points)} models")
 
     found = sweep_points(
         make,

@@ -11,12 +11,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
+from pyro_mivae.engine import Means, Precision, matmul_precision
 from pyro_mivae.errors import TrainingError
-from pyro_mivae.training.checkpoint import Checkpoint, detached_copy
+from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.given import (
-    check_images,
-    check_options,
+    check_given,
     check_trainer,
     hold_out,
     place,
@@ -119,35 +118,115 @@ def fit(
     settings = Settings(
         epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine, precision
     )
-    check_options(settings, validation)
     target = resolve_device(device)
-    check_precision(precision, vae.dtype, target, engine)
-    check_images(vae, x)
-    x, held_out = hold_out(vae, x, validation, patience)
-    vae.to(target)
-    with (
-        own_world(target),
-        suitable_threads(vae, batch_size),
-        matmul_precision(precision),
-    ):
-        torch.manual_seed(seed)
-        trainer = Trainer(vae, *place(vae, x, held_out, target), settings, target)
-        check_trainer(trainer)
-        trainer.check_staging()
-        if on_start is not None:
-            on_start()
-        keeper = Keeper(None if run is None else Path(run), resume)
-        history = keeper.start(trainer)
-        try:
-            with progress_bar([trainer], enabled=progress) as bar:
-                train(trainer, history, keeper, bar, on_epoch)
-        except (KeyboardInterrupt, TrainingError):
-            keeper.write(history)
-            raise
-        finally:
-            vae.eval()
-        trainer.restore_best()
-    return history
+    check_given(vae, x, settings, validation, target)
+    x, held_out = hold_out(x, validation, patience)
+    training = Training(vae, *place(vae, x, held_out, target), settings, target)
+    if on_start is not None:
+        on_start()
+    training.load(run, resume=resume)
+    training.open()
+    with progress_bar([training.trainer], enabled=progress) as bar:
+        training.run(bar, on_epoch)
+    return training.history
+
+
+class Training:
+    """The training of one variant, in stages: checked as it is made, loaded, opened, run.
+
+    Each stage sees the random numbers that the one before it left, a parameter store of its own,
+    and the caller's are as they were after it. So trainings may take turns stage by stage, and
+    each is what it is alone.
+
+    Args:
+        vae: The variant, which is moved to ``device``.
+        x: Training images, as `place` gave them.
+        held_out: Held-out images, likewise, or None.
+        settings: How to train.
+        device: Where to train.
+
+    Attributes:
+        trainer: The trainer.
+        history: The rows so far.
+
+    Raises:
+        OptionError: If an option does not go with the objective.
+        SiteError: If model, guide and objective do not fit each other.
+        StagingError: If the step cannot be staged, and the precision is ``"bf16"``.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        x: Tensor,
+        held_out: Tensor | None,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self.vae = vae.to(device)
+        self.settings, self.device = settings, device
+        self.history = History()
+        self._random: dict[str, Tensor] | None = None
+        with self._world():
+            self.trainer = Trainer(vae, x, held_out, settings, device)
+            check_trainer(self.trainer)
+            self.trainer.check_staging()
+
+    def load(self, run: str | Path | None, *, resume: bool) -> None:
+        """Goes to where the folder's run was left; writes nothing.
+
+        Args:
+            run: The folder, or None to keep nothing.
+            resume: Goes on from the folder's checkpoint, if there is one.
+
+        Raises:
+            RunError: If the folder holds a run already and ``resume`` is off, or another model's.
+        """
+        with self._world():
+            self.keeper = Keeper(None if run is None else Path(run), resume)
+            self.history = self.keeper.load(self.trainer)
+
+    def open(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            RunError: If it cannot be made.
+        """
+        self.keeper.open(self.history, finished=self.trainer.finished)
+
+    def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
+        """Trains to the end.
+
+        Args:
+            bar: The progress bar.
+            on_epoch: Called with each row of the history.
+
+        Raises:
+            TrainingError: If the loss is no longer finite.
+        """
+        with self._world():
+            try:
+                train(self.trainer, self.history, self.keeper, bar, on_epoch)
+            except (KeyboardInterrupt, TrainingError):
+                self.keeper.write(self.history)
+                raise
+            finally:
+                self.vae.eval()
+            self.trainer.restore_best()
+
+    @contextmanager
+    def _world(self) -> Iterator[None]:
+        with (
+            own_world(self.device),
+            suitable_threads(self.vae, self.settings.batch_size),
+            matmul_precision(self.settings.precision),
+        ):
+            if self._random is None:
+                torch.manual_seed(self.settings.seed)
+            else:
+                set_rng_state(self._random, self.device)
+            yield
+            self._random = rng_state(self.device)
 
 
 def train(
@@ -169,7 +248,11 @@ def train(
     Raises:
         TrainingError: If the loss is no longer finite.
     """
-    begin(trainer, bar)
+    if not trainer.begun:
+        trainer.begun = True
+        bar.set_description("preparing")
+        with pyro.validation_enabled(False):
+            trainer.vae.initialize(trainer.x)
     tell_batches(trainer, bar)
     if not trainer.finished:
         bar.set_description("preparing")
@@ -186,36 +269,18 @@ def train(
             on_epoch(row)
 
 
-def begin(trainer: Trainer, bar: Any) -> None:
-    """Prepares a fresh trainer's parameters.
-
-    Args:
-        trainer: The trainer.
-        bar: The progress bar.
-    """
-    if not trainer.begun:
-        trainer.begun = True
-        bar.set_description("preparing")
-        with pyro.validation_enabled(False):
-            trainer.vae.initialize(trainer.x)
-
-
 @contextmanager
-def last_weights_kept(
-    trainer: Trainer, keeper: Keeper, weights: Checkpoint | None = None
-) -> Iterator[None]:
+def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
     """Puts the weights back to where they were if what is run here breaks down.
 
     Args:
         trainer: The trainer.
         keeper: What keeps it.
-        weights: Those at the epoch's beginning; the present ones if omitted.
 
     Raises:
         TrainingError: If it does; it says so.
     """
-    if weights is None:
-        weights = detached_copy(trainer.vae.state_dict())
+    weights = detached_copy(trainer.vae.state_dict())
     try:
         yield
     except TrainingError as error:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Means
+from pyro_mivae.engine import Means, check_precision
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
@@ -95,13 +95,40 @@ def check_images(vae: Any, x: Any) -> None:
     vae.check_data(x)
 
 
+def check_given(
+    vae: Any,
+    x: Any,
+    settings: Settings,
+    validation: Tensor | float | None,
+    device: torch.device,
+) -> None:
+    """Checks images and options against the variant, before it is moved or run.
+
+    Args:
+        vae: The variant.
+        x: Training images.
+        settings: How to train.
+        validation: Held-out images, or the share of ``x`` to hold out.
+        device: Where to train.
+
+    Raises:
+        OptionError: If an option is out of its range.
+        DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
+        ShapeError: If images have another shape than the variant's.
+    """
+    check_options(settings, validation)
+    check_precision(settings.precision, vae.dtype, device, settings.engine)
+    check_images(vae, x)
+    if isinstance(validation, Tensor):
+        vae.check_data(validation)
+
+
 def hold_out(
-    vae: Any, x: Tensor, validation: Tensor | float | None, patience: int | None
+    x: Tensor, validation: Tensor | float | None, patience: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """Splits held-out images off, if that is asked for.
 
     Args:
-        vae: The variant.
         x: Training images.
         validation: Images, or a share of ``x``.
         patience: Asks for a tenth if ``validation`` does not say.
@@ -113,7 +140,6 @@ def hold_out(
         OptionError: If there are too few.
     """
     if isinstance(validation, Tensor):
-        vae.check_data(validation)
         return x, validation
     if validation is None:
         if patience is None:

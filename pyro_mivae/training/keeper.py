@@ -34,8 +34,8 @@ class Keeper:
         if not resume and (self.checkpoint.exists() or self.history.exists()):
             raise RunError(f"{folder} holds a run already; resume it, or choose another folder")
 
-    def start(self, trainer: Trainer) -> History:
-        """Takes a trainer to where the folder's run was left.
+    def load(self, trainer: Trainer) -> History:
+        """Takes a trainer to where the folder's run was left; writes nothing.
 
         Args:
             trainer: Fresh.
@@ -46,22 +46,33 @@ class Keeper:
         Raises:
             RunError: If the checkpoint cannot be read, or does not fit.
         """
-        if self.folder is None:
-            return History()
-        if not self.checkpoint.exists():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.history.unlink(missing_ok=True)
-            except OSError as error:
-                reason = error.strerror
-                raise RunError(f"cannot make the run folder {self.folder}: {reason}") from error
+        if self.folder is None or not self.checkpoint.exists():
             return History()
         trainer.load(read_checkpoint(self.checkpoint))
         recorded = History.from_csv(self.history) if self.history.exists() else History()
-        history = History(row for row in recorded.rows if row["epoch"] <= trainer.epoch)
-        if not trainer.finished:  # rows after the checkpoint are trained again
-            history.to_csv(self.history)
-        return history
+        return History(row for row in recorded.rows if row["epoch"] <= trainer.epoch)
+
+    def open(self, history: History, *, finished: bool) -> None:
+        """Makes the folder, and drops rows after the checkpoint: they are trained again.
+
+        Args:
+            history: What `load` returned.
+            finished: True if no epoch is left; nothing is written then.
+
+        Raises:
+            RunError: If the folder cannot be made.
+        """
+        if self.folder is None or finished:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if history.rows:
+                history.to_csv(self.history)
+            else:
+                self.history.unlink(missing_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise RunError(f"cannot make the run folder {self.folder}: {reason}") from error
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is some seconds old.

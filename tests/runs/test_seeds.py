@@ -1,4 +1,4 @@
-"""Several seeds at once leave the run folders of each alone, and their sum."""
+"""Several seeds leave the run folders of each alone, and their sum."""
 
 import json
 import math
@@ -12,6 +12,8 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
 from pyro_mivae.runs.seeds import sum_up
+from pyro_mivae.training import keeper, read_checkpoint
+from pyro_mivae.training.loop import Trainer
 
 CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 1, "seed": 3})
 
@@ -33,15 +35,20 @@ def quick(monkeypatch):
         )
 
 
+def assert_same_run(run, other):
+    """Compares losses and weights bit for bit."""
+    assert run.history["loss"] == other.history["loss"]
+    for name, value in other.vae.state_dict().items():
+        assert torch.equal(run.vae.state_dict()[name], value), name
+
+
 def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     runs = train_seeds(CONFIG, tmp_path / "runs", 2)
     assert [run.folder.name for run in runs] == ["seed-3", "seed-4"]
     alone = train_run(CONFIG, tmp_path / "alone")
     assert runs[0].config == alone.config
     assert runs[0].history.columns == alone.history.columns
-    assert runs[0].history["loss"] == pytest.approx(alone.history["loss"], rel=1e-5)
-    for name, value in alone.vae.state_dict().items():
-        torch.testing.assert_close(runs[0].vae.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert_same_run(runs[0], alone)
     assert all(is_finished(run.folder) for run in runs)
     summary = json.loads((tmp_path / "runs" / "seeds.json").read_text())
     assert summary["seeds"] == [3, 4]
@@ -62,6 +69,35 @@ def test_categories_of_every_two_seeds_are_compared(tmp_path):
         assert summary[name] == {"mean": pytest.approx(mean), "sd": pytest.approx(spread)}
     mean, spread = expected["category_agreement_nmi"]
     assert f"pairs: NMI            {mean:.3f} ± {spread:.3f}" in seeds_table(tmp_path)
+
+
+class Killed(BaseException):
+    """Ends a process, as nothing here expects."""
+
+
+def test_killed_seeds_go_on_to_the_same_weights(tmp_path, monkeypatch):
+    config = replace(CONFIG, training={"epochs": 2, "seed": 3, "batch_size": 512})
+    whole = train_seeds(config, tmp_path / "whole", 2)
+    epochs, run_epoch = [], Trainer.run_epoch
+
+    def killed_in_the_fourth_epoch(trainer, *args):
+        epochs.append(trainer)
+        if len(epochs) == 4:
+            raise Killed
+        return run_epoch(trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+        patch.setattr(Trainer, "run_epoch", killed_in_the_fourth_epoch)
+        with pytest.raises(Killed):
+            train_seeds(config, tmp_path / "parts", 2)
+    states = [read_checkpoint(f) for f in sorted((tmp_path / "parts").glob("*/checkpoint.pt"))]
+    assert [state["epoch"] for state in states] == [2, 1]
+    resumed = train_seeds(config, tmp_path / "parts", 2, resume=True)
+    for run, other in zip(resumed, whole, strict=True):
+        assert_same_run(run, other)
+    summaries = [(tmp_path / where / "seeds.json").read_text() for where in ("whole", "parts")]
+    assert summaries[0] == summaries[1]
 
 
 def test_more_seeds_may_follow(tmp_path):

@@ -19,21 +19,8 @@ def test_bf16_trains_nearly_as_float32_does(x, make):
         assert value.dtype == exact.state_dict()[name].dtype, name
 
 
-@pytest.mark.parametrize("name", ["vae", "beta", "cat", "critic-infomax"])
-@pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
-def test_models_at_once_are_rounded_as_each_is_alone(x, make, name):
-    settings = {**SETTINGS, "epochs": 1, "batch_size": 20}  # with a last, smaller batch
-    exact = fit(make(name), x, **settings, engine="staged")
-    alone = fit(make(name), x, **settings, precision="bf16")
-    vaes, seeds = [make(name), make(name)], (settings.pop("seed"), 5)
-    histories = fit_many(vaes, x, **settings, seeds=seeds, precision="bf16", at_once=True)
-    together = histories[0]
-    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-3)
-    assert together["loss"] != pytest.approx(exact["loss"], rel=1e-6)
-
-
 def test_tf32_is_set_while_training_and_put_back(x, make, monkeypatch):
-    monkeypatch.setitem(fit.__globals__, "check_precision", lambda *args: None)
+    monkeypatch.setattr("pyro_mivae.training.given.check_precision", lambda *args: None)
     before, seen = torch.get_float32_matmul_precision(), []
 
     def look(row):
@@ -67,8 +54,7 @@ def test_a_step_that_cannot_be_staged_is_an_error_in_bf16(x, make, tmp_path):
         fit(reads_a_value(make("vae")), x, **settings, run=tmp_path / "a")
     settings.pop("seed")
     vaes = [make("vae"), reads_a_value(make("vae"))]
-    for at_once in (False, True):
-        with pytest.raises(StagingError, match=told):
-            fit_many(vaes, x, **settings, runs=[tmp_path / "a", tmp_path / "b"], at_once=at_once)
+    with pytest.raises(StagingError, match=told):
+        fit_many(vaes, x, **settings, runs=[tmp_path / "a", tmp_path / "b"])
     assert not begun
     assert list(tmp_path.iterdir()) == []
