@@ -46,7 +46,7 @@ def hold_constants(graph: GraphModule, *, literals_alone: bool = False) -> None:
     finds elsewhere are read anew at every step.
 
     Args:
-        graph: A graph that was traced. It is changed.
+        graph: A graph that was traced. It is changed, and not recompiled.
         literals_alone: Whether numbers in the program's text are held and nothing else; a
             compiler would rather see what the rest is made of.
     """
@@ -59,7 +59,6 @@ def hold_constants(graph: GraphModule, *, literals_alone: bool = False) -> None:
             with graph.graph.inserting_before(node):
                 node.args = map_arg(node.args, constants.held)
     graph.graph.eliminate_dead_code(is_impure)
-    graph.recompile()
 
 
 class _Constants:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ class Guards:
         for index, space in enumerate(self._spaces):
             if space.names is None:
                 self._sizes.append((space.held, len(space.held)))
-            for name in list(space):
+            for name in list(space.watched()):
                 value = space.held.get(name)
                 token = _token(value)
                 if isinstance(value, nn.Parameter):
@@ -155,7 +156,8 @@ class Guards:
         return tuple(tokens)
 
 
-class _Space(NamedTuple):
+@dataclass(frozen=True)
+class _Space:
     """Names that are watched in a namespace: all but some, or these."""
 
     label: str
@@ -163,7 +165,8 @@ class _Space(NamedTuple):
     skipped: set[str]
     names: Collection[str] | None
 
-    def __iter__(self) -> Iterator[str]:
+    def watched(self) -> Iterator[str]:
+        """Yields the names of values that are watched now."""
         for name in self.held if self.names is None else self.names:
             if name not in self.skipped and not isinstance(self.held.get(name), CONTAINERS):
                 yield name
@@ -216,7 +219,7 @@ def _token(value: Any) -> Any:
     if isinstance(value, PLAIN):
         return value
     if type(value) is tuple:
-        return tuple([part for part in value if isinstance(part, PLAIN)])
+        return tuple([_token(part) for part in value if isinstance(part, (*PLAIN, tuple))])
     return _Object(id(value))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from pyro.optim import PyroOptim, PyroLRScheduler
+from pyro.optim import PyroLRScheduler, PyroOptim
 from pyro.optim.adagrad_rmsprop import AdagradRMSProp
 from pyro.optim.clipped_adam import ClippedAdam
 from pyro.optim.optim import is_scheduler

@@ -29,7 +29,8 @@ def simplify(graph: GraphModule) -> None:
     the shape that it has. Each costs a launch on a device, and microseconds on a CPU.
 
     Args:
-        graph: A graph that was traced, with its constants held. It is changed.
+        graph: A graph that was traced, with its constants held. It is changed, and not
+            recompiled.
     """
     unsafe = all_changed(graph.graph)
     results = set(graph.graph.output_node().all_input_nodes)
@@ -44,7 +45,6 @@ def simplify(graph: GraphModule) -> None:
             node.replace_all_uses_with(same)
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code(is_impure)
-    graph.recompile()
 
 
 def _given_back(graph: GraphModule, node: Any) -> Node | None:

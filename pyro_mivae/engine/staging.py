@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule
 from pyro_mivae.engine.constants import hold_constants
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
-from pyro_mivae.engine.tape import Tape, multinomial
+from pyro_mivae.engine.tape import Tape
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
@@ -100,6 +100,7 @@ class Staged:
         with preserved(self.changed(*data), data[0].device), torch.no_grad():
             graph = make_fx(run, decomposition_table=table)(*data, *self.inputs)
         hold_constants(graph, literals_alone=True)
+        graph.recompile()
         return graph
 
 
@@ -158,7 +159,7 @@ def record(
         )
     if _drawn_from(randomness):
         tape.refuse("it draws random numbers of Python or NumPy, and not of torch")
-    if any(p._post_accumulate_grad_hooks for p in wanted):  # type: ignore[attr-defined]
+    if any(p._post_accumulate_grad_hooks for p in wanted):
         tape.refuse("a parameter has a hook that acts on its accumulated gradient")
     try:
         graph = tape.graph([values, *owned])
@@ -167,6 +168,7 @@ def record(
     recorded = deepcopy(graph.graph)
     hold_constants(graph)
     simplify(graph)
+    graph.recompile()
     staged = Staged(
         graph,
         tuple(tape.externals),
@@ -260,7 +262,7 @@ def _foreign_randomness() -> dict[int, tuple[Any, str]]:
     """Every generator of Python's and NumPy's that there is, by id, and its state."""
     kinds = (random.Random, np.random.Generator, np.random.RandomState)
     found = [thing for thing in gc.get_objects() if type(thing) in kinds]
-    shared = (random._inst, np.random.mtrand._rand)  # type: ignore[attr-defined]
+    shared = (random._inst, np.random.mtrand._rand)
     return {id(one): (one, _state_of(one)) for one in (*shared, *found)}
 
 

@@ -13,7 +13,7 @@ from pyro_mivae.engine.comparison import Outcome, noise_state, run_graph
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
-from pyro_mivae.engine.staging import Staged, preserved, record
+from pyro_mivae.engine.staging import Staged, preserved, record, restored_on_error
 from pyro_mivae.errors import StagingError
 
 Means = Literal["eager", "staged", "compiled"]
@@ -203,10 +203,10 @@ class Engine:
         self.precision, self.num_steps = precision, num_steps
         if means == "auto" and num_steps < WORTH_STAGING and precision != "bf16":
             self.means = "eager"
-        self._steps: dict[Any, Step] = {}
+        self._steps: dict[Any, GraphStep] = {}
 
     def step(self, *args: Tensor) -> Step:
-        """Returns the step for data of these shapes.
+        """Returns the step for data of these shapes, staged if it is not.
 
         Args:
             *args: Data.
@@ -216,12 +216,14 @@ class Engine:
         """
         if self.means == "eager":
             return EagerStep(self.program)
-        key = (*((arg.shape, arg.dtype) for arg in args), self.program.state_of_python())
-        step = self._steps.get(key)
-        if step is None:
-            step = self._steps[key] = self._build(args)
-            self._limit()
-        return step
+        key = self._key(args)
+        if key not in self._steps:
+            try:
+                self._keep(key, stage(self.program, *args), args)
+            except StagingError as error:
+                self._give_up(error)
+                return EagerStep(self.program)
+        return self._steps[key]
 
     def take(self, *args: Tensor, number: int, compare: bool) -> tuple[tuple[str, ...], Tensor]:
         """Takes a step.
@@ -229,22 +231,49 @@ class Engine:
         Args:
             *args: Data.
             number: The step's number, from 0.
-            compare: Whether the program itself takes the step, and the graph is compared with it.
+            compare: Whether the program itself takes the step, and the graph is compared with it;
+                a step that is not staged is written down as it is taken.
 
         Returns:
             Names of the ledger's entries, and the entries, shape ``(entries,)``.
         """
+        if compare and self.means != "eager":
+            step = self._steps.get(self._key(args))
+            if step is None:
+                return self._recorded(args)
+            return self._compared(step, number, args)
         step = self.step(*args)
         if isinstance(step, GraphStep):
-            if compare:
-                return self._compared(step, number, *args)
             step.unchecked = number if step.unchecked is None else step.unchecked
         values = step(*args)
         return step.entries, values
 
+    def _key(self, args: tuple[Tensor, ...]) -> Any:
+        return (*((arg.shape, arg.dtype) for arg in args), self.program.state_of_python())
+
+    def _recorded(self, args: tuple[Tensor, ...]) -> tuple[tuple[str, ...], Tensor]:
+        """Takes the program's own step, and writes it down."""
+        program, key = self.program, self._key(args)
+        try:
+            with restored_on_error(program.buffers, args[0].device):
+                recording = record(program.loss, args, program.guards, program.parameters)
+        except Exception as error:  # the program itself may have no trouble
+            step = EagerStep(program)
+            values = step(*args)
+            self._give_up(StagingError(first_cause(error)))
+            return step.entries, values
+        for parameter in program.parameters:
+            parameter.grad = recording.gradients.get(parameter)
+        if recording.staged is None:
+            self._give_up(StagingError(recording.reason))
+        else:
+            self._keep(key, recording.staged, args)
+        return tuple(recording.ledger), torch.stack(list(recording.ledger.values()))
+
     def _compared(
-        self, step: GraphStep, number: int, *args: Tensor
+        self, step: GraphStep, number: int, args: tuple[Tensor, ...]
     ) -> tuple[tuple[str, ...], Tensor]:
+        """Takes the program's own step, and compares the graph with it."""
         (entries, values), difference = _compare(self.program, step.staged, *args)
         if difference:
             self.means = "eager"
@@ -252,29 +281,29 @@ class Engine:
         step.unchecked = None
         return entries, values
 
-    def _limit(self) -> None:
-        if len(self._steps) > MOST_GRAPHS:
-            self.means = "eager"
-            give_up("staged", "as it is", TOO_MANY.format(MOST_GRAPHS))
-
-    def _build(self, args: tuple[Tensor, ...]) -> Step:
+    def _keep(self, key: Any, staged: Staged, args: tuple[Tensor, ...]) -> None:
+        """Chooses what takes the steps of a graph from here on."""
         try:
-            staged = stage(self.program, *args)
             if self.means == "auto":
                 worth = is_worth_compiling(staged, *args, num_steps=self.num_steps)
                 self.means = "compiled" if worth else "staged"
-        except StagingError as error:
-            if self.precision == "bf16":
-                raise no_rounding(error) from error
-            self.means = "eager"
-            give_up("staged", "as it is", str(error))
-            return EagerStep(self.program)
+        except Exception as error:  # whatever an operation may raise
+            self._give_up(StagingError(first_cause(error)))
+            return
         run = None
         if self.means == "compiled" and not self._steps:
             run = compile_graph(staged, *args, precision=self.precision)
         if run is None and self.precision == "bf16":
             run = round_products(deepcopy(staged.graph))
-        return GraphStep(self.program, staged, run)
+        self._steps[key] = GraphStep(self.program, staged, run)
+        if len(self._steps) > MOST_GRAPHS:
+            self._give_up(StagingError(TOO_MANY.format(MOST_GRAPHS)))
+
+    def _give_up(self, error: StagingError) -> None:
+        if self.precision == "bf16":
+            raise no_rounding(error) from error
+        self.means = "eager"
+        give_up("staged", "as it is", str(error))
 
 
 def _compare(

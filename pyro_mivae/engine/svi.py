@@ -303,9 +303,9 @@ class SVI(pyro.infer.SVI):
         held = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_zero_(held)
         self._zeros = {id(grad): (grad, grad._version) for grad in held}
-        loss = float(values[staged.entries.index("loss")])
+        loss = float(self.ledger["loss"])
         if math.isnan(loss):
-            warn_if_nan(loss, "loss")
+            warn_if_nan(self.ledger["loss"], "loss")
         return loss
 
     def _update(self, parameters: Mapping[str, Tensor]) -> None:

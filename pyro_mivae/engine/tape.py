@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pyro_mivae.engine.nodes import all_changed, is_impure
+from pyro_mivae.engine.nodes import all_changed
 from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.errors import StagingError
 
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
         """Returns the layout of a tensor, None of anything else."""
         if not isinstance(value, Tensor):
             return None
-        offset = value.storage_offset()
+        offset = int(value.storage_offset())
         return cls(value.shape, value.stride(), offset, value.dtype, value.device)
 
 
@@ -109,10 +109,7 @@ class Tape(TorchDispatchMode):
         self._graph.output([self._node(tensor) for tensor in outputs])
         self._graph.output_node().meta["val"] = None
         self._known.clear()
-        graph = GraphModule(self._root, self._graph)
-        graph.graph.eliminate_dead_code(is_impure)
-        graph.recompile()
-        return graph
+        return GraphModule(self._root, self._graph)
 
     def written(self) -> list[Tensor]:
         """Returns the external tensors that the run changes in place."""

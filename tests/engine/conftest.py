@@ -6,8 +6,24 @@ import torch
 
 import pyro_mivae as mi
 from pyro_mivae.engine import Program
+from pyro_mivae.engine.tape import Tape
 
 SHAPE = (1, 8, 8)
+
+
+@pytest.fixture
+def write_down():
+    """Returns the graph of a function of tensors, as a tape writes it down."""
+
+    def write_down(step, *args):
+        tape = Tape(args)
+        with tape.running():
+            results = step(*tape.data)
+            outputs = [results] if isinstance(results, torch.Tensor) else list(results)
+        graph = tape.graph(outputs)
+        return graph, tape.externals
+
+    return write_down
 
 
 @pytest.fixture

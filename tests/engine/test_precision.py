@@ -10,6 +10,7 @@ from torch.nn.functional import conv2d
 import pyro_mivae as mi
 from pyro_mivae.engine import stage
 from pyro_mivae.engine.precision import check_precision, matmul_precision, round_products
+from pyro_mivae.engine.staging import preserved
 from pyro_mivae.errors import OptionError
 
 aten = torch.ops.aten
@@ -30,9 +31,9 @@ def error(tensors, exact):
     return float(squares.sqrt())
 
 
-def evaluate(program, graph, x):
-    with program.trial(CPU), torch.no_grad():
-        values, gradients = graph(*program.state, x)
+def evaluate(program, staged, graph, x):
+    with preserved(program.buffers, CPU), torch.no_grad():
+        values, *gradients = graph(x, *staged.inputs)
     return values, gradients
 
 
@@ -40,23 +41,23 @@ def evaluate(program, graph, x):
 def test_steps_are_as_exact_as_autocast_makes_them(name, make, images, program_of):
     program = program_of(make(name))
     staged = stage(program, images)
-    exact, exact_gradients = evaluate(program, staged.graph, images)
-    values, gradients = evaluate(program, round_products(staged.graph), images)
+    exact, exact_gradients = evaluate(program, staged, staged.graph, images)
+    values, gradients = evaluate(program, staged, round_products(staged.graph), images)
     assert not torch.equal(values, exact)
     torch.testing.assert_close(values, exact, rtol=0.02, atol=0.02 * 64, equal_nan=True)
-    with program.trial(CPU), torch.autocast("cpu", torch.bfloat16):
+    with preserved(program.buffers, CPU), torch.autocast("cpu", torch.bfloat16):
         _, automatic = program.gradients(images)
     automatic = [gradient for gradient in automatic if gradient is not None]
     assert error(gradients, exact_gradients) < 1.5 * error(automatic, exact_gradients)
-    for gradient, index in zip(gradients, staged.used, strict=True):
-        parameter = program.parameters[index]
+    for gradient, parameter in zip(gradients, staged.leaves, strict=True):
         assert gradient.dtype == parameter.dtype == torch.float32
         assert gradient.stride() == parameter.stride()
 
 
 @pytest.mark.parametrize("name", ["infocat", "infogan"])
 def test_nothing_else_is_in_bfloat16(name, make, images, program_of):
-    graph = round_products(stage(program_of(make(name)), images).graph)
+    staged = stage(program_of(make(name)), images)
+    graph = round_products(staged.graph)
     seen = set()
 
     class Watch(torch.fx.Interpreter):
@@ -70,9 +71,8 @@ def test_nothing_else_is_in_bfloat16(name, make, images, program_of):
                 raise AssertionError(f"{packet} is in {results[0].dtype}")
             return result
 
-    program = program_of(make(name))
     with torch.no_grad():
-        Watch(graph).run(*program.state, images)
+        Watch(graph).run(images, *staged.inputs)
     assert seen & set(PRODUCTS)
     assert seen <= {*PRODUCTS, *REARRANGED, aten._to_copy, operator.getitem}
 

@@ -1,7 +1,9 @@
 """A staged program does what the program does, and says when it cannot be staged."""
 
 import math
+import random
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -14,12 +16,12 @@ from pyro_mivae.engine import Engine, GraphStep, Program, stage
 from pyro_mivae.engine.choose import (
     COMPILING,
     WORTH_COMPILING,
-    choose_means,
+    is_worth_compiling,
     steps_until_compiling,
     work_of_step,
 )
-from pyro_mivae.engine.staging import _multinomial, _Traceable
 from pyro_mivae.engine.steps import EagerStep
+from pyro_mivae.engine.tape import Tape, multinomial
 from pyro_mivae.errors import PyroMivaeWarning, StagingError
 
 SHAPE = (1, 4, 4)
@@ -63,11 +65,12 @@ def buffers_after(program, run):
     return after
 
 
-@pytest.mark.parametrize("decompose", [False, True])
+@pytest.mark.parametrize("decomposed", [False, True])
 @pytest.mark.parametrize("name", mi.VARIANTS)
-def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, decompose, x):
+def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, decomposed, x):
     program = program_of(*make(name))
-    staged = stage(program, x, decompose=decompose)
+    staged = stage(program, x)
+    graph = staged.decomposed(x) if decomposed else staged.graph
     found = {}
 
     def eagerly():
@@ -77,11 +80,11 @@ def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name,
     def by_graph():
         torch.manual_seed(11)
         with torch.no_grad():
-            found["graph"] = staged.graph(*program.state, x)
+            found["graph"] = graph(x, *staged.inputs)
 
     statistics = [buffers_after(program, run) for run in (eagerly, by_graph)]
     ledger, gradients = found["eager"]
-    values, staged_gradients = found["graph"]
+    values, *staged_gradients = found["graph"]
     assert staged.entries == tuple(ledger)
     torch.testing.assert_close(values, torch.stack(list(ledger.values())), equal_nan=True)
     exact = [gradient for gradient in gradients if gradient is not None]
@@ -126,18 +129,68 @@ def test_draws_of_a_category_are_those_of_torch(shape):
     wanted = torch.multinomial(probs, 1, replacement=True)
     after = torch.rand(3)
     torch.manual_seed(0)
-    assert torch.equal(_multinomial(probs, 1, True), wanted)
+    assert torch.equal(multinomial(probs, 1, True), wanted)
     assert torch.equal(torch.rand(3), after)
 
 
 def test_one_hot_without_a_look_at_the_values():
     index = torch.tensor([[0, 2], [1, 1]])
-    with _Traceable():
-        assert torch.equal(
-            torch.nn.functional.one_hot(index, 4), torch.eye(4, dtype=torch.long)[index]
-        )
-        with pytest.raises(StagingError, match="num_classes"):
-            torch.nn.functional.one_hot(index)
+    tape = Tape([index])
+    with tape.running():
+        found = torch.nn.functional.one_hot(tape.data[0], 4)
+    assert torch.equal(found, torch.eye(4, dtype=torch.long)[index])
+    assert not tape.reason
+    with tape.running():
+        torch.nn.functional.one_hot(tape.data[0])
+    assert "reads the value of a tensor" in tape.reason
+
+
+def generator_of_its_own(x):
+    return x + torch.rand(2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (lambda x: x * x.sum().item(), "reads the value"),
+        (lambda x: x * max(x.tolist()), "reads the value"),
+        (lambda x: x * float(x.numpy().max()), "reads the value"),
+        (lambda x: x * np.asarray(x).max(), "reads the value"),
+        (lambda x: x if x.sum() > 0 else -x, "reads the value"),
+        (lambda x: x * len(x.unique()), "depends on values"),
+        (lambda x: x[x > 0], "depends on values"),
+        (lambda x: x.nonzero(), "depends on values"),
+        (lambda x: x.masked_select(x > 0), "depends on values"),
+        (lambda x: x.to_sparse().to_dense(), "sparse"),
+        (generator_of_its_own, "generator of its own"),
+        (lambda x: x.clone().resize_(1), "other memory"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named_and_the_run_goes_on(step, reason):
+    x = torch.tensor([0.5, 2.0])
+    tape = Tape([x])
+    with tape.running():
+        found = step(tape.data[0])
+    torch.testing.assert_close(found, step(x))
+    assert reason in tape.reason
+    with pytest.raises(StagingError, match=reason):
+        tape.graph([found])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: x * torch.tensor([1.0, 2.0]).tolist()[1],
+        lambda x: x * float(torch.ones(2).sum()),
+        lambda x: x[torch.tensor([True, False])],
+        lambda x: x.masked_fill(x > 1, 0.0),
+        lambda x: torch.eye(2)[:, torch.ones(2).bool()] @ x,
+    ],
+)
+def test_values_that_are_the_same_in_every_step_may_be_read(step, write_down):
+    graph, _ = write_down(step, torch.tensor([0.5, 2.0]))
+    other = torch.tensor([3.0, -1.0])
+    torch.testing.assert_close(graph(other)[0], step(other))
 
 
 # Programs that cannot be staged
@@ -178,10 +231,6 @@ def looks_at_a_value(z):
     return z if float(z.detach().sum()) > 1e9 else 2 * z
 
 
-def leaves_torch(z):
-    return z * float(z.detach().numpy().mean())
-
-
 class Alternates:
     def __init__(self):
         self.calls = 0
@@ -191,24 +240,29 @@ class Alternates:
         return z * self.calls
 
 
-class Counts(nn.Module):
-    """Holds a tensor that no module has registered."""
+def draws_from_numpy(z):
+    return z * np.random.rand()
 
-    def __init__(self):
-        super().__init__()
-        self.norm = [nn.BatchNorm1d(2)]
 
-    def forward(self, z):
-        return self.norm[0](z)
+def draws_from_python(z):
+    return z * random.random()
+
+
+FLIPS = random.Random(0)
+
+
+def draws_from_an_object(z):
+    return z * FLIPS.random()
 
 
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
         (looks_at_a_value, "reads the value of a tensor"),
-        (leaves_torch, "not the same in every step"),
         (Alternates(), "not the same in every step"),
-        (Counts(), "belongs to no module"),
+        (draws_from_numpy, "random numbers of Python or NumPy"),
+        (draws_from_python, "random numbers of Python or NumPy"),
+        (draws_from_an_object, "random numbers of Python or NumPy"),
     ],
 )
 def test_what_cannot_be_staged_runs_as_it_is_and_says_so_once(between, reason):
@@ -260,20 +314,23 @@ def test_frozen_parameters_get_no_gradient(x):
 
 def test_the_means_follow_from_the_work_ahead(x):
     program = program_of(*make("vae"))
-    work, _ = work_of_step(program, x)
-    assert choose_means(program, x, num_steps=10) == "eager"
-    assert choose_means(program, x, num_steps=1000) == "staged"
-    assert choose_means(program, x, num_steps=int(WORTH_COMPILING / work) + 1) == "compiled"
-    assert work_of_step(program, torch.cat([x, x]))[0] > work
-    assert steps_until_compiling(program, x) == math.ceil(COMPILING / work)
+    assert Engine(program, "auto", num_steps=10).means == "eager"
+    staged = stage(program, x)
+    work, _ = work_of_step(staged, x)
+    assert not is_worth_compiling(staged, x, num_steps=1000)
+    assert is_worth_compiling(staged, x, num_steps=int(WORTH_COMPILING / work) + 1)
+    twice = torch.cat([x, x])
+    assert work_of_step(stage(program, twice), twice)[0] > work
+    assert steps_until_compiling(staged, x) == math.ceil(COMPILING / work)
 
 
 def test_convolutions_are_not_compiled():
     encoder, decoder = mi.networks.build_networks("conv", (1, 8, 8), 2)
     vae = mi.VAE((1, 8, 8), latent_dim=2, encoder=encoder, decoder=decoder).train()
     program, x = program_of(vae, vae.objective()), torch.rand(9, 1, 8, 8)
-    assert choose_means(program, x, num_steps=10**9) == "staged"
-    assert steps_until_compiling(program, x) == math.inf
+    staged = stage(program, x)
+    assert not is_worth_compiling(staged, x, num_steps=10**9)
+    assert steps_until_compiling(staged, x) == math.inf
 
 
 @pytest.mark.compiler

@@ -155,7 +155,9 @@ def test_a_model_that_cannot_be_staged_is_trained_all_the_same(x):
 def test_short_trainings_wait_for_nothing(x, make):
     def means(epochs):
         settings = Settings(epochs, 50, 1e-3, "constant", None, 0, None)
-        return Trainer(make("vae"), x, None, settings, torch.device("cpu")).engine.means
+        trainer = Trainer(make("vae"), x, None, settings, torch.device("cpu"))
+        trainer.prepare()
+        return trainer.engine.means
 
     assert means(10) == "eager"
     assert means(1000) == "staged"

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.engine.settings import Settings
+from pyro_mivae.engine.guards import Guards
 from pyro_mivae.errors import PyroMivaeWarning
 
 X = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -190,19 +190,52 @@ def test_what_is_watched_and_what_is_not():
     names = ["a", "b"]
     coder = Coder()
 
-    def program():
+    def program(default=(1, 2)):
         return held["weight"], names, coder.weight, WEIGHT
 
-    settings = Settings(program, program, 3, None)
-    before = settings.read()
+    guards = Guards(program, program, 3, None)
+    before = guards.read()
     held["weight"] = 2.0
     names.append("c")
-    assert settings.read() == before
+    assert guards.read() == before
     coder.extra = (1, "two")
-    assert settings.changed(before) == ["Coder"]
-    before = settings.read()
-    coder.weight, coder.extra = 3.0, torch.ones(2)
-    assert settings.changed(before) == ["Coder"]
-    settings.restore(before)
-    assert (coder.weight, coder.extra) == (1.0, (1, "two"))
-    assert settings.read() == before
+    assert guards.changed(before, []) == ["Coder"]
+    before = guards.read()
+    coder.weight = 3.0
+    assert guards.read() != before
+    coder.weight = 1.0
+    assert guards.read() == before
+    program.__defaults__ = ((1, 3),)
+    assert guards.changed(before, []) == ["program"]
+
+
+def test_an_object_that_a_run_replaces_counts_if_the_run_has_used_it():
+    coder = Coder()
+    coder.cache = torch.ones(1)
+    guards = Guards(coder)
+    before, old = guards.read(), coder.cache
+    coder.cache = torch.zeros(1)
+    assert guards.changed(before, [old]) == ["Coder"]
+    assert guards.changed(before, []) == []
+    now = guards.read()
+    coder.cache = old
+    assert guards.read() == now  # no longer watched
+
+
+@pytest.mark.parametrize("change", ["train", "freeze", "buffer", "parameter", "module"])
+def test_the_state_of_modules_is_watched(change):
+    norm = nn.Sequential(nn.BatchNorm1d(2))
+    guards = Guards(*norm.modules())
+    before = guards.read()
+    assert guards.read() == before
+    if change == "train":
+        norm.eval()
+    elif change == "freeze":
+        norm[0].weight.requires_grad_(False)
+    elif change == "buffer":
+        norm[0].running_mean = torch.ones(2)
+    elif change == "parameter":
+        norm[0].weight = nn.Parameter(torch.ones(2))
+    else:
+        norm[0] = nn.BatchNorm1d(2)
+    assert guards.read() != before
