@@ -158,8 +158,8 @@ class BarberAgakov(InformationTerm):
         traces = particle.traces
         if len(traces.observed) != 1 or not traces.data:
             raise SiteError(
-                f"{type(self).__name__} needs a model that observes one site, and whose prior has "
-                f"no factor; this one observes {traces.observed}; write a term of your own for it"
+                f"{type(self).__name__} needs a model that observes one site, this one observes "
+                f"{traces.observed} (factors count); write a term of your own for it"
             )
         (x_site,) = traces.data
         value = traces.model.nodes[x_site]["value"]
