@@ -104,7 +104,7 @@ class Program:
     kinds: int = 1
     dtype: torch.dtype = torch.float64
     engine: str = "auto"
-    steps: int = 36
+    steps: int = 24
 
     def next_check(self, step: int) -> int:
         """Latest step by which a difference at a step is found."""
@@ -251,7 +251,15 @@ def compare(program: Program, svi_class: Callable[..., Any] | None = None) -> Ve
     return _warned(program, stock, ours, warned, differing, rtol, text)
 
 
-def _warned(program, stock, ours, warned, differing, rtol, text) -> Verdict:  # type: ignore[no-untyped-def]
+def _warned(
+    program: Program,
+    stock: Record,
+    ours: Record,
+    warned: list[tuple[int, str]],
+    differing: int | None,
+    rtol: float,
+    text: str,
+) -> Verdict:
     step = warned[0][0]
     late = differing is not None and not differing - 1 <= step <= program.next_check(differing)
     if late:

@@ -51,7 +51,7 @@ def random_of_numpy():
     return Case(model, encode)
 
 
-@program("either", slow=False)
+@program("either")
 def random_generator_of_numpy():
     draws = np.random.default_rng(2)
 
@@ -81,7 +81,7 @@ def random_generator_of_torch():
     return Case(model, encode, state=draws.get_state)
 
 
-@program("either", slow=False)
+@program("either")
 def random_seed_set_in_the_model():
     def model(x):
         torch.manual_seed(3)
@@ -153,7 +153,7 @@ def random_bernoulli_and_multinomial():
     return Case(decode, guide)
 
 
-@program("staged", slow=False)
+@program("staged")
 def random_permutation():
     def guide(x):
         encode(x[torch.randperm(len(x))])
@@ -256,7 +256,7 @@ def random_dirichlet():
     return Case(model, guide)
 
 
-@program("staged", slow=False)
+@program("staged")
 def random_full_covariance():
     def model(x):
         with pyro.plate("data", len(x)):
@@ -305,3 +305,19 @@ def random_augmentation_by_numpy_between_steps():
         encode,
         batch=lambda step: (data()[np.random.permutation(6)] + random.random() / 10,),
     )
+
+
+@program("staged", slow=False)
+def random_order_of_a_data_loader():
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(data(12)), batch_size=6, shuffle=True
+    )
+    epoch = iter(())
+
+    def batch(step):
+        nonlocal epoch
+        if step % 2 == 0:
+            epoch = iter(loader)
+        return tuple(next(epoch))
+
+    return Case(decode, encode, batch=batch)

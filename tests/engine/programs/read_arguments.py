@@ -93,7 +93,7 @@ def number_none_or_not():
     return Case(model, encode, keywords=lambda step: {} if step % 2 else {"scale": True})
 
 
-@program("either", slow=False)
+@program("either")
 def number_schedule_object():
     class Warmup:
         step = 0
@@ -122,7 +122,7 @@ def number_learning_rate_callable_changed():
     return Case(decode, encode, pyro.optim.Adam(options), before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_learning_rate_set_by_hand():
     optim = pyro.optim.Adam({"lr": 0.01})
 
@@ -144,7 +144,7 @@ def number_of_particles_changed():
     return Case(decode, encode, loss=loss, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_kl_weight_set_by_hand():
     loss = mi.MutualInformationELBO(kl_weights={"z": 0.5})
 

@@ -24,7 +24,7 @@ def number_global_once():
     return Case(model, encode, before=lambda step: globals().update(NUMBER=late(step)))
 
 
-@program("either", slow=False)
+@program("either")
 def number_global_each_step():
     def model(x):
         decode(x, RISING)
@@ -76,7 +76,7 @@ def number_closure_in_the_guide_each_third_step():
     return Case(decode, guide, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_nested_closure():
     number = 1.0
 
@@ -128,7 +128,7 @@ def number_function_attribute():
     return Case(model, encode, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_partial_of_a_list():
     held = [1.0]
 
@@ -200,7 +200,7 @@ def number_property():
     return Case(pair.by_property, encode, before=lambda step: setattr(pair, "_hidden", late(step)))
 
 
-@program("either", slow=False)
+@program("either", slow=False, steps=36)
 def number_nested_objects():
     pair = Plain()
 
@@ -316,7 +316,7 @@ def number_namedtuple_replaced():
     return Case(lambda x: decode(x, options.scale), encode, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_attribute_of_an_imported_module():
     return Case(
         lambda x: decode(x, settings_module.scale),

@@ -50,7 +50,7 @@ def number_file():
     return Case(model, encode, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_clock():
     now = [0.0]
 
@@ -186,7 +186,7 @@ def number_scale_context_in_the_model():
     return Case(model, encode, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_step_within_a_handler():
     def step_of(svi, step):
         with poutine.scale(scale=rising(step)):

@@ -63,7 +63,7 @@ def number_buffer_in_place_under_data():
     return with_module(change)
 
 
-@program("staged", slow=False)
+@program("staged")
 def number_buffer_rebound():
     return with_module(lambda module, step: setattr(module, "kept", torch.tensor(late(step))))
 
@@ -102,7 +102,7 @@ def number_closure_tensor_rebound():
     return Case(lambda x: decode(x, held), encode, before=change)
 
 
-@program("either", slow=False)
+@program("either")
 def number_numpy_element():
     scales = np.ones(2)
 

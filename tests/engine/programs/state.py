@@ -32,7 +32,7 @@ def state_counter_not_read():
     return Case(model, encode)
 
 
-@program("either", slow=False)
+@program("either")
 def state_counter_read():
     class Counts(nn.Module):
         calls = 0
@@ -156,7 +156,7 @@ def state_batch_norm():
     return with_encoder(net, batch=lambda step: (data(seed=step % 3),))
 
 
-@program("either", slow=False)
+@program("either", steps=36)
 def state_batch_norm_switched_to_evaluation():
     net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3))
     return with_encoder(net, before=lambda step: net.train(not 11 <= step < 21))
@@ -184,7 +184,7 @@ def state_other_norms():
     return with_encoder(net)
 
 
-@program("either", slow=False)
+@program("either")
 def state_spectral_norm():
     return with_encoder(parametrizations.spectral_norm(nn.Linear(3, 3)))
 
@@ -247,7 +247,7 @@ def state_list_that_grows_and_is_read():
     return Case(decode, guide, batch=lambda step: (data(seed=step % 3),), state=lambda: history)
 
 
-@program("either", slow=False)
+@program("either")
 def state_last_draw_is_kept_for_the_next_step():
     kept = {"z": torch.zeros(6, 2)}
 

@@ -21,7 +21,7 @@ def state_lazy_linear():
     return Case(decode, guide, modules=[net])
 
 
-@program("either", slow=False)
+@program("either")
 def state_module_made_at_the_first_call():
     class Grows(nn.Module):
         def __init__(self):
@@ -99,7 +99,7 @@ def state_evaluation_in_between():
     return Case(decode, encode, step=step_of)
 
 
-@program("either", slow=False)
+@program("either")
 def state_loss_called_by_hand_in_between():
     def step_of(svi, step):
         if step == 11:

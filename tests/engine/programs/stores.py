@@ -29,7 +29,7 @@ def store_cleared():
     return Case(decode, encode, before=at(11, pyro.clear_param_store))
 
 
-@program("equal", slow=False)
+@program("equal")
 def store_set_back():
     kept = {}
 
@@ -47,7 +47,7 @@ def store_set_back():
     return Case(decode, encode, before=change)
 
 
-@program("equal", slow=False)
+@program("equal", slow=False, steps=36)
 def store_saved_and_loaded():
     folder = tempfile.TemporaryDirectory()
 
@@ -69,7 +69,7 @@ def store_value_assigned():
     return Case(decode, encode, before=at(11, assign))
 
 
-@program("staged", slow=False)
+@program("staged")
 def store_value_changed_in_place():
     def change():
         with torch.no_grad():
@@ -134,7 +134,7 @@ def store_scope():
     return Case(decode, encode, step=step_of)
 
 
-@program("either", slow=False)
+@program("either")
 def store_parameter_of_a_module_replaced():
     net = nn.Linear(3, 3)
 
@@ -158,14 +158,14 @@ def store_module_replaced():
     return Case(decode, guide, before=at(11, replace))
 
 
-@program("equal", slow=False)
+@program("equal")
 def store_state_of_a_module_loaded():
     net = nn.Linear(3, 3)
     state = {name: value.clone() for name, value in net.state_dict().items()}
     return with_encoder(net, before=at(21, lambda: net.load_state_dict(state)))
 
 
-@program("either")
+@program("either", steps=36)
 def store_state_of_a_module_assigned():
     net = nn.Linear(3, 3)
     state = {name: value.clone() for name, value in net.state_dict().items()}
@@ -182,7 +182,7 @@ def store_data_of_a_parameter_rebound():
     return with_encoder(net, before=at(11, change))
 
 
-@program("either", slow=False)
+@program("either", slow=False, steps=36)
 def store_frozen_and_thawed():
     net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
     return with_encoder(net, before=lambda step: net[0].requires_grad_(not 11 <= step < 21))
@@ -216,7 +216,7 @@ def store_parameter_never_used():
     return Case(model, encode, pyro.optim.Adam({"lr": 0.01, "weight_decay": 0.1}))
 
 
-@program("staged", slow=False)
+@program("staged")
 def store_parameter_of_both():
     def model(x):
         decode(x, factor=pyro.param("shared", torch.ones(())))
@@ -245,7 +245,7 @@ def store_tied_weights():
     return Case(model, guide, modules=[net])
 
 
-@program("either", slow=False)
+@program("either")
 def store_module_under_two_names():
     net = nn.Linear(3, 3)
 

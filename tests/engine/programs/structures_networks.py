@@ -72,7 +72,7 @@ def structure_transformer_layer():
     return with_encoder(Layer())
 
 
-@program("staged", slow=False)
+@program("staged")
 def structure_convolution():
     net = nn.Sequential(
         nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3)
@@ -106,7 +106,7 @@ class Doubled(torch.autograd.Function):
         return grad / 3
 
 
-@program("either", slow=False)
+@program("either")
 def structure_custom_gradient():
     def model(x):
         decode(x, factor=Doubled.apply(pyro.param("gain", torch.ones(()))))
@@ -136,7 +136,7 @@ def structure_custom_gradient_that_saves():
     return Case(decode, guide, modules=[net])
 
 
-@program("either", slow=False)
+@program("either")
 def structure_hook_on_a_parameter():
     net = nn.Linear(3, 3)
     net.weight.register_hook(lambda grad: grad * 0.1)
@@ -211,7 +211,7 @@ def structure_gradient_in_the_model():
     return Case(decode, guide, modules=[net])
 
 
-@program("staged", dtype=torch.float32, slow=False)
+@program("staged", dtype=torch.float32)
 def structure_single_precision():
     return with_encoder(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)))
 
@@ -227,7 +227,7 @@ def structure_half_and_brain_floats():
     return Case(decode, guide, modules=[net])
 
 
-@program("either", dtype=torch.float32, slow=False)
+@program("either", dtype=torch.float32)
 def structure_autocast():
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
 
@@ -264,3 +264,61 @@ def structure_steps_without_gradient_mode():
 def structure_traced_encoder():
     net = torch.jit.trace(nn.Linear(3, 3), torch.zeros(6, 3))
     return with_encoder(net)
+
+
+@program("either", slow=False)
+def structure_mapped_function():
+    weight = torch.linspace(-1, 1, 3)
+
+    def guide(x):
+        gain = pyro.param("gain", torch.ones(3))
+        encode(torch.func.vmap(lambda row: row * gain + (row @ weight))(x))
+
+    return Case(decode, guide)
+
+
+@program("either")
+def structure_derivative_of_a_function():
+    def guide(x):
+        gain = pyro.param("gain", torch.ones(3))
+        _, slope = torch.func.jvp(lambda x: (x * gain).tanh(), (x,), (torch.ones_like(x),))
+        encode(slope)
+
+    return Case(decode, guide)
+
+
+@program("either")
+def structure_functional_call():
+    net = nn.Linear(3, 3)
+
+    def guide(x):
+        pyro.module("net", net)
+        noisy = {name: p + 0.1 * torch.randn_like(p) for name, p in net.named_parameters()}
+        encode(torch.func.functional_call(net, noisy, (x,)))
+
+    return Case(decode, guide, modules=[net])
+
+
+@program("either")
+def structure_spectrum():
+    def guide(x):
+        gain = pyro.param("gain", torch.ones(2))
+        encode(torch.fft.irfft(torch.fft.rfft(x) * gain, n=3))
+
+    return Case(decode, guide)
+
+
+@program("either")
+def structure_sparse_matrix():
+    links = torch.eye(6).roll(1, 0).to_sparse()
+    return Case(decode, lambda x: encode(x + torch.sparse.mm(links, x)))
+
+
+@program("staged")
+def structure_linear_algebra():
+    def guide(x):
+        gain = pyro.param("gain", lambda: torch.eye(3))
+        whole = gain @ gain.T + torch.eye(3)
+        encode(torch.linalg.solve(whole, x.T).T + torch.logdet(whole))
+
+    return Case(decode, guide)

@@ -11,7 +11,7 @@ import pyro_mivae as mi
 from .harness import Case, data, decode, encode, late, program
 
 
-@program("staged", slow=False)
+@program("staged")
 def structure_sequential_plate():
     def model(x):
         w = pyro.param("w", torch.ones(()))
@@ -125,7 +125,7 @@ def structure_subsample_given():
     return Case(rows_of(model), rows_of(guide), batch=batch)
 
 
-@program("staged", slow=False)
+@program("staged")
 def structure_particles_in_a_loop():
     return Case(decode, encode, loss=mi.MutualInformationELBO(num_particles=3))
 
@@ -209,3 +209,83 @@ def structure_mask_of_observations():
             pyro.sample("z", dist.Normal(x * pyro.param("a", torch.zeros(3)), 1.0).to_event(1))
 
     return Case(model, guide, batch=lambda step: (data(), data(seed=step % 3)[:, 0] > 0))
+
+
+@program("either")
+def structure_observations_that_are_missing():
+    """A missing value is drawn by the guide, as Pyro's ``obs_mask`` asks."""
+    seen = torch.tensor([True, True, False, True, False, True])
+
+    def model(x):
+        w = pyro.param("w", torch.ones(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x[:, 0], obs_mask=seen)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x_unobserved", dist.Normal(pyro.param("a", torch.zeros(())), 1.0))
+
+    return Case(model, guide)
+
+
+@program("either")
+def structure_reparametrised_by_a_handler():
+    config = {"z": pyro.infer.reparam.LocScaleReparam(0.0)}
+    model = poutine.reparam(decode, config=config)
+
+    def guide(x):
+        slope = pyro.param("slope", lambda: torch.full((3, 2), 0.1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z_decentered", dist.Normal(x @ slope, 1.0).to_event(1))
+
+    return Case(model, guide)
+
+
+@program("either")
+def structure_intervention():
+    values = {"x": data(seed=1)}
+    return Case(poutine.condition(poutine.uncondition(decode), data=values), encode)
+
+
+@program("staged")
+def structure_recursion_by_an_argument():
+    """A chain of codes whose length is an argument."""
+
+    def chain(x, depth, body):
+        z = torch.zeros(len(x))
+        with pyro.plate("data", len(x)):
+            for level in range(depth):
+                z = body(x, z, level)
+        return z
+
+    def model(x, depth):
+        w = pyro.param("w", torch.ones(()))
+        z = chain(x, depth, lambda x, z, level: pyro.sample(f"z{level}", dist.Normal(w * z, 1.0)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    def guide(x, depth):
+        a = pyro.param("a", torch.zeros(()))
+        chain(
+            x, depth, lambda x, z, level: pyro.sample(f"z{level}", dist.Normal(a * x[:, 0], 1.0))
+        )
+
+    return Case(model, guide, batch=lambda step: (data(), late(step, 11, 1, 3)))
+
+
+@program("either")
+def structure_plate_object_kept():
+    plate = pyro.plate("data", 6)
+
+    def model(x):
+        w = pyro.param("w", torch.ones(3))
+        with plate:
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(w * z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        a = pyro.param("a", torch.zeros(3))
+        with plate:
+            pyro.sample("z", dist.Normal(a * x, 1.0).to_event(1))
+
+    return Case(model, guide)
