@@ -70,7 +70,8 @@ for name, make, quick in [
         False,
     ),
 ]:
-    add(name, make, slow=not quick)
+    plain = name in ("normal", "diagonal")
+    add(name, make, slow=not quick, expected="staged" if plain else "either")
 add("normal_with_codes", autoguide.AutoNormal, model=regression)
 add("structured_with_codes", autoguide.AutoStructured, model=regression)
 

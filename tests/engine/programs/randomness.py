@@ -297,7 +297,7 @@ def random_counts_of_poisson():
     return Case(model, guide, batch=lambda step: (counts,))
 
 
-@program("either")
+@program("staged")
 def random_augmentation_by_numpy_between_steps():
     """Random numbers drawn outside of the program are no concern of the step."""
     return Case(

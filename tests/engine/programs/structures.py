@@ -169,7 +169,7 @@ def structure_smaller_last_batch():
     return Case(decode, encode, batch=lambda step: (data(4 if step % 4 == 3 else 6),))
 
 
-@program("equal")
+@program("either")
 def structure_batch_of_another_size_each_step():
     return Case(decode, encode, batch=lambda step: (data(2 + step % 20),))
 

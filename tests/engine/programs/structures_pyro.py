@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pyro.infer import config_enumerate
+from pyro.infer.reparam import LocScaleReparam
 
 import pyro_mivae as mi
 
@@ -230,7 +231,7 @@ def structure_observations_that_are_missing():
 
 @program("either")
 def structure_reparametrised_by_a_handler():
-    config = {"z": pyro.infer.reparam.LocScaleReparam(0.0)}
+    config = {"z": LocScaleReparam(0.0)}
     model = poutine.reparam(decode, config=config)
 
     def guide(x):
@@ -248,27 +249,20 @@ def structure_intervention():
 
 
 @program("staged")
-def structure_recursion_by_an_argument():
-    """A chain of codes whose length is an argument."""
-
-    def chain(x, depth, body):
+def structure_chain_of_a_length_that_is_given():
+    def model(x, depth):
+        w = pyro.param("w", torch.ones(()))
         z = torch.zeros(len(x))
         with pyro.plate("data", len(x)):
             for level in range(depth):
-                z = body(x, z, level)
-        return z
-
-    def model(x, depth):
-        w = pyro.param("w", torch.ones(()))
-        z = chain(x, depth, lambda x, z, level: pyro.sample(f"z{level}", dist.Normal(w * z, 1.0)))
-        with pyro.plate("data", len(x)):
+                z = pyro.sample(f"z{level}", dist.Normal(w * z, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
     def guide(x, depth):
         a = pyro.param("a", torch.zeros(()))
-        chain(
-            x, depth, lambda x, z, level: pyro.sample(f"z{level}", dist.Normal(a * x[:, 0], 1.0))
-        )
+        with pyro.plate("data", len(x)):
+            for level in range(depth):
+                pyro.sample(f"z{level}", dist.Normal(a * x[:, 0], 1.0))
 
     return Case(model, guide, batch=lambda step: (data(), late(step, 11, 1, 3)))
 
