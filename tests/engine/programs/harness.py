@@ -16,6 +16,7 @@ import inspect
 import math
 import os
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ OUTCOMES = {
 }
 FAR_LESS = 0.6
 """Share of Pyro's runs of a program that a staged one needs at most."""
+
+INSTANCE = re.compile(rf"({'|'.join(mi.VARIANTS)})_\d+")
+"""Name of a variant with its number, which is another for each that is made."""
 
 KERNELS = ("fused", "foreach", "capturable", "differentiable")
 
@@ -301,7 +305,7 @@ def _state_difference(wanted: Any, found: Any, rtol: float) -> str:
 
 def _leaves(tree: Any) -> Iterable[tuple[str, Any]]:
     for path, leaf in tree_flatten_with_path(tree)[0]:
-        key = "".join(map(str, path))
+        key = INSTANCE.sub(r"\1", "".join(map(str, path)))
         if not any(f"'{kernel}'" in key for kernel in KERNELS):
             yield key, leaf
 
