@@ -40,7 +40,7 @@ OUTCOMES = {
     "either": {"equal", "warned"},
     "error": {"error"},
 }
-FAR_LESS = 0.6
+FAR_LESS = 0.7
 """Share of Pyro's runs of a program that a staged one needs at most."""
 
 INSTANCE = re.compile(rf"({'|'.join(mi.VARIANTS)})_\d+")
@@ -108,7 +108,7 @@ class Program:
     kinds: int = 1
     dtype: torch.dtype = torch.float64
     engine: str = "auto"
-    steps: int = 24
+    steps: int = 20
 
     def next_check(self, step: int) -> int:
         """Latest step by which a difference at a step is found."""

@@ -83,7 +83,7 @@ def scheduled(name, make_scheduler, expected="staged", slow=True, **options):
 
 scheduled("exponential", pyro.optim.ExponentialLR, gamma=0.9, slow=False)
 scheduled("steps", pyro.optim.StepLR, step_size=9, gamma=0.3)
-scheduled("milestones", pyro.optim.MultiStepLR, milestones=[7, 21], gamma=0.2)
+scheduled("milestones", pyro.optim.MultiStepLR, milestones=[7, 15], gamma=0.2)
 scheduled("plateau", pyro.optim.ReduceLROnPlateau, patience=2, factor=0.5)
 scheduled("lambda", pyro.optim.LambdaLR, lr_lambda=lambda epoch: 1 / (1 + epoch))
 scheduled("cosine", pyro.optim.CosineAnnealingLR, T_max=20)
@@ -140,7 +140,7 @@ def optimiser_state_set_back():
     def change(optim, kept, step):
         if step == 7:
             kept["state"] = {name: copied(state) for name, state in optim.get_state().items()}
-        if step == 21:
+        if step == 15:
             optim.set_state(kept["state"])
 
     return through_its_state(change)()

@@ -60,7 +60,7 @@ def number_arguments_of_varying_length():
     def model(x, *scales):
         decode(x, sum(scales, 1.0))
 
-    return Case(model, encode, batch=lambda step: (data(), *[0.5] * (step // 14)))
+    return Case(model, encode, batch=lambda step: (data(), *[0.5] * (step // 7)))
 
 
 class Kind(enum.Enum):
@@ -73,7 +73,7 @@ def number_enum_argument():
     return Case(
         lambda x, kind: decode(x, kind.value),
         encode,
-        batch=lambda step: (data(), Kind.WIDE if step > 20 else Kind.NARROW),
+        batch=lambda step: (data(), Kind.WIDE if step > 8 else Kind.NARROW),
     )
 
 

@@ -75,7 +75,7 @@ def number_slow_counter_in_the_model():
 
     def model(x):
         calls["n"] += 1
-        decode(x, 1.0 if calls["n"] < 20 else 2.0)
+        decode(x, 1.0 if calls["n"] < 12 else 2.0)
 
     return Case(model, encode, state=lambda: calls)
 

@@ -39,7 +39,7 @@ def store_set_back():
             state = store.get_state()
             kept["params"] = {k: v.detach().clone() for k, v in state["params"].items()}
             kept["constraints"] = dict(state["constraints"])
-        if step == 21:
+        if step == 15:
             for value in kept["params"].values():
                 value.requires_grad_()
             store.set_state(kept)
@@ -162,7 +162,7 @@ def store_module_replaced():
 def store_state_of_a_module_loaded():
     net = nn.Linear(3, 3)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    return with_encoder(net, before=at(21, lambda: net.load_state_dict(state)))
+    return with_encoder(net, before=at(15, lambda: net.load_state_dict(state)))
 
 
 @program("either", steps=36)
@@ -301,7 +301,7 @@ def store_two_svis_with_one_optimiser(make):
     optim = pyro.optim.Adam({"lr": 0.01})
     second = make(decode, encode, optim, mi.MutualInformationELBO(kl_weights={"z": 2.0}))
     return Case(
-        decode, encode, optim, step=lambda svi, step: (second if step >= 20 else svi).step(data())
+        decode, encode, optim, step=lambda svi, step: (second if step >= 10 else svi).step(data())
     )
 
 

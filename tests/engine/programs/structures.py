@@ -344,7 +344,7 @@ def structure_error_in_the_middle():
             raise KeyError("five")
         decode(x)
 
-    return Case(model, encode, batch=lambda step: (data(5 if step == 23 else 6),))
+    return Case(model, encode, batch=lambda step: (data(5 if step == 19 else 6),))
 
 
 @program("error", slow=False)
