@@ -183,13 +183,14 @@ def run(program: Program, svi_class: Callable[..., Any]) -> Record:
         try:
             takes_make = bool(inspect.signature(program.build).parameters)
             case = program.build(make) if takes_make else program.build()
-            _train(program, case, make(case.model, case.guide, case.optim, case.loss), record)
+            svi = make(case.model, case.guide, case.optim, case.loss)
+            record.warned += _ours(caught, 0)
+            _train(program, case, svi, record)
             record.end = _end(case)
         except Exception as error:
             record.error = error
         finally:
             pyro.settings.set(**settings)
-        record.warned += _ours(caught, len(record.losses))
     return record
 
 
@@ -265,9 +266,11 @@ def _warned(
     text: str,
 ) -> Verdict:
     step = warned[0][0]
-    late = differing is not None and not differing - 1 <= step <= program.next_check(differing)
-    if late:
-        return Verdict("failed", f"warned at step {step}; {text}")
+    if differing is not None:
+        recording = step < 2  # no step was staged yet
+        late = not differing - 1 <= step <= program.next_check(differing)
+        if recording or late:
+            return Verdict("failed", f"warned at step {step}; {text}")
     if len(warned) > len(ours.svis):
         return Verdict("failed", f"more than one warning: {text}")
     if all(svi.engine != "eager" for svi in ours.svis) or not all(map(math.isfinite, ours.losses)):

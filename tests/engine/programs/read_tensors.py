@@ -65,7 +65,11 @@ def number_buffer_in_place_under_data():
 
 @program("staged")
 def number_buffer_rebound():
-    return with_module(lambda module, step: setattr(module, "kept", torch.tensor(late(step))))
+    def change(module, step):
+        if step == 11:
+            module.kept = torch.tensor(2.0)
+
+    return with_module(change)
 
 
 @program("either")
