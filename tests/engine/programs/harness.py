@@ -219,10 +219,11 @@ def _end(case: Case) -> dict[str, Any]:
     store = pyro.get_param_store()
     held = {id(value) for _, value in store.named_parameters()}
     outside = [p for m in case.modules for p in m.parameters() if id(p) not in held]
-    state = case.optim.get_state() if hasattr(case.optim, "get_state") else None
+    optimiser = case.optim.get_state()
+    optimiser.pop(None, None)  # of parameters that the store holds no more
     return {
         "store": {name: value.detach().clone() for name, value in store.named_parameters()},
-        "optimiser": state,
+        "optimiser": optimiser,
         "parameters": [p.detach().clone() for m in case.modules for p in m.parameters()],
         "buffers": [b.clone() for m in case.modules for b in m.buffers()],
         "modes": [part.training for m in case.modules for part in m.modules()],
