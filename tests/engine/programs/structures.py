@@ -353,6 +353,16 @@ def structure_error_of_a_shape():
 
 
 @program("error")
-def structure_error_raised_by_the_program():
-    countdown = iter(range(9))
-    return Case(lambda x: decode(x, 1.0 + 0 * next(countdown)), encode)
+def structure_error_raised_by_a_flag():
+    broken = False
+
+    def change(step):
+        nonlocal broken
+        broken = step == 11
+
+    def model(x):
+        if broken:
+            raise StopIteration("no more")
+        decode(x)
+
+    return Case(model, encode, before=change)

@@ -12,7 +12,7 @@ import pyro_mivae as mi
 from .harness import Case, data, decode, encode, late, program
 
 
-@program("staged")
+@program("either")
 def structure_sequential_plate():
     def model(x):
         w = pyro.param("w", torch.ones(()))
