@@ -100,6 +100,7 @@ class Program:
         dtype: The default dtype.
         engine: The engine.
         steps: The number of steps.
+        rtol: Relative tolerance; that of the dtype if omitted.
     """
 
     build: Callable[..., Case]
@@ -109,6 +110,7 @@ class Program:
     dtype: torch.dtype = torch.float64
     engine: str = "auto"
     steps: int = 20
+    rtol: float | None = None
 
     def next_check(self, step: int) -> int:
         """Latest step by which a difference at a step is found."""
@@ -242,7 +244,7 @@ def compare(program: Program, svi_class: Callable[..., Any] | None = None) -> Ve
     assert all(map(math.isfinite, stock.losses)), f"a useless program: {stock.losses}"
     known = {message for _, message in stock.warned}
     warned = [(step, message) for step, message in ours.warned if message not in known]
-    rtol = 1e-9 if program.dtype == torch.float64 else 2e-5
+    rtol = program.rtol or (1e-9 if program.dtype == torch.float64 else 2e-5)
     differing = _first_difference(stock.losses, ours.losses, rtol)
     text = f"\nmi.SVI warned: {warned}" if warned else ""
     if differing is not None:
