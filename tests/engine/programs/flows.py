@@ -90,6 +90,46 @@ def flow_conditional_autoregressive():
     return flow_case(flow, condition=True)
 
 
+def linear_model(x):
+    """Decodes a code of two dimensions."""
+    weight = pyro.param("weight", lambda: torch.linspace(-1, 1, 6).reshape(2, 3))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ weight, 1.0).to_event(1), obs=x)
+
+
+@program("either", slow=False)
+def flow_of_a_closure():
+    encoder, flow = nn.Linear(3, 2), transforms.affine_autoregressive(2, hidden_dims=[4])
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        pyro.module("flow", flow)
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(encoder(x), 1.0).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+
+    return Case(linear_model, guide, modules=[encoder, flow])
+
+
+@program("either", slow=False)
+def flow_of_a_module():
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Linear(3, 2)
+            self.flow = transforms.planar(2)
+
+        def guide(self, x):
+            pyro.module("guide", self)
+            with pyro.plate("data", len(x)):
+                base = dist.Normal(self.encoder(x), 1.0).to_event(1)
+                pyro.sample("z", dist.TransformedDistribution(base, [self.flow]))
+
+    module = Guide()
+    return Case(linear_model, module.guide, modules=[module])
+
+
 @program("either")
 def flow_as_learnt_prior():
     flow = transforms.affine_coupling(2, hidden_dims=[4])
