@@ -190,11 +190,13 @@ class Own(infer.ELBO):
 
     beta = 1.0
 
-    def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
+    def _get_trace(self, model, guide, args, kwargs):
         guided = pyro.poutine.trace(guide).get_trace(*args, **kwargs)
-        modelled = pyro.poutine.trace(pyro.poutine.replay(model, guided)).get_trace(
-            *args, **kwargs
-        )
+        replayed = pyro.poutine.replay(model, guided)
+        return pyro.poutine.trace(replayed).get_trace(*args, **kwargs), guided
+
+    def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
+        modelled, guided = self._get_trace(model, guide, args, kwargs)
         latent = guided.log_prob_sum() - modelled.log_prob_sum(lambda name, site: name == "z")
         return self.beta * latent - modelled.log_prob_sum(lambda name, site: name == "x")
 
