@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.schedules import Weight
+from pyro_mivae.sites import is_auxiliary, is_note
+
+OWN_SUFFIXES = ("_unconstrained", "_aux")
+"""What Pyro's AutoNormal and AutoStructured add to a site's name for its auxiliary site."""
+
+
+def are_equal(weights: Iterable[Weight | None]) -> bool:
+    """Tells whether the weights of some sites are one; a site without one has the weight 1."""
+    return len({1.0 if w is None else w.identity for w in weights}) <= 1
 
 
 class SiteWeightMessenger(Messenger):
@@ -18,16 +29,46 @@ class SiteWeightMessenger(Messenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__()
         self.weights = weights
+        self._owners: set[str] = set()
+        self._shared: str | None = None
+
+    def __enter__(self) -> Any:
+        self._owners, self._shared = set(), None
+        return super().__enter__()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        weight = self.weights.get(msg["name"])
+        name = msg["name"]
+        weight = self.weights.get(name)
+        if not msg["is_observed"] and self.weights:
+            if is_auxiliary(msg):
+                weight = self._of_auxiliary(name)
+            elif isinstance(msg["fn"], Delta) and self._shared and name not in self._owners:
+                self._check_shared([*self.weights.values(), weight])
         if weight is None:
             return
-        msg["unweighted"] = (msg["scale"], msg["mask"])
         if weight.is_zero:
             msg["mask"] = False
         else:
             msg["scale"] = msg["scale"] * weight()
+
+    def _of_auxiliary(self, name: str) -> Weight | None:
+        """The weight of the latent sites that an auxiliary one is drawn for."""
+        for suffix in OWN_SUFFIXES:
+            if name.endswith(suffix):
+                owner = name.removesuffix(suffix)
+                self._owners.add(owner)
+                return self.weights.get(owner)
+        self._shared = name
+        self._check_shared(self.weights.values())
+        return next(iter(self.weights.values()))
+
+    def _check_shared(self, weights: Iterable[Weight | None]) -> None:
+        if not are_equal(weights):
+            raise SiteError(
+                f"the guide draws the auxiliary site {self._shared!r} for several latent sites, "
+                f"and {sorted(self.weights)} have weights of their own: their divergence is one; "
+                "give all of them the same weight, or draw each by itself, as AutoNormal does"
+            )
 
 
 def weigh_sites(
@@ -40,6 +81,9 @@ def weigh_sites(
     ``poutine.scale`` on that site alone; the constant 0 acts as ``poutine.mask(mask=False)``,
     which ``poutine.scale`` refuses. It serves any ELBO of Pyro's.
 
+    The auxiliary site that AutoNormal or AutoStructured draws for a latent site has its weight.
+    One that has another name may serve any latent sites, so it takes one weight for all.
+
     Args:
         fn: A model or a guide.
         weights: The weight of each site, 0 or more; sites not named keep weight 1.
@@ -49,6 +93,8 @@ def weigh_sites(
 
     Raises:
         OptionError: If a weight is negative or not finite.
+        SiteError: If several latent sites of a guide that have other weights come from one
+            auxiliary site.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -77,8 +123,8 @@ class SubstituteMessenger(Messenger):
         self.observed = observed
         self.latent = latent
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if type(msg["fn"]).__name__ == "_Subsample":
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) or site_is_factor(msg) or is_note(msg):
             return
         if msg["is_observed"]:
             msg["value"] = self.observed(msg["fn"])

@@ -149,6 +149,11 @@ class Weight(nn.Module):
         """Whether the weight is the constant 0, so that what it weighs is left out altogether."""
         return self.constant == 0.0
 
+    @property
+    def identity(self) -> object:
+        """What equals that of another weight if the two are always the same."""
+        return self.constant if self.schedule is None else (id(self.schedule),)
+
     def forward(self) -> float | Tensor:
         """Returns the present value: a ``float``, or a 0-dimensional tensor when scheduled."""
         return self.constant if self.schedule is None else self.current

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
-from pyro.util import check_site_shape
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.util import prune_subsample_sites, site_is_factor
+from pyro.util import check_model_guide_match
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import OneHotCategorical, kl_divergence
 
 from pyro_mivae.errors import SiteError
+from pyro_mivae.sites import (
+    batches,
+    check_shapes,
+    data_sites,
+    is_auxiliary,
+    is_note,
+    log_prob,
+    negative_entropy,
+    same_masks,
+    same_weight,
+    weigh,
+)
 
-Site = dict[str, Any]
+Site = Any
 Program = Callable[..., Any]
 
 
@@ -50,21 +65,19 @@ def replay_model(
 
     Args:
         model: The model.
-        guide_trace: Trace of the guide.
+        guide_trace: Trace of the guide. Its sub-sampling sites, if it has any, hold the model to
+            the same mini-batches.
         args: Arguments of the model.
         kwargs: Keyword arguments of the model.
         max_plate_nesting: How many dimensions the plates take; to their left stand enumerated
             values. ``None`` if there are none.
 
     Returns:
-        The model's trace, without sub-sampling sites.
+        The model's trace, with its sub-sampling sites.
     """
     if max_plate_nesting is not None:
         model = EnumMessenger()(model)
-    trace = trace_program(poutine.replay(model, trace=guide_trace), args, kwargs)
-    if max_plate_nesting is not None:
-        _check_site_shapes(trace, max_plate_nesting)
-    return trace
+    return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
 
 
 class TracePair:
@@ -77,26 +90,39 @@ class TracePair:
         guide: Trace of the guide.
         model: Trace of the model, replayed against the guide's.
 
+    Attributes:
+        guide: The guide's trace, without sub-sampling sites.
+        model: The model's.
+        program: Runs the guide again, where it was run here.
+        observed: The sites that the model observes: data, and its factors.
+        data: Those of them that hold data.
+        latent: The sites that both sample, in the guide's order.
+        auxiliary: The guide's other sites: those that it samples for itself, its factors, and
+            what it observes, whose log-density counts as Pyro's ``Trace_ELBO`` counts it.
+        noted: Those of the auxiliary sites that the guide observes, apart from factors.
+        enumerated: The latent sites whose support is laid out.
+        batches: The sub-sampling sites.
+
     Raises:
         SiteError: If model and guide do not sample the same sites, or a site is enumerated in a
             way that `expectation` cannot sum out.
     """
 
     def __init__(self, guide: Any, model: Any) -> None:
-        self.guide = guide
-        self.model = model
-        self.observed = [n for n, s in _samples(model) if s["is_observed"]]
-        self.auxiliary = [n for n, s in _samples(guide) if s["infer"].get("is_auxiliary")]
-        self.latent = [
-            n for n, s in _samples(guide) if not s["is_observed"] and n not in self.auxiliary
-        ]
-        self.enumerated = [n for n in self.latent if is_enumerated(guide.nodes[n])]
-        self._check_sites([n for n, s in _samples(model) if not s["is_observed"]])
+        self.batches = batches(model)
+        self.guide: Any = prune_subsample_sites(guide)
+        self.model: Any = prune_subsample_sites(model)
+        self.program: Program | None = None
+        self.observed = [n for n, s in _samples(self.model) if s["is_observed"] and not is_note(s)]
+        self.data = data_sites(self.model)
+        sites = [(n, s) for n, s in _samples(self.guide) if not is_note(s)]
+        self.auxiliary = [n for n, s in sites if s["is_observed"] or is_auxiliary(s)]
+        self.noted = [n for n, s in sites if s["is_observed"] and not site_is_factor(s)]
+        self.latent = [n for n, _ in sites if n not in self.auxiliary]
+        self.enumerated = [n for n in self.latent if is_enumerated(self.guide.nodes[n])]
+        self._check_sites([n for n, s in _samples(self.model) if not s["is_observed"]])
         self._check_enumeration()
-        self._densities = {
-            name: guide.nodes[name]["fn"].log_prob(guide.nodes[name]["value"])
-            for name in self.enumerated
-        }
+        self._densities = {name: log_prob(self.guide.nodes[name]) for name in self.enumerated}
         self._log_weights = dict(self._densities)
         self._divergences: dict[str, Tensor | None] = {}
         self._priors: dict[str, Tensor] = {}
@@ -112,7 +138,9 @@ class TracePair:
         *,
         max_plate_nesting: int | None,
     ) -> TracePair:
-        """Runs the guide and replays the model against it.
+        """Runs the guide and replays the model against it, on the same mini-batches.
+
+        Pyro's ``get_importance_trace`` does the same, and computes every density besides.
 
         Args:
             model: The model.
@@ -124,19 +152,42 @@ class TracePair:
 
         Returns:
             The traces.
+
+        Raises:
+            SiteError: If the pair does not fit.
+            ValueError: If the shapes of the two disagree, or are not those of the plates, and
+                Pyro's validation is on.
         """
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
-        guide_trace = trace_program(guide, args, kwargs)
-        if max_plate_nesting is not None:
-            _check_site_shapes(guide_trace, max_plate_nesting)
-        return cls(guide_trace, replay_model(model, guide_trace, args, kwargs, max_plate_nesting))
+        unwrapped = poutine.unwrap(guide)
+        if isinstance(unwrapped, GuideMessenger):
+            guide(*args, **kwargs)
+            model_trace, guide_trace = unwrapped.get_traces()
+        else:
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            model_trace = replay_model(model, guide_trace, args, kwargs, max_plate_nesting)
+        pair = cls(guide_trace, model_trace)
+        if isinstance(unwrapped, GuideMessenger):
+            pair.batches = batches(unwrapped.trace)
+        pair.program = partial(guide, *args, **kwargs)
+        if max_plate_nesting is not None and is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, max_plate_nesting)
+            check_shapes(pair.guide, max_plate_nesting)
+            check_shapes(pair.model, max_plate_nesting)
+        return pair
+
+    def on_same_batches(self, program: Program) -> Program:
+        """Holds another run of a program to the mini-batches that these traces have drawn.
+
+        Args:
+            program: The model or the guide, under any handlers.
+        """
+        return poutine.replay(program, trace=self.batches) if self.batches.nodes else program
 
     def log_likelihood(self, name: str) -> Tensor:
         """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
-        site = self.model.nodes[name]
-        value: Tensor = site["fn"].log_prob(site["value"])
-        return value
+        return log_prob(self.model.nodes[name])
 
     def divergence(self, name: str) -> Tensor | None:
         r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, if it is right to use it.
@@ -154,55 +205,57 @@ class TracePair:
             self._divergences[name] = self._closed_form(name)
         return self._divergences[name]
 
-    def rate(self, name: str, *, weighted: bool = False) -> Tensor:
-        r"""Returns what a latent site adds to the KL divergence, summed over the data.
+    def rate(self, name: str) -> Tensor:
+        r"""Returns what a site of the guide adds to the KL divergence, summed over the data.
 
         Args:
-            name: A latent site.
-            weighted: Whether the weights that `weigh_sites` gave are to count.
+            name: A latent site, or an auxiliary one.
 
         Returns:
-            Scalar in nats: the closed form of `divergence` where there is one, and otherwise
-            :math:`\log q - \log p` at the value, which is exact for an enumerated site and a
-            one-sample estimate for others.
+            Scalar in nats: the closed form of `divergence` where there is one, and
+            otherwise :math:`\log q - \log p` at the value, which is exact for an enumerated
+            site and a one-sample estimate for others. Each of the two has the scale and mask of
+            its own program. Of an auxiliary site, which the model has not, :math:`\log q`.
         """
-        q, p = self.guide.nodes[name], self.model.nodes[name]
+        q = self.guide.nodes[name]
+        if name in self.auxiliary:
+            return self.expectation(self.log_density(name), q)
+        p = self.model.nodes[name]
+        alike = same_weight(q, p)
         closed = self.divergence(name)
-        if closed is not None:
-            return self.expectation(closed, q, weighted=weighted)
+        if closed is not None and alike:
+            return self.expectation(closed, q)
+        own = None if closed is None else negative_entropy(q)
+        if closed is not None and own is not None:  # E_q[log q], the weights' difference times
+            excess = self.expectation(own, q) - self.expectation(own, p)
+            return self.expectation(closed, p) + excess
         log_q, log_p = self.log_density(name), self._log_prior(name)
-        if log_q.shape == log_p.shape and _same_weight(q, p, weighted):
-            return self.expectation(log_q - log_p, q, weighted=weighted)
-        return self.expectation(log_q, q, weighted=weighted) - self.expectation(
-            log_p, p, weighted=weighted
-        )
+        if alike and log_q.shape == log_p.shape:
+            return self.expectation(log_q - log_p, q)
+        return self.expectation(log_q, q) - self.expectation(log_p, p)
 
     def log_density(self, name: str) -> Tensor:
         """Returns :math:`log q` of a site of the guide at its value, over its batch shape."""
-        if name in self._densities:
-            return self._densities[name]
-        site = self.guide.nodes[name]
-        value: Tensor = site["fn"].log_prob(site["value"])
-        return value
+        known = self._densities.get(name)
+        return log_prob(self.guide.nodes[name]) if known is None else known
 
-    def expectation(self, cost: Tensor, site: Site, *, weighted: bool = True) -> Tensor:
+    def expectation(self, cost: Tensor, site: Site) -> Tensor:
         r"""Sums a site's cost over its plates, and over enumerated sites under the guide.
 
         Args:
             cost: One cost per element of the site's batch shape, enumerated dimensions included.
             site: The site that bears it, whose scale and mask are honoured.
-            weighted: Whether the weights that `weigh_sites` gave are to count.
 
         Returns:
-            Scalar :math:`\sum_n \sum_c q(c \mid x_n)\, cost_{n,c}`.
+            Scalar :math:`\sum_n \sum_c q(c \mid x_n)\, cost_{n,c}`. What has the probability 0
+            costs nothing, be its cost infinite.
 
         Raises:
             SiteError: If the cost depends on an enumerated site of a plate that it is not in.
         """
-        scale, mask = _scale_and_mask_of(site, weighted)
-        cost = scale_and_mask(cost, scale=scale, mask=mask)
+        cost = scale_and_mask(cost, scale=site["scale"], mask=site["mask"])
         weight = self._weight(cost, site)
-        return cost.sum() if weight is None else (weight * cost).sum()
+        return cost.sum() if weight is None else weigh(weight, cost).sum()
 
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out.
@@ -238,7 +291,11 @@ class TracePair:
             fn = site["fn"]
             if is_enumerated(site) or fn.has_rsample or is_deterministic(site):
                 continue
-            if fn.has_enumerate_support:
+            if site_is_factor(site):
+                remedy = "give pyro.factor has_rsample=True if it is a density of such sites"
+            elif site["is_observed"]:
+                continue
+            elif fn.has_enumerate_support:
                 remedy = 'annotate it with infer={"enumerate": "parallel"}'
             else:
                 remedy = "use a distribution with rsample, or pyro's TraceGraph_ELBO"
@@ -249,8 +306,7 @@ class TracePair:
 
     def _log_prior(self, name: str) -> Tensor:
         if name not in self._priors:
-            site = self.model.nodes[name]
-            self._priors[name] = site["fn"].log_prob(site["value"])
+            self._priors[name] = log_prob(self.model.nodes[name])
         return self._priors[name]
 
     def _weight(self, cost: Tensor, site: Site) -> Tensor | None:
@@ -285,11 +341,18 @@ class TracePair:
         q, p = self.guide.nodes[name], self.model.nodes[name]
         if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
             return None
+        if q["fn"].event_shape != p["fn"].event_shape or not same_masks(q["fn"], p["fn"]):
+            return None
+        if isinstance(q["fn"], OneHotCategorical) and isinstance(p["fn"], OneHotCategorical):
+            log_q, log_p = q["fn"].logits, p["fn"].logits
+            return weigh(log_q.exp(), log_q - log_p).sum(-1)  # right where a probability is 0
         try:
-            closed: Tensor = kl_divergence(q["fn"], p["fn"])
+            closed: Tensor | float = kl_divergence(q["fn"], p["fn"])
         except NotImplementedError:
             return None
-        return closed
+        if isinstance(closed, Tensor):
+            return closed
+        return q["value"].new_full(q["fn"].batch_shape, closed)  # 0.0, of masked distributions
 
     def _parents_precede(self, name: str) -> bool:
         in_model = [n for n in self.model.nodes if n in self.latent]
@@ -301,7 +364,8 @@ class TracePair:
         if missing:
             raise SiteError(
                 f"the model samples {model_latent} and the guide samples {self.latent}: sites "
-                f"{sorted(missing)} are not in both; sample the same sites in each"
+                f"{sorted(missing)} are not in both; sample the same sites in each, and mark "
+                'those that only the guide needs with infer={"is_auxiliary": True}'
             )
 
     def _check_enumeration(self) -> None:
@@ -323,31 +387,6 @@ class TracePair:
 
 def _samples(trace: Any) -> list[tuple[str, Site]]:
     return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample"]
-
-
-def _scale_and_mask_of(site: Site, weighted: bool) -> tuple[Any, Any]:
-    own = (site["scale"], site["mask"])
-    return own if weighted else site.get("unweighted", own)
-
-
-def _same_weight(q: Site, p: Site, weighted: bool) -> bool:
-    pairs = zip(_scale_and_mask_of(q, weighted), _scale_and_mask_of(p, weighted), strict=True)
-    return all(
-        a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
-        for a, b in pairs
-    )
-
-
-def _check_site_shapes(trace: Any, max_plate_nesting: int) -> None:
-    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated."""
-    if not is_validation_enabled():
-        return
-    for _, site in _samples(trace):
-        fn, value = site["fn"], site["value"]
-        batch_shape = value.shape[: value.dim() - fn.event_dim]
-        shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
-        shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
-        check_site_shape(shaped, max_plate_nesting)
 
 
 def _plates(site: Site) -> set[str]:

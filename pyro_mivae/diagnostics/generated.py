@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.posterior import Layout
 from pyro_mivae.handlers import push_forward
+from pyro_mivae.sites import data_sites
 from pyro_mivae.traces import Program, trace_program
 
 Values = dict[str, Tensor]
@@ -59,7 +59,7 @@ def generate(model: Program, x: Tensor, items: int, layout: Layout, batch_size: 
     for start in range(0, items, batch_size):
         places = torch.arange(start, min(items, start + batch_size), device=x.device) % len(x)
         trace = trace_program(program, (x[places],), {})
-        (name,) = (n for n, site in trace.nodes.items() if _is_observed(site))
+        (name,) = data_sites(trace)
         seen = trace.nodes[name]
         value = seen["value"].to(x.dtype)
         code = {site: trace.nodes[site]["value"] for site in layout.latent}
@@ -72,10 +72,6 @@ def generate(model: Program, x: Tensor, items: int, layout: Layout, batch_size: 
         parts[0].observed,
         parts[0].distribution,
     )
-
-
-def _is_observed(site: Mapping[str, Any]) -> bool:
-    return site["type"] == "sample" and bool(site["is_observed"])
 
 
 def _public_name(fn: Any) -> str:

@@ -20,6 +20,7 @@ from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.sites import data_sites
 from pyro_mivae.terms import score_code
 from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
 
@@ -198,7 +199,7 @@ class InfoGANLoss(Objective):
 
 def _observed(generated: Any, x: Tensor) -> Site:
     """Finds the site that the model observes."""
-    names = generated.observation_nodes
+    names = data_sites(generated)
     if len(names) != 1 or generated.nodes[names[0]]["value"].shape != x.shape:
         raise SiteError(
             f"the model observes {names}; let it observe its first argument, of shape "

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
-from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.handlers import weigh_sites
+from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.terms import InformationTerm, Particle
-from pyro_mivae.traces import Program, TracePair, is_deterministic
+from pyro_mivae.traces import Program, TracePair
 
 
 class MutualInformationELBO(Objective):
@@ -27,10 +28,16 @@ class MutualInformationELBO(Objective):
     site is in closed form wherever Pyro has one and the model conditions the site on nothing
     that the guide draws later, and a one-sample estimate elsewhere. Sites that the guide
     annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly, beside continuous
-    ones. The weights act through the handler `weigh_sites`.
+    ones. Scale and mask of each site count as in Pyro's ``Trace_ELBO``.
+
+    The KL of a site that the guide makes of an auxiliary site of its own, as AutoNormal does, is
+    :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Where one
+    auxiliary site serves several latent sites, as in AutoMultivariateNormal, their KL is one
+    number, under its name, and has one weight. A first run of the guide tells which serves which.
 
     For a deterministic (Delta) site no KL is defined: its divergence in the ledger, the rate
     and the ELBO are NaN, while the loss holds what Pyro's own ELBOs hold, :math:`-\log p`.
+    What the guide observes counts as in ``Trace_ELBO``, with a warning, for the ELBO is no bound.
 
     Args:
         terms: Information terms, each with its own weight.
@@ -68,6 +75,7 @@ class MutualInformationELBO(Objective):
         retain_graph: bool | None = None,
     ) -> None:
         self.terms = tuple(terms)
+        self._parts: dict[Any, tuple[Divergence, ...]] = {}
         self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
         state: dict[str, nn.Module] = {f"kl_{name}": w for name, w in self.kl_weights.items()}
         super().__init__(
@@ -110,8 +118,9 @@ class MutualInformationELBO(Objective):
         runs = 1 if self._vectorized else self.num_particles
         ledgers = [self._evaluate(model, guide, args, kwargs) for _ in range(runs)]
         mean = ledgers[0]
-        if runs > 1:
-            mean = {key: sum(ledger[key] for ledger in ledgers) / runs for key in mean}
+        if runs > 1:  # a sequential plate's sub-sample decides which sites there are
+            keys = dict.fromkeys(key for ledger in ledgers for key in ledger)
+            mean = {key: sum(ledger.get(key, 0.0) for ledger in ledgers) / runs for key in keys}
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
 
@@ -165,7 +174,7 @@ class MutualInformationELBO(Objective):
         kwargs: Mapping[str, Any],
         handler: Callable[[Program], Program] = lambda guide: guide,
     ) -> TracePair:
-        """Traces the pair with enumerated sites laid out, weighed, along a plate of particles.
+        """Traces the pair with enumerated sites laid out, along a plate of particles.
 
         A handler of the guide sees every particle.
         """
@@ -173,13 +182,8 @@ class MutualInformationELBO(Objective):
             model = self._vectorized_num_particles(model)
             guide = self._vectorized_num_particles(guide)
         guide = handler(guide)
-        return TracePair.run(
-            weigh_sites(model, self.kl_weights),
-            weigh_sites(guide, self.kl_weights),
-            args,
-            kwargs,
-            max_plate_nesting=int(self.max_plate_nesting),
-        )
+        nesting = int(self.max_plate_nesting)
+        return TracePair.run(model, guide, args, kwargs, max_plate_nesting=nesting)
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -200,21 +204,17 @@ class MutualInformationELBO(Objective):
         distortion = -self._share(sum(others, first))
         ledger: dict[str, Tensor | float] = {}
         loss = distortion
-        for name in coded.latent:
-            site = coded.guide.nodes[name]
-            rate = self._share(coded.rate(name))
-            undefined = is_deterministic(site) and not coded.auxiliary
-            ledger[f"kl_{name}"] = torch.full_like(rate, math.nan) if undefined else rate
-            weight = self.kl_weights.get(name)
+        rates = {name: coded.rate(name) for name in [*coded.latent, *coded.auxiliary]}
+        for part in self._divergences(coded):
+            first, *others = (rates[name] for name in part.sites)
+            rate = self._share(sum(others, first))
+            nan = torch.full_like(rate, math.nan)
+            ledger[f"kl_{part.name}"] = rate if part.is_defined else nan
+            weight = part.weight(self.kl_weights)
             if weight is None:
                 loss = loss + rate
             elif not weight.is_zero:
-                loss = loss + self._share(coded.rate(name, weighted=True))
-        for name in coded.auxiliary:
-            site = coded.guide.nodes[name]
-            density = coded.expectation(coded.log_density(name), site)
-            ledger[f"kl_{name}"] = self._share(density)
-            loss = loss + ledger[f"kl_{name}"]
+                loss = loss + weight() * rate
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
         ledger["elbo"] = -distortion - ledger["rate"]
         particle = Particle(model, guide, args, kwargs, decoded)
@@ -224,6 +224,15 @@ class MutualInformationELBO(Objective):
                 ledger |= entries
                 loss = loss - gain
         return {"loss": loss, **ledger}
+
+    def _divergences(self, pair: TracePair) -> tuple[Divergence, ...]:
+        """The divergences that the rate is the sum of; a pair's structure is found out once."""
+        if not pair.auxiliary:
+            return divergences(pair)
+        key = tuple(pair.latent), tuple(pair.auxiliary)
+        if key not in self._parts:
+            self._parts[key] = divergences(pair)
+        return self._parts[key]
 
     def _share(self, total: Tensor) -> Tensor:
         """Of a sum over particles that are drawn in one pass, the mean."""
@@ -238,4 +247,12 @@ class MutualInformationELBO(Objective):
                 f"kl_weights names {unknown}; the latent sites of this pair are {coded.latent}"
             )
         coded.require_gradients()
+        if coded.noted:
+            warnings.warn(
+                f"the guide observes {coded.noted}, whose log-density counts as in Pyro's "
+                "Trace_ELBO, so that the ELBO is no bound; hide them, poutine.block(guide, "
+                "hide=[...]), for one",
+                PyroMivaeWarning,
+                stacklevel=2,
+            )
         self.latent = tuple(coded.latent)

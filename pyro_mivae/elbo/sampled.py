@@ -197,24 +197,23 @@ class _ChosenTraces(TracePair):
         self._certain = self._densities[name].detach().exp() * (log_inclusion == 0)
         self._log_weights[name] = self._densities[name] - log_inclusion
 
-    def expectation(self, cost: Tensor, site: Site, *, weighted: bool = True) -> Tensor:
+    def expectation(self, cost: Tensor, site: Site) -> Tensor:
         """Estimates the sum over all values, with the control variate.
 
         Args:
             cost: One cost per element of the site's batch shape, chosen values included.
             site: The site that bears it, whose scale and mask are honoured.
-            weighted: Whether the weights that `weigh_sites` gave are to count.
 
         Returns:
             Scalar, unbiased in its value and its gradient.
         """
         if cost.dim() < -self._dim:
-            return super().expectation(cost, site, weighted=weighted)
+            return super().expectation(cost, site)
         total = self._certain.sum(self._dim, keepdim=True)
         baseline = (self._certain * cost.detach()).sum(self._dim, keepdim=True)
         baseline = baseline / total.clamp(min=torch.finfo(total.dtype).tiny)
-        centred = super().expectation(cost - baseline, site, weighted=weighted)
-        offset = super().expectation(baseline.expand_as(cost), site, weighted=weighted)
+        centred = super().expectation(cost - baseline, site)
+        offset = super().expectation(baseline.expand_as(cost), site)
         return centred + offset.detach()
 
     def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:

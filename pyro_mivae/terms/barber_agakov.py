@@ -101,12 +101,13 @@ class BarberAgakov(InformationTerm):
                 a site of the term is missing, or deterministic in the guide.
         """
         x_site = self._check(particle)
+        hold = particle.traces.on_same_batches
         generated = trace_program(
-            push_forward(particle.model, self._pushed), particle.args, particle.kwargs
+            hold(push_forward(particle.model, self._pushed)), particle.args, particle.kwargs
         )
         codes = {name: generated.nodes[name]["value"] for name in self.sites}
         recognised = trace_program(
-            poutine.condition(particle.guide, data=codes),
+            hold(poutine.condition(particle.guide, data=codes)),
             (generated.nodes[x_site]["value"], *particle.args[1:]),
             particle.kwargs,
         )
@@ -143,24 +144,24 @@ class BarberAgakov(InformationTerm):
 
     def _drawn_densities(self, generated: Any, recognised: Any, x_site: str) -> Iterator[Tensor]:
         """Log-densities of what was drawn without a path for the gradient."""
-        sites = [site for site in generated.nodes.values() if site["name"] != x_site]
-        sites += [site for site in recognised.nodes.values() if site["name"] not in self.sites]
+        sites = [*generated.nodes.values(), *recognised.nodes.values()]
+        drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
         if self.push == "score-function":
-            sites.append(generated.nodes[x_site])
-        for site in sites:
-            if site["type"] == "sample" and not site["fn"].has_rsample:
+            drawn.append(generated.nodes[x_site])
+        for site in drawn:
+            if not site["fn"].has_rsample:
                 density = _log_prob(site)
                 if density.requires_grad:
                     yield density
 
     def _check(self, particle: Particle) -> str:
         traces = particle.traces
-        if len(traces.observed) != 1:
+        if len(traces.observed) != 1 or not traces.data:
             raise SiteError(
                 f"{type(self).__name__} needs a model that observes one site, this one observes "
-                f"{traces.observed}; write a term of your own for it"
+                f"{traces.observed} (factors count); write a term of your own for it"
             )
-        (x_site,) = traces.observed
+        (x_site,) = traces.data
         value = traces.model.nodes[x_site]["value"]
         x = particle.args[0] if particle.args else None
         if not isinstance(x, Tensor) or not _same_data(value, x):

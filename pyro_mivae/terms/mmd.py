@@ -146,6 +146,7 @@ class MaximumMeanDiscrepancy(PairedTerm):
         posterior = self.codes(particle.traces.guide, particle)
         model = particle.model
         program = code_program(model) if isinstance(model, GenerativeModel) else model
+        program = particle.traces.on_same_batches(program)
         prior = self.codes(trace_program(program, particle.args, particle.kwargs), particle)
         bandwidth = self.bandwidth or 2.0 * posterior.shape[-1]
         discrepancies = [

@@ -33,11 +33,28 @@ class PairedTerm(InformationTerm):
     def count(self, particle: Particle) -> Tensor | float:
         """Gives for how many data the batch stands: its size, times the plate's scale.
 
+        The scale is that of the data which the model observes in a plate of the term's sites,
+        apart from plates that these are not in.
+
         Args:
             particle: One run of the model/guide pair.
+
+        Raises:
+            SiteError: If the model observes no data.
         """
-        traces = particle.traces
-        scale: Tensor | float = traces.model.nodes[traces.observed[0]]["scale"]
+        model = particle.traces.model.nodes
+        if not particle.traces.data:
+            raise SiteError(
+                f"{type(self).__name__} is summed over the data that the model observes, and it "
+                "observes none; give one of its sites obs=x"
+            )
+        plates = {frame.name for frame in model[self.sites[0]]["cond_indep_stack"]}
+        stacks = {name: model[name]["cond_indep_stack"] for name in particle.traces.data}
+        name = max(stacks, key=lambda n: len(plates & {frame.name for frame in stacks[n]}))
+        scale: Tensor | float = model[name]["scale"]
+        for frame in stacks[name]:
+            if frame.name not in plates and frame.full_size:
+                scale = scale * (frame.size / frame.full_size)
         return scale * len(particle.args[0])
 
     def codes(self, trace: Any, particle: Particle) -> Tensor:
@@ -75,7 +92,8 @@ class PairedTerm(InformationTerm):
         if value.dim() == fn.event_dim or value.shape[value.dim() - fn.event_dim - 1] != n:
             raise SiteError(
                 f"{told} needs a value of {name!r} for each of {n} data; its shape is "
-                f"{tuple(value.shape)}: draw it in the plate over the data"
+                f"{tuple(value.shape)}: draw it in the plate over the data, and give model and "
+                "guide the mini-batch itself where the plate sub-samples them"
             )
         codes: Tensor = value.reshape(-1, n, fn.event_shape.numel())
         return codes

@@ -16,9 +16,15 @@ from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.schedules import Schedule
+from pyro_mivae.sites import weigh
 from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Program, Site, trace_program
 
+CATEGORIES = (
+    torch.distributions.Categorical,
+    torch.distributions.OneHotCategorical,
+    torch.distributions.RelaxedOneHotCategorical,
+)
 PROBE = 0.1
 """Length of the step that finds the direction of the largest change."""
 
@@ -108,17 +114,17 @@ class RegularizedInformation(InformationTerm):
             Scalar of at most 0, per datum, differentiable.
 
         Raises:
-            SiteError: If the site is no category of the guide.
+            SiteError: If the site is no category of the guide, one per datum.
         """
         log_q = self._log_probs(guide, x)
-        marginal = log_q.exp().mean(0)
-        imbalance = torch.special.xlogy(marginal, marginal).sum() + math.log(len(marginal))
-        entropy = -(log_q.exp() * log_q).sum(-1).mean()
+        marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny
+        imbalance = weigh(marginal, marginal.clamp(min=tiny).log()).sum() + math.log(len(marginal))
+        entropy = -weigh(log_q.exp(), log_q).sum(-1).mean()
         fixed = log_q.detach()
         spread = (2 * x.var(0, correction=0).sum()).sqrt()
         direction = self._steepest(guide, x, fixed)
         moved = self._log_probs(guide, x + self.radius * spread * direction)
-        change = (fixed.exp() * (fixed - moved)).sum(-1).mean()
+        change = weigh(fixed.exp(), fixed - moved).sum(-1).mean()
         return -self.marginal_weight * imbalance - entropy - self.smoothness * change
 
     @torch.enable_grad()
@@ -130,7 +136,7 @@ class RegularizedInformation(InformationTerm):
 
         probe = unit(torch.randn_like(x)).requires_grad_()
         moved = self._log_probs(guide, x + PROBE * probe)
-        (gradient,) = torch.autograd.grad(-(log_q.exp() * moved).sum(), probe)
+        (gradient,) = torch.autograd.grad(-weigh(log_q.exp(), moved).sum(), probe)
         return unit(gradient)
 
     def _log_probs(self, guide: Program, x: Tensor) -> Tensor:
@@ -140,10 +146,16 @@ class RegularizedInformation(InformationTerm):
         nodes = trace_program(guide, (x,), {}).nodes
         sites = {name: node for name, node in nodes.items() if node["type"] == "sample"}
         (name,) = self.sites
-        if name not in sites or not hasattr(sites[name]["fn"], "logits"):
+        if name not in sites or not isinstance(sites[name]["fn"], CATEGORIES):
             raise SiteError(
                 f"RegularizedInformation needs a category {name!r} in the guide; its sites are "
                 f"{list(sites)}"
             )
         site: Site = sites[name]
+        if site["fn"].batch_shape != x.shape[:1]:
+            raise SiteError(
+                f"RegularizedInformation needs one category of {name!r} for each of {len(x)} "
+                f"data; their shape is {tuple(site['fn'].batch_shape)}: give the guide the "
+                "mini-batch itself where its plate sub-samples the data"
+            )
         return site

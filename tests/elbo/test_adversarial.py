@@ -311,3 +311,16 @@ def test_what_does_not_fit(gan, x, use, error, message):
 def test_names_codes_that_are_not_there(gan, x):
     with pytest.raises(SiteError, match=r"weights names \['y'\]; the model's codes are"):
         mi.InfoGANLoss(gan.discriminator, {"y": 1.0}).loss(gan.model, gan.guide, x)
+
+
+def test_a_note_of_the_generator_counts_for_nothing(gan, x):
+    def noting(x):
+        pyro.deterministic("note", torch.ones(2))
+        return gan.model(x)
+
+    objective = gan.objective()
+    losses = []
+    for model in (gan.model, noting):
+        torch.manual_seed(0)
+        losses.append(objective.loss(model, gan.guide, x))
+    assert losses[0] == losses[1]

@@ -398,3 +398,28 @@ def test_models_that_cannot_be_drawn_without_decoding(vae, x):
 def test_bad_options(options):
     with pytest.raises(OptionError, match="0 or more, and 1 or more, are needed"):
         mi.SampledCategoricalELBO(**options)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        mi.MutualInformationELBO(max_plate_nesting=1),
+        mi.SampledCategoricalELBO(max_plate_nesting=1),
+        mi.SampledCategoricalELBO(exact=K, max_plate_nesting=1),
+        mi.RelaxedCategoricalELBO(max_plate_nesting=1),
+        mi.RelaxedCategoricalELBO(relaxation="gumbel", max_plate_nesting=1),
+        mi.MutualInformationELBO([mi.RegularizedInformation("c")], max_plate_nesting=1),
+    ],
+    ids=["exact", "sampled", "all", "soft", "gumbel", "regularised"],
+)
+def test_a_category_of_probability_zero(vae, x, objective):
+    with torch.no_grad():
+        vae.guide.category.bias[0] = -math.inf
+    losses = []
+    for each in (objective, mi.MutualInformationELBO(max_plate_nesting=1)):
+        vae.zero_grad()
+        torch.manual_seed(0)
+        losses.append(each.loss_and_grads(vae.model, vae.guide, x))
+        assert all(p.grad.isfinite().all() for p in vae.parameters() if p.grad is not None)
+    assert all(map(math.isfinite, losses))
+    assert math.isfinite(objective.ledger["kl_c"])

@@ -526,3 +526,69 @@ def test_a_term_of_ones_own():
     entries = objective.ledger
     assert loss == pytest.approx(float(-entries["elbo"] - 2 * entries["spread"]))
     assert "+ 2 * Var z" in mi.explain(objective)
+
+
+def test_a_note_counts_for_nothing():
+    def noted(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.deterministic("mean", z.expand(2, len(x)).T, event_dim=1)
+            pyro.sample("x", dist.Normal(z[:, None].expand(-1, 2), 1.0).to_event(1), obs=x)
+
+    x, found = torch.rand(50, 2), []
+    for model in (noted, poutine.block(noted, hide=["mean"])):
+        for push in ("mean", "score-function", "relaxed"):
+            objective = mi.MutualInformationELBO([mi.BarberAgakov("z", push=push)])
+            objective.max_plate_nesting = 1
+            torch.manual_seed(0)
+            found.append(objective.loss(model, normal, x))
+    assert found[:3] == found[3:]
+
+
+def test_a_factor_leaves_no_prior_to_draw_from():
+    def model(x):
+        pyro.factor("f", torch.tensor(1.0))
+        observing(lambda x: x)(x)
+
+    objective = mi.MutualInformationELBO([mi.BarberAgakov("z")])
+    with pytest.raises(SiteError, match=r"observes \['f', 'x'\] \(factors count\)"):
+        objective.loss(model, normal, torch.rand(2, 2))
+
+
+def test_every_run_is_on_the_same_sub_sample():
+    """The plate scales the term, and the guide reads what its own mini-batch generated."""
+    seen = []
+
+    def plate(x):
+        return pyro.plate("data", 40, subsample_size=len(x))
+
+    def model(x):
+        with plate(x) as i:
+            seen.append(i.tolist())
+            z = pyro.sample("z", dist.Normal(0.1 * i, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with plate(x) as i:
+            seen.append(i.tolist())
+            pyro.sample("z", dist.Normal(x + 0.1 * i, 0.7))
+
+    objective = mi.MutualInformationELBO([mi.BarberAgakov("z")], max_plate_nesting=1)
+    objective.loss(model, guide, torch.zeros(8))
+    assert len(seen) == 4
+    assert seen[1:] == seen[:-1]
+
+
+def test_a_sub_sample_that_the_model_takes_itself_is_refused():
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=8) as i:
+            pyro.sample("z", dist.Normal(0.1 * x[i], 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=8) as i:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[i])
+
+    objective = mi.MutualInformationELBO([mi.BarberAgakov("z")], max_plate_nesting=1)
+    with pytest.raises(SiteError, match="must be the first argument"):
+        objective.loss(model, guide, torch.zeros(40))

@@ -9,8 +9,9 @@ import torch
 from pyro.nn import PyroModule
 
 import pyro_mivae as mi
-from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.terms import maximum_mean_discrepancy
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.terms import Particle, maximum_mean_discrepancy
+from pyro_mivae.traces import TracePair
 
 
 def exact(mean, variance, dim, bandwidth):
@@ -129,3 +130,56 @@ def test_far_from_the_origin_it_is_the_same():
     near = maximum_mean_discrepancy(a, b + 1, bandwidth=8.0)
     far = maximum_mean_discrepancy(a + 1024, b + 1025, bandwidth=8.0)
     assert float(far) == pytest.approx(float(near), abs=1e-3)
+
+
+def plain(x, index):
+    with pyro.plate("data", 60, subsample=index):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def factored(x, index):
+    pyro.factor("f", torch.tensor(-1.0))
+    plain(x, index)
+
+
+def global_first(x, index):
+    pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.tensor(1.0))
+    plain(x, index)
+
+
+def by_pixel(x, index):
+    with pyro.plate("data", 60, subsample=index, dim=-1):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("pixels", 10, subsample_size=2, dim=-2):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.expand(2, -1))
+
+
+def index_guide(x, index):
+    with pyro.plate("data", 60, subsample=index, dim=-1):
+        pyro.sample("z", dist.Normal(x, 0.7))
+
+
+@pytest.mark.parametrize("model", [plain, factored, global_first, by_pixel])
+def test_the_data_decide_how_many_they_stand_for(model):
+    """Neither a factor, nor what is observed once, nor a plate that the code is not in."""
+    args = torch.randn(20), torch.arange(20)
+    pair = TracePair.run(model, index_guide, args, {}, max_plate_nesting=2)
+    count = mi.MaximumMeanDiscrepancy("z").count(Particle(model, index_guide, args, {}, pair))
+    assert count == pytest.approx(60)
+
+
+@pytest.mark.filterwarnings("ignore:a batch of 40")
+def test_codes_of_a_part_of_the_data_are_refused():
+    def program(observe):
+        def run(x):
+            with pyro.plate("data", len(x), subsample_size=8) as i:
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                if observe:
+                    pyro.sample("x", dist.Normal(z, 1.0), obs=x[i])
+
+        return run
+
+    elbo = mi.MutualInformationELBO([mi.MaximumMeanDiscrepancy("z")], max_plate_nesting=1)
+    with pytest.raises(SiteError, match="give model and guide the mini-batch itself"):
+        elbo.loss(program(True), program(False), torch.randn(40))

@@ -182,3 +182,41 @@ def test_without_a_number_of_steps_or_a_start_the_objective_is_the_papers(option
 def test_a_start_out_of_range_is_refused(options):
     with pytest.raises(OptionError, match="are needed"):
         CatVAE((4,), **options)
+
+
+def test_a_category_that_is_never_used(x):
+    """It is as if there were none, but for the log of the number of categories."""
+    weights = WEIGHTS.clone().requires_grad_()
+
+    def guide(x, more):
+        with pyro.plate("data", len(x)):
+            logits = torch.cat([x @ weights, more.expand(len(x), -1)], -1)
+            pyro.sample("c", dist.Categorical(logits=logits))
+
+    found, slopes = [], []
+    for more in (torch.full((1,), -math.inf, dtype=x.dtype), torch.zeros(0, dtype=x.dtype)):
+        term = RegularizedInformation("c", smoothness=0.0)
+        value = term.per_datum(lambda x, m=more: guide(x, m), x)
+        found.append(value.detach() + 4.0 * math.log(2 + len(more)))
+        slopes.append(torch.autograd.grad(value, weights)[0])
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*slopes)
+    never = torch.full((1,), -math.inf, dtype=x.dtype)
+    value = RegularizedInformation("c").per_datum(lambda x: guide(x, never), x)
+    assert torch.autograd.grad(value, weights)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("fn", "size", "message"),
+    [
+        (dist.Bernoulli(0.3), None, "needs a category"),
+        (dist.Categorical(torch.ones(2)), 3, "for each of 6"),
+    ],
+)
+def test_what_is_not_one_category_per_datum(x, fn, size, message):
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=size):
+            pyro.sample("c", fn)
+
+    with pytest.raises(SiteError, match=message):
+        RegularizedInformation("c").per_datum(guide, x)

@@ -1,0 +1,112 @@
+"""Single sites of a trace: their kind, density, scale and mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, MaskedDistribution
+from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.util import check_site_shape
+from torch import Tensor
+
+Site = Any
+
+
+def is_note(site: Site) -> bool:
+    """Tells whether a site is ``pyro.deterministic``'s: an observed value without a density."""
+    fn = site["fn"]
+    if not (site["is_observed"] and isinstance(fn, MaskedDistribution)):
+        return False
+    return fn._mask is False and isinstance(fn.base_dist, Delta)
+
+
+def data_sites(trace: Any) -> list[str]:
+    """Names the observed sites of a trace that hold data, neither factors nor notes."""
+    return [
+        name
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and site["is_observed"]
+        if not site_is_factor(site) and not is_note(site)
+    ]
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Tells whether a site is marked as the guide's alone; factors are."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def log_prob(site: Site) -> Tensor:
+    """Returns the log-density of a site at its value, unscaled."""
+    value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return value
+
+
+def weigh(probs: Tensor, cost: Tensor) -> Tensor:
+    """Multiplies costs by their probabilities; where that is 0, so is the product: 0 log 0 = 0."""
+    return probs * torch.where(probs == 0, cost.new_zeros(()), cost)
+
+
+def negative_entropy(site: Site) -> Tensor | None:
+    """Returns the expected log-density of a site under itself, if a closed form is known."""
+    try:
+        entropy: Tensor = site["fn"].entropy()
+    except NotImplementedError:
+        return None
+    return -entropy
+
+
+def same_weight(a: Site, b: Site) -> bool:
+    """Tells whether scale and mask of two sites are the same for sure; no tensor is read."""
+    return _same(a["scale"], b["scale"]) and _same(a["mask"], b["mask"])
+
+
+def same_masks(a: Any, b: Any) -> bool:
+    """Tells whether two distributions are masked alike for sure; no tensor is read."""
+    masks = _masks(a), _masks(b)
+    return len(masks[0]) == len(masks[1]) and all(map(_same, *masks))
+
+
+def batches(trace: Any) -> Any:
+    """Returns the sub-sampling sites of a trace that leave data out, as a trace."""
+    kept = poutine.Trace()
+    for name, site in trace.nodes.items():
+        if site_is_subsample(site):
+            size, whole = site["fn"].subsample_size, site["fn"].size
+            if size is not None and size < whole:
+                kept.add_node(name, **site)
+    return kept
+
+
+def check_shapes(trace: Any, max_plate_nesting: int) -> None:
+    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated.
+
+    Args:
+        trace: A trace without sub-sampling sites. No density is computed for it.
+        max_plate_nesting: How many dimensions the plates take.
+
+    Raises:
+        ValueError: If one is neither.
+    """
+    for site in trace.nodes.values():
+        if site["type"] != "sample":
+            continue
+        fn, value = site["fn"], site["value"]
+        batch_shape = value.shape[: value.dim() - fn.event_dim]
+        shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+        shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
+        check_site_shape(shaped, max_plate_nesting)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
+
+
+def _masks(fn: Any) -> list[Any]:
+    masks = []
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            masks.append(fn._mask)
+        fn = fn.base_dist
+    return masks
