@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.traces import Program, trace_program
 
@@ -75,7 +75,8 @@ def generate(model: Program, x: Tensor, items: int, layout: Layout, batch_size: 
 
 
 def _is_observed(site: Mapping[str, Any]) -> bool:
-    return site["type"] == "sample" and bool(site["is_observed"])
+    noted = site["type"] == "sample" and site["infer"].get("_deterministic")
+    return site["type"] == "sample" and bool(site["is_observed"]) and not noted
 
 
 def _public_name(fn: Any) -> str:

@@ -13,7 +13,7 @@ from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.traces import Program
 
@@ -275,9 +275,10 @@ def information(
         raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device):
-        layout = Layout.probe(model, guide, x[:4].to(device))
+        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
         if num_samples is None:
-            least = 1 if layout.free.issuperset(layout.latent) else 2
+            exact = layout.free - layout.meanless
+            least = 1 if exact.issuperset(layout.latent) else 2
             sizes["num_samples"] = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
         context = Context(
             model=model,

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from pyro_mivae.diagnostics.coordinates import contrast_coordinates, factors, marginals
 from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
@@ -89,7 +89,7 @@ def test_single_coordinates_are_those_of_the_loops(batch_size, block, monkeypatc
     with pyro.plate("data", N):
         kind = torch.arange(N) % KINDS
         values = {name: fn.sample() for name, fn in guide.fns(torch.arange(N), kind).items()}
-    layout = Layout.probe(guide.model, guide, x[:4])
+    layout = probe(guide.model, guide, x[:4])
     assert layout.sizes == (2, KINDS)
     assert layout.branching == {"place", "share", "tint"}
     codes = Codes({"kind": kind, "side": kind % 2, **values}, kind, None)
@@ -127,7 +127,7 @@ def test_a_code_far_from_all_others_is_no_less_far():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     x = torch.tensor([0.0, 1.0, 4.0])
-    layout = Layout.probe(model, guide, x)
+    layout = probe(model, guide, x)
     codes = Codes({"z": x}, torch.zeros(3, dtype=torch.long), None)
     result = contrast_coordinates(guide, x, codes, layout, ["z"], batch_size=2, device=CPU)["z"]
     expected = torch.tensor([1e4 / 2, 1e4 / 2, 9e4 / 2]) + math.log(2)

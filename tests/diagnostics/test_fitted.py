@@ -12,8 +12,9 @@ from pyro_mivae.diagnostics import fitted
 from pyro_mivae.diagnostics.aggregate import Contrast
 from pyro_mivae.diagnostics.draws import Codes, draw_codes
 from pyro_mivae.diagnostics.fitted import fitted_information
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
 
 
@@ -22,7 +23,10 @@ def double():
     torch.set_default_dtype(torch.float64)
 
 
-PLAIN = Layout(("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), ())
+REAL = {"z": torch.distributions.constraints.real_vector}
+PLAIN = Layout(
+    ("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), (), supports=REAL
+)
 
 
 def halves(n, seed=0):
@@ -306,7 +310,7 @@ def test_a_code_with_categories():
 def test_the_prior_of_a_code_is_that_of_its_own_category():
     pair = Kinds()
     x = torch.randn(30, 4)
-    layout = Layout.probe(pair.model, pair.guide, x[:4])
+    layout = probe(pair.model, pair.guide, x[:4])
     draws = draw_codes(
         pair.model, pair.guide, x, layout, num_samples=2, batch_size=8, device=x.device
     )

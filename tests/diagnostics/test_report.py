@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.bounds import infonce_bound, leave_one_out_bound
+from pyro_mivae.diagnostics.isolation import seeded
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 
@@ -210,11 +211,7 @@ def test_streamed_pairs_are_the_pure_bounds():
         pair.guide(x)
 
     report = information(pair.model, guide, x, batch_size=7, generative_items=0)
-    # The same code from the same seed: probing takes two runs of 4 data first.
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(0)
-        for part in (x[:4], x[:4]):
-            poutine.trace(guide).get_trace(part)
+    with seeded(0, x.device):  # the same codes
         for part in x.split(7):
             for sample in range(report.protocol["num_samples"]):
                 trace = poutine.trace(guide).get_trace(part)
