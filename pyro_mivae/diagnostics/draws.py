@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from pyro_mivae.diagnostics.layout import Layout, has_mean, observed_sites, run_pair
+from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
 from pyro_mivae.diagnostics.progress import tell, telling
-from pyro_mivae.traces import Program, TracePair, is_deterministic
+from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic
 
 DECIMALS = 5  # to which values of deterministic sites are compared
 

@@ -95,12 +95,3 @@ def observed_sites(pair: TracePair) -> list[str]:
 def leading(fn: Any) -> int:
     """Returns how many distributions there are per datum."""
     return math.prod(fn.batch_shape[:-1])
-
-
-def has_mean(fn: Any) -> bool:
-    """Tells whether a distribution knows its mean."""
-    try:
-        fn.mean  # noqa: B018
-    except (AttributeError, NotImplementedError):
-        return False
-    return True

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pyro_mivae.diagnostics.charts import support_of
-from pyro_mivae.diagnostics.layout import Layout, has_mean, leading
-from pyro_mivae.traces import Program, trace_program
+from pyro_mivae.diagnostics.layout import Layout, leading
+from pyro_mivae.traces import Program, has_mean, trace_program
 
 BLOCK = 2**20  # numbers held at once; more would be slower on a CPU, whose cache they leave
 FARTHEST = 3e5  # deviations from the centre up to which expanded squares are exact to 1e-4

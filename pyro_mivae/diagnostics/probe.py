@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,21 @@ from pyro.infer import config_enumerate
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Distribution
 
-from pyro_mivae.diagnostics.charts import num_coordinates, support_of
+from pyro_mivae.diagnostics.charts import support_of
+from pyro_mivae.diagnostics.checks import (
+    WholePlates,
+    check_measure,
+    check_plate,
+    check_signatures,
+    check_values,
+    has_point_mass,
+)
 from pyro_mivae.diagnostics.isolation import seeded
-from pyro_mivae.diagnostics.layout import Layout, has_mean, leading, observed_sites, run_pair
+from pyro_mivae.diagnostics.layout import Layout, leading, observed_sites, run_pair
 from pyro_mivae.diagnostics.posterior import Posterior
-from pyro_mivae.errors import PyroMivaeError, ShapeError, SiteError
-from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
+from pyro_mivae.errors import PyroMivaeError, SiteError
+from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, trace_program
 
 PROBED = 256  # data on which what needs the decoder is tried; structure is looked for on all
 MOST_DRAWS = 8  # of each datum, where there are few
@@ -60,17 +67,18 @@ def probe(
     device = x.device if device is None else device
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     some = x[order[:PROBED]].to(device)
-    with seeded(seed, device), torch.no_grad(), pyro.validation_enabled(False):
-        _check_signatures(model, guide)
-        pair = _run(lambda: run_pair(model, guide, some), len(some))
+    with seeded(seed, device), torch.no_grad(), pyro.validation_enabled(False), _explained():
+        check_signatures(model, guide)
+        with WholePlates():
+            pair = run_pair(model, guide, some)
         layout = _layout(pair)
         for name in layout.latent:
-            _check_plate(name, pair.guide.nodes[name]["fn"], len(some), layout.sizes)
-            _check_measure(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
+            check_plate(name, pair.guide.nodes[name]["fn"], len(some), layout.sizes)
+            check_measure(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
         for name in layout.enumerated:
-            _check_values(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
+            check_values(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
         for name in observed_sites(pair):
-            _check_plate(name, pair.model.nodes[name]["fn"], len(some), layout.sizes)
+            check_plate(name, pair.model.nodes[name]["fn"], len(some), layout.sizes)
         first, second = (trace_program(guide, (some,), {}) for _ in range(2))
         layout = replace(layout, unscored=_unscored(layout, first, second))
         values = {name: first.nodes[name]["value"] for name in layout.latent}
@@ -81,46 +89,28 @@ def probe(
         return replace(layout, free=layout.free - _unpaired(guide, some, values, layout))
 
 
-def _run(run: Callable[[], TracePair], n: int) -> TracePair:
-    """Runs the pair for the first time, with a remedy where it cannot be run."""
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what the report asks of a pair where that fails in the middle of one of its runs."""
     try:
-        with _WholePlates():
-            return run()
+        yield
     except PyroMivaeError:
         raise
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         lines = str(error).strip().splitlines() or [""]
         raise SiteError(
-            f"the pair cannot be run on {n} of the data: {type(error).__name__}: {lines[0]}; the "
-            "report calls model(x) and guide(x) with batches of any size, so that each needs "
+            f"the pair cannot be run on batches of the data: {type(error).__name__}: {lines[0]}; "
+            "model(x) and guide(x) are called with batches of any size, so that each needs "
             "pyro.plate('data', len(x)) and no parameter of its own per datum"
         ) from error
-
-
-class _WholePlates(Messenger):
-    """Refuses plates that draw a mini-batch of their own."""
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        fn = msg["fn"]
-        if type(fn).__name__ == "_Subsample" and (fn.subsample_size or fn.size) < fn.size:
-            raise SiteError(
-                f"plate {msg['name']!r} draws {fn.subsample_size} of {fn.size} data; the report "
-                "scores each datum that it is given: use pyro.plate('data', len(x)), or pass the "
-                "rows as pyro.plate('data', size, subsample=x)"
-            )
-
-
-def _check_signatures(model: Program, guide: Program) -> None:
-    for role, program in (("model", model), ("guide", guide)):
-        try:
-            inspect.signature(program).bind(None)
-        except TypeError as error:
-            raise SiteError(
-                f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
-                f"lambda x: {role}(x, option), and put what belongs to each datum into x"
-            ) from None
-        except ValueError:  # no signature is known
-            continue
 
 
 def _layout(pair: TracePair) -> Layout:
@@ -129,17 +119,19 @@ def _layout(pair: TracePair) -> Layout:
         raise SiteError("the model observes nothing; give one of its sites obs=x")
     if not pair.latent:
         raise SiteError("the guide samples no site; there is no code to report on")
-    if pair.auxiliary:
-        raise SiteError(
-            f"sites {pair.auxiliary} of the guide are auxiliary; the density of the code "
-            "would be an integral over them: give each site of the model its own density"
-        )
     nodes = pair.guide.nodes
+    auxiliary = [name for name in pair.auxiliary if not nodes[name]["is_observed"]]
+    if auxiliary:
+        raise SiteError(
+            f"sites {auxiliary} of the guide are auxiliary; the density of the code "
+            "would be an integral over them: give each site of the model its own density, from x, "
+            "as pyro's AutoGuides do not"
+        )
     dims = {-nodes[name]["infer"]["_enumerate_dim"]: name for name in pair.enumerated}
     fixed = tuple(name for name in pair.latent if is_deterministic(nodes[name]))
     drawn = tuple(n for n in pair.latent if n not in fixed and n not in pair.enumerated)
     for name in drawn:
-        if _has_point_mass(nodes[name]["fn"]):
+        if has_point_mass(nodes[name]["fn"]):
             raise SiteError(
                 f"site {name!r} ({type(nodes[name]['fn']).__name__}) of the guide mixes points "
                 "with a density, so that its codes have none; draw which of the two it is at a "
@@ -162,54 +154,14 @@ def _layout(pair: TracePair) -> Layout:
     )
 
 
-def _has_point_mass(fn: Distribution) -> bool:
-    parts = [part for part in vars(fn).values() if isinstance(part, Distribution)]
-    return isinstance(fn, pyro.distributions.Delta) or any(map(_has_point_mass, parts))
-
-
-def _check_measure(name: str, q: Distribution, p: Distribution) -> None:
-    """Refuses densities of guide and model that are with respect to different measures."""
-    if isinstance(q, pyro.distributions.Delta) or _has_point_mass(q):
-        return
-    ours, theirs = support_of(q), support_of(p)
-    if ours is None or theirs is None:
-        return
-    kinds = [
-        "discrete" if support.is_discrete else num_coordinates(support, fn.event_shape)
-        for support, fn in ((ours, q), (theirs, p))
-    ]
-    if None in kinds or kinds[0] == kinds[1]:
-        return
-    described = ["discrete" if kind == "discrete" else f"{kind}-dimensional" for kind in kinds]
-    raise SiteError(
-        f"site {name!r} is {described[0]} in the guide ({type(q).__name__}) and {described[1]} in "
-        f"the model ({type(p).__name__}), so that log q - log p means nothing; use distributions "
-        "of one kind in both, for a category pyro's OneHotCategorical, which the report sums out"
-    )
-
-
-def _check_values(name: str, q: Distribution, p: Distribution) -> None:
-    """Refuses a category of the model with values that the guide does not have."""
-    if not p.has_enumerate_support:
-        return
-    supports = [fn.enumerate_support(expand=False) for fn in (q, p)]
-    ours, theirs = (values.reshape(len(values), -1) for values in supports)
-    if not all(bool((ours == value).all(1).any()) for value in theirs):
-        raise SiteError(
-            f"site {name!r} has {len(theirs)} values in the model, and the guide has {len(ours)}, "
-            "not all of them among these; give it the same values in both"
-        )
-
-
 def _unscored(layout: Layout, first: Any, second: Any) -> dict[str, str]:
     """Sites whose density at a given value is not to be had, with the reason."""
     found = {}
     for name in layout.drawn:
         site, other = first.nodes[name], second.nodes[name]
         fn, value = site["fn"], site["value"]
-        own = fn.log_prob(value)
         try:
-            again = fn.log_prob(value.clone())
+            own, again = fn.log_prob(value), fn.log_prob(value.clone())
         except (KeyError, NotImplementedError):
             found[name] = (
                 f"site {name} of the guide is scored at its own draws alone, as a transform has "
@@ -393,18 +345,3 @@ def _unpaired(
         if bool((wrong & inside).any()):
             found.append(name)
     return frozenset(found)
-
-
-def _check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
-    shape = tuple(fn.batch_shape)
-    expected = (*sizes, batch)
-    padded = (1,) * (len(expected) - len(shape)) + shape
-    fits = len(padded) == len(expected) and all(
-        got in (1, want) for got, want in zip(padded, expected)
-    )
-    if not fits or (shape[-1:] != (batch,)):
-        raise ShapeError(
-            f"site {name!r}: expected batch shape {(batch,)} from one plate over the data (and "
-            f"{sizes} to its left for enumerated sites), got {shape}; sample it inside "
-            "pyro.plate('data', len(x)), and move other dimensions into the event by .to_event()"
-        )

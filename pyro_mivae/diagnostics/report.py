@@ -87,6 +87,8 @@ class InformationReport(Mapping[str, float]):
             shown = f"{self._figures[name]:10.3f}{margin}"
             undefined = math.isnan(self._figures[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
+        if "standard_errors" in self.protocol:
+            lines.append(f"standard errors are {self.protocol['standard_errors']}")
         return "\n".join(lines)
 
 
