@@ -52,7 +52,12 @@ def mean_of(fn: Any) -> Tensor:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(MEAN_SEED)
-        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+        return mean_by_draws(fn)
+
+
+def mean_by_draws(fn: Any) -> Tensor:
+    """Returns the mean of 100 draws of a distribution."""
+    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 

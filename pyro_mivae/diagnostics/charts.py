@@ -51,7 +51,7 @@ def chart(support: Constraint | None) -> Transform | None:
 def num_coordinates(support: Constraint, event_shape: torch.Size) -> int | None:
     """Returns the dimension of a continuous support; None where it has no `chart`."""
     bijection = chart(support)
-    return None if bijection is None else bijection.inverse_shape(event_shape).numel()
+    return None if bijection is None else bijection.inverse_shape(torch.Size(event_shape)).numel()
 
 
 def coordinates(values: Tensor, support: Constraint | None) -> tuple[Tensor, Tensor] | None:

@@ -15,7 +15,7 @@ from pyro_mivae.traces import Program
 
 
 class WholePlates(Messenger):
-    """Refuses plates that draw a mini-batch of their own."""
+    """Refuses plates that draw a mini-batch of their own, by a `SiteError`."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
@@ -28,6 +28,11 @@ class WholePlates(Messenger):
 
 
 def check_signatures(model: Program, guide: Program) -> None:
+    """Refuses programs that need more than the data.
+
+    Raises:
+        SiteError: If one cannot be called with a single argument.
+    """
     for role, program in (("model", model), ("guide", guide)):
         try:
             inspect.signature(program).bind(None)
@@ -41,6 +46,17 @@ def check_signatures(model: Program, guide: Program) -> None:
 
 
 def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
+    """Refuses a site that is not in one plate over the data.
+
+    Args:
+        name: The site.
+        fn: Its distribution.
+        batch: Number of data.
+        sizes: Sizes of the enumerated dimensions, from left to right.
+
+    Raises:
+        ShapeError: If its batch shape is another.
+    """
     shape = tuple(fn.batch_shape)
     expected = (*sizes, batch)
     padded = (1,) * (len(expected) - len(shape)) + shape
@@ -90,5 +106,6 @@ def check_values(name: str, q: Distribution, p: Distribution) -> None:
 
 
 def has_point_mass(fn: Distribution) -> bool:
+    """Tells whether a distribution is, or is made of, a Delta."""
     parts = [part for part in vars(fn).values() if isinstance(part, Distribution)]
     return isinstance(fn, pyro.distributions.Delta) or any(map(has_point_mass, parts))

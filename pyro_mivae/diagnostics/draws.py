@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
 from pyro_mivae.diagnostics.progress import tell, telling
-from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic
+from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, mean_by_draws
 
 DECIMALS = 5  # to which values of deterministic sites are compared
 
@@ -57,8 +57,8 @@ class Draws:
         log_weights: Log-probability of every configuration in the first draw, shape
             ``(n, configurations)``.
         means: Posterior mean of every site that is not enumerated, given what was drawn before
-            it, in the first and in the second draw if there is one; shape ``(n, dims)``. The draw
-            itself where the distribution has no mean in closed form.
+            it, in the first and in the second draw if there is one; shape ``(n, dims)``. The
+            mean of 100 more draws where the distribution has none in closed form.
     """
 
     distortion: Tensor
@@ -239,7 +239,7 @@ def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
             parts[name] = mean(_parts(pair, name), event).reshape(batch, -1)
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
-            center = q["fn"].mean if has_mean(q["fn"]) else q["value"]
+            center = q["fn"].mean if has_mean(q["fn"]) else mean_by_draws(q["fn"])
             means[name] = mean(center, event).reshape(batch, -1)
     codes = Codes(values, configuration, None)
     return Draws(distortion, divergences, parts, codes, log_prior, log_weights.t(), [means])

@@ -41,7 +41,7 @@ def measure(context: Context) -> dict[str, float]:
     )
     if context.layout.meanless:
         context.protocol["active_units"] = (
-            f"by two draws of each code, as the guide knows no mean of "
+            f"by means of 100 draws of each code, twice, as the guide knows no mean of "
             f"{', '.join(sorted(context.layout.meanless))}"
         )
     began = time.perf_counter()

@@ -250,7 +250,7 @@ def _with_dependence(
         for name in layout.latent:
             conditional |= {name} if _site_moved(priors[0], shifted, name) else set()
             for other, prior in zip(guides[1:], priors[1:], strict=True):
-                moved |= {name} if _site_moved(guides[0], other, name) else set()
+                moved |= {name} if _site_moved(guides[0], other, name, drawn=True) else set()
                 entangled |= {name} if _site_moved(priors[0], prior, name) else set()
             ends = (guides[0].nodes[name]["fn"], priors[0].nodes[name]["fn"])
             entangled |= {name} if any(leading(fn) > 1 for fn in ends) else set()
@@ -296,12 +296,20 @@ def _prior_trace(model: Program, guide_trace: Any, x: Tensor, names: tuple[str, 
     return tracer.trace
 
 
-def _site_moved(first: Any, second: Any, name: str) -> bool:
-    """Tells whether a site's distribution differs between two traces of the same data."""
+def _site_moved(first: Any, second: Any, name: str, drawn: bool = False) -> bool:
+    """Tells whether a site's distribution differs between two traces of the same data.
+
+    Args:
+        first: A trace.
+        second: Another.
+        name: The site.
+        drawn: Whether it drew its values itself, whose densities it may have kept: a copy of them
+            is scored by both.
+    """
     a, b = first.nodes[name], second.nodes[name]
     if is_deterministic(a) and is_deterministic(b):
         return _moved(a["fn"].mean, b["fn"].mean)
-    value = a["value"].clone()  # densities of own draws may be kept, and others computed
+    value = a["value"].clone() if drawn else a["value"]
     try:
         return _moved(a["fn"].log_prob(value), b["fn"].log_prob(value))
     except (KeyError, NotImplementedError, ValueError):

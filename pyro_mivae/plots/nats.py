@@ -21,7 +21,8 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     Args:
         ax: Where to draw.
         nats: Site to its nats per dimension, shape ``(d,)``, or in all, shape ``()``. What is not
-            finite (the KL of a Delta, say) or not positive has no length.
+            positive has no length; what is not finite (the KL of a Delta, say) has no piece, and
+            its site is said to be not defined.
 
     Returns:
         ``ax``, with one piece per dimension and one text per site.
