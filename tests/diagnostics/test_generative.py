@@ -12,11 +12,7 @@ import pyro_mivae as mi
 from pyro_mivae.diagnostics.annealing import Options, Run
 from pyro_mivae.diagnostics.evidence import Evidence
 from pyro_mivae.diagnostics.generated import generate
-from pyro_mivae.diagnostics.generative import (
-    GenerativeInformation,
-    _interval,
-    why_undefined,
-)
+from pyro_mivae.diagnostics.generative import GenerativeInformation, why_undefined
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import OptionError
@@ -303,12 +299,6 @@ def test_ends_are_combined_outwards():
         low, high = (rows.mean() for rows in found.site(name))
         assert low < truth - 0.1
         assert truth + 0.1 < high
-    rows = torch.tensor([0.1, 0.3]), torch.tensor([0.4, 0.6])
-    assert [end[0] for end in _interval(rows, None)] == pytest.approx([0.2, 0.5])
-    assert [end[0] for end in _interval(rows, (0.3, 0.0))] == pytest.approx([0.2, 0.3])
-    assert [end[0] for end in _interval(rows, (0.1, 0.0))] == pytest.approx([0.1, 0.1])
-    below = -rows[1], -rows[0]
-    assert [end[0] for end in _interval(below, None)] == [0.0, 0.0]
 
 
 class Threshold:
