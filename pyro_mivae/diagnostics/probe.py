@@ -31,7 +31,7 @@ from pyro_mivae.errors import PyroMivaeError, SiteError
 from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, trace_program
 
 PROBED = 256  # data on which what needs the decoder is tried; structure is looked for on all
-MOST_DRAWS = 8  # of each datum, where there are few
+MOST_DRAWS = 4  # of each datum, where there are few
 PAIRED = 6  # data whose codes are scored under each other's posterior in two ways
 
 

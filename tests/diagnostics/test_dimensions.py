@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from pyro_mivae.diagnostics import measurement
 from pyro_mivae.diagnostics.coordinates import contrast_coordinates, factors, marginals
 from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 
@@ -337,7 +339,8 @@ def test_no_category_holds_more_than_the_site_less_the_others():
     torch.testing.assert_close(found["mi_upper"], found["mi_lower"])
 
 
-def test_shares_bound_those_of_a_population_on_either_side():
+def test_shares_bound_those_of_a_population_on_either_side(monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code,))
     generator = torch.Generator().manual_seed(4)
     table = (1.5 * torch.randn(6, 4, generator=generator)).softmax(-1)
     truth = (table * (table / table.mean(0)).log()).mean(0)
