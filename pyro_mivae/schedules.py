@@ -132,6 +132,7 @@ class Weight(nn.Module):
 
     current: Tensor
     step: Tensor
+    unguarded = ("_steps",)  # moves on in every step, and `forward` does not read it
 
     def __init__(self, value: float | Schedule) -> None:
         super().__init__()

@@ -35,6 +35,8 @@ from pyro_mivae.sites import (
 Site = Any
 Program = Callable[..., Any]
 
+MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
+
 
 def is_enumerated(site: Site) -> bool:
     """Tells whether the site's whole support was laid along a dimension of its own."""
@@ -47,6 +49,31 @@ def is_deterministic(site: Site) -> bool:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return isinstance(fn, Delta)
+
+
+def has_mean(fn: Any) -> bool:
+    """Tells whether a distribution knows its mean: a flow does not."""
+    try:
+        return isinstance(fn.mean, Tensor)
+    except (AttributeError, NotImplementedError):
+        return False
+
+
+def mean_of(fn: Any) -> Tensor:
+    """Returns the mean of a distribution, by seeded draws where it knows none."""
+    if has_mean(fn):
+        mean: Tensor = fn.mean
+        return mean
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(MEAN_SEED)
+        return mean_by_draws(fn)
+
+
+def mean_by_draws(fn: Any) -> Tensor:
+    """Returns the mean of 100 draws of a distribution."""
+    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 
 def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -264,10 +291,11 @@ class TracePair:
             name: A latent site.
 
         Returns:
-            Over the plates and the event shape; the probabilities if the site is enumerated.
+            Over the plates and the event shape; the probabilities if the site is enumerated. It is
+            the mean of 100 draws, always the same ones, where the distribution knows no mean.
         """
         site = self.guide.nodes[name]
-        mean: Tensor = site["fn"].probs if is_enumerated(site) else site["fn"].mean
+        mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         weight = self._weight(mean[(...,) + (0,) * event_dim], site)
         if weight is not None:

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.posterior import (
-    BLOCK,
-    Layout,
-    Posterior,
-    conditioned_log_density,
-)
+from pyro_mivae.diagnostics.layout import Layout
+from pyro_mivae.diagnostics.posterior import BLOCK, Posterior, conditioned_log_density
 from pyro_mivae.diagnostics.progress import telling
 from pyro_mivae.traces import Program
 
 REPEATED_ITEMS = 300  # a guide that cannot broadcast runs once per pair
+TRIED = 8  # data, and as many codes, on which broadcasting is tried
 
 
 class Contrast:
@@ -181,7 +178,8 @@ def contrast_conditioned(
     """
     names = layout.enumerated + layout.drawn
     rows = torch.arange(len(x), device=x.device)
-    broadcasts = _broadcasts(guide, x[:3], codes.take(rows[:3]), names)
+    few = rows[:: max(1, len(rows) // TRIED)]
+    broadcasts = _broadcasts(guide, x[few], codes.take(few), names)
     if not broadcasts:
         rows = rows[:REPEATED_ITEMS]
         x, codes = x[rows], codes.take(rows)
@@ -256,7 +254,7 @@ def _score_repeated(guide: Program, x: Tensor, codes: Codes, names: tuple[str, .
 def _broadcasts(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> bool:
     """Tells whether the guide, conditioned on broadcast codes, scores every pair rightly."""
     try:
-        fast = _score_broadcast(guide, x[:2], codes, names)
+        fast = _score_broadcast(guide, x, codes, names)
     except (RuntimeError, ValueError, IndexError):
         return False
-    return torch.allclose(fast, _score_repeated(guide, x[:2], codes, names), rtol=1e-4, atol=1e-4)
+    return torch.allclose(fast, _score_repeated(guide, x, codes, names), rtol=1e-4, atol=1e-4)

@@ -14,9 +14,10 @@ from pyro_mivae.diagnostics.annealing import Callback, Options, Run
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figures, mean_of
 from pyro_mivae.diagnostics.draws import Draws
 from pyro_mivae.diagnostics.generated import generate
-from pyro_mivae.diagnostics.generative import why_undefined
+from pyro_mivae.diagnostics.generative import ITEMS_TRIED, why_undefined
 from pyro_mivae.diagnostics.isolation import device_of, isolated
-from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.target import Start
 from pyro_mivae.errors import DataError, OptionError, SiteError
@@ -168,8 +169,8 @@ def annealed_log_likelihood(
     _check_data(x)
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device), pyro.validation_enabled(False):
-        layout = Layout.probe(model, guide, x[:4].to(device))
-        _check_density(model, guide, x[:4].to(device), layout)
+        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
+        _check_density(model, guide, x[:ITEMS_TRIED].to(device), layout, start)
         run = Run(model, guide, layout, options, len(x), 1, callback)
         parts = [run.bound(chunk.to(device))[0] for chunk in x.split(options.data_at_once)]
     run.warn()
@@ -236,9 +237,11 @@ def bidirectional_monte_carlo(
         raise OptionError(f"items={items}: at least 1 is needed")
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device), pyro.validation_enabled(False):
-        some = x[:4].to(device)
-        layout = Layout.probe(model, guide, some)
-        known = layout if start == "guide" else replace(layout, deterministic=())
+        some = x[:ITEMS_TRIED].to(device)
+        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
+        known = layout
+        if start == "prior":
+            known = replace(layout, deterministic=(), unscored={})
         reason = why_undefined(model, guide, some, known)
         if reason is not None:
             raise SiteError(f"no data of the model's own to bound the evidence of: {reason}")
@@ -255,9 +258,13 @@ def _check_data(x: Tensor) -> None:
         raise DataError(f"x: expected a tensor of one or more data, shape (n, ...), got {shape}")
 
 
-def _check_density(model: Program, guide: Program, x: Tensor, layout: Layout) -> None:
+def _check_density(
+    model: Program, guide: Program, x: Tensor, layout: Layout, start: Start
+) -> None:
+    if start == "guide" and layout.why_unscored:
+        raise SiteError(f"{layout.why_unscored}; or use start='prior'")
     pair = run_pair(model, guide, x)
-    for name in pair.observed:
+    for name in observed_sites(pair):
         if is_deterministic(pair.model.nodes[name]):
             raise SiteError(
                 f"the model makes the data, at site {name!r}, a function of the code: they have "
@@ -278,7 +285,8 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
     if not context.ais_items:
         return {}
     items = context.choose(context.ais_items)
-    start: Start = "prior" if context.layout.deterministic else "guide"
+    layout = context.layout
+    start: Start = "prior" if layout.deterministic or layout.unscored else "guide"
     try:
         found = annealed_log_likelihood(
             context.model,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.generated import Generated, Values
 from pyro_mivae.diagnostics.hmc import Plan, make_plan, transition
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.proposals import repeat
 from pyro_mivae.diagnostics.target import Conditioned, Start, Target
 from pyro_mivae.errors import OptionError, PyroMivaeWarning

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.traces import Program
 
 Figure = tuple[float, float]

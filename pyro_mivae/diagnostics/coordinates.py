@@ -16,11 +16,13 @@ from torch.distributions import (
 
 from pyro_mivae.diagnostics.aggregate import Contrast, blocks, posteriors
 from pyro_mivae.diagnostics.draws import Codes, factors
-from pyro_mivae.diagnostics.posterior import Layout, Posterior, log_density_anywhere
+from pyro_mivae.diagnostics.layout import Layout
+from pyro_mivae.diagnostics.posterior import Posterior, log_density_anywhere
 from pyro_mivae.traces import Program
 
 SMALLER = 2  # times less at once than else: every number is gone over several times
 PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
+NEAR = 1e4  # deviations that codes span up to which single precision tells neighbours apart
 
 
 def marginals(fn: Distribution) -> Distribution | None:
@@ -56,11 +58,12 @@ def contrast_coordinates(
     """
     rows = torch.arange(len(x), device=device)
     values = {name: codes.values[name].reshape(len(x), -1) for name in names}
+    centres = {name: value.double().mean(0) for name, value in values.items()}
     results = {name: Contrast(rows, len(x), value.shape[1:]) for name, value in values.items()}
     for start, posterior in posteriors(guide, x, layout, batch_size, device):
         mine = slice(start, start + posterior.size)
         for name, result in results.items():
-            density = _Coordinates(posterior, name)
+            density = _Coordinates(posterior, name, values[name], centres[name])
             result.own[mine] = density.own(values[name][mine])
             owner = density.datum + start
             for part in blocks(len(x), SMALLER * density.width):
@@ -77,13 +80,15 @@ class _Coordinates:
     Args:
         posterior: The posteriors of some data.
         name: A site whose `marginals` are known.
+        values: Every value that is to be scored, shape ``(n, dims)``.
+        centre: Their mean, float64, shape ``(dims,)``.
 
     Attributes:
         datum: Whose each component is, counted within the posterior, shape ``(components,)``.
         width: How many numbers each row of values makes.
     """
 
-    def __init__(self, posterior: Posterior, name: str) -> None:
+    def __init__(self, posterior: Posterior, name: str, values: Tensor, centre: Tensor) -> None:
         fn = posterior.fns[name]
         each = marginals(fn)
         if each is None:
@@ -103,9 +108,12 @@ class _Coordinates:
             loc, scale = (self._flat(p)[0, self._kept].double() for p in (each.loc, each.scale))
             constant = self._log_weights[self._kept, None] - scale.log()
             constant -= 0.5 * math.log(2 * math.pi)
-            # Single precision is enough: an error in a far code's density counts for nothing.
-            parameters = (loc, 0.5**0.5 / scale, constant)
-            loc, shrink, constant = (p.t().float().unsqueeze(1) for p in parameters)
+            # An error in a far code's density counts for nothing.
+            self._centre, self._unit = centre, scale.amin(0)
+            span = ((values.double() - centre) / self._unit).abs().max()
+            self._type = torch.float32 if span < NEAR else torch.float64
+            parameters = ((loc - centre) / self._unit, 0.5**0.5 * self._unit / scale, constant)
+            loc, shrink, constant = (p.t().to(self._type).unsqueeze(1) for p in parameters)
             self._normal = (loc.contiguous(), shrink.contiguous(), constant.contiguous())
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -115,7 +123,8 @@ class _Coordinates:
         """
         if self._normal is not None:
             loc, shrink, constant = self._normal  # (dims, 1, components)
-            squares = (values.t().float().unsqueeze(2) - loc).mul_(shrink).square_()
+            places = ((values.double() - self._centre) / self._unit).t().to(self._type)
+            squares = (places.unsqueeze(2) - loc).mul_(shrink).square_()
             return torch.sub(constant, squares, out=squares)
         lead = len(self._layout.sizes) if self._branches else 0
         pairs = values.reshape(len(values), *[1] * (lead + 1), *self._event)

@@ -44,15 +44,19 @@ def active_units(context: Context, draws: Draws) -> Figures:
     Returns:
         ``active_units`` and ``active_units_<site>``.
     """
+    layout = context.layout
+    exact = layout.free - layout.meanless
     counts = {}
-    for name in (*context.layout.drawn, *context.layout.deterministic):
+    for name in (*layout.drawn, *layout.deterministic):
         first, last = draws.means[0][name].double(), draws.means[-1][name].double()
-        if len(first) < 2 or (len(draws.means) < 2 and name not in context.layout.free):
+        if len(first) < 2 or (len(draws.means) < 2 and name not in exact):
             counts[name] = math.nan
             continue
-        # Two draws of what comes before: their covariance is free of that noise.
+        # Two draws, where there is noise in them: their covariance is free of it.
         products = (first - first.mean(0)) * (last - last.mean(0))
-        counts[name] = float((products.sum(0) / (len(first) - 1) > ACTIVE).sum())
+        variance = products.sum(0) / (len(first) - 1)
+        undefined = bool(variance.isnan().any())
+        counts[name] = math.nan if undefined else float((variance > ACTIVE).sum())
     each = {f"active_units_{name}": count for name, count in counts.items()}
     return {"active_units": float(sum(counts.values())), **each}
 

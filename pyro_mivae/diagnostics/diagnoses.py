@@ -35,8 +35,9 @@ class Diagnosis:
 def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> list[Diagnosis]:
     """Reads the figures of a model as someone would who has seen many.
 
-    The rules, by kind; figures that are missing or not defined set off none, and where two
-    measured figures are compared they must differ by two standard errors besides:
+    The rules, by kind; figures that are missing or not defined set off none, nor those whose
+    standard error is not defined; where two measured figures are compared they must differ by two
+    standard errors besides:
 
     * ``collapsed``: a site's information is under 0.02 nats at most.
     * ``unused dimensions``: that of some of its dimensions is.
@@ -250,9 +251,8 @@ def _get(figures: Mapping[str, float], key: str) -> float:
 
 
 def _error(figures: Mapping[str, float], key: str) -> float:
-    """Standard error of a figure, 0 where none was measured."""
-    error = figures.get(f"{key}_se", 0.0)
-    return 0.0 if math.isnan(error) else error
+    """Standard error of a figure, 0 where there is none; NaN, as of one datum, stays."""
+    return figures.get(f"{key}_se", 0.0)
 
 
 def _nats(value: float) -> str:

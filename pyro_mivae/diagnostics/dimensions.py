@@ -19,7 +19,7 @@ from pyro_mivae.diagnostics.coordinates import contrast_coordinates, marginals
 from pyro_mivae.diagnostics.draws import Draws
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, fitted_log_marginal
 from pyro_mivae.diagnostics.posterior import Posterior
-from pyro_mivae.diagnostics.sandwich import OPEN, between
+from pyro_mivae.diagnostics.sandwich import between
 
 MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 
@@ -70,13 +70,14 @@ def dimensions(context: Context, draws: Draws) -> Figures:
             device=device,
             second=context.second_half[items.to(device)],
         )
-        values = torch.cat([codes.values[n].reshape(len(items), -1) for n in layout.drawn], 1)
-        fits = len(items) >= LEAST_ITEMS
-        marginal = fitted_log_marginal(whole, values, context.seed) if fits else whole.others
+        marginal = whole.others
+        if len(items) >= LEAST_ITEMS:
+            marginal = fitted_log_marginal(whole, codes, layout, context.seed)
         everyone = torch.cat([contrasts[name].everyone for name in layout.drawn], 1).sum(1)
         others = torch.cat([contrasts[name].others for name in layout.drawn], 1).sum(1)
-        lower, upper = mean_of(marginal - everyone), mean_of(whole.everyone - others)
-        wide = upper[0] - lower[0] > OPEN
+        lower, upper, wide = between(
+            mean_of(marginal - everyone), mean_of(whole.everyone - others), []
+        )
         tied = [lower if wide else mean_of(whole.everyone - everyone), lower, upper]
     names = ("total_correlation", "total_correlation_lower", "total_correlation_upper")
     return figures | dict(zip(names, tied))

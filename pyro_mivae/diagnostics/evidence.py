@@ -15,7 +15,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_mivae.diagnostics.generated import Generated, Values
-from pyro_mivae.diagnostics.posterior import Layout, Posterior
+from pyro_mivae.diagnostics.layout import Layout
+from pyro_mivae.diagnostics.posterior import Posterior
 from pyro_mivae.diagnostics.progress import telling
 from pyro_mivae.diagnostics.proposals import (
     Proposal,

@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.aggregate import Contrast
+from pyro_mivae.diagnostics.charts import coordinates
 from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
 from pyro_mivae.diagnostics.draws import Codes
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
-from pyro_mivae.diagnostics.posterior import Layout
 
 LEAST_ITEMS = 20  # data from which a marginal is fitted
 LEARNED = 0.8  # share of a half that the mixtures are fitted on; the rest weighs them
 EVENTS = 30  # alpha times the number of data of a half, at the least
 ALPHAS = tuple(10 ** (0.5 * step) for step in range(4))  # in units of the least
 OFFSETS = tuple(0.25 * step for step in range(17))  # of t, in nats
+
+Places = tuple[Tensor, Tensor] | None
 
 
 class Fitted(NamedTuple):
@@ -30,22 +33,25 @@ class Fitted(NamedTuple):
         lower: The lower bound, and its standard error.
         upper: The upper bound, and its standard error.
         reach: The most that the lower bound can say.
+        why_unfitted: Reason for which no mixtures were fitted; None if they were.
     """
 
     lower: Figure = UNDEFINED
     upper: Figure = UNDEFINED
     reach: float = math.nan
+    why_unfitted: str | None = None
 
 
 def fitted_information(
-    contrast: Contrast, codes: Codes, log_prior: Tensor, layout: Layout, seed: int
+    contrast: Contrast, codes: Codes, log_prior: Tensor | None, layout: Layout, seed: int
 ) -> Fitted:
     r"""Bounds the information in a code by a marginal that was fitted on other data.
 
     The data are in two halves. On each, a density r of codes is fitted: mixtures of Gaussians,
     the prior, and the mean of the half's own posteriors, weighed on a part of the half that the
-    mixtures were not fitted on. The codes of the other half, n of them, are judged by it. From
-    above, with no :math:`\log n` in it,
+    mixtures were not fitted on. The mixtures are fitted in `coordinates` of the codes' support,
+    and left out where it has none (discrete sites, spheres): a Gaussian is no density there. The
+    codes of the other half, n of them, are judged by r. From above, with no :math:`\log n` in it,
 
     .. math:: E_{q(x, z)}\Big[\log \frac{q(z \mid x)}{r(z)}\Big]
         = I_q + KL(q(z) \| r(z)) \ge I_q.
@@ -74,7 +80,8 @@ def fitted_information(
     Args:
         contrast: Of whole codes, at least `LEAST_ITEMS`, with halves.
         codes: The codes, in the order of its rows.
-        log_prior: Their log-density under the prior, shape ``(n,)``.
+        log_prior: Their log-density under the prior, shape ``(n,)``; None where the prior depends
+            on the datum and is no density of all codes.
         layout: Layout of the pair.
         seed: Of the fits.
 
@@ -88,13 +95,13 @@ def fitted_information(
         https://arxiv.org/abs/1811.04251
     """
     n = len(codes.configuration)
-    values = torch.cat([codes.values[name].reshape(n, -1) for name in layout.drawn], 1)
+    places, why_unfitted = _places(codes, layout)
     same = contrast.others_by_half()[0]
     log_marginal = torch.empty_like(same)
     gain, average = torch.empty_like(same), torch.empty_like(same)
     reach = 0.0
     for fitting, rows, within, across in _judgements(
-        contrast, values, codes.configuration, layout.num_configurations, log_prior, seed
+        contrast, places, codes.configuration, layout.num_configurations, log_prior, seed
     ):
         alpha, t = _choose(contrast.own[fitting], same[fitting], within)
         log_marginal[rows] = across
@@ -103,30 +110,51 @@ def fitted_information(
     lower, error = mean_of(1 + gain - average)
     # The data that the average is over scatter it too, and no more than its codes do.
     error = math.hypot(error, mean_of(average)[1])
-    return Fitted((lower, error), mean_of(contrast.own - log_marginal), reach)
+    upper = mean_of(contrast.own - log_marginal)
+    return Fitted((lower, error), upper, reach, why_unfitted)
 
 
-def fitted_log_marginal(contrast: Contrast, values: Tensor, seed: int) -> Tensor:
-    r"""Scores codes by a density that was fitted on the other half of the data.
+def fitted_log_marginal(contrast: Contrast, codes: Codes, layout: Layout, seed: int) -> Tensor:
+    r"""Scores the drawn sites by a density that was fitted on the other half of the data.
 
     Args:
-        contrast: Of the codes, at least `LEAST_ITEMS`, with halves.
-        values: The codes, shape ``(n, dims)``, nothing but drawn sites.
+        contrast: Of the drawn sites, at least `LEAST_ITEMS` data, with halves.
+        codes: The codes.
+        layout: Layout of the pair.
         seed: Of the fits.
 
     Returns:
         Log-densities, float64, shape ``(n,)``: low by :math:`KL(q(z) \| r(z))` in expectation.
+        Without coordinates, those under the posteriors of all other data.
     """
+    places, why_unfitted = _places(codes, layout)
+    if why_unfitted:
+        return contrast.others
     result = torch.empty_like(contrast.own)
-    alike = torch.zeros(len(values), dtype=torch.long, device=values.device)
-    for _, rows, _, across in _judgements(contrast, values, alike, 1, None, seed):
+    alike = torch.zeros_like(codes.configuration)
+    for _, rows, _, across in _judgements(contrast, places, alike, 1, None, seed):
         result[rows] = across
     return result
 
 
+def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
+    """Coordinates of the drawn sites with the log of their volume, or why there are none."""
+    parts = []
+    for name in layout.drawn:
+        part = coordinates(codes.values[name], layout.supports.get(name))
+        if part is None:
+            return None, (
+                f"site {name} has no coordinates in R^d: no mixture of Gaussians is fitted, and "
+                "the codes are judged by the prior and the posteriors of other data"
+            )
+        parts.append(part)
+    places, slopes = zip(*parts, strict=True)
+    return (torch.cat(places, 1), torch.stack(slopes).sum(0)), None
+
+
 def _judgements(
     contrast: Contrast,
-    values: Tensor,
+    places: Places,
     configuration: Tensor,
     num_configurations: int,
     log_prior: Tensor | None,
@@ -135,21 +163,21 @@ def _judgements(
     """Fits on each half in turn: its rows, the other's, and the log-densities of either."""
     if contrast.second is None:
         raise ValueError("the contrast was made without halves")
-    values = values.double()
     same, cross = contrast.others_by_half()
     generator = torch.Generator().manual_seed(seed)
     for judged in (contrast.second, ~contrast.second):
         fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
         fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
         learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
-        mixtures = MixtureDensities(
-            values[learned], configuration[learned], num_configurations, seed
-        )
-        densities = mixtures(values, configuration)
-        if log_prior is not None:
-            densities = torch.cat([densities, log_prior[:, None]], 1)
-        within = torch.cat([densities, same[:, None]], 1)  # each code's own posterior left out
-        across = torch.cat([densities, cross[:, None]], 1)
+        columns = [] if log_prior is None else [log_prior[:, None]]
+        if places is not None:
+            values, slope = places
+            mixtures = MixtureDensities(
+                values[learned], configuration[learned], num_configurations, seed
+            )
+            columns.insert(0, mixtures(values, configuration) - slope[:, None])
+        within = torch.cat([*columns, same[:, None]], 1)  # each code's own posterior left out
+        across = torch.cat([*columns, cross[:, None]], 1)
         log_weights = stack_densities(within[rest]).log()
         yield (
             fitting,

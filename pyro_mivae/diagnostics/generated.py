@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.sites import data_sites
 from pyro_mivae.traces import Program, trace_program

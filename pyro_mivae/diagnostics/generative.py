@@ -2,6 +2,7 @@ r"""What data of the model's own say about their code: :math:`I_p(x; code)`, fro
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 
@@ -14,9 +15,12 @@ from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, 
 from pyro_mivae.diagnostics.draws import Draws
 from pyro_mivae.diagnostics.evidence import Bounds, Evidence, same
 from pyro_mivae.diagnostics.generated import Generated, generate
-from pyro_mivae.diagnostics.posterior import Layout, run_pair
+from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
 from pyro_mivae.diagnostics.progress import tell
+from pyro_mivae.diagnostics.sandwich import between
 from pyro_mivae.traces import Program, is_deterministic, replay_model
+
+ITEMS_TRIED = 64  # data, at random, on which it is tried if the model can draw its own
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
@@ -34,7 +38,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     if not context.generative_items:
         return {}
     model, guide, at_once = context.model, context.guide, context.codes_at_once
-    some = context.take(torch.arange(min(4, len(context.x))))
+    some = context.take(context.choose(ITEMS_TRIED))
     reason = why_undefined(model, guide, some, layout)
     if reason is None:
         data = generate(model, some, context.generative_items, layout, at_once)
@@ -52,11 +56,14 @@ def generative_information(context: Context, _: Draws) -> Figures:
     if context.ais_items and layout.drawn:
         _anneal(context, measured)
     figures: dict[str, Figure] = {}
-    ceiling: Figure | None = None
+    ceilings: list[Figure] = []  # a site knows no more than the code
     for site, name in names.items():
-        lower, upper = _interval(measured.site(site) if site else measured.code(), ceiling)
+        bounds = measured.site(site) if site else measured.code()
+        lower, upper = between(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
         figures |= {f"{name}_lower": lower, f"{name}_upper": upper}
-        ceiling = figures["generative_mi_upper"]
+        ceilings = [figures["generative_mi_upper"]]
+    if any(math.isnan(mean) for mean, _ in figures.values()):
+        context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
     return figures
 
 
@@ -216,10 +223,15 @@ def why_undefined(model: Program, guide: Program, x: Tensor, layout: Layout) -> 
     """
     if layout.deterministic:
         return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
+    if layout.unscored:
+        return layout.why_unscored
+    if layout.conditional:
+        return f"the prior of {', '.join(sorted(layout.conditional))} depends on the data"
     pair = run_pair(model, guide, x)
-    if len(pair.observed) > 1:
-        return f"the model observes several sites, {', '.join(pair.observed)}"
-    (name,) = pair.observed
+    observed = observed_sites(pair)
+    if len(observed) > 1:
+        return f"the model observes several sites, {', '.join(observed)}"
+    (name,) = observed
     site = pair.model.nodes[name]
     if is_deterministic(site):
         return "the model makes the data, which have no density then, a function of the code"
@@ -244,14 +256,6 @@ def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
         lines = str(error).strip().splitlines() or [""]
         return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
     return None
-
-
-def _interval(bounds: Bounds, ceiling: Figure | None) -> tuple[Figure, Figure]:
-    lower, upper = (mean_of(rows) for rows in bounds)
-    if ceiling is not None:
-        upper = min(upper, ceiling)  # a site knows no more than the code
-    upper = (max(0.0, upper[0]), upper[1])
-    return (min(max(0.0, lower[0]), upper[0]), lower[1]), upper
 
 
 def _protocol(measured: GenerativeInformation, x: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Running a model and a guide without a trace: random numbers, parameters and modes stay."""
+"""Evaluation of a model and a guide without a trace: random numbers, parameters, modes stay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.messenger import unwrap
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+SALT = 1_640_531_527  # added to seeds: data that a user drew from the same one are not drawn again
 
 
 @contextmanager
@@ -18,38 +22,79 @@ def isolated(
     """Evaluates under a seed of its own and leaves everything as it was.
 
     Inside, gradients are off, modules are in evaluation mode, and torch's generators of the CPU
-    and of the device start at the seed. Afterwards the generators, each module's mode and Pyro's
+    and of the device start by the seed. Afterwards the generators, each module's mode and Pyro's
     parameter store are what they were before.
 
     Args:
         seed: Seed of torch's global generators.
-        *programs: Modules, or methods of modules. A plain function's modules cannot be found;
-            their mode is left alone.
+        *programs: What is evaluated; see `evaluation_mode`.
         device: Where the programs run.
 
     Yields:
         Nothing.
     """
-    modules = [m for program in programs if (m := _module_of(program)) is not None]
-    modes = {module: module.training for root in modules for module in root.modules()}
-    on_cuda = device.type == "cuda"
     store = pyro.get_param_store()
     with (
-        torch.random.fork_rng(devices=[device] if on_cuda else []),
+        seeded(seed, device),
         store.scope(store.get_state()),
         torch.no_grad(),
+        evaluation_mode(*programs),
     ):
-        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Starts torch's generators of the CPU and of a device by a seed, and puts them back.
+
+    Args:
+        seed: The seed.
+        device: The device.
+
+    Yields:
+        Nothing.
+    """
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed + SALT)
         if on_cuda:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        for root in modules:
-            root.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+                torch.cuda.manual_seed(seed + SALT)
+        yield
+
+
+@contextmanager
+def evaluation_mode(*programs: Callable[..., Any] | nn.Module) -> Iterator[None]:
+    """Puts modules in evaluation mode, and each back in its own mode afterwards.
+
+    Modules that are programs, or own a method that is one, change at once. Any other module, as
+    those that a plain function calls, changes when it is called, before it computes.
+
+    Args:
+        *programs: Modules, methods or functions, under Pyro's handlers or not.
+
+    Yields:
+        Nothing.
+    """
+    changed: list[nn.Module] = []
+
+    def evaluate(module: nn.Module, *_: Any) -> None:
+        training = [part for part in module.modules() if part.training]
+        if training:
+            changed.extend(training)
+            module.eval()
+
+    hook = register_module_forward_pre_hook(lambda m, _: evaluate(m) if m.training else None)
+    try:
+        for program in programs:
+            module = _module_of(program)
+            if module is not None:
+                evaluate(module)
+        yield
+    finally:
+        hook.remove()
+        for module in changed:
+            module.training = True
 
 
 def device_of(x: Tensor, *programs: Callable[..., Any] | nn.Module) -> torch.device:
@@ -63,5 +108,6 @@ def device_of(x: Tensor, *programs: Callable[..., Any] | nn.Module) -> torch.dev
 
 
 def _module_of(program: Callable[..., Any] | nn.Module) -> nn.Module | None:
-    owner = getattr(program, "__self__", program)
+    inner = unwrap(program)
+    owner = getattr(inner, "__self__", inner)
     return owner if isinstance(owner, nn.Module) else None

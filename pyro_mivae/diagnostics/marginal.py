@@ -82,7 +82,8 @@ def stack_densities(log_densities: Tensor) -> Tensor:
 
     Returns:
         Weights, shape ``(densities,)``, that maximise
-        :math:`\sum_i \log \sum_k w_k\, r_k(z_i)`, by expectation maximisation.
+        :math:`\sum_i \log \sum_k w_k\, r_k(z_i)`, by expectation maximisation. Data to which none
+        gives a density say nothing of them.
 
     References:
         Smyth & Wolpert (1999), Linearly Combining Density Estimators via Stacking.
@@ -93,7 +94,8 @@ def stack_densities(log_densities: Tensor) -> Tensor:
         tensor([1., 0.])
     """
     weights = torch.full_like(log_densities[0], 1 / log_densities.shape[1])
-    for _ in range(50):
+    log_densities = log_densities[(log_densities != -torch.inf).any(1)]
+    for _ in range(50 if len(log_densities) else 0):
         weights = (log_densities + weights.log()).softmax(1).mean(0)
     return weights
 

@@ -21,6 +21,8 @@ FAMILIES = (
     annealed_evidence,
 )
 
+RELIABLE = 10  # data from which a standard error is one
+
 
 def measure(context: Context) -> dict[str, float]:
     """Measures every figure of the report; see `information`.
@@ -37,6 +39,11 @@ def measure(context: Context) -> dict[str, float]:
         num_samples=context.num_samples,
         configurations=context.layout.num_configurations,
     )
+    if context.layout.meanless:
+        context.protocol["active_units"] = (
+            f"by means of 100 draws of each code, twice, as the guide knows no mean of "
+            f"{', '.join(sorted(context.layout.meanless))}"
+        )
     began = time.perf_counter()
     draws = draw_codes(
         context.model,
@@ -58,4 +65,13 @@ def measure(context: Context) -> dict[str, float]:
                 values[name], values[f"{name}_se"] = figure
         passed = time.perf_counter() - began
         context.seconds[family.__name__] = passed - sum(context.seconds.values())
+    few = sorted(
+        name
+        for name, count in context.protocol.items()
+        if name.endswith("items") and 0 < count < RELIABLE
+    )
+    if few:
+        context.protocol["standard_errors"] = (
+            f"unreliable where they are of under {RELIABLE} data ({', '.join(few)})"
+        )
     return values

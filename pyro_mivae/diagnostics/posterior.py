@@ -15,127 +15,12 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from pyro_mivae.errors import ShapeError, SiteError
-from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
+from pyro_mivae.diagnostics.charts import support_of
+from pyro_mivae.diagnostics.layout import Layout, leading
+from pyro_mivae.traces import Program, has_mean, trace_program
 
 BLOCK = 2**20  # numbers held at once; more would be slower on a CPU, whose cache they leave
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the sites of a model/guide pair hang together.
-
-    Attributes:
-        latent: Every site of the code, in the guide's order.
-        enumerated: Those whose support is summed out.
-        deterministic: Those that are point masses.
-        drawn: Those that are drawn and have a density.
-        free: Those whose distribution in the guide depends on no drawn site.
-        alone: Those whose distribution depends on no other site, in guide and model alike: their
-            KL divergence bounds their information from above.
-        branching: Those whose distribution in the guide depends on enumerated sites.
-        sizes: Sizes of the enumerated dimensions, from left to right.
-    """
-
-    latent: tuple[str, ...]
-    enumerated: tuple[str, ...]
-    deterministic: tuple[str, ...]
-    drawn: tuple[str, ...]
-    free: frozenset[str]
-    alone: frozenset[str]
-    branching: frozenset[str]
-    sizes: tuple[int, ...]
-
-    @property
-    def num_configurations(self) -> int:
-        """Number of joint values of the enumerated sites, 1 if there are none."""
-        return math.prod(self.sizes)
-
-    def is_known(self, *names: str) -> bool:
-        """Tells whether the density of these sites, given the datum alone, is a finite sum."""
-        summed = self.enumerated if self.branching.intersection(names) else ()
-        return self.free.issuperset((*names, *summed))
-
-    @classmethod
-    def probe(cls, model: Program, guide: Program, x: Tensor) -> Layout:
-        """Runs the pair twice on a few data and sees what changes.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            x: A few data, shape ``(batch, ...)``.
-
-        Returns:
-            The layout.
-
-        Raises:
-            SiteError: If the pair is not one of per-datum sites and observed data.
-            ShapeError: If a site's batch shape is not that of one plate over the data.
-        """
-        with pyro.validation_enabled(False):  # shapes are checked below, with a remedy
-            first, second = (run_pair(model, guide, x) for _ in range(2))
-        if not first.observed:
-            raise SiteError("the model observes nothing; give one of its sites obs=x")
-        if not first.latent:
-            raise SiteError("the guide samples no site; there is no code to report on")
-        if first.auxiliary:
-            raise SiteError(
-                f"sites {first.auxiliary} of the guide are auxiliary; the density of the code "
-                "would be an integral over them: give each site of the model its own density"
-            )
-        dims = {
-            -first.guide.nodes[name]["infer"]["_enumerate_dim"]: name for name in first.enumerated
-        }
-        sizes = tuple(
-            first.log_density(dims[dim]).shape[-dim] for dim in sorted(dims, reverse=True)
-        )
-        deterministic = tuple(n for n in first.latent if is_deterministic(first.guide.nodes[n]))
-        layout = cls(
-            latent=tuple(first.latent),
-            enumerated=tuple(first.enumerated),
-            deterministic=deterministic,
-            drawn=tuple(
-                n for n in first.latent if n not in deterministic and n not in first.enumerated
-            ),
-            free=frozenset(n for n in first.latent if _unmoved(first.guide, second.guide, n)),
-            alone=frozenset(
-                n
-                for n in first.latent
-                if all(
-                    _unmoved(a, b, n) and _leading(a.nodes[n]["fn"]) == 1
-                    for a, b in ((first.guide, second.guide), (first.model, second.model))
-                )
-            ),
-            branching=frozenset(
-                n for n in first.latent if _leading(first.guide.nodes[n]["fn"]) > 1
-            ),
-            sizes=sizes,
-        )
-        for name in first.latent:
-            _check_plate(name, first.guide.nodes[name]["fn"], len(x), sizes)
-        for name in first.observed:
-            _check_plate(name, first.model.nodes[name]["fn"], len(x), sizes)
-        return layout
-
-    def flatten(self, value: Tensor, batch: int, event: tuple[int, ...] = ()) -> Tensor:
-        """Lays the enumerated dimensions along one.
-
-        Args:
-            value: Broadcastable to ``(*sizes, batch, *event)``.
-            batch: Number of data.
-            event: Shape of one value.
-
-        Returns:
-            Shape ``(configurations, batch, *event)``.
-        """
-        expanded = value.expand((*self.sizes, batch, *event))
-        return expanded.reshape(self.num_configurations, batch, *event)
-
-
-def run_pair(model: Program, guide: Program, x: Tensor) -> TracePair:
-    """Runs the pair with every enumerable site of the guide laid out left of the data plate."""
-    guide = config_enumerate(guide, default="parallel")
-    return TracePair.run(model, guide, (x,), {}, max_plate_nesting=1)
+FARTHEST = 3e5  # deviations from the centre up to which expanded squares are exact to 1e-4
 
 
 class Posterior:
@@ -166,11 +51,11 @@ class Posterior:
             density = site["fn"].log_prob(site["value"]).double()
             self.log_weights = self.log_weights + layout.flatten(density, len(x))
         self.fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
-        self._normals = {name: _features(fn, self) for name, fn in self.fns.items()}
+        self._normals = {name: _normals(fn, self) for name, fn in self.fns.items()}
 
     def configurations(self, name: str) -> int:
         """How many distributions a site has per datum: 1 if it depends on no enumerated site."""
-        return 1 if _leading(self.fns[name]) == 1 else self.layout.num_configurations
+        return 1 if leading(self.fns[name]) == 1 else self.layout.num_configurations
 
     def log_density(self, name: str, values: Tensor, configuration: int) -> Tensor:
         """Scores values of a drawn site, given a configuration of the enumerated ones.
@@ -183,11 +68,11 @@ class Posterior:
         Returns:
             float64, shape ``(n, batch)``.
         """
-        weights = self._normals[name]
+        normals = self._normals[name]
         index = configuration if self.configurations(name) > 1 else 0
-        if weights is None:
+        if normals is None or not normals.are_near(values):
             return self.log_densities(name, values)[index]
-        return _square_and_self(values) @ weights[index]
+        return normals.features(values) @ normals.weights[index]
 
     def log_densities(self, name: str, values: Tensor) -> Tensor:
         """Scores values of a drawn site under every configuration.
@@ -200,13 +85,15 @@ class Posterior:
             float64, shape ``(configurations, n, batch)``; the first dimension is 1 where the
             site depends on no enumerated site.
         """
-        weights = self._normals[name]
-        if weights is not None:
-            return _square_and_self(values) @ weights
+        normals = self._normals[name]
+        if normals is not None and normals.are_near(values):
+            return normals.features(values) @ normals.weights
         fn = self.fns[name]
         count = self.configurations(name)
         sizes = self.layout.sizes if count > 1 else ()
         pairs = values.reshape(len(values), *[1] * (len(sizes) + 1), *fn.event_shape)
+        # Written out, as conditional flows do not broadcast their context.
+        pairs = pairs.expand(len(values), *sizes, self.size, *fn.event_shape)
         density = log_density_anywhere(fn, pairs).double()
         expanded = density.expand((len(values), *sizes, self.size))
         return expanded.reshape(len(values), count, self.size).transpose(0, 1)
@@ -252,20 +139,47 @@ def conditioned_log_density(
     return total
 
 
-def _features(fn: Any, posterior: Posterior) -> Tensor | None:
-    """Coefficients of a normal's log-density in the square, the value and 1, or None."""
+@dataclass(frozen=True)
+class _Normals:
+    """Log-densities of independent normals as products of features of a value and weights.
+
+    Attributes:
+        centre: What values are taken from first, shape ``(dims,)``, as squares of large numbers
+            would leave no digits for their differences.
+        scale: What they are divided by, shape ``(dims,)``: the least deviation.
+        weights: Coefficients of the square, the value and 1, float64, shape
+            ``(configurations, 2 dims + 1, batch)``.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    weights: Tensor
+
+    def are_near(self, values: Tensor) -> bool:
+        """Tells whether the products keep enough digits."""
+        return bool(self._standardised(values).abs().max() < FARTHEST)
+
+    def features(self, values: Tensor) -> Tensor:
+        """Returns the square, the value and 1, shape ``(n, 2 dims + 1)``."""
+        flat = self._standardised(values)
+        return torch.cat([flat.square(), flat, torch.ones_like(flat[:, :1])], -1)
+
+    def _standardised(self, values: Tensor) -> Tensor:
+        return (values.double().reshape(len(values), -1) - self.centre) / self.scale
+
+
+def _normals(fn: Any, posterior: Posterior) -> _Normals | None:
+    """Features of a site's density if it is that of independent normals, else None."""
     parameters = _normal_parameters(fn, posterior)
     if parameters is None:
         return None
     loc, scale = (p.double() for p in parameters)
-    constant = -0.5 * (loc / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+    unit = scale.flatten(0, 1).amin(0)
+    centre = loc.flatten(0, 1).mean(0)
+    loc, scale = (loc - centre) / unit, scale / unit
+    constant = -0.5 * (loc / scale).square() - (scale * unit).log() - 0.5 * math.log(2 * math.pi)
     coefficients = [-0.5 / scale.square(), loc / scale.square(), constant.sum(-1, keepdim=True)]
-    return torch.cat(coefficients, -1).transpose(1, 2)  # (configurations, 2 dims + 1, batch)
-
-
-def _square_and_self(values: Tensor) -> Tensor:
-    flat = values.double().reshape(len(values), -1)
-    return torch.cat([flat.square(), flat, torch.ones_like(flat[:, :1])], -1)
+    return _Normals(centre, unit, torch.cat(coefficients, -1).transpose(1, 2))
 
 
 def _normal_parameters(fn: Any, posterior: Posterior) -> tuple[Tensor, Tensor] | None:
@@ -277,7 +191,7 @@ def _normal_parameters(fn: Any, posterior: Posterior) -> tuple[Tensor, Tensor] |
         return None
     dims = math.prod(fn.event_shape)
     flat = [p.reshape(*fn.batch_shape, dims) for p in (base.loc, base.scale)]
-    if _leading(fn) == 1:
+    if leading(fn) == 1:
         loc, scale = (p.reshape(1, posterior.size, dims) for p in flat)
     else:
         loc, scale = (posterior.layout.flatten(p, posterior.size, (dims,)) for p in flat)
@@ -294,52 +208,7 @@ def log_density_anywhere(fn: Any, values: Tensor) -> Tensor:
     Returns:
         Shape of the values' batch.
     """
-    values = values.to(_dtype_of(fn))
+    values = values.to(fn.mean.dtype) if has_mean(fn) else values
     density: Tensor = fn.log_prob(values)
-    try:
-        inside = fn.support.check(values)
-    except NotImplementedError:
-        return density
-    return density.masked_fill(~inside, -torch.inf)
-
-
-def _dtype_of(fn: Any) -> torch.dtype:
-    mean: Tensor
-    try:
-        mean = fn.mean
-    except NotImplementedError:
-        mean = fn.sample()
-    return mean.dtype
-
-
-def _leading(fn: Any) -> int:
-    """How many distributions there are per datum."""
-    return math.prod(fn.batch_shape[:-1])
-
-
-def _unmoved(first: Any, second: Any, name: str) -> bool:
-    """Tells whether a site's distribution was the same in two traces with other draws."""
-    a, b = first.nodes[name], second.nodes[name]
-    if is_deterministic(a):
-        return torch.allclose(a["value"], b["value"], rtol=1e-4, atol=1e-5)
-    try:
-        densities = [site["fn"].log_prob(a["value"]) for site in (a, b)]
-    except ValueError:  # the other distribution has another support
-        return False
-    before, after = densities
-    return torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True)
-
-
-def _check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
-    shape = tuple(fn.batch_shape)
-    expected = (*sizes, batch)
-    padded = (1,) * (len(expected) - len(shape)) + shape
-    fits = len(padded) == len(expected) and all(
-        got in (1, want) for got, want in zip(padded, expected)
-    )
-    if not fits or (shape[-1:] != (batch,)):
-        raise ShapeError(
-            f"site {name!r}: expected batch shape {(batch,)} from one plate over the data (and "
-            f"{sizes} to its left for enumerated sites), got {shape}; sample it inside "
-            "pyro.plate('data', len(x)), and move other dimensions into the event by .to_event()"
-        )
+    support = support_of(fn)
+    return density if support is None else density.masked_fill(~support.check(values), -torch.inf)

@@ -13,7 +13,7 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from pyro_mivae.diagnostics.generated import Values
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.traces import Program, trace_program
 
 
@@ -77,7 +77,8 @@ class Proposal:
     def draw(self, count: int) -> Values:
         """Draws the free sites, ``(count * n, *event)`` each, the data running fastest."""
         if self._fns is not None:
-            return {name: fn.sample((count,)).flatten(0, 1) for name, fn in self._fns.items()}
+            drawn = {name: fn(torch.Size((count,))) for name, fn in self._fns.items()}
+            return {name: value.flatten(0, 1) for name, value in drawn.items()}
         trace = self._run(count, {})
         return {name: trace.nodes[name]["value"] for name in self._free}
 

@@ -13,7 +13,7 @@ from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.traces import Program
 
@@ -87,6 +87,8 @@ class InformationReport(Mapping[str, float]):
             shown = f"{self._figures[name]:10.3f}{margin}"
             undefined = math.isnan(self._figures[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
+        if "standard_errors" in self.protocol:
+            lines.append(f"standard errors are {self.protocol['standard_errors']}")
         return "\n".join(lines)
 
 
@@ -111,7 +113,9 @@ def information(
     The pair is called with ``x`` alone, a batch of it at a time. The model observes at least one
     site; the latent sites, of whatever names, are the same in both, each with a density per
     datum, inside one plate over the data. Enumerable sites are summed out, whether annotated
-    or not; others are drawn.
+    or not; others are drawn. What ``pyro.deterministic`` notes counts for nothing. Which sites
+    depend on which, and on the data, is found by several draws of all data; programs that score
+    the same datum and code in several ways (dropout, statistics of the batch) are refused.
 
     Figures, per datum in nats unless they say otherwise:
 
@@ -139,6 +143,8 @@ def information(
       bounded by the site's own KL divergence too where neither side makes it depend on another.
       NaN where the site's density given x alone is not known.
     * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I.
+      NaN where the model's prior depends on the data: the rate bounds no information then, and is
+      left out of all upper bounds.
     * ``mi_<site>[d]_lower``, ``mi_<site>[d]_upper`` of every dimension of a drawn site (its event
       flattened, from 0): :math:`I_q(x; z_d)` between the same bounds, on ``subset`` data, all else
       averaged out. They need not add up to the site's information. NaN where the posterior of
@@ -180,18 +186,22 @@ def information(
       The upper one is :math:`I_q + KL(q(code) \| r)` in expectation, and never above the rate.
       The lower one looks for pairs of data whose codes are so close that they could be exchanged:
       of these there are about :math:`N^2 e^{-I}`, so that it can tell up to about
-      :math:`2 \log N` nats from none; ``fitted_reach`` is the most that it can say. Both are NaN
+      :math:`2 \log N` nats from none; ``fitted_reach`` is the most that it can say. It is fitted
+      in coordinates of the codes' support; where there are none, as of discrete sites that are
+      not enumerated, r is made of the prior and the posteriors of other data. Both are NaN
       for fewer than 20 data, for deterministic sites, and for a code of enumerated sites alone,
       which needs no draws.
 
     A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
     upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
     Where the model makes the data a function of the code (`DeltaLikelihood`) they have no density:
-    distortion, ELBO and ``log_px`` are NaN.
+    distortion, ELBO and ``log_px`` are NaN. Where codes cannot be scored under other data
+    (transforms without an inverse, straight-through samples, values that their floating-point type
+    hardly tells apart), the bounds that need it are NaN, and the protocol says why.
 
     ``<name>_se`` is a standard error over the data, taken as a sample of their population. For the
     information it is that of the mean over codes; the averages that the codes share add to it
-    in higher order only.
+    in higher order only. It is NaN for one datum, and said to be unreliable for fewer than 10.
 
     Scales and masks of sites are left out: every site counts once.
 
@@ -201,7 +211,7 @@ def information(
         x: The data, shape ``(N, ...)``; on any device.
         num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
             many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
-            site depend on a drawn one (``active_units`` needs two there).
+            site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
         iwae_samples: Importance samples per datum. Each is a run of guide and model for it: 5,000
             of 1,000 data take as long as encoding and decoding five million. Memory does not grow
             with them.
@@ -219,7 +229,8 @@ def information(
         ais_temperatures: Temperatures of each annealing.
         batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
-            left as they were; modules are evaluated in evaluation mode.
+            left as they were; modules are evaluated in evaluation mode, also those that a plain
+            function calls.
 
     Returns:
         The report.
@@ -230,7 +241,7 @@ def information(
     Raises:
         DataError: If there are no data.
         OptionError: If a number is not positive.
-        SiteError: If the pair's sites are not as said above.
+        SiteError: If the pair is not as said above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
 
     References:
@@ -275,9 +286,10 @@ def information(
         raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device):
-        layout = Layout.probe(model, guide, x[:4].to(device))
+        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
         if num_samples is None:
-            least = 1 if layout.free.issuperset(layout.latent) else 2
+            exact = layout.free - layout.meanless
+            least = 1 if exact.issuperset(layout.latent) else 2
             sizes["num_samples"] = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
         context = Context(
             model=model,

@@ -12,7 +12,7 @@ from pyro_mivae.diagnostics.aggregate import Contrast, contrast, contrast_condit
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of, means_of
 from pyro_mivae.diagnostics.draws import Draws, distinct
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, Fitted, fitted_information
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 
 OPEN = 0.5  # nats between the bounds from which the sandwich counts as open
 
@@ -33,51 +33,66 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
     """
     layout = context.layout
     contrasts = _contrasts(context, draws)
-    items = torch.arange(len(context.x), device=context.device)
-    rows: Contrast | _Plugin
-    if layout.enumerated == layout.latent:
-        rows = _Plugin(draws.log_weights.exp())
-    elif layout.is_known(*layout.latent):
-        rows = contrasts[None]
-    else:
-        items = context.choose(context.subset).to(context.device)
-        rows = contrast_conditioned(
-            context.guide,
-            context.take(items),
-            draws.codes.take(items),
-            layout,
-            context.second_half[items],
-        )
-        items = items[: len(rows.rows)]
+    rows, items = _whole(context, draws, contrasts)
     context.protocol["information_items"] = len(items)
-    lower, upper, saturated = between(
-        mean_of(rows.lower), mean_of(rows.upper), [mean_of(draws.rate)]
-    )
+    ceilings = [] if layout.conditional else [mean_of(draws.rate)]
+    if rows is None:
+        context.protocol["mi"] = f"not defined: {layout.why_unscored}"
+        lower, upper, saturated = between(UNDEFINED, UNDEFINED, ceilings)
+    else:
+        lower, upper, saturated = between(mean_of(rows.lower), mean_of(rows.upper), ceilings)
     if layout.deterministic:
         upper = UNDEFINED
     figures: dict[str, Figure | float] = {
         "mi_lower": lower,
         "mi_upper": upper,
         "saturated": saturated,
-        **_marginal_divergence(draws.rate, rows, lower, upper),
+        **_marginal_divergence(context, draws.rate, rows, lower, upper),
         **_fitted(context, draws, rows, items),
     }
     for name in layout.latent:
-        figures |= _site(name, layout, draws, contrasts, upper)
+        figures |= _site(name, layout, draws, contrasts, (lower, upper))
     return figures
 
 
+def _whole(
+    context: Context, draws: Draws, contrasts: Mapping[Names, Contrast]
+) -> tuple[Contrast | _Plugin | None, Tensor]:
+    """Contrast of whole codes, if they can be scored, and which data it is of."""
+    layout = context.layout
+    items = torch.arange(len(context.x), device=context.device)
+    if layout.enumerated == layout.latent:
+        return _Plugin(draws.log_weights.exp()), items
+    if layout.unscored:
+        return None, items
+    if layout.is_known(*layout.latent):
+        return contrasts[None], items
+    items = context.choose(context.subset).to(context.device)
+    rows = contrast_conditioned(
+        context.guide,
+        context.take(items),
+        draws.codes.take(items),
+        layout,
+        context.second_half[items],
+    )
+    return rows, items[: len(rows.rows)]
+
+
 def _fitted(
-    context: Context, draws: Draws, rows: Contrast | _Plugin, items: Tensor
+    context: Context, draws: Draws, rows: Contrast | _Plugin | None, items: Tensor
 ) -> dict[str, Figure | float]:
     """What a marginal fitted on other data says, the upper bound never above the rate."""
+    layout = context.layout
     found = Fitted()
     lower, upper = found.lower, found.upper
-    has_density = isinstance(rows, Contrast) and not context.layout.deterministic
+    has_density = isinstance(rows, Contrast) and not layout.deterministic
     if isinstance(rows, Contrast) and has_density and len(items) >= LEAST_ITEMS:
-        codes, log_prior = draws.codes.take(items), draws.log_prior[items]
-        found = fitted_information(rows, codes, log_prior, context.layout, context.seed)
-        lower, upper, _ = between(found.lower, found.upper, [mean_of(draws.rate)])
+        log_prior = None if layout.conditional else draws.log_prior[items]
+        found = fitted_information(rows, draws.codes.take(items), log_prior, layout, context.seed)
+        ceilings = [] if layout.conditional else [mean_of(draws.rate)]
+        lower, upper, _ = between(found.lower, found.upper, ceilings)
+        if found.why_unfitted:
+            context.protocol["fitted_mi"] = found.why_unfitted
     return {
         "fitted_mi_lower": lower,
         "fitted_mi_upper": upper,
@@ -112,17 +127,26 @@ def _contrasts(context: Context, draws: Draws) -> dict[Names, Contrast]:
 
 
 def _marginal_divergence(
-    rate: Tensor, rows: Contrast | _Plugin, lower: Figure, upper: Figure
+    context: Context,
+    rate: Tensor,
+    rows: Contrast | _Plugin | None,
+    lower: Figure,
+    upper: Figure,
 ) -> dict[str, Figure]:
+    """What is left of the rate, which is a divergence from one prior for all data."""
+    if context.layout.conditional:
+        sites = ", ".join(sorted(context.layout.conditional))
+        context.protocol["marginal_kl"] = f"not defined: the prior of {sites} depends on the data"
+        return {"marginal_kl_lower": UNDEFINED, "marginal_kl_upper": UNDEFINED}
     figures = {}
     mean, error = mean_of(rate)
     for name, bound, each in (
-        ("marginal_kl_lower", upper, rows.upper),
-        ("marginal_kl_upper", lower, rows.lower),
+        ("marginal_kl_lower", upper, None if rows is None else rows.upper),
+        ("marginal_kl_upper", lower, None if rows is None else rows.lower),
     ):
         if bound[0] == mean:  # the rate itself is the bound
             figures[name] = (0.0, 0.0)
-        elif len(each) == len(rate):
+        elif each is not None and len(each) == len(rate):
             figures[name] = (mean - bound[0], mean_of(rate - each)[1])
         else:
             figures[name] = (mean - bound[0], math.hypot(error, bound[1]))
@@ -134,9 +158,10 @@ def _site(
     layout: Layout,
     draws: Draws,
     contrasts: Mapping[Names, Contrast],
-    ceiling: Figure,
+    whole: tuple[Figure, Figure],
 ) -> dict[str, Figure]:
-    lower = upper = UNDEFINED
+    lower, upper = whole if layout.drawn == layout.latent == (name,) else (UNDEFINED, UNDEFINED)
+    ceiling = whole[1]
     shares: dict[str, Figure] = {}
     own = mean_of(draws.divergences[name]) if name in layout.alone else UNDEFINED
     if name in layout.deterministic:
@@ -210,19 +235,21 @@ def between(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figur
         ceilings: Other upper bounds, NaN where they are not defined.
 
     Returns:
-        The lower bound, the smallest upper bound, and 1.0 where the gap between them is wide.
+        The lower bound, the smallest upper bound, and 1.0 where the gap between them is wide, NaN
+        where it is not defined. What is not defined stays so.
     """
     defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
     if defined:
         upper = min(defined)
     gap = upper[0] - lower[0]
+    saturated = math.nan if math.isnan(gap) else float(gap > OPEN)
     if upper[0] < 0:
         upper = (0.0, upper[1])
     if lower[0] < 0:
         lower = (0.0, lower[1])
     if lower[0] > upper[0]:
         lower = (upper[0], lower[1])
-    return lower, upper, float(gap > OPEN)
+    return lower, upper, saturated
 
 
 def _marginal(probs: Tensor, layout: Layout, name: str) -> Tensor:

@@ -13,12 +13,14 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.proposals import configurations, repeat
 from pyro_mivae.errors import SiteError
 from pyro_mivae.traces import Program, trace_program
 
 Start = Literal["guide", "prior"]
+
+TRIED = 8  # rows on which a program is tried with enumerable sites laid out
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,13 @@ class Conditioned:
         self._program, self._x, self._layout = program, x, layout
         kept = {name: value[:1] for name, value in values.items() if name not in layout.latent}
         self._configurations = configurations(poutine.condition(guide, data=kept), x[:1], layout)
-        few = {name: value[:3] for name, value in values.items()}
+        some = slice(None, None, max(1, len(x) // TRIED))
+        few = {name: value[some] for name, value in values.items()}
         self._laid = bool(layout.enumerated)
         if self._laid:
-            rows = self._written(x[:3], few)
+            rows = self._written(x[some], few)
             try:
-                laid = self._broadcast(x[:3], few)
+                laid = self._broadcast(x[some], few)
             except (RuntimeError, ValueError, IndexError):
                 self._laid = False
             else:

@@ -21,7 +21,7 @@ def is_due(step: int) -> bool:
     """Returns whether a step is compared with its program.
 
     Args:
-        step: Steps taken before, from 0: the first two, each doubling, and every 200th.
+        step: Steps taken since the graph was made: the first ones, each doubling, every 200th.
 
     Example:
         >>> [step for step in range(500) if is_due(step)]

@@ -25,7 +25,7 @@ class Guards:
     buffers are; default values, and variables that a function finds outside of itself, with
     attributes of the objects that these hold; and the same of functions of its own file. Numbers
     that lie further away change a step too: those are found when a step is compared with its
-    program.
+    program. An object can name attributes of its own that are not to be watched, ``unguarded``.
 
     Args:
         *programs: Functions, methods, handlers of Pyro's, modules and other objects.
@@ -96,7 +96,10 @@ class Guards:
 
     def _watch_object(self, owner: Any) -> None:
         label = type(owner).__name__
-        self._add(label, owner.__dict__, OF_MODULES if isinstance(owner, nn.Module) else ())
+        skipped = {*getattr(owner, "unguarded", ())}
+        if isinstance(owner, nn.Module):
+            skipped |= OF_MODULES
+        self._add(label, owner.__dict__, skipped)
         run = "forward" if isinstance(owner, nn.Module) else "__call__"
         self.watch(getattr(type(owner), run, None))
         if isinstance(owner, nn.Module):

@@ -153,12 +153,9 @@ class SVI(pyro.infer.SVI):
             return self._first_step(key, spec, leaves, args, kwargs)
         if stage.staged is None:
             return self._recorded_step(stage, spec, leaves, tensors)
-        if is_due(stage.steps):
-            loss = self._compared_step(stage, tensors, args, kwargs)
-        else:
-            loss = self._graph_step(stage, tensors, args, kwargs)
         stage.steps += 1
-        return loss
+        take = self._compared_step if is_due(stage.steps) else self._graph_step
+        return take(stage, tensors, args, kwargs)
 
     def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
@@ -282,7 +279,7 @@ class SVI(pyro.infer.SVI):
         """Takes a step by the graph."""
         staged = stage.staged
         assert staged is not None
-        if stage.steps >= stage.compiles_at:
+        if stage.steps > stage.compiles_at:
             logger.info("compiling the training step")
             stage.compiles_at = math.inf
             stage.run = compile_graph(staged, *tensors) or staged.graph

@@ -30,9 +30,12 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             + ("" if report["iwae_items"] == items else "; the ELBO of all items plus its gain")
         ),
         "log_px_ais": _annealed(report),
-        "mi_lower, mi_upper, saturated, marginal_kl_lower, marginal_kl_upper": (
-            f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
-            f"{report['information_items']} items; the upper one at most the rate"
+        "mi_lower, mi_upper, saturated, marginal_kl_lower, marginal_kl_upper": "; ".join(
+            [
+                f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
+                f"{report['information_items']} items; the upper one at most the rate",
+                *(f"{name} {report[name]}" for name in ("mi", "marginal_kl") if name in report),
+            ]
         ),
         "mi_*[*]_lower, mi_*[*]_upper": (
             f"the same bounds of each dimension by itself on {dims} items; of a category its "
@@ -41,14 +44,18 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         "mi_*_lower, mi_*_upper": (
             "the same bounds of each site by itself; a category by its posterior probabilities"
         ),
-        "fitted_*": "a marginal fitted on other items' codes in place of their mixture",
+        "fitted_*": report.get(
+            "fitted_mi", "a marginal fitted on other items' codes in place of their mixture"
+        ),
         "total_correlation*": (
             f"posteriors of {report.get('total_correlation_items', dims)} items as the mixture; "
             "from below a density fitted on the other half of them"
         ),
-        "active_units*": COUNTED,
+        "active_units*": report.get("active_units", COUNTED),
         "generative_mi*": str(report.get("generative_mi", "")),
-        "*_se": "standard error over the items",
+        "*_se": "; ".join(
+            ["standard error over the items", *filter(None, [report.get("standard_errors")])]
+        ),
     }
 
 

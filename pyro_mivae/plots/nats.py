@@ -21,7 +21,8 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     Args:
         ax: Where to draw.
         nats: Site to its nats per dimension, shape ``(d,)``, or in all, shape ``()``. What is not
-            finite (the KL of a Delta, say) or not positive has no length.
+            positive has no length; what is not finite (the KL of a Delta, say) has no piece, and
+            its site is said to be not defined.
 
     Returns:
         ``ax``, with one piece per dimension and one text per site.
@@ -36,12 +37,15 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
         >>> [text.get_text() for text in ax.texts]
         ['z  3.00 nats', 'c  2.00 nats']
     """
-    sizes = {}
+    sizes: dict[str, Tensor] = {}
+    whole_is_known: dict[str, bool] = {}
     for site, values in nats.items():
         if values.dim() > 1:
             shape = tuple(values.shape)
             raise ShapeError(f"site {site!r}: nats of shape {shape}; expected (d,) or ()")
-        sizes[site] = values.detach().cpu().double().reshape(-1).nan_to_num(0, 0, 0).clamp(min=0)
+        values = values.detach().cpu().double().reshape(-1)
+        sizes[site] = values[values.isfinite()].clamp(min=0)
+        whole_is_known[site] = len(sizes[site]) == len(values)
     whole = float(sum((values.sum() for values in sizes.values()), torch.tensor(0.0))) or 1.0
     left, rows_above = 0.0, 0.0
     for site, values in sizes.items():
@@ -62,7 +66,7 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
         rows_above = max(rows_above, 1.0 if narrow else 0.0)
         at_right = start / whole > 0.6
         ax.annotate(
-            f"{site}  {in_all:.2f} nats",
+            f"{site}  {in_all:.2f} nats" if whole_is_known[site] else f"{site}  not defined",
             (left if at_right else start, 0.5),
             xytext=(0, 5 + (15 if narrow else 0)),
             textcoords="offset points",

@@ -153,7 +153,9 @@ def _number(value: float) -> str:
 
 def _interval(low: float, high: float) -> str:
     if math.isnan(low) or math.isnan(high):
-        return _number(high) if math.isnan(low) else f"at least {_number(low)}"
+        if math.isnan(low) and math.isnan(high):
+            return _number(high)
+        return f"at most {_number(high)}" if math.isnan(low) else f"at least {_number(low)}"
     return f"{_number(low)} to {_number(high)}"
 
 

@@ -14,7 +14,7 @@ from pyro_mivae.diagnostics.aggregate import (
     contrast_conditioned,
 )
 from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 
 N, KINDS, DIMS = 11, 3, 2
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def case():
         "tint": torch.randn(N, DIMS),
         "weight": torch.randn(N),
     }
-    return guide, x, Codes(values, values["kind"], None), Layout.probe(guide.model, guide, x[:4])
+    return guide, x, Codes(values, values["kind"], None), probe(guide.model, guide, x[:4])
 
 
 def check(result, table, rows):

@@ -13,7 +13,7 @@ import pyro_mivae as mi
 from pyro_mivae.diagnostics.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from pyro_mivae.diagnostics.draws import importance_weighted
 from pyro_mivae.diagnostics.hmc import make_plan, transition
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.target import Target
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning, SiteError
 
@@ -268,7 +268,7 @@ def test_sites_that_depend_on_one_another():
 
 
 def target_of(pair, x, start="guide"):
-    return Target(pair.model, pair.guide, x, Layout.probe(pair.model, pair.guide, x[:4]), start)
+    return Target(pair.model, pair.guide, x, probe(pair.model, pair.guide, x[:4]), start)
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from pyro_mivae.diagnostics import measurement
 from pyro_mivae.diagnostics.coordinates import contrast_coordinates, factors, marginals
 from pyro_mivae.diagnostics.draws import Codes
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 
@@ -89,7 +91,7 @@ def test_single_coordinates_are_those_of_the_loops(batch_size, block, monkeypatc
     with pyro.plate("data", N):
         kind = torch.arange(N) % KINDS
         values = {name: fn.sample() for name, fn in guide.fns(torch.arange(N), kind).items()}
-    layout = Layout.probe(guide.model, guide, x[:4])
+    layout = probe(guide.model, guide, x[:4])
     assert layout.sizes == (2, KINDS)
     assert layout.branching == {"place", "share", "tint"}
     codes = Codes({"kind": kind, "side": kind % 2, **values}, kind, None)
@@ -127,7 +129,7 @@ def test_a_code_far_from_all_others_is_no_less_far():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     x = torch.tensor([0.0, 1.0, 4.0])
-    layout = Layout.probe(model, guide, x)
+    layout = probe(model, guide, x)
     codes = Codes({"z": x}, torch.zeros(3, dtype=torch.long), None)
     result = contrast_coordinates(guide, x, codes, layout, ["z"], batch_size=2, device=CPU)["z"]
     expected = torch.tensor([1e4 / 2, 1e4 / 2, 9e4 / 2]) + math.log(2)
@@ -337,7 +339,8 @@ def test_no_category_holds_more_than_the_site_less_the_others():
     torch.testing.assert_close(found["mi_upper"], found["mi_lower"])
 
 
-def test_shares_bound_those_of_a_population_on_either_side():
+def test_shares_bound_those_of_a_population_on_either_side(monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code,))
     generator = torch.Generator().manual_seed(4)
     table = (1.5 * torch.randn(6, 4, generator=generator)).softmax(-1)
     truth = (table * (table / table.mean(0)).log()).mean(0)

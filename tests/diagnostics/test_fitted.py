@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyro_mivae.diagnostics import fitted
+from pyro_mivae.diagnostics import fitted, measurement
 from pyro_mivae.diagnostics.aggregate import Contrast
+from pyro_mivae.diagnostics.costs import costs
+from pyro_mivae.diagnostics.dimensions import dimensions
 from pyro_mivae.diagnostics.draws import Codes, draw_codes
 from pyro_mivae.diagnostics.fitted import fitted_information
+from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
-from pyro_mivae.diagnostics.posterior import Layout
+from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.diagnostics.sandwich import information_in_code
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +26,10 @@ def double():
     torch.set_default_dtype(torch.float64)
 
 
-PLAIN = Layout(("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), ())
+REAL = {"z": torch.distributions.constraints.real_vector}
+PLAIN = Layout(
+    ("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), (), supports=REAL
+)
 
 
 def halves(n, seed=0):
@@ -306,7 +313,7 @@ def test_a_code_with_categories():
 def test_the_prior_of_a_code_is_that_of_its_own_category():
     pair = Kinds()
     x = torch.randn(30, 4)
-    layout = Layout.probe(pair.model, pair.guide, x[:4])
+    layout = probe(pair.model, pair.guide, x[:4])
     draws = draw_codes(
         pair.model, pair.guide, x, layout, num_samples=2, batch_size=8, device=x.device
     )
@@ -340,3 +347,152 @@ def test_too_few_data_to_fit_on(n):
     report = information(pair.model, pair.guide, torch.randn(n, 4), iwae_samples=1)
     assert math.isnan(report["fitted_mi_upper"])
     assert math.isnan(report["fitted_reach"])
+
+
+# Supports that are not R^d ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoder_side(monkeypatch):
+    families = (costs, information_in_code, dimensions)
+    monkeypatch.setattr(measurement, "FAMILIES", families)
+
+
+class Simplex:
+    """Dirichlet codes of counts, with the exact posterior: the information is the rate."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Dirichlet(torch.ones(3)))
+            pyro.sample("x", dist.Multinomial(10, z), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Dirichlet(1.0 + x))
+
+    def data(self, n):
+        return dist.Multinomial(10, dist.Dirichlet(torch.ones(3)).sample((n,))).sample()
+
+
+class Positive:
+    """A rate of Poisson counts, with the exact posterior."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(torch.tensor(2.0), 0.1))
+            pyro.sample("x", dist.Poisson(z), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Gamma(2.0 + x, 1.1))
+
+    def data(self, n):
+        return dist.Poisson(dist.Gamma(torch.tensor(2.0), 0.1).sample((n,))).sample()
+
+
+class Interval:
+    """A chance of counts, with the exact posterior; the prior is far from the aggregate."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Beta(torch.tensor(1.0), 1.0))
+            pyro.sample("x", dist.Binomial(20, z), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Beta(1.0 + x, 21.0 - x))
+
+    def data(self, n):
+        return dist.Binomial(20, dist.Beta(torch.tensor(1.0), 1.0).sample((n,))).sample()
+
+
+class Circle:
+    """Directions of noisy points on it, by a guide that is no posterior."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.ProjectedNormal(torch.zeros(2)))
+            pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.ProjectedNormal(x / 0.3**2))
+
+    def data(self, n):
+        return dist.ProjectedNormal(torch.zeros(2)).sample((n,)) + 0.3 * torch.randn(n, 2)
+
+
+class Counts:
+    """Integers without an end: a Poisson guide of a Poisson prior."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Poisson(torch.tensor(4.0)))
+            pyro.sample("x", dist.Normal(z, 0.3), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Poisson(0.01 * x.abs() ** 3))
+
+    def data(self, n):
+        return dist.Poisson(torch.tensor(4.0)).sample((n,)) + 0.3 * torch.randn(n)
+
+
+class Categories:
+    """Two categories of four in one site, which is drawn."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("z", dist.Categorical(torch.ones(len(x), 2, 4)).to_event(1))
+            pyro.sample("x", dist.Normal(torch.eye(4)[c.long()], 0.5).to_event(2), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(logits=6 * x).to_event(1))
+
+    def data(self, n):
+        return torch.eye(4)[torch.randint(4, (n, 2))]
+
+
+@pytest.mark.parametrize(
+    ("pair", "charted"),
+    [
+        (Simplex(), True),
+        (Positive(), True),
+        (Interval(), True),
+        (Circle(), False),
+        (Counts(), False),
+        (Categories(), False),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, bool) else "",
+)
+def test_bounds_hold_on_every_support(pair, charted, encoder_side):
+    """They agree with those of four times the data, which need no fit and are closed."""
+    torch.manual_seed(1)
+    options = {"iwae_samples": 1, "iwae_items": 1, "num_samples": 1, "subset": 300}
+    truth = information(pair.model, pair.guide, pair.data(1600), **options)
+    nats, error = truth["mi_lower"], truth["mi_lower_se"]
+    assert truth["mi_upper"] - nats < 0.06
+    report = information(pair.model, pair.guide, pair.data(400), **options)
+    for side, sign in (("lower", 1), ("upper", -1)):
+        margin = 3.5 * math.hypot(report[f"fitted_mi_{side}_se"], error)
+        assert sign * report[f"fitted_mi_{side}"] < sign * nats + margin, side
+        assert sign * report[f"fitted_mi_{side}"] > sign * nats - margin - 0.15, side
+    assert not report["total_correlation_lower"] > report["total_correlation_upper"]
+    assert ("fitted_mi" in report.protocol) is not charted
+    if not charted:
+        assert "z has no coordinates" in report.protocol["fitted_mi"]
+
+
+def test_two_drawn_categories_are_independent(encoder_side):
+    pair = Categories()
+    report = information(pair.model, pair.guide, pair.data(600), iwae_samples=1, iwae_items=1)
+    assert report["total_correlation_lower"] <= 3 * report["total_correlation_lower_se"]
+    assert 0 <= report["total_correlation_upper"] < 0.1
+
+
+def test_weights_of_densities_that_are_zero_somewhere():
+    table = torch.full((5, 2), -torch.inf)
+    assert stack_densities(table).isfinite().all()
+    table[0, 0] = -3.0
+    torch.testing.assert_close(stack_densities(table), torch.tensor([1.0, 0.0]))

@@ -12,7 +12,12 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.bounds import infonce_bound, leave_one_out_bound
+from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics.costs import costs
+from pyro_mivae.diagnostics.dimensions import dimensions
+from pyro_mivae.diagnostics.isolation import seeded
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 
 SIGMA = 0.7
@@ -210,11 +215,7 @@ def test_streamed_pairs_are_the_pure_bounds():
         pair.guide(x)
 
     report = information(pair.model, guide, x, batch_size=7, generative_items=0)
-    # The same code from the same seed: probing takes two runs of 4 data first.
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(0)
-        for part in (x[:4], x[:4]):
-            poutine.trace(guide).get_trace(part)
+    with seeded(0, x.device):  # the same codes
         for part in x.split(7):
             for sample in range(report.protocol["num_samples"]):
                 trace = poutine.trace(guide).get_trace(part)
@@ -322,7 +323,8 @@ def test_a_discrete_model_is_summed_exactly():
     assert values["active_units"] == 0
 
 
-def test_the_plugin_is_low_and_leaving_out_is_high_for_a_population():
+def test_the_plugin_is_low_and_leaving_out_is_high_for_a_population(monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code,))
     pair = Discrete(seed=1)
     table = pair.guide_a
     truth = float((table * (table / table.mean(0)).log()).sum(1).mean())
@@ -718,7 +720,8 @@ def test_svi_goes_on_after_a_report():
     assert pyro.param("gain").item() != before
 
 
-def test_the_size_of_a_batch_changes_no_expectation():
+def test_the_size_of_a_batch_changes_no_expectation(monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code))
     pair = CASES["exact"]
     x = pair.data(100)
     small, large = (
@@ -753,6 +756,85 @@ def test_one_datum():
     assert math.isnan(values["active_units"])
     assert math.isnan(values["elbo_se"])
     assert math.isfinite(values["log_px"])
+
+
+def moved(shift, scale, dtype):
+    """The same pair with its code shifted and scaled."""
+    centre, unit = torch.tensor(shift, dtype=dtype), torch.tensor(scale, dtype=dtype)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            prior = dist.Normal(centre.expand(3), 1.09**0.5 * unit).to_event(1)
+            z = pyro.sample("z", prior)
+            pyro.sample("x", dist.Normal(((z - centre) / unit).to(x), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.to(dtype) * unit + centre, 0.3 * unit).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shift_and_scale_of_the_code_change_nothing_or_are_too_much(dtype, monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code, dimensions))
+    options = {"iwae_items": 1, "iwae_samples": 1, "num_samples": 1}
+    x = torch.randn(150, 3)
+    expected = information(*moved(0.0, 1.0, dtype), x, **options)
+    between(expected, "mi", 1.5 * math.log(1 + 1 / 0.09))
+    names = [f"{n}_{s}" for n in ("mi", "mi_z[1]", "fitted_mi") for s in ("lower", "upper")]
+    names += ["total_correlation_lower", "total_correlation_upper"]
+    small = dtype == torch.float32
+    shifts = (1e3, 1e5) if small else (1e6, 1e9, 1e12)
+    for shift, scale in [*((shift, 1.0) for shift in shifts), (0.0, 1e-18), (0.0, 1e18)]:
+        report = information(*moved(shift, scale, dtype), x, **options)
+        accuracy = 0.02 if scale == 1 else 1e-4
+        for name in names:
+            assert report[name] == pytest.approx(expected[name], abs=accuracy), (
+                shift,
+                scale,
+                name,
+            )
+    report = information(*moved(1e7 if small else 1e16, 1.0, dtype), x, **options)
+    assert math.isnan(report["mi_lower"])
+    assert math.isnan(report["mi_z[0]_lower"])
+    assert math.isnan(report["total_correlation"])
+    assert f"too little for float{32 if small else 64}" in report.protocol["mi"]
+
+
+def test_clusters_far_apart_are_told_apart(monkeypatch):
+    """1e8 deviations between two halves of the codes: log 2 more, and no less within."""
+    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code, dimensions))
+    options = {"iwae_items": 1, "iwae_samples": 1, "num_samples": 1}
+    x, half = torch.randn(300, 1), torch.arange(300) % 2
+
+    def pair(gap):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(1), 1e9).to_event(1))
+                pyro.sample("x", dist.Normal(z[..., 0], 1e9), obs=x[:, 0])
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x[:, :1] + gap * x[:, 1:], 1.0).to_event(1))
+
+        return model, guide
+
+    data = torch.cat([x, half[:, None].double()], 1)
+    near, far = (information(*pair(gap), data, **options) for gap in (1e3, 1e8))
+    for name in ("mi_lower", "mi_upper", "mi_z[0]_lower", "mi_z[0]_upper"):
+        assert far[name] == pytest.approx(near[name], abs=1e-2), name
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10])
+def test_standard_errors_of_few_data_are_called_unreliable(n, monkeypatch):
+    monkeypatch.setattr(measurement, "FAMILIES", (costs,))
+    pair = CASES["exact"]
+    report = information(pair.model, pair.guide, pair.data(n), iwae_samples=1)
+    assert math.isnan(report["rate_se"]) is (n == 1)
+    assert report["rate_se"] != 0
+    assert ("standard_errors" in report.protocol) is (n < 10)
+    assert ("unreliable" in str(report)) is (n < 10)
 
 
 def test_scales_and_masks_count_for_nothing():

@@ -455,11 +455,11 @@ def test_percent(share, written):
 
 
 def test_information_bar_has_a_piece_per_dimension_the_largest_first(ax):
-    nats = {"z": torch.tensor([0.5, 2.0, math.nan]), "c": torch.tensor(1.5)}
+    nats = {"z": torch.tensor([0.5, 2.0]), "c": torch.tensor(1.5), "w": torch.tensor(math.nan)}
     plots.plot_information_bar(ax, nats)
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx([2.0, 0.5, 0.0, 1.5])
-    assert [bar.get_x() for bar in ax.patches] == pytest.approx([0.0, 2.0, 2.5, 2.5])
-    assert texts(ax.texts) == ["z  2.50 nats", "c  1.50 nats"]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([2.0, 0.5, 1.5])
+    assert [bar.get_x() for bar in ax.patches] == pytest.approx([0.0, 2.0, 2.5])
+    assert texts(ax.texts) == ["z  2.50 nats", "c  1.50 nats", "w  not defined"]
 
 
 # --- style

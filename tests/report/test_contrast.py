@@ -1,6 +1,7 @@
 """Figures side by side, by hand-computed differences and errors."""
 
 import math
+import statistics
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_of_seeds_the_mean_and_their_own_error():
     assert str(first) == "−21.50 ± 1.29"
     assert first.error == pytest.approx(1.2909944 / 2)
     assert not second.differs
+
+
+@pytest.mark.parametrize(("runs", "differs"), [(2, False), (3, True), (5, True)])
+def test_of_two_seeds_little_is_known(runs, differs):
+    """Means 7 of their standard errors apart: of two runs Student's t wants 18, of three 6.1."""
+    apart = 7.0 * statistics.stdev(range(runs)) / math.sqrt(runs)
+    seeds = [[{"elbo": shift + k} for k in range(runs)] for shift in (0.0, apart)]
+    assert line(seeds, "elbo").cells[1].differs == differs
 
 
 @pytest.mark.parametrize(("lower", "differs"), [(2.25, False), (2.35, True)])

@@ -69,6 +69,8 @@ def test_information_in_samples_and_by_a_fitted_marginal():
     ]
     assert lines[-1].endswith("their number; a fitted marginal says 5.40 to 5.60.")
     assert "fitted" not in summarise(metrics | {"saturated": 0.0})
+    lines = summarise(metrics | {"mi_lower": math.nan, "saturated": math.nan}).splitlines()
+    assert any("at most 6.00" in line for line in lines)
 
 
 def test_metrics_of_factors():
