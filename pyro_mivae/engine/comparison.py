@@ -54,7 +54,8 @@ class Outcome:
         if tuple(self.ledger) != tuple(other.ledger):
             return f"the ledger has {list(self.ledger)}, and {list(other.ledger)} by the graph"
         size = self.ledger["loss"].abs()
-        for name, wanted in self.ledger.items():
+        for name in sorted(self.ledger, key="loss".__eq__):  # what makes the loss another first
+            wanted = self.ledger[name]
             if not _agree(wanted, other.ledger[name], size):
                 return (
                     f"{name} is {float(wanted):g}, and {float(other.ledger[name]):g} by the graph"
