@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -16,7 +16,13 @@ from pyro_mivae.errors import DataError, OptionError
 
 
 class Likelihood(PyroModule):
-    """Makes a distribution of the data from a decoder's output."""
+    """Makes a distribution of the data from a decoder's output.
+
+    Attributes:
+        interval: Least and largest value of data that it scores; None for any number.
+    """
+
+    interval: ClassVar[tuple[float, float] | None] = None
 
     @abstractmethod
     def forward(self, decoded: Tensor) -> Any:
@@ -38,32 +44,24 @@ class Likelihood(PyroModule):
         Raises:
             DataError: If a value is not finite, or outside the likelihood's support.
         """
-        if not torch.isfinite(x).all():
+        least, most = map(float, x.aminmax())  # NaN where a value is
+        if not math.isfinite(least) or not math.isfinite(most):
             raise DataError(
                 f"the data hold {int((~torch.isfinite(x)).sum())} values that are NaN or "
                 "infinite; finite numbers are needed: remove or fill them"
+            )
+        if self.interval is not None and not self.interval[0] <= least <= most <= self.interval[1]:
+            raise DataError(
+                f"the data range over [{least:.8g}, {most:.8g}], {type(self).__name__} needs "
+                f"[{self.interval[0]:g}, {self.interval[1]:g}]; rescale them (uint8 images: "
+                "divide by 255), or use GaussianLikelihood"
             )
 
 
 class _UnitIntervalLikelihood(Likelihood):
     """A likelihood of values in [0, 1]."""
 
-    def check(self, x: Tensor) -> None:
-        """Checks that the values are in [0, 1].
-
-        Args:
-            x: Data.
-
-        Raises:
-            DataError: If a value is not finite or outside [0, 1].
-        """
-        super().check(x)
-        low, high = float(x.min()), float(x.max())
-        if low < 0 or high > 1:
-            raise DataError(
-                f"the data range over [{low:g}, {high:g}], {type(self).__name__} needs [0, 1]; "
-                "rescale them (uint8 images: divide by 255), or use GaussianLikelihood"
-            )
+    interval = (0.0, 1.0)
 
 
 class _UnitIntervalBernoulli(dist.Bernoulli):

@@ -105,7 +105,7 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             f"{type(vae).__name__} has no categories to compare; those that have: CatVAE, "
             "InfoCatVAE, InfoGAN"
         )
-    vae.check_data(x)
+    x = vae.check_data(x)
     with isolated(seed, vae, device=vae.device):
         parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
     return torch.cat(parts)

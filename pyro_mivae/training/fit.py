@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pyro
 import torch
-from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
 from pyro_mivae.errors import TrainingError
@@ -31,7 +30,7 @@ from pyro_mivae.training.threads import suitable_threads
 
 def fit(
     vae: Any,
-    x: Tensor,
+    x: Any,
     *,
     epochs: int,
     batch_size: int = 128,
@@ -42,7 +41,7 @@ def fit(
     seed: int = 0,
     engine: Means | Literal["auto"] = "auto",
     precision: Precision = "float32",
-    validation: Tensor | float | None = None,
+    validation: Any = None,
     patience: int | None = None,
     progress: bool = False,
     run: str | Path | None = None,
@@ -65,7 +64,9 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training images, shape ``(N, *data_shape)``.
+        x: Training images, a tensor or a NumPy array of shape ``(N, *data_shape)`` and any dtype.
+            Numbers count as they are (see `Variant.check_data`): bytes from 0 to 255 are for the
+            caller to divide by 255.
         epochs: Passes over the images.
         batch_size: Images per step; a last batch may be smaller. Where the objective pairs the
             images of a batch (``objective.pairs_data``), a last batch of fewer than 64 joins the
@@ -100,7 +101,8 @@ def fit(
 
     Raises:
         OptionError: If an option is out of its range.
-        DataError: If images are no tensor, not finite, or the likelihood cannot score them.
+        DataError: If images are neither tensor nor array, not finite, or the likelihood cannot
+            score them.
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not fit each other.
         RunError: If the folder holds a run already and ``resume`` is off, or another model's.

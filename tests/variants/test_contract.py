@@ -450,7 +450,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (
             lambda: mi.CatVAE(SHAPE, categorical="sample", decodes=2.5),
             OptionError,
-            "decodes=2.5: allowed are whole numbers",
+            "decodes=2.5: a whole number is needed",
         ),
         (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
         (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
