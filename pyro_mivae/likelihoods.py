@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -130,6 +131,9 @@ class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
 class GaussianLikelihood(Likelihood):
     """Normal with the decoder's output as mean and one scale for all elements.
 
+    By name, ``likelihood="gaussian"``, the scale is learned. A fixed one that is above the data's
+    spread makes the code collapse (Lucas et al. 2019, Don't Blame the ELBO, section 4.1).
+
     Args:
         scale: Standard deviation, or where it starts if it is learned.
         learn_scale: Whether the scale is learned.
@@ -142,6 +146,7 @@ class GaussianLikelihood(Likelihood):
         super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise OptionError(f"scale={scale}: a positive number is needed")
+        self.learn_scale = learn_scale
         start = torch.tensor(float(scale))
         self.scale: Any
         if learn_scale:
@@ -161,8 +166,17 @@ class GaussianLikelihood(Likelihood):
         return dist.Normal(decoded, self.scale)
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
+def learned_gaussian() -> GaussianLikelihood:
+    """Normal with the decoder's output as mean and one scale for all elements, which is learned.
+
+    A fixed scale decides what a code may cost: where it is above the data's spread in every
+    direction, as 1 is for images in [0, 1], no code pays for itself.
+    """
+    return GaussianLikelihood(learn_scale=True)
+
+
+LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "continuous-bernoulli": ContinuousBernoulliLikelihood,
-    "gaussian": GaussianLikelihood,
+    "gaussian": learned_gaussian,
 }

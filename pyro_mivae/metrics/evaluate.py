@@ -77,6 +77,9 @@ def evaluate(
       account for (`reconstruction_r2`), and with several sites ``reconstruction_r2_<site>`` of
       each alone, every other one at its prior mean. The decoder seldom saw such codes, so that
       these may be below 0; read them together;
+    * with a Gaussian likelihood of fixed scale: ``fixed_scale``, and ``data_scale``, the data's
+      standard deviation in the direction that varies most. A scale that is larger makes the code
+      collapse, which `diagnose` names;
     * with a critic: ``mi_<sites>_critic``, its estimate of the information in these data, beside
       the bounds ``mi_lower`` and ``mi_upper`` that need none, and ``critic_falls_short``, 1 where
       it is under half of the lower bound and more than 0.5 nats under it, else 0 (see
@@ -171,6 +174,7 @@ def measure(vae: Variant, known: Known, effort: Effort, seed: int) -> Evaluation
         subject = Subject(vae, x, seed)
     with part("reconstruction"):
         families.reconstruction(subject, findings)
+        families.fixed_scale(subject, findings)
     with part("critics"):
         families.critics(subject, findings)
     generated = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_mivae.bounds import barber_agakov_bound
 from pyro_mivae.diagnostics.costs import ACTIVE
 from pyro_mivae.diagnostics.diagnoses import diagnose
+from pyro_mivae.likelihoods import GaussianLikelihood
 from pyro_mivae.metrics.classifier import fit_classifier
 from pyro_mivae.metrics.clustering import (
     LIVE,
@@ -41,6 +42,7 @@ from pyro_mivae.metrics.subject import ENCODE_BATCH, Codes, Subject, batches
 Labels = tuple[Tensor, Tensor]
 LINEAR, MLP = "logistic regression", "a network with one hidden layer of 256 units"
 SAMPLED = ("_sampled", "draws of the guide, one of each code")
+MOST_SPREAD = 1000
 DCI_NAMES = ("dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 
@@ -62,6 +64,25 @@ def reconstruction(subject: Subject, findings: Findings) -> None:
         "the most probable), for a site alone with every other at its prior mean given it"
     )
     findings.record(line, values, "reconstruction_r2*")
+
+
+def fixed_scale(subject: Subject, findings: Findings) -> None:
+    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread.
+
+    Args:
+        subject: What is measured.
+        findings: Where the figures go.
+    """
+    likelihood = subject.vae.likelihood
+    if not isinstance(likelihood, GaussianLikelihood) or likelihood.learn_scale:
+        return
+    some = subject.x[:MOST_SPREAD].flatten(1).double()
+    some = some - some.mean(0)
+    largest = float(torch.linalg.eigvalsh(some @ some.T)[-1]) / len(some)
+    findings.record(
+        f"of the likelihood, and of the first {len(some)} items in the direction that varies most",
+        {"fixed_scale": float(likelihood.scale), "data_scale": math.sqrt(max(0.0, largest))},
+    )
 
 
 def critics(subject: Subject, findings: Findings) -> None:

@@ -41,6 +41,7 @@ from pyro_mivae.variants.parts import (
     site_size,
 )
 
+SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
 
 GuideBuilder = Callable[[Mapping[str, int], nn.Module], nn.Module]
@@ -203,13 +204,15 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, float]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
+        A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
+
         Args:
             param_name: Name of the parameter in Pyro's param store.
 
         Returns:
             The learning rate.
         """
-        return {"lr": 1e-3}
+        return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
 
     @property
     def likelihood(self) -> Likelihood:
