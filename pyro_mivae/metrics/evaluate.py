@@ -89,12 +89,17 @@ def evaluate(
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
       that it generates, for equally frequent categories;
     * with categories and labels: ``cluster_accuracy``, ``nmi``, ``ari`` of that argmax on all the
-      data, and ``generation_accuracy``, the share of each category's samples to which a classifier
-      of real data gives the category's majority class, over the categories in use, beside the
-      classifier's own accuracy on real data, ``judge_accuracy``;
-    * with labels: ``linear_probe`` and ``mlp_probe``, accuracies of classifiers of the posterior
+      data (NaN with one label), beside ``cluster_accuracy_chance``, what shuffled labels get;
+      ``generation_accuracy``, the share of the samples to which a classifier of real data gives
+      the label that is matched to their category one to one (see `generation_accuracy`), and
+      ``generation_consistency``, the share of each category's samples with its most frequent
+      judged label, whichever it is; beside the classifier's own accuracy on real data,
+      ``judge_accuracy``;
+    * with labels: ``largest_label``, the share of the most frequent one, which a constant guess
+      has; ``linear_probe`` and ``mlp_probe``, accuracies of classifiers of the posterior
       means of all sites together (of a category its probabilities), and with several sites
-      ``linear_probe_<site>`` of each alone; ``linear_probe_sampled`` and ``mlp_probe_sampled``,
+      ``linear_probe_<site>`` of each alone, where dimensions whose means have a variance of 0.01
+      or less count as constant; ``linear_probe_sampled`` and ``mlp_probe_sampled``,
       those of classifiers of one draw of each code, which its noise is part of;
     * with factors: ``mig`` (`mutual_information_gap`), ``sap``
       (`separated_attribute_predictability`), ``modularity``, ``factor_vae_score``, and

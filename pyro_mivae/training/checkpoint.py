@@ -83,7 +83,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Returns:
         ``weights`` (the variant's ``state_dict``), ``optimiser``, ``objective``, ``rng``,
-        ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None).
+        ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None),
+        ``options`` (of `fit`, by which the run was started).
 
     Raises:
         RunError: If it cannot be read.

@@ -237,15 +237,26 @@ def check_weights(vae: Variant) -> None:
     Raises:
         OptionError: If some are not.
     """
-    wrong = {
-        name: int((~value.isfinite()).sum())
-        for name, value in vae.state_dict().items()
-        if value.is_floating_point() and not value.isfinite().all()
-    }
+    wrong = broken_weights(vae)
     if wrong:
-        name, count = next(iter(wrong.items()))
         raise OptionError(
             f"{len(wrong)} of the tensors of {type(vae).__name__} hold weights that are NaN or "
-            f"infinite ({count} in {name}, ...): its training broke down; train it anew with a "
+            f"infinite ({wrong[0]}, ...): its training broke down; train it anew with a "
             "lower learning rate"
         )
+
+
+def broken_weights(module: nn.Module) -> list[str]:
+    """Names the parameters and running statistics of a module that are not finite.
+
+    Args:
+        module: The module; other buffers may hold infinities on purpose, as masks do.
+    """
+    named = [*module.named_parameters(), *module.named_buffers()]
+    own = {name for name, _ in module.named_parameters()}
+    return [
+        name
+        for name, value in named
+        if (name in own or name.endswith(("running_mean", "running_var")))
+        and not value.isfinite().all()
+    ]
