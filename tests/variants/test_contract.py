@@ -487,6 +487,10 @@ def test_bad_options(make, error, message):
     [
         (lambda v, x: v.sample(0), OptionError, "n=0: 1 or more"),
         (lambda v, x: v.sample(2, 3), OptionError, "category=3: allowed are 0 to 2"),
+        (lambda v, x: v.sample(2.5), OptionError, "n=2.5: a whole number is needed"),
+        (lambda v, x: v.sample(2, 1.5), OptionError, "category=1.5: a whole number"),
+        (lambda v, x: v.reconstruct(x, "y"), SiteError, r"sites \['y'\] given"),
+        (lambda v, x: v.reconstruct(x, {1, "y"}), SiteError, r"sites \['1', 'y'\] given"),
         (lambda v, x: v.sample(2, -1), OptionError, "category=-1: allowed are 0 to 2"),
         (lambda v, x: v.reconstruct(x, {"y"}), SiteError, r"sites \['y'\] given; the sites of"),
         (lambda v, x: v.decode({"y": x}, 4), SiteError, r"sites \['y'\] given"),
