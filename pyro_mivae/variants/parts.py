@@ -52,9 +52,10 @@ def find_likelihood(likelihood: str | Likelihood) -> Likelihood:
         return likelihood
     if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
         told = likelihood.__name__ if inspect.isclass(likelihood) else repr(likelihood)
+        own = ", or an instance, such as mi.GaussianLikelihood(0.1)"
         raise OptionError(
-            f"likelihood={told}: allowed are {', '.join(map(repr, LIKELIHOODS))}, or an instance "
-            "of Likelihood, such as mi.GaussianLikelihood(0.1)"
+            f"likelihood={told}: allowed are {', '.join(LIKELIHOODS)}"
+            + ("" if isinstance(likelihood, str) else own)
         )
     return LIKELIHOODS[likelihood]()
 
