@@ -415,7 +415,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
         (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "= -1.0: 0 or more is needed"),
-        (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "weight nan"),
+        (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan: a number"),
         (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0 of latent_dim=20"),
         (lambda: mi.InfomaxVAE(SHAPE, latent_dim=3, code_dim=3), OptionError, "must leave z 1"),
         (lambda: mi.CatVAE(SHAPE, num_categories=0), OptionError, "num_categories=0: 1 or more"),
