@@ -26,7 +26,7 @@ from pyro_mivae.likelihoods import (
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
 from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
-from pyro_mivae.runs import Comparison, SweepTable, compare, load, sweep
+from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
@@ -101,6 +101,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "save",
     "sweep",
     "weigh_sites",
 ]

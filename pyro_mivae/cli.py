@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad usage or bad input with one line on stderr, 1 anything
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import sys
 import warnings
@@ -396,7 +397,36 @@ def _warn(
         click.echo(text, file=file, err=file is None, nl=False)
 
 
+FLAGS = (
+    {option.keyword: option.flag for option in MODEL_OPTIONS}
+    | {
+        name: "--" + name.replace("_", "-")
+        for name in (
+            "epochs batch_size lr lr_schedule clip_norm patience seed engine precision device "
+            "image_size run out category resume overwrite"
+        ).split()
+    }
+    | {"root": "--data-root"}
+)
+
+
+def in_flags(message: str) -> str:
+    """Says in flags what the library says in Python's keywords.
+
+    Args:
+        message: The library's.
+
+    Example:
+        >>> in_flags("lr=-1.0; allowed are finite numbers above 0, or give resume=True")
+        '--lr -1.0; allowed are finite numbers above 0, or give --resume'
+    """
+    names = "|".join(sorted(FLAGS, key=len, reverse=True))
+    told = re.sub(rf"\b({names})=True\b", lambda found: FLAGS[found[1]], message)
+    return re.sub(rf"\b({names})=(?=(\S?))", lambda f: FLAGS[f[1]] + " " * bool(f[2]), told)
+
+
 def _fail(message: str, code: int) -> int:
+    message = in_flags(message)
     click.echo("error: " + " ".join(message.split()), err=True)
     return code
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -16,7 +17,13 @@ from pyro_mivae.errors import DataError, OptionError
 
 
 class Likelihood(PyroModule):
-    """Makes a distribution of the data from a decoder's output."""
+    """Makes a distribution of the data from a decoder's output.
+
+    Attributes:
+        interval: Least and largest value of data that it scores; None for any number.
+    """
+
+    interval: ClassVar[tuple[float, float] | None] = None
 
     @abstractmethod
     def forward(self, decoded: Tensor) -> Any:
@@ -38,32 +45,24 @@ class Likelihood(PyroModule):
         Raises:
             DataError: If a value is not finite, or outside the likelihood's support.
         """
-        if not torch.isfinite(x).all():
+        least, most = map(float, x.aminmax())  # NaN where a value is
+        if not math.isfinite(least) or not math.isfinite(most):
             raise DataError(
                 f"the data hold {int((~torch.isfinite(x)).sum())} values that are NaN or "
                 "infinite; finite numbers are needed: remove or fill them"
+            )
+        if self.interval is not None and not self.interval[0] <= least <= most <= self.interval[1]:
+            raise DataError(
+                f"the data range over [{least:.8g}, {most:.8g}], {type(self).__name__} needs "
+                f"[{self.interval[0]:g}, {self.interval[1]:g}]; rescale them (uint8 images: "
+                "divide by 255), or use GaussianLikelihood"
             )
 
 
 class _UnitIntervalLikelihood(Likelihood):
     """A likelihood of values in [0, 1]."""
 
-    def check(self, x: Tensor) -> None:
-        """Checks that the values are in [0, 1].
-
-        Args:
-            x: Data.
-
-        Raises:
-            DataError: If a value is not finite or outside [0, 1].
-        """
-        super().check(x)
-        low, high = float(x.min()), float(x.max())
-        if low < 0 or high > 1:
-            raise DataError(
-                f"the data range over [{low:g}, {high:g}], {type(self).__name__} needs [0, 1]; "
-                "rescale them (uint8 images: divide by 255), or use GaussianLikelihood"
-            )
+    interval = (0.0, 1.0)
 
 
 class _UnitIntervalBernoulli(dist.Bernoulli):
@@ -132,6 +131,9 @@ class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
 class GaussianLikelihood(Likelihood):
     """Normal with the decoder's output as mean and one scale for all elements.
 
+    By name, ``likelihood="gaussian"``, the scale is learned. A fixed one that is above the data's
+    spread makes the code collapse (Lucas et al. 2019, Don't Blame the ELBO, section 4.1).
+
     Args:
         scale: Standard deviation, or where it starts if it is learned.
         learn_scale: Whether the scale is learned.
@@ -144,6 +146,7 @@ class GaussianLikelihood(Likelihood):
         super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise OptionError(f"scale={scale}: a positive number is needed")
+        self.learn_scale = learn_scale
         start = torch.tensor(float(scale))
         self.scale: Any
         if learn_scale:
@@ -163,8 +166,17 @@ class GaussianLikelihood(Likelihood):
         return dist.Normal(decoded, self.scale)
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
+def learned_gaussian() -> GaussianLikelihood:
+    """Normal with the decoder's output as mean and one scale for all elements, which is learned.
+
+    A fixed scale decides what a code may cost: where it is above the data's spread in every
+    direction, as 1 is for images in [0, 1], no code pays for itself.
+    """
+    return GaussianLikelihood(learn_scale=True)
+
+
+LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "continuous-bernoulli": ContinuousBernoulliLikelihood,
-    "gaussian": GaussianLikelihood,
+    "gaussian": learned_gaussian,
 }

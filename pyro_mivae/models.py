@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_mivae.inputs import as_tensor, clamp_rounding
 from pyro_mivae.likelihoods import Likelihood
 
 
@@ -33,6 +36,28 @@ class GenerativeModel(PyroModule):
         self.decoder = decoder
         self.likelihood = likelihood
         self.event_dim = event_dim
+
+    def check_data(self, x: Any) -> Tensor:
+        """Returns data as the likelihood scores them.
+
+        Args:
+            x: A tensor or a NumPy array of any dtype. Numbers count as they are: bytes from 0 to
+                255 are not scaled.
+
+        Returns:
+            The data in the parameters' dtype, on their own device; values outside the
+            likelihood's interval by a rounding error are put on its ends.
+
+        Raises:
+            DataError: If they are neither, not finite, or outside the likelihood's support.
+        """
+        given = as_tensor(x)
+        data = given.to(dtype_of(self) or torch.get_default_dtype())
+        if data.numel():
+            if self.likelihood.interval is not None:
+                data = clamp_rounding(data, self.likelihood.interval, given.dtype)
+            self.likelihood.check(data)
+        return data
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the model.
@@ -66,3 +91,31 @@ def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
         return code
 
     return program
+
+
+def dtype_of(*modules: Any) -> torch.dtype | None:
+    """Returns the floating dtype that all parameters of modules have; None where there is none."""
+    own = [m for m in (getattr(m, "__self__", m) for m in modules) if isinstance(m, nn.Module)]
+    found = {p.dtype for module in own for p in module.parameters() if p.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
+def data_for(model: Any, guide: Any, x: Any) -> Tensor:
+    """Returns data as a model/guide pair takes them.
+
+    Args:
+        model: The model; the data of a `GenerativeModel` are checked by `check_data`.
+        guide: The guide.
+        x: A tensor or a NumPy array. Floating numbers get the dtype of the pair's parameters;
+            integers may be indices, and stay for a pair of the user's own.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: If they are neither, or a `GenerativeModel` cannot score them.
+    """
+    if isinstance(model, GenerativeModel):
+        return model.check_data(x)
+    x = as_tensor(x)
+    return x.to(dtype_of(model, guide) or x.dtype) if x.is_floating_point() else x

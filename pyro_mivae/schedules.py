@@ -63,7 +63,7 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
         A schedule.
 
     Raises:
-        OptionError: If ``steps`` is under 1 or ``delay`` is negative.
+        OptionError: If ``steps`` is under 1, ``delay`` is negative, or an end is not finite.
 
     References:
         Bowman et al. (2016), Generating Sentences from a Continuous Space, section 3.1.
@@ -79,7 +79,7 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
             f"linear_warmup(steps={steps}, delay={delay}): steps must be at least 1 and delay "
             "at least 0; for no warm-up give the weight itself"
         )
-
+    _check_ends("linear_warmup", start, end)
     return _Ramp(steps, start, end, delay)
 
 
@@ -98,7 +98,8 @@ def cyclic_warmup(
         A schedule.
 
     Raises:
-        OptionError: If ``period`` is under 1 or ``fraction`` is outside (0, 1].
+        OptionError: If ``period`` is under 1, ``fraction`` is outside (0, 1], or an end is not
+            finite.
 
     References:
         Fu et al. (2019), Cyclical Annealing Schedule, eq. 6. https://arxiv.org/abs/1903.10145
@@ -113,8 +114,13 @@ def cyclic_warmup(
             f"cyclic_warmup(period={period}, fraction={fraction}): period must be at least 1 "
             "and fraction in (0, 1]"
         )
-
+    _check_ends("cyclic_warmup", start, end)
     return _Cycle(period, fraction, start, end)
+
+
+def _check_ends(name: str, start: float, end: float) -> None:
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise OptionError(f"{name}(start={start}, end={end}): finite numbers are needed")
 
 
 class Weight(nn.Module):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.likelihoods import (
     LIKELIHOODS,
@@ -103,3 +104,34 @@ def test_refuses_what_is_outside_the_support(name, wide, x):
     else:
         with pytest.raises(DataError, match=r"needs \[0, 1\]; rescale them \(uint8"):
             likelihood.check(x)
+
+
+def test_a_gaussian_by_name_learns_its_scale_and_does_not_collapse():
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0)).round().expand(64, 4)
+    x = (0.9 * x).reshape(64, 1, 2, 2)
+    learned = mi.VAE((1, 2, 2), latent_dim=1, likelihood="gaussian")
+    fixed = mi.VAE((1, 2, 2), latent_dim=1, likelihood=GaussianLikelihood())
+    how = {"epochs": 60, "batch_size": 16, "lr": 3e-3}
+    rates = [mi.fit(vae, x, **how)["rate"][-1] for vae in (learned, fixed)]
+    assert learned.likelihood.scale < 0.5
+    assert rates[0] > 0.5 > 0.05 > rates[1]
+    few = {"iwae_samples": 2, "generative_items": 0}
+    found = mi.evaluate(fixed, x, **few)
+    assert found["fixed_scale"] == 1
+    assert found["data_scale"] == pytest.approx(float(x.flatten(1).std(0, correction=0).norm()))
+    (told,) = (d for d in found.diagnoses if d.kind == "collapsed")
+    assert "fixed scale of 1 is the cause: the data spread by 0.896" in str(told)
+    assert "fixed_scale" not in mi.evaluate(learned, x, **few)
+
+
+def test_a_fixed_scale_is_named_where_it_is_the_cause_alone():
+    collapsed = {"kl_z": 0.0, "mi_z_lower": 0.0, "mi_z_upper": 0.0}
+    for figures, named in (
+        ({"fixed_scale": 1.0, "data_scale": 0.8}, True),
+        ({"fixed_scale": 0.1, "data_scale": 0.8}, False),
+        ({}, False),
+    ):
+        (told,) = mi.diagnose(collapsed | figures)
+        assert ("is the cause" in str(told)) == named

@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_mivae.data.dataset import RawImages, resize_images
+from pyro_mivae.data.images import TWELVE_BITS, read_image_file
 from pyro_mivae.errors import DataError, PyroMivaeWarning
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from pyro_mivae.inputs import clamp_rounding
 
 ARRAYS = ("images", "labels", "factors", "factor_names")
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
@@ -66,34 +65,42 @@ def _pixels(images: np.ndarray[Any, Any], path: Path) -> Tensor:
         raise DataError(f"{where} has shape {images.shape}; allowed is (N, H, W) or (N, H, W, C)")
     if len(images) == 0:
         raise DataError(f"{where} is empty; at least 2 images are needed")
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
+    if images.ndim == 4 and not _channels_last(*images.shape[1:]):
         raise DataError(
-            f"{where} has shape {images.shape}, channels first; allowed is (N, H, W, C): "
-            "transpose it with images.transpose(0, 2, 3, 1)"
+            f"{where} has shape {images.shape}, in which the last axis cannot be told to be the "
+            "channels; allowed is (N, H, W, C) with fewer channels than rows and columns. Where "
+            "channels come first, save np.moveaxis(images, 1, -1); where they are last, give fit "
+            "the tensor (N, C, H, W) itself"
         )
     if images.dtype == np.uint8:
         full = 255.0 if images.max() > 1 else 1.0
         pixels = torch.from_numpy(images).float().div_(full)
     elif images.dtype == np.bool_ or images.dtype.kind == "f":
-        pixels = torch.from_numpy(images.astype(np.float32))
-        _check_range(pixels, where)
+        pixels = _in_range(torch.from_numpy(images.astype(np.float32)), where)
     else:
         raise DataError(f"{where} has dtype {images.dtype}; allowed is uint8, or floats in [0, 1]")
     pixels = pixels[:, None] if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
     return pixels.contiguous()
 
 
-def _check_range(pixels: Tensor, where: str) -> None:
-    """Raises DataError on pixels that are not finite or not in [0, 1]."""
+def _channels_last(first: int, second: int, last: int) -> bool:
+    """Tells whether the last of three axes is surely that of the channels."""
+    return last == 1 or last < min(first, second) or last <= 4 < first
+
+
+def _in_range(pixels: Tensor, where: str) -> Tensor:
+    """Pixels in [0, 1], but for rounding; raises DataError on others."""
     bad = int((~pixels.isfinite()).sum())
     if bad:
         raise DataError(f"{where} has {bad} pixels that are NaN or infinite; remove or mend them")
-    low, high = float(pixels.min()), float(pixels.max())
+    pixels = clamp_rounding(pixels, (0.0, 1.0), pixels.dtype)
+    low, high = map(float, pixels.aminmax())
     if low < 0 or high > 1:
         raise DataError(
-            f"{where} has pixels from {low:g} to {high:g}; allowed are floats in [0, 1] "
+            f"{where} has pixels from {low:.8g} to {high:.8g}; allowed are floats in [0, 1] "
             "(or uint8 from 0 to 255): rescale them"
         )
+    return pixels
 
 
 def _labels(
@@ -105,7 +112,7 @@ def _labels(
     where = f"'labels' in {path}"
     if labels.shape != (count,):
         raise DataError(f"{where} has shape {labels.shape}; allowed is ({count},), one per image")
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels)):
+    if labels.dtype.kind == "f" and _whole(labels):
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "biuUS":
         raise DataError(f"{where} has dtype {labels.dtype}; allowed are integers or strings")
@@ -114,6 +121,11 @@ def _labels(
         return None, ()
     names = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
     return torch.from_numpy(codes.astype(np.int64)), tuple(names)
+
+
+def _whole(values: np.ndarray[Any, Any]) -> bool:
+    """Tells whether floats are whole numbers, so small that they are exact."""
+    return np.array_equal(values, np.round(values)) and bool((np.abs(values) < 2**53).all())
 
 
 def _factors(
@@ -125,9 +137,7 @@ def _factors(
     """Factors as indices ``(N, F)`` and their names; None where they are something else."""
     if factors is None:
         return None, ()
-    whole = factors.dtype.kind in "biu" or (
-        factors.dtype.kind == "f" and np.array_equal(factors, np.round(factors))
-    )
+    whole = factors.dtype.kind in "biu" or (factors.dtype.kind == "f" and _whole(factors))
     if not whole or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
         warnings.warn(
             f"'factors' in {path} has dtype {factors.dtype} and shape {factors.shape} and is left "
@@ -146,15 +156,19 @@ def _factors(
 def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawImages:
     """Reads a folder of image files, or one sub-folder of them per label.
 
-    Grey images stay grey; if any is in colour, all become RGB. Transparency is dropped.
+    Grey images stay grey, those with a palette too; if any is in colour, all become RGB. Images
+    are turned upright as their EXIF data say. Every frame of a stack or an animation is an image.
+    Bytes count from 0 to 255, 16 bits to 65535, and floats lie in [0, 1].
 
     Args:
         path: The folder.
         image_size: Height and width to give every image; None if all have one size already.
 
     Raises:
-        DataError: If it holds no images, images beside sub-folders of them, a file that cannot be
-            read, or images of several sizes and no ``image_size``.
+        DataError: If it holds no images, images beside sub-folders of them, images of several
+            sizes and no ``image_size``, or a file that cannot be read or whose white is not known:
+            with transparent pixels, integers of 32 bits, floats outside [0, 1], or 16 bits of
+            which no image uses more than 12.
     """
     files = _images_in(path)
     classes = {d: _images_in(d) for d in sorted(_visible(path), key=_natural) if d.is_dir()}
@@ -167,11 +181,11 @@ def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawIma
     paths = files or [file for found in classes.values() for file in found]
     if not paths:
         raise DataError(f"{path} holds no images; allowed are files ending in {_endings()}")
-    images = _read_all(paths, image_size)
+    images, counts = _read_all(paths, image_size)
     if len(classes) < 2:
         return RawImages(path.resolve().name, images)
-    counts = torch.tensor([len(found) for found in classes.values()])
-    labels = torch.arange(len(classes)).repeat_interleave(counts)
+    folders = [number for number, found in enumerate(classes.values()) for _ in found]
+    labels = torch.tensor(folders).repeat_interleave(torch.tensor(counts))
     names = tuple(folder.name for folder in classes)
     return RawImages(path.resolve().name, images, labels, names)
 
@@ -198,38 +212,30 @@ def _endings() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _read_all(paths: list[Path], image_size: tuple[int, int] | None) -> Tensor:
-    """All images as one tensor ``(N, C, H, W)``."""
-    images = [_read_image(p) for p in paths]
-    if image_size is not None:
-        images = [resize_images(image[None], image_size)[0] for image in images]
-    for image, p in zip(images, paths, strict=True):
+def _read_all(paths: list[Path], image_size: tuple[int, int] | None) -> tuple[Tensor, list[int]]:
+    """All images as one tensor ``(N, C, H, W)``, and how many each file holds."""
+    images: list[Tensor] = []
+    counts, names, most = [], [], []
+    for path in paths:
+        found = read_image_file(path)
+        for image, largest in found:
+            sized = image if image_size is None else resize_images(image[None], image_size)[0]
+            images.append(sized)
+            names.append(path.name)
+            most += [largest] if largest else []
+        counts.append(len(found))
+    for image, name in zip(images, names, strict=True):
         if image.shape[1:] != images[0].shape[1:]:
             sizes = [f"{i.shape[1]}x{i.shape[2]}" for i in (images[0], image)]
             raise DataError(
-                f"images of several sizes: {paths[0].name} is {sizes[0]}, {p.name} is {sizes[1]}; "
-                "give all of them one size with --image-size N or HxW"
+                f"images of several sizes: {names[0]} is {sizes[0]}, {name} is {sizes[1]}; give "
+                "all of them one size with image_size="
             )
+    if most and max(most) <= TWELVE_BITS:
+        raise DataError(
+            f"the images of 16 bits in {paths[0].parent} have no value above {max(most)}: they "
+            "may hold 12 bits or fewer, of which white is not known; rescale them to 65535, or "
+            "save 8 bits"
+        )
     channels = max(image.shape[0] for image in images)
-    return torch.stack([image.expand(channels, -1, -1) for image in images])
-
-
-def _read_image(path: Path) -> Tensor:
-    """One image, in [0, 1], shape ``(1 or 3, H, W)``."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            array, full = _to_array(image)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
-    pixels = torch.from_numpy(array.astype(np.float32)).div_(full).clamp_(0.0, 1.0)
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-
-
-def _to_array(image: Image) -> tuple[np.ndarray[Any, Any], float]:
-    """Pixels ``(H, W)`` or ``(H, W, 3)`` and the value of white."""
-    if image.mode.startswith("I"):  # 16 bits, which PIL may widen to 32
-        return np.asarray(image), 65535.0
-    grey = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if grey else "RGB")), 255.0
+    return torch.stack([image.expand(channels, -1, -1) for image in images]), counts

@@ -16,8 +16,18 @@ from torch import Tensor
 
 from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
 from pyro_mivae.data.files import read_folder, read_npz
+from pyro_mivae.data.idx import find_idx, read_idx
 from pyro_mivae.data.sprites import read_sprites
 from pyro_mivae.errors import DataError, OptionError
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+ALIKE = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST"}
+"""Sets whose files have the same names: a folder of one is never read as another."""
 
 
 def default_root() -> Path:
@@ -40,8 +50,9 @@ def load_dataset(
     Args:
         name_or_path: One of :data:`DATASETS`, an ``.npz`` file (see :func:`read_npz`), or a folder
             of images (see :func:`read_folder`).
-        root: Folder of torchvision's data sets, which are downloaded only if they are not there;
-            see :func:`default_root`.
+        root: Folder of torchvision's data sets, or of one of them: its IDX files, compressed
+            (``.gz``) or not, which are downloaded only if they are not there; see
+            :func:`default_root`. Nothing is written beside files that are there.
         image_size: Height and width to resize to; one number for both. None keeps the size.
         seed: Of the split, and deliberately not a training run's.
 
@@ -94,7 +105,7 @@ def read_images(
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size is not None and min(size) < 1:
-        raise OptionError(f"image size {size[0]}x{size[1]}; allowed are whole numbers from 1 up")
+        raise OptionError(f"image_size={size[0]}x{size[1]}; allowed are whole numbers from 1 up")
     name, path = str(name_or_path), Path(name_or_path)
     if name in DATASETS:
         raw = DATASETS[name](Path(root) if root is not None else default_root())
@@ -147,16 +158,21 @@ def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
     import torchvision.datasets
 
     dataset_class = getattr(torchvision.datasets, class_name)
-    if not (root / class_name / "raw" / "train-images-idx3-ubyte").exists():
+    folders = [root / class_name / "raw", root / class_name]
+    if not {root.name, root.parent.name} & (ALIKE - {class_name}):
+        folders += [root / "raw", root]
+    if any(find_idx(folders, file) is None for file in IDX_FILES):
         _download(name, dataset_class, root)
-    try:
-        train, test = dataset_class(root, train=True), dataset_class(root, train=False)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise DataError(f"cannot read {name} under {root}: {error}") from error
-    images = torch.cat([train.data, test.data]).float().div_(255.0)[:, None]
-    labels = torch.cat([train.targets, test.targets])
+    paths = [find_idx(folders, file) for file in IDX_FILES]
+    if None in paths:
+        raise DataError(f"{name} under {root} lacks {IDX_FILES[paths.index(None)]}")
+    train, y_train, test, y_test = (read_idx(path) for path in paths if path is not None)
+    if not len(train) == len(y_train) or not len(test) == len(y_test):
+        raise DataError(f"{name} under {root} has not as many labels as images")
+    images = torch.cat([train, test]).float().div_(255.0)[:, None]
+    labels = torch.cat([y_train, y_test]).long()
     names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
-    return RawImages(name, images, labels, names, num_train=len(train.data))
+    return RawImages(name, images, labels, names, num_train=len(train))
 
 
 def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
@@ -175,7 +191,7 @@ def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"{name} is not under {root} and could not be downloaded; "
-            f"give its folder with --data-root DIR ({str(error).splitlines()[0].rstrip(':')})"
+            f"give its folder with root= ({str(error).splitlines()[0].rstrip(':')})"
         ) from error
     finally:
         if not done and created is not None:

@@ -21,6 +21,7 @@ from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.target import Start
 from pyro_mivae.errors import DataError, OptionError, SiteError
+from pyro_mivae.models import data_for
 from pyro_mivae.traces import Program, is_deterministic
 
 
@@ -166,6 +167,7 @@ def annealed_log_likelihood(
     options = Options(
         start, num_temperatures, num_chains, leapfrog_steps, target_acceptance, batch_size
     )
+    x = data_for(model, guide, x)
     _check_data(x)
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device), pyro.validation_enabled(False):
@@ -232,6 +234,7 @@ def bidirectional_monte_carlo(
     options = Options(
         start, num_temperatures, num_chains, leapfrog_steps, target_acceptance, batch_size
     )
+    x = data_for(model, guide, x)
     _check_data(x)
     if items < 1:
         raise OptionError(f"items={items}: at least 1 is needed")
@@ -253,9 +256,8 @@ def bidirectional_monte_carlo(
 
 
 def _check_data(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(f"x: expected a tensor of one or more data, shape (n, ...), got {shape}")
+    if x.dim() < 1 or not len(x):
+        raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
 
 
 def _check_density(

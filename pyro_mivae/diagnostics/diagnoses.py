@@ -39,7 +39,8 @@ def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> li
     standard error is not defined; where two measured figures are compared they must differ by two
     standard errors besides:
 
-    * ``collapsed``: a site's information is under 0.02 nats at most.
+    * ``collapsed``: a site's information is under 0.02 nats at most; a likelihood's fixed scale
+      is named where it is the cause.
     * ``unused dimensions``: that of some of its dimensions is.
     * ``unused categories``: some hold under 0.5 % of the data (or, where occupancy was not
       measured, under 0.02 nats of the information at most).
@@ -90,7 +91,8 @@ def _site(figures: Mapping[str, float], site: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "collapsed",
             site,
-            f"{site} is collapsed: it holds {_nats(most)} nats about the data at most{spent}.",
+            f"{site} is collapsed: it holds {_nats(most)} nats about the data at most{spent}."
+            + _cause(figures),
         )
         return
     if any(key.startswith("occupancy_") for key in figures) and _is_category(figures, site):
@@ -105,6 +107,18 @@ def _site(figures: Mapping[str, float], site: str) -> Iterator[Diagnosis]:
         site,
         f"{len(unused)} of {len(every)} {kind} of {site} ({_list(unused)}) hold under "
         f"{NOTHING} nats each.",
+    )
+
+
+def _cause(figures: Mapping[str, float]) -> str:
+    """Names a likelihood's fixed scale that no code can pay for, if there is one."""
+    scale, spread = _get(figures, "fixed_scale"), _get(figures, "data_scale")
+    if not scale >= spread:
+        return ""
+    return (
+        f" The likelihood's fixed scale of {scale:.3g} is the cause: the data spread by "
+        f"{spread:.3g} at most in any direction, so that no code pays for itself. Learn the "
+        'scale (likelihood="gaussian").'
     )
 
 

@@ -15,6 +15,7 @@ from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.models import data_for
 from pyro_mivae.traces import Program
 
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
@@ -208,7 +209,8 @@ def information(
     Args:
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
-        x: The data, shape ``(N, ...)``; on any device.
+        x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
+            precision (see `data_for`).
         num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
             many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
             site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
@@ -239,7 +241,7 @@ def information(
         PyroMivaeWarning: If annealing accepted under 40 % or over 90 % of its proposals.
 
     Raises:
-        DataError: If there are no data.
+        DataError: If there are no data, or a variant cannot score them.
         OptionError: If a number is not positive.
         SiteError: If the pair is not as said above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
@@ -281,9 +283,9 @@ def information(
     for name, value in (("generative_items", generative_items), ("ais_items", ais_items)):
         if value < 0:
             raise OptionError(f"{name}={value}: 0 or more is needed")
-    if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(f"x: expected a tensor of one or more data, shape (N, ...), got {shape}")
+    x = data_for(model, guide, x)
+    if x.dim() < 1 or not len(x):
+        raise DataError(f"x: expected one or more data, shape (N, ...), got {tuple(x.shape)}")
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device):
         layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)

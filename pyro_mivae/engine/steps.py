@@ -238,10 +238,8 @@ class Engine:
             Names of the ledger's entries, and the entries, shape ``(entries,)``.
         """
         if compare and self.means != "eager":
-            step = self._steps.get(self._key(args))
-            if step is None:
-                return self._recorded(args)
-            return self._compared(step, number, args)
+            known = self._steps.get(self._key(args))
+            return self._recorded(args) if known is None else self._compared(known, number, args)
         step = self.step(*args)
         if isinstance(step, GraphStep):
             step.unchecked = number if step.unchecked is None else step.unchecked

@@ -86,7 +86,7 @@ class MeanFieldGuide(PyroModule):
         for name, size in sites.items():
             if size < 1:
                 raise OptionError(f"site {name!r} of size {size}: 1 or more is needed")
-        self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
+        self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
         self.heads = nn.ModuleDict(
             {

@@ -47,7 +47,7 @@ class MixtureGuide(PyroModule):
             raise OptionError(
                 f"num_categories={num_categories}, latent_dim={latent_dim}: 1 or more is needed"
             )
-        self.encoder = encoder or build_networks("auto", data_shape, 1)[0]
+        self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
         self.category = nn.Linear(features, num_categories)
         self.code = nn.Linear(features, num_categories * 2 * latent_dim)

@@ -132,7 +132,9 @@ class RecognitionGuide(PyroModule):
         hidden_dim: int = 128,
     ) -> None:
         super().__init__()
-        self.encoder = encoder or build_adversarial_networks("auto", data_shape, 1)[0]
+        if encoder is None:
+            encoder = build_adversarial_networks("auto", data_shape, 1)[0]
+        self.encoder = encoder
         self.hidden = nn.Sequential(
             nn.Linear(output_dim(self.encoder, data_shape), hidden_dim, bias=False),
             BatchNorm1d(hidden_dim),

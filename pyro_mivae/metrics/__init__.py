@@ -27,7 +27,11 @@ from pyro_mivae.metrics.factors import (
 )
 from pyro_mivae.metrics.findings import how_measured
 from pyro_mivae.metrics.forecast import duration, forecast
-from pyro_mivae.metrics.generation import generation_accuracy
+from pyro_mivae.metrics.generation import (
+    generation_accuracy,
+    generation_consistency,
+    match_labels,
+)
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
@@ -53,8 +57,10 @@ __all__ = [
     "fit_classifier",
     "forecast",
     "generation_accuracy",
+    "generation_consistency",
     "how_measured",
     "linear_probe",
+    "match_labels",
     "mlp_probe",
     "modularity",
     "most_probable",

@@ -24,6 +24,8 @@ from pyro_mivae.variants import Variant
 class CategoryAgreement(NamedTuple):
     """What `category_agreement` returns; 1 where the categories differ by their names alone.
 
+    NaN where both models put all data into one category, which tells nothing apart.
+
     Attributes:
         accuracy: Share of the data that the best one-to-one naming of one model's categories by
             the other's puts in the same one (`cluster_accuracy`).
@@ -53,9 +55,10 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
         >>> category_agreement(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2]))
         CategoryAgreement(accuracy=1.0, nmi=1.0, ari=1.0)
     """
+    nmi = normalised_mutual_information(first, second)
     return CategoryAgreement(
-        cluster_accuracy(first, second),
-        normalised_mutual_information(first, second),
+        math.nan if math.isnan(nmi) else cluster_accuracy(first, second),
+        nmi,
         adjusted_rand_index(first, second),
     )
 
@@ -72,7 +75,8 @@ def agreement_of_models(
 
     Returns:
         Mean and standard deviation over the pairs of ``category_agreement_accuracy``, ``_nmi`` and
-        ``_ari``, of the most probable category of each datum; NaN for the deviation of one pair.
+        ``_ari``, of the most probable category of each datum; NaN for the deviation of one pair,
+        and where two models put all data into one category.
 
     Raises:
         OptionError: If there are under two models, or one has no categories.
@@ -105,7 +109,7 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             f"{type(vae).__name__} has no categories to compare; those that have: CatVAE, "
             "InfoCatVAE, InfoGAN"
         )
-    vae.check_data(x)
+    x = vae.check_data(x)
     with isolated(seed, vae, device=vae.device):
         parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
     return torch.cat(parts)

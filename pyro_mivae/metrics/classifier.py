@@ -63,8 +63,8 @@ class Classifier(nn.Module):
         Returns:
             Integers, shape ``(n,)``, on the classifier's.
         """
-        device = self.loc.device
-        return torch.cat([self(part.to(device)).argmax(-1) for part in features.split(4096)])
+        parts = features.split(4096)
+        return torch.cat([self(part.to(self.loc)).argmax(-1) for part in parts])
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Returns the share of data whose class it finds.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import DataError, ShapeError
 
 LIVE = 0.005  # share of the data from which a category counts as used
 
@@ -78,7 +80,7 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
         labels: Label of each datum, shape ``(n,)``.
 
     Returns:
-        Between 0 and 1; 0 where one of the two takes a single value, unless both do.
+        Between 0 and 1; 0 where one of the two takes a single value, NaN where both do.
 
     Raises:
         ShapeError: If the two are not vectors of equal length, or empty.
@@ -86,6 +88,8 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
     from sklearn.metrics import normalized_mutual_info_score
 
     _check(categories, labels)
+    if _both_constant(categories, labels):
+        return math.nan
     return float(normalized_mutual_info_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
 
@@ -98,7 +102,7 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
 
     Returns:
         1 where the two are the same partition, about 0 for independent ones, negative below
-        chance.
+        chance; NaN where both take a single value.
 
     Raises:
         ShapeError: If the two are not vectors of equal length, or empty.
@@ -109,6 +113,8 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
     from sklearn.metrics import adjusted_rand_score
 
     _check(categories, labels)
+    if _both_constant(categories, labels):
+        return math.nan
     return float(adjusted_rand_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
 
@@ -122,11 +128,20 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
     Returns:
         Shares that sum to 1, shape ``(num_categories,)``.
 
+    Raises:
+        ShapeError: If there are more categories than said.
+
     Example:
         >>> occupancy(torch.tensor([0, 0, 0, 2]), 3)
         tensor([0.7500, 0.0000, 0.2500])
     """
-    return torch.bincount(categories.long(), minlength=num_categories) / len(categories)
+    counts = torch.bincount(categories.long(), minlength=num_categories)
+    if len(counts) > num_categories:
+        raise ShapeError(
+            f"category {len(counts) - 1} found, and num_categories={num_categories}; give as many "
+            "as there are"
+        )
+    return counts / len(categories)
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
@@ -142,9 +157,19 @@ def categories_used(categories: Tensor, num_categories: int) -> int:
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 
+def _both_constant(categories: Tensor, labels: Tensor) -> bool:
+    return bool((categories == categories[0]).all() and (labels == labels[0]).all())
+
+
 def _check(categories: Tensor, labels: Tensor) -> None:
     if categories.dim() != 1 or categories.shape != labels.shape or not len(labels):
         raise ShapeError(
             f"expected a category and a label of each datum, shape (n,) both, got shapes "
             f"{tuple(categories.shape)} and {tuple(labels.shape)}; take an argmax first"
         )
+    for values in (categories, labels):
+        if values.is_floating_point() or values.is_complex() or int(values.min()) < 0:
+            raise DataError(
+                f"expected categories and labels as integers from 0, got {values.dtype} from "
+                f"{float(values.min()):g}; take an argmax, or number them"
+            )

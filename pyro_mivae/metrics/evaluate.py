@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
-
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.progress import tell
@@ -17,16 +15,16 @@ from pyro_mivae.metrics import families
 from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
 from pyro_mivae.metrics.findings import Findings
 from pyro_mivae.metrics.lesson import (
+    Known,
     Train,
-    check_factors,
-    check_labels,
-    check_train,
+    check_known,
     make_lesson,
 )
 from pyro_mivae.metrics.progress import bars
 from pyro_mivae.metrics.protocol import information_lines
 from pyro_mivae.metrics.subject import Subject
 from pyro_mivae.variants import Variant
+from pyro_mivae.variants.checks import check_weights
 
 
 class EvaluationResult(dict[str, float]):
@@ -58,11 +56,11 @@ class EvaluationResult(dict[str, float]):
 
 def evaluate(
     vae: Variant,
-    x: Tensor,
-    labels: Tensor | None = None,
+    x: Any,
+    labels: Any = None,
     train: Train | None = None,
     *,
-    factors: Tensor | None = None,
+    factors: Any = None,
     full: bool = False,
     probe_items: int = PROBE_ITEMS,
     samples_per_category: int = SAMPLES,
@@ -79,6 +77,9 @@ def evaluate(
       account for (`reconstruction_r2`), and with several sites ``reconstruction_r2_<site>`` of
       each alone, every other one at its prior mean. The decoder seldom saw such codes, so that
       these may be below 0; read them together;
+    * with a Gaussian likelihood of fixed scale: ``fixed_scale``, and ``data_scale``, the data's
+      standard deviation in the direction that varies most. A scale that is larger makes the code
+      collapse, which `diagnose` names;
     * with a critic: ``mi_<sites>_critic``, its estimate of the information in these data, beside
       the bounds ``mi_lower`` and ``mi_upper`` that need none, and ``critic_falls_short``, 1 where
       it is under half of the lower bound and more than 0.5 nats under it, else 0 (see
@@ -88,12 +89,17 @@ def evaluate(
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
       that it generates, for equally frequent categories;
     * with categories and labels: ``cluster_accuracy``, ``nmi``, ``ari`` of that argmax on all the
-      data, and ``generation_accuracy``, the share of each category's samples to which a classifier
-      of real data gives the category's majority class, over the categories in use, beside the
-      classifier's own accuracy on real data, ``judge_accuracy``;
-    * with labels: ``linear_probe`` and ``mlp_probe``, accuracies of classifiers of the posterior
+      data (NaN with one label), beside ``cluster_accuracy_chance``, what shuffled labels get;
+      ``generation_accuracy``, the share of the samples to which a classifier of real data gives
+      the label that is matched to their category one to one (see `generation_accuracy`), and
+      ``generation_consistency``, the share of each category's samples with its most frequent
+      judged label, whichever it is; beside the classifier's own accuracy on real data,
+      ``judge_accuracy``;
+    * with labels: ``largest_label``, the share of the most frequent one, which a constant guess
+      has; ``linear_probe`` and ``mlp_probe``, accuracies of classifiers of the posterior
       means of all sites together (of a category its probabilities), and with several sites
-      ``linear_probe_<site>`` of each alone; ``linear_probe_sampled`` and ``mlp_probe_sampled``,
+      ``linear_probe_<site>`` of each alone, where dimensions whose means have a variance of 0.01
+      or less count as constant; ``linear_probe_sampled`` and ``mlp_probe_sampled``,
       those of classifiers of one draw of each code, which its noise is part of;
     * with factors: ``mig`` (`mutual_information_gap`), ``sap``
       (`separated_attribute_predictability`), ``modularity``, ``factor_vae_score``, and
@@ -106,8 +112,10 @@ def evaluate(
 
     Args:
         vae: The variant.
-        x: Data that it was not trained on, shape ``(n, *data_shape)``.
-        labels: Their labels, integers, shape ``(n,)``.
+        x: Data that it was not trained on, as `Variant.check_data` takes them, shape
+            ``(n, *data_shape)``.
+        labels: Their labels, integers, booleans or strings; a tensor, an array or a list, shape
+            ``(n,)``.
         train: Other data, their labels and their factors (None where not known; without factors
             the last may be left out), on which probes, judge and forests learn. If omitted they
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
@@ -130,28 +138,26 @@ def evaluate(
 
     Raises:
         DataError: If the data do not fit the variant, or labels or factors the data.
-        OptionError: If a number is not positive, or is given beside ``full``.
+        OptionError: If a number is not positive, or is given beside ``full``; or weights of the
+            variant are not finite.
     """
-    effort = Effort.of(len(x), full, probe_items, samples_per_category, options)
-    vae.check_data(x)
-    check_labels(x, labels, "labels")
-    check_factors(x, factors, "factors")
-    if train is not None:
-        vae.check_data(train[0])
-        check_train(train, labels, factors)
+    known = check_known(vae, x, labels, factors, train)
+    effort = Effort.of(len(known.x), full, probe_items, samples_per_category, options)
+    check_weights(vae)
     with bars(enabled=progress):
-        return _measure(vae, x, labels, train, factors, effort, seed)
+        return measure(vae, known, effort, seed)
 
 
-def _measure(
-    vae: Variant,
-    x: Tensor,
-    labels: Tensor | None,
-    train: Train | None,
-    factors: Tensor | None,
-    effort: Effort,
-    seed: int,
-) -> EvaluationResult:
+def measure(vae: Variant, known: Known, effort: Effort, seed: int) -> EvaluationResult:
+    """Measures what `evaluate` says, of data that were checked.
+
+    Args:
+        vae: The variant.
+        known: The data and what is known of them.
+        effort: How much of them each figure takes.
+        seed: Of every draw.
+    """
+    x, labels, factors = known.x, known.labels, known.factors
     clock: dict[str, float] = {}
 
     @contextmanager
@@ -173,6 +179,7 @@ def _measure(
         subject = Subject(vae, x, seed)
     with part("reconstruction"):
         families.reconstruction(subject, findings)
+        families.fixed_scale(subject, findings)
     with part("critics"):
         families.critics(subject, findings)
     generated = None
@@ -181,7 +188,7 @@ def _measure(
             generated = families.categories(subject, findings, effort.samples)
             if labels is not None:
                 families.clusters(subject, findings, labels)
-    lesson = make_lesson(x, labels, factors, train, seed, vae.device)
+    lesson = make_lesson(known, seed, vae.device)
     if lesson.labels is not None:
         if generated is not None:
             with part("judge"):

@@ -19,6 +19,7 @@ from pyro_mivae.metrics.clustering import contingency
 
 BINS = 20
 VOTES, ITEMS_PER_VOTE = 800, 64
+RARE = 0.001
 
 
 def mutual_information_gap(
@@ -66,8 +67,9 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
     .. math:: 1 - \frac{\sum_{k \ne k^*} I(z_j; v_k)^2}{(F - 1)\, I(z_j; v_{k^*})^2},
         \quad k^* = \arg\max_k I(z_j; v_k)
 
-    on average over the dimensions j that know anything. The informations are those of
-    `factor_information`. A dimension of noise alone counts as well, by its errors of sampling.
+    on average over the dimensions j that know anything: whose largest information is more than
+    999 of 1,000 independent dimensions would show by chance (a :math:`\chi^2` test of
+    :math:`2nI`). The informations are those of `factor_information`.
 
     Args:
         codes: Code of each datum, shape ``(n, d)``.
@@ -94,10 +96,25 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
     factors = varying(codes, factors)
     if not codes.isfinite().all() or factors.shape[1] < 2:
         return math.nan
-    squares = factor_information(codes, factors, categorical=categorical).square()
+    information = factor_information(codes, factors, categorical=categorical)
+    knows = (information > _by_chance(codes, factors, categorical)).any(1)
+    squares = information.square()
     most = squares.max(1).values
     share = (squares.sum(1) - most) / (most * (factors.shape[1] - 1))
-    return float((1 - share[most > 0]).mean())
+    return float((1 - share[knows]).mean())
+
+
+def _by_chance(codes: Tensor, factors: Tensor, categorical: Sequence[int]) -> Tensor:
+    """Information that independent columns exceed once in 1,000 and as many pairs, ``(d, F)``."""
+    from scipy.stats import chi2
+
+    bins = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
+    used = torch.tensor([len(column.unique()) for column in bins]) - 1
+    values = torch.tensor([len(column.unique()) for column in factors.unbind(1)]) - 1
+    freedom = (used[:, None] * values).clamp_min(1).numpy()
+    tail = RARE / factors.shape[1]
+    limit: Tensor = torch.from_numpy(chi2.isf(tail, freedom) / (2 * len(codes)))
+    return limit.to(codes.device)
 
 
 def factor_information(
@@ -197,7 +214,7 @@ def factor_vae_score(
 
     Returns:
         Share of the votes that name the factor, between 0 and 1, and its standard error; NaN where
-        no factor or no dimension varies, or codes are not finite.
+        under two factors or no dimension vary, or codes are not finite.
 
     Raises:
         ShapeError: If the shapes do not fit.
@@ -212,7 +229,7 @@ def factor_vae_score(
     """
     factors = varying(codes, factors)
     alive = (codes != codes[:1]).any(0).nonzero()[:, 0]
-    if not codes.isfinite().all() or not factors.shape[1] or not len(alive):
+    if not codes.isfinite().all() or factors.shape[1] < 2 or not len(alive):
         return math.nan, math.nan
     features, groups = expand(codes.double(), categorical)
     spread = _grouped(features.var(0, correction=0), groups, codes.shape[1])

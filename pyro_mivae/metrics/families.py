@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_mivae.bounds import barber_agakov_bound
 from pyro_mivae.diagnostics.costs import ACTIVE
 from pyro_mivae.diagnostics.diagnoses import diagnose
+from pyro_mivae.likelihoods import GaussianLikelihood
 from pyro_mivae.metrics.classifier import fit_classifier
 from pyro_mivae.metrics.clustering import (
     LIVE,
@@ -22,6 +23,7 @@ from pyro_mivae.metrics.clustering import (
 )
 from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates
 from pyro_mivae.metrics.dci import TREES, dci_scores
+from pyro_mivae.metrics.effort import PROBE_ITEMS
 from pyro_mivae.metrics.factors import (
     BINS,
     ITEMS_PER_VOTE,
@@ -32,7 +34,11 @@ from pyro_mivae.metrics.factors import (
     separated_attribute_predictability,
 )
 from pyro_mivae.metrics.findings import Findings, share
-from pyro_mivae.metrics.generation import generation_accuracy, generation_error
+from pyro_mivae.metrics.generation import (
+    generation_accuracy,
+    generation_consistency,
+    match_labels,
+)
 from pyro_mivae.metrics.lesson import Lesson
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.reconstruction import explained, variation
@@ -40,7 +46,12 @@ from pyro_mivae.metrics.subject import ENCODE_BATCH, Codes, Subject, batches
 
 Labels = tuple[Tensor, Tensor]
 LINEAR, MLP = "logistic regression", "a network with one hidden layer of 256 units"
+MEANS = (
+    "posterior means, of a category its probabilities (dimensions whose means have a variance of "
+    f"{ACTIVE} or less count as constant)"
+)
 SAMPLED = ("_sampled", "draws of the guide, one of each code")
+MOST_SPREAD, SHUFFLES = 1000, 20
 DCI_NAMES = ("dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 
@@ -62,6 +73,25 @@ def reconstruction(subject: Subject, findings: Findings) -> None:
         "the most probable), for a site alone with every other at its prior mean given it"
     )
     findings.record(line, values, "reconstruction_r2*")
+
+
+def fixed_scale(subject: Subject, findings: Findings) -> None:
+    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread.
+
+    Args:
+        subject: What is measured.
+        findings: Where the figures go.
+    """
+    likelihood = subject.vae.likelihood
+    if not isinstance(likelihood, GaussianLikelihood) or likelihood.learn_scale:
+        return
+    some = subject.x[:MOST_SPREAD].flatten(1).double()
+    some = some - some.mean(0)
+    largest = float(torch.linalg.eigvalsh(some @ some.T)[-1]) / len(some)
+    findings.record(
+        f"of the likelihood, and of the first {len(some)} items in the direction that varies most",
+        {"fixed_scale": float(likelihood.scale), "data_scale": math.sqrt(max(0.0, largest))},
+    )
 
 
 def critics(subject: Subject, findings: Findings) -> None:
@@ -125,17 +155,30 @@ def clusters(subject: Subject, findings: Findings, labels: Tensor) -> None:
         findings: Where the figures go.
         labels: Labels of its data, shape ``(n,)``.
     """
-    truth = labels.cpu().unique(return_inverse=True)[1].to(subject.vae.device)
-    accuracy, error = share(cluster_accuracy(subject.found, truth), len(truth))
-    findings.record(
-        f"most probable categories of all {len(truth)} items and their labels; for the accuracy "
-        "each category gets a label of its own, so that most agree",
-        {
-            "cluster_accuracy": accuracy,
-            "cluster_accuracy_se": error,
+    values, truth = labels.cpu().unique(return_inverse=True)
+    truth = truth.to(subject.vae.device)
+    told = f"most probable categories of all {len(truth)} items and their labels"
+    scores = dict.fromkeys(("cluster_accuracy", "nmi", "ari"), math.nan)
+    if len(values) < 2:
+        told = f"not defined, as there is one label: {told}"
+    else:
+        scores = {
+            "cluster_accuracy": cluster_accuracy(subject.found, truth),
             "nmi": normalised_mutual_information(subject.found, truth),
             "ari": adjusted_rand_index(subject.found, truth),
-        },
+        }
+    scores["cluster_accuracy_se"] = share(scores["cluster_accuracy"], len(truth))[1]
+    findings.record(
+        f"{told}; for the accuracy each category gets a label of its own, so that most agree",
+        scores,
+    )
+    generator = torch.Generator().manual_seed(subject.seed)
+    shuffled = [truth[torch.randperm(len(truth), generator=generator)] for _ in range(SHUFFLES)]
+    by_chance = [cluster_accuracy(subject.found, labels) for labels in shuffled]
+    findings.record(
+        f"the clustering accuracy of the same categories with the labels shuffled, mean of "
+        f"{SHUFFLES} times",
+        {"cluster_accuracy_chance": sum(by_chance) / SHUFFLES},
     )
 
 
@@ -152,24 +195,40 @@ def generation(
         generated: What `categories` returned.
     """
     device, (learn, score) = subject.vae.device, labels
-    accuracy = error = right = math.nan
-    if not lesson.is_empty:
-        classes = int(torch.cat([learn, score]).max()) + 1
+    accuracy = consistency = (math.nan, math.nan)
+    right, told, classes = math.nan, generated.shape[1], len(learn.unique())
+    reason = ""
+    if lesson.is_empty or classes < 2:
+        reason = "not defined, as what is learned on has under two labels: "
+    else:
+        width = int(torch.cat([learn, score]).max()) + 1
         x = lesson.x.to(device)
-        judge = fit_classifier(x, learn, classes, per_feature=False, seed=subject.seed)
+        judge = fit_classifier(x, learn, width, per_feature=False, seed=subject.seed)
         judged = judge.predict(generated.flatten(0, 1)).reshape(generated.shape[:2])
         live = occupancy(subject.found, len(generated)) >= LIVE
-        accuracy, error = generation_accuracy(judged, live), generation_error(judged, live)
+        chosen = lesson.choose(PROBE_ITEMS, subject.seed)
+        found = subject.encode(lesson.x, chosen)[subject.category[0]].argmax(-1)
+        names = match_labels(found, learn[chosen.to(device)], len(generated))
+        accuracy = generation_accuracy(judged, names, live, classes)
+        consistency = generation_consistency(judged, live)
         guesses = [judge.predict(part) for part in batches(subject.x, lesson.rows)]
         right = float((torch.cat(guesses) == score).double().mean())
-    (right, right_error), told = share(right, len(score)), generated.shape[1]
-    findings.record(
-        f"{told} images of each category in use, drawn from the prior, decoded to the mean and "
-        f"judged by a network with one hidden layer of 256 units that {lesson.text}",
-        {"generation_accuracy": accuracy, "generation_accuracy_se": error},
+    of = (
+        f"{reason}{told} images of each category in use, drawn from the prior, decoded to the "
+        f"mean and judged by a network with one hidden layer of 256 units that {lesson.text}"
     )
     findings.record(
-        f"that network's accuracy on real items; it {lesson.text}",
+        f"{of}; right is the label matched to the category one to one on what is learned (a "
+        "category left over: its most frequent label), a label without a category is missed",
+        {"generation_accuracy": accuracy[0], "generation_accuracy_se": accuracy[1]},
+    )
+    findings.record(
+        f"{of}; right is the category's most frequent judged label, whichever it is",
+        {"generation_consistency": consistency[0], "generation_consistency_se": consistency[1]},
+    )
+    right, right_error = share(right, len(score))
+    findings.record(
+        f"{reason}that network's accuracy on real items; it {lesson.text}",
         {"judge_accuracy": right, "judge_accuracy_se": right_error},
     )
 
@@ -189,15 +248,22 @@ def probes(
     chosen = lesson.choose(items, subject.seed)
     learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
     told = f"{len(chosen)} of what is {lesson.text}"
+    findings.record(
+        f"share of the {len(score)} items that are scored with their most frequent label: what a "
+        "constant guess has",
+        {"largest_label": float(score.bincount().max()) / len(score) if len(score) else math.nan},
+    )
     if len(learn.unique()) == 1:
         told = f"not defined, as what is learned on has one label: {told}"
-    for kind, what in (("", "posterior means, of a category its probabilities"), SAMPLED):
+    for kind, what in (("", MEANS), SAMPLED):
         names = [f"linear_probe{kind}", f"mlp_probe{kind}"]
         if not kind:
             names += [f"linear_probe{suffix}" for suffix in subject.groups if suffix]
         values = dict.fromkeys(names, math.nan)
         if not lesson.is_empty:
             train, codes = _both(subject, lesson, chosen, sampled=bool(kind))
+            if not kind:
+                train, codes = _without_idle(train, codes, subject.category[0])
             for suffix, group in subject.groups.items():
                 given = torch.cat([train[site] for site in group], 1), learn
                 asked = torch.cat([codes[site] for site in group], 1), score
@@ -286,6 +352,19 @@ def _both(
         return subject.draw(lesson.x, chosen), subject.draw(subject.x, lesson.rows)
     own = {site: code[lesson.rows.to(code.device)] for site, code in subject.codes.items()}
     return subject.encode(lesson.x, chosen), own
+
+
+def _without_idle(train: Codes, codes: Codes, category: str) -> tuple[Codes, Codes]:
+    """Codes with 0 for dimensions, or a category, whose means hardly vary."""
+    kept = []
+    for part in (train, codes):
+        of = {}
+        for site, code in part.items():
+            spread = train[site].var(0, correction=0)
+            alive = spread.sum() > ACTIVE if site == category else spread > ACTIVE
+            of[site] = torch.where(alive, code, 0.0)
+        kept.append(of)
+    return kept[0], kept[1]
 
 
 def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:

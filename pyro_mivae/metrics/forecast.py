@@ -8,16 +8,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pyro_mivae.diagnostics.dimensions import MOST_NUMBERS
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.metrics.classifier import training_steps
 from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
-from pyro_mivae.metrics.evaluate import evaluate
-from pyro_mivae.metrics.lesson import Train
+from pyro_mivae.metrics.evaluate import measure
+from pyro_mivae.metrics.lesson import Train, check_known
 from pyro_mivae.variants import Variant
 
 PIECE = 800
@@ -30,11 +27,11 @@ DEFAULTS = {name: p.default for name, p in inspect.signature(information).parame
 
 def forecast(
     vae: Variant,
-    x: Tensor,
-    labels: Tensor | None = None,
+    x: Any,
+    labels: Any = None,
     train: Train | None = None,
     *,
-    factors: Tensor | None = None,
+    factors: Any = None,
     full: bool = False,
     probe_items: int = PROBE_ITEMS,
     samples_per_category: int = SAMPLES,
@@ -71,39 +68,33 @@ def forecast(
         >>> forecast(vae, x, full=True) > 0
         True
     """
-    effort = Effort.of(len(x), full, probe_items, samples_per_category, options)
+    known = check_known(vae, x, labels, factors, train)
+    effort = Effort.of(len(known.x), full, probe_items, samples_per_category, options)
     asked = {**DEFAULTS, **effort.information}
-    piece = min(PIECE, len(x))
+    items, taught_on = len(known.x), len(known.x if known.train is None else known.train[0])
+    piece = min(PIECE, items)
     sizes = (math.ceil(piece / 2), piece)
     few: dict[str, Any] = {**FEW, "subset": piece, "num_samples": 1}
     few |= FEW_ANNEALED if asked["ais_items"] else {}
     clocks = []
     for size in sizes:
-        some, some_labels, some_factors = _take(size, seed, x, labels, factors)
+        some = known.take(size, seed)
+        pilot = Effort.of(len(some.x), False, PROBE_ITEMS, FEW_SAMPLES, few)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PyroMivaeWarning)  # of what so few draws give
-            found = evaluate(
-                vae,
-                some,
-                some_labels,
-                None if train is None else _take(size, seed, *train),
-                factors=some_factors,
-                samples_per_category=FEW_SAMPLES,
-                seed=seed,
-                **few,
-            )
+            found = measure(vae, some, pilot, seed)
         clocks.append(found.seconds)
     first, last = clocks
-    ratios = _draws(asked, len(x), piece)
-    learned, taught = (n if train else math.ceil(n / 2) for n in (_count(train, x), piece))
+    ratios = _draws(asked, items, piece)
+    learned, taught = (n if train else math.ceil(n / 2) for n in (taught_on, piece))
     ratios["judge"] = training_steps(learned) / training_steps(taught)
     ratios["probes"] = max(ratios["judge"], min(effort.probes or learned, learned) / taught)
     ratios["categories"] = effort.samples / FEW_SAMPLES
     dims = sum(key.startswith("kl_") and key.endswith("]") for key in found)
     width = max(1, dims * found.protocol["information"]["configurations"])
     squares = {
-        "information, information_in_code": len(x),
-        "information, dimensions": min(asked["subset"], len(x), math.isqrt(MOST_NUMBERS // width)),
+        "information, information_in_code": items,
+        "information, dimensions": min(asked["subset"], items, math.isqrt(MOST_NUMBERS // width)),
     }
     del last["information"]  # its parts are told apart
     total = 0.0
@@ -111,7 +102,7 @@ def forecast(
         if part in squares:
             total += _with_the_square((first[part], seconds), sizes, squares[part])
         else:
-            total += seconds * ratios.get(part, len(x) / piece)
+            total += seconds * ratios.get(part, items / piece)
     return total
 
 
@@ -150,24 +141,6 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"about {seconds / 60:.0f} minutes"
     return f"about {seconds / 3600:.1f} hours"
-
-
-def _take(size: int, seed: int, *given: Tensor | None) -> Any:
-    """Some rows at random, the same of each that is there."""
-    rows = [
-        None
-        if values is None
-        else torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:size]
-        for values in given
-    ]
-    return tuple(
-        None if values is None or row is None else values[row.to(values.device)]
-        for values, row in zip(given, rows)
-    )
-
-
-def _count(train: Train | None, x: Tensor) -> int:
-    return len(x if train is None else train[0])
 
 
 def _with_the_square(seconds: tuple[float, float], sizes: tuple[int, int], to: int) -> float:

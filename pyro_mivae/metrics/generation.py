@@ -1,4 +1,4 @@
-"""Whether each category generates one class."""
+"""How well samples of each category show the label that the category stands for."""
 
 from __future__ import annotations
 
@@ -8,55 +8,119 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.metrics.clustering import contingency
 
 
-def generation_accuracy(judged: Tensor, live: Tensor) -> float:
-    r"""Share of a category's samples that a judge gives the category's majority class.
+def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
+    """Gives each category a label of its own, so that most data agree (the Hungarian method).
 
-    .. math:: \frac1{|L|} \sum_{k \in L} \max_y \frac1n \sum_i 1[judge(x'_{ki}) = y]
-
-    over the categories L in use. Several categories may have the same majority class, and a model
-    that generates one class only has 1 here: read it beside the clustering accuracy.
+    With more categories than labels each category that is left over gets its own most frequent
+    label; with more labels than categories some labels stay without one.
 
     Args:
-        judged: Classes that a judge of real data gives to samples of each category, integers
-            from 0, shape ``(categories, n)``.
-        live: Which categories are in use, shape ``(categories,)``.
+        categories: Category of each datum, integers from 0, shape ``(n,)``.
+        labels: Label of each datum, integers from 0, shape ``(n,)``.
+        num_categories: How many categories there are.
 
     Returns:
-        Between 0 and 1; NaN where no category is in use.
+        The label of each category, shape ``(num_categories,)``.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty.
+
+    Example:
+        >>> match_labels(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([5, 5, 3, 5, 3, 5]), 3)
+        tensor([5, 3, 5])
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    counts = contingency(categories, labels).cpu()
+    missing = max(0, num_categories - len(counts))
+    counts = torch.cat([counts, counts.new_zeros(missing, counts.shape[1])])
+    present = counts.sum(0).nonzero()[:, 0]
+    matched = present[counts[:, present].argmax(1)]
+    rows, columns = linear_sum_assignment(counts[:, present].numpy(), maximize=True)
+    matched[torch.from_numpy(rows)] = present[torch.from_numpy(columns)]
+    return matched
+
+
+def generation_accuracy(
+    judged: Tensor, names: Tensor, live: Tensor, num_labels: int
+) -> tuple[float, float]:
+    r"""Share of the samples that show the label that their category stands for.
+
+    .. math:: \frac1{\max(|L|, Y)} \sum_{k \in L} \frac1n \sum_i 1[judge(x'_{ki}) = y_k]
+
+    over the categories L in use and Y labels: a label that no category stands for counts as
+    missed. A model whose categories all draw one class has 1 / Y here.
+
+    Args:
+        judged: Labels that a judge of real data gives to samples of each category, integers
+            from 0, shape ``(categories, n)``.
+        names: The label that each category stands for, as `match_labels` gives it, shape
+            ``(categories,)``.
+        live: Which categories are in use, shape ``(categories,)``.
+        num_labels: Y.
+
+    Returns:
+        Between 0 and 1, and its standard error over the samples; NaN where no category is in use
+        or there are under two labels.
 
     Raises:
         ShapeError: If the shapes do not fit.
 
     Example:
-        >>> generation_accuracy(torch.tensor([[3, 3, 3, 1], [0, 1, 2, 3]]), torch.tensor([1, 0]))
+        >>> judged = torch.tensor([[3, 3, 3, 1], [0, 1, 2, 3]])
+        >>> names, live = torch.tensor([3, 2]), torch.tensor([True, True])
+        >>> generation_accuracy(judged, names, live, 2)[0]
+        0.5
+    """
+    _check(judged, live)
+    if names.shape != live.shape:
+        raise ShapeError(f"expected a name of each category, got shape {tuple(names.shape)}")
+    if num_labels < 2 or not live.any():
+        return math.nan, math.nan
+    right = judged.eq(names[:, None].to(judged.device)).double().mean(1)[live.bool()]
+    count = max(len(right), num_labels)
+    error = float((right * (1 - right)).sum().div(judged.shape[1]).sqrt() / count)
+    return float(right.sum() / count), error
+
+
+def generation_consistency(judged: Tensor, live: Tensor) -> tuple[float, float]:
+    r"""Share of a category's samples that a judge gives the category's most frequent label.
+
+    .. math:: \frac1{|L|} \sum_{k \in L} \max_y \frac1n \sum_i 1[judge(x'_{ki}) = y]
+
+    over the categories L in use. It says that each category draws one thing, and not that they
+    draw different things: a model that draws one class only has 1 here.
+
+    Args:
+        judged: As for `generation_accuracy`.
+        live: As for `generation_accuracy`.
+
+    Returns:
+        Between 0 and 1, and its standard error over the samples; NaN where no category is in use.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    Example:
+        >>> judged = torch.tensor([[3, 3, 3, 1], [0, 1, 2, 3]])
+        >>> generation_consistency(judged, torch.tensor([True, False]))[0]
         0.75
     """
+    _check(judged, live)
+    if not live.any():
+        return math.nan, math.nan
+    counts = torch.stack([judged.eq(label).sum(1) for label in judged.unique()], 1)
+    share = (counts.max(1).values.double() / judged.shape[1])[live.bool()]
+    error = float((share * (1 - share)).sum().div(judged.shape[1]).sqrt() / len(share))
+    return float(share.mean()), error
+
+
+def _check(judged: Tensor, live: Tensor) -> None:
     if judged.dim() != 2 or live.shape != judged.shape[:1] or not judged.shape[1]:
         raise ShapeError(
             f"expected judged classes of shape (categories, n) and which categories are in use, "
             f"shape (categories,), got {tuple(judged.shape)} and {tuple(live.shape)}"
         )
-    return float(_shares(judged)[live.bool()].mean())
-
-
-def generation_error(judged: Tensor, live: Tensor) -> float:
-    """Returns the standard error of `generation_accuracy` over the samples.
-
-    Args:
-        judged: As there.
-        live: As there.
-
-    Returns:
-        NaN where no category is in use.
-    """
-    share = _shares(judged)[live.bool()]
-    variance = (share * (1 - share)).sum() / judged.shape[1]
-    return float(variance.sqrt() / len(share)) if len(share) else math.nan
-
-
-def _shares(judged: Tensor) -> Tensor:
-    """What part of each category's samples is of its majority class."""
-    counts = torch.stack([judged.eq(label).sum(1) for label in judged.unique()], 1)
-    return counts.max(1).values.double() / judged.shape[1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_mivae.errors import DataError
+from pyro_mivae.inputs import as_labels
+from pyro_mivae.variants import Variant
 
-Train = tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor | None]
+Train = tuple[Any, Any] | tuple[Any, Any, Any]
 """Data, their labels, and their factors."""
 
 
@@ -50,22 +53,14 @@ class Lesson:
         return torch.randperm(len(self.x), generator=generator)[:most]
 
 
-def make_lesson(
-    x: Tensor,
-    labels: Tensor | None,
-    factors: Tensor | None,
-    train: Train | None,
-    seed: int,
-    device: torch.device,
-) -> Lesson:
+def make_lesson(given: Known, seed: int, device: torch.device) -> Lesson:
     """Parts what is known of data in what is learned and what is scored.
 
+    Without data to learn on, half of the data are learned, stratified by label, or by the first
+    factor where there are no labels.
+
     Args:
-        x: The subject's data.
-        labels: Their labels.
-        factors: Their factors.
-        train: Other data to learn on; if None, half of the data, stratified by label, or by the
-            first factor where there are no labels.
+        given: The subject's data and what is known of them.
         seed: Of the halves.
         device: Where labels and factors go.
 
@@ -73,6 +68,7 @@ def make_lesson(
         The lesson.
     """
     known: list[tuple[Tensor, Tensor] | None]
+    x, labels, factors, train = given.x, given.labels, given.factors, given.train
     if train is None:
         by = labels if labels is not None or factors is None else factors[:, 0]
         learn, rows = halves(torch.zeros(len(x)) if by is None else by.cpu(), seed)
@@ -86,8 +82,7 @@ def make_lesson(
             f"scored on the other ({len(rows)} items)"
         )
     else:
-        data, rows = train[0], torch.arange(len(x))
-        taught = (train[1], train[2] if len(train) > 2 else None)
+        (data, *taught), rows = train, torch.arange(len(x))
         known = [
             None if a is None or b is None else (a.cpu(), b.cpu())
             for a, b in zip(taught, (labels, factors))
@@ -113,61 +108,113 @@ def halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return order[0::2].sort().values, order[1::2].sort().values
 
 
-def check_labels(x: Tensor, labels: Tensor | None, name: str) -> None:
-    """Checks that there is a label for each datum.
+@dataclass(frozen=True)
+class Known:
+    """What is given to `evaluate`: data, what is known of them, and data to learn on.
+
+    Attributes:
+        x: Data to be scored, as the variant takes them.
+        labels: Their labels, integers, shape ``(n,)``, or None.
+        factors: Their factors, integers, shape ``(n, F)``, or None.
+        train: Other data to learn on, their labels and their factors, or None.
+    """
+
+    x: Tensor
+    labels: Tensor | None
+    factors: Tensor | None
+    train: tuple[Tensor, Tensor | None, Tensor | None] | None
+
+    def take(self, count: int, seed: int) -> Known:
+        """Takes some of the data at random, and as many of those to learn on.
+
+        Args:
+            count: How many.
+            seed: Of the choice.
+        """
+        x, labels, factors = _take(count, seed, self.x, self.labels, self.factors)
+        return Known(
+            x, labels, factors, None if self.train is None else _take(count, seed, *self.train)
+        )
+
+
+def _take(count: int, seed: int, *given: Tensor | None) -> Any:
+    rows = [
+        None
+        if values is None
+        else torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:count]
+        for values in given
+    ]
+    return tuple(
+        None if values is None or row is None else values[row.to(values.device)]
+        for values, row in zip(given, rows)
+    )
+
+
+def check_known(vae: Variant, x: Any, labels: Any, factors: Any, train: Any) -> Known:
+    """Checks what is given to `evaluate`.
 
     Args:
-        x: The data.
-        labels: Integers, shape ``(n,)``, or None.
-        name: What they are called.
+        vae: The variant.
+        x: Data.
+        labels: Their labels: integers, booleans or strings; a tensor, an array or a list.
+        factors: Their factors: integers; a tensor, an array or a list.
+        train: Other data, their labels and their factors.
+
+    Returns:
+        All of it as tensors; strings are numbered.
 
     Raises:
-        DataError: If not.
+        DataError: If labels or factors do not fit the data, or the data the variant.
+        ShapeError: If data have another shape than the variant's.
     """
-    if labels is not None and (labels.shape != (len(x),) or not _is_whole(labels)):
+    x = vae.check_data(x)
+    if train is None:
+        labels, factors = as_labels([labels], ["labels"])[0], _factors(factors, "factors")
+        _check_labels(x, labels, "labels")
+        _check_factors(x, factors, "factors")
+        return Known(x, labels, factors, None)
+    if not isinstance(train, tuple) or len(train) not in (2, 3):
+        raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
+    names = ["labels", "the labels of train"]
+    labels, taught = as_labels([labels, train[1]], names)
+    learned = _factors(train[2] if len(train) > 2 else None, "the factors of train")
+    factors, learn = _factors(factors, "factors"), vae.check_data(train[0])
+    for data, values, name in ((x, labels, names[0]), (learn, taught, names[1])):
+        _check_labels(data, values, name)
+    for data, values, name in ((x, factors, "factors"), (learn, learned, "the factors of train")):
+        _check_factors(data, values, name)
+    known = Known(x, labels, factors, (learn, taught, learned))
+    _check_train(known)
+    return known
+
+
+def _factors(factors: Any, name: str) -> Tensor | None:
+    return None if factors is None else as_labels([factors], [name])[0]
+
+
+def _check_labels(x: Tensor, labels: Tensor | None, name: str) -> None:
+    if labels is not None and labels.shape != (len(x),):
         raise DataError(
-            f"{name}: expected {len(x)} integers, one per item, got {labels.dtype} of shape "
+            f"{name}: expected {len(x)} integers or strings, one per item, got shape "
             f"{tuple(labels.shape)}"
         )
 
 
-def check_factors(x: Tensor, factors: Tensor | None, name: str) -> None:
-    """Checks that there are factors of each datum.
-
-    Args:
-        x: The data.
-        factors: Integers, shape ``(n, F)``, or None.
-        name: What they are called.
-
-    Raises:
-        DataError: If not.
-    """
+def _check_factors(x: Tensor, factors: Tensor | None, name: str) -> None:
     if factors is None:
         return
     fits = factors.dim() == 2 and len(factors) == len(x) and factors.shape[1] > 0
-    if not fits or not _is_whole(factors):
+    if not fits:
         raise DataError(
             f"{name}: expected integers of shape ({len(x)}, F), one row per item and one column "
-            f"per factor, got {factors.dtype} of shape {tuple(factors.shape)}"
+            f"per factor, got shape {tuple(factors.shape)}"
         )
 
 
-def check_train(train: Train, labels: Tensor | None, factors: Tensor | None) -> None:
-    """Checks that what is to be learned is known of the data to learn on.
-
-    Args:
-        train: These, their labels and their factors.
-        labels: Labels of the data to be scored.
-        factors: Their factors.
-
-    Raises:
-        DataError: If not.
-    """
-    if not isinstance(train, tuple) or len(train) not in (2, 3):
-        raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
-    x, y, f = train[0], train[1], train[2] if len(train) > 2 else None
-    check_labels(x, y, "the labels of train")
-    check_factors(x, f, "the factors of train")
+def _check_train(known: Known) -> None:
+    """Checks that what is to be learned is known of the data to learn on."""
+    labels, factors = known.labels, known.factors
+    _, y, f = known.train or (None, None, None)
     for name, given, taught in (("labels", labels, y), ("factors", factors, f)):
         if given is not None and taught is None:
             raise DataError(
@@ -178,10 +225,16 @@ def check_train(train: Train, labels: Tensor | None, factors: Tensor | None) -> 
         raise DataError(
             f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
         )
+    if labels is not None and y is not None and not torch.isin(labels.cpu(), y.cpu()).any():
+        raise DataError(
+            f"no label of the data ({_some(labels)}) is among those of train ({_some(y)}); name "
+            "the classes alike in both"
+        )
 
 
-def _is_whole(values: Tensor) -> bool:
-    return not values.is_floating_point() and not values.is_complex()
+def _some(labels: Tensor) -> str:
+    values = labels.unique().tolist()
+    return ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")
 
 
 def _numbered(learn: Tensor, score: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ _SHARES = {
     "nmi": "normalised mutual information",
     "ari": "adjusted Rand index",
     "generation_accuracy": "generation accuracy",
+    "generation_consistency": "generation consistency",
     "linear_probe": "linear probe of the code",
     "mlp_probe": "MLP probe of the code",
     "mig": "mutual information gap",

@@ -54,8 +54,12 @@ _MEANINGS = {
     "categories_used": "Categories that take data.",
     "nmi": "Normalised mutual information of categories and labels, 0 to 1.",
     "ari": "Adjusted Rand index: 0 by chance, 1 where categories are the labels.",
+    "cluster_accuracy_chance": "What the same categories get with the labels shuffled.",
     "generation_accuracy": "Share of a category's samples that a classifier of real data takes "
-    "for the label that the category stands for.",
+    "for the label that the category stands for; each category stands for another one.",
+    "generation_consistency": "Share of a category's samples that a classifier of real data takes "
+    "for one and the same label, whichever it is.",
+    "largest_label": "Share of the most frequent label: the accuracy of a constant guess.",
     "reconstruction_r2": "Share of the variance that decoded codes account for: 1 is all of it.",
     "linear_probe": "Accuracy of a linear classifier that reads labels from the code.",
     "mlp_probe": "Accuracy of a small network that reads labels from the code.",

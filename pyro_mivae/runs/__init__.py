@@ -2,9 +2,10 @@
 
 from pyro_mivae.runs.compare import Comparison, compare
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import Run, load, open_run
+from pyro_mivae.runs.load import Run, open_run
 from pyro_mivae.runs.options import MODEL_OPTIONS, Option
 from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
+from pyro_mivae.runs.saved import load, save
 from pyro_mivae.runs.seeds import seeds_table, train_seeds
 from pyro_mivae.runs.summary import summarise
 from pyro_mivae.runs.sweep import sweep
@@ -25,6 +26,7 @@ __all__ = [
     "load",
     "open_run",
     "report_run",
+    "save",
     "seeds_table",
     "summarise",
     "sweep",

@@ -210,11 +210,11 @@ def check_page(folder: str | Path, overwrite: bool) -> Path:
     folder = Path(folder)
     path = folder / PAGE
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise OptionError(f"--out {folder} is a file; give a folder")
+        raise OptionError(f"out={folder} is a file; give a folder")
     if not os.path.isdir(folder.resolve().parent):
-        raise OptionError(f"--out {folder}: there is no folder {folder.parent}; make it first")
+        raise OptionError(f"out={folder}: there is no folder {folder.parent}; make it first")
     if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
-        raise OptionError(f"{path} exists; replace it with --overwrite, or choose another --out")
+        raise OptionError(f"{path} exists; replace it with overwrite=True, or choose another out=")
     return path
 
 

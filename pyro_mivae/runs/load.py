@@ -74,21 +74,6 @@ class Run:
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
-def load(folder: str | Path) -> Variant:
-    """Loads the model of a run folder, on the CPU, in ``eval`` mode.
-
-    Args:
-        folder: What `train_run`, or ``pyro-mivae train``, wrote.
-
-    Returns:
-        The variant with its trained weights.
-
-    Raises:
-        RunError: If the folder holds no run, or none with a checkpoint yet.
-    """
-    return open_run(folder).vae
-
-
 def open_run(folder: str | Path) -> Run:
     """Opens a run folder; its checkpoint is read with ``weights_only=True``.
 
@@ -151,7 +136,7 @@ def read_config(folder: Path) -> RunConfig:
             raise RunError(f"{folder} holds the runs of several seeds; give one of them: {names}")
         raise RunError(
             f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
-            "what fit keeps is loaded by building the model and calling fit with resume=True"
+            "what fit kept is loaded by building the model: mi.load(folder, into=vae)"
         )
     return RunConfig.read(folder / CONFIG)
 

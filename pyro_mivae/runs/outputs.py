@@ -220,7 +220,7 @@ def _writing(out: Path) -> Iterator[Path]:
         with atomic_path(out) as scratch:
             yield scratch
     except OSError as error:
-        raise OptionError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise OptionError(f"out={out} cannot be written: {error.strerror}") from error
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:
@@ -235,8 +235,8 @@ def check_out(out: Path, suffix: str, overwrite: bool) -> None:
         OptionError: If it may not.
     """
     if out.suffix.lower() != suffix:
-        raise OptionError(f"--out {out}; allowed are names ending in {suffix}")
+        raise OptionError(f"out={out}; allowed are names ending in {suffix}")
     if not out.parent.is_dir():
-        raise OptionError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise OptionError(f"out={out}: there is no folder {out.parent}; make it first")
     if os.path.isdir(out) or (os.path.exists(out) and not overwrite):
-        raise OptionError(f"--out {out} exists; replace it with --overwrite, or choose another")
+        raise OptionError(f"out={out} exists; replace it with overwrite=True, or choose another")

@@ -133,6 +133,7 @@ def _shares(metrics: Mapping[str, float]) -> Iterator[Row]:
         "cluster_accuracy": "clustering accuracy",
         "nmi": "normalised mutual information",
         "generation_accuracy": "generation accuracy",
+        "generation_consistency": "generation consistency",
         "linear_probe": "linear probe of the code",
     }
     for key, label in labels.items():

@@ -51,7 +51,7 @@ class RegularizedInformation(InformationTerm):
             handwritten digits.
 
     Raises:
-        OptionError: If a weight or the radius is negative.
+        OptionError: If a weight or the radius is negative, NaN or infinite.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RegularizedInformation(InformationTerm):
         radius: float = 0.24,
     ) -> None:
         super().__init__(site, weight=weight)
-        if min(marginal_weight, smoothness, radius) < 0:
+        if not all(0 <= value < math.inf for value in (marginal_weight, smoothness, radius)):
             raise OptionError(
                 f"marginal_weight={marginal_weight}, smoothness={smoothness}, radius={radius}: "
                 "0 or more is needed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,19 @@ def write_checkpoint(path: Path, state: Checkpoint) -> None:
         torch.save(state, scratch)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(
+    path: str | Path, needed: Collection[str] = ("weights", "epoch", "step")
+) -> Checkpoint:
     """Reads a checkpoint onto the CPU, running no code from it.
 
     Args:
         path: The file.
+        needed: The keys that it must have.
 
     Returns:
         ``weights`` (the variant's ``state_dict``), ``optimiser``, ``objective``, ``rng``,
-        ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None).
+        ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None),
+        ``options`` (of `fit`, by which the run was started).
 
     Raises:
         RunError: If it cannot be read.
@@ -96,6 +101,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise RunError(
             f"cannot read the checkpoint {path}: it is damaged, or holds more than plain tensors"
         ) from error
-    if not isinstance(state, dict) or not {"weights", "epoch", "step"} <= state.keys():
-        raise RunError(f"{path} is no checkpoint of a run; allowed is a file that fit wrote")
+    if not isinstance(state, dict) or not set(needed) <= state.keys():
+        raise RunError(f"{path} is no checkpoint; allowed is a file that fit or save wrote")
     return state

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, matmul_precision
-from pyro_mivae.errors import TrainingError
+from pyro_mivae.errors import PyroMivaeError, TrainingError
 from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.given import (
     check_given,
@@ -24,13 +24,15 @@ from pyro_mivae.training.given import (
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
+from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.variants.checks import broken_weights
 
 
 def fit(
     vae: Any,
-    x: Tensor,
+    x: Any,
     *,
     epochs: int,
     batch_size: int = 128,
@@ -41,7 +43,7 @@ def fit(
     seed: int = 0,
     engine: Means | Literal["auto"] = "auto",
     precision: Precision = "float32",
-    validation: Tensor | float | None = None,
+    validation: Any = None,
     patience: int | None = None,
     progress: bool = False,
     run: str | Path | None = None,
@@ -64,7 +66,9 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training images, shape ``(N, *data_shape)``.
+        x: Training images, a tensor or a NumPy array of shape ``(N, *data_shape)`` and any dtype.
+            Numbers count as they are (see `Variant.check_data`): bytes from 0 to 255 are for the
+            caller to divide by 255.
         epochs: Passes over the images.
         batch_size: Images per step; a last batch may be smaller. Where the objective pairs the
             images of a batch (``objective.pairs_data``), a last batch of fewer than 64 joins the
@@ -89,8 +93,9 @@ def fit(
             a tenth of ``x`` out if ``validation`` is not given.
         progress: Shows a progress bar on stderr.
         run: Folder to keep history and checkpoint in.
-        resume: Goes on from the folder's checkpoint, or starts anew if it has none; a finished
-            run is left as it is, with its weights loaded.
+        resume: Goes on from the folder's checkpoint, or starts anew if it has none. A finished
+            run is left as it is, with its weights loaded; with more ``epochs`` it is extended, its
+            weights' schedules staying at their last values. All other options must be the same.
         on_start: Called once everything given has been checked, before anything is written.
         on_epoch: Called with each row of the history as its epoch ends.
 
@@ -98,8 +103,9 @@ def fit(
         The history, a row per epoch.
 
     Raises:
-        OptionError: If an option is out of its range.
-        DataError: If images are no tensor, not finite, or the likelihood cannot score them.
+        OptionError: If an option is out of its range, or differs from the run that is resumed.
+        DataError: If images are neither tensor nor array, not finite, or the likelihood cannot
+            score them.
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not fit each other.
         RunError: If the folder holds a run already and ``resume`` is off, or another model's.
@@ -251,7 +257,7 @@ def train(
     if not trainer.begun:
         trainer.begun = True
         bar.set_description("preparing")
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), broken_down(trainer):
             trainer.vae.initialize(trainer.x)
     tell_batches(trainer, bar)
     if not trainer.finished:
@@ -262,11 +268,62 @@ def train(
         bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
         with last_weights_kept(trainer, keeper):
             row = trainer.run_epoch(bar.update)
+            check_end(trainer)
         history.append(row)
         keeper.epoch_done(trainer, history)
         show_row(bar, row)
         if on_epoch is not None:
             on_epoch(row)
+
+
+def check_end(trainer: Trainer) -> None:
+    """Checks that an epoch's last step left finite weights, and at the end a finite loss.
+
+    Args:
+        trainer: A trainer at the end of an epoch.
+
+    Raises:
+        TrainingError: If weights are not finite, or the loss of a batch after the last step.
+    """
+    wrong = broken_weights(trainer.vae)
+    if wrong:
+        raise TrainingError(_told(trainer, wrong))
+    if not trainer.finished:
+        return
+    meter = Meter(trainer.step + 1)
+    with torch.no_grad(), trainer._evaluating(), pyro.validation_enabled(False):
+        x = trainer.example(trainer.batch_sizes[0])
+        trainer.objective.differentiable_loss(trainer.vae.model, trainer.vae.guide, x)
+    ledger = trainer.objective.ledger
+    meter.add(tuple(ledger), torch.stack([v.detach() for v in ledger.values()]), len(x))
+    meter.means()
+
+
+@contextmanager
+def broken_down(trainer: Trainer) -> Iterator[None]:
+    """Says what is wrong where weights that ran away make a distribution or an operation fail.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        TrainingError: If something fails and weights are not finite.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        wrong = broken_weights(trainer.vae)
+        if isinstance(error, PyroMivaeError) or not wrong:
+            raise
+        raise TrainingError(_told(trainer, wrong)) from error
+
+
+def _told(trainer: Trainer, wrong: list[str]) -> str:
+    others = f" and {len(wrong) - 1} other tensors" if len(wrong) > 1 else ""
+    return (
+        f"weights are not finite after step {trainer.step} ({wrong[0]}{others}); try a lower "
+        "learning rate or gradient clipping"
+    )
 
 
 @contextmanager
@@ -280,13 +337,15 @@ def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
     Raises:
         TrainingError: If it does; it says so.
     """
+    epoch = trainer.epoch
     weights = detached_copy(trainer.vae.state_dict())
     try:
-        yield
+        with broken_down(trainer):
+            yield
     except TrainingError as error:
         trainer.vae.load_state_dict(weights)
-        if trainer.epoch:
-            back, kept = f"after epoch {trainer.epoch}", f", kept in {keeper.folder}"
+        if epoch:
+            back, kept = f"after epoch {epoch}", f", kept in {keeper.folder}"
         else:
             back, kept = "before the first epoch", f"; {keeper.folder} keeps none"
         raise TrainingError(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Means, check_precision
-from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.errors import OptionError
+from pyro_mivae.inputs import as_tensor
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
 
@@ -36,12 +37,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         return torch.empty(0, device=device).device  # with its index
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(
-            f"device {device!s} is not to be had here; allowed are auto, cpu"
+            f"device={str(device)!r} is not available here; allowed are auto, cpu"
             + (", cuda" if torch.cuda.is_available() else "")
         ) from error
 
 
-def check_options(settings: Settings, validation: Tensor | float | None) -> None:
+def check_options(settings: Settings, validation: Any) -> None:
     """Checks every option's range.
 
     Args:
@@ -77,21 +78,16 @@ def check_options(settings: Settings, validation: Tensor | float | None) -> None
 
 
 def check_images(vae: Any, x: Any) -> None:
-    """Checks that images are one tensor that the variant can be trained on.
+    """Checks that images are one tensor or array that the variant can be trained on.
 
     Args:
         vae: The variant.
         x: What was given.
 
     Raises:
-        DataError: If they are no tensor, are not finite, or the likelihood cannot score them.
+        DataError: If they are neither, are not finite, or the likelihood cannot score them.
         ShapeError: If they have another shape than the variant's.
     """
-    if not isinstance(x, Tensor):
-        raise DataError(
-            f"a {type(x).__name__} given as x; give all images as one tensor, by "
-            "torch.as_tensor(x) for an array: the batches are made here"
-        )
     vae.check_data(x)
 
 
@@ -99,7 +95,7 @@ def check_given(
     vae: Any,
     x: Any,
     settings: Settings,
-    validation: Tensor | float | None,
+    validation: Any,
     device: torch.device,
 ) -> None:
     """Checks images and options against the variant, before it is moved or run.
@@ -119,13 +115,16 @@ def check_given(
     check_options(settings, validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
     check_images(vae, x)
-    if isinstance(validation, Tensor):
+    if _is_data(validation):
         vae.check_data(validation)
 
 
-def hold_out(
-    x: Tensor, validation: Tensor | float | None, patience: int | None
-) -> tuple[Tensor, Tensor | None]:
+def _is_data(validation: Any) -> bool:
+    """Returns whether images are given, and not the share of them to hold out."""
+    return validation is not None and not isinstance(validation, float | int)
+
+
+def hold_out(x: Any, validation: Any, patience: int | None) -> tuple[Tensor, Tensor | None]:
     """Splits held-out images off, if that is asked for.
 
     Args:
@@ -139,8 +138,9 @@ def hold_out(
     Raises:
         OptionError: If there are too few.
     """
-    if isinstance(validation, Tensor):
-        return x, validation
+    x = as_tensor(x)
+    if _is_data(validation):
+        return x, as_tensor(validation)
     if validation is None:
         if patience is None:
             return x, None
@@ -155,7 +155,9 @@ def hold_out(
 def place(
     vae: Any, x: Tensor, held_out: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Puts images on the device if they take at most half its memory; in the weights' type.
+    """Puts images, as `Variant.check_data` gives them, where they fit.
+
+    On the device if they take at most half its memory, else on the CPU.
 
     Args:
         vae: The variant.
@@ -163,12 +165,12 @@ def place(
         held_out: Held-out images.
         device: The device.
     """
-    parameter = next(vae.parameters(), None)
-    dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
-    size = dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
+    x = vae.check_data(x)
+    held_out = None if held_out is None else vae.check_data(held_out)
+    size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
     if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
         device = torch.device("cpu")
-    return x.to(device, dtype), None if held_out is None else held_out.to(device, dtype)
+    return x.to(device), None if held_out is None else held_out.to(device)
 
 
 def check_trainer(trainer: Trainer) -> None:

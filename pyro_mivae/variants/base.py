@@ -8,26 +8,41 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
+from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.models import GenerativeModel, code_program
+from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
-from pyro_mivae.traces import TracePair, trace_program
+from pyro_mivae.traces import TracePair
+from pyro_mivae.variants.checks import (
+    check_arguments,
+    check_decoder,
+    check_encoder,
+    check_guide,
+    check_shape,
+    whole_number,
+)
 from pyro_mivae.variants.means import posterior_means
-from pyro_mivae.variants.parts import find_likelihood, is_bounded, site_size
+from pyro_mivae.variants.parts import (
+    category_value,
+    code_value,
+    find_likelihood,
+    is_bounded,
+    site_size,
+)
 
+SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
 
 GuideBuilder = Callable[[Mapping[str, int], nn.Module], nn.Module]
@@ -44,8 +59,10 @@ class Variant(PyroModule):
         guide: The guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; of a category, how many there are.
-        category: Name of the site that is a category, or None.
+        category: Name of the site that is a category, or None; the first one of several.
+        one_hot: Whether its values are one-hot, of each category.
         batch_norm: Whether the networks that it builds may normalise by the batch.
+        given: The arguments that it was built with, by name.
         noise: Sites that the guide draws from their prior, whatever the data.
         code_site: The site whose size is the keyword ``code_dim``.
     """
@@ -54,6 +71,18 @@ class Variant(PyroModule):
     batch_norm: ClassVar[bool] = True
     noise: ClassVar[frozenset[str]] = frozenset()
     code_site: ClassVar[str] = "c"
+    given: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keeps what the variant is built with, for `save`, and checks the types."""
+        variant: Self = super().__new__(cls)
+        try:
+            given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
+        except TypeError:  # __init__ says it better
+            given = {}
+        check_arguments(given)
+        variant.__dict__["given"] = given
+        return variant
 
     def __init__(
         self,
@@ -85,9 +114,7 @@ class Variant(PyroModule):
             SiteError: If model and guide do not sample the same sites in the same shapes.
         """
         super().__init__(self._new_name())
-        self.data_shape = tuple(int(n) for n in data_shape)
-        if not self.data_shape or min(self.data_shape) < 1:
-            raise ShapeError(f"data_shape {self.data_shape}: give the shape of one datum")
+        self.data_shape = check_shape(data_shape)
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide brings its own encoder")
         if guide is not None and not isinstance(guide, PyroModule):
@@ -100,16 +127,22 @@ class Variant(PyroModule):
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
         self.category = categories[0] if categories else None
         self._bounded = [n for n, fn in distributions.items() if is_bounded(fn)]
-        self._one_hot = self.category is not None and bool(distributions[categories[0]].event_dim)
+        self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
         networks = self.build_networks("auto", self.data_shape, code_dim)
+        if encoder is not None:
+            check_encoder(encoder, self.data_shape)
         if guide is None:
-            guide = (build_guide or self._mean_field)(self.sites, encoder or networks[0])
+            encoder = networks[0] if encoder is None else encoder
+            guide = (build_guide or self._mean_field)(self.sites, encoder)
         self.model = GenerativeModel(
-            prior, decoder or networks[1], find_likelihood(likelihood), len(self.data_shape)
+            prior,
+            networks[1] if decoder is None else decoder,
+            find_likelihood(likelihood),
+            len(self.data_shape),
         )
         self.guide = guide
-        self._check_guide(distributions)
-        self._check_decoder(code_dim)
+        check_guide(self, distributions)
+        check_decoder(self, code_dim)
 
     @classmethod
     def build_networks(
@@ -172,13 +205,15 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, float]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
+        A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
+
         Args:
             param_name: Name of the parameter in Pyro's param store.
 
         Returns:
             The learning rate.
         """
-        return {"lr": 1e-3}
+        return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
 
     @property
     def likelihood(self) -> Likelihood:
@@ -209,18 +244,25 @@ class Variant(PyroModule):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the parameters."""
-        return next(self.parameters()).dtype
+        return dtype_of(self) or torch.get_default_dtype()
 
-    def check_data(self, x: Tensor) -> None:
-        """Checks that data fit the variant.
+    def check_data(self, x: Any) -> Tensor:
+        """Returns data as the variant takes them; everything that takes data begins with it.
 
         Args:
-            x: Shape ``(n, *data_shape)``, with ``n`` at least 1.
+            x: A tensor or a NumPy array of any dtype, shape ``(n, *data_shape)``, with ``n`` at
+                least 1. Numbers count as they are: bytes from 0 to 255 are not scaled, and a
+                likelihood of values in [0, 1] refuses them.
+
+        Returns:
+            The data in the weights' dtype, on their own device; see
+            `GenerativeModel.check_data`.
 
         Raises:
             DataError: If there are none, or values are not finite or outside the support.
             ShapeError: If the shape is another.
         """
+        x = as_tensor(x)
         if tuple(x.shape[1:]) != self.data_shape:
             raise ShapeError(
                 f"data of shape {tuple(x.shape)} given, n times {self.data_shape} needed; reshape "
@@ -228,14 +270,14 @@ class Variant(PyroModule):
             )
         if not len(x):
             raise DataError("no data given; one datum or more is needed")
-        self.likelihood.check(x)
+        return self.model.check_data(x)
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> dict[str, Tensor]:
+    def encode(self, x: Any) -> dict[str, Tensor]:
         """Returns what the guide says of each datum.
 
         Args:
-            x: Shape ``(batch, *data_shape)``.
+            x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
 
         Returns:
             By site, the posterior mean, shape ``(batch, size)``; of a category the probabilities,
@@ -243,15 +285,15 @@ class Variant(PyroModule):
             site that depends on a drawn one) it is that of 100 draws, always the same ones: its
             error is a tenth of the posterior's deviation. Torch's generators stay as they are.
         """
-        x = x.to(self.device)
-        with self._evaluating():
-            return posterior_means(lambda: self._code_traces(x), self.device)
+        x = self.check_data(x).to(self.device)
+        with self.evaluating():
+            return posterior_means(lambda: self.code_traces(x), self.device)
 
-    def reconstruct(self, x: Tensor, keep: Collection[str] | None = None) -> Tensor:
+    def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
         """Decodes the posterior mean.
 
         Args:
-            x: Shape ``(batch, *data_shape)``.
+            x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
             keep: Sites that keep their posterior mean (a category: its most probable value);
                 every other site is put at its prior mean given these. All if omitted.
 
@@ -261,34 +303,36 @@ class Variant(PyroModule):
         Raises:
             SiteError: If ``keep`` names a site that is not in the code.
         """
-        codes = self.encode(x)
+        keep = [keep] if isinstance(keep, str) else keep
         if keep is not None:
             self._check_names(keep)
+        codes = self.encode(x)
+        if keep is not None:
             codes = {name: codes[name] for name in keep}
         return self.decode(codes, len(x))
 
     @torch.no_grad()
-    def decode(self, codes: Mapping[str, Tensor], n: int) -> Tensor:
+    def decode(self, codes: Mapping[str, Any], n: int) -> Tensor:
         """Decodes given sites, with every other site at its prior mean given these.
 
         Args:
-            codes: Values by site, shape ``(n, size)``; probabilities of a category stand for its
-                most probable value.
+            codes: Values by site, tensors or arrays of shape ``(n, size)``; of a category, its
+                numbers, integers of shape ``(n,)``, or probabilities, which stand for the most
+                probable one.
             n: Number of codes.
 
         Returns:
             The likelihood's mean, shape ``(n, *data_shape)``.
 
         Raises:
+            OptionError: If there is no category of a number.
+            ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
         self._check_names(codes)
-        values = {
-            name: self._category_value(code.argmax(-1)) if name == self.category else code
-            for name, code in codes.items()
-        }
-        with self._evaluating():
-            decoded: Tensor = decode_means(self.model, values)(self._blank(n))
+        values = {name: code_value(self, name, code, n) for name, code in codes.items()}
+        with self.evaluating():
+            decoded: Tensor = decode_means(self.model, values)(self.blank(n))
         return decoded
 
     @torch.no_grad()
@@ -305,38 +349,34 @@ class Variant(PyroModule):
         Raises:
             OptionError: If there are no categories, or not this one, or ``n`` is under 1.
         """
+        n = whole_number("n", n)
         if n < 1:
             raise OptionError(f"n={n}: 1 or more is needed")
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        if category is not None and not 0 <= category < (self.num_categories or 0):
-            raise OptionError(
-                f"category={category}: allowed are 0 to {(self.num_categories or 0) - 1}"
-            )
+        chosen = None
+        if self.category is not None and category is not None:
+            number = whole_number("category", category)
+            chosen = category_value(self, self.category, torch.full((n,), number))
 
         def latent(name: str, fn: Any) -> Tensor | None:
-            if name != self.category or category is None:
-                return None
-            return self._category_value(torch.full((n,), category, device=self.device))
+            return chosen if name == self.category else None
 
-        with self._evaluating():
+        with self.evaluating():
             program = SubstituteMessenger(lambda fn: fn.mean, latent)(self.model)
-            sampled: Tensor = program(self._blank(n))
+            sampled: Tensor = program(self.blank(n))
         return sampled
 
-    def _code_traces(self, x: Tensor) -> TracePair:
+    def code_traces(self, x: Tensor) -> TracePair:
+        """Traces prior and guide on data, with the decoder left out."""
         return TracePair.run(code_program(self.model), self.guide, (x,), {}, max_plate_nesting=1)
 
-    def _category_value(self, index: Tensor) -> Tensor:
-        if not self._one_hot:
-            return index
-        return one_hot(index, self.num_categories or 0).to(self.dtype)
-
-    def _blank(self, n: int) -> Tensor:
+    def blank(self, n: int) -> Tensor:
+        """Returns data that are 0."""
         return torch.zeros(n, *self.data_shape, device=self.device, dtype=self.dtype)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Evaluation mode, with a param store of its own."""
         training = [module for module in self.modules() if module.training]
         self.eval()
@@ -348,53 +388,15 @@ class Variant(PyroModule):
                 module.training = True
 
     def _check_names(self, names: Collection[str]) -> None:
-        unknown = sorted(set(names) - set(self.sites))
+        unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
-    def _check_guide(self, prior: Mapping[str, Any]) -> None:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), self._evaluating():
-            guide = trace_program(self.guide, (self._blank(2),), {})
-            for name, p in prior.items():
-                q = guide.nodes[name]["fn"] if name in guide.nodes else p
-                if q.event_shape != p.event_shape:
-                    raise SiteError(
-                        f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
-                        f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
-                        "and a category as OneHotCategorical in both"
-                    )
-            self._code_traces(self._blank(2))
-
-    def _check_decoder(self, code_dim: int) -> None:
-        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
-        codes = torch.zeros(*leading, code_dim, device=self.device, dtype=self.dtype)
-        with torch.no_grad(), self._evaluating():
-            try:
-                decoded = self.model.decoder(codes)
-            except (RuntimeError, ValueError, IndexError) as error:
-                raise ShapeError(
-                    f"the decoder does not take codes of shape {tuple(codes.shape)} ({error}); "
-                    "build it for codes of this size, with any leading dimensions"
-                ) from error
-        shape = tuple(decoded.shape[len(leading) :])
-        if decoded.shape[: len(leading)] != leading or shape != self.data_shape:
-            raise ShapeError(
-                f"the decoder returns shape {tuple(decoded.shape)} for codes of shape "
-                f"{tuple(codes.shape)}, data_shape is {self.data_shape}; let it keep leading "
-                "dimensions and return one value per element of a datum"
-            )
-
-    def _require_sizes(self, **given: int | None) -> None:
-        """Refuses a size, other than the default, that is given beside a prior of another."""
-        for name, size in given.items():
-            actual = self.sites.get(self.code_site) if name == "code_dim" else getattr(self, name)
-            signatures = (inspect.signature(cls).parameters for cls in type(self).__mro__[:-1])
-            defaults = {own[name].default for own in signatures if name in own}
-            if size not in {actual, *defaults}:
-                raise OptionError(
-                    f"{name}={size} is given, and a prior whose {name} is {actual}; leave it out, "
-                    "or build the prior with it"
-                )
-
     def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
+        if self.one_hot:
+            raise SiteError(
+                f"the prior samples the categories {list(self.one_hot)}, and the default guide "
+                "has no category; give a guide that samples them, such as mi.MixtureGuide(...) "
+                "or one of your own"
+            )
         return MeanFieldGuide(self.data_shape, sites, encoder, bounded=self._bounded)

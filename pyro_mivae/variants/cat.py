@@ -22,6 +22,7 @@ from pyro_mivae.priors import MixturePrior
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import require_sizes
 from pyro_mivae.variants.warm_start import warm_start_categories
 
 Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
@@ -115,7 +116,7 @@ class CatVAE(Variant):
 
         super().__init__(
             data_shape,
-            prior=prior or MixturePrior(num_categories, latent_dim, radius),
+            prior=MixturePrior(num_categories, latent_dim, radius) if prior is None else prior,
             guide=guide,
             likelihood=likelihood,
             encoder=encoder,
@@ -127,7 +128,7 @@ class CatVAE(Variant):
                 f"the prior samples {list(self.sites)}, none of them a category; "
                 f"{type(self).__name__} needs one"
             )
-        self._require_sizes(num_categories=num_categories, latent_dim=latent_dim)
+        require_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
         most = self.sites[self.category]
         if decodes is not None and not (isinstance(decodes, int) and 2 <= decodes <= most):
             raise OptionError(

@@ -19,6 +19,7 @@ from pyro_mivae.networks import Discriminator, build_adversarial_networks, outpu
 from pyro_mivae.priors import CodesPrior, prior_sites
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import require_sizes
 
 DISCRIMINATOR_LR = 2e-4
 BETAS = (0.5, 0.999)
@@ -93,7 +94,7 @@ class InfoGAN(Variant):
                 )
             prior = CodesPrior(latent_dim - code_dim, num_categories, code_dim)
         distributions, size = prior_sites(prior)
-        trunk = encoder or self.build_networks("auto", data_shape, size)[0]
+        trunk = self.build_networks("auto", data_shape, size)[0] if encoder is None else encoder
 
         def build_guide(sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
             return RecognitionGuide(data_shape, distributions, encoder, noise=self.noise)
@@ -108,8 +109,8 @@ class InfoGAN(Variant):
             build_guide=build_guide,
         )
         if given:
-            self._require_sizes(
-                latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories
+            require_sizes(
+                self, latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories
             )
         self.discriminator = Discriminator(trunk, output_dim(trunk, self.data_shape))
         self.weights = {

@@ -15,6 +15,7 @@ from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import require_sizes
 
 
 class InfomaxVAE(Variant):
@@ -84,7 +85,7 @@ class InfomaxVAE(Variant):
         )
         if "c" not in self.sites:
             raise SiteError(f"the prior samples {list(self.sites)}; InfomaxVAE needs a site 'c'")
-        self._require_sizes(latent_dim=latent_dim, code_dim=code_dim)
+        require_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights={"z": 1.0, "c": 0.0})

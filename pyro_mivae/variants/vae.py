@@ -15,6 +15,7 @@ from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import require_sizes
 
 
 class VAE(Variant):
@@ -45,13 +46,13 @@ class VAE(Variant):
     ) -> None:
         super().__init__(
             data_shape,
-            prior=prior or StandardNormalPrior(latent_dim),
+            prior=StandardNormalPrior(latent_dim) if prior is None else prior,
             guide=guide,
             likelihood=likelihood,
             encoder=encoder,
             decoder=decoder,
         )
-        self._require_sizes(latent_dim=latent_dim)
+        require_sizes(self, latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()

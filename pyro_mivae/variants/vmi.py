@@ -16,6 +16,7 @@ from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import BarberAgakov, Push
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import require_sizes
 
 ALL = "all"
 
@@ -102,7 +103,7 @@ class VMIVAE(Variant):
             encoder=encoder,
             decoder=decoder,
         )
-        self._require_sizes(latent_dim=latent_dim, code_dim=code_dim)
+        require_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
         names = [informed] if isinstance(informed, str) else list(informed)
         names = list(self.sites) if names == [ALL] else names
         if not names or not set(names) <= set(self.sites):

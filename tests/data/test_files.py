@@ -79,8 +79,10 @@ def test_npz_whose_factors_are_something_else(write, factors):
         ({"pictures": grey()}, "holds pictures, but no array named 'images'"),
         ({"images": grey()[:0]}, "is empty"),
         ({"images": grey()[0]}, r"shape \(8, 6\); allowed is \(N, H, W\)"),
-        ({"images": np.zeros((4, 3, 8, 8))}, "channels first"),
         ({"images": grey().astype(np.int64)}, "dtype int64; allowed is uint8"),
+        ({"images": np.full((2, 8, 8), 1.0001)}, "pixels from 1.0001 to 1.0001; allowed"),
+        ({"images": grey(), "labels": np.arange(4) * 1e300}, "dtype float64; allowed are"),
+        ({"images": grey(), "labels": np.full(4, np.inf)}, "dtype float64; allowed are"),
         ({"images": np.full((2, 8, 8), np.nan)}, "128 pixels that are NaN"),
         ({"images": np.full((2, 8, 8), 1.5)}, r"from 1.5 to 1.5; allowed are floats in \[0, 1\]"),
         ({"images": grey(), "labels": np.arange(3)}, r"shape \(3,\); allowed is \(4,\)"),
@@ -141,7 +143,8 @@ def test_folder_with_a_sub_folder_per_label(tmp_path):
         ("LA", (51, 255), [0.2]),
         ("I;16", 13107, [0.2]),
         ("RGB", (255, 0, 51), [1.0, 0.0, 0.2]),
-        ("RGBA", (255, 0, 51, 0), [1.0, 0.0, 0.2]),
+        ("RGBA", (255, 0, 51, 255), [1.0, 0.0, 0.2]),
+        ("P", 0, [0.0]),
     ],
 )
 def test_folder_reads_any_kind_of_png(tmp_path, mode, value, pixel):
@@ -179,4 +182,135 @@ def test_folder_without_images(tmp_path):
 def test_folder_with_a_broken_image(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(DataError, match="cannot read the image"):
+        read_folder(tmp_path)
+
+
+# Channels, first or last
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_channels_that_come_first_are_never_taken_for_rows(write, channels):
+    first = np.random.default_rng(0).random((2, channels, 16, 20))
+    with pytest.raises(DataError, match=r"save np\.moveaxis\(images, 1, -1\)"):
+        read_npz(write(images=first))
+    raw = read_npz(write(images=np.moveaxis(first, 1, -1)))
+    torch.testing.assert_close(raw.images, torch.from_numpy(first).float())
+
+
+@pytest.mark.parametrize(
+    ("shape", "ok"),
+    [
+        ((3, 3, 3), False),
+        ((8, 8, 8), False),
+        ((16, 16, 32), False),
+        ((2, 8, 3), False),
+        ((8, 2, 3), True),
+        ((1, 32, 1), True),
+        ((4, 4, 3), True),
+    ],
+)
+def test_small_arrays_whose_channels_are_in_doubt_are_refused(write, shape, ok):
+    path = write(images=np.zeros((2, *shape)))
+    if ok:
+        assert read_npz(path).images.shape == (2, shape[2], *shape[:2])
+    else:
+        with pytest.raises(DataError, match="cannot be told to be the channels"):
+            read_npz(path)
+
+
+def test_pixels_a_rounding_error_outside_are_put_on_the_ends(write):
+    images = np.full((2, 8, 8), 0.5)
+    images[0, 0, :2] = 1 + 1.2e-7, -1e-9
+    assert read_npz(write(images=images)).images.aminmax() == (0, 1)
+
+
+# Kinds of image files
+
+RAMP = np.linspace(0, 1, 48, dtype=np.float32).reshape(8, 6)
+
+
+@pytest.mark.parametrize(
+    ("array", "tolerance"),
+    [
+        (RAMP, 1e-7),
+        ((65535 * RAMP).astype(np.uint16), 1e-4),
+        ((255 * RAMP).astype(np.uint8), 0.01),
+    ],
+)
+def test_tiffs_of_floats_16_and_8_bits(tmp_path, array, tolerance):
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    found = read_folder(tmp_path).images
+    torch.testing.assert_close(found[0, 0], torch.from_numpy(RAMP), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "message"),
+    [
+        (255 * RAMP, "a.tif", "a.tif holds floats from 0 to 255; allowed are finite floats in"),
+        (RAMP - 0.1, "a.tif", "a.tif holds floats from -0.1"),
+        (RAMP * np.nan, "a.tif", "a.tif holds floats from nan"),
+        (
+            (255 * RAMP).astype(np.int32),
+            "a.tif",
+            "a.tif holds integers of 32 bits.* from 0 to 255",
+        ),
+        ((4095 * RAMP).astype(np.uint16), "a.png", "no value above 4095: they may hold 12 bits"),
+        (np.zeros((8, 6, 4), np.uint8), "a.png", "a.png has transparent pixels"),
+        (np.full((8, 6, 2), 254, np.uint8), "a.png", "a.png has transparent pixels"),
+    ],
+)
+def test_images_whose_white_is_not_known(tmp_path, array, name, message):
+    Image.fromarray(array).save(tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        read_folder(tmp_path)
+
+
+def test_images_are_turned_upright(tmp_path):
+    wide, exif = np.zeros((6, 10, 3), np.uint8), Image.Exif()
+    wide[:, :5] = 255
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(wide).save(tmp_path / "a.png", exif=exif)
+    found = read_folder(tmp_path).images
+    assert found.shape == (1, 3, 10, 6)
+    assert found[0, 0, :, 0].tolist() == [1.0] * 5 + [0.0] * 5
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png"])
+def test_every_frame_is_an_image(tmp_path, ending):
+    values = {"a": [10, 200, 90], "b": [50]}
+    for label, greys in values.items():
+        first, *rest = [Image.new("L", (6, 8), value) for value in greys]
+        (tmp_path / label).mkdir()
+        options = {"save_all": True, "append_images": rest} if rest else {}
+        options |= {"lossless": True} if ending == "webp" else {}
+        first.save(tmp_path / label / f"0.{ending}", **options)
+    raw = read_folder(tmp_path, (8, 6))
+    told = (raw.images[:, 0, 0, 0] * 255).round().int().tolist()
+    assert told == [10, 200, 90, 50]
+    assert raw.labels.tolist() == [0, 0, 0, 1]
+    assert raw.images.shape[1] == (3 if ending == "webp" else 1)
+
+
+def test_a_page_that_is_a_thumbnail_is_left_out(tmp_path):
+    pages = [Image.new("L", (6, 8), value) for value in (10, 20)]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert (read_folder(tmp_path).images * 255).unique().round().tolist() == [10]
+
+
+def test_palettes_of_grey_stay_grey(tmp_path):
+    for name, colours in (("grey", [0, 0, 0, 51, 51, 51]), ("red", [0, 0, 0, 51, 0, 0])):
+        image = Image.frombytes("P", (8, 8), np.eye(8, dtype=np.uint8).tobytes())
+        image.putpalette(colours)
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "a.png")
+    grey_, red = (read_folder(tmp_path / name).images for name in ("grey", "red"))
+    torch.testing.assert_close(grey_[0, 0], 0.2 * torch.eye(8))
+    assert red.shape[1] == 3
+
+
+def test_a_picture_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    save(tmp_path / "a.png", 0)
+    with pytest.raises(DataError, match="cannot read the image .*a.png"):
         read_folder(tmp_path)

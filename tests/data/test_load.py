@@ -76,8 +76,36 @@ def test_mnist_keeps_its_own_test_set(mnist_root):
 def test_mnist_that_is_cut_short(mnist_root):
     path = mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="cannot read mnist under"):
+    with pytest.raises(
+        DataError, match="train-images-idx3-ubyte: it is no IDX file of bytes, or cut short"
+    ):
         load_dataset("mnist", root=mnist_root)
+
+
+@pytest.mark.parametrize("place", ["", "MNIST", "MNIST/raw"])
+def test_compressed_files_are_read_where_they_lie(mnist_root, tmp_path, place):
+    expected = read_images("mnist", root=mnist_root)
+    packed = tmp_path / "packed" / place
+    packed.mkdir(parents=True)
+    for file in (mnist_root / "MNIST" / "raw").iterdir():
+        (packed / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    before = sorted(p.name for p in packed.rglob("*"))
+    found = read_images("mnist", root=tmp_path / "packed")
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels)
+    assert sorted(p.name for p in packed.rglob("*")) == before
+    (packed / "train-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8b cut short")
+    with pytest.raises(DataError, match=r"cannot read .*train-labels-idx1-ubyte\.gz"):
+        read_images("mnist", root=tmp_path / "packed")
+
+
+def test_a_folder_of_another_set_is_not_read(mnist_root, monkeypatch):
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(FashionMNIST, "mirrors", [])
+    assert len(read_images("mnist", root=mnist_root / "MNIST").images) == 17
+    with pytest.raises(DataError, match="fashion-mnist is not under"):
+        read_images("fashion-mnist", root=mnist_root / "MNIST")
 
 
 def test_download_goes_to_the_root(mnist_root, tmp_path, monkeypatch, serve):
@@ -102,9 +130,7 @@ def test_download_that_fails_leaves_nothing(tmp_path, monkeypatch):
     from torchvision.datasets import MNIST
 
     monkeypatch.setattr(MNIST, "mirrors", [])
-    with pytest.raises(
-        DataError, match="could not be downloaded; give its folder with --data-root"
-    ):
+    with pytest.raises(DataError, match="could not be downloaded; give its folder with root="):
         load_dataset("mnist", root=tmp_path / "new" / "root")
     assert list(tmp_path.iterdir()) == []
 
@@ -149,7 +175,7 @@ def test_single_image(tmp_path):
 
 
 def test_image_size_of_nothing():
-    with pytest.raises(OptionError, match="image size 0x8"):
+    with pytest.raises(OptionError, match="image_size=0x8"):
         load_dataset("digits", image_size=(0, 8))
 
 

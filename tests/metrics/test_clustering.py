@@ -6,13 +6,15 @@ import math
 import pytest
 import torch
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import DataError, ShapeError
 from pyro_mivae.metrics import (
     adjusted_rand_index,
     categories_used,
     cluster_accuracy,
     contingency,
     generation_accuracy,
+    generation_consistency,
+    match_labels,
     normalised_mutual_information,
     occupancy,
 )
@@ -81,11 +83,62 @@ def test_occupancy_and_the_threshold_of_use():
     assert categories_used(categories, 4) == 2  # 5 of 1,000 are enough, 2 are not
 
 
-def test_generation_accuracy_counts_live_categories():
-    judged = torch.tensor([[1, 1, 1, 1], [0, 2, 2, 3], [0, 1, 2, 3]])
-    assert generation_accuracy(judged, torch.tensor([True, True, False])) == 0.75
-    assert generation_accuracy(judged, torch.tensor([True, True, True])) == pytest.approx(7 / 12)
-    assert math.isnan(generation_accuracy(judged, torch.zeros(3, dtype=torch.bool)))
+JUDGED = torch.tensor([[1, 1, 1, 1], [0, 2, 2, 3], [0, 1, 2, 3]])
+
+
+def test_generation_consistency_counts_live_categories():
+    consistency, error = generation_consistency(JUDGED, torch.tensor([True, True, False]))
+    assert consistency == 0.75
+    assert error == pytest.approx((0.5 * 0.5 / 4) ** 0.5 / 2)
+    assert generation_consistency(JUDGED, torch.ones(3).bool())[0] == pytest.approx(7 / 12)
+    assert math.isnan(generation_consistency(JUDGED, torch.zeros(3).bool())[0])
+
+
+def test_generation_accuracy_is_of_the_label_that_a_category_stands_for():
+    names, live = torch.tensor([1, 2, 0]), torch.tensor([True, True, False])
+    assert generation_accuracy(JUDGED, names, live, 2)[0] == 0.75
+    assert generation_accuracy(JUDGED, names, live, 4)[0] == 1.5 / 4  # two labels are missed
+    assert generation_accuracy(JUDGED, names, torch.ones(3).bool(), 2)[0] == 1.75 / 3
+    assert generation_accuracy(torch.ones(10, 5), torch.arange(10), torch.ones(10), 10)[0] == 0.1
+    for args in ((names, torch.zeros(3), 4), (names, live, 1)):
+        assert all(math.isnan(value) for value in generation_accuracy(JUDGED, *args))
+
+
+def test_labels_are_matched_one_to_one_and_the_surplus_by_majority():
+    categories = torch.tensor([0] * 5 + [1] * 5 + [2] * 3 + [3] * 2)
+    labels = torch.tensor([4, 4, 4, 4, 7, 4, 4, 4, 7, 7, 4, 4, 7, 7, 7])
+    brute = max(
+        (
+            sum(int(((categories == a) & (labels == 4)).sum()) for a in [i])
+            + int(((categories == j) & (labels == 7)).sum()),
+            i,
+            j,
+        )
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    )
+    matched = match_labels(categories, labels, 5)
+    assert matched[brute[1]] == 4
+    assert matched[brute[2]] == 7
+    assert matched[2] == 4  # left over: its most frequent label
+    assert match_labels(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist() == [0, 1]
+
+
+def test_one_label_and_one_category_tell_nothing():
+    one, two = torch.zeros(4).long(), torch.tensor([0, 0, 1, 1])
+    for metric in (normalised_mutual_information, adjusted_rand_index):
+        assert math.isnan(metric(one, one))
+        assert metric(one, two) == metric(two, one) == 0
+
+
+def test_values_that_are_no_categories_are_named():
+    with pytest.raises(DataError, match="integers from 0, got torch.float32"):
+        cluster_accuracy(torch.zeros(4).long(), torch.rand(4))
+    with pytest.raises(DataError, match="from -1"):
+        cluster_accuracy(torch.zeros(4).long(), -torch.ones(4).long())
+    with pytest.raises(ShapeError, match="category 3 found, and num_categories=2"):
+        occupancy(torch.tensor([0, 3]), 2)
 
 
 @pytest.mark.parametrize("metric", [*METRICS, contingency])
@@ -98,4 +151,6 @@ def test_bad_shapes_are_named(metric):
         with pytest.raises(ShapeError, match=r"shape \(n,\) both"):
             metric(categories.long(), labels.long())
     with pytest.raises(ShapeError, match=r"\(categories, n\)"):
-        generation_accuracy(torch.zeros(3, 4), torch.zeros(4))
+        generation_accuracy(torch.zeros(3, 4), torch.zeros(4), torch.zeros(4), 2)
+    with pytest.raises(ShapeError, match="a name of each category"):
+        generation_accuracy(torch.zeros(3, 4), torch.zeros(4), torch.zeros(3), 2)

@@ -106,7 +106,7 @@ def test_the_page_holds_all_of_it(home, tmp_path):
         assert text in page
     assert "<strong>−25.00 ± 0.10 *</strong>" in page
     assert "<script" not in page
-    with pytest.raises(OptionError, match="compare.html exists; replace it with --overwrite"):
+    with pytest.raises(OptionError, match="compare.html exists; replace it with overwrite=True"):
         comparison.write(tmp_path / "new")
     again = comparison.write(tmp_path / "new", overwrite=True).read_text()
     assert again == page  # the same draws each time

@@ -284,7 +284,7 @@ def test_batches_of_one_and_a_last_batch_of_one(count, x, make):
         ({"clip_norm": -1.0}, r"clip_norm=-1\.0"),
         ({"lr_schedule": "linear"}, "lr_schedule='linear'; allowed are constant, cosine"),
         ({"validation": 1.0}, r"validation=1\.0; allowed are fractions between 0 and 1"),
-        ({"device": "abacus"}, "device abacus is not to be had here; allowed are auto, cpu"),
+        ({"device": "abacus"}, "device='abacus' is not available here; allowed are auto, cpu"),
     ],
 )
 def test_options_out_of_range(tmp_path, x, options, message, make):
@@ -353,8 +353,8 @@ def test_nothing_to_train_is_an_error(x):
         fit(vae, x, epochs=1)
 
 
-def test_images_that_are_no_tensor(x, make):
+def test_images_that_are_neither_tensor_nor_array(x, make):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x))
-    for given, told in ((x.numpy(), "a ndarray given as x"), (loader, "a DataLoader given as x")):
-        with pytest.raises(DataError, match=f"{told}; give all images as one tensor"):
+    for given, told in ((list(x), "a list given as x"), (loader, "a DataLoader given as x")):
+        with pytest.raises(DataError, match=f"{told}; give all of it as one tensor or NumPy"):
             fit(make("vae"), given, epochs=1)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.errors import RunError
+from pyro_mivae.errors import OptionError, RunError, TrainingError
 from pyro_mivae.training import History, fit, keeper, read_checkpoint
 
 SHAPE = (1, 4, 4)
@@ -100,6 +100,85 @@ def test_finished_run_is_left_as_it_is(tmp_path, x, make, assert_same_weights):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
     assert_same_weights(first, second)
     assert history["epoch"] == [1, 2]
+
+
+# More epochs
+
+
+def test_a_finished_run_is_extended(tmp_path, x, make, assert_same_weights):
+    whole = make("vae")
+    history = fit(whole, x, epochs=4, batch_size=16, run=tmp_path / "whole")
+    fit(make("vae"), x, epochs=2, batch_size=16, run=tmp_path / "parts")
+    extended = make("vae")
+    rest = fit(extended, x, epochs=4, batch_size=16, run=tmp_path / "parts", resume=True)
+    assert_same_weights(whole, extended)
+    assert rest["loss"] == history["loss"]
+    assert rest["epoch"] == [1, 2, 3, 4]
+    again = make("vae")
+    fit(again, x, epochs=4, batch_size=16, run=tmp_path / "parts", resume=True)
+    assert_same_weights(whole, again)
+
+
+def test_weights_that_were_scheduled_stay_at_their_last_values(tmp_path, x, make):
+    fit(make("infocat"), x, epochs=2, run=tmp_path)
+    fit(make("infocat"), x, epochs=4, run=tmp_path, resume=True)
+    state = read_checkpoint(tmp_path / "checkpoint.pt")
+    short = make("infocat").objective(2 * (state["step"] // 4))
+    short.advance(state["step"])
+    for name, value in short.state_dict().items():
+        assert torch.equal(state["objective"][name], value), name
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({"epochs": 2}, {"epochs": 1}, "epochs=1 given, but the run in .* has done 2; give 2"),
+        ({"epochs": 2, "lr_schedule": "cosine"}, {"epochs": 4}, "lr_schedule='cosine' of the run"),
+        ({"epochs": 2}, {"lr": 1e-5}, "lr= 1e-05 given, but the run in .* started with 0.001"),
+        ({"epochs": 2}, {"batch_size": 7}, "batch_size= 7 given"),
+        ({"epochs": 2}, {"seed": 3}, "seed= 3 given"),
+    ],
+)
+def test_a_run_that_goes_on_otherwise_says_why_not(tmp_path, x, make, first, then, message):
+    fit(make("vae"), x, run=tmp_path, **first)
+    with pytest.raises(OptionError, match=message):
+        fit(make("vae"), x, run=tmp_path, resume=True, **(first | then))
+    with pytest.raises(OptionError, match="images 30 given"):
+        fit(make("vae"), x[:30], run=tmp_path, resume=True, **first)
+
+
+def test_a_run_that_stopped_early_is_not_extended(tmp_path, x, make):
+    how = {"patience": 1, "lr": 0.5}
+    history = fit(make("vae"), x, epochs=40, run=tmp_path, **how)
+    assert len(history) < 40
+    with pytest.raises(OptionError, match="had not fallen for 1 epochs; more epochs do not"):
+        fit(make("vae"), x, epochs=50, run=tmp_path, resume=True, **how)
+
+
+def test_resume_needs_a_folder(x, make):
+    with pytest.raises(OptionError, match="resume=True without run="):
+        fit(make("vae"), x, epochs=1, resume=True)
+
+
+# Learning rates that explode
+
+
+@pytest.mark.parametrize("name", ["cat", "infocat"])
+def test_a_learning_rate_that_explodes_is_said(tmp_path, x, name, make):
+    vae = make(name)
+    with pytest.raises(TrainingError, match=r"not finite (after|at) step .* after epoch \d"):
+        fit(vae, x, epochs=9, lr=100.0, batch_size=50, run=tmp_path, engine="eager")
+    assert all(value.isfinite().all() for value in vae.parameters())
+    kept = read_checkpoint(tmp_path / "checkpoint.pt")["weights"]
+    assert all(value.isfinite().all() for value in kept.values())
+
+
+def test_a_last_step_that_explodes_is_not_a_finished_run(tmp_path, x, make, assert_same_weights):
+    vae, before = make("vae"), make("vae")
+    with pytest.raises(TrainingError, match="loss is not finite at step 2 .* before the first ep"):
+        fit(vae, x, epochs=1, lr=1e30, batch_size=64, run=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert_same_weights(vae, before)
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path, x, make):

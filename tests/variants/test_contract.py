@@ -415,7 +415,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
         (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "= -1.0: 0 or more is needed"),
-        (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "weight nan"),
+        (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan: a number"),
         (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0 of latent_dim=20"),
         (lambda: mi.InfomaxVAE(SHAPE, latent_dim=3, code_dim=3), OptionError, "must leave z 1"),
         (lambda: mi.CatVAE(SHAPE, num_categories=0), OptionError, "num_categories=0: 1 or more"),
@@ -450,7 +450,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (
             lambda: mi.CatVAE(SHAPE, categorical="sample", decodes=2.5),
             OptionError,
-            "decodes=2.5: allowed are whole numbers",
+            "decodes=2.5: a whole number is needed",
         ),
         (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
         (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
@@ -487,6 +487,10 @@ def test_bad_options(make, error, message):
     [
         (lambda v, x: v.sample(0), OptionError, "n=0: 1 or more"),
         (lambda v, x: v.sample(2, 3), OptionError, "category=3: allowed are 0 to 2"),
+        (lambda v, x: v.sample(2.5), OptionError, "n=2.5: a whole number is needed"),
+        (lambda v, x: v.sample(2, 1.5), OptionError, "category=1.5: a whole number"),
+        (lambda v, x: v.reconstruct(x, "y"), SiteError, r"sites \['y'\] given"),
+        (lambda v, x: v.reconstruct(x, {1, "y"}), SiteError, r"sites \['1', 'y'\] given"),
         (lambda v, x: v.sample(2, -1), OptionError, "category=-1: allowed are 0 to 2"),
         (lambda v, x: v.reconstruct(x, {"y"}), SiteError, r"sites \['y'\] given; the sites of"),
         (lambda v, x: v.decode({"y": x}, 4), SiteError, r"sites \['y'\] given"),

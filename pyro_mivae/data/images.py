@@ -1,0 +1,112 @@
+"""Image files as tensors: every kind is read right, or refused with the file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import DataError
+from pyro_mivae.inputs import clamp_rounding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STACKS = ("TIFF", "GIF", "WEBP", "PNG")
+"""Formats whose further frames are images; those of a JPEG are previews."""
+
+TWELVE_BITS = 4095
+SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
+
+
+def read_image_file(path: Path) -> list[tuple[Tensor, int]]:
+    """Reads the images of a file: one, or all frames of a stack or an animation.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Images in [0, 1], float32 of shape ``(1 or 3, H, W)``, upright, and the largest value of
+        each that has 16 bits (0 for the others).
+
+    Raises:
+        DataError: If it cannot be read, or its pixels' meaning is not known.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return [_read_frame(frame, path) for frame in _frames(file)]
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot read the image {path}: {error}") from error
+
+
+def _frames(file: Any) -> Iterator[Image]:
+    count = getattr(file, "n_frames", 1) if file.format in STACKS else 1
+    for index in range(count):
+        file.seek(index)
+        reduced = count > 1 and int(getattr(file, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & REDUCED
+        if not reduced:
+            yield file
+
+
+def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:
+    from PIL import ImageOps
+
+    kind, most = frame.format, 0  # which the upright copy does not know
+    frame = ImageOps.exif_transpose(frame)
+    if frame.mode == "F":
+        pixels = _floats(frame, path)
+    elif frame.mode.startswith("I"):
+        array = _sixteen_bits(frame, path, kind)
+        most = int(array.max())
+        pixels = torch.from_numpy(array.astype(np.float32)).div_(65535.0)
+    else:
+        pixels = torch.from_numpy(_bytes(frame, path, kind).astype(np.float32)).div_(255.0)
+    return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)), most
+
+
+def _floats(frame: Any, path: Path) -> Tensor:
+    pixels = torch.from_numpy(np.array(frame, np.float32))
+    pixels = clamp_rounding(pixels, (0.0, 1.0), pixels.dtype)
+    low, high = map(float, pixels.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{path} holds floats from {low:.8g} to {high:.8g}; allowed are finite floats in "
+            "[0, 1]: rescale them, or save 8 or 16 bits"
+        )
+    return pixels
+
+
+def _sixteen_bits(frame: Any, path: Path, kind: str) -> np.ndarray[Any, Any]:
+    # A TIFF of unsigned 16 bits has the mode I;16; as I, PIL reads wider or signed integers.
+    if frame.mode == "I" and kind == "TIFF":
+        array = np.asarray(frame)
+        raise DataError(
+            f"{path} holds integers of 32 bits, or signed ones, from {array.min()} to "
+            f"{array.max()}, whose white is not known; save it as 8 or unsigned 16 bits, or as "
+            "floats in [0, 1]"
+        )
+    return np.asarray(frame)
+
+
+def _bytes(frame: Any, path: Path, kind: str) -> np.ndarray[Any, Any]:
+    """Bytes ``(H, W)`` of a grey image, a grey palette's too, or ``(H, W, 3)``."""
+    if frame.has_transparency_data:
+        if np.asarray(frame.convert("RGBA"))[..., 3].min() < 255:
+            raise DataError(
+                f"{path} has transparent pixels, whose colour depends on what lies behind; put "
+                "it on a background first"
+            )
+    if frame.mode in ("1", "L", "LA"):
+        return np.asarray(frame.convert("L"))
+    array = np.asarray(frame.convert("RGB"))
+    of_palette = frame.mode in ("P", "PA") or kind == "GIF"
+    grey = of_palette and bool((array == array[..., :1]).all())
+    return array[..., 0] if grey else array

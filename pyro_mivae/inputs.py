@@ -1,0 +1,111 @@
+"""The door for data and labels: tensors or NumPy arrays of any dtype, as models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import DataError
+
+ROUNDING = 1e-5
+"""How far outside its interval a value may lie and count as rounded."""
+
+
+def as_tensor(values: Any, name: str = "x") -> Tensor:
+    """Returns a tensor or a NumPy array as a tensor, with its dtype.
+
+    Args:
+        values: A tensor, or an array of numbers or booleans.
+        name: Its name, for the message.
+
+    Returns:
+        The tensor; an array shares its memory where it can.
+
+    Raises:
+        DataError: If it is neither, or complex.
+    """
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise DataError(f"{name} is complex; give real numbers")
+        return values
+    if not hasattr(values, "__array__"):
+        raise DataError(
+            f"a {type(values).__name__} given as {name}; give all of it as one tensor or NumPy "
+            "array, by torch.stack or numpy.stack for a list: the batches are made here"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {array.dtype}; allowed are numbers and booleans")
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    whole = np.require(array, dtype, ["C", "W"])
+    return torch.from_numpy(whole)
+
+
+def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:
+    """Puts values that lie outside an interval by a rounding error on its ends.
+
+    Args:
+        x: Values, one or more.
+        interval: Least and largest value allowed.
+        given: The dtype that they were given in, whose precision is one rounding error.
+
+    Returns:
+        The very same tensor where all values lie inside, or one lies further outside.
+    """
+    low, high = interval
+    least, most = map(float, x.aminmax())
+    if low <= least and most <= high:
+        return x
+    slack = max(ROUNDING, torch.finfo(given).eps) if given.is_floating_point else 0.0
+    return x.clamp(low, high) if low - slack <= least and most <= high + slack else x
+
+
+def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]:
+    """Returns labels as integers: several sets of them, whose strings are numbered together.
+
+    Args:
+        given: Sets of labels, each a tensor, an array or a list of integers, booleans or strings;
+            None for a set that is not there.
+        names: Their names, for the message.
+
+    Returns:
+        Integers as they are; strings as their places in the sorted list of all of them.
+
+    Raises:
+        DataError: If labels are neither integers nor strings, or some sets are of each.
+    """
+    sets = [None if v is None else _labels(v, name) for v, name in zip(given, names, strict=True)]
+    words = [isinstance(labels, np.ndarray) for labels in sets if labels is not None]
+    if any(words) and not all(words):
+        raise DataError(f"{' and '.join(names)}: give integers in all of them, or strings in all")
+    if not any(words):
+        return [labels if isinstance(labels, Tensor) else None for labels in sets]
+    known = np.unique(np.concatenate([v.ravel() for v in sets if isinstance(v, np.ndarray)]))
+    return [
+        torch.from_numpy(np.searchsorted(known, v)) if isinstance(v, np.ndarray) else None
+        for v in sets
+    ]
+
+
+def _labels(labels: Any, name: str) -> Tensor | np.ndarray[Any, Any]:
+    """Integers as a tensor, strings as an array."""
+    if not isinstance(labels, Tensor):
+        try:
+            labels = np.asarray(labels)
+        except ValueError as error:  # rows of several lengths
+            raise DataError(f"{name}: give one label per item ({error})") from error
+        if labels.dtype == object and all(isinstance(label, str) for label in labels.ravel()):
+            labels = labels.astype(str)
+        if labels.dtype.kind in "US":
+            return labels.astype(str)
+    values = as_tensor(labels, name)
+    if values.is_floating_point():
+        raise DataError(
+            f"{name} have dtype {values.dtype}; allowed are integers, booleans or strings: "
+            "for whole numbers give labels.long() of a tensor, labels.astype(int) of an array"
+        )
+    return values.long()

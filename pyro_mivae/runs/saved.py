@@ -1,0 +1,207 @@
+"""Models in a file: what they were built with, as far as that is plain, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
+from pyro_mivae.runs.load import CHECKPOINT, open_run
+from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.training import atomic_path, read_checkpoint
+from pyro_mivae.variants import VARIANTS, Variant
+
+FORMAT = 1
+SCHEDULES: dict[str, Callable[..., Any]] = {
+    type(make(2)).__name__: make for make in (linear_warmup, cyclic_warmup)
+}
+KEYS = {"format", "class", "variant", "options", "needed", "weights"}
+
+
+def save(vae: Variant, path: str | Path) -> None:
+    """Saves a model in one file: its weights, and the options that it was built with.
+
+    What is plain is saved as it is: sizes, weights, names, our schedules. A model built from that
+    alone is rebuilt by ``load(path)``. Parts of one's own (a prior, guide, encoder, decoder or
+    likelihood that was passed, a class of one's own, what was changed after building) are code,
+    which no file holds: their weights are saved, and ``load(path, into=vae)`` puts them into a
+    model that was built in the same way.
+
+    Args:
+        vae: The model.
+        path: The file, which is replaced if it is there. Read it with `load`; it holds tensors and
+            plain values alone.
+
+    Raises:
+        OptionError: If it is no variant.
+        RunError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> vae, path = mi.VAE((1, 8, 8), latent_dim=2), tempfile.mkdtemp() + "/vae.pt"
+        >>> mi.save(vae, path)
+        >>> mi.load(path).latent_dim
+        2
+    """
+    if not isinstance(vae, Variant):
+        raise OptionError(f"a {type(vae).__name__} given; allowed are variants, such as mi.VAE")
+    options, needed = _plain(vae)
+    content = {
+        "format": FORMAT,
+        "class": type(vae).__name__,
+        "variant": vae.name,
+        "options": options,
+        "needed": needed or _changed(vae, options),
+        "weights": vae.state_dict(),
+    }
+    try:
+        with atomic_path(Path(path)) as scratch:
+            torch.save(content, scratch)
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"cannot write {path}: {error}") from error
+
+
+def load(path: str | Path, into: Variant | None = None) -> Variant:
+    """Loads the model of a run folder, or of a file that `save` wrote, on the CPU.
+
+    Args:
+        path: What `train_run`, or ``pyro-mivae train``, wrote; or a file of `save`. With ``into``
+            also a folder that `fit` kept a checkpoint in.
+        into: A model that was built as the saved one was, which gets its weights in place: for
+            models with parts of one's own.
+
+    Returns:
+        The variant with its trained weights, in ``eval`` mode; ``into`` itself if that is given.
+
+    Raises:
+        OptionError: If ``into`` is no variant.
+        RunError: If the folder holds no run, or none with a checkpoint yet; if the file cannot be
+            read, or needs ``into``; or if the weights do not fit.
+    """
+    path = Path(path)
+    if into is not None and not isinstance(into, Variant):
+        raise OptionError(f"into is a {type(into).__name__}; allowed are variants, as mi.VAE(...)")
+    if not path.is_file():
+        if into is None or not (path / CHECKPOINT).is_file():
+            return open_run(path).vae
+        state = read_checkpoint(path / CHECKPOINT)
+        best = state.get("best")
+        return _with_weights(into, best["weights"] if best else state["weights"], path)
+    content = read_saved(path)
+    if into is None:
+        if content["needed"]:
+            raise RunError(
+                f"{path} holds the weights of a {content['class']} with {content['needed']}, "
+                "which no file holds; build the model as before and give it: "
+                f"mi.load({str(path)!r}, into=vae)"
+            )
+        into = _rebuilt(content["variant"], content["options"])
+    elif type(into).__name__ != content["class"]:
+        raise RunError(
+            f"{path} holds the weights of a {content['class']}, and into is a "
+            f"{type(into).__name__}; build the same"
+        )
+    return _with_weights(into, content["weights"], path)
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """Reads what `save` wrote, running no code from it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RunError: If it cannot be read, or is something else.
+    """
+    content = read_checkpoint(path, needed=KEYS)
+    if content["format"] != FORMAT:
+        raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
+    return content
+
+
+def _plain(vae: Variant) -> tuple[dict[str, Any], str]:
+    """Options that a file can hold, and in words what it cannot."""
+    options: dict[str, Any] = {}
+    parts = []
+    for name, value in vae.given.items():
+        if is_dataclass(value) and type(value).__name__ in SCHEDULES:
+            options[name] = {"schedule": type(value).__name__, **asdict(value)}  # type: ignore[arg-type]
+        elif name == "data_shape":
+            options[name] = list(vae.data_shape)
+        elif _is_plain(value):
+            options[name] = list(value) if isinstance(value, tuple) else value
+        else:
+            parts.append(f"{name}={type(value).__name__}")
+    if VARIANTS.get(vae.name) is not type(vae):
+        parts.insert(0, f"the class {type(vae).__name__} of your own")
+    return options, ", ".join(parts)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _changed(vae: Variant, options: Mapping[str, Any]) -> str:
+    """Says in words what differs from a model that is built from options; empty if nothing."""
+    with torch.random.fork_rng(devices=[]):
+        other = _rebuilt(vae.name, options)
+    ours, theirs = (
+        {name: type(part).__qualname__ for name, part in of.named_modules()} for of in (vae, other)
+    )
+    shapes = [{k: v.shape for k, v in of.state_dict().items()} for of in (vae, other)]
+    changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    changed += sorted(
+        name
+        for name, value in vars(other).items()
+        if name != "given" and not name.startswith("_") and _is_plain(value)
+        if name != "training" and getattr(vae, name, None) != value
+    )
+    if not changed and shapes[0] != shapes[1]:
+        changed = ["the shapes of weights"]
+    return f"changes after it was built ({', '.join(changed[:3])})" if changed else ""
+
+
+def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
+    given = dict(options)
+    for name, value in given.items():
+        if isinstance(value, dict):
+            fields = dict(value)
+            given[name] = SCHEDULES[fields.pop("schedule")](**fields)
+    given["data_shape"] = tuple(given["data_shape"])
+    try:
+        return VARIANTS[variant](**given)
+    except (KeyError, TypeError, PyroMivaeError) as error:
+        raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
+
+
+def _with_weights(vae: Variant, weights: Mapping[str, Any], path: Path) -> Variant:
+    floating = {v.dtype for v in weights.values() if v.is_floating_point()}
+    try:
+        _fits(vae, weights)
+        if len(floating) == 1:
+            vae.to(floating.pop())
+        vae.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"the weights in {path} do not fit the model: {reason}") from error
+    return vae.eval()
+
+
+def _fits(module: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Checks names and shapes before anything is written."""
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    saved = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))
+    if wrong:
+        name = wrong[0]
+        raise RuntimeError(
+            f"{name} has shape {own.get(name, 'none')} in the model and "
+            f"{saved.get(name, 'none')} in the file ({len(wrong)} such tensors)"
+        )
