@@ -41,6 +41,9 @@ class Objective(ELBO):
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
 
+    unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
+    """Attributes that the loss sets and does not read, see `Guards`."""
+
     measures_fit: ClassVar[bool] = True
     """Whether a smaller loss is a better model, so that training may stop by it."""
 

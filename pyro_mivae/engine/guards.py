@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (list, dict, set)
 OTHERS = (ModuleType, FunctionType, MethodType, type, Tensor, *CONTAINERS)
+MOST_CONTENTS = 10_000
 OF_MODULES = frozenset(nn.Module().__dict__) - {"training"}
 LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
 
@@ -67,6 +70,25 @@ class Guards:
             self._state = self._states.setdefault(state, len(self._states))
         return self._state
 
+    def contents(self) -> tuple[Any, ...]:
+        """Returns what is in the objects that are watched, as far as a run may count in them."""
+        budget = _Budget(MOST_CONTENTS)
+        return tuple(
+            (space.label or name, budget.contents(space.held.get(name), 4))
+            for space in self._spaces
+            for name in (space.held if space.names is None else space.names)
+            if name not in space.skipped
+        )
+
+    def iterators(self) -> list[str]:
+        """Names variables and attributes that are iterators, which each run moves on."""
+        return [
+            name
+            for space in self._spaces
+            for name in space.watched()
+            if isinstance(space.held.get(name), Iterator)
+        ]
+
     def changed(self, before: int, used: Collection[Tensor]) -> list[str]:
         """Names what a run has changed that the next run may read.
 
@@ -104,7 +126,8 @@ class Guards:
         self.watch(getattr(type(owner), run, None))
         if isinstance(owner, nn.Module):
             for held in (owner._parameters, owner._buffers, owner._modules):
-                self._add(label, held)
+                if isinstance(held, dict):  # TorchScript's are not
+                    self._add(label, held)
 
     def _watch_function(self, function: FunctionType) -> None:
         self.watch(getattr(function, "__wrapped__", None))
@@ -173,6 +196,30 @@ class _Space:
         for name in self.held if self.names is None else self.names:
             if name not in self.skipped and not isinstance(self.held.get(name), CONTAINERS):
                 yield name
+
+
+class _Budget:
+    """Looks into objects, and into no more of them than some number."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def contents(self, value: Any, depth: int) -> Any:
+        """Returns the plain values in a container or an object of a user's, and in theirs."""
+        self._left -= 1
+        if isinstance(value, PLAIN):
+            return value
+        if self._left < 0 or not depth or isinstance(value, OTHERS[:-3]):
+            return None
+        if isinstance(value, np.ndarray):
+            return value.tobytes() if value.nbytes < self._left else None
+        if isinstance(value, dict):
+            return [(str(key), self.contents(part, depth - 1)) for key, part in value.items()]
+        if isinstance(value, list | tuple | set | frozenset | deque):
+            return [self.contents(part, depth - 1) for part in list(value)]
+        if isinstance(value, nn.Module) or _is_of_a_library(type(value)):
+            return None
+        return self.contents(getattr(value, "__dict__", None), depth)
 
 
 class _Cells(Mapping[str, Any]):

@@ -62,7 +62,7 @@ class GroupedOptimiser:
         Args:
             parameters: Leaf tensors of Pyro's param store, each once.
         """
-        if not self._serves or not all(p in self.optim.optim_objs for p in parameters):
+        if not self._serves or not all(map(self._is_plain, parameters)):
             self.optim(parameters)  # type: ignore[arg-type]
             return
         for parameter in parameters:
@@ -114,6 +114,13 @@ class GroupedOptimiser:
             defaults["fused"] = True
         grouped: torch.optim.Optimizer = make(list(groups.values()), **defaults)
         return grouped
+
+    def _is_plain(self, parameter: Tensor) -> bool:
+        """Returns whether Pyro has an optimiser for the parameter, and no hook hangs on it."""
+        if parameter not in self.optim.optim_objs:
+            return False
+        own = self._object(parameter)
+        return not (own._optimizer_step_pre_hooks or own._optimizer_step_post_hooks)
 
     def _object(self, parameter: Tensor) -> torch.optim.Optimizer:
         """Pyro's optimiser of a parameter, without the scheduler about it."""

@@ -140,7 +140,7 @@ def record(
         What the run gave, and its graph.
     """
     tape = Tape(data)
-    before, randomness = guards.read(), _foreign_randomness()
+    before, contents, randomness = guards.read(), guards.contents(), _foreign_randomness()
     with pyro.validation_enabled(False), tape.running():
         value, entries = loss(*tape.data)
         ledger = {name: entry.detach() for name, entry in entries.items()}
@@ -152,11 +152,17 @@ def record(
         values = torch.stack(list(ledger.values()))
         owned = _own(pairs, [*tape.data, *tape.externals])
     gradients = {p: g for (p, _), g in zip(pairs, owned, strict=True)}
-    if changing := guards.changed(before, tape.externals):
+    changing = guards.changed(before, tape.externals)
+    if contents != (after := guards.contents()):
+        pairs = zip(contents, after, strict=False)
+        changing += [name for (name, old), (_, new) in pairs if old != new]
+    if changing:
         tape.refuse(
-            f"it changes a number of its own as it runs ({', '.join(changing)}); count in a "
-            "buffer of a module"
+            f"it changes a number of its own as it runs ({', '.join(sorted(set(changing)))}); "
+            "count in a buffer of a module"
         )
+    if iterators := guards.iterators():
+        tape.refuse(f"it finds an iterator ({', '.join(iterators)}), which a run may move on")
     if _drawn_from(randomness):
         tape.refuse("it draws random numbers of Python or NumPy, and not of torch")
     if any(p._post_accumulate_grad_hooks for p in wanted):

@@ -143,11 +143,11 @@ class SVI(pyro.infer.SVI):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        key = self._key(spec, leaves)
         try:
+            key = self._key(spec, leaves)
             stage = self._stages.get(key)
-        except TypeError:
-            self._give_up("one of the arguments of model and guide has no hash")
+        except Exception as error:  # an argument without a hash, or a user's own comparison
+            self._give_up(first_cause(error))
             return super().step(*args, **kwargs)
         if stage is None or not stage.is_current():
             return self._first_step(key, spec, leaves, args, kwargs)
@@ -296,6 +296,8 @@ class SVI(pyro.infer.SVI):
         self.objective.advance()
         self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
         parameters = set(stage.parameters.values())
+        if self._optimiser.optim is not self.optim:
+            self._optimiser = GroupedOptimiser(self.optim)
         self._optimiser.step(parameters)
         held = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_zero_(held)

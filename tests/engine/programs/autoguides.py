@@ -189,7 +189,7 @@ def modules_of_pyro_in_training_and_evaluation():
     return Case(model, guide, before=lambda step: guide.train(step < 11), modules=[model, guide])
 
 
-@program("either")
+@program("error")
 def modules_of_pyro_with_a_random_weight():
     class Random(Decoder):
         def __init__(self):

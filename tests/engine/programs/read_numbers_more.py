@@ -2,9 +2,9 @@
 
 import contextvars
 import functools
+import io
 import itertools
 import os
-import tempfile
 
 import pyro
 import pyro.distributions as dist
@@ -36,7 +36,7 @@ def number_environment_variable():
 
 @program("either")
 def number_file():
-    handle = tempfile.TemporaryFile("w+")
+    handle = io.StringIO()
 
     def change(step):
         handle.seek(0)
