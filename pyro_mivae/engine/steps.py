@@ -89,7 +89,7 @@ class GraphStep:
         self.unchecked: int | None = None
         leaves = set(staged.leaves)
         self._unused = [p for p in program.parameters if p not in leaves]
-        self._run = run or staged.graph
+        self._run = staged.graph if run is None else run
 
     @torch.no_grad()
     def __call__(self, *args: Tensor) -> Tensor:

@@ -282,7 +282,8 @@ class SVI(pyro.infer.SVI):
         if stage.steps > stage.compiles_at:
             logger.info("compiling the training step")
             stage.compiles_at = math.inf
-            stage.run = compile_graph(staged, *tensors) or staged.graph
+            compiled = compile_graph(staged, *tensors)
+            stage.run = staged.graph if compiled is None else compiled
         try:
             with torch.no_grad():
                 values, *gradients = stage.run(*tensors, *staged.inputs)

@@ -259,7 +259,7 @@ def draws_from_an_object(z):
     ("between", "reason"),
     [
         (looks_at_a_value, "reads the value of a tensor"),
-        (Alternates(), "not the same in every step"),
+        (Alternates(), "changes a number of its own"),
         (draws_from_numpy, "random numbers of Python or NumPy"),
         (draws_from_python, "random numbers of Python or NumPy"),
         (draws_from_an_object, "random numbers of Python or NumPy"),

@@ -156,10 +156,9 @@ def test_short_trainings_wait_for_nothing(x, make):
     def means(epochs):
         settings = Settings(epochs, 50, 1e-3, "constant", None, 0, None)
         trainer = Trainer(make("vae"), x, None, settings, torch.device("cpu"))
-        trainer.prepare()
         return trainer.engine.means
 
     assert means(10) == "eager"
-    assert means(1000) == "staged"
+    assert means(1000) == "auto"  # staged; compiled too if the work is worth it
     with pytest.raises(OptionError, match="engine='fast'; allowed are auto, eager, staged"):
         fit(make("vae"), x, epochs=1, engine="fast")

@@ -124,7 +124,7 @@ def test_all_models_are_checked_before_the_first_is_trained(make, x, tmp_path):
 
 
 def test_all_folders_are_checked_before_anything_is_written(make, x, tmp_path):
-    mi.fit(make("vae"), x, epochs=1, run=tmp_path / "b")
+    mi.fit(make("vae"), x, epochs=1, seed=1, run=tmp_path / "b")
     vaes = [make("beta"), make("infocat")]
     for resume, told in ((False, "holds a run already"), (True, "does not fit the model")):
         with pytest.raises(RunError, match=told):

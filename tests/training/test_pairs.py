@@ -59,7 +59,7 @@ def test_small_last_batch_joins_the_one_before(x, caplog, capsys):
     vae = PairedVAE()
     with caplog.at_level(logging.INFO, logger="pyro_mivae"):
         history = fit(vae, x, epochs=2, batch_size=20, validation=x[:7], progress=True)
-    assert vae.term.seen == [50, 20, 30, 7, 20, 30, 7]  # first the check of the pair
+    assert vae.term.seen == [50, 20, 30, 7, 20, 30, 7, 20]  # checks of the pair first and last
     assert history["step"] == [2, 4]
     said = "the last 10 images join the batch before them"
     assert said in caplog.text
