@@ -8,6 +8,9 @@ import pyro
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # there is a worker for each core
+
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 

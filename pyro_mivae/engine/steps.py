@@ -81,6 +81,7 @@ class GraphStep:
 
     Attributes:
         staged: The exact graph, which is compared with the program.
+        run: What takes the step.
         unchecked: The first step that was taken since the last comparison; None if none was.
     """
 
@@ -89,13 +90,13 @@ class GraphStep:
         self.unchecked: int | None = None
         leaves = set(staged.leaves)
         self._unused = [p for p in program.parameters if p not in leaves]
-        self._run = staged.graph if run is None else run
+        self.run = staged.graph if run is None else run
 
     @torch.no_grad()
     def __call__(self, *args: Tensor) -> Tensor:
         """Evaluates and differentiates; see `Step`."""
         values: Tensor
-        values, *gradients = self._run(*args, *self.staged.inputs)
+        values, *gradients = self.run(*args, *self.staged.inputs)
         for parameter in self._unused:
             parameter.grad = None
         for parameter, gradient in zip(self.staged.leaves, gradients, strict=True):
@@ -185,6 +186,7 @@ class Engine:
         precision: ``"bf16"`` rounds what is multiplied in the staged steps, see
             `round_products`.
         num_steps: How many steps will be taken, where the engine is to choose.
+        like: The engine of another model, whose graphs are tried before one is made.
 
     Attributes:
         means: How steps are taken, once that is chosen.
@@ -197,10 +199,12 @@ class Engine:
         precision: Precision = "float32",
         *,
         num_steps: int = 0,
+        like: Engine | None = None,
     ) -> None:
         self.program = program
         self.means = means
         self.precision, self.num_steps = precision, num_steps
+        self._like = like
         if means == "auto" and num_steps < WORTH_STAGING and precision != "bf16":
             self.means = "eager"
         self._steps: dict[Any, GraphStep] = {}
@@ -239,7 +243,10 @@ class Engine:
         """
         if compare and self.means != "eager":
             known = self._steps.get(self._key(args))
-            return self._recorded(args) if known is None else self._compared(known, number, args)
+            if known is not None:
+                return self._compared(known, number, args)
+            borrowed = self._borrowed(args)
+            return self._recorded(args) if borrowed is None else self._tried(borrowed, args)
         step = self.step(*args)
         if isinstance(step, GraphStep):
             step.unchecked = number if step.unchecked is None else step.unchecked
@@ -267,6 +274,31 @@ class Engine:
         else:
             self._keep(key, recording.staged, args)
         return tuple(recording.ledger), torch.stack(list(recording.ledger.values()))
+
+    def _borrowed(self, args: tuple[Tensor, ...]) -> GraphStep | None:
+        """Returns the other model's step on such data, of this one's tensors, if they match."""
+        if self._like is None:
+            return None
+        theirs, ours = self._like.program.state, self.program.state
+        if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:
+            return None
+        *kinds, (trained, _) = self._key(args)
+        for (*others, (other, _)), step in self._like._steps.items():
+            if others == kinds and other == trained:
+                staged = step.staged.rebound(dict(zip(theirs, ours, strict=True)))
+                return GraphStep(self.program, staged, step.run)
+        return None
+
+    def _tried(self, step: GraphStep, args: tuple[Tensor, ...]) -> tuple[tuple[str, ...], Tensor]:
+        """Takes the program's own step, and keeps a graph if it is the program's too."""
+        key = self._key(args)
+        taken, difference = _compare(self.program, step.staged, *args)
+        if difference:
+            self._like = None  # the next step that is compared is written down
+        else:
+            assert self._like is not None
+            self.means, self._steps[key] = self._like.means, step
+        return taken
 
     def _compared(
         self, step: GraphStep, number: int, args: tuple[Tensor, ...]

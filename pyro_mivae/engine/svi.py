@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import pyro
@@ -16,16 +14,25 @@ from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
 from pyro.poutine.runtime import am_i_wrapped
 from pyro.util import warn_if_nan
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.comparison import Outcome, is_due, noise_state, run_graph
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.optimiser import GroupedOptimiser
 from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
-from pyro_mivae.engine.staging import Recording, Staged, record, restored_on_error
+from pyro_mivae.engine.stages import (
+    Stage,
+    added,
+    ambient,
+    calls_noted,
+    is_stageable,
+    kind_of,
+    modules_of,
+    parameters_of,
+)
+from pyro_mivae.engine.staging import Recording, record, restored_on_error
 from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Means, compile_graph
 from pyro_mivae.errors import OptionError
 
@@ -99,13 +106,13 @@ class SVI(pyro.infer.SVI):
         self.objective = loss
         self.ledger: Mapping[str, Tensor] = {}
         self._optimiser = GroupedOptimiser(optim)
-        self._parts = [part for root in _modules(model, guide, loss) for part in root.modules()]
+        self._parts = [part for root in modules_of(model, guide, loss) for part in root.modules()]
         terms = getattr(loss, "terms", ())
         self._guards = Guards(model, guide, loss, *terms, *self._parts)
-        self._stages: dict[Any, _Stage] = {}
+        self._stages: dict[Any, Stage] = {}
         self._zeros: dict[int, tuple[Tensor, int]] = {}  # gradients known to be 0
         self._number = 0  # of the step that is taken, from 0
-        if engine != "eager" and not _is_stageable(loss):
+        if engine != "eager" and not is_stageable(loss):
             self._give_up(
                 f"the loss {type(loss).__name__} is none of this library's, such as "
                 "pyro_mivae.MutualInformationELBO()"
@@ -127,6 +134,7 @@ class SVI(pyro.infer.SVI):
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         plain = all(type(tensor) is Tensor and not tensor.requires_grad for tensor in tensors)
+        plain = plain and self.loss_and_grads == self.objective.loss_and_grads
         if not tensors or not plain or am_i_wrapped():
             return super().step(*args, **kwargs)
         try:
@@ -159,8 +167,8 @@ class SVI(pyro.infer.SVI):
 
     def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
-        around = (*map(id, (self.model, self.guide, self.optim)), self.loss_and_grads, _ambient())
-        return spec, tuple(map(_kind, leaves)), around, self._guards.read()
+        around = (*map(id, (self.model, self.guide, self.optim)), self.loss_and_grads, ambient())
+        return spec, tuple(map(kind_of, leaves)), around, self._guards.read()
 
     def _first_step(
         self,
@@ -174,16 +182,16 @@ class SVI(pyro.infer.SVI):
         if len(self._stages) >= MOST_GRAPHS and key not in self._stages:
             self._give_up(TOO_MANY.format(MOST_GRAPHS))
             return super().step(*args, **kwargs)
-        tried = self._stages.pop(key, _Stage()).tries
-        with _calls_noted(self._parts):
+        tried = self._stages.pop(key, Stage()).tries
+        with calls_noted(self._parts):
             loss = super().step(*args, **kwargs)
         for part in self._parts:
             self._guards.watch(part)
-        self._stages[self._key(spec, leaves)] = _Stage(tries=tried)
+        self._stages[self._key(spec, leaves)] = Stage(tries=tried)
         return loss
 
     def _recorded_step(
-        self, stage: _Stage, spec: TreeSpec, leaves: list[Any], tensors: list[Tensor]
+        self, stage: Stage, spec: TreeSpec, leaves: list[Any], tensors: list[Tensor]
     ) -> Any:
         """Takes Pyro's own step, and writes it down."""
         constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -209,7 +217,7 @@ class SVI(pyro.infer.SVI):
             self._give_up(first_cause(error))
             return loss
         self.objective.advance()
-        parameters = _parameters(capture)
+        parameters = parameters_of(capture)
         self._accumulate(recording.gradients)
         self._update(parameters)
         makes = [name for name, p in parameters.items() if id(p) not in known]
@@ -222,7 +230,7 @@ class SVI(pyro.infer.SVI):
 
     def _keep(
         self,
-        stage: _Stage,
+        stage: Stage,
         recording: Recording,
         parameters: dict[str, Tensor],
         makes: list[str],
@@ -244,7 +252,7 @@ class SVI(pyro.infer.SVI):
                 stage.compiles_at = 0
 
     def _compared_step(
-        self, stage: _Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, stage: Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
         staged = stage.staged
@@ -256,11 +264,11 @@ class SVI(pyro.infer.SVI):
         before = {p: None if p.grad is None else p.grad.clone() for p in staged.leaves}
         with poutine.trace(param_only=True) as capture:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        parameters = _parameters(capture)
+        parameters = parameters_of(capture)
         if outcome is not None:
             found = Outcome(
                 self.objective.ledger,
-                {p: _added(p, before[p]) for p in staged.leaves if p.grad is not None},
+                {p: added(p, before[p]) for p in staged.leaves if p.grad is not None},
                 staged.written,
                 noise_state(tensors[0].device),
             )
@@ -274,7 +282,7 @@ class SVI(pyro.infer.SVI):
         return loss
 
     def _graph_step(
-        self, stage: _Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, stage: Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Takes a step by the graph."""
         staged = stage.staged
@@ -326,7 +334,7 @@ class SVI(pyro.infer.SVI):
         known, version = self._zeros.get(id(gradient), (None, 0))
         return known is gradient and gradient._version == version
 
-    def _part(self, difference: str, stage: _Stage) -> None:
+    def _part(self, difference: str, stage: Stage) -> None:
         """Ends staging, since the graph is not the program."""
         self.engine = "eager"
         self._stages.clear()
@@ -336,86 +344,3 @@ class SVI(pyro.infer.SVI):
         self.engine = "eager"
         self._stages.clear()
         give_up("staged", "as Pyro runs it", reason)
-
-
-@dataclass
-class _Stage:
-    """The graph for arguments of one kind, once there is one.
-
-    Attributes:
-        staged: The graph; None as long as no step of the kind was recorded.
-        parameters: Parameters that take part in the step, by name in the param store.
-        run: What takes the step: the graph, or the compiled one.
-        steps: Steps since it was recorded.
-        unchecked: The first step by the graph since the last comparison; None if none was.
-        compiles_at: Number of steps after which it is compiled.
-        tries: Steps that were recorded in vain.
-    """
-
-    staged: Staged | None = None
-    parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    run: Any = None
-    steps: int = 0
-    unchecked: int | None = None
-    compiles_at: float = math.inf
-    tries: int = 0
-
-    def is_current(self) -> bool:
-        """Returns whether the param store holds the parameters that the graph reads."""
-        held = pyro.get_param_store()._params
-        return all(held.get(name) is parameter for name, parameter in self.parameters.items())
-
-
-def _is_stageable(loss: Any) -> bool:
-    """Returns whether a loss is one of ours, whose gradient is that of its differentiable loss."""
-    own = isinstance(loss, Objective) and "loss_and_grads" not in vars(loss)
-    return own and type(loss).loss_and_grads is Objective.loss_and_grads
-
-
-def _parameters(capture: Any) -> dict[str, Tensor]:
-    """Parameters of a traced step by name, unconstrained, as Pyro steps them."""
-    sites = capture.trace.nodes.items()
-    return {name: site["value"].unconstrained() for name, site in sites}
-
-
-def _added(leaf: Tensor, before: Tensor | None) -> Tensor:
-    """What a step has added to a leaf's gradient."""
-    assert leaf.grad is not None
-    return leaf.grad if before is None else leaf.grad - before
-
-
-def _modules(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
-    """The modules that a step may train or change."""
-    found = [getattr(program, "__self__", program) for program in (model, guide)]
-    if isinstance(loss, Objective):
-        found += [loss.state, *loss.networks.values()]
-    return [part for part in found if isinstance(part, nn.Module)]
-
-
-@contextmanager
-def _calls_noted(parts: list[nn.Module]) -> Iterator[None]:
-    """Adds the modules that are called meanwhile: a plain function does not show its own."""
-    known = set(parts)
-
-    def note(module: nn.Module, args: Any) -> None:
-        if module not in known:
-            known.add(module)
-            parts.append(module)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _ambient() -> tuple[Any, ...]:
-    """Settings of torch's that decide what an operation does."""
-    autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
-    return torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
-
-
-def _kind(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), leaf

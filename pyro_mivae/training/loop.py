@@ -98,6 +98,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.begun = self.finished = False
         self.best: Checkpoint | None = None
+        self.like: Engine | None = None  # whose graphs may serve this training too
 
     def check_pair(self) -> None:
         """Evaluates the objective once, with all of Pyro's and torch's checks on.
@@ -161,7 +162,13 @@ class Trainer:
     def engine(self) -> Engine:
         """What takes the steps: by the means that was asked for, or the one that is worth it."""
         settings = self.settings
-        return Engine(self.program, settings.engine, settings.precision, num_steps=self.num_steps)
+        return Engine(
+            self.program,
+            settings.engine,
+            settings.precision,
+            num_steps=self.num_steps,
+            like=self.like,
+        )
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:

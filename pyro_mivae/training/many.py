@@ -121,10 +121,13 @@ def fit_many(
     for training in trainings:
         training.open()
     histories = [training.history for training in trainings]
+    first = trainings[0].trainer
     failures: dict[int, str] = {}
     with progress_bar([training.trainer for training in trainings], enabled=progress) as bar:
         for number in range(count):
-            training = trainings.pop(0)  # what it compiled and captured is freed after it
+            training = trainings.pop(0)  # what it captured is freed after it
+            if training.trainer is not first:
+                training.trainer.like = first.engine  # staged and compiled once for all
             try:
                 training.run(bar, None if on_epoch is None else partial(on_epoch, number))
             except TrainingError as error:

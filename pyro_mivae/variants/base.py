@@ -166,14 +166,22 @@ class Variant(PyroModule):
         return f"{cls.name}_{next(_INSTANCES)}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
-        """Copies the module, with a Pyro name of its own: it would train the original's else."""
+        """Copies the module, with a Pyro name of its own."""
         copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes a name of its own; with the original's, SVI would train the original's parameters.
+
+        Args:
+            state: What was pickled or copied.
+        """
+        super().__setstate__(state)
         name = self._new_name()
-        for prefix, module in copied.named_modules():
+        for prefix, module in self.named_modules():
             if isinstance(module, PyroModule):
                 module._pyro_name = f"{name}.{prefix}" if prefix else name
-        return copied
 
     def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
+from pyro_mivae.engine import steps
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError, SiteError, TrainingError
 from pyro_mivae.training import read_checkpoint
 
@@ -160,3 +161,19 @@ def test_refuses_what_does_not_fit(make, x, tmp_path, monkeypatch):
         mi.fit_many([], x, epochs=1)
     with pytest.raises(OptionError, match="models 0 and 1 share parameters"):
         mi.fit_many([vaes[0], vaes[0]], x, epochs=1)
+
+
+@pytest.mark.parametrize(("betas", "recordings"), [((0.5, 0.5, 0.5), 2), ((0.5, 4.0), 4)])
+def test_models_that_take_the_same_steps_are_staged_once(make, x, monkeypatch, betas, recordings):
+    """Two graphs, of the batches of 20 and the last one of 10; a constant weight is part of them."""
+    made = []
+    record = steps.record
+    monkeypatch.setattr(steps, "record", lambda *args: made.append(1) or record(*args))
+    options = {"epochs": 3, "batch_size": 20, "engine": "staged"}
+    vaes = [make("beta", beta=beta) for beta in betas]
+    mi.fit_many(vaes, x, **options)
+    assert len(made) == recordings
+    alone = make("beta", beta=betas[-1])
+    mi.fit(alone, x, seed=len(betas) - 1, **options)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, vaes[-1].state_dict()[name]), name

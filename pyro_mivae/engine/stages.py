@@ -1,0 +1,100 @@
+"""Kinds of steps that `SVI` stages, and the graph of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae.elbo import Objective
+from pyro_mivae.engine.staging import Staged
+
+
+@dataclass
+class Stage:
+    """The graph for arguments of one kind, once there is one.
+
+    Attributes:
+        staged: The graph; None as long as no step of the kind was recorded.
+        parameters: Parameters that take part in the step, by name in the param store.
+        run: What takes the step: the graph, or the compiled one.
+        steps: Steps since it was recorded.
+        unchecked: The first step by the graph since the last comparison; None if none was.
+        compiles_at: Number of steps after which it is compiled.
+        tries: Steps that were recorded in vain.
+    """
+
+    staged: Staged | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    run: Any = None
+    steps: int = 0
+    unchecked: int | None = None
+    compiles_at: float = math.inf
+    tries: int = 0
+
+    def is_current(self) -> bool:
+        """Returns whether the param store holds the parameters that the graph reads."""
+        held = pyro.get_param_store()._params
+        return all(held.get(name) is parameter for name, parameter in self.parameters.items())
+
+
+def is_stageable(loss: Any) -> bool:
+    """Returns whether a loss is one of ours, whose gradient is that of its differentiable loss."""
+    own = isinstance(loss, Objective) and "loss_and_grads" not in vars(loss)
+    return own and type(loss).loss_and_grads is Objective.loss_and_grads
+
+
+def parameters_of(capture: Any) -> dict[str, Tensor]:
+    """Parameters of a traced step by name, unconstrained, as Pyro steps them."""
+    sites = capture.trace.nodes.items()
+    return {name: site["value"].unconstrained() for name, site in sites}
+
+
+def added(leaf: Tensor, before: Tensor | None) -> Tensor:
+    """What a step has added to a leaf's gradient."""
+    assert leaf.grad is not None
+    return leaf.grad if before is None else leaf.grad - before
+
+
+def modules_of(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
+    """The modules that a step may train or change."""
+    found = [getattr(program, "__self__", program) for program in (model, guide)]
+    if isinstance(loss, Objective):
+        found += [loss.state, *loss.networks.values()]
+    return [part for part in found if isinstance(part, nn.Module)]
+
+
+@contextmanager
+def calls_noted(parts: list[nn.Module]) -> Iterator[None]:
+    """Adds the modules that are called meanwhile: a plain function does not show its own."""
+    known = set(parts)
+
+    def note(module: nn.Module, args: Any) -> None:
+        if module not in known:
+            known.add(module)
+            parts.append(module)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def ambient() -> tuple[Any, ...]:
+    """Settings of torch's that decide what an operation does."""
+    autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
+    return torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
+
+
+def kind_of(leaf: Any) -> Any:
+    """What a graph is fixed to in one of the arguments."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf
