@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (list, dict, set)
 OTHERS = (ModuleType, FunctionType, MethodType, type, Tensor, *CONTAINERS)
-MOST_CONTENTS = 10_000
+MOST_CONTENTS = 1000
 OF_MODULES = frozenset(nn.Module().__dict__) - {"training"}
 LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
 
@@ -72,9 +73,8 @@ class Guards:
 
     def contents(self) -> tuple[Any, ...]:
         """Returns what is in the objects that are watched, as far as a run may count in them."""
-        budget = _Budget(MOST_CONTENTS)
         return tuple(
-            (space.label or name, budget.contents(space.held.get(name), 4))
+            (space.label or name, _Budget(MOST_CONTENTS).contents(space.held.get(name), 4))
             for space in self._spaces
             for name in (space.held if space.names is None else space.names)
             if name not in space.skipped
@@ -143,6 +143,9 @@ class Guards:
                 own = getattr(value, "__globals__", None) is function.__globals__
                 if own or not isinstance(value, FunctionType):
                     self.watch(value)
+            for name in set(space) - set(watched):  # variables of a user's own modules
+                if not _is_of_a_library(found[name]):
+                    self._add(name, vars(found[name]), names=_names_in(function, found[name]))
 
     def _add(
         self,
@@ -275,9 +278,18 @@ def _token(value: Any) -> Any:
 
 def _is_of_a_library(program: Any) -> bool:
     """Tells code, not data: an object of a library's class can hold what a user changes."""
+    if isinstance(program, ModuleType):
+        root = program.__name__.split(".")[0]
+        return root in LIBRARIES or root in sys.stdlib_module_names or root == "pyro_mivae"
     if not isinstance(program, FunctionType | type):
         return False
     return program.__module__.split(".")[0] in LIBRARIES
+
+
+def _names_in(function: FunctionType, module: ModuleType) -> list[str]:
+    """Names of a module's plain variables that a function's text has."""
+    names = _names(function.__code__) & vars(module).keys()
+    return [name for name in names if isinstance(vars(module)[name], PLAIN)]
 
 
 def _names(code: CodeType) -> set[str]:

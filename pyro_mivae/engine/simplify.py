@@ -33,7 +33,8 @@ def simplify(graph: GraphModule) -> None:
             recompiled.
     """
     unsafe = all_changed(graph.graph)
-    results = set(graph.graph.output_node().all_input_nodes)
+    outputs = graph.graph.output_node().all_input_nodes
+    results = {*outputs, *map(origin, outputs)}  # they keep memory of their own
     known: dict[str, Node] = {}
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or node in results or is_impure(node):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ class Stage:
     Attributes:
         staged: The graph; None as long as no step of the kind was recorded.
         parameters: Parameters that take part in the step, by name in the param store.
+        trained: Names of those that are not frozen.
         run: What takes the step: the graph, or the compiled one.
         steps: Steps since it was recorded.
         unchecked: The first step by the graph since the last comparison; None if none was.
@@ -32,6 +33,7 @@ class Stage:
 
     staged: Staged | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    trained: Collection[str] = ()
     run: Any = None
     steps: int = 0
     unchecked: int | None = None
@@ -41,7 +43,10 @@ class Stage:
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""
         held = pyro.get_param_store()._params
-        return all(held.get(name) is parameter for name, parameter in self.parameters.items())
+        return all(
+            held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
+            for name, parameter in self.parameters.items()
+        )
 
 
 def is_stageable(loss: Any) -> bool:

@@ -154,8 +154,8 @@ def record(
     gradients = {p: g for (p, _), g in zip(pairs, owned, strict=True)}
     changing = guards.changed(before, tape.externals)
     if contents != (after := guards.contents()):
-        pairs = zip(contents, after, strict=False)
-        changing += [name for (name, old), (_, new) in pairs if old != new]
+        places = zip(contents, after, strict=False)
+        changing += [name for (name, old), (_, new) in places if old != new]
     if changing:
         tape.refuse(
             f"it changes a number of its own as it runs ({', '.join(sorted(set(changing)))}); "

@@ -245,6 +245,7 @@ class SVI(pyro.infer.SVI):
             stage.tries += 1
         else:
             stage.staged, stage.parameters = recording.staged, parameters
+            stage.trained = {name for name, p in parameters.items() if p.requires_grad}
             stage.run = recording.staged.graph
             if self.engine == "auto":
                 stage.compiles_at = steps_until_compiling(recording.staged, *tensors)
@@ -261,14 +262,17 @@ class SVI(pyro.infer.SVI):
             outcome, difference = run_graph(staged, *tensors), ""
         except Exception as error:  # the program itself may have no trouble
             outcome, difference = None, f"the graph fails with {first_cause(error)}"
-        before = {p: None if p.grad is None else p.grad.clone() for p in staged.leaves}
+        leaves = set(staged.leaves)
+        known = leaves.union(stage.parameters.values())
+        before = {p: None if p.grad is None else p.grad.clone() for p in known}
         with poutine.trace(param_only=True) as capture:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         parameters = parameters_of(capture)
         if outcome is not None:
+            gradients = {p: added(p, before[p]) for p in known if p.grad is not None}
             found = Outcome(
                 self.objective.ledger,
-                {p: added(p, before[p]) for p in staged.leaves if p.grad is not None},
+                {p: g for p, g in gradients.items() if p in leaves or g.any()},
                 staged.written,
                 noise_state(tensors[0].device),
             )
@@ -309,7 +313,8 @@ class SVI(pyro.infer.SVI):
             self._optimiser = GroupedOptimiser(self.optim)
         self._optimiser.step(parameters)
         held = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_zero_(held)
+        if held:
+            torch._foreach_zero_(held)
         self._zeros = {id(grad): (grad, grad._version) for grad in held}
         loss = float(self.ledger["loss"])
         if math.isnan(loss):

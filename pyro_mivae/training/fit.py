@@ -62,7 +62,8 @@ def fit(
 
     With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
     at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
-    down, of the last whole epoch. Resumed runs end in the same weights as uninterrupted ones.
+    down, of the last whole epoch. Resumed runs end in the same weights as uninterrupted ones; a
+    run that is extended by more epochs does if no weight of its objective is scheduled.
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.

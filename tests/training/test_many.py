@@ -165,7 +165,7 @@ def test_refuses_what_does_not_fit(make, x, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("betas", "recordings"), [((0.5, 0.5, 0.5), 2), ((0.5, 4.0), 4)])
 def test_models_that_take_the_same_steps_are_staged_once(make, x, monkeypatch, betas, recordings):
-    """Two graphs, of the batches of 20 and the last one of 10; a constant weight is part of them."""
+    """There are two graphs, of batches of 20 and of 10; a constant weight is part of them."""
     made = []
     record = steps.record
     monkeypatch.setattr(steps, "record", lambda *args: made.append(1) or record(*args))
