@@ -343,7 +343,8 @@ def _unpaired(
         value = values[name][:n]
         written = repeated.fns[name].log_prob(value.repeat_interleave(n, 0)).double()
         count = paired.configurations(name)
-        written = written.expand(*(layout.sizes if written.dim() > 1 else ()), n * n).reshape(count, n, n)
+        sizes = layout.sizes if written.dim() > 1 else ()
+        written = written.expand(*sizes, n * n).reshape(count, n, n)
         try:
             wrong = _differs(paired.log_densities(name, value), written, 1e-3, 1e-2)
         except (IndexError, RuntimeError, ValueError):

@@ -129,3 +129,15 @@ def test_every_step_gives_the_same_by_less(name, make, images, program_of, monke
     assert size < 0.85 * larger
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def test_results_that_are_views_keep_memory_of_their_own(write_down):
+    graph, _ = write_down(
+        lambda x: tuple(x.sum(0, True).view(2) for _ in range(2)), torch.rand(3, 2)
+    )
+    hold_constants(graph)
+    simplify(graph)
+    graph.recompile()
+    a, b = graph(torch.rand(3, 2))
+    assert torch.equal(a, b)
+    assert a.data_ptr() != b.data_ptr()

@@ -62,6 +62,32 @@ def store_saved_and_loaded():
 
 
 @program("equal", slow=False)
+def store_set_beside_a_module():
+    """The store's parameters are then none that the module reads, and get no gradient."""
+    net = nn.Linear(3, 3)
+
+    def replace():
+        store = pyro.get_param_store()
+        for name in list(store.keys()):
+            store[name] = store[name].detach().clone()
+
+    return with_encoder(net, before=at(11, replace))
+
+
+@program("staged", slow=False)
+def store_parameters_with_equal_gradients():
+    """Two biases that are added have one gradient, in memory of their own."""
+    one, two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def guide(x):
+        pyro.module("one", one)
+        pyro.module("two", two)
+        encode(one(x) + two(x))
+
+    return Case(decode, guide, modules=[one, two])
+
+
+@program("equal", slow=False)
 def store_value_assigned():
     def assign():
         pyro.get_param_store()["weight"] = torch.ones(2, 3)
@@ -188,7 +214,7 @@ def store_frozen_and_thawed():
     return with_encoder(net, before=lambda step: net[0].requires_grad_(not 11 <= step < 21))
 
 
-@program("either")
+@program("equal", slow=False)
 def store_frozen_parameter_of_a_function():
     def freeze():
         pyro.get_param_store().get_param("weight").requires_grad_(False)
