@@ -44,7 +44,7 @@ def fit_many(
 
     Model k ends with the weights of ``fit(vaes[k], x, seed=seeds[k], ...)``, bit for bit. The
     models may be of any kinds. Everything given is checked for all of them before the first is
-    trained.
+    trained. Models that take the same steps are staged and compiled once.
 
     A model whose loss is no longer finite gets the weights of its last whole epoch back; the
     others are trained to their end before the error is raised.
