@@ -35,6 +35,7 @@ def study(load):
     return module.Study(module.parser("", epochs=1).parse_args(["--smoke"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script_gives_a_verdict_on_every_claim(path, load, tmp_path, capsys):
     verdicts = load(path.stem).main(["--smoke", "--out", str(tmp_path / "out.json")])

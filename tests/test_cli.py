@@ -324,6 +324,7 @@ def test_evaluate_gives_the_same_numbers_again(call, home):
     assert json.loads((home / "run" / "metrics.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch):
     monkeypatch.setattr("pyro_mivae.runs.outputs.METRICS", "more.json")
     few = {"generative_items": 2, "generative_samples": 4, "iwae_samples": 9, "iwae_items": 2}

@@ -14,6 +14,7 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda fn, **options: fn)
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_writes_its_result(uncompiled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu, "EQUALITY", {"beta, scheduled": gpu.EQUALITY["beta, scheduled"]})
     out = tmp_path / "gpu.json"

@@ -67,6 +67,7 @@ def test_parts_are_timed_and_told(vae):
     assert list(telling("nobody", [3, 4])) == [3, 4]
 
 
+@pytest.mark.slow
 def test_annealing_is_told_and_forecast(vae):
     told, x = [], torch.rand(20, 1, 8, 8)
     options = {**SMALL, "ais_items": 6, "ais_temperatures": 5}
