@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, number, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
@@ -50,6 +51,7 @@ class _Cycle:
         return f"{self.start:g} to {self.end:g} in every {self.period} steps"
 
 
+@checked(steps=whole(least=1), start=number(), end=number(), delay=whole(least=0))
 def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int = 0) -> Schedule:
     r"""Rises linearly from ``start`` to ``end`` over ``steps`` training steps.
 
@@ -74,15 +76,10 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
         >>> warmup(0), warmup(5), warmup(100)
         (0.0, 0.5, 1.0)
     """
-    if steps < 1 or delay < 0:
-        raise OptionError(
-            f"linear_warmup(steps={steps}, delay={delay}): steps must be at least 1 and delay "
-            "at least 0; for no warm-up give the weight itself"
-        )
-    _check_ends("linear_warmup", start, end)
     return _Ramp(steps, start, end, delay)
 
 
+@checked(period=whole(least=1), fraction=number(above=0, most=1), start=number(), end=number())
 def cyclic_warmup(
     period: int, fraction: float = 0.5, start: float = 0.0, end: float = 1.0
 ) -> Schedule:
@@ -109,18 +106,7 @@ def cyclic_warmup(
         >>> cycle(0), cycle(5), cycle(9), cycle(10)
         (0.0, 1.0, 1.0, 0.0)
     """
-    if period < 1 or not 0 < fraction <= 1:
-        raise OptionError(
-            f"cyclic_warmup(period={period}, fraction={fraction}): period must be at least 1 "
-            "and fraction in (0, 1]"
-        )
-    _check_ends("cyclic_warmup", start, end)
     return _Cycle(period, fraction, start, end)
-
-
-def _check_ends(name: str, start: float, end: float) -> None:
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise OptionError(f"{name}(start={start}, end={end}): finite numbers are needed")
 
 
 class Weight(nn.Module):

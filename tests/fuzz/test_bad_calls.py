@@ -1,0 +1,64 @@
+"""Bad calls of the public functions end in an error of the package's own, or in a result.
+
+Each call is right but for one argument, which takes a value of another kind, size, sign, shape or
+dtype. What must not come is an error from within: of torch, NumPy, Pyro or Python.
+"""
+
+import warnings
+from contextlib import suppress
+
+import pyro
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyro_mivae.errors import PyroMivaeError
+
+from . import calls_schedules
+from .values import bad_values
+
+CALLS = [*calls_schedules.CALLS]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_the_call_itself_is_right(call):
+    run(call, call.arguments())
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_a_bad_value_is_refused_by_the_package(call):
+    valid = call.arguments()
+
+    @settings(
+        max_examples=call.examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def spoilt(data):
+        name = data.draw(st.sampled_from(sorted(valid)), label="argument")
+        value = data.draw(bad_values(valid[name]), label="value")
+        with suppress(PyroMivaeError):
+            run(call, call.arguments() | {name: value})
+
+    spoilt()
+
+
+def test_there_are_a_thousand_bad_calls():
+    assert sum(call.examples for call in CALLS) >= 1000
+
+
+def run(call, arguments):
+    """Calls the function, its warnings and draws being nobody's concern."""
+    with (
+        warnings.catch_warnings(action="ignore"),
+        torch.random.fork_rng(devices=[]),
+        pyro.get_param_store().scope(),
+    ):
+        torch.manual_seed(0)
+        result = call.function(**arguments)
+        if call.after is not None:
+            call.after(result)
