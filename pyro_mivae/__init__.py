@@ -1,5 +1,7 @@
 """Mutual-information autoencoders as Pyro programs."""
 
+from pyro_mivae import interrupts  # noqa: F401, I001  # first, as the next lines take seconds
+
 from pyro_mivae.data import load_dataset
 from pyro_mivae.diagnostics import (
     annealed_log_likelihood,

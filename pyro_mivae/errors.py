@@ -27,6 +27,10 @@ class RunError(PyroMivaeError, ValueError):
     """A run folder that exists, is incomplete, or does not fit what is asked of it."""
 
 
+class WriteError(RunError):
+    """A file that cannot be written: a full disk, no permission, a folder that is gone."""
+
+
 class TrainingError(PyroMivaeError, RuntimeError):
     """Training that cannot go on, as when the loss is no longer finite."""
 

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pyro_mivae"
 LAYERS = (
-    "errors inputs arguments schedules networks sites handlers traces distributions priors "
-    "likelihoods models guides bounds terms elbo engine diagnostics variants data training "
+    "interrupts errors inputs arguments schedules networks sites handlers traces distributions "
+    "priors likelihoods models guides bounds terms elbo engine diagnostics variants data training "
     "metrics plots report runs cli_options cli"
 ).split()
 HEAVY = ("torchvision", "matplotlib", "sklearn", "scipy", "jinja2", "click", "PIL", "tqdm")

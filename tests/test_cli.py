@@ -66,7 +66,7 @@ def test_run_folder_holds_what_the_contract_says(home):
     assert config["model"]["num_categories"] == 4
     assert config["training"]["epochs"] == 2
     assert len(History.from_csv(run / "history.csv")) == 2
-    assert read_checkpoint(run / "checkpoint.pt")["finished"]
+    assert read_checkpoint(run)["finished"]
     content = json.loads((run / "metrics.json").read_text())
     assert set(content) == {"metrics", "protocol"}
     named = {"distortion", "rate", "elbo", "kl_z", "kl_c", "mi_c_lower", "cluster_accuracy", "nmi"}
@@ -80,7 +80,7 @@ def test_loaded_model_is_the_trained_one(home):
     vae = load(home / "run")
     assert isinstance(vae, mi.InfoCatVAE)
     assert not vae.training
-    weights = read_checkpoint(home / "run" / "checkpoint.pt")["weights"]
+    weights = read_checkpoint(home / "run")["weights"]
     assert all(torch.equal(value, weights[key]) for key, value in vae.state_dict().items())
 
 
@@ -530,6 +530,6 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path, home):
     assert process.returncode == 1
     assert "Traceback" not in err
     assert err.splitlines()[-1].endswith("Go on with: pyro-mivae train vae --resume --run r")
-    state = read_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    state = read_checkpoint(tmp_path / "r")
     assert 3 <= state["epoch"] == len(History.from_csv(history)) < 400
     assert not state["finished"]

@@ -15,7 +15,7 @@ from pyro_mivae.errors import RunError
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.training import History, read_checkpoint
+from pyro_mivae.training import History, has_checkpoint, read_checkpoint
 from pyro_mivae.variants import Variant
 
 CONFIG, CHECKPOINT, HISTORY = "config.toml", "checkpoint.pt", "history.csv"
@@ -89,13 +89,13 @@ def open_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     config = read_config(folder)
-    if not (folder / CHECKPOINT).is_file():
+    if not has_checkpoint(folder):
         raise RunError(
             f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
             f"{config.variant} --resume --run {folder}"
         )
-    state = read_checkpoint(folder / CHECKPOINT)
-    best = state.get("best")
+    state = read_checkpoint(folder)
+    best = state["best"]
     vae = build_variant(config, config.data_shape or ())
     try:
         vae.load_state_dict(best["weights"] if best else state["weights"])
@@ -104,13 +104,12 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(
             f"the checkpoint in {folder} does not fit its configuration: {reason}"
         ) from error
-    history = folder / HISTORY
     return Run(
         folder,
         config,
         vae.eval(),
-        History.from_csv(history) if history.exists() else History(),
-        finished=bool(state["finished"]),
+        History.from_state(state["history"]),
+        finished=state["finished"],
         best_epoch=best["epoch"] if best else None,
     )
 

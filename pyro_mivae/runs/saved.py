@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
-from pyro_mivae.runs.load import CHECKPOINT, open_run
+from pyro_mivae.runs.load import open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
-from pyro_mivae.training import atomic_path, read_checkpoint
+from pyro_mivae.training import has_checkpoint, read_archive, read_checkpoint, write_archive
 from pyro_mivae.variants import VARIANTS, Variant
 
 FORMAT = 1
@@ -39,7 +39,7 @@ def save(vae: Variant, path: str | Path) -> None:
 
     Raises:
         OptionError: If it is no variant.
-        RunError: If the file cannot be written.
+        WriteError: If the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -59,11 +59,7 @@ def save(vae: Variant, path: str | Path) -> None:
         "needed": needed or _changed(vae, options),
         "weights": vae.state_dict(),
     }
-    try:
-        with atomic_path(Path(path)) as scratch:
-            torch.save(content, scratch)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+    write_archive(Path(path), content)
 
 
 def load(path: str | Path, into: Variant | None = None) -> Variant:
@@ -87,10 +83,10 @@ def load(path: str | Path, into: Variant | None = None) -> Variant:
     if into is not None and not isinstance(into, Variant):
         raise OptionError(f"into is a {type(into).__name__}; allowed are variants, as mi.VAE(...)")
     if not path.is_file():
-        if into is None or not (path / CHECKPOINT).is_file():
+        if into is None or not has_checkpoint(path):
             return open_run(path).vae
-        state = read_checkpoint(path / CHECKPOINT)
-        best = state.get("best")
+        state = read_checkpoint(path)
+        best = state["best"]
         return _with_weights(into, best["weights"] if best else state["weights"], path)
     content = read_saved(path)
     if into is None:
@@ -118,7 +114,9 @@ def read_saved(path: Path) -> dict[str, Any]:
     Raises:
         RunError: If it cannot be read, or is something else.
     """
-    content = read_checkpoint(path, needed=KEYS)
+    content = read_archive(path)
+    if not KEYS <= content.keys():
+        raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")
     if content["format"] != FORMAT:
         raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
     return content

@@ -1,19 +1,41 @@
 """Training: the lean loop, what it records, and the checkpoints that it resumes from."""
 
-from pyro_mivae.training.checkpoint import read_checkpoint
-from pyro_mivae.training.files import atomic_path
+from pyro_mivae.training.checkpoint import (
+    has_checkpoint,
+    read_archive,
+    read_checkpoint,
+    write_archive,
+)
+from pyro_mivae.training.files import Writer, atomic_path, writing
 from pyro_mivae.training.fit import fit
 from pyro_mivae.training.given import resolve_device
 from pyro_mivae.training.history import History
+from pyro_mivae.training.identity import (
+    Identity,
+    describe_model,
+    differences,
+    fingerprint,
+    versions,
+)
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.threads import suitable_threads
 
 __all__ = [
     "History",
+    "Identity",
+    "Writer",
     "atomic_path",
+    "describe_model",
+    "differences",
+    "fingerprint",
     "fit",
     "fit_many",
+    "has_checkpoint",
+    "read_archive",
     "read_checkpoint",
     "resolve_device",
     "suitable_threads",
+    "versions",
+    "write_archive",
+    "writing",
 ]

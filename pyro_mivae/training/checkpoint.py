@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Collection
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pyro_mivae.errors import RunError
+from pyro_mivae.errors import PyroMivaeWarning, RunError
 from pyro_mivae.training.files import atomic_path
 
 Checkpoint = dict[str, Any]
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+Fields = dict[str, type | tuple[type, ...]]
+FIELDS: Fields = {
+    "weights": dict,
+    "optimiser": dict,
+    "objective": dict,
+    "rng": dict,
+    "shuffle": Tensor,
+    "epoch": int,
+    "step": int,
+    "finished": bool,
+    "best": (dict, type(None)),
+    "moments": int,
+    "history": dict,
+    "identity": dict,
+}
+BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
@@ -65,42 +86,124 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def write_checkpoint(path: Path, state: Checkpoint) -> None:
-    """Writes a checkpoint; the one that it replaces stays until all is written.
+def write_checkpoint(folder: Path, state: Checkpoint) -> None:
+    """Writes a folder's checkpoint; the one that it replaces is kept beside it.
 
     Args:
-        path: The file.
+        folder: The folder.
         state: Nested dictionaries and lists of tensors and numbers.
+
+    Raises:
+        WriteError: If it cannot be written.
     """
-    with atomic_path(path) as scratch:
-        torch.save(state, scratch)
+    write_archive(folder / CHECKPOINT, state, previous=folder / PREVIOUS)
 
 
-def read_checkpoint(
-    path: str | Path, needed: Collection[str] = ("weights", "epoch", "step")
-) -> Checkpoint:
-    """Reads a checkpoint onto the CPU, running no code from it.
+def write_archive(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Writes nested dictionaries and lists of tensors and plain values.
 
     Args:
         path: The file.
-        needed: The keys that it must have.
+        content: What it is to hold.
+        previous: Where the file that it replaces goes, if that is to be kept.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    buffer = io.BytesIO()  # torch's own writer hides why a file cannot be written
+    torch.save(content, buffer)
+    with atomic_path(path, previous) as scratch:
+        scratch.write_bytes(buffer.getbuffer())
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Returns whether a folder holds a checkpoint, damaged or not."""
+    return any(os.path.lexists(folder / name) for name in (CHECKPOINT, PREVIOUS))
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a folder's checkpoint onto the CPU, running no code from it.
+
+    If it is damaged or missing, the one before it takes its place, and a warning says so.
+
+    Args:
+        folder: The folder.
 
     Returns:
         ``weights`` (the variant's ``state_dict``), ``optimiser``, ``objective``, ``rng``,
         ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None),
-        ``options`` (of `fit`, by which the run was started).
+        ``history`` (see `History.to_state`), ``identity`` (see `Identity`), and ``file``, the
+        path that was read.
 
     Raises:
-        RunError: If it cannot be read.
+        RunError: If there is none, or none that can be read.
+    """
+    path, before = Path(folder) / CHECKPOINT, Path(folder) / PREVIOUS
+    try:
+        return _read_state(path)
+    except RunError as error:
+        try:
+            state = _read_state(before)
+        except RunError:
+            raise error from None
+        warnings.warn(
+            f"{error}. The one before it, of epoch {state['epoch']}, takes its place; resuming "
+            "trains the rest again",
+            PyroMivaeWarning,
+            stacklevel=2,
+        )
+        return state
+
+
+def _read_state(path: Path) -> Checkpoint:
+    state = read_archive(path)
+    _check_fields(path, state, FIELDS)
+    if state["best"] is not None:
+        _check_fields(path, state["best"], BEST)
+    return {**state, "file": path}
+
+
+def _check_fields(path: Path, values: Mapping[str, Any], fields: Fields) -> None:
+    for name, kinds in fields.items():
+        if name not in values or not isinstance(values[name], kinds):
+            what = type(values[name]).__name__ if name in values else "missing"
+            raise RunError(
+                f"{path} is no checkpoint of this version of pyro-mivae: {name!r} is {what}; put "
+                "back a copy, or train anew"
+            )
+
+
+def read_archive(path: Path) -> Checkpoint:
+    """Reads what `write_archive` wrote onto the CPU, running no code from it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        RunError: If it cannot be read, a checksum in it is wrong, or it holds code.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            with zipfile.ZipFile(file) as archive:
+                wrong = archive.testzip()  # torch.load does not look at the checksums
+            if wrong is None:
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise RunError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # zipfile and torch raise a dozen kinds on damaged files
         raise RunError(
-            f"cannot read the checkpoint {path}: it is damaged, or holds more than plain tensors"
+            f"cannot read {path}: it is damaged, or holds more than plain tensors; put back a "
+            "copy, or train anew"
         ) from error
-    if not isinstance(state, dict) or not set(needed) <= state.keys():
-        raise RunError(f"{path} is no checkpoint; allowed is a file that fit or save wrote")
-    return state
+    if wrong is not None:
+        raise RunError(
+            f"cannot read {path}: it is damaged (the checksum of {wrong} is wrong); put back a "
+            "copy, or train anew"
+        )
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds a {type(content).__name__}, not what pyro-mivae writes")
+    return content

@@ -1,28 +1,152 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, on the disk too, and one writer to a folder."""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from pyro_mivae.errors import RunError, WriteError
+
+LOCK = ".lock"
+SCRATCH = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(pt|toml|csv|json|html|png)")
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to, which replaces ``path`` once all is written.
+def writing(path: Path) -> Iterator[None]:
+    """Turns an operating system's error into one that names the file and the cause.
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError) and not path.parent.is_dir()
+        reason = "its folder is gone" if gone else error.strerror or str(error)
+        raise WriteError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """Gives a path beside ``path`` to write to, which replaces ``path`` once all is on the disk.
 
     Whatever stops the writing, ``path`` holds what it held before, and nothing is left beside it.
+    (A process that is killed leaves a scratch file, which `Writer` clears.)
 
     Args:
         path: The file to be made or replaced.
+        previous: Where the file that is replaced goes, if it is to be kept.
 
     Yields:
         A path in the same folder with the same suffix.
+
+    Raises:
+        WriteError: If the file cannot be written.
     """
-    scratch = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    with writing(path):
+        try:
+            yield scratch
+            _sync(scratch)
+            if previous is not None and path.is_file():
+                os.replace(path, previous)
+            os.replace(scratch, path)
+            _sync(path.parent)
+        finally:
+            with suppress(OSError):  # else it would hide the error of the writing
+                scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield scratch
-        os.replace(scratch, path)
+        os.fsync(descriptor)
     finally:
-        scratch.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+class Writer:
+    """The right to write to a folder, which one process has at a time.
+
+    The operating system takes it from a process that ends in any way. In one process, it is given
+    again to the thread that has it.
+
+    Args:
+        folder: The folder. If it is there, the right is taken at once.
+
+    Raises:
+        RunError: If another process has it.
+        WriteError: If the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: FileLock | None = None
+        if folder.is_dir():
+            self._take()
+
+    def make(self) -> bool:
+        """Makes the folder, if it is not there, and takes the right to it.
+
+        Returns:
+            True if the folder was not there when the right was asked for.
+
+        Raises:
+            RunError: If another process has it.
+            WriteError: If the folder cannot be made or written to.
+        """
+        if self._lock is not None:
+            return False
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._take()
+        return True
+
+    def _take(self) -> None:
+        path = self.folder.resolve() / LOCK
+        owner = path.read_text(errors="replace") if path.is_file() else ""
+        lock = FileLock(path, timeout=0, is_singleton=True)
+        with writing(self.folder):
+            try:
+                lock.acquire()
+            except Timeout:  # an OSError
+                raise RunError(
+                    f"another process is writing to {self.folder}{owner and f': {owner}'}; wait "
+                    "until it ends, or choose another folder"
+                ) from None
+        self._lock = lock
+        if lock.lock_counter == 1:
+            with writing(self.folder):
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+                for left in self.folder.iterdir():
+                    if SCRATCH.fullmatch(left.name):  # of a process that was killed
+                        left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Gives the right back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

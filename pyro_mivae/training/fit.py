@@ -13,14 +13,9 @@ from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, matmul_precision
 from pyro_mivae.errors import PyroMivaeError, TrainingError
+from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
-from pyro_mivae.training.given import (
-    check_given,
-    check_trainer,
-    hold_out,
-    place,
-    resolve_device,
-)
+from pyro_mivae.training.given import Images, check_given, check_trainer, resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
@@ -126,15 +121,15 @@ def fit(
         epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine, precision
     )
     target = resolve_device(device)
-    check_given(vae, x, settings, validation, target)
-    x, held_out = hold_out(x, validation, patience)
-    training = Training(vae, *place(vae, x, held_out, target), settings, target)
+    images = check_given(vae, x, settings, validation, target)
+    training = Training(vae, *images.place(target), settings, target)
     if on_start is not None:
         on_start()
-    training.load(run, resume=resume)
-    training.open()
-    with progress_bar([training.trainer], enabled=progress) as bar:
-        training.run(bar, on_epoch)
+    with Keeper(None if run is None else Path(run), resume=resume) as keeper:
+        training.load(keeper, images)
+        training.open()
+        with progress_bar([training.trainer], enabled=progress) as bar:
+            training.run(bar, on_epoch)
     return training.history
 
 
@@ -179,19 +174,20 @@ class Training:
             check_trainer(self.trainer)
             self.trainer.check_staging()
 
-    def load(self, run: str | Path | None, *, resume: bool) -> None:
-        """Goes to where the folder's run was left; writes nothing.
+    def load(self, keeper: Keeper, images: Images) -> None:
+        """Goes to where a folder's run was left; writes nothing.
 
         Args:
-            run: The folder, or None to keep nothing.
-            resume: Goes on from the folder's checkpoint, if there is one.
+            keeper: Keeps the folder.
+            images: The images as they were given.
 
         Raises:
-            RunError: If the folder holds a run already and ``resume`` is off, or another model's.
+            OptionError: If the run was started with other options, images or another model.
+            RunError: If the checkpoint cannot be read.
         """
         with self._world():
-            self.keeper = Keeper(None if run is None else Path(run), resume)
-            self.history = self.keeper.load(self.trainer)
+            self.keeper = keeper
+            self.history = keeper.load(self.trainer, images)
 
     def open(self) -> None:
         """Makes the folder.
@@ -213,9 +209,11 @@ class Training:
         """
         with self._world():
             try:
-                train(self.trainer, self.history, self.keeper, bar, on_epoch)
+                with stoppable():
+                    train(self.trainer, self.history, self.keeper, bar, on_epoch)
             except (KeyboardInterrupt, TrainingError):
-                self.keeper.write(self.history)
+                with held_back():
+                    self.keeper.write(self.history)
                 raise
             finally:
                 self.vae.eval()

@@ -1,8 +1,10 @@
-"""What is given to a training: checked, held out, and put where it is needed."""
+"""Arguments of a training: checked, held out, and put where they are needed."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from pyro_mivae.engine import Means, check_precision
 from pyro_mivae.errors import OptionError
-from pyro_mivae.inputs import as_tensor
+from pyro_mivae.training.identity import fingerprint
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
 
@@ -77,18 +79,41 @@ def check_options(settings: Settings, validation: Any) -> None:
         raise OptionError(f"validation={validation}; allowed are fractions between 0 and 1")
 
 
-def check_images(vae: Any, x: Any) -> None:
-    """Checks that images are one tensor or array that the variant can be trained on.
+@dataclass(frozen=True)
+class Images:
+    """Training images, and the images or the share of them to hold out, as they were given.
 
-    Args:
-        vae: The variant.
-        x: What was given.
-
-    Raises:
-        DataError: If they are neither, are not finite, or the likelihood cannot score them.
-        ShapeError: If they have another shape than the variant's.
+    Attributes:
+        x: Training images, as `Variant.check_data` returns them.
+        validation: Held-out images, likewise; or the share of ``x`` to hold out; or None.
     """
-    vae.check_data(x)
+
+    x: Tensor
+    validation: Tensor | float | None
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells these images from others."""
+        held_out = self.validation
+        told = fingerprint(held_out) if isinstance(held_out, Tensor) else str(held_out)
+        return {"training images": fingerprint(self.x), "validation": told}
+
+    def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Splits held-out images off, and puts all where they fit.
+
+        On the device if they take at most half its memory, else on the CPU.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The images to train on, and those held out.
+        """
+        x, held_out = _split(self.x, self.validation)
+        size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
+        if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
+            device = torch.device("cpu")
+        return x.to(device), None if held_out is None else held_out.to(device)
 
 
 def check_given(
@@ -97,80 +122,40 @@ def check_given(
     settings: Settings,
     validation: Any,
     device: torch.device,
-) -> None:
+) -> Images:
     """Checks images and options against the variant, before it is moved or run.
 
     Args:
         vae: The variant.
         x: Training images.
         settings: How to train.
-        validation: Held-out images, or the share of ``x`` to hold out.
+        validation: Held-out images, or the share of ``x`` to hold out; a tenth if omitted and
+            there is a ``patience``.
         device: Where to train.
 
     Raises:
-        OptionError: If an option is out of its range.
+        OptionError: If an option is out of its range, or there are too few images to hold out.
         DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
         ShapeError: If images have another shape than the variant's.
     """
     check_options(settings, validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
-    check_images(vae, x)
-    if _is_data(validation):
-        vae.check_data(validation)
-
-
-def _is_data(validation: Any) -> bool:
-    """Returns whether images are given, and not the share of them to hold out."""
-    return validation is not None and not isinstance(validation, float | int)
-
-
-def hold_out(x: Any, validation: Any, patience: int | None) -> tuple[Tensor, Tensor | None]:
-    """Splits held-out images off, if that is asked for.
-
-    Args:
-        x: Training images.
-        validation: Images, or a share of ``x``.
-        patience: Asks for a tenth if ``validation`` does not say.
-
-    Returns:
-        The images to train on, and those held out.
-
-    Raises:
-        OptionError: If there are too few.
-    """
-    x = as_tensor(x)
-    if _is_data(validation):
-        return x, as_tensor(validation)
+    x = vae.check_data(x)
     if validation is None:
-        if patience is None:
-            return x, None
-        validation = HELD_OUT
-    if len(x) < 2:
+        validation = None if settings.patience is None else HELD_OUT
+    elif not isinstance(validation, float | int):
+        return Images(x, vae.check_data(validation))
+    if validation is not None and len(x) < 2:
         raise OptionError(f"{len(x)} image(s) given, and some are to be held out; give 2 or more")
+    return Images(x, validation)
+
+
+def _split(x: Tensor, validation: Tensor | float | None) -> tuple[Tensor, Tensor | None]:
+    if validation is None or isinstance(validation, Tensor):
+        return x, validation
     count = min(max(1, round(validation * len(x))), len(x) - 1)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     return x[order[count:]], x[order[:count]]
-
-
-def place(
-    vae: Any, x: Tensor, held_out: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Puts images, as `Variant.check_data` gives them, where they fit.
-
-    On the device if they take at most half its memory, else on the CPU.
-
-    Args:
-        vae: The variant.
-        x: Training images.
-        held_out: Held-out images.
-        device: The device.
-    """
-    x = vae.check_data(x)
-    held_out = None if held_out is None else vae.check_data(held_out)
-    size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
-    if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
-        device = torch.device("cpu")
-    return x.to(device), None if held_out is None else held_out.to(device)
 
 
 def check_trainer(trainer: Trainer) -> None:

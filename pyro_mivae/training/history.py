@@ -1,15 +1,18 @@
-"""What a training run recorded, a row per epoch."""
+"""The record of a training run, a row per epoch."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
+
+import torch
 
 from pyro_mivae.errors import RunError
-from pyro_mivae.training.files import atomic_path
+from pyro_mivae.training.files import atomic_path, writing
 
 Row = Mapping[str, float]
 WHOLE = ("epoch", "step")
@@ -88,6 +91,33 @@ class History:
         """
         self.rows.append(dict(row))
 
+    def to_state(self) -> dict[str, Any]:
+        """Returns the table as a checkpoint holds it: names, and float64 of shape (rows, columns).
+
+        NaN stands where a row has no value.
+        """
+        values = [[row.get(name, math.nan) for name in self.columns] for row in self.rows]
+        return {"columns": self.columns, "values": torch.tensor(values, dtype=torch.float64)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> History:
+        """Reads what `to_state` returned, to the same values.
+
+        Args:
+            state: Names and values.
+
+        Raises:
+            RunError: If it is damaged.
+        """
+        try:
+            names = state["columns"]
+            return cls(
+                {k: int(v) if k in WHOLE else v for k, v in zip(names, row, strict=True)}
+                for row in state["values"].tolist()
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"the checkpoint's history is damaged: {error}") from error
+
     def to_csv(self, path: str | Path) -> None:
         """Writes the table; what it replaces stays until all is written.
 
@@ -95,10 +125,21 @@ class History:
             path: The file.
         """
         with atomic_path(Path(path)) as scratch:
-            with scratch.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.columns, restval="nan", lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self.rows)
+            scratch.write_text(self._text(), newline="")
+
+    def _text(self) -> str:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, self.columns, restval="nan", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return file.getvalue()
+
+    def is_in_csv(self, path: Path) -> bool:
+        """Returns whether a file holds this very table."""
+        try:
+            return path.read_text() == self._text()
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def append_to_csv(self, path: Path) -> None:
         """Adds the last row to a file that holds the others, or writes the file if need be.
@@ -110,7 +151,7 @@ class History:
         if not before or last != list(before[0]) or last != self.columns or not path.exists():
             self.to_csv(path)
             return
-        with path.open("a", newline="") as file:
+        with writing(path), path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(self.rows[-1])
 
     @classmethod

@@ -2,89 +2,141 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
-from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from pyro_mivae.errors import OptionError, RunError, WriteError
+from pyro_mivae.training.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    has_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from pyro_mivae.training.files import Writer, writing
+from pyro_mivae.training.given import Images
 from pyro_mivae.training.history import History
+from pyro_mivae.training.identity import Identity, check_identity
 from pyro_mivae.training.loop import Trainer
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
+HISTORY = "history.csv"
 
 
 class Keeper:
-    """Keeps a run's history and checkpoint in a folder; without a folder it keeps nothing.
+    """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
+
+    Without a folder it keeps nothing. The right to write is given back as its ``with`` ends.
 
     Args:
-        folder: The folder, made if it is not there.
-        resume: Whether to go on from what it holds.
+        folder: The folder, made by `open` if it is not there.
+        resume: True to go on from what it holds.
 
     Raises:
         OptionError: If ``resume`` is on without a folder.
-        RunError: If it holds a checkpoint or history, and ``resume`` is off.
+        RunError: If it holds a checkpoint or history, and ``resume`` is off; or if another
+            process writes to it.
     """
 
-    def __init__(self, folder: Path | None, resume: bool) -> None:
+    def __init__(self, folder: Path | None, *, resume: bool) -> None:
+        if folder is None and resume:
+            raise OptionError("resume=True without run=; give the folder to go on from")
         self.folder, self.resume = folder, resume
         self._state: Checkpoint | None = None
-        self._started: dict[str, Any] = {}
+        self._identity: Identity | None = None
+        self._source: Path | None = None
+        self._kept = 0
         self._written = time.monotonic()
-        if folder is None:
-            if resume:
-                raise OptionError("resume=True without run=; give the folder to go on from")
+        self._writer = None if folder is None else Writer(folder)
+        try:
+            self._check_free()
+        except RunError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Gives the right to write back."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _check_free(self) -> None:
+        if self.folder is None or self.resume:
             return
-        self.checkpoint, self.history = folder / "checkpoint.pt", folder / "history.csv"
-        if not resume and (self.checkpoint.exists() or self.history.exists()):
+        if has_checkpoint(self.folder) or (self.folder / HISTORY).exists():
             raise RunError(
-                f"{folder} holds a run already; go on from it, to more epochs too, with "
+                f"{self.folder} holds a run already; go on from it, to more epochs too, with "
                 "resume=True, or choose another run="
             )
 
-    def load(self, trainer: Trainer) -> History:
+    def load(self, trainer: Trainer, images: Images) -> History:
         """Takes a trainer to where the folder's run was left; writes nothing.
 
         Args:
             trainer: Fresh.
+            images: The images as they were given.
 
         Returns:
             The history so far.
 
         Raises:
-            OptionError: If the run was started with other options.
+            OptionError: If the run was started with other options, images or another model.
             RunError: If the checkpoint cannot be read, or does not fit.
         """
-        self._started = started = _options(trainer)
-        if self.folder is None or not self.checkpoint.exists():
+        if self.folder is None:
             return History()
-        state = read_checkpoint(self.checkpoint)
-        self._started = state.get("options", started)
-        trainer.load(_continued(trainer, state, self._started, self.folder))
-        recorded = History.from_csv(self.history) if self.history.exists() else History()
-        return History(row for row in recorded.rows if row["epoch"] <= trainer.epoch)
+        self._identity = given = Identity.of(trainer.settings, images.fingerprints, trainer.vae)
+        if not has_checkpoint(self.folder):
+            return History()
+        state = read_checkpoint(self.folder)
+        self._source = state["file"]
+        self._identity = started = Identity.from_state(state)
+        check_identity(given, started, self.folder)
+        history = History.from_state(state["history"])
+        trainer.load(_continued(trainer, state, started, self.folder))
+        self._kept = trainer.epoch
+        return history
 
     def open(self, history: History, *, finished: bool) -> None:
         """Makes the folder, and drops rows after the checkpoint: they are trained again.
 
         Args:
             history: What `load` returned.
-            finished: True if no epoch is left; nothing is written then.
+            finished: True if no epoch is left.
 
         Raises:
-            RunError: If the folder cannot be made.
+            RunError: If another process made a run of it meanwhile.
+            WriteError: If it cannot be made.
         """
-        if self.folder is None or finished:
+        if self.folder is None or self._writer is None:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if history.rows:
-                history.to_csv(self.history)
-            else:
-                self.history.unlink(missing_ok=True)
-        except OSError as error:
-            reason = error.strerror
-            raise RunError(f"cannot make the run folder {self.folder}: {reason}") from error
+        if self._writer.make():
+            self._check_free()
+        path = self.folder / HISTORY
+        if self._source is not None and self._source.name != CHECKPOINT:
+            with writing(self.folder / CHECKPOINT):  # the one before it takes its place
+                os.replace(self._source, self.folder / CHECKPOINT)
+        if history.rows and not (finished and history.is_in_csv(path)):
+            history.to_csv(path)
+        elif not history.rows:
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is some seconds old.
@@ -92,11 +144,15 @@ class Keeper:
         Args:
             trainer: At an epoch's end.
             history: With the epoch's row.
+
+        Raises:
+            WriteError: If they cannot be written.
         """
         if self.folder is None:
             return
-        self._state = trainer.state() | {"options": self._started}
-        history.append_to_csv(self.history)
+        self._state = trainer.state()
+        with self._telling():
+            history.append_to_csv(self.folder / HISTORY)
         if trainer.finished or time.monotonic() - self._written > SECONDS_BETWEEN_CHECKPOINTS:
             self.write(history)
 
@@ -105,42 +161,43 @@ class Keeper:
 
         Args:
             history: The rows so far.
+
+        Raises:
+            WriteError: If they cannot be written.
         """
-        if self._state is None:
+        if self._state is None or self.folder is None or self._identity is None:
             return
         epoch = self._state["epoch"]
-        History(row for row in history.rows if row["epoch"] <= epoch).to_csv(self.history)
-        write_checkpoint(self.checkpoint, self._state)
-        self._state, self._written = None, time.monotonic()
+        rows = History(row for row in history.rows if row["epoch"] <= epoch)
+        own = {"history": rows.to_state(), "identity": asdict(self._identity)}
+        with self._telling():
+            write_checkpoint(self.folder, self._state | own)
+            rows.to_csv(self.folder / HISTORY)
+        self._state, self._kept, self._written = None, epoch, time.monotonic()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Says of a file that cannot be written what is kept and how to go on."""
+        try:
+            yield
+        except WriteError as error:
+            self._state = None  # it would fail again
+            kept = f"keeps epoch {self._kept}" if self._kept else "keeps no epoch yet"
+            raise WriteError(
+                f"{error}. {self.folder} {kept}; once it can be written, go on with resume=True"
+            ) from error
 
 
-def _options(trainer: Trainer) -> dict[str, Any]:
-    """What a run is laid out for: options of `fit` that later parts of it must share."""
-    settings = trainer.settings
-    names = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "seed", "patience")
-    return {name: getattr(settings, name) for name in names} | {"images": len(trainer.x)}
-
-
-def _continued(
-    trainer: Trainer, state: Checkpoint, started: dict[str, Any], folder: Path
-) -> Checkpoint:
+def _continued(trainer: Trainer, state: Checkpoint, started: Identity, folder: Path) -> Checkpoint:
     """The state to go on from; a finished run that is to have more epochs goes on from its end.
 
     The weights' schedules stay as they were laid out, and keep their last values beyond that.
     """
-    given, epochs, done = _options(trainer), trainer.settings.epochs, state["epoch"]
-    for name in given.keys() - {"epochs"}:
-        if given[name] != started[name]:
-            told = "images" if name == "images" else f"{name}="
-            raise OptionError(
-                f"{told} {given[name]!r} given, but the run in {folder} was started with "
-                f"{started[name]!r}; give the same to go on, or choose another run="
-            )
+    epochs, done, planned = trainer.settings.epochs, state["epoch"], started.options["epochs"]
     if epochs < done:
         raise OptionError(
             f"epochs={epochs} given, but the run in {folder} has done {done}; give {done} or more"
         )
-    planned = started["epochs"]
     if epochs == planned:
         return state
     if trainer.settings.lr_schedule != "constant":

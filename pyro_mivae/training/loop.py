@@ -251,6 +251,7 @@ class Trainer:
                 "step": self.step,
                 "finished": self.finished,
                 "best": self.best,
+                "moments": len(self.optimiser.state),
             }
         )
 
@@ -269,9 +270,14 @@ class Trainer:
             self.objective.load_state_dict(state["objective"])
             set_rng_state(state["rng"], self.device)
             self.shuffle.set_state(state["shuffle"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            if len(self.optimiser.state) != state["moments"]:
+                raise ValueError("the optimiser's state of some parameters is missing")
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise RunError(f"the checkpoint does not fit the model: {reason}") from error
+            raise RunError(
+                f"the checkpoint does not fit the model ({type(error).__name__}: {reason}); put "
+                "back a copy, or train anew"
+            ) from error
         self.__dict__.pop("recorded", None)  # it has the state of before in it
         self.epoch, self.step, self.begun = state["epoch"], state["step"], True
         self.finished, self.best = state["finished"], state["best"]

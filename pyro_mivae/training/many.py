@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from torch import Tensor
 from pyro_mivae.engine import Means, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.training.fit import Training
-from pyro_mivae.training.given import check_given, hold_out, place, resolve_device
+from pyro_mivae.training.given import check_given, resolve_device
 from pyro_mivae.training.history import History
+from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings
 from pyro_mivae.training.progress import progress_bar
 
@@ -105,21 +107,33 @@ def fit_many(
         for rate, seed in zip(lrs, seeds, strict=True)
     ]
     target = resolve_device(device)
-    for vae, own in zip(vaes, settings, strict=True):
-        check_given(vae, x, own, validation, target)
-    x, held_out = hold_out(x, validation, patience)
-    one_of_each_type = {vae.dtype: vae for vae in vaes}
-    images = {t: place(vae, x, held_out, target) for t, vae in one_of_each_type.items()}
+    given = {
+        vae.dtype: check_given(vae, x, own, validation, target)
+        for vae, own in zip(vaes, settings, strict=True)
+    }
+    placed = {dtype: images.place(target) for dtype, images in given.items()}
     trainings = [
-        Training(vae, *images[vae.dtype], own, target)
+        Training(vae, *placed[vae.dtype], own, target)
         for vae, own in zip(vaes, settings, strict=True)
     ]
     if on_start is not None:
         on_start()
-    for training, folder in zip(trainings, folders, strict=True):
-        training.load(folder, resume=resume)
-    for training in trainings:
-        training.open()
+    with ExitStack() as writers:
+        for training, folder in zip(trainings, folders, strict=True):
+            keeper = writers.enter_context(Keeper(folder, resume=resume))
+            training.load(keeper, given[training.vae.dtype])
+        for training in trainings:
+            training.open()
+        return _run(trainings, progress, on_epoch)
+
+
+def _run(
+    trainings: list[Training],
+    progress: bool,
+    on_epoch: Callable[[int, Mapping[str, float]], object] | None,
+) -> list[History]:
+    """Runs trainings one after the other to their ends, or to where a loss is not finite."""
+    count = len(trainings)
     histories = [training.history for training in trainings]
     first = trainings[0].trainer
     failures: dict[int, str] = {}

@@ -91,7 +91,7 @@ def test_killed_seeds_go_on_to_the_same_weights(tmp_path, monkeypatch):
         patch.setattr(Trainer, "run_epoch", killed_in_the_fourth_epoch)
         with pytest.raises(Killed):
             train_seeds(config, tmp_path / "parts", 2)
-    states = [read_checkpoint(f) for f in sorted((tmp_path / "parts").glob("*/checkpoint.pt"))]
+    states = [read_checkpoint(f) for f in sorted((tmp_path / "parts").glob("seed-*"))]
     assert [state["epoch"] for state in states] == [2, 1]
     resumed = train_seeds(config, tmp_path / "parts", 2, resume=True)
     for run, other in zip(resumed, whole, strict=True):

@@ -168,7 +168,7 @@ def test_non_finite_loss_stops_with_step_term_and_the_last_good_checkpoint(
     message = r"not finite at step 8 \(loss = inf, distortion = inf\)"
     with pytest.raises(TrainingError, match=message):
         fit(vae, x, epochs=4, batch_size=10, run=tmp_path, engine="eager")
-    state = read_checkpoint(tmp_path / "checkpoint.pt")
+    state = read_checkpoint(tmp_path)
     assert state["epoch"] == 1
     assert all(value.isfinite().all() for value in state["weights"].values())
     assert_same_weights(vae, state["weights"])
@@ -219,7 +219,7 @@ def test_patience_stops_and_keeps_the_best_weights(tmp_path, x, make, assert_sam
     losses = history["val_loss"]
     best = losses.index(min(losses))
     assert len(history) == best + 1 + 3 < 400
-    state = read_checkpoint(tmp_path / "checkpoint.pt")
+    state = read_checkpoint(tmp_path)
     assert state["finished"]
     assert state["best"]["epoch"] == best + 1
     assert_same_weights(vae, state["best"]["weights"])

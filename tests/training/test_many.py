@@ -76,7 +76,7 @@ def test_interrupted_runs_go_on_as_if_nothing_had_been(
 
     with pytest.raises(KeyboardInterrupt):
         mi.fit_many(make_three(), x, on_epoch=stop, **options)
-    states = [read_checkpoint(run / "checkpoint.pt") for run in runs[:2]]
+    states = [read_checkpoint(run) for run in runs[:2]]
     assert [state["epoch"] for state in states] == [3, 2]
     assert not list(runs[2].iterdir())
     resumed, told = make_three(), []
@@ -100,7 +100,7 @@ def test_one_that_breaks_leaves_the_others_alone(make, x, tmp_path, assert_same_
     assert list(told.value.failures) == [1]
     assert "weights are those after epoch 1 again" in told.value.failures[1]
     assert [len(history) for history in told.value.histories] == [3, 1, 3]
-    assert [read_checkpoint(run / "checkpoint.pt")["epoch"] for run in runs] == [3, 1, 3]
+    assert [read_checkpoint(run)["epoch"] for run in runs] == [3, 1, 3]
     for vae, twin, seed in zip(vaes, twins, SEEDS, strict=True):
         with suppress(TrainingError):
             mi.fit(twin, x, seed=seed, **OPTIONS)

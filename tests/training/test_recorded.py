@@ -82,7 +82,7 @@ def test_resumed_and_moved_from_one_way_to_the_other(tmp_path, x, make, on_the_d
         try:
             fit(parts, x, **settings | {"epochs": 4}, **run)
         except KeyboardInterrupt:
-            (group,) = read_checkpoint(tmp_path / "checkpoint.pt")["optimiser"]["param_groups"]
+            (group,) = read_checkpoint(tmp_path)["optimiser"]["param_groups"]
             assert isinstance(group["lr"], float)
             assert not group["capturable"]
             for value in group.values():

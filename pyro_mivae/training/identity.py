@@ -1,0 +1,219 @@
+"""The identity of a training run: its options, data, model, code and versions."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import platform
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_mivae.elbo import explain
+from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
+from pyro_mivae.training.checkpoint import Checkpoint
+from pyro_mivae.training.loop import Settings
+
+LIBRARIES = {"builtins", "pyro", "pyro_mivae", "torch", "torchvision", "zuko"}
+PACKAGES = ("pyro-mivae", "pyro-ppl", "torch")
+Texts = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A training as it was laid out, which every part of it must share.
+
+    Attributes:
+        options: Those of `fit`, by keyword.
+        data: Fingerprints of the images.
+        model: See `describe_model`.
+        versions: Those of Python and the packages; they may change, which a warning says.
+    """
+
+    options: dict[str, Any]
+    data: dict[str, str]
+    model: dict[str, Any]
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings, data: dict[str, str], vae: Any) -> Identity:
+        """Describes a training whose model is as it was built."""
+        return cls(asdict(settings), data, describe_model(vae), versions())
+
+    @classmethod
+    def from_state(cls, state: Checkpoint) -> Identity:
+        """Reads a checkpoint's.
+
+        Raises:
+            RunError: If it is damaged.
+        """
+        try:
+            found = cls(**state["identity"])
+            if not all(isinstance(part, dict) for part in vars(found).values()):
+                raise TypeError("its parts are no tables")
+            found.options["epochs"], found.data["training images"]  # noqa: B018
+        except (TypeError, KeyError) as error:
+            raise RunError(
+                f"{state['file']} does not say what run it is of ({error}); put back a copy, or "
+                "train anew"
+            ) from error
+        return found
+
+
+def check_identity(given: Identity, started: Identity, folder: Path) -> None:
+    """Checks that a training is the one that a folder's run was started as, but for its epochs.
+
+    Raises:
+        OptionError: If it differs; it says in what.
+    """
+    for name in given.options.keys() - {"epochs"}:
+        if given.options[name] != started.options.get(name):
+            raise OptionError(
+                f"{name}={given.options[name]!r} given, but the run in {folder} was started with "
+                f"{started.options.get(name)!r}; give the same to go on, or choose another run="
+            )
+    for name, own in given.data.items():
+        if own != started.data.get(name):
+            raise OptionError(
+                f"other {name} given than the run in {folder} was started with (fingerprint {own} "
+                f"in place of {started.data.get(name)}); give the same to go on, or choose "
+                "another run="
+            )
+    code = given.versions["python"] == started.versions.get("python")
+    theirs = started.model if code else {**started.model, "code": given.model["code"]}
+    differing = "; ".join(differences(given.model, theirs))
+    if differing:
+        raise OptionError(
+            f"another model given than the run in {folder} was started with: {differing}; build "
+            "it as before, or choose another run="
+        )
+    newer = "; ".join(differences(given.versions, started.versions))
+    if newer:
+        warnings.warn(
+            f"the run in {folder} was started with other versions, so that it goes on with other "
+            f"rounding: {newer}",
+            PyroMivaeWarning,
+            stacklevel=2,
+        )
+
+
+def fingerprint(values: Tensor | None) -> str:
+    """Returns a digest of a tensor's type, shape and content; it costs about a second per GB."""
+    if values is None:
+        return "none"
+    plain = values.detach().cpu().contiguous()
+    digest = hashlib.blake2b(f"{plain.dtype} {tuple(plain.shape)}".encode(), digest_size=16)
+    digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def versions() -> Texts:
+    """Returns the versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe_model(vae: Any) -> dict[str, Texts]:
+    """Describes how a variant is built, in texts that are equal for models that are built alike.
+
+    Args:
+        vae: The variant.
+
+    Returns:
+        ``options``, the plain ones among its constructor's, defaults included; ``parts``, its
+        modules and objective as text, with plain attributes and fixed numbers of the library's
+        own; ``code``, a digest of the source of each class that is not the library's, as far as
+        there is a source.
+    """
+    bound = inspect.signature(type(vae)).bind_partial(**vae.given)
+    bound.apply_defaults()
+    options = {name: _told(value) for name, value in bound.arguments.items() if _is_plain(value)}
+    modules = re.sub(r"0x[0-9a-f]+", "", repr(vae))
+    parts = {"modules": modules, "objective": explain(vae.objective())}
+    for path, module in vae.named_modules():
+        if type(module).__module__.startswith("pyro_mivae.") and module is not vae:
+            parts |= {f"{path}.{name}": value for name, value in _attributes(module)}
+    for role, part in (("prior", vae.prior), ("likelihood", vae.likelihood)):
+        parts |= {f"{role}.{name}": value for name, value in _fixed_numbers(part)}
+    code = {type(m).__qualname__: _digest(type(m)) for m in vae.modules() if not _is_ours(type(m))}
+    return {"options": options, "parts": parts, "code": {k: v for k, v in code.items() if v}}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """Tells in words what differs between two descriptions.
+
+    Args:
+        ours: The one that is called "here".
+        theirs: The one that is called "there".
+
+    Yields:
+        A text per difference; of texts with several lines, the first that differs.
+    """
+    for name in dict.fromkeys([*ours, *theirs]):
+        here, there = ours.get(name, "not there"), theirs.get(name, "not there")
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            yield from differences(here, there)
+        elif here != there:
+            lines = zip_longest(str(here).splitlines(), str(there).splitlines(), fillvalue="")
+            one, other = next(pair for pair in lines if pair[0] != pair[1])
+            yield f"{name} is {one.strip() or 'none'} here and {other.strip() or 'none'} there"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or is_dataclass(value) or isinstance(value, bool | int | float | str)
+
+
+def _told(value: Any) -> str:
+    """A text that does not tell 1 from 1.0, nor a list from a tuple."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_told, value))})"
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in LIBRARIES
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Plain public attributes."""
+    for name, value in vars(module).items():
+        if not name.startswith("_") and name != "training" and _is_plain(value):
+            yield name, _told(value)
+
+
+def _fixed_numbers(part: Any) -> Iterator[tuple[str, str]]:
+    """Buffers that are a single number, such as a fixed scale."""
+    for name, value in part.named_buffers() if isinstance(part, nn.Module) else ():
+        if value.dim() == 0 and value.is_floating_point():
+            yield name, f"{float(value):.7g}"
+
+
+def _digest(kind: type) -> str:
+    """A digest of a class's source: of its whole file, where a run names that, else of its own."""
+    of_file = getattr(sys.modules.get(kind.__module__), "__pyro_mivae_digest__", None)
+    if of_file is not None:
+        return str(of_file)
+    try:
+        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    return hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
