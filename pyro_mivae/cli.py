@@ -28,7 +28,8 @@ from pyro_mivae.cli_options import (
     run_argument,
     training_options,
 )
-from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError
+from pyro_mivae.interrupts import stop_once
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 if TYPE_CHECKING:
@@ -337,16 +338,13 @@ class Stopped(Exception):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits with its code.
+    """Runs the command line and exits with its code; a signal stops it once, see `stop_once`.
 
     Args:
         args: The arguments; those of the process if omitted.
     """
-    try:
-        code = run_command(args)
-    except KeyboardInterrupt:  # once more, while the first was answered
-        code = 1
-    sys.exit(code)
+    stop_once()
+    sys.exit(run_command(args))
 
 
 def run_command(args: Sequence[str] | None = None) -> int:
@@ -367,7 +365,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message()} (see {command} --help)", 2)
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
-    except TrainingError as error:
+    except (TrainingError, WriteError) as error:
         return _fail(str(error), 1)
     except PyroMivaeError as error:
         return _fail(str(error), 2)

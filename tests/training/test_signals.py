@@ -1,0 +1,91 @@
+"""Signals stop a training as Ctrl-C does, and none cuts its checkpoint short."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pyro_mivae.interrupts import held_back, stoppable
+from pyro_mivae.training import fit, read_checkpoint
+
+COMMAND = [sys.executable, "-m", "pyro_mivae"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_fit_stops_at_a_signal_with_the_last_whole_epoch(
+    tmp_path, x, make, name, assert_same_weights
+):
+    number, whole = getattr(signal, name), make("vae")
+    fit(whole, x, epochs=4)
+
+    def send(row):
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make("vae"), x, epochs=4, run=tmp_path, on_epoch=send)
+    assert signal.getsignal(number) is signal.SIG_DFL
+    assert read_checkpoint(tmp_path)["epoch"] == 2
+    vae = make("vae")
+    fit(vae, x, epochs=4, run=tmp_path, resume=True)
+    assert_same_weights(vae, whole)
+
+
+def test_signals_that_the_program_handles_are_left_alone():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("own"))
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["own"]
+
+
+def test_signals_are_held_back():
+    with held_back():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            os.kill(os.getpid(), getattr(signal, name))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def start(folder, *words):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [*COMMAND, *words], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("name", "times"), [("SIGINT", 20), ("SIGTERM", 1)])
+def test_the_command_ends_in_one_line_and_a_checkpoint(tmp_path, name, times):
+    train = ("train", "vae", "--epochs", "5000", "--engine", "eager", "--run", "r")
+    process = start(tmp_path, *train)
+    history = tmp_path / "r" / "history.csv"
+    deadline = time.monotonic() + 120
+    while not history.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for _ in range(times):
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.003)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    last = told.strip().splitlines()[-1]
+    assert last.endswith(
+        "stopped; r keeps what is done. Go on with: pyro-mivae train vae --resume --run r"
+    )
+    assert read_checkpoint(tmp_path / "r")["epoch"] >= 1
+
+
+def test_ctrl_c_while_torch_is_imported(tmp_path):
+    process = start(tmp_path, "train", "vae")
+    time.sleep(0.7)
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert process.communicate(timeout=60)[1] == "error: stopped before anything began\n"
+    assert process.returncode == 1
+    assert not list(tmp_path.iterdir())
