@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.data import Dataset, read_images
-from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.errors import DataError, OptionError, WriteError
 from pyro_mivae.likelihoods import BernoulliLikelihood
 from pyro_mivae.runs.load import METRICS, Run, read_metrics
-from pyro_mivae.training import atomic_path, resolve_device, suitable_threads
+from pyro_mivae.runs.summary import summarise
+from pyro_mivae.training import Writer, atomic_path, resolve_device, suitable_threads
 from pyro_mivae.variants import Variant
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
@@ -44,7 +45,7 @@ def evaluate_run(
         full: Takes all images and many draws for every figure, see `evaluate`.
         progress: Shows what is done on stderr, if that is a terminal.
         say: Called beforehand with a line that says how long it will take, where it is ``full`` or
-            options are given.
+            options are given; and with the table of figures if they cannot be written.
         **options: Options of `information`, see `evaluate`; those that are None are left out.
 
     Returns:
@@ -52,6 +53,8 @@ def evaluate_run(
 
     Raises:
         OptionError: If an option's value is not allowed.
+        RunError: If another process writes to the folder.
+        WriteError: If the figures cannot be written.
     """
     from pyro_mivae.metrics import duration, evaluate, forecast
 
@@ -65,14 +68,25 @@ def evaluate_run(
         "full": full,
         **options,
     }
-    with suitable_threads(vae, EVALUATION_BATCH):
+    with ExitStack() as held, suitable_threads(vae, EVALUATION_BATCH):
+        unwritable: WriteError | None = None
+        try:
+            held.enter_context(Writer(run.folder))
+        except WriteError as error:
+            unwritable = error  # the figures can be told all the same
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test images: this will take {duration(seconds)}")
         metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
-    note = _likelihood_note(vae, dataset.x_test)
-    protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
-    write_metrics(run.folder / METRICS, metrics, protocol)
+        note = _likelihood_note(vae, dataset.x_test)
+        protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
+        try:
+            if unwritable is not None:
+                raise unwritable
+            write_metrics(run.folder / METRICS, metrics, protocol)
+        except WriteError:
+            say(summarise(metrics, vae.num_categories, note, vae.noise))
+            raise
     return dict(metrics)
 
 
@@ -110,13 +124,17 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        RunError: If another process writes to the folder.
+        WriteError: If the page or a picture cannot be written.
     """
     from pyro_mivae.report import write_report
 
-    if not (run.folder / METRICS).exists():
-        evaluate_run(run, dataset, device=device)
-    metrics, protocol = read_metrics(run.folder / METRICS)
-    with suitable_threads(run.vae, EVALUATION_BATCH):
+    with Writer(run.folder), suitable_threads(run.vae, EVALUATION_BATCH):
+        if not (run.folder / METRICS).exists():
+            evaluate_run(run, dataset, device=device)
+        metrics, protocol = read_metrics(run.folder / METRICS)
         return write_report(
             run.folder,
             vae=run.vae,
@@ -158,7 +176,7 @@ def write_samples(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images = run.vae.sample(count, category=category)
-    with _writing(out) as scratch:
+    with atomic_path(out) as scratch:
         _write_grid(images.cpu(), scratch)
 
 
@@ -208,19 +226,9 @@ def write_codes(
     run.vae.check_data(images)
     parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]
     codes = {site: torch.cat([p[site] for p in parts]).cpu().numpy() for site in parts[0]}
-    with _writing(out) as scratch:
+    with atomic_path(out) as scratch:
         np.savez(scratch, **codes)  # type: ignore[arg-type]  # no site is called allow_pickle
     return {site: array.shape for site, array in codes.items()}
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[Path]:
-    """A path to write to, as of `atomic_path`; failures are the caller's to mend."""
-    try:
-        with atomic_path(out) as scratch:
-            yield scratch
-    except OSError as error:
-        raise OptionError(f"out={out} cannot be written: {error.strerror}") from error
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:
