@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.errors import RunError
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.programs import approve
 from pyro_mivae.runs.summary import summarise
+from pyro_mivae.runs.target import CHECKPOINT, CONFIG, HISTORY, METRICS, runs_of_seeds
 from pyro_mivae.training import History, read_checkpoint
 from pyro_mivae.variants import Variant
-
-CONFIG, CHECKPOINT, HISTORY = "config.toml", "checkpoint.pt", "history.csv"
-METRICS, REPORT = "metrics.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,41 @@ class Run:
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
-def open_run(folder: str | Path) -> Run:
+def open_run(folder: str | Path, *, trust: bool = False) -> Run:
     """Opens a run folder; its checkpoint is read with ``weights_only=True``.
+
+    A prior or guide from a file is code. It is run if a training of this user's ran the same file
+    before, and otherwise only with ``trust``.
 
     Args:
         folder: The folder.
+        trust: Runs the code that the folder names. Read it first, if the folder is not yours.
 
     Returns:
         The run.
 
     Raises:
-        RunError: If the folder holds no run, or none with a checkpoint yet.
+        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
+            is not trusted, or that was edited since.
         OptionError: If the file of its prior or guide is gone.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    return read_run(folder, approve(read_config(folder), folder, trust=trust))
+
+
+def read_run(folder: Path, config: RunConfig) -> Run:
+    """Reads what a run left in its folder.
+
+    Args:
+        folder: The folder.
+        config: Its configuration, approved.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: If there is no checkpoint yet, or it does not fit the configuration.
+    """
     if not (folder / CHECKPOINT).is_file():
         raise RunError(
             f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
@@ -139,22 +157,6 @@ def read_config(folder: Path) -> RunConfig:
             "what fit kept is loaded by building the model: mi.load(folder, into=vae)"
         )
     return RunConfig.read(folder / CONFIG)
-
-
-def runs_of_seeds(folder: Path) -> list[Path]:
-    """Finds the runs that a folder holds of several seeds.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The folders named ``seed-K`` that hold something, by K.
-    """
-    if not os.path.isdir(folder):
-        return []
-    numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
-    found = [(int(m[1]), p) for p, m in numbered.items() if m and p.is_dir() and any(p.iterdir())]
-    return [path for _, path in sorted(found)]
 
 
 def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.load import METRICS, Run, read_metrics
+from pyro_mivae.runs.load import Run, read_metrics
+from pyro_mivae.runs.target import METRICS
 from pyro_mivae.training import atomic_path, resolve_device, suitable_threads
 from pyro_mivae.variants import Variant
 

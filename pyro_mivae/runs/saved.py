@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
-from pyro_mivae.runs.load import CHECKPOINT, open_run
+from pyro_mivae.runs.load import open_run
+from pyro_mivae.runs.target import CHECKPOINT
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.training import atomic_path, read_checkpoint
 from pyro_mivae.variants import VARIANTS, Variant
@@ -66,7 +67,7 @@ def save(vae: Variant, path: str | Path) -> None:
         raise RunError(f"cannot write {path}: {error}") from error
 
 
-def load(path: str | Path, into: Variant | None = None) -> Variant:
+def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) -> Variant:
     """Loads the model of a run folder, or of a file that `save` wrote, on the CPU.
 
     Args:
@@ -74,21 +75,25 @@ def load(path: str | Path, into: Variant | None = None) -> Variant:
             also a folder that `fit` kept a checkpoint in.
         into: A model that was built as the saved one was, which gets its weights in place: for
             models with parts of one's own.
+        trust: Runs the code that a run folder names, which is otherwise run only if a training of
+            this user's ran it before. Read it first, if the folder is not yours. No other file or
+            folder holds or names code.
 
     Returns:
         The variant with its trained weights, in ``eval`` mode; ``into`` itself if that is given.
 
     Raises:
         OptionError: If ``into`` is no variant.
-        RunError: If the folder holds no run, or none with a checkpoint yet; if the file cannot be
-            read, or needs ``into``; or if the weights do not fit.
+        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
+            is not trusted, or was edited since; if the file cannot be read, or needs ``into``; or
+            if the weights do not fit.
     """
     path = Path(path)
     if into is not None and not isinstance(into, Variant):
         raise OptionError(f"into is a {type(into).__name__}; allowed are variants, as mi.VAE(...)")
     if not path.is_file():
         if into is None or not (path / CHECKPOINT).is_file():
-            return open_run(path).vae
+            return open_run(path, trust=trust).vae
         state = read_checkpoint(path / CHECKPOINT)
         best = state.get("best")
         return _with_weights(into, best["weights"] if best else state["weights"], path)

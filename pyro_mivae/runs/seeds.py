@@ -16,17 +16,17 @@ from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import (
+from pyro_mivae.runs.load import Run, read_config, read_metrics, read_run
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.programs import named_programs, remember
+from pyro_mivae.runs.target import (
     CHECKPOINT,
     METRICS,
-    Run,
-    open_run,
-    read_config,
-    read_metrics,
+    SEEDS,
+    check_target,
+    prepare_seeds,
     runs_of_seeds,
 )
-from pyro_mivae.runs.outputs import evaluate_run, report_run
-from pyro_mivae.runs.target import SEEDS, check_target_of_seeds, prepare_seeds
 from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.runs.train import continued, is_finished, settled
 from pyro_mivae.training import atomic_path, fit_many
@@ -48,6 +48,7 @@ def train_seeds(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    trust: bool = False,
     device: str = "auto",
     progress: bool = False,
     tensorboard: bool = False,
@@ -68,6 +69,7 @@ def train_seeds(
         resume: Goes on with each run from its checkpoint; those that are finished stay as they
             are, those that are not there are started, with the configuration of the others.
         overwrite: Throws the runs that the folder holds away, those of other seeds too.
+        trust: Runs the code that runs which go on name, as of `train_run`.
         device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
         progress: Shows one progress bar for all on stderr.
         tensorboard: Also writes each history for TensorBoard.
@@ -86,16 +88,19 @@ def train_seeds(
         raise OptionError(f"seeds={count}: 1 or more is needed")
     folder = Path(folder)
     check_config(config)
-    check_target_of_seeds(folder, resume, overwrite)
-    if resume:
-        config = _shared(config, runs_of_seeds(folder))
     first = config.training.get("seed") or 0
     seeds = range(first, first + count)
     folders = [folder / f"seed-{seed}" for seed in seeds]
+    check_target(
+        folder, "the runs of several seeds", resume=resume, overwrite=overwrite, runs=folders
+    )
+    named = named_programs(config)
+    if resume:
+        config = _shared(config, runs_of_seeds(folder))
     configs, started = [], []
     for seed, place in zip(seeds, folders, strict=True):
         own = replace(config, training={**config.training, "seed": seed})
-        own, goes_on = continued(own, place, resume=resume)
+        own, goes_on = continued(own, place, named, resume=resume, trust=trust)
         configs.append(own)
         started.append(goes_on)
     dataset = configs[0].load_dataset()
@@ -110,6 +115,7 @@ def train_seeds(
     def begin() -> None:
         new = [number for number, goes_on in enumerate(started) if not goes_on]
         prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
+        remember(configs[0], named)
         on_start()
         say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]}")
 
@@ -136,7 +142,7 @@ def train_seeds(
     if failures is not None and len(failed) == count:
         raise failures
     whole = [number for number in range(count) if number not in failed]
-    runs = [open_run(folders[number]) for number in whole]
+    runs = [read_run(folders[number], configs[number]) for number in whole]
     say("evaluating on the test images")
     for number, run in zip(whole, runs, strict=True):
         if not done[number]:
