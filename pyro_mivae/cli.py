@@ -27,6 +27,7 @@ from pyro_mivae.cli_options import (
     root_option,
     run_argument,
     training_options,
+    trust_option,
 )
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError
 from pyro_mivae.interrupts import stop_once
@@ -80,6 +81,7 @@ def cli() -> None:
 @click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
 @click.option("--resume", is_flag=True, help="go on where the run folder's run stopped")
 @click.option("--overwrite", is_flag=True, help="throw the run folder's run away")
+@trust_option
 def train(
     variant: str,
     data: str | None,
@@ -91,6 +93,7 @@ def train(
     tensorboard: bool,
     resume: bool,
     overwrite: bool,
+    trust: bool,
     **given: Any,
 ) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
@@ -105,6 +108,7 @@ def train(
     how: dict[str, Any] = {
         "resume": resume,
         "overwrite": overwrite,
+        "trust": trust,
         "device": device,
         "progress": True,
         "tensorboard": tensorboard,
@@ -131,7 +135,8 @@ def train(
     click.echo(run.summary())
     if finished:
         return
-    files = [p.name for p in sorted(folder.iterdir()) if p.suffix != ".png"]
+    names = sorted(path.name for path in folder.iterdir())
+    files = [name for name in names if not name.startswith(".") and not name.endswith(".png")]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
 
 
@@ -186,6 +191,7 @@ NOT_BEGUN = "stopped before training began; nothing is kept of it"
 )
 @click.option("--resume", is_flag=True, help="go on where the folder's sweep stopped")
 @click.option("--overwrite", is_flag=True, help="throw the folder's sweep away")
+@trust_option
 def sweep(
     variant: str,
     seeds: int | None,
@@ -196,6 +202,7 @@ def sweep(
     folder: Path | None,
     resume: bool,
     overwrite: bool,
+    trust: bool,
     **given: Any,
 ) -> None:
     """Train VARIANT for every combination of weights: rate, distortion, information."""
@@ -213,6 +220,7 @@ def sweep(
             seeds,
             resume=resume,
             overwrite=overwrite,
+            trust=trust,
             device=device,
             progress=True,
             say=click.echo,
@@ -238,15 +246,21 @@ def sweep(
 @click.option("--iwae-items", type=click.IntRange(1), help="how many images get them")
 @click.option("--ais", "ais_items", type=click.IntRange(1), help="anneal so many images too")
 @click.option("--ais-temperatures", type=click.IntRange(1), help="temperatures of each annealing")
+@trust_option
 def evaluate(
-    folder: Path, data_root: str | None, device: str, full: bool, **options: int | None
+    folder: Path,
+    data_root: str | None,
+    device: str,
+    full: bool,
+    trust: bool,
+    **options: int | None,
 ) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     from pyro_mivae.runs import evaluate_run, open_run
 
     if options["ais_temperatures"] and not options["ais_items"]:
         raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
-    run = open_run(folder)
+    run = open_run(folder, trust=trust)
     evaluate_run(
         run,
         run.dataset(data_root),
@@ -264,11 +278,12 @@ def evaluate(
 @run_argument
 @root_option
 @device_option
-def report(folder: Path, data_root: str | None, device: str) -> None:
+@trust_option
+def report(folder: Path, data_root: str | None, device: str, trust: bool) -> None:
     """Draw RUN's pictures and write one self-contained page, RUN/report.html."""
     from pyro_mivae.runs import open_run, report_run
 
-    run = open_run(folder)
+    run = open_run(folder, trust=trust)
     page = report_run(run, run.dataset(data_root), device=device)
     click.echo(f"written to {page}")
 
@@ -278,15 +293,20 @@ def report(folder: Path, data_root: str | None, device: str) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="write compare.html to this folder")
 @root_option
 @overwrite_option
+@trust_option
 def compare(
-    folders: tuple[Path, ...], out: Path | None, data_root: str | None, overwrite: bool
+    folders: tuple[Path, ...],
+    out: Path | None,
+    data_root: str | None,
+    overwrite: bool,
+    trust: bool,
 ) -> None:
     """Set runs side by side; a folder of several seeds counts as one, by its means."""
     from pyro_mivae.runs.compare import check_page, compare
 
     if out is not None:
         check_page(out, overwrite)
-    comparison = compare(*folders)
+    comparison = compare(*folders, trust=trust)
     click.echo(comparison.table())
     if out is not None:
         page = comparison.write(out, root=data_root, overwrite=overwrite)
@@ -300,13 +320,20 @@ def compare(
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="a .png file")
 @overwrite_option
+@trust_option
 def sample(
-    folder: Path, category: int | None, count: int, seed: int, out: Path, overwrite: bool
+    folder: Path,
+    category: int | None,
+    count: int,
+    seed: int,
+    out: Path,
+    overwrite: bool,
+    trust: bool,
 ) -> None:
     """Draw images from RUN's prior, as a grid."""
     from pyro_mivae.runs import open_run, write_samples
 
-    run = open_run(folder)
+    run = open_run(folder, trust=trust)
     write_samples(run, out, count=count, category=category, seed=seed, overwrite=overwrite)
     click.echo(f"written to {out}")
 
@@ -317,11 +344,15 @@ def sample(
 @root_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="an .npz file")
 @overwrite_option
-def encode(folder: Path, data: str, data_root: str | None, out: Path, overwrite: bool) -> None:
+@trust_option
+def encode(
+    folder: Path, data: str, data_root: str | None, out: Path, overwrite: bool, trust: bool
+) -> None:
     """Encode images with RUN's model: one array per site, posterior means or probabilities."""
     from pyro_mivae.runs import open_run, write_codes
 
-    shapes = write_codes(open_run(folder), data, out, root=data_root, overwrite=overwrite)
+    run = open_run(folder, trust=trust)
+    shapes = write_codes(run, data, out, root=data_root, overwrite=overwrite)
     click.echo(f"written to {out}: " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 
 
@@ -401,7 +432,7 @@ FLAGS = (
         name: "--" + name.replace("_", "-")
         for name in (
             "epochs batch_size lr lr_schedule clip_norm patience seed engine precision device "
-            "image_size run out category resume overwrite"
+            "image_size run out category resume overwrite trust"
         ).split()
     }
     | {"root": "--data-root"}
@@ -420,7 +451,9 @@ def in_flags(message: str) -> str:
     """
     names = "|".join(sorted(FLAGS, key=len, reverse=True))
     told = re.sub(rf"\b({names})=True\b", lambda found: FLAGS[found[1]], message)
-    return re.sub(rf"\b({names})=(?=(\S?))", lambda f: FLAGS[f[1]] + " " * bool(f[2]), told)
+    return re.sub(
+        rf"(?<![\w.])({names})=(?=(\S?))", lambda f: FLAGS[f[1]] + " " * bool(f[2]), told
+    )
 
 
 def _fail(message: str, code: int) -> int:

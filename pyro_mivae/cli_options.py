@@ -23,6 +23,9 @@ root_option = click.option(
     help="folder of torchvision's data sets; they are downloaded only if they are not there",
 )
 run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+trust_option = click.option(
+    "--trust", is_flag=True, help="run the code that the run folder names; read it first"
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
 
 

@@ -32,6 +32,14 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_users_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what is remembered of a user in a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYRO_MIVAE_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

@@ -1,11 +1,18 @@
 """Image data sets as tensors: built in, from an ``.npz`` file, or from a folder of images."""
 
-from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
+from pyro_mivae.data.dataset import (
+    FINGERPRINTS,
+    Dataset,
+    RawImages,
+    resize_images,
+    split_indices,
+)
 from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.load import DATASETS, default_root, load_dataset, read_images
 
 __all__ = [
     "DATASETS",
+    "FINGERPRINTS",
     "Dataset",
     "RawImages",
     "default_root",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_mivae.errors import DataError
+from pyro_mivae.inputs import fingerprint
 
 TEST_FRACTION = 0.2
+FINGERPRINTS = ("training images", "test images", "labels", "factors")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,21 @@ class Dataset:
     def data_shape(self) -> tuple[int, ...]:
         """Shape of one image, ``(C, H, W)``."""
         return tuple(self.x_train.shape[1:])
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of the images of both parts, of their labels and of their factors."""
+        parts = (
+            self.x_train,
+            self.x_test,
+            _joined(self.y_train, self.y_test),
+            _joined(self.factors_train, self.factors_test),
+        )
+        return dict(zip(FINGERPRINTS, map(fingerprint, parts), strict=True))
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_mivae.diagnostics.keys import is_indexed
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.report.files import write_pictures
 from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.panels import PANELS
@@ -46,7 +47,9 @@ def write_report(
     before afterwards, and the pictures are the same each time.
 
     Args:
-        folder: Where to write, created if need be. Files of the same names are replaced.
+        folder: Where to write, created if need be. Files of the same names are replaced, and
+            pictures of an earlier report that are not drawn any more are removed: a hidden file,
+            ``.pictures``, lists those that reports wrote.
         vae: The trained model.
         history: The columns of the training run.
         metrics: Numbers by name, as `evaluate` gives them; NaN where not defined.
@@ -80,19 +83,19 @@ def write_report(
             f"factors have shape {tuple(factors.shape)} for {len(x)} data and "
             f"{len(factor_names)} names; give a row per datum and a name per column"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     was_training = vae.training
     vae.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             subject = Subject(vae, x, labels, history, metrics, class_names, factors, factor_names)
-            pictures = [render_panel(panel, folder) for make in panels for panel in make(subject)]
+            pictures = [render_panel(panel) for make in panels for panel in make(subject)]
             page = _render(subject, pictures, protocol, config or {})
     finally:
         vae.train(was_training)
-    path = folder / "report.html"
+    path = Path(folder) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_pictures(path.parent, {f"{one['panel'].key}.png": one["png"] for one in pictures})
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return path

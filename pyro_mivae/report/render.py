@@ -7,7 +7,7 @@ import io
 import platform
 from collections.abc import Iterator, Mapping
 from importlib import metadata, resources
-from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -41,21 +41,18 @@ def render(template: str, **values: object) -> str:
     return environment.get_template(template).render(versions=versions(), **values)
 
 
-def render_panel(panel: Panel, folder: Path | None = None) -> dict[str, object]:
+def render_panel(panel: Panel) -> dict[str, Any]:
     """Renders a panel's figure for light and dark pages.
 
     Args:
         panel: The panel.
-        folder: Where to leave the light one as a PNG, if anywhere.
 
     Returns:
-        ``panel``, and ``light`` and ``dark`` as data URIs.
+        ``panel``; ``light`` and ``dark`` as data URIs; and ``png``, the light one's bytes.
     """
     light = _shrink(render_png(panel.figure), _WHITE)
     dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
-    if folder is not None:
-        (folder / f"{panel.key}.png").write_bytes(light)
-    return {"panel": panel, "light": _data_uri(light), "dark": _data_uri(dark)}
+    return {"panel": panel, "light": _data_uri(light), "dark": _data_uri(dark), "png": light}
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

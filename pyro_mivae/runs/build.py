@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +13,12 @@ from torch import nn
 from pyro_mivae.errors import OptionError, PyroMivaeError
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
-from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
 from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options
+from pyro_mivae.runs.programs import run_program
 from pyro_mivae.variants import VARIANTS, Variant
 
-PARTS = ("network", "prior", "guide")
+PARTS = ("network", *PROGRAMS)
 
 
 def find_variant(name: str) -> type[Variant]:
@@ -72,7 +70,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     """Builds the variant that a run trains, its weights drawn from the run's seed.
 
     Args:
-        config: The run's configuration.
+        config: The run's configuration; code that it names from a file was approved.
         data_shape: Shape of one image.
 
     Returns:
@@ -88,13 +86,14 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     options = check_model_options(config.variant, variant_class, config.model)
     parts = {name: options.pop(name, None) for name in PARTS}
     network = parts["network"] or "auto"
+    digests = config.programs
     seed = config.training.get("seed") or 0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = _sizes(variant_class, data_shape, options) if any(parts.values()) else {}
         modules: dict[str, Any] = {}
         if parts["prior"]:
-            modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes)
+            modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes, digests)
             sizes |= _site_sizes(modules["prior"])
         # A named guide would else normalise by the batch, which its class does not know about.
         if network != "auto" or (parts["guide"] and not variant_class.batch_norm):
@@ -103,14 +102,14 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             modules["encoder"], modules["decoder"] = networks
         if parts["guide"]:
             sizes["encoder"] = modules.pop("encoder", None)
-            modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes)
+            modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes, digests)
         torch.manual_seed(seed)
         try:
             return variant_class(data_shape, **options, **modules)
         except PyroMivaeError:
             raise
         except Exception as error:
-            own = [f"--{name} {parts[name]}" for name in ("prior", "guide") if parts[name]]
+            own = [f"--{name} {parts[name]}" for name in PROGRAMS if parts[name]]
             if not own:
                 raise
             raise OptionError(
@@ -119,7 +118,11 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
 
 
 def load_program(
-    spec: str, registry: Mapping[str, Any], kind: str, sizes: Mapping[str, Any]
+    spec: str,
+    registry: Mapping[str, Any],
+    kind: str,
+    sizes: Mapping[str, Any],
+    digests: Mapping[str, str],
 ) -> Any:
     """Makes a prior or a guide.
 
@@ -130,15 +133,17 @@ def load_program(
         kind: ``"prior"`` or ``"guide"``, for messages.
         sizes: Keywords that it is called with, as far as it has parameters of these names:
             ``data_shape``, ``latent_dim``, ``code_dim``, ``num_categories``, ``encoder``.
+        digests: Those of files, by kind, as `approve` gave them.
 
     Returns:
         What the call returned.
 
     Raises:
         OptionError: If there is no such name or file, or the file or the call fails.
+        RunError: If the file was not approved.
     """
-    if ":" in spec:
-        factory = _import_from_file(spec, kind)
+    if names_file(spec):
+        factory = run_program(spec, kind, digests.get(kind))
     elif spec in registry:
         factory = registry[spec]
     else:
@@ -169,33 +174,6 @@ def load_program(
         raise
     except Exception as error:
         raise OptionError(f"--{kind} {spec} fails: {type(error).__name__}: {error}") from error
-
-
-def _import_from_file(spec: str, kind: str) -> Any:
-    """The object that ``FILE.py:NAME`` names."""
-    file, name = spec.rsplit(":", 1)
-    path = Path(file)
-    if path.suffix != ".py" or not path.is_file():
-        raise OptionError(f"--{kind} {spec}: there is no file {file}; allowed is FILE.py:NAME")
-    module_spec = importlib.util.spec_from_file_location(f"_pyro_mivae_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise OptionError(f"--{kind} {spec}: {file} cannot be imported; allowed is FILE.py:NAME")
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # for modules beside the file
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses and pickling look their module up
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise OptionError(
-            f"--{kind} {spec}: {file} fails when imported: {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, name):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        near = difflib.get_close_matches(name, public, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise OptionError(f"--{kind} {spec}: {file} defines no {name!r}{hint}")
-    return getattr(module, name)
 
 
 def _sizes(

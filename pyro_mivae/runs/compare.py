@@ -13,13 +13,14 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.contrast import Cell, Line, contrast
 from pyro_mivae.report.render import flatten
-from pyro_mivae.runs.load import METRICS, Run, open_run, read_metrics, runs_of_seeds
+from pyro_mivae.runs.load import Run, open_run, read_metrics
+from pyro_mivae.runs.target import METRICS, runs_of_seeds
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
-_ALSO_DATA = ("data", "image_size", "data_shape", "num_test")
+_ALSO_DATA = ("data", "image_size", "data_shape")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Comparison:
         return self.table()
 
 
-def compare(*folders: str | Path) -> Comparison:
+def compare(*folders: str | Path, trust: bool = False) -> Comparison:
     """Opens run folders to set what was measured side by side.
 
     A folder of several seeds, as ``train --seeds`` makes it, counts as one model: its figures are
@@ -173,13 +174,15 @@ def compare(*folders: str | Path) -> Comparison:
 
     Args:
         *folders: Two run folders or more, evaluated; others are compared with the first.
+        trust: Runs the code that the folders name, see `open_run`.
 
     Returns:
         The comparison: its ``table()``, its ``warnings``, and the page by ``write(folder)``.
 
     Raises:
         OptionError: If fewer than two are given, or one of them twice.
-        RunError: If a folder holds no run, or one that was not evaluated.
+        RunError: If a folder holds no run, one that was not evaluated, or one that names code
+            which is not trusted.
 
     Example:
         >>> compare("runs/infocat-digits", "runs/vae-digits").write("runs")  # doctest: +SKIP
@@ -191,7 +194,8 @@ def compare(*folders: str | Path) -> Comparison:
     for place, whole in zip(places, resolved, strict=True):
         if resolved.count(whole) > 1:
             raise OptionError(f"{place} given twice; give every run folder once")
-    return Comparison([_open(p, name) for p, name in zip(places, _names(resolved), strict=True)])
+    names = _names(resolved)
+    return Comparison([_open(p, n, trust) for p, n in zip(places, names, strict=True)])
 
 
 def check_page(folder: str | Path, overwrite: bool) -> Path:
@@ -218,9 +222,8 @@ def check_page(folder: str | Path, overwrite: bool) -> Path:
     return path
 
 
-def _open(folder: Path, name: str) -> Side:
-    seeds = runs_of_seeds(folder)
-    runs = [open_run(place) for place in seeds or [folder]]
+def _open(folder: Path, name: str, trust: bool) -> Side:
+    runs = [open_run(place, trust=trust) for place in runs_of_seeds(folder) or [folder]]
     measured = [read_metrics(run.folder / METRICS) for run in runs]
     return Side(name, runs, [m for m, _ in measured], [p for _, p in measured])
 
@@ -257,6 +260,8 @@ def _warnings(sides: Sequence[Side]) -> Iterator[str]:
             for name in _ALSO_DATA
             if getattr(ours.config, name) != getattr(theirs.config, name)
         ]
+        prints = [of.config.fingerprints["test images"] for of in (ours, theirs)]
+        data = (data or ["test images"]) if prints[0] != prints[1] else []
         if data:
             yield (
                 f"{pair} were measured on different data ({', '.join(data)}): their nats and "

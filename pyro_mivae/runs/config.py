@@ -6,28 +6,57 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pyro_mivae.data import DATASETS, Dataset, load_dataset
+from pyro_mivae.arguments import Checker, choice, flag, number, path, several, shown, text, whole
+from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
-from pyro_mivae.training import atomic_path
+from pyro_mivae.training import atomic_path, versions
+from pyro_mivae.training.given import OPTIONS
+from pyro_mivae.variants import VARIANTS
 
 DEFAULT_DATA = "digits"
-TRAINING_FLAGS = {
-    "epochs": "--epochs",
-    "batch_size": "--batch-size",
-    "lr": "--lr",
-    "lr_schedule": "--lr-schedule",
-    "clip_norm": "--clip-norm",
-    "patience": "--patience",
-    "seed": "--seed",
-    "engine": "--engine",
-    "precision": "--precision",
+PROGRAMS = ("prior", "guide")  # options that may name a file's code
+
+
+def sizes(count: int) -> Checker:
+    """So many whole numbers from 1 up, as a tuple."""
+
+    def check(name: str, value: Any, sizes: Any = None) -> tuple[int, ...]:
+        found = several(whole(least=1), least=count)(name, value)
+        if len(found) > count:
+            raise OptionError(f"{name} holds {len(found)}; give {count}")
+        return tuple(found)
+
+    return check
+
+
+KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
+STORED: dict[str, Checker | dict[str, Checker]] = {
+    "variant": choice(*VARIANTS),
+    "data": path(),
+    "data_root": path(),
+    "image_size": sizes(2),
+    "data_shape": sizes(3),
+    "model": {
+        o.keyword: path() if o.keyword in PROGRAMS else KINDS[o.kind] for o in MODEL_OPTIONS
+    },
+    "training": OPTIONS,
+    "programs": dict.fromkeys(PROGRAMS, text()),
+    "fingerprints": dict.fromkeys(FINGERPRINTS, text()),
+    "versions": dict.fromkeys(versions(), text()),
 }
-FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | TRAINING_FLAGS
+NEEDED: dict[str, tuple[str, ...]] = {
+    "": ("variant", "data", "data_shape", "model", "training", "fingerprints", "versions"),
+    "training.": ("epochs", "batch_size", "lr", "lr_schedule", "seed"),
+    "fingerprints.": FINGERPRINTS,
+    "versions.": tuple(versions()),
+}
+FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | {
+    name: "--" + name.replace("_", "-") for name in OPTIONS
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +72,10 @@ class RunConfig:
         training: Keywords of `fit`, among ``epochs``, ``batch_size``, ``lr``, ``lr_schedule``,
             ``clip_norm``, ``patience``, ``seed``, ``engine`` and ``precision``.
         data_shape: Shape of one image, filled in.
-        num_train: Number of training images, filled in.
-        num_test: Number of test images, filled in.
+        programs: SHA-256 of the file that ``prior`` or ``guide`` names, by these keywords, filled
+            in by `approve` before anything of them is run.
+        fingerprints: Those of the data, see `Dataset.fingerprints`, filled in.
+        versions: Those of Python and the packages, filled in.
     """
 
     variant: str
@@ -54,8 +85,9 @@ class RunConfig:
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     data_shape: tuple[int, ...] | None = None
-    num_train: int | None = None
-    num_test: int | None = None
+    programs: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
         """Fills in the defaults, which depend on the data.
@@ -70,7 +102,7 @@ class RunConfig:
         data = self.data or DEFAULT_DATA
         defaults = default_options(data, self.variant, len(dataset.x_train))
         model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **_set(self.model)}
-        training = {k: v for k, v in defaults.items() if k in TRAINING_FLAGS}
+        training = {k: v for k, v in defaults.items() if k in OPTIONS}
         return replace(
             self,
             data=absolute_path(data),
@@ -78,8 +110,8 @@ class RunConfig:
             model={k: absolute_program(v) for k, v in _set(model).items()},
             training={**training, **_set(self.training)},
             data_shape=dataset.data_shape,
-            num_train=len(dataset.x_train),
-            num_test=len(dataset.x_test),
+            fingerprints=dataset.fingerprints,
+            versions=versions(),
         )
 
     def resumed_from(self, stored: RunConfig, folder: Path) -> RunConfig:
@@ -105,12 +137,12 @@ class RunConfig:
             for keyword, value in _set(ours).items():
                 given[FLAGS[keyword]] = absolute_program(value)
                 known[FLAGS[keyword]] = theirs.get(keyword)
-        for flag, value in given.items():
-            if value != known[flag]:
-                go_on = f"give {known[flag]}" if flag == "VARIANT" else "leave it out"
+        for name, value in given.items():
+            if value != known[name]:
+                go_on = f"give {known[name]}" if name == "VARIANT" else "leave it out"
                 raise OptionError(
-                    f"{flag} {value} given, but the run in {folder} was started with "
-                    f"{known[flag]}; {go_on} to resume, or start anew with --overwrite"
+                    f"{name} {value} given, but the run in {folder} was started with "
+                    f"{known[name]}; {go_on} to resume, or start anew with --overwrite"
                 )
         return replace(stored, data_root=self.data_root or stored.data_root)
 
@@ -173,9 +205,8 @@ class RunConfig:
         """
         import tomli_w
 
-        content = {"version": metadata.version("pyro-mivae"), **_set(asdict(self))}
         with atomic_path(path) as scratch:
-            scratch.write_text(tomli_w.dumps(content), encoding="utf-8")
+            scratch.write_text(tomli_w.dumps(_set(asdict(self))), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -188,13 +219,9 @@ class RunConfig:
             RunError: If it cannot be read.
         """
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-            content.pop("version", None)
-            for key in ("image_size", "data_shape"):
-                if key in content:
-                    content[key] = tuple(content[key])
+            content = _checked(tomllib.loads(path.read_text(encoding="utf-8")), STORED)
             return cls(**content)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read the run's configuration {path}: {error}") from error
 
 
@@ -207,13 +234,22 @@ def absolute_path(data: str) -> str:
     return data if data in DATASETS else str(Path(data).resolve())
 
 
+def names_file(value: Any) -> bool:
+    """Tells ``FILE.py:NAME`` from every other value of an option.
+
+    Args:
+        value: The value.
+    """
+    return isinstance(value, str) and ":" in value
+
+
 def absolute_program(value: Any) -> Any:
     """Makes the file of ``FILE.py:NAME`` absolute; every other value stays.
 
     Args:
         value: An option's value.
     """
-    if not isinstance(value, str) or ".py:" not in value:
+    if not names_file(value):
         return value
     file, name = value.rsplit(":", 1)
     return f"{Path(file).resolve()}:{name}"
@@ -221,3 +257,25 @@ def absolute_program(value: Any) -> Any:
 
 def _set(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _checked(
+    content: Any, checks: Mapping[str, Checker | dict[str, Checker]], table: str = ""
+) -> dict[str, Any]:
+    """Checks a table of a stored configuration, and those within it."""
+    if not isinstance(content, dict):
+        raise OptionError(f"{table[:-1]}={shown(content)}; allowed are tables, [{table[:-1]}]")
+    needed = NEEDED.get(table, ())
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise OptionError(f"{table}{missing[0]} is missing; needed are {', '.join(needed)}")
+    values = {}
+    for name, value in content.items():
+        check = checks.get(name)
+        if check is None:
+            raise OptionError(f"{table}{name}={shown(value)}; allowed are {', '.join(checks)}")
+        if isinstance(check, dict):
+            values[name] = _checked(value, check, f"{name}.")
+        else:
+            values[name] = check(table + name, value)
+    return values

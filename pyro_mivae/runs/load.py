@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
-import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyro_mivae.data import Dataset
-from pyro_mivae.errors import RunError
+from pyro_mivae.errors import PyroMivaeWarning, RunError
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.programs import approve
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.training import History, has_checkpoint, read_checkpoint
+from pyro_mivae.runs.target import CONFIG, METRICS, runs_of_seeds
+from pyro_mivae.training import (
+    History,
+    Identity,
+    describe_model,
+    differences,
+    fit,
+    has_checkpoint,
+    in_words,
+    read_checkpoint,
+    versions,
+)
+from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.variants import Variant
-
-CONFIG, CHECKPOINT, HISTORY = "config.toml", "checkpoint.pt", "history.csv"
-METRICS, REPORT = "metrics.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -74,21 +85,41 @@ class Run:
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
-def open_run(folder: str | Path) -> Run:
+def open_run(folder: str | Path, *, trust: bool = False) -> Run:
     """Opens a run folder; its checkpoint is read with ``weights_only=True``.
+
+    A prior or guide from a file is code. It is run if a training of this user's ran the same file
+    before, and otherwise only with ``trust``.
 
     Args:
         folder: The folder.
+        trust: Runs the code that the folder names. Read it first, if the folder is not yours.
 
     Returns:
         The run.
 
     Raises:
-        RunError: If the folder holds no run, or none with a checkpoint yet.
+        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
+            is not trusted, or that was edited since.
         OptionError: If the file of its prior or guide is gone.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    return read_run(folder, approve(read_config(folder), folder, trust=trust))
+
+
+def read_run(folder: Path, config: RunConfig) -> Run:
+    """Reads what a run left in its folder.
+
+    Args:
+        folder: The folder.
+        config: Its configuration, approved.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: If there is no checkpoint yet, or it does not fit the configuration.
+    """
     if not has_checkpoint(folder):
         raise RunError(
             f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
@@ -97,6 +128,7 @@ def open_run(folder: str | Path) -> Run:
     state = read_checkpoint(folder)
     best = state["best"]
     vae = build_variant(config, config.data_shape or ())
+    check_belongs(config, vae, state, folder)
     try:
         vae.load_state_dict(best["weights"] if best else state["weights"])
     except RuntimeError as error:
@@ -112,6 +144,38 @@ def open_run(folder: str | Path) -> Run:
         finished=state["finished"],
         best_epoch=best["epoch"] if best else None,
     )
+
+
+def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Path) -> None:
+    """Checks that a checkpoint is of the training that a configuration describes.
+
+    Args:
+        config: The configuration.
+        vae: The variant that it describes, as it was built.
+        state: The checkpoint.
+        folder: The run's folder, for the message.
+
+    Raises:
+        RunError: If it is of another; it says in what.
+    """
+    trained = Identity.from_state(state)
+    defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
+    ours = {name: config.training.get(name, defaults[name]) for name in trained.options}
+    ours["training images"] = config.fingerprints["training images"]
+    theirs = {**trained.options, "training images": trained.data["training images"]}
+    differing = [*differences(ours, theirs), *trained.other_model(describe_model(vae))]
+    if differing:
+        raise RunError(
+            f"{CONFIG} and {state['file'].name} in {folder} are not of one run: "
+            f"{in_words(differing)} (here is {CONFIG}); put back what was replaced, or train anew"
+        )
+    if config.versions["pyro-mivae"] != versions()["pyro-mivae"]:
+        warnings.warn(
+            f"the run in {folder} was made by pyro-mivae {config.versions['pyro-mivae']}, and "
+            f"this is {versions()['pyro-mivae']}",
+            PyroMivaeWarning,
+            stacklevel=3,
+        )
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -140,24 +204,8 @@ def read_config(folder: Path) -> RunConfig:
     return RunConfig.read(folder / CONFIG)
 
 
-def runs_of_seeds(folder: Path) -> list[Path]:
-    """Finds the runs that a folder holds of several seeds.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The folders named ``seed-K`` that hold something, by K.
-    """
-    if not os.path.isdir(folder):
-        return []
-    numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
-    found = [(int(m[1]), p) for p, m in numbered.items() if m and p.is_dir() and any(p.iterdir())]
-    return [path for _, path in sorted(found)]
-
-
 def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
-    """Checks that data are those that a run was made with, as far as their numbers tell.
+    """Checks that data are those that a run was made with.
 
     Args:
         config: The run's configuration.
@@ -165,15 +213,16 @@ def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
         folder: The run's folder, for the message.
 
     Raises:
-        RunError: If shape or number of images differ.
+        RunError: If shape, images, labels or factors differ.
     """
-    now = (dataset.data_shape, len(dataset.x_train), len(dataset.x_test))
-    then = (config.data_shape, config.num_train, config.num_test)
-    if now != then:
+    then = config.fingerprints
+    changed = [name for name, print_ in dataset.fingerprints.items() if then.get(name) != print_]
+    if dataset.data_shape != config.data_shape:
+        changed = [f"shape {dataset.data_shape} for {config.data_shape}"]
+    if changed:
         raise RunError(
-            f"{config.data} holds {now[1]} training and {now[2]} test images of shape {now[0]}, "
-            f"but held {then[1]} and {then[2]} of shape {then[0]} when {folder} was made; put the "
-            "data back, or train anew"
+            f"{config.data} is not what it was when {folder} was made: other "
+            f"{', '.join(changed)}; put the data back, or train anew"
         )
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError, WriteError
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.load import METRICS, Run, read_metrics
+from pyro_mivae.runs.load import Run, read_metrics
 from pyro_mivae.runs.summary import summarise
+from pyro_mivae.runs.target import METRICS
 from pyro_mivae.training import Writer, atomic_path, resolve_device, suitable_threads
 from pyro_mivae.variants import Variant
 

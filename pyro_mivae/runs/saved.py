@@ -13,14 +13,24 @@ from torch import nn
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs.load import open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
-from pyro_mivae.training import has_checkpoint, read_archive, read_checkpoint, write_archive
+from pyro_mivae.training import (
+    Identity,
+    describe_model,
+    differences,
+    has_checkpoint,
+    in_words,
+    read_archive,
+    read_checkpoint,
+    versions,
+    write_archive,
+)
 from pyro_mivae.variants import VARIANTS, Variant
 
-FORMAT = 1
+FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
     type(make(2)).__name__: make for make in (linear_warmup, cyclic_warmup)
 }
-KEYS = {"format", "class", "variant", "options", "needed", "weights"}
+KEYS = {"format", "class", "variant", "options", "needed", "model", "versions", "weights"}
 
 
 def save(vae: Variant, path: str | Path) -> None:
@@ -51,18 +61,25 @@ def save(vae: Variant, path: str | Path) -> None:
     if not isinstance(vae, Variant):
         raise OptionError(f"a {type(vae).__name__} given; allowed are variants, such as mi.VAE")
     options, needed = _plain(vae)
+    model = describe_model(vae)
+    if not needed:
+        with torch.random.fork_rng(devices=[]):
+            changed = list(differences(model, describe_model(_rebuilt(vae.name, options))))
+        needed = f"changes after it was built ({changed[0]})" if changed else ""
     content = {
         "format": FORMAT,
         "class": type(vae).__name__,
         "variant": vae.name,
         "options": options,
-        "needed": needed or _changed(vae, options),
+        "needed": needed,
+        "model": model,
+        "versions": versions(),
         "weights": vae.state_dict(),
     }
     write_archive(Path(path), content)
 
 
-def load(path: str | Path, into: Variant | None = None) -> Variant:
+def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) -> Variant:
     """Loads the model of a run folder, or of a file that `save` wrote, on the CPU.
 
     Args:
@@ -70,23 +87,28 @@ def load(path: str | Path, into: Variant | None = None) -> Variant:
             also a folder that `fit` kept a checkpoint in.
         into: A model that was built as the saved one was, which gets its weights in place: for
             models with parts of one's own.
+        trust: Runs the code that a run folder names, which is otherwise run only if a training of
+            this user's ran it before. Read it first, if the folder is not yours. No other file or
+            folder holds or names code.
 
     Returns:
         The variant with its trained weights, in ``eval`` mode; ``into`` itself if that is given.
 
     Raises:
         OptionError: If ``into`` is no variant.
-        RunError: If the folder holds no run, or none with a checkpoint yet; if the file cannot be
-            read, or needs ``into``; or if the weights do not fit.
+        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
+            is not trusted, or was edited since; if the file cannot be read, or needs ``into``; or
+            if the weights do not fit.
     """
     path = Path(path)
     if into is not None and not isinstance(into, Variant):
         raise OptionError(f"into is a {type(into).__name__}; allowed are variants, as mi.VAE(...)")
     if not path.is_file():
         if into is None or not has_checkpoint(path):
-            return open_run(path).vae
+            return open_run(path, trust=trust).vae
         state = read_checkpoint(path)
         best = state["best"]
+        _check_model(into, Identity.from_state(state), path)
         return _with_weights(into, best["weights"] if best else state["weights"], path)
     content = read_saved(path)
     if into is None:
@@ -97,11 +119,7 @@ def load(path: str | Path, into: Variant | None = None) -> Variant:
                 f"mi.load({str(path)!r}, into=vae)"
             )
         into = _rebuilt(content["variant"], content["options"])
-    elif type(into).__name__ != content["class"]:
-        raise RunError(
-            f"{path} holds the weights of a {content['class']}, and into is a "
-            f"{type(into).__name__}; build the same"
-        )
+    _check_model(into, Identity({}, {}, content["model"], content["versions"]), path)
     return _with_weights(into, content["weights"], path)
 
 
@@ -146,24 +164,14 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _changed(vae: Variant, options: Mapping[str, Any]) -> str:
-    """Says in words what differs from a model that is built from options; empty if nothing."""
-    with torch.random.fork_rng(devices=[]):
-        other = _rebuilt(vae.name, options)
-    ours, theirs = (
-        {name: type(part).__qualname__ for name, part in of.named_modules()} for of in (vae, other)
-    )
-    shapes = [{k: v.shape for k, v in of.state_dict().items()} for of in (vae, other)]
-    changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
-    changed += sorted(
-        name
-        for name, value in vars(other).items()
-        if name != "given" and not name.startswith("_") and _is_plain(value)
-        if name != "training" and getattr(vae, name, None) != value
-    )
-    if not changed and shapes[0] != shapes[1]:
-        changed = ["the shapes of weights"]
-    return f"changes after it was built ({', '.join(changed[:3])})" if changed else ""
+def _check_model(vae: Variant, saved: Identity, path: Path) -> None:
+    """Checks that a model is built as the one was whose weights a file holds."""
+    differing = saved.other_model(describe_model(vae))
+    if differing:
+        raise RunError(
+            f"{path} holds the weights of another model: {in_words(differing)} (here is the "
+            "given one); build the same, or take the weights alone by load_state_dict"
+        )
 
 
 def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:

@@ -16,20 +16,19 @@ from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import (
-    CHECKPOINT,
+from pyro_mivae.runs.load import Run, read_config, read_metrics, read_run
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.programs import named_programs, remember
+from pyro_mivae.runs.target import (
     METRICS,
-    Run,
-    open_run,
-    read_config,
-    read_metrics,
+    SEEDS,
+    check_target,
+    prepare_seeds,
     runs_of_seeds,
 )
-from pyro_mivae.runs.outputs import evaluate_run, report_run
-from pyro_mivae.runs.target import SEEDS, check_target_of_seeds, prepare_seeds
 from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.runs.train import continued, is_finished, settled
-from pyro_mivae.training import atomic_path, fit_many
+from pyro_mivae.training import Writer, atomic_path, fit_many, has_checkpoint
 
 SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
@@ -48,6 +47,7 @@ def train_seeds(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    trust: bool = False,
     device: str = "auto",
     progress: bool = False,
     tensorboard: bool = False,
@@ -68,6 +68,7 @@ def train_seeds(
         resume: Goes on with each run from its checkpoint; those that are finished stay as they
             are, those that are not there are started, with the configuration of the others.
         overwrite: Throws the runs that the folder holds away, those of other seeds too.
+        trust: Runs the code that runs which go on name, as of `train_run`.
         device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
         progress: Shows one progress bar for all on stderr.
         tensorboard: Also writes each history for TensorBoard.
@@ -86,74 +87,87 @@ def train_seeds(
         raise OptionError(f"seeds={count}: 1 or more is needed")
     folder = Path(folder)
     check_config(config)
-    check_target_of_seeds(folder, resume, overwrite)
-    if resume:
-        config = _shared(config, runs_of_seeds(folder))
     first = config.training.get("seed") or 0
     seeds = range(first, first + count)
     folders = [folder / f"seed-{seed}" for seed in seeds]
-    configs, started = [], []
-    for seed, place in zip(seeds, folders, strict=True):
-        own = replace(config, training={**config.training, "seed": seed})
-        own, goes_on = continued(own, place, resume=resume)
-        configs.append(own)
-        started.append(goes_on)
-    dataset = configs[0].load_dataset()
-    configs = [
-        settled(own, dataset, place, started=goes_on)
-        for own, place, goes_on in zip(configs, folders, started, strict=True)
-    ]
-    done = [goes_on and is_finished(p) for p, goes_on in zip(folders, started, strict=True)]
-    vaes = [build_variant(own, dataset.data_shape) for own in configs]
-    vaes[0].check_data(dataset.x_test)
+    check_target(
+        folder, "the runs of several seeds", resume=resume, overwrite=overwrite, runs=folders
+    )
+    with Writer(folder) as writer:
+        named = named_programs(config)
+        if resume:
+            config = _shared(config, runs_of_seeds(folder))
+        configs, started = [], []
+        for seed, place in zip(seeds, folders, strict=True):
+            own = replace(config, training={**config.training, "seed": seed})
+            own, goes_on = continued(own, place, named, resume=resume, trust=trust)
+            configs.append(own)
+            started.append(goes_on)
+        dataset = configs[0].load_dataset()
+        configs = [
+            settled(own, dataset, place, started=goes_on)
+            for own, place, goes_on in zip(configs, folders, started, strict=True)
+        ]
+        done = [goes_on and is_finished(p) for p, goes_on in zip(folders, started, strict=True)]
+        vaes = [build_variant(own, dataset.data_shape) for own in configs]
+        vaes[0].check_data(dataset.x_test)
 
-    def begin() -> None:
-        new = [number for number, goes_on in enumerate(started) if not goes_on]
-        prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
-        on_start()
-        say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]}")
-
-    training = {k: v for k, v in configs[0].training.items() if k != "seed"}
-    failures: ManyTrainingError | None = None
-    with ExitStack() as logs:
-        loggers = [logs.enter_context(logging_epochs(place, tensorboard)) for place in folders]
-        try:
-            fit_many(
-                vaes,
-                dataset.x_train,
-                **training,
-                seeds=seeds,
-                device=device,
-                progress=progress,
-                runs=folders,
+        def begin() -> None:
+            writer.make()
+            check_target(
+                folder,
+                "the runs of several seeds",
                 resume=resume,
-                on_start=begin,
-                on_epoch=lambda number, row: _log(loggers[number], row),
+                overwrite=overwrite,
+                runs=folders,
             )
-        except ManyTrainingError as error:
-            failures = error
-    failed = {} if failures is None else failures.failures
-    if failures is not None and len(failed) == count:
-        raise failures
-    whole = [number for number in range(count) if number not in failed]
-    runs = [open_run(folders[number]) for number in whole]
-    say("evaluating on the test images")
-    for number, run in zip(whole, runs, strict=True):
-        if not done[number]:
-            evaluate_run(run, dataset, device=device)
-            report_run(run, dataset, device=device)
-    summary = sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
-    summary |= _agreement(runs, dataset)
-    told = {str(seeds[number]): reason for number, reason in failed.items()}
-    write_summary(folder / SEEDS, [seeds[number] for number in whole], summary, told)
-    if failures is not None:
-        raise failures
-    return runs
+            new = [number for number, goes_on in enumerate(started) if not goes_on]
+            prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
+            remember(configs[0], named)
+            on_start()
+            say(f"{config.variant} on {dataset.name}: seeds {seeds[0]} to {seeds[-1]}")
+
+        training = {k: v for k, v in configs[0].training.items() if k != "seed"}
+        failures: ManyTrainingError | None = None
+        with ExitStack() as logs:
+            loggers = [logs.enter_context(logging_epochs(place, tensorboard)) for place in folders]
+            try:
+                fit_many(
+                    vaes,
+                    dataset.x_train,
+                    **training,
+                    seeds=seeds,
+                    device=device,
+                    progress=progress,
+                    runs=folders,
+                    resume=resume,
+                    on_start=begin,
+                    on_epoch=lambda number, row: _log(loggers[number], row),
+                )
+            except ManyTrainingError as error:
+                failures = error
+        failed = {} if failures is None else failures.failures
+        if failures is not None and len(failed) == count:
+            raise failures
+        whole = [number for number in range(count) if number not in failed]
+        runs = [read_run(folders[number], configs[number]) for number in whole]
+        say("evaluating on the test images")
+        for number, run in zip(whole, runs, strict=True):
+            if not done[number]:
+                evaluate_run(run, dataset, device=device, say=say)
+                report_run(run, dataset, device=device)
+        summary = sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
+        summary |= _agreement(runs, dataset)
+        told = {str(seeds[number]): reason for number, reason in failed.items()}
+        write_summary(folder / SEEDS, [seeds[number] for number in whole], summary, told)
+        if failures is not None:
+            raise failures
+        return runs
 
 
 def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
     """Takes on the configuration of the runs that are there, but for the seed."""
-    begun = [run for run in there if (run / CHECKPOINT).is_file()]
+    begun = [run for run in there if has_checkpoint(run)]
     given = replace(config, training={**config.training, "seed": None})
     if begun:
         given = given.resumed_from(read_config(begun[0]), begun[0])

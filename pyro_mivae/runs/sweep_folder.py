@@ -10,13 +10,25 @@ from pathlib import Path
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import FLAGS, RunConfig
-from pyro_mivae.runs.load import CHECKPOINT, HISTORY, check_same_data
+from pyro_mivae.runs.load import check_same_data
+from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.sweep import Point, check_grid, points_of, sweep_points
 from pyro_mivae.runs.sweep_table import SweepTable
+from pyro_mivae.runs.target import (
+    MODELS,
+    PICTURE,
+    ROWS,
+    SWEEP,
+    TABLE,
+    check_target,
+    clear_models,
+    clear_sweep,
+    held,
+    prepare_folder,
+)
+from pyro_mivae.training import Writer
 from pyro_mivae.variants import Variant
 
-CONFIG, CSV, JSON, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
-MODELS = "models"
 Grid = Mapping[str, Sequence[float]]
 
 
@@ -28,6 +40,7 @@ def sweep_run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    trust: bool = False,
     device: str = "auto",
     progress: bool = False,
     say: Callable[[str], object] = lambda text: None,
@@ -46,6 +59,7 @@ def sweep_run(
         resume: Goes on with the folder's sweep; a finished one is left as it is. More seeds may
             be asked for than before.
         overwrite: Throws the sweep that the folder holds away.
+        trust: Runs the code that a sweep which goes on names, as of `train_run`.
         device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
         progress: Shows one progress bar for all on stderr.
         say: Called with a line of text at each stage.
@@ -61,90 +75,81 @@ def sweep_run(
     """
     folder = Path(folder)
     check_config(replace(config, model={**config.model, **{name: 0.0 for name in grid}}))
-    _check_target(folder, resume, overwrite)
-    known: SweepTable | None = None
-    if resume and _holds_sweep(folder):
-        known = SweepTable.from_json(folder / JSON)
-        config = config.resumed_from(RunConfig.read(folder / CONFIG), folder)
-        grid = _resumed_grid(grid, known, folder)
-        count = _resumed_count(count, known, folder)
-    elif resume:
-        say(f"{folder} holds no sweep to go on with: starting anew")
-    if not grid:
-        raise OptionError(
-            "nothing to sweep; give --beta or --mi-weight, with one value or more, such as "
-            "--beta 0.5,1,4"
-        )
-    plain = check_grid(grid)
-    first = config.training.get("seed") or 0
-    seeds = range(first, first + (1 if count is None else count))
-    points = points_of(plain, seeds)
-    done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
-    if known is not None and len(done) == len(points) and (folder / PICTURE).is_file():
-        say(f"{folder} is finished: nothing to do")
-        return known
-    dataset = config.load_dataset()
-    if known is None:
-        config = config.complete(dataset, plain_defaults(find_variant(config.variant)))
-    else:
-        check_same_data(config, dataset, folder)
-
-    def make(seed: int, **options: float) -> Variant:
-        own = replace(
-            config,
-            model={**config.model, **options},
-            training={**config.training, "seed": seed},
-        )
-        return build_variant(own, dataset.data_shape)
-
-    def begin() -> None:
+    check_target(folder, "a sweep", resume=resume, overwrite=overwrite)
+    with Writer(folder) as writer:
+        named = named_programs(config)
+        known: SweepTable | None = None
+        if resume and held(folder):
+            if not ((folder / SWEEP).is_file() and (folder / ROWS).is_file()):
+                raise RunError(
+                    f"{folder} holds a sweep without its {SWEEP} and {ROWS}, so that it cannot go "
+                    "on; throw it away with --overwrite, or choose another --run DIR"
+                )
+            known = SweepTable.from_json(folder / ROWS)
+            config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
+            grid = _resumed_grid(grid, known, folder)
+            count = _resumed_count(count, known, folder)
+        elif resume:
+            say(f"{folder} holds no sweep to go on with: starting anew")
+        if not grid:
+            raise OptionError(
+                "nothing to sweep; give --beta or --mi-weight, with one value or more, such as "
+                "--beta 0.5,1,4"
+            )
+        plain = check_grid(grid)
+        first = config.training.get("seed") or 0
+        seeds = range(first, first + (1 if count is None else count))
+        points = points_of(plain, seeds)
+        done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
+        if known is not None and len(done) == len(points) and (folder / PICTURE).is_file():
+            say(f"{folder} is finished: nothing to do")
+            return known
         if known is None:
-            _prepare(folder, config)
-        SweepTable(done, plain, seeds=tuple(seeds)).to_json(folder / JSON)
-        on_start()
-        say(f"{config.variant} on {dataset.name}: {len(points)} models")
+            config = replace(config, programs={})
+        config = approve(config, folder, named=named, trust=trust)
+        dataset = config.load_dataset()
+        if known is None:
+            config = config.complete(dataset, plain_defaults(find_variant(config.variant)))
+        else:
+            check_same_data(config, dataset, folder)
 
-    found = sweep_points(
-        make,
-        dataset.x_train,
-        plain,
-        seeds,
-        x_test=dataset.x_test,
-        known=done,
-        on_row=lambda table: _write_rows(table, folder),
-        runs=[folder / MODELS / _name(point) for point in points],
-        resume=True,
-        on_start=begin,
-        **{name: value for name, value in config.training.items() if name != "seed"},
-        device=device,
-        progress=progress,
-    )
-    _write_rows(found, folder)
-    found.to_png(folder / PICTURE)
-    _clear_models(folder)
-    return found
+        def make(seed: int, **options: float) -> Variant:
+            own = replace(
+                config,
+                model={**config.model, **options},
+                training={**config.training, "seed": seed},
+            )
+            return build_variant(own, dataset.data_shape)
 
+        def begin() -> None:
+            writer.make()
+            if known is None:
+                check_target(folder, "a sweep", resume=resume, overwrite=overwrite)
+                prepare_folder(folder, config, clear_sweep, SWEEP)
+            remember(config, named)
+            SweepTable(done, plain, seeds=tuple(seeds)).to_json(folder / ROWS)
+            on_start()
+            say(f"{config.variant} on {dataset.name}: {len(points)} models")
 
-def _check_target(folder: Path, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise OptionError("--resume and --overwrite given; allowed is one of them")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; choose another --run DIR")
-    there = any((folder / name).exists() for name in (CONFIG, CSV, JSON, PICTURE))
-    if there and not (resume or overwrite):
-        raise RunError(
-            f"{folder} holds a sweep already; go on with --resume, throw it away with "
-            "--overwrite, or choose another --run DIR"
+        found = sweep_points(
+            make,
+            dataset.x_train,
+            plain,
+            seeds,
+            x_test=dataset.x_test,
+            known=done,
+            on_row=lambda table: _write_rows(table, folder),
+            runs=[folder / MODELS / _name(point) for point in points],
+            resume=True,
+            on_start=begin,
+            **{name: value for name, value in config.training.items() if name != "seed"},
+            device=device,
+            progress=progress,
         )
-    if there and resume and not _holds_sweep(folder):
-        raise RunError(
-            f"{folder} holds a sweep without its {CONFIG} and {JSON}, so that it cannot go on; "
-            "throw it away with --overwrite, or choose another --run DIR"
-        )
-
-
-def _holds_sweep(folder: Path) -> bool:
-    return (folder / JSON).is_file() and (folder / CONFIG).is_file()
+        _write_rows(found, folder)
+        found.to_png(folder / PICTURE)
+        clear_models(folder)
+        return found
 
 
 def _resumed_grid(grid: Grid, known: SweepTable, folder: Path) -> Grid:
@@ -178,29 +183,6 @@ def _name(point: Point) -> str:
     return ",".join(f"{name}={value!r}" for name, value in point.items())
 
 
-def _prepare(folder: Path, config: RunConfig) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (CSV, JSON, PICTURE):
-            (folder / name).unlink(missing_ok=True)
-        _clear_models(folder)
-        config.write(folder / CONFIG)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
 def _write_rows(table: SweepTable, folder: Path) -> None:
-    table.to_csv(folder / CSV)
-    table.to_json(folder / JSON)
-
-
-def _clear_models(folder: Path) -> None:
-    """Removes the models' checkpoints, and folders that nothing else is in."""
-    models = folder / MODELS
-    for own in [*models.glob("*=*")]:
-        for name in (CHECKPOINT, HISTORY):
-            (own / name).unlink(missing_ok=True)
-        if not any(own.iterdir()):
-            own.rmdir()
-    if models.is_dir() and not any(models.iterdir()):
-        models.rmdir()
+    table.to_csv(folder / TABLE)
+    table.to_json(folder / ROWS)

@@ -1,26 +1,94 @@
-"""The folders that runs are written to: what they may hold, and how they are emptied."""
+"""Run folders: their files, what a folder holds, and how it is made ready and emptied."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.report.files import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import CHECKPOINT, CONFIG, HISTORY, METRICS, REPORT, runs_of_seeds
-from pyro_mivae.runs.tensorboard import FOLDER
+from pyro_mivae.runs.tensorboard import FOLDER, OURS
+from pyro_mivae.training import has_checkpoint, writing
+from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
+from pyro_mivae.training.keeper import HISTORY
 
+CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
+KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training
 SEEDS = "seeds.json"
+SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
+MODELS = "models"
+COMMANDS = {  # by what a folder may hold
+    "a run": "pyro-mivae train without --seeds",
+    "the runs of several seeds": "pyro-mivae train --seeds",
+    "a sweep": "pyro-mivae sweep",
+}
 
 
-def check_target(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Checks that a run may be written to a folder.
+def held(folder: Path) -> str | None:
+    """Says what a folder holds.
+
+    Args:
+        folder: The folder; it need not exist.
+
+    Returns:
+        A key of ``COMMANDS``, or ``"files, but no run"``; None if it is empty but for hidden
+        files and empty folders.
+    """
+    if not os.path.isdir(folder):
+        return None
+    if is_run(folder):
+        return "a run"
+    if runs_of_seeds(folder) or (folder / SEEDS).is_file():
+        return "the runs of several seeds"
+    if (folder / SWEEP).is_file() or (folder / ROWS).is_file():
+        return "a sweep"
+    return "files, but no run" if any(map(_visible, folder.iterdir())) else None
+
+
+def is_run(folder: Path) -> bool:
+    """Tells whether a folder holds a run, and not just a ``config.toml`` of another program.
 
     Args:
         folder: The folder.
-        resume: Whether a run that it holds is to go on.
-        overwrite: Whether a run that it holds may be thrown away.
+    """
+    config = folder / CONFIG
+    if not config.is_file():
+        return False
+    named = re.search(r"^variant\b", config.read_text(errors="replace"), re.MULTILINE)
+    return bool(named) or has_checkpoint(folder)
+
+
+def runs_of_seeds(folder: Path) -> list[Path]:
+    """Finds the runs that a folder holds of several seeds.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The folders named ``seed-K`` that hold a run, by K.
+    """
+    if not os.path.isdir(folder):
+        return []
+    numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
+    return [
+        path for _, path in sorted((int(m[1]), p) for p, m in numbered.items() if m and is_run(p))
+    ]
+
+
+def check_target(
+    folder: Path, kind: str, *, resume: bool, overwrite: bool, runs: Iterable[Path] = ()
+) -> None:
+    """Checks that a run, the runs of several seeds, or a sweep may be written to a folder.
+
+    Args:
+        folder: The folder.
+        kind: Which of them, a key of ``COMMANDS``.
+        resume: Whether one that it holds is to go on.
+        overwrite: Whether one that it holds may be thrown away.
+        runs: Folders of single runs within it that are to be written.
 
     Raises:
         OptionError: If both are asked for.
@@ -28,75 +96,77 @@ def check_target(folder: Path, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise OptionError("--resume and --overwrite given; allowed is one of them")
-    if os.path.exists(folder) and not folder.is_dir():
-        raise RunError(f"{folder} is a file; choose another --run DIR")
-    if not os.path.exists(folder) or not any(folder.iterdir()):
-        return
-    if not (folder / CONFIG).is_file():
-        what = "files, but no run"
-        if runs_of_seeds(folder):
-            what = "the runs of several seeds, which only --seeds goes on with or throws away"
-        raise RunError(f"{folder} holds {what}; choose another --run DIR")
-    if not resume and not overwrite:
-        raise RunError(
-            f"the run folder {folder} exists; go on with --resume, throw it away with "
-            "--overwrite, or choose another --run DIR"
-        )
+    try:
+        for place, allowed in {folder: kind, **dict.fromkeys(runs, "a run")}.items():
+            if os.path.exists(place) and not os.path.isdir(place):
+                raise RunError(f"{place} is a file; choose another --run DIR")
+            there = held(place)
+            if there not in (None, allowed):
+                only = f", which only {COMMANDS[there]} goes on with" if there in COMMANDS else ""
+                raise RunError(f"{place} holds {there}{only}; choose another --run DIR")
+            if there and not (resume or overwrite):
+                raise RunError(
+                    f"{place} holds {there} already; go on with --resume, throw it away with "
+                    "--overwrite, or choose another --run DIR"
+                )
+    except OSError as error:
+        raise RunError(f"cannot read {folder}: {error.strerror}") from error
 
 
-def check_target_of_seeds(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Checks that the runs of several seeds may be written to a folder.
+def clear_run(folder: Path) -> None:
+    """Removes what a run left in its folder, its configuration last, and nothing else.
 
     Args:
-        folder: The folder of the runs.
-        resume: Whether runs that it holds are to go on.
-        overwrite: Whether runs that it holds may be thrown away.
-
-    Raises:
-        OptionError: If both are asked for.
-        RunError: If the folder may not be written to.
+        folder: The folder.
     """
-    if (folder / CONFIG).is_file():
-        raise RunError(
-            f"{folder} holds a single run, and the runs of several seeds need a folder of their "
-            "own; choose another --run DIR"
-        )
-    runs = runs_of_seeds(folder)
-    if not runs:
-        check_target(folder, resume, overwrite)
-        return
-    for run in runs:
-        check_target(run, resume, overwrite)
+    logs = (folder / FOLDER).glob(f"events.out.tfevents.*{OURS}")
+    _remove(*(folder / name for name in (*KEPT, METRICS, REPORT)), *listed_pictures(folder), *logs)
+    _remove(folder / PICTURES, folder / CONFIG)
 
 
-def prepare_folder(folder: Path, config: RunConfig) -> None:
-    """Makes a run folder, without anything of an earlier run, and writes its configuration.
+def clear_sweep(folder: Path) -> None:
+    """Removes what a sweep left in its folder, its configuration last, and nothing else.
+
+    Args:
+        folder: The folder.
+    """
+    clear_models(folder)
+    _remove(*(folder / name for name in (TABLE, ROWS, PICTURE, SWEEP)))
+
+
+def clear_models(folder: Path) -> None:
+    """Removes what a sweep keeps of its models while they train, and folders left empty by that.
+
+    Args:
+        folder: The sweep's folder.
+    """
+    for own in [*(folder / MODELS).glob("*=*,seed=*")]:
+        _remove(*(own / name for name in KEPT))
+        _remove_if_empty(own)
+    _remove_if_empty(folder / MODELS)
+
+
+def prepare_folder(
+    folder: Path,
+    config: RunConfig,
+    clear: Callable[[Path], None] = clear_run,
+    name: str = CONFIG,
+) -> None:
+    """Makes a folder, without anything of an earlier run, and writes its configuration.
 
     Args:
         folder: The folder.
         config: The configuration.
+        clear: Removes what was left in it.
+        name: Of the configuration's file.
 
     Raises:
-        RunError: If it cannot be written.
+        WriteError: If it cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        clear_run(folder)
-        config.write(folder / CONFIG)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-def clear_run(folder: Path) -> None:
-    """Removes what a run left in its folder, and nothing else.
-
-    Args:
-        folder: The folder.
-    """
-    made = (CONFIG, CHECKPOINT, HISTORY, METRICS, REPORT)
-    logs = (folder / FOLDER).glob("events.*")
-    for old in (*(folder / name for name in made), *folder.glob("*.png"), *logs):
-        old.unlink(missing_ok=True)
+        clear(folder)
+        config.write(folder / name)
 
 
 def prepare_seeds(folder: Path, configs: Mapping[Path, RunConfig], *, resume: bool) -> None:
@@ -110,17 +180,29 @@ def prepare_seeds(folder: Path, configs: Mapping[Path, RunConfig], *, resume: bo
         resume: Whether runs that are there stay, if they have come to a checkpoint.
 
     Raises:
-        RunError: If they cannot be written.
+        WriteError: If they cannot be written.
     """
-    try:
-        (folder / SEEDS).unlink(missing_ok=True)
+    with writing(folder):
         for old in runs_of_seeds(folder):
-            if resume and (old / CHECKPOINT).is_file():
-                continue
-            clear_run(old)
-            if old not in configs and not any(old.iterdir()):
-                old.rmdir()
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
+            if not (resume and has_checkpoint(old)):
+                clear_run(old)
+                _remove_if_empty(old)
+        _remove(folder / SEEDS)
     for place, config in configs.items():
         prepare_folder(place, config)
+
+
+def _visible(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return not path.is_dir() or any(not inner.name.startswith(".") for inner in path.iterdir())
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_mivae.errors import OptionError
 
-FOLDER = "tensorboard"
+FOLDER, OURS = "tensorboard", ".pyro-mivae"  # how the names of our event files end
 
 
 class EpochLogger:
@@ -32,7 +32,7 @@ class EpochLogger:
                 "--tensorboard needs a package that is not installed: "
                 "python -m pip install 'pyro-mivae[tensorboard]'"
             ) from error
-        self._make = lambda: SummaryWriter(str(folder))
+        self._make = lambda: SummaryWriter(str(folder), filename_suffix=OURS)
         self._writer: Any = None
 
     def __call__(self, row: Mapping[str, float]) -> None:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pyro_mivae.data import Dataset
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import (
-    CHECKPOINT,
+from pyro_mivae.runs.load import Run, check_same_data, read_config, read_run
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.programs import approve, named_programs, remember
+from pyro_mivae.runs.target import (
     CONFIG,
     METRICS,
     REPORT,
-    Run,
-    check_same_data,
-    open_run,
-    read_config,
+    check_target,
+    prepare_folder,
 )
-from pyro_mivae.runs.outputs import evaluate_run, report_run
-from pyro_mivae.runs.target import check_target, prepare_folder
 from pyro_mivae.runs.tensorboard import logging_epochs
-from pyro_mivae.training import fit
+from pyro_mivae.training import History, Writer, fit, has_checkpoint, read_checkpoint
+from pyro_mivae.training.checkpoint import CHECKPOINT
+from pyro_mivae.training.keeper import HISTORY
 
 
 def train_run(
@@ -31,6 +32,7 @@ def train_run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    trust: bool = False,
     device: str = "auto",
     progress: bool = False,
     tensorboard: bool = False,
@@ -48,6 +50,8 @@ def train_run(
         resume: Goes on from the folder's checkpoint; without one it starts anew; on a finished
             run it does nothing.
         overwrite: Throws the run that the folder holds away.
+        trust: Runs the code that a run which goes on names, see `open_run`; what ``config`` names
+            is run without it.
         device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
         progress: Shows a progress bar on stderr.
         tensorboard: Also writes the history for TensorBoard, to the run folder's ``tensorboard``.
@@ -63,50 +67,57 @@ def train_run(
     """
     folder = Path(folder)
     check_config(config)
-    check_target(folder, resume, overwrite)
-    config, started = continued(config, folder, resume=resume, say=say)
-    if started and is_finished(folder):
-        say(f"{folder} is finished: nothing to do")
-        return open_run(folder)
-    dataset = config.load_dataset()
-    config = settled(config, dataset, folder, started=started)
-    vae = build_variant(config, dataset.data_shape)
-    vae.check_data(dataset.x_test)
-    shape = "x".join(map(str, dataset.data_shape))
+    check_target(folder, "a run", resume=resume, overwrite=overwrite)
+    with Writer(folder) as writer:
+        named = named_programs(config)
+        config, started = continued(config, folder, named, resume=resume, trust=trust, say=say)
+        if started and is_finished(folder):
+            say(f"{folder} is finished: nothing to do")
+            return read_run(folder, config)
+        dataset = config.load_dataset()
+        config = settled(config, dataset, folder, started=started)
+        vae = build_variant(config, dataset.data_shape)
+        vae.check_data(dataset.x_test)
+        shape = "x".join(map(str, dataset.data_shape))
 
-    def begin() -> None:
-        if not started:
-            prepare_folder(folder, config)
-        on_start()
-        say(
-            f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
-            f"{len(dataset.x_test)} test images of {shape}"
-        )
+        def begin() -> None:
+            writer.make()
+            if not started:  # what another process has made meanwhile is not thrown away
+                check_target(folder, "a run", resume=resume, overwrite=overwrite)
+                prepare_folder(folder, config)
+            remember(config, named)
+            on_start()
+            say(
+                f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
+                f"{len(dataset.x_test)} test images of {shape}"
+            )
 
-    with logging_epochs(folder, tensorboard) as on_epoch:
-        fit(
-            vae,
-            dataset.x_train,
-            **config.training,
-            device=device,
-            progress=progress,
-            run=folder,
-            resume=resume,
-            on_start=begin,
-            on_epoch=on_epoch,
-        )
-    run = open_run(folder)
-    say("evaluating on the test images")
-    evaluate_run(run, dataset, device=device)
-    report_run(run, dataset, device=device)
-    return run
+        with logging_epochs(folder, tensorboard) as on_epoch:
+            fit(
+                vae,
+                dataset.x_train,
+                **config.training,
+                device=device,
+                progress=progress,
+                run=folder,
+                resume=resume,
+                on_start=begin,
+                on_epoch=on_epoch,
+            )
+        run = read_run(folder, config)
+        say("evaluating on the test images")
+        evaluate_run(run, dataset, device=device, say=say)
+        report_run(run, dataset, device=device)
+        return run
 
 
 def continued(
     config: RunConfig,
     folder: Path,
+    named: Collection[str],
     *,
     resume: bool,
+    trust: bool,
     say: Callable[[str], object] = lambda text: None,
 ) -> tuple[RunConfig, bool]:
     """Takes on what a run folder's run was started with, if it is to go on.
@@ -114,22 +125,29 @@ def continued(
     Args:
         config: What is asked for.
         folder: The run folder.
+        named: The options that this command or call gives with a file's code.
         resume: Whether a run that it holds is to go on.
+        trust: Whether other code that the run names may be run.
         say: Called with a line of text if there is no checkpoint.
 
     Returns:
-        The configuration, and whether there is a run to go on with.
+        The configuration, its code approved, and whether there is a run to go on with.
 
     Raises:
         OptionError: If something given differs from what the run was started with.
+        RunError: If code may not be run.
     """
-    if resume and os.path.exists(folder / CHECKPOINT):
-        return config.resumed_from(read_config(folder), folder), True
-    if resume:
+    started = resume and has_checkpoint(folder)
+    if started:
+        config = config.resumed_from(read_config(folder), folder)
+    elif resume:
         say(f"{folder} holds no checkpoint to go on from: starting anew")
         if os.path.exists(folder / CONFIG):
             config = config.over(read_config(folder))
-    return config, False
+    if not started:
+        known = {kind: digest for kind, digest in config.programs.items() if kind not in named}
+        config = replace(config, programs=known)
+    return approve(config, folder, named=named, trust=trust), started
 
 
 def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool) -> RunConfig:
@@ -154,11 +172,13 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
 
 
 def is_finished(folder: Path) -> bool:
-    """Tells whether a run was trained to its end, evaluated and reported.
+    """Tells whether a run was trained to its end, evaluated and reported, with its history whole.
 
     Args:
         folder: Its folder.
     """
     if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
         return False
-    return open_run(folder).finished
+    state = read_checkpoint(folder)
+    whole = History.from_state(state["history"]).is_in_csv(folder / HISTORY)
+    return whole and bool(state["finished"])

@@ -14,7 +14,7 @@ from pyro_mivae.training.identity import (
     Identity,
     describe_model,
     differences,
-    fingerprint,
+    in_words,
     versions,
 )
 from pyro_mivae.training.many import fit_many
@@ -27,10 +27,10 @@ __all__ = [
     "atomic_path",
     "describe_model",
     "differences",
-    "fingerprint",
     "fit",
     "fit_many",
     "has_checkpoint",
+    "in_words",
     "read_archive",
     "read_checkpoint",
     "resolve_device",

@@ -84,7 +84,7 @@ class Writer:
     again to the thread that has it.
 
     Args:
-        folder: The folder. If it is there, the right is taken at once.
+        folder: The folder. If it holds anything, the right is taken at once; else by `make`.
 
     Raises:
         RunError: If another process has it.
@@ -94,25 +94,20 @@ class Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: FileLock | None = None
-        if folder.is_dir():
+        if folder.is_dir() and any(folder.iterdir()):
             self._take()
 
-    def make(self) -> bool:
-        """Makes the folder, if it is not there, and takes the right to it.
-
-        Returns:
-            True if the folder was not there when the right was asked for.
+    def make(self) -> None:
+        """Makes the folder, if it is not there, and takes the right to it, if it is not taken.
 
         Raises:
             RunError: If another process has it.
             WriteError: If the folder cannot be made or written to.
         """
-        if self._lock is not None:
-            return False
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._take()
-        return True
+        if self._lock is None:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._take()
 
     def _take(self) -> None:
         path = self.folder.resolve() / LOCK

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Means, check_precision
+from pyro_mivae.arguments import Checker, choice, number, whole
+from pyro_mivae.engine import Means, Precision, check_precision
 from pyro_mivae.errors import OptionError
-from pyro_mivae.training.identity import fingerprint
+from pyro_mivae.inputs import fingerprint
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
 
 HELD_OUT = 0.1
 NUM_SEEDS = 2**32
-ENGINES = ("auto", *get_args(Means))
+OPTIONS: dict[str, Checker] = {
+    "epochs": whole(least=1),
+    "batch_size": whole(least=1),
+    "lr": number(above=0),
+    "lr_schedule": choice(*LR_SCHEDULES),
+    "clip_norm": number(above=0),
+    "patience": whole(least=1),
+    "seed": whole(least=0, most=NUM_SEEDS - 1),
+    "engine": choice("auto", *get_args(Means)),
+    "precision": choice(*get_args(Precision)),
+}
+"""The options of a training, which a run folder and the command line share."""
+
+NOT_NEEDED = ("clip_norm", "patience")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -45,38 +59,21 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def check_options(settings: Settings, validation: Any) -> None:
-    """Checks every option's range.
+    """Checks every option's kind and range.
 
     Args:
         settings: How to train.
         validation: What to hold out.
 
     Raises:
-        OptionError: If one is outside.
+        OptionError: If one is not allowed.
     """
-    whole = {"epochs": settings.epochs, "batch_size": settings.batch_size}
-    if settings.patience is not None:
-        whole["patience"] = settings.patience
-    for name, count in whole.items():
-        if not isinstance(count, int) or count < 1:
-            raise OptionError(f"{name}={count!r}; allowed are whole numbers from 1 up")
-    if not isinstance(settings.seed, int) or not 0 <= settings.seed < NUM_SEEDS:
-        raise OptionError(
-            f"seed={settings.seed!r}; allowed are whole numbers from 0 to {NUM_SEEDS - 1}"
-        )
-    positive = {"lr": settings.lr}
-    if settings.clip_norm is not None:
-        positive["clip_norm"] = settings.clip_norm
-    for name, value in positive.items():
-        if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
-            raise OptionError(f"{name}={value!r}; allowed are finite numbers above 0")
-    if settings.engine not in ENGINES:
-        raise OptionError(f"engine={settings.engine!r}; allowed are {', '.join(ENGINES)}")
-    if settings.lr_schedule not in LR_SCHEDULES:
-        allowed = ", ".join(LR_SCHEDULES)
-        raise OptionError(f"lr_schedule={settings.lr_schedule!r}; allowed are {allowed}")
-    if isinstance(validation, float | int) and not 0 < validation < 1:
-        raise OptionError(f"validation={validation}; allowed are fractions between 0 and 1")
+    for name, check in OPTIONS.items():
+        value = getattr(settings, name)
+        if value is not None or name not in NOT_NEEDED:
+            check(name, value)
+    if isinstance(validation, Real):
+        number(above=0, below=1)("validation", validation)
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def check_given(
     x = vae.check_data(x)
     if validation is None:
         validation = None if settings.patience is None else HELD_OUT
-    elif not isinstance(validation, float | int):
+    elif not isinstance(validation, Real):
         return Images(x, vae.check_data(validation))
     if validation is not None and len(x) < 2:
         raise OptionError(f"{len(x)} image(s) given, and some are to be held out; give 2 or more")

@@ -10,15 +10,14 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
@@ -70,6 +69,16 @@ class Identity:
             ) from error
         return found
 
+    def other_model(self, model: Mapping[str, Any]) -> list[str]:
+        """Tells in words what of a model differs; "here" is the given one, "there" this one.
+
+        Code is compared under one version of Python alone, since its text depends on that.
+        """
+        same = self.versions.get("python") == platform.python_version()
+        return list(
+            differences(model, self.model if same else {**self.model, "code": model["code"]})
+        )
+
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
     """Checks that a training is the one that a folder's run was started as, but for its epochs.
@@ -90,15 +99,13 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
                 f"in place of {started.data.get(name)}); give the same to go on, or choose "
                 "another run="
             )
-    code = given.versions["python"] == started.versions.get("python")
-    theirs = started.model if code else {**started.model, "code": given.model["code"]}
-    differing = "; ".join(differences(given.model, theirs))
+    differing = in_words(started.other_model(given.model))
     if differing:
         raise OptionError(
             f"another model given than the run in {folder} was started with: {differing}; build "
             "it as before, or choose another run="
         )
-    newer = "; ".join(differences(given.versions, started.versions))
+    newer = in_words(differences(given.versions, started.versions))
     if newer:
         warnings.warn(
             f"the run in {folder} was started with other versions, so that it goes on with other "
@@ -106,16 +113,6 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
             PyroMivaeWarning,
             stacklevel=2,
         )
-
-
-def fingerprint(values: Tensor | None) -> str:
-    """Returns a digest of a tensor's type, shape and content; it costs about a second per GB."""
-    if values is None:
-        return "none"
-    plain = values.detach().cpu().contiguous()
-    digest = hashlib.blake2b(f"{plain.dtype} {tuple(plain.shape)}".encode(), digest_size=16)
-    digest.update(plain.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def versions() -> Texts:
@@ -145,10 +142,11 @@ def describe_model(vae: Any) -> dict[str, Texts]:
     bound.apply_defaults()
     options = {name: _told(value) for name, value in bound.arguments.items() if _is_plain(value)}
     modules = re.sub(r"0x[0-9a-f]+", "", repr(vae))
-    parts = {"modules": modules, "objective": explain(vae.objective())}
+    shapes = "\n".join(f"{name} {tuple(v.shape)}" for name, v in vae.state_dict().items())
+    parts = {"modules": modules, "weights": shapes, "objective": explain(vae.objective())}
     for path, module in vae.named_modules():
-        if type(module).__module__.startswith("pyro_mivae.") and module is not vae:
-            parts |= {f"{path}.{name}": value for name, value in _attributes(module)}
+        if type(module).__module__.startswith("pyro_mivae."):
+            parts |= {f"{path}.{name}".strip("."): told for name, told in _attributes(module)}
     for role, part in (("prior", vae.prior), ("likelihood", vae.likelihood)):
         parts |= {f"{role}.{name}": value for name, value in _fixed_numbers(part)}
     code = {type(m).__qualname__: _digest(type(m)) for m in vae.modules() if not _is_ours(type(m))}
@@ -166,13 +164,19 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[
         A text per difference; of texts with several lines, the first that differs.
     """
     for name in dict.fromkeys([*ours, *theirs]):
-        here, there = ours.get(name, "not there"), theirs.get(name, "not there")
+        here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if isinstance(here, Mapping) and isinstance(there, Mapping):
             yield from differences(here, there)
         elif here != there:
             lines = zip_longest(str(here).splitlines(), str(there).splitlines(), fillvalue="")
             one, other = next(pair for pair in lines if pair[0] != pair[1])
             yield f"{name} is {one.strip() or 'none'} here and {other.strip() or 'none'} there"
+
+
+def in_words(found: Iterable[str]) -> str:
+    """Joins the first three differences, and counts the others; empty if there are none."""
+    texts = list(found)
+    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def _is_plain(value: Any) -> bool:

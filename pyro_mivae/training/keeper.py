@@ -126,8 +126,8 @@ class Keeper:
         """
         if self.folder is None or self._writer is None:
             return
-        if self._writer.make():
-            self._check_free()
+        self._writer.make()
+        self._check_free()
         path = self.folder / HISTORY
         if self._source is not None and self._source.name != CHECKPOINT:
             with writing(self.folder / CHECKPOINT):  # the one before it takes its place

@@ -1,6 +1,7 @@
 """Names and files become modules."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from pyro_mivae.networks import ConvDecoder, ConvEncoder, MLPDecoder
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import RunConfig
 from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.programs import approve, named_programs
 from pyro_mivae.variants import VARIANTS
 
 SHAPE = (1, 8, 8)
@@ -71,7 +73,9 @@ def program(tmp_path):
 
 
 def build(variant="vae", seed=0, **model):
-    return build_variant(RunConfig(variant, model=model, training={"seed": seed}), SHAPE)
+    config = RunConfig(variant, model=model, training={"seed": seed})
+    named = named_programs(config)
+    return build_variant(approve(config, Path("run"), named=named), SHAPE)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -171,7 +175,11 @@ def test_network_with_a_guide_of_ones_own(program):
         ("vae", {"likelihood": "poisson"}, "likelihood='poisson': allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
         ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, uniform, mixture"),
-        ("vae", {"prior": "gone.py:Prior"}, "there is no file gone.py; allowed is FILE.py:NAME"),
+        (
+            "vae",
+            {"prior": "gone.py:Prior"},
+            "there is no file .*/gone.py; allowed is FILE.py:NAME",
+        ),
         ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
         ("cat", {"categorical": "hard"}, "categorical='hard': allowed are enumerate"),
         ("vae", {"latent_dim": 0}, "of size 0"),

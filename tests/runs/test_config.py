@@ -1,11 +1,19 @@
 """What a run is asked to do, its defaults, and what it is resumed with."""
 
-import pytest
+import copy
+import datetime
+import random
+import tomllib
 
+import pytest
+import tomli_w
+
+from pyro_mivae.cli import in_flags
 from pyro_mivae.data import load_dataset
-from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
-from pyro_mivae.runs.build import find_variant, plain_defaults
+from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
+from pyro_mivae.runs.load import read_config
 from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options, default_options
 from pyro_mivae.variants import VARIANTS
 
@@ -21,6 +29,13 @@ def test_toml_round_trip(tmp_path):
     assert RunConfig.read(tmp_path / "config.toml") == config
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_written_of_every_variant_can_be_read(variant, tmp_path):
+    config = complete(variant, training={"patience": 2, "clip_norm": 1, "engine": "staged"})
+    config.write(tmp_path / "config.toml")
+    assert RunConfig.read(tmp_path / "config.toml") == config
+
+
 def test_given_options_overrule_defaults():
     config = complete(
         model={"num_categories": 4, "beta": None}, training={"lr": 0.5, "seed": None}
@@ -29,7 +44,8 @@ def test_given_options_overrule_defaults():
     assert config.training["lr"] == 0.5
     assert config.training["seed"] == 0
     assert config.training["epochs"] >= 1
-    assert (config.num_train, config.num_test, config.data_shape) == (1438, 359, (1, 8, 8))
+    assert config.data_shape == (1, 8, 8)
+    assert config.fingerprints == load_dataset("digits").fingerprints
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -90,13 +106,114 @@ def test_resuming_with_something_else(tmp_path, asked, message):
         asked.resumed_from(stored, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """A run's configuration as it should be, as text."""
+    path = tmp_path_factory.mktemp("right") / "config.toml"
+    complete(image_size=(8, 8), training={"clip_norm": 5.0}).write(path)
+    return path.read_text()
+
+
 @pytest.mark.parametrize(
-    "content", ["", "variant = ", 'variant = "vae"\nunknown = 1', b"\xff\xfe".decode("latin1")]
+    "content",
+    ["", "variant = ", b"\xff\xfe".decode("latin1"), "a = " + "[" * 10**4, "a = " + "1" * 10**4],
 )
 def test_unreadable_configuration(tmp_path, content):
     (tmp_path / "config.toml").write_text(content, encoding="latin1")
-    with pytest.raises(RunError, match="cannot read the run's configuration"):
+    with pytest.raises(RunError, match="cannot read the run's configuration .*/config.toml: "):
         RunConfig.read(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('variant = "infocat"', "", "variant is missing; needed are variant, data"),
+        ('variant = "infocat"', 'variant = "no"', "variant='no'; allowed are vae"),
+        ("[training]", "[trainings]", "training is missing; needed are variant, data"),
+        ("epochs = ", "epoch = ", "training.epochs is missing; needed are epochs, batch_size"),
+        ("[training]", "[training]\nmore = 1", "training.more=1; allowed are epochs, batch_size"),
+        ("seed = 0", 'seed = "x"', "training.seed='x'; allowed are whole numbers from 0 to"),
+        (
+            "num_categories = 10",
+            'num_categories = "ten"',
+            "model.num_categories='ten'; allowed are whole numbers",
+        ),
+        ("[versions]", "[fingerprints]", "Cannot declare"),
+        ("pyro-mivae = ", "other = ", "versions.pyro-mivae is missing; needed are python"),
+        ("clip_norm = 5.0", "clip_norm = nan", "training.clip_norm=nan; allowed are finite"),
+        ("[model]", 'model = "x"\n[models]', "model='x'; allowed are tables, [model]"),
+        ('data = "', 'colour = "red"\ndata = "', "colour='red'; allowed are variant"),
+    ],
+)
+def test_a_damaged_configuration_says_where(right, tmp_path, before, after, message):
+    assert before in right
+    (tmp_path / "config.toml").write_text(right.replace(before, after))
+    with pytest.raises(RunError) as caught:
+        read_config(tmp_path)
+    told = f"cannot read the run's configuration {tmp_path / 'config.toml'}: {message}"
+    assert str(caught.value).startswith(told)
+    assert in_flags(str(caught.value)).startswith(told)
+
+
+VALUES = (
+    *(
+        0,
+        1,
+        -1,
+        3,
+        2**31,
+        10**30,
+        0.5,
+        -1.5,
+        float("nan"),
+        float("inf"),
+        True,
+        False,
+        "",
+        " ",
+        "x",
+    ),
+    *("a\0b", "ten", "x.py:P", "é" * 99, [], [1], [1, 8, 8], [0, 8, 8], ["a"], [[1]], {}),
+    *({"a": 1}, datetime.date(2000, 1, 1), datetime.datetime(2000, 1, 1), datetime.time(1)),
+)
+
+
+def mutated(right, chance):
+    """The configuration with a value, a key or a few characters changed."""
+    if chance.random() < 0.2:
+        at = chance.randrange(len(right))
+        return right[:at] + chance.choice(["", "=", '"', "[", "\n", "#", "\x00", right[:at]])
+    content = copy.deepcopy(tomllib.loads(right))
+    table = chance.choice([content, content["model"], content["training"]])
+    key = chance.choice([*table])
+    change = chance.random()
+    if change < 0.25:
+        table["more" if change < 0.15 else "prior"] = chance.choice(VALUES)
+    elif change < 0.4:
+        del table[key]
+    else:
+        table[key] = copy.deepcopy(chance.choice(VALUES))
+    return tomli_w.dumps(content)
+
+
+def test_no_damage_ends_in_a_traceback(right, tmp_path):
+    chance, refused, built = random.Random(0), 0, 0
+    for _ in range(400):
+        (tmp_path / "config.toml").write_text(mutated(right, chance))
+        try:
+            config = read_config(tmp_path)
+        except RunError:
+            refused += 1
+            continue
+        if max(v for v in config.model.values() if type(v) is int) > 1000:
+            continue
+        try:
+            build_variant(config, config.data_shape)
+            built += 1
+        except PyroMivaeError:
+            pass
+    assert refused > 250
+    assert built
 
 
 def test_variant_refuses_what_it_has_no_use_for():

@@ -84,7 +84,7 @@ def test_what_was_changed_after_building_needs_a_model(tmp_path):
     changed.beta = 2.0
     swapped = mi.VAE(SHAPE, latent_dim=2)
     swapped.guide.encoder = torch.nn.Flatten()
-    for vae, told in ((changed, "beta"), (swapped, "guide.encoder")):
+    for vae, told in ((changed, "objective is - 2"), (swapped, ".*encoder")):
         mi.save(vae, tmp_path / "vae.pt")
         with pytest.raises(RunError, match=rf"changes after it was built \({told}"):
             mi.load(tmp_path / "vae.pt")
@@ -93,11 +93,11 @@ def test_what_was_changed_after_building_needs_a_model(tmp_path):
 def test_models_that_do_not_fit(tmp_path):
     path = tmp_path / "vae.pt"
     mi.save(mi.VAE(SHAPE, latent_dim=2), path)
-    with pytest.raises(RunError, match="weights of a VAE, and into is a BetaVAE"):
+    with pytest.raises(RunError, match=r"modules is BetaVAE\( here and VAE\( there"):
         mi.load(path, into=mi.BetaVAE(SHAPE))
     other = mi.VAE(SHAPE, latent_dim=3)
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(RunError, match=r"do not fit the model: .* has shape \(.*in the file"):
+    with pytest.raises(RunError, match="latent_dim is 3 here and 2 there"):
         mi.load(path, into=other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
     with pytest.raises(OptionError, match="into is a Linear"):
@@ -115,7 +115,7 @@ class Spy:
 
 def test_files_that_are_something_else(tmp_path, capsys):
     path = tmp_path / "vae.pt"
-    for content, told in (({"weights": {}}, "is no checkpoint"), (Spy(), "cannot read")):
+    for content, told in (({"weights": {}}, "is no file of mi.save"), (Spy(), "cannot read")):
         torch.save(content, path)
         with pytest.raises(RunError, match=told):
             mi.load(path)

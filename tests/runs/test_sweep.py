@@ -90,7 +90,7 @@ def test_refuses_what_cannot_be_swept(x, tmp_path):
     found = mi.SweepTable([], {name: (0.0, 1.0) for name in "abc"})
     with pytest.raises(OptionError, match="two of them at most"):
         found.to_png(tmp_path / "sweep.png")
-    (tmp_path / "sweep.csv").touch()
+    (tmp_path / "sweep.json").touch()
     with pytest.raises(RunError, match="holds a sweep already"):
         sweep_run(RunConfig("beta"), tmp_path, {"beta": (1.0,)})
 

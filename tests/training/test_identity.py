@@ -11,10 +11,10 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
+from pyro_mivae.inputs import fingerprint
 from pyro_mivae.training import (
     describe_model,
     differences,
-    fingerprint,
     fit,
     fit_many,
     read_checkpoint,

@@ -1,0 +1,185 @@
+"""Code from files that options name: whose it is, and the running of just what was approved."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
+
+STATE = "PYRO_MIVAE_STATE"
+_approved: dict[str, bytes] = {}  # files by their digest, as they were read
+
+
+def named_programs(config: RunConfig) -> frozenset[str]:
+    """Gives the options that name code from a file.
+
+    Args:
+        config: What was asked for in this command or call.
+    """
+    return frozenset(kind for kind in PROGRAMS if names_file(config.model.get(kind)))
+
+
+def approve(
+    config: RunConfig, folder: Path, *, named: Collection[str] = (), trust: bool = False
+) -> RunConfig:
+    """Checks that the code that a configuration names may be run; runs none.
+
+    It may be run where the user names it or trusts the folder, or where a training in which this
+    user named it ran the same file before. Each file is read once: what is run later in this
+    process is what was read here.
+
+    Args:
+        config: The configuration.
+        folder: The run folder, for the message.
+        named: The options that this command or call gives.
+        trust: Whether the user trusts the code that the folder names.
+
+    Returns:
+        The configuration with the digest of each file.
+
+    Raises:
+        OptionError: If there is no such file.
+        RunError: If it may not be run, or was edited since the run was made.
+    """
+    digests = {}
+    for kind in sorted(named_programs(config)):
+        path, name = find_program(config.model[kind], kind)
+        source = _read(path)
+        now, then = hashlib.sha256(source).hexdigest(), config.programs.get(kind)
+        if then not in (None, now):
+            raise RunError(
+                f"{path}, which --{kind} names, was edited since the run in {folder} was made "
+                f"(its SHA-256 is {now[:12]}, and was {str(then)[:12]}); put it back, or train "
+                "anew"
+            )
+        if not (trust or kind in named or (then and _entry(now, path, name) in _trusted())):
+            raise RunError(
+                f"{folder} names code, --{kind} {name} of {path} (SHA-256 {now[:12]}), which no "
+                "training of yours is known to have run; nothing of it was run: read the file, "
+                "then give trust=True to run it"
+            )
+        digests[kind] = now
+        _approved[now] = source
+    return replace(config, programs=digests)
+
+
+def remember(config: RunConfig, named: Collection[str]) -> None:
+    """Notes outside of all run folders what code this user named, so that it may be run again.
+
+    A home that cannot be written to is no error: later commands ask then.
+
+    Args:
+        config: The configuration, approved.
+        named: The options that this command or call gave.
+    """
+    for kind in sorted(named_programs(config) & set(named)):
+        path, name = find_program(config.model[kind], kind)
+        entry = _entry(config.programs[kind], path, name)
+        if entry in _trusted():
+            continue
+        try:
+            file = _state() / "trusted"
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(opened, f"{entry}\n".encode())
+            finally:
+                os.close(opened)
+        except (OSError, RuntimeError):  # RuntimeError: there is no home
+            return
+
+
+def find_program(spec: str, kind: str) -> tuple[Path, str]:
+    """Takes ``FILE.py:NAME`` apart.
+
+    Args:
+        spec: The option's value.
+        kind: The option, for messages.
+
+    Returns:
+        The file, absolute and without links, and the name.
+
+    Raises:
+        OptionError: If there is no such file.
+    """
+    file, name = spec.rsplit(":", 1)
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise OptionError(f"--{kind} {spec}: there is no file {path}; allowed is FILE.py:NAME")
+    return path, name
+
+
+def run_program(spec: str, kind: str, digest: str | None) -> Any:
+    """Runs a file, and gives the object in it that ``FILE.py:NAME`` names.
+
+    The bytes that are run are those that `approve` read, and not a compiled copy that lies beside
+    the file. Their digest is the module's ``__pyro_mivae_digest__``.
+
+    Args:
+        spec: The option's value.
+        kind: The option, for messages.
+        digest: The digest that `approve` gave.
+
+    Raises:
+        OptionError: If there is no such file or name, or the file fails.
+        RunError: If it was not approved.
+    """
+    path, name = find_program(spec, kind)
+    if digest is None or digest not in _approved:
+        raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
+    module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
+    assert module_spec is not None  # its suffix is .py
+    module = importlib.util.module_from_spec(module_spec)
+    module.__dict__["__pyro_mivae_digest__"] = digest
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for modules beside the file
+    sys.modules[module_name] = module  # dataclasses and pickling look their module up
+    try:
+        exec(compile(_approved[digest], path, "exec", dont_inherit=True), module.__dict__)
+    except Exception as error:
+        raise OptionError(
+            f"--{kind} {spec}: {path} fails when imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
+    return getattr(module, name)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _entry(digest: str, path: Path, name: str) -> str:
+    return json.dumps([digest, name, str(path)])
+
+
+def _trusted() -> list[str]:
+    try:
+        return (_state() / "trusted").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, RuntimeError):
+        return []
+
+
+def _state() -> Path:
+    """The folder of what is remembered of this user."""
+    if os.environ.get(STATE):
+        return Path(os.environ[STATE])
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pyro_mivae"
