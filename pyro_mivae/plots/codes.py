@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLUE = (0.12, 0.42, 0.72)
+_ROUNDING = 1e-6  # of the largest code
 
 
 def plot_latent_space(
@@ -355,6 +357,8 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
         # Multiples of the golden ratio spread evenly, and the same way each time.
         spread = torch.arange(n, dtype=codes.dtype) * 0.6180339887 % 1
         return torch.stack([codes[:, 0], spread], 1), ("dimension 0", "(spread out)")
+    if float(codes.var(0).sum()) == 0:
+        return codes[:, :2], ("component 1 (0 % of the variance)", "component 2 (0 %)")
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, random_state=0)
@@ -367,13 +371,35 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
 
 
 def _embed(codes: Tensor) -> Tensor:
-    """Places codes in the plane by t-SNE; fewer than four lie as they are projected."""
-    n, dims = codes.shape
+    """Places codes in the plane by t-SNE; fewer than four lie as they are projected.
+
+    Codes that are the same share a place: a start that does not vary would end the process.
+    """
+    chosen, place_of = distinct_codes(codes)
+    n, dims = len(chosen), codes.shape[1]
     if n < 4:
         return _project(codes)[0]
     from sklearn.manifold import TSNE
 
     # Its start is principal components where there are as many as it needs.
-    start = "pca" if min(n, dims) >= 2 else "random"
+    start = "pca" if dims >= 2 else "random"
     tsne = TSNE(random_state=0, init=start, perplexity=min(30.0, (n - 1) / 3))
-    return torch.as_tensor(tsne.fit_transform(codes.numpy())).double()
+    return torch.as_tensor(tsne.fit_transform(chosen.numpy())).double()[place_of]
+
+
+def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Picks codes that differ by more than rounding.
+
+    Args:
+        codes: Finite, shape ``(n, d)``.
+
+    Returns:
+        They, scaled into [-1, 1], shape ``(m, d)``, in the order in which they come, and the place
+        among them of each code, ``(n,)``.
+    """
+    scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
+    rounded = (scaled / _ROUNDING).round().numpy()
+    _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place_of = np.argsort(order)[found.reshape(-1)]
+    return scaled[first[order]], torch.from_numpy(place_of)

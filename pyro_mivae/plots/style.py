@@ -131,6 +131,8 @@ def dark_colors(figure: Figure) -> Iterator[None]:
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
 
+    Texts are drawn as they are: a dollar sign begins no formula.
+
     Args:
         figure: What :func:`new_figure` made.
         dark: Light ink on a transparent ground, instead of dark ink on white.
@@ -138,17 +140,22 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     engine = figure.get_layout_engine()
-    for _ in range(2):  # the first makes the ticks, for which the second makes room
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    with dark_colors(figure) if dark else nullcontext():
-        drawn = figure.get_tightbbox()
-        whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
-        ground = "none" if dark else "white"
-        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
+    with rc_context({"text.parse_math": False}):  # of the ticks, which drawing makes
+        for _ in range(2):  # the first makes the ticks, for which the second makes room
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        with dark_colors(figure) if dark else nullcontext():
+            drawn = figure.get_tightbbox()
+            whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
+            ground = "none" if dark else "white"
+            figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
     figure.set_layout_engine(engine)
     return buffer.getvalue()

@@ -16,7 +16,7 @@ from pyro_mivae.errors import ShapeError
 from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.panels import PANELS
-from pyro_mivae.report.render import flatten, render, render_panel
+from pyro_mivae.report.render import Picture, flatten, render, render_panels
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.training import atomic_path
 
@@ -41,6 +41,8 @@ def write_report(
     panels: Sequence[Callable[[Subject], Iterator[Panel]]] = PANELS,
 ) -> Path:
     """Writes ``report.html``, one page that needs no other file, and its pictures as PNGs.
+
+    A picture that cannot be drawn leaves a line on the page that says why, and a warning.
 
     The model is only read: its mode (training or evaluation) and torch's random numbers are as
     before afterwards, and the pictures are the same each time.
@@ -88,10 +90,13 @@ def write_report(
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             subject = Subject(vae, x, labels, history, metrics, class_names, factors, factor_names)
-            pictures = [render_panel(panel, folder) for make in panels for panel in make(subject)]
+            pictures = [picture for make in panels for picture in render_panels(make, subject)]
             page = _render(subject, pictures, protocol, config or {})
     finally:
         vae.train(was_training)
+    for picture in pictures:
+        if picture.panel is not None:
+            (folder / f"{picture.key}.png").write_bytes(picture.light)
     path = folder / "report.html"
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
@@ -105,7 +110,7 @@ def _num_steps(subject: Subject) -> int | None:
 
 def _render(
     subject: Subject,
-    pictures: Sequence[Mapping[str, object]],
+    pictures: Sequence[Picture],
     protocol: Mapping[str, object] | Sequence[str] | str,
     config: Mapping[str, object],
 ) -> str:
