@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pyro_mivae.arguments import text
 from pyro_mivae.data import DATASETS, Dataset, load_dataset
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
@@ -45,6 +46,9 @@ class RunConfig:
         data_shape: Shape of one image, filled in.
         num_train: Number of training images, filled in.
         num_test: Number of test images, filled in.
+
+    Raises:
+        OptionError: If a text is empty.
     """
 
     variant: str
@@ -56,6 +60,12 @@ class RunConfig:
     data_shape: tuple[int, ...] | None = None
     num_train: int | None = None
     num_test: int | None = None
+
+    def __post_init__(self) -> None:
+        texts = {"variant": self.variant, "data": self.data, "root": self.data_root}
+        for name, value in {**texts, **self.model, **self.training}.items():
+            if isinstance(value, str):
+                text()(name, value)
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
         """Fills in the defaults, which depend on the data.

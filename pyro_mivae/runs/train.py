@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
@@ -25,6 +27,7 @@ from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.training import fit
 
 
+@checked(folder=a_path())
 def train_run(
     config: RunConfig,
     folder: str | Path,
