@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, choice, floats, integers, several, whole
 from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.plots.checks import words
 from pyro_mivae.plots.grids import percent
 from pyro_mivae.plots.style import (
     FONT,
@@ -30,6 +32,14 @@ _BLUE = (0.12, 0.42, 0.72)
 _ROUNDING = 1e-6  # of the largest code
 
 
+@checked(
+    codes=floats("n", "d"),
+    groups=integers("n"),
+    names=words(),
+    colors=several(whole(least=0)),
+    max_points=whole(least=1),
+    method=choice("pca", "tsne"),
+)
 def plot_latent_space(
     ax: Axes,
     codes: Tensor,
@@ -68,15 +78,10 @@ def plot_latent_space(
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
-    if method not in ("pca", "tsne"):
-        raise OptionError(f'method={method!r}: allowed are "pca" and "tsne"')
-    if codes.dim() != 2 or codes.numel() == 0:
-        raise ShapeError(f"codes has shape {tuple(codes.shape)}; expected (n, d), not empty")
     if groups is not None and groups.shape != codes.shape[:1]:
-        raise ShapeError(
-            f"{len(codes)} codes but groups of shape {tuple(groups.shape)}; "
-            "give one group per code"
-        )
+        raise ShapeError(f"{len(codes)} codes but {len(groups)} groups; give one group per code")
+    if groups is not None and colors is not None and not 0 <= int(groups.max()) < len(colors):
+        raise OptionError(f"{len(colors)} colors, but a group {int(groups.max())}; give one each")
     codes, shown = codes.detach().cpu().double(), spread_out(len(codes), max_points)
     if method == "tsne":
         points, axes_names = _embed(codes[shown]), ("t-SNE 1", "t-SNE 2")
@@ -123,6 +128,12 @@ def plot_latent_space(
     return ax
 
 
+@checked(
+    labels=integers("n"),
+    categories=integers("n"),
+    num_categories=whole(least=1, most=10_000),
+    label_names=words(),
+)
 def plot_confusion_matrix(
     ax: Axes,
     labels: Tensor,
@@ -150,12 +161,14 @@ def plot_confusion_matrix(
     Raises:
         ShapeError: If there is not one label per category.
     """
-    if labels.shape != categories.shape or labels.dim() != 1 or len(labels) == 0:
-        raise ShapeError(
-            f"labels of shape {tuple(labels.shape)} and categories of shape "
-            f"{tuple(categories.shape)}; expected (n,) for both"
-        )
+    if labels.shape != categories.shape:
+        raise ShapeError(f"{len(labels)} labels and {len(categories)} categories; give as many")
     k = num_categories or int(categories.max()) + 1
+    if int(categories.min()) < 0 or int(categories.max()) >= k:
+        raise OptionError(
+            f"categories from {int(categories.min())} to {int(categories.max())}; allowed are "
+            f"those from 0 to {k - 1}"
+        )
     found, counts = _count(labels, categories, k)
     partner = _match(counts)
     row_order = [*partner, *(row for row in range(len(found)) if row not in partner)]
@@ -174,6 +187,7 @@ def plot_confusion_matrix(
     return ax
 
 
+@checked(shares=floats("dims", "factors"), names=words(1), factor_names=words(1))
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
@@ -204,6 +218,7 @@ def plot_factor_matrix(
     return ax
 
 
+@checked(occupancy=floats("k"), names=words(), max_bars=whole(least=1))
 def plot_occupancy(
     ax: Axes,
     occupancy: Tensor,
@@ -222,8 +237,6 @@ def plot_occupancy(
     Returns:
         ``ax``, with one bar per category.
     """
-    if occupancy.dim() != 1 or len(occupancy) == 0:
-        raise ShapeError(f"occupancy has shape {tuple(occupancy.shape)}; expected (K,), not empty")
     equal = 1 / len(occupancy)
     order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]

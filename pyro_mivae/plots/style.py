@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from pyro_mivae.arguments import checked, flag, number
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -56,6 +58,7 @@ def site_color(site: str) -> str:
     return group_color(known.get(site, 2 + sum(map(ord, site)) % 6))
 
 
+@checked(height=number(above=0, most=10_000), width=number(above=0, most=100))
 def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
     """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state.
 
@@ -128,6 +131,7 @@ def dark_colors(figure: Figure) -> Iterator[None]:
             restore(color)
 
 
+@checked(dark=flag())
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
 
