@@ -78,8 +78,6 @@ def plot_latent_space(
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
-    if groups is not None and groups.shape != codes.shape[:1]:
-        raise ShapeError(f"{len(codes)} codes but {len(groups)} groups; give one group per code")
     if groups is not None and colors is not None and not 0 <= int(groups.max()) < len(colors):
         raise OptionError(f"{len(colors)} colors, but a group {int(groups.max())}; give one each")
     codes, shown = codes.detach().cpu().double(), spread_out(len(codes), max_points)
@@ -161,8 +159,6 @@ def plot_confusion_matrix(
     Raises:
         ShapeError: If there is not one label per category.
     """
-    if labels.shape != categories.shape:
-        raise ShapeError(f"{len(labels)} labels and {len(categories)} categories; give as many")
     k = num_categories or int(categories.max()) + 1
     if int(categories.min()) < 0 or int(categories.max()) >= k:
         raise OptionError(

@@ -245,16 +245,16 @@ def test_samples_fill_whole_rows(ax):
             lambda ax: plots.plot_traversals(ax, torch.rand(2, 2, 8, 8), torch.rand(3)),
             "give one per row",
         ),
-        (lambda ax: plots.plot_latent_space(ax, torch.rand(4)), r"expected \(n, d\)"),
+        (lambda ax: plots.plot_latent_space(ax, torch.rand(4)), r"allowed is \(n, d\)"),
         (
-            lambda ax: plots.plot_latent_space(ax, torch.rand(4, 2), torch.zeros(3)),
-            "one group per code",
+            lambda ax: plots.plot_latent_space(ax, torch.rand(4, 2), torch.arange(3)),
+            r"groups has shape \(3,\); allowed is \(n,\), n = 4",
         ),
         (
-            lambda ax: plots.plot_confusion_matrix(ax, torch.zeros(3), torch.zeros(4)),
-            r"expected \(n,\)",
+            lambda ax: plots.plot_confusion_matrix(ax, torch.arange(3), torch.arange(4)),
+            r"allowed is \(n,\), n = 3",
         ),
-        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"expected \(K,\)"),
+        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"allowed is \(k,\)"),
         (lambda ax: plots.plot_information_bar(ax, {"z": torch.rand(2, 2)}), "site 'z'"),
     ],
 )
@@ -383,7 +383,7 @@ def test_tsne_of_hardly_anything(ax, n, d):
 
 
 def test_a_plane_of_another_kind(ax):
-    with pytest.raises(OptionError, match='allowed are "pca" and "tsne"'):
+    with pytest.raises(OptionError, match="allowed are pca, tsne"):
         plots.plot_latent_space(ax, torch.randn(9, 3), method="umap")
 
 
