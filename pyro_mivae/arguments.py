@@ -149,10 +149,10 @@ def flag() -> Checker:
 
 
 def text() -> Checker:
-    """Text that is not empty."""
+    """Text that is not empty, and holds no NUL."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> str:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
             raise _refused(name, value, "texts that are not empty")
         return value
 

@@ -390,6 +390,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
+            _refuse_empty(sys.argv[1:] if args is None else args)
             cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
     except click.UsageError as error:
         command = "pyro-mivae" if error.ctx is None else error.ctx.command_path
@@ -408,6 +409,17 @@ def run_command(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     return 0
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuses empty words, which a variable that was forgotten leaves in a shell."""
+    for before, word in zip(["", *args], args):
+        option, given, value = word.partition("=")
+        if given and option.startswith("--"):
+            before, word = option, value
+        if not word.strip() or "\0" in word:
+            name = before if before.startswith("--") else "an argument"
+            raise click.UsageError(f"{name} is {word!r}; give it a value that is not empty")
 
 
 def _warn(
@@ -435,7 +447,7 @@ FLAGS = (
             "image_size run out category resume overwrite trust"
         ).split()
     }
-    | {"root": "--data-root"}
+    | {"root": "--data-root", "data": "--data"}
 )
 
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_mivae.errors import DataError
+from pyro_mivae.arguments import Checker, Sizes, checked, floats, integers, several, whole
+from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.inputs import fingerprint
 
 TEST_FRACTION = 0.2
 FINGERPRINTS = ("training images", "test images", "labels", "factors")
+LARGEST_SIDE = 2**14
+AT_ONCE = 4096  # images resized together
+SEED = whole(least=0, most=2**32 - 1)
+
+
+def image_sides() -> Checker:
+    """Height and width, or one number for both; returned as a tuple of two."""
+    pair = several(whole(least=1, most=LARGEST_SIDE))
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> tuple[int, int]:
+        sides = pair(name, value if isinstance(value, Iterable) else [value] * 2, sizes)
+        if len(sides) != 2:
+            raise OptionError(f"{name} holds {len(sides)} numbers; give height and width")
+        return sides[0], sides[1]
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ class RawImages:
     factor_names: tuple[str, ...] = ()
 
 
+@checked(count=whole(), labels=integers("count"), seed=SEED)
 def split_indices(
     count: int, labels: Tensor | None = None, *, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -103,9 +123,12 @@ def split_indices(
 
     Raises:
         DataError: If there are fewer than 2 images.
+        ShapeError: If there is not one label per image.
     """
     if count < 2:
         raise DataError(f"the data set holds {count} image(s); at least 2 are needed to split it")
+    if labels is not None and len(labels) != count:
+        raise ShapeError(f"{len(labels)} labels for {count} images; give one per image")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator)
     groups = [order] if labels is None else [order[labels[order] == k] for k in labels.unique()]
@@ -117,20 +140,36 @@ def split_indices(
     return (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
 
 
-def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+@checked(images=floats("n", "c", "h", "w", finite=False), size=image_sides())
+def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resizes by antialiased bilinear interpolation.
 
     Args:
         images: In [0, 1], shape ``(N, C, H, W)``.
-        size: Height and width to give them.
+        size: Height and width to give them, or one number for both.
 
     Returns:
         In [0, 1], shape ``(N, C, *size)``; the very same tensor if it has that size already.
+
+    Raises:
+        DataError: If there is no memory for them.
     """
-    if tuple(images.shape[-2:]) == tuple(size):
+    sides = cast("tuple[int, int]", size)  # as the check returns it
+    if images.shape[-2:] == sides:
         return images
-    parts = [
-        F.interpolate(part, size=size, mode="bilinear", antialias=True, align_corners=False)
-        for part in images.split(4096)
-    ]
-    return torch.cat(parts).clamp_(0.0, 1.0)
+    shape = (*images.shape[:2], *sides)
+    try:
+        resized = images.new_empty(shape)
+    except RuntimeError as error:
+        raise DataError(f"no memory for images of shape {shape}: {told(error)}") from error
+    for start in range(0, len(images), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        resized[part] = F.interpolate(
+            images[part], size=sides, mode="bilinear", antialias=True, align_corners=False
+        )
+    return resized.clamp_(0.0, 1.0)
+
+
+def told(error: Exception) -> str:
+    """What an error of another package says, on one line, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

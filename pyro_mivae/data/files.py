@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_mivae.data.dataset import RawImages, resize_images
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.dataset import RawImages, image_sides, resize_images, told
 from pyro_mivae.data.images import TWELVE_BITS, read_image_file
 from pyro_mivae.errors import DataError, PyroMivaeWarning
 from pyro_mivae.inputs import clamp_rounding
@@ -20,7 +22,8 @@ ARRAYS = ("images", "labels", "factors", "factor_names")
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 
 
-def read_npz(path: Path) -> RawImages:
+@checked(path=a_path())
+def read_npz(path: str | Path) -> RawImages:
     """Reads ``images`` (N, H, W[, C]) and, if there, ``labels`` (N,) and ``factors`` (N, F).
 
     ``uint8`` counts from 0 to 255, or, where no value is above 1, is binary; floats lie in [0, 1].
@@ -35,6 +38,20 @@ def read_npz(path: Path) -> RawImages:
     Raises:
         DataError: If it cannot be read, or does not hold what is described above.
     """
+    path = Path(path)
+    found = _arrays(path)
+    pixels = _pixels(found.pop("images"), path)
+    codes, class_names = _labels(found.get("labels"), len(pixels), path)
+    factors, factor_names = _factors(
+        found.get("factors"), found.get("factor_names"), len(pixels), path
+    )
+    return RawImages(
+        path.stem, pixels, codes, class_names, factors=factors, factor_names=factor_names
+    )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a file that are read; one that is damaged fails in many ways."""
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -46,16 +63,12 @@ def read_npz(path: Path) -> RawImages:
             found = {name: archive[name] for name in ARRAYS if name in archive}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise DataError(f"cannot read {path} as an .npz file: {error}") from error
-    pixels = _pixels(found["images"], path)
-    codes, class_names = _labels(found.get("labels"), len(pixels), path)
-    factors, factor_names = _factors(
-        found.get("factors"), found.get("factor_names"), len(pixels), path
-    )
-    return RawImages(
-        path.stem, pixels, codes, class_names, factors=factors, factor_names=factor_names
-    )
+    except Exception as error:
+        raise DataError(f"cannot read {path} as an .npz file: {told(error)}") from error
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"cannot read {path} as an .npz file: its {name!r} is no array")
+    return found
 
 
 def _pixels(images: np.ndarray[Any, Any], path: Path) -> Tensor:
@@ -72,15 +85,15 @@ def _pixels(images: np.ndarray[Any, Any], path: Path) -> Tensor:
             "channels come first, save np.moveaxis(images, 1, -1); where they are last, give fit "
             "the tensor (N, C, H, W) itself"
         )
+    images = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
     if images.dtype == np.uint8:
         full = 255.0 if images.max() > 1 else 1.0
-        pixels = torch.from_numpy(images).float().div_(full)
-    elif images.dtype == np.bool_ or images.dtype.kind == "f":
-        pixels = _in_range(torch.from_numpy(images.astype(np.float32)), where)
-    else:
-        raise DataError(f"{where} has dtype {images.dtype}; allowed is uint8, or floats in [0, 1]")
-    pixels = pixels[:, None] if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return pixels.contiguous()
+        return torch.from_numpy(images.astype(np.float32, order="C")).div_(full)
+    if images.dtype == np.bool_ or images.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            pixels = images.astype(np.float32, order="C", copy=False)
+        return _in_range(torch.from_numpy(pixels), where)
+    raise DataError(f"{where} has dtype {images.dtype}; allowed is uint8, or floats in [0, 1]")
 
 
 def _channels_last(first: int, second: int, last: int) -> bool:
@@ -90,8 +103,8 @@ def _channels_last(first: int, second: int, last: int) -> bool:
 
 def _in_range(pixels: Tensor, where: str) -> Tensor:
     """Pixels in [0, 1], but for rounding; raises DataError on others."""
-    bad = int((~pixels.isfinite()).sum())
-    if bad:
+    if not all(map(math.isfinite, map(float, pixels.aminmax()))):
+        bad = int((~pixels.isfinite()).sum())
         raise DataError(f"{where} has {bad} pixels that are NaN or infinite; remove or mend them")
     pixels = clamp_rounding(pixels, (0.0, 1.0), pixels.dtype)
     low, high = map(float, pixels.aminmax())
@@ -153,7 +166,8 @@ def _factors(
     return torch.from_numpy(np.stack(columns, 1).astype(np.int64)), tuple(told)
 
 
-def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawImages:
+@checked(path=a_path(), image_size=image_sides())
+def read_folder(path: str | Path, image_size: int | tuple[int, int] | None = None) -> RawImages:
     """Reads a folder of image files, or one sub-folder of them per label.
 
     Grey images stay grey, those with a palette too; if any is in colour, all become RGB. Images
@@ -162,7 +176,8 @@ def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawIma
 
     Args:
         path: The folder.
-        image_size: Height and width to give every image; None if all have one size already.
+        image_size: Height and width to give every image, or one number for both; None if all
+            have one size already.
 
     Raises:
         DataError: If it holds no images, images beside sub-folders of them, images of several
@@ -170,6 +185,7 @@ def read_folder(path: Path, image_size: tuple[int, int] | None = None) -> RawIma
             with transparent pixels, integers of 32 bits, floats outside [0, 1], or 16 bits of
             which no image uses more than 12.
     """
+    path = Path(path)
     files = _images_in(path)
     classes = {d: _images_in(d) for d in sorted(_visible(path), key=_natural) if d.is_dir()}
     classes = {folder: found for folder, found in classes.items() if found}
@@ -212,25 +228,28 @@ def _endings() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _read_all(paths: list[Path], image_size: tuple[int, int] | None) -> tuple[Tensor, list[int]]:
+def _read_all(
+    paths: list[Path], image_size: int | tuple[int, int] | None
+) -> tuple[Tensor, list[int]]:
     """All images as one tensor ``(N, C, H, W)``, and how many each file holds."""
     images: list[Tensor] = []
-    counts, names, most = [], [], []
+    counts, most = [], []
     for path in paths:
-        found = read_image_file(path)
-        for image, largest in found:
+        before = len(images)
+        for image, largest in read_image_file(path):
             sized = image if image_size is None else resize_images(image[None], image_size)[0]
             images.append(sized)
-            names.append(path.name)
             most += [largest] if largest else []
-        counts.append(len(found))
-    for image, name in zip(images, names, strict=True):
-        if image.shape[1:] != images[0].shape[1:]:
-            sizes = [f"{i.shape[1]}x{i.shape[2]}" for i in (images[0], image)]
-            raise DataError(
-                f"images of several sizes: {names[0]} is {sizes[0]}, {name} is {sizes[1]}; give "
-                "all of them one size with image_size="
-            )
+            del image  # of full size, before the next one is read
+            if sized.shape[1:] != images[0].shape[1:]:
+                sizes = [f"{i.shape[1]}x{i.shape[2]}" for i in (images[0], sized)]
+                raise DataError(
+                    f"images of several sizes: {paths[0].name} is {sizes[0]}, {path.name} is "
+                    f"{sizes[1]}; give all of them one size with image_size="
+                )
+        if len(images) == before:
+            raise DataError(f"{path} holds nothing but thumbnails; remove it")
+        counts.append(len(images) - before)
     if most and max(most) <= TWELVE_BITS:
         raise DataError(
             f"the images of 16 bits in {paths[0].parent} have no value above {max(most)}: they "
@@ -238,4 +257,7 @@ def _read_all(paths: list[Path], image_size: tuple[int, int] | None) -> tuple[Te
             "save 8 bits"
         )
     channels = max(image.shape[0] for image in images)
-    return torch.stack([image.expand(channels, -1, -1) for image in images]), counts
+    together = torch.empty(len(images), channels, *images[0].shape[1:])
+    for index in reversed(range(len(images))):
+        together[index] = images.pop()  # whose memory is free again
+    return together, counts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_mivae.data.dataset import told
 from pyro_mivae.errors import DataError
 
 BYTES = 8  # the code of unsigned bytes
@@ -31,29 +31,29 @@ def find_idx(folders: Sequence[Path], name: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def read_idx(path: Path) -> Tensor:
-    """Reads an IDX file of bytes; a compressed one is unpacked in memory.
+def read_idx(path: Path, dims: int) -> Tensor:
+    """Reads an IDX file of bytes; of a compressed one, no more than its header tells.
 
     Args:
         path: The file; compressed if its name ends in ``.gz``.
+        dims: How many dimensions it must have.
 
     Returns:
         uint8, of the shape that the file tells.
 
     Raises:
-        DataError: If it cannot be read, or is cut short.
+        DataError: If it cannot be read, is cut short or too long, or has other dimensions.
     """
     try:
-        packed = path.read_bytes()
-        content = gzip.decompress(packed) if path.suffix == ".gz" else packed
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    dims = content[3] if len(content) > 3 else 0
-    start = 4 + 4 * dims
-    shape = [int(n) for n in np.frombuffer(content[4:start], ">u4", -1)] if dims else []
-    whole = len(shape) == dims and len(content) == start + math.prod(shape)
-    if content[:3] != bytes([0, 0, BYTES]) or not dims or not whole:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            header = file.read(4 + 4 * dims)
+            shape = [int(n) for n in np.frombuffer(header[4:], ">u4", -1)]
+            content = bytearray(file.read(math.prod(shape) + 1))
+    except Exception as error:  # a damaged file fails in many ways
+        raise DataError(f"cannot read {path}: {told(error)}") from error
+    begins = bytes([0, 0, BYTES, dims])
+    if header[:4] != begins or len(shape) != dims or not 0 < math.prod(shape) == len(content):
         raise DataError(
-            f"cannot read {path}: it is no IDX file of bytes, or cut short ({len(content)} bytes)"
+            f"cannot read {path}: it is no IDX file of bytes in {dims} dimension(s), or cut short"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_mivae.data.dataset import told
 from pyro_mivae.errors import DataError
 from pyro_mivae.inputs import clamp_rounding
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 STACKS = ("TIFF", "GIF", "WEBP", "PNG")
 """Formats whose further frames are images; those of a JPEG are previews."""
@@ -23,37 +23,57 @@ TWELVE_BITS = 4095
 SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
 
 
-def read_image_file(path: Path) -> list[tuple[Tensor, int]]:
-    """Reads the images of a file: one, or all frames of a stack or an animation.
+def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
+    """Reads the images of a file one by one: one, or all frames of a stack or an animation.
 
     Args:
         path: The file.
 
-    Returns:
-        Images in [0, 1], float32 of shape ``(1 or 3, H, W)``, upright, and the largest value of
-        each that has 16 bits (0 for the others).
+    Yields:
+        An image in [0, 1], float32 of shape ``(1 or 3, H, W)``, upright, and its largest value if
+        it has 16 bits, else 0.
 
     Raises:
-        DataError: If it cannot be read, or its pixels' meaning is not known.
+        DataError: If it cannot be read, its pixels' meaning is not known, or it holds more pixels
+            than PIL deems safe.
     """
     from PIL import Image
 
+    with _reading(path):
+        file = Image.open(path)
+    with file:
+        with _reading(path):
+            count = getattr(file, "n_frames", 1) if file.format in STACKS else 1
+        for index in range(count):
+            with _reading(path):
+                file.seek(index)
+                read = [] if count > 1 and _is_reduced(file) else [_read_frame(file, path)]
+            while read:  # and keep nothing of it
+                yield read.pop()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which image could not be read: decoders fail in many ways on damaged files."""
+    from PIL import Image
+
     try:
-        with Image.open(path) as file:
-            return [_read_frame(frame, path) for frame in _frames(file)]
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot read the image {path}: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except DataError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image {path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit "
+            "PIL.Image.MAX_IMAGE_PIXELS against files that fill the memory; make it smaller first"
+        ) from error
+    except Exception as error:
+        raise DataError(f"cannot read the image {path}: {told(error)}") from error
 
 
-def _frames(file: Any) -> Iterator[Image]:
-    count = getattr(file, "n_frames", 1) if file.format in STACKS else 1
-    for index in range(count):
-        file.seek(index)
-        reduced = count > 1 and int(getattr(file, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & REDUCED
-        if not reduced:
-            yield file
+def _is_reduced(frame: Any) -> bool:
+    return bool(int(getattr(frame, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & REDUCED)
 
 
 def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:

@@ -14,11 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.data.dataset import Dataset, RawImages, resize_images, split_indices
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.dataset import (
+    SEED,
+    Dataset,
+    RawImages,
+    image_sides,
+    resize_images,
+    split_indices,
+)
 from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.idx import find_idx, read_idx
 from pyro_mivae.data.sprites import read_sprites
-from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.errors import DataError
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -36,6 +45,7 @@ def default_root() -> Path:
     return Path(os.environ.get("PYRO_MIVAE_DATA") or Path(cache) / "pyro_mivae")
 
 
+@checked(name_or_path=a_path(), root=a_path(), image_size=image_sides(), seed=SEED)
 def load_dataset(
     name_or_path: str | Path,
     *,
@@ -58,7 +68,7 @@ def load_dataset(
 
     Raises:
         DataError: If there is no such data set, it cannot be read, or holds under 2 images.
-        OptionError: If ``image_size`` is not positive.
+        OptionError: If a path is empty, or ``image_size`` or ``seed`` out of range.
 
     Example:
         >>> digits = load_dataset("digits")
@@ -86,6 +96,7 @@ def load_dataset(
     )
 
 
+@checked(name_or_path=a_path(), root=a_path(), image_size=image_sides())
 def read_images(
     name_or_path: str | Path,
     *,
@@ -101,16 +112,13 @@ def read_images(
 
     Raises:
         DataError: If there is no such data set, or it cannot be read.
-        OptionError: If ``image_size`` is not positive.
+        OptionError: If a path is empty, or ``image_size`` out of range.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if size is not None and min(size) < 1:
-        raise OptionError(f"image_size={size[0]}x{size[1]}; allowed are whole numbers from 1 up")
     name, path = str(name_or_path), Path(name_or_path)
     if name in DATASETS:
         raw = DATASETS[name](Path(root) if root is not None else default_root())
     elif os.path.isdir(path):
-        return read_folder(path, size)
+        return read_folder(path, image_size)
     elif os.path.isfile(path):
         if path.suffix.lower() != ".npz":
             raise DataError(f"{path} is no .npz file; allowed is {_allowed()}")
@@ -119,9 +127,9 @@ def read_images(
         near = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {_allowed()}")
-    if size is None:
+    if image_size is None:
         return raw
-    return replace(raw, images=resize_images(raw.images, size))
+    return replace(raw, images=resize_images(raw.images, image_size))
 
 
 def _allowed() -> str:
@@ -166,12 +174,18 @@ def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
     paths = [find_idx(folders, file) for file in IDX_FILES]
     if None in paths:
         raise DataError(f"{name} under {root} lacks {IDX_FILES[paths.index(None)]}")
-    train, y_train, test, y_test = (read_idx(path) for path in paths if path is not None)
+    train, y_train, test, y_test = (
+        read_idx(path, dims) for path, dims in zip(paths, (3, 1, 3, 1)) if path is not None
+    )
     if not len(train) == len(y_train) or not len(test) == len(y_test):
         raise DataError(f"{name} under {root} has not as many labels as images")
+    if train.shape[1:] != test.shape[1:]:
+        raise DataError(f"{name} under {root} has training and test images of other sizes")
+    names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
+    if max(int(y_train.max()), int(y_test.max())) >= len(names):
+        raise DataError(f"{name} under {root} has labels above {len(names) - 1}")
     images = torch.cat([train, test]).float().div_(255.0)[:, None]
     labels = torch.cat([y_train, y_test]).long()
-    names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
     return RawImages(name, images, labels, names, num_train=len(train))
 
 

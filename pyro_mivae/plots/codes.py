@@ -6,10 +6,13 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, choice, floats, integers, several, whole
 from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.plots.checks import words
 from pyro_mivae.plots.grids import percent
 from pyro_mivae.plots.style import (
     FONT,
@@ -26,8 +29,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLUE = (0.12, 0.42, 0.72)
+_ROUNDING = 1e-6  # of the largest code
 
 
+@checked(
+    codes=floats("n", "d"),
+    groups=integers("n"),
+    names=words(),
+    colors=several(whole(least=0)),
+    max_points=whole(least=1),
+    method=choice("pca", "tsne"),
+)
 def plot_latent_space(
     ax: Axes,
     codes: Tensor,
@@ -66,15 +78,8 @@ def plot_latent_space(
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
-    if method not in ("pca", "tsne"):
-        raise OptionError(f'method={method!r}: allowed are "pca" and "tsne"')
-    if codes.dim() != 2 or codes.numel() == 0:
-        raise ShapeError(f"codes has shape {tuple(codes.shape)}; expected (n, d), not empty")
-    if groups is not None and groups.shape != codes.shape[:1]:
-        raise ShapeError(
-            f"{len(codes)} codes but groups of shape {tuple(groups.shape)}; "
-            "give one group per code"
-        )
+    if groups is not None and colors is not None and not 0 <= int(groups.max()) < len(colors):
+        raise OptionError(f"{len(colors)} colors, but a group {int(groups.max())}; give one each")
     codes, shown = codes.detach().cpu().double(), spread_out(len(codes), max_points)
     if method == "tsne":
         points, axes_names = _embed(codes[shown]), ("t-SNE 1", "t-SNE 2")
@@ -121,6 +126,12 @@ def plot_latent_space(
     return ax
 
 
+@checked(
+    labels=integers("n"),
+    categories=integers("n"),
+    num_categories=whole(least=1, most=10_000),
+    label_names=words(),
+)
 def plot_confusion_matrix(
     ax: Axes,
     labels: Tensor,
@@ -148,12 +159,12 @@ def plot_confusion_matrix(
     Raises:
         ShapeError: If there is not one label per category.
     """
-    if labels.shape != categories.shape or labels.dim() != 1 or len(labels) == 0:
-        raise ShapeError(
-            f"labels of shape {tuple(labels.shape)} and categories of shape "
-            f"{tuple(categories.shape)}; expected (n,) for both"
-        )
     k = num_categories or int(categories.max()) + 1
+    if int(categories.min()) < 0 or int(categories.max()) >= k:
+        raise OptionError(
+            f"categories from {int(categories.min())} to {int(categories.max())}; allowed are "
+            f"those from 0 to {k - 1}"
+        )
     found, counts = _count(labels, categories, k)
     partner = _match(counts)
     row_order = [*partner, *(row for row in range(len(found)) if row not in partner)]
@@ -172,6 +183,7 @@ def plot_confusion_matrix(
     return ax
 
 
+@checked(shares=floats("dims", "factors"), names=words(1), factor_names=words(1))
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
@@ -202,6 +214,7 @@ def plot_factor_matrix(
     return ax
 
 
+@checked(occupancy=floats("k"), names=words(), max_bars=whole(least=1))
 def plot_occupancy(
     ax: Axes,
     occupancy: Tensor,
@@ -220,8 +233,6 @@ def plot_occupancy(
     Returns:
         ``ax``, with one bar per category.
     """
-    if occupancy.dim() != 1 or len(occupancy) == 0:
-        raise ShapeError(f"occupancy has shape {tuple(occupancy.shape)}; expected (K,), not empty")
     equal = 1 / len(occupancy)
     order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]
@@ -355,6 +366,8 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
         # Multiples of the golden ratio spread evenly, and the same way each time.
         spread = torch.arange(n, dtype=codes.dtype) * 0.6180339887 % 1
         return torch.stack([codes[:, 0], spread], 1), ("dimension 0", "(spread out)")
+    if float(codes.var(0).sum()) == 0:
+        return codes[:, :2], ("component 1 (0 % of the variance)", "component 2 (0 %)")
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, random_state=0)
@@ -367,13 +380,35 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
 
 
 def _embed(codes: Tensor) -> Tensor:
-    """Places codes in the plane by t-SNE; fewer than four lie as they are projected."""
-    n, dims = codes.shape
+    """Places codes in the plane by t-SNE; fewer than four lie as they are projected.
+
+    Codes that are the same share a place: a start that does not vary would end the process.
+    """
+    chosen, place_of = distinct_codes(codes)
+    n, dims = len(chosen), codes.shape[1]
     if n < 4:
         return _project(codes)[0]
     from sklearn.manifold import TSNE
 
     # Its start is principal components where there are as many as it needs.
-    start = "pca" if min(n, dims) >= 2 else "random"
+    start = "pca" if dims >= 2 else "random"
     tsne = TSNE(random_state=0, init=start, perplexity=min(30.0, (n - 1) / 3))
-    return torch.as_tensor(tsne.fit_transform(codes.numpy())).double()
+    return torch.as_tensor(tsne.fit_transform(chosen.numpy())).double()[place_of]
+
+
+def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Picks codes that differ by more than rounding.
+
+    Args:
+        codes: Finite, shape ``(n, d)``.
+
+    Returns:
+        They, scaled into [-1, 1], shape ``(m, d)``, in the order in which they come, and the place
+        among them of each code, ``(n,)``.
+    """
+    scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
+    rounded = (scaled / _ROUNDING).round().numpy()
+    _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place_of = np.argsort(order)[found.reshape(-1)]
+    return scaled[first[order]], torch.from_numpy(place_of)

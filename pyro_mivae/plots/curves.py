@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from pyro_mivae.arguments import checked, several, text, whole
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.checks import color, columns, named, pair, series
 from pyro_mivae.plots.style import (
     FONT,
     INK,
@@ -36,6 +38,13 @@ class Columns(Protocol):
         """The numbers of one column, one per epoch."""
 
 
+@checked(
+    curves=named(series()),
+    epochs=series(),
+    colors=named(color()),
+    names=named(text()),
+    ylabel=text(),
+)
 def plot_curves(
     ax: Axes,
     curves: Mapping[str, Sequence[float]],
@@ -103,6 +112,7 @@ def plot_curves(
     return ax
 
 
+@checked(runs=named(several(pair(), least=0)), colors=named(color()), ylabel=text())
 def plot_runs(
     ax: Axes,
     runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]],
@@ -161,6 +171,7 @@ def plot_runs(
     return ax
 
 
+@checked(history=columns())
 def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
     """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
 
@@ -186,6 +197,7 @@ def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
     return plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
 
 
+@checked(history=columns(), num_categories=whole(least=0))
 def plot_information_curves(
     ax: Axes, history: Columns, *, num_categories: int | None = None
 ) -> Axes:

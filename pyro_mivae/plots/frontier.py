@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyro_mivae.arguments import checked, several, text
 from pyro_mivae.errors import OptionError
+from pyro_mivae.plots.checks import REAL, named
 from pyro_mivae.plots.style import INK, LINE, MUTED, SMALL, group_marker, style_axes
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ Row = Mapping[str, float]
 Box = tuple[float, float, float, float]
 
 
+@checked(rows=several(named(REAL)), along=text(), apart=text(), color=text())
 def plot_rate_distortion(
     ax: Axes,
     rows: Sequence[Row],

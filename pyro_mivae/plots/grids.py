@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, either, floats, number, several, whole
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.checks import CELLS, REAL, named, words
 from pyro_mivae.plots.style import FONT, INK, MUTED, PALETTE, SMALL, WIDTH, new_figure, style_axes
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ def is_image(data_shape: Sequence[int]) -> bool:
     return len(data_shape) in (2, 3) and min(data_shape[-2:]) >= 4
 
 
+@checked(
+    rows=whole(least=1, most=10_000),
+    columns=whole(least=1, most=10_000),
+    data_shape=several(whole(least=1)),
+    label_width=number(least=0, below=WIDTH),
+)
 def grid_figure(
     rows: int, columns: int, data_shape: Sequence[int], *, label_width: float = 1.0
 ) -> tuple[Figure, Axes]:
@@ -43,6 +51,7 @@ def grid_figure(
     return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
 
 
+@checked(cells=CELLS, row_labels=words())
 def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     """Draws a grid of data: pictures where the data are images, else each datum as a line.
 
@@ -89,6 +98,7 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     return ax
 
 
+@checked(originals=CELLS, reconstructions=either(named(CELLS), CELLS))
 def plot_reconstructions(
     ax: Axes, originals: Tensor, reconstructions: Tensor | Mapping[str, Tensor]
 ) -> Axes:
@@ -114,6 +124,12 @@ def plot_reconstructions(
     return plot_grid(ax, torch.stack([r.cpu() for r in rows]), ["original", *reconstructions])
 
 
+@checked(
+    originals=CELLS,
+    reconstructions=named(CELLS),
+    traversals=several(CELLS, least=0),
+    names=words(),
+)
 def plot_parts(
     ax: Axes,
     originals: Tensor,
@@ -152,6 +168,7 @@ def plot_parts(
     return ax
 
 
+@checked(samples=CELLS, columns=whole(least=1))
 def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
     """Draws samples row by row.
 
@@ -168,6 +185,7 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
     return plot_grid(ax, samples[: rows * columns].unflatten(0, (rows, columns)))
 
 
+@checked(samples=CELLS, occupancy=floats("k", finite=False), names=words())
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
@@ -187,6 +205,7 @@ def plot_conditional_samples(
     return plot_grid(ax, samples.cpu()[order], labels)
 
 
+@checked(traversals=CELLS, nats=floats("rows", finite=False), names=words())
 def plot_traversals(
     ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
@@ -214,6 +233,7 @@ def plot_traversals(
     return plot_grid(ax, traversals.cpu()[order], labels)
 
 
+@checked(pictures=CELLS, starts=words(), ends=words())
 def plot_interpolations(
     ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
 ) -> Axes:
@@ -251,6 +271,7 @@ def plot_interpolations(
     return ax
 
 
+@checked(pictures=CELLS, multiples=several(REAL), names=words())
 def plot_radii(
     ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
 ) -> Axes:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.checks import REAL, named, pair, series, words
+from pyro_mivae.plots.checks import color as a_color
 from pyro_mivae.plots.style import FONT, INK, LINE, MUTED, PALETTE, SMALL, style_axes
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ Interval = tuple[float, float]
 _CLOSE = 0.012  # share of the axis under which an interval is drawn as a point
 
 
+@checked(intervals=named(pair()), marks=named(REAL), colors=named(a_color()))
 def plot_sandwich(
     ax: Axes,
     intervals: Mapping[str, Interval],
@@ -89,6 +93,7 @@ def plot_sandwich(
     return ax
 
 
+@checked(names=words(1), lower=series(), upper=series(), cost=series(), color=a_color())
 def plot_contributions(
     ax: Axes,
     names: Sequence[str],

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, floats
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.plots.checks import named
 from pyro_mivae.plots.style import FONT, INK, SMALL, site_color, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked(nats=named(floats(finite=False)))
 def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     """Draws one bar, cut into sites, each site cut into its dimensions, the largest first.
 

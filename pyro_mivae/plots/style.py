@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from pyro_mivae.arguments import checked, flag, number
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -56,6 +58,7 @@ def site_color(site: str) -> str:
     return group_color(known.get(site, 2 + sum(map(ord, site)) % 6))
 
 
+@checked(height=number(above=0, most=10_000), width=number(above=0, most=100))
 def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
     """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state.
 
@@ -128,8 +131,11 @@ def dark_colors(figure: Figure) -> Iterator[None]:
             restore(color)
 
 
+@checked(dark=flag())
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
+
+    Texts are drawn as they are: a dollar sign begins no formula.
 
     Args:
         figure: What :func:`new_figure` made.
@@ -138,17 +144,22 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     engine = figure.get_layout_engine()
-    for _ in range(2):  # the first makes the ticks, for which the second makes room
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    with dark_colors(figure) if dark else nullcontext():
-        drawn = figure.get_tightbbox()
-        whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
-        ground = "none" if dark else "white"
-        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
+    with rc_context({"text.parse_math": False}):  # of the ticks, which drawing makes
+        for _ in range(2):  # the first makes the ticks, for which the second makes room
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        with dark_colors(figure) if dark else nullcontext():
+            drawn = figure.get_tightbbox()
+            whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
+            ground = "none" if dark else "white"
+            figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
     figure.set_layout_engine(engine)
     return buffer.getvalue()

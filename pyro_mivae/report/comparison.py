@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from pyro_mivae.diagnostics import Diagnosis
 from pyro_mivae.plots.style import group_color
 from pyro_mivae.report.contrast import Line
 from pyro_mivae.report.panel import Panel
-from pyro_mivae.report.render import render, render_panel
+from pyro_mivae.report.render import render, render_panels
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.training import History, atomic_path
 
@@ -84,7 +84,8 @@ def write_comparison(
     """
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        pictures = [render_panel(panel) for panel in _panels(contenders)]
+        makers = _makers(contenders)
+        pictures = [picture for make, *args in makers for picture in render_panels(make, *args)]
     page = render(
         "compare.html",
         title=f"{len(contenders)} models compared",
@@ -109,19 +110,20 @@ def _describe(one: Contender) -> str:
     return f"{type(one.vae).__name__} on {one.data_name}{seeds}"
 
 
-def _panels(contenders: Sequence[Contender]) -> Iterator[Panel]:
+def _makers(contenders: Sequence[Contender]) -> Iterator[tuple[Any, ...]]:
+    """What makes the panels, each with what it is called with."""
     groups: dict[tuple[str, tuple[int, ...]], list[Contender]] = {}
     for one in contenders:
         groups.setdefault((one.data_name, one.vae.data_shape), []).append(one)
     for number, group in enumerate(groups.values()):
         suffix, where = ("", "") if len(groups) == 1 else (f"_{number}", f": {group[0].data_name}")
-        yield _reconstructions(group, suffix, where)
-        yield _samples(group, suffix, where)
-    yield from _intervals(contenders)
-    yield from _curves(contenders)
+        yield _reconstructions, group, suffix, where
+        yield _samples, group, suffix, where
+    yield _intervals, contenders
+    yield _curves, contenders
 
 
-def _reconstructions(group: Sequence[Contender], suffix: str, where: str) -> Panel:
+def _reconstructions(group: Sequence[Contender], suffix: str, where: str) -> Iterator[Panel]:
     subject = Subject(group[0].vae, group[0].x, group[0].labels, History(), {})
     x = group[0].x[subject.examples.to(group[0].x.device)]
     rows = {
@@ -132,7 +134,7 @@ def _reconstructions(group: Sequence[Contender], suffix: str, where: str) -> Pan
         len(rows) + 1, len(x), group[0].vae.data_shape, label_width=_label_width(rows)
     )
     plots.plot_reconstructions(ax, x, rows)
-    return Panel(
+    yield Panel(
         f"reconstructions{suffix}",
         f"Reconstructions{where}",
         f"Top: {subject.nouns} that no model was trained on. Below, a row per model: what it "
@@ -142,7 +144,7 @@ def _reconstructions(group: Sequence[Contender], suffix: str, where: str) -> Pan
     )
 
 
-def _samples(group: Sequence[Contender], suffix: str, where: str) -> Panel:
+def _samples(group: Sequence[Contender], suffix: str, where: str) -> Iterator[Panel]:
     shape = group[0].vae.data_shape
     pictures, names = [], []
     for name, one in zip(_distinct(group), group):
@@ -152,7 +154,7 @@ def _samples(group: Sequence[Contender], suffix: str, where: str) -> Panel:
     width = _label_width(names)
     figure, ax = plots.grid_figure(len(names), _COLUMNS, shape, label_width=width)
     plots.plot_grid(ax, torch.cat(pictures), names)
-    return Panel(
+    yield Panel(
         f"samples{suffix}",
         f"Samples{where}",
         f"{_SAMPLE_ROWS} rows per model: what it generates from codes drawn from its prior.",

@@ -17,7 +17,7 @@ from pyro_mivae.report.files import write_pictures
 from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.panels import PANELS
-from pyro_mivae.report.render import flatten, render, render_panel
+from pyro_mivae.report.render import Picture, flatten, render, render_panels
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.training import atomic_path
 
@@ -42,6 +42,8 @@ def write_report(
     panels: Sequence[Callable[[Subject], Iterator[Panel]]] = PANELS,
 ) -> Path:
     """Writes ``report.html``, one page that needs no other file, and its pictures as PNGs.
+
+    A picture that cannot be drawn leaves a line on the page that says why, and a warning.
 
     The model is only read: its mode (training or evaluation) and torch's random numbers are as
     before afterwards, and the pictures are the same each time.
@@ -89,13 +91,14 @@ def write_report(
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             subject = Subject(vae, x, labels, history, metrics, class_names, factors, factor_names)
-            pictures = [render_panel(panel) for make in panels for panel in make(subject)]
+            pictures = [picture for make in panels for picture in render_panels(make, subject)]
             page = _render(subject, pictures, protocol, config or {})
     finally:
         vae.train(was_training)
     path = Path(folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_pictures(path.parent, {f"{one['panel'].key}.png": one["png"] for one in pictures})
+    drawn = {f"{one.key}.png": one.light for one in pictures if one.panel is not None}
+    write_pictures(path.parent, drawn)
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return path
@@ -108,7 +111,7 @@ def _num_steps(subject: Subject) -> int | None:
 
 def _render(
     subject: Subject,
-    pictures: Sequence[Mapping[str, object]],
+    pictures: Sequence[Picture],
     protocol: Mapping[str, object] | Sequence[str] | str,
     config: Mapping[str, object],
 ) -> str:

@@ -13,7 +13,7 @@ from pyro_mivae.report.decoded import reconstructions, samples, traversals
 from pyro_mivae.report.factors import factor_matrix
 from pyro_mivae.report.nats import contributions, information_bar, sandwich
 from pyro_mivae.report.panel import Panel
-from pyro_mivae.report.space import latent_space
+from pyro_mivae.report.space import latent_space, neighbouring_codes
 from pyro_mivae.report.subject import Subject
 from pyro_mivae.report.training import information_curves, loss_curves
 
@@ -29,6 +29,7 @@ PANELS: Sequence[Callable[[Subject], Iterator[Panel]]] = (
     occupancy,
     confusion,
     latent_space,
+    neighbouring_codes,
     factor_matrix,
     loss_curves,
     information_curves,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import platform
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata, resources
-from typing import Any
 
 import pyro
 import torch
 
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
 from pyro_mivae.plots import render_png
 from pyro_mivae.report.panel import Panel
 
@@ -41,18 +43,76 @@ def render(template: str, **values: object) -> str:
     return environment.get_template(template).render(versions=versions(), **values)
 
 
-def render_panel(panel: Panel) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Picture:
+    """A panel as the page shows it, or why it could not be drawn.
+
+    Attributes:
+        key: Its place on the page, and the name of its PNG.
+        title: Its heading.
+        panel: What is said of it; None where it could not be drawn.
+        light: Its PNG on white.
+        dark: Its PNG on a dark card.
+        reason: Why it could not be drawn.
+    """
+
+    key: str
+    title: str
+    panel: Panel | None = None
+    light: bytes = b""
+    dark: bytes = b""
+    reason: str = ""
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """The light and the dark one as data URIs, by the class that shows them."""
+        return [("on-light", _data_uri(self.light)), ("on-dark", _data_uri(self.dark))]
+
+
+def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Picture]:
+    """Makes panels and renders them; one that cannot be drawn warns, and says why in its place.
+
+    Args:
+        make: Makes the panels.
+        *args: What it is called with.
+
+    Yields:
+        The pictures.
+    """
+    panels = make(*args)
+    while True:
+        name = make.__name__.strip("_")
+        key, title = f"no_{name}", name.replace("_", " ").capitalize()
+        try:
+            panel = next(panels, None)
+            if panel is None:
+                return
+            key, title = panel.key, panel.title
+            picture = render_panel(panel)
+        except Exception as error:
+            kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
+            reason = kind + " ".join(str(error).split())
+            picture = Picture(key, title, reason=reason)
+            warnings.warn(
+                f"the picture {title!r} could not be drawn: {reason}",
+                PyroMivaeWarning,
+                stacklevel=2,
+            )
+        yield picture
+
+
+def render_panel(panel: Panel) -> Picture:
     """Renders a panel's figure for light and dark pages.
 
     Args:
         panel: The panel.
 
     Returns:
-        ``panel``; ``light`` and ``dark`` as data URIs; and ``png``, the light one's bytes.
+        The picture.
     """
     light = _shrink(render_png(panel.figure), _WHITE)
     dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
-    return {"panel": panel, "light": _data_uri(light), "dark": _data_uri(dark), "png": light}
+    return Picture(panel.key, panel.title, panel, light, dark)
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae import plots
+from pyro_mivae.errors import DataError
+from pyro_mivae.plots.codes import distinct_codes
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.subject import Subject
 
@@ -56,11 +58,19 @@ def latent_space(subject: Subject) -> Iterator[Panel]:
             "Clumps and gaps: the prior has none, so they are what the model found in the data.",
             figure,
         )
-    if codes.shape[1] > 2 and len(codes) >= _FEWEST:
-        yield _neighbours(subject, codes)
 
 
-def _neighbours(subject: Subject, codes: Tensor) -> Panel:
+def neighbouring_codes(subject: Subject) -> Iterator[Panel]:
+    """Draws which codes are neighbours, where there are enough of them in many dimensions."""
+    sites = subject.continuous_sites
+    codes = torch.cat([subject.codes[site] for site in sites], 1) if sites else torch.empty(0, 0)
+    if codes.shape[1] <= 2 or len(codes) < _FEWEST:
+        return
+    distinct = len(distinct_codes(codes)[0])
+    if distinct < _FEWEST:
+        raise DataError(
+            f"of {len(codes):,} codes {distinct} differ from each other; t-SNE needs {_FEWEST}"
+        )
     figure, ax = plots.new_figure(4.2)
     groups: Tensor | None = None
     colors: list[int] | None = None
@@ -75,7 +85,7 @@ def _neighbours(subject: Subject, codes: Tensor) -> Panel:
         ax, codes, groups, names=names, colors=colors, max_points=_EMBEDDED, method="tsne"
     )
     count = min(len(codes), _EMBEDDED)
-    return Panel(
+    yield Panel(
         "latent_space_neighbours",
         "The code, by its neighbours",
         f"The same codes, {count:,} of them, placed by t-SNE: points that are close here are "

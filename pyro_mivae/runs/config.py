@@ -76,6 +76,9 @@ class RunConfig:
             in by `approve` before anything of them is run.
         fingerprints: Those of the data, see `Dataset.fingerprints`, filled in.
         versions: Those of Python and the packages, filled in.
+
+    Raises:
+        OptionError: If a text is empty.
     """
 
     variant: str
@@ -88,6 +91,12 @@ class RunConfig:
     programs: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        texts = {"variant": self.variant, "data": self.data, "root": self.data_root}
+        for name, value in {**texts, **self.model, **self.training}.items():
+            if isinstance(value, str):
+                text()(name, value)
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
         """Fills in the defaults, which depend on the data.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
@@ -26,6 +28,7 @@ from pyro_mivae.training.checkpoint import CHECKPOINT
 from pyro_mivae.training.keeper import HISTORY
 
 
+@checked(folder=a_path())
 def train_run(
     config: RunConfig,
     folder: str | Path,

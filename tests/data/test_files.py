@@ -1,11 +1,16 @@
 """Images from `.npz` files and from folders."""
 
+import io
+import warnings
+import weakref
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pyro_mivae.data import read_folder, read_npz
+from pyro_mivae.data import images, read_folder, read_npz
 from pyro_mivae.errors import DataError, PyroMivaeWarning
 
 
@@ -309,8 +314,127 @@ def test_palettes_of_grey_stay_grey(tmp_path):
     assert red.shape[1] == 3
 
 
-def test_a_picture_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+@pytest.mark.parametrize("limit", [10, 30])  # PIL refuses 48 pixels, and warns of them
+def test_a_picture_too_large_is_refused(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     save(tmp_path / "a.png", 0)
-    with pytest.raises(DataError, match="cannot read the image .*a.png"):
+    with pytest.raises(DataError, match=rf"a.png has more than {limit} pixels, the limit"):
         read_folder(tmp_path)
+
+
+def test_one_image_at_a_time_has_its_full_size(tmp_path, monkeypatch):
+    """Of a folder and of a stack: what was read is resized and gone before the next is read."""
+    frames = [Image.new("L", (60, 80), value) for value in range(5)]
+    frames[0].save(tmp_path / "0.tif", save_all=True, append_images=frames[1:])
+    for k in (1, 2, 3):
+        save(tmp_path / f"{k}.png", k, size=(60, 80))
+    kept, read = [], images._read_frame
+
+    def watched(*args):
+        assert not any(ref() is not None for ref in kept)
+        pixels, most = read(*args)
+        kept.append(weakref.ref(pixels))
+        return pixels, most
+
+    monkeypatch.setattr(images, "_read_frame", watched)
+    assert read_folder(tmp_path, (8, 6)).images.shape == (8, 1, 8, 6)
+    assert len(kept) == 8
+
+
+def test_images_keep_their_order_and_are_grey_or_colour_together(tmp_path):
+    for k in range(4):
+        save(tmp_path / f"{k}.png", (k, 0, 0) if k == 2 else k, "RGB" if k == 2 else "L")
+    found = (read_folder(tmp_path).images[:, :, 0, 0] * 255).round().int().tolist()
+    assert found == [[0, 0, 0], [1, 1, 1], [2, 0, 0], [3, 3, 3]]
+
+
+# Files that are damaged, or made to do harm
+
+
+def member(path, name, content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def header(shape, dtype="|u1"):
+    """An array's header without its content."""
+    buffer = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("images.npy", header((10**5, 28, 10**8)), "Unable to allocate"),
+        ("images.npy", header((10**9, 10**9, 10**9)), "set.npz as an .npz file: "),
+        ("images.npy", header((2, 8, 8)), "set.npz as an .npz file: "),
+        ("images", b"text", "its 'images' is no array"),
+        ("images.npy", b"text", "its 'images' is no array|magic|pickle"),
+        ("images.npy", b"\x93NUMPY\x01\x00v\x00{'descr': ", "set.npz as an .npz file: "),
+    ],
+)
+def test_npz_whose_member_is_no_array(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_npz(member(tmp_path / "set.npz", name, content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.array(["a", "b"]), np.array("a"), np.array(1.0), np.full((2, 8, 8), 1j), np.zeros((2, 8))],
+)
+def test_npz_whose_images_are_something_else(write, images):
+    with pytest.raises(DataError, match="'images' in .*set.npz has (shape|dtype)"):
+        read_npz(write(images=images))
+
+
+def test_npz_that_is_encrypted(write):
+    path = write(images=grey())
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is encrypted, password required"):
+        read_npz(path)
+
+
+PACKED = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_npz_that_is_damaged_is_read_or_refused(tmp_path, compression):
+    buffer = io.BytesIO()
+    np.save(buffer, np.random.default_rng(0).integers(0, 256, (4, 5, 5), dtype=np.uint8))
+    path = member(tmp_path / "set.npz", "images.npy", buffer.getvalue(), compression)
+    assert damaged(path, lambda: read_npz(path)) > 50
+
+
+@pytest.mark.parametrize("ending", "png jpg gif tif bmp webp ppm".split())
+def test_an_image_that_is_damaged_is_read_or_refused(tmp_path, ending):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(path)
+    assert damaged(path, lambda: read_folder(tmp_path, (8, 8))) > 5
+
+
+def damaged(path, read):
+    """Flips bits and cuts the end, and counts how often the file is refused."""
+    whole, rng, told = path.read_bytes(), np.random.default_rng(1), []
+    for trial in range(120):
+        content = bytearray(whole)
+        if trial % 4:
+            for place in rng.integers(0, len(whole), trial % 4):
+                content[place] ^= 1 << int(rng.integers(8))
+        else:
+            del content[rng.integers(len(whole)) :]
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                read()
+        except DataError as error:
+            told.append(str(error))
+    assert all(str(path.parent) in text and "\n" not in text for text in told)
+    return len(told)

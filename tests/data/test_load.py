@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pyro_mivae.data import default_root, load, load_dataset, read_images
+from pyro_mivae.data.idx import read_idx
 from pyro_mivae.errors import DataError, OptionError
 
 
@@ -77,9 +78,40 @@ def test_mnist_that_is_cut_short(mnist_root):
     path = mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(
-        DataError, match="train-images-idx3-ubyte: it is no IDX file of bytes, or cut short"
+        DataError, match="train-images-idx3-ubyte: it is no IDX file of bytes in 3 dim.*, or cut"
     ):
         load_dataset("mnist", root=mnist_root)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rest"),
+    [
+        ((2**32 - 1,) * 3, b"abc"),
+        ((60000, 28, 28), b"abc"),
+        ((1, 2, 2), b"abcde"),
+        ((0, 28, 28), b""),
+        ((4,), b"abcd"),
+        ((1, 1, 2, 2), b"abcd"),
+        ((1, 2, 2), b"\0" * 10**8),  # in 100 kB
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_that_tells_another_size(tmp_path, shape, rest, packed):
+    content = struct.pack(">BBBB", 0, 0, 8, len(shape)) + struct.pack(f">{len(shape)}I", *shape)
+    path = tmp_path / ("a.gz" if packed else "a")
+    path.write_bytes(gzip.compress(content + rest, 1) if packed else content + rest)
+    with pytest.raises(DataError, match=f"cannot read .*{path.name}: "):
+        read_idx(path, 3)
+
+
+def test_labels_and_sizes_of_mnist_that_do_not_fit(mnist_root):
+    raw = mnist_root / "MNIST" / "raw"
+    write_idx(raw / "t10k-labels-idx1-ubyte", np.arange(5) + 6)
+    with pytest.raises(DataError, match="has labels above 9"):
+        read_images("mnist", root=mnist_root)
+    write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((5, 9, 9)))
+    with pytest.raises(DataError, match="training and test images of other sizes"):
+        read_images("mnist", root=mnist_root)
 
 
 @pytest.mark.parametrize("place", ["", "MNIST", "MNIST/raw"])
@@ -168,6 +200,14 @@ def test_unknown_data(name, message):
         load_dataset(name)
 
 
+@pytest.mark.parametrize("name", ["", "  ", "a\0b"])
+def test_paths_of_nothing(name):
+    with pytest.raises(OptionError, match="name_or_path=.*; allowed are paths"):
+        load_dataset(name)
+    with pytest.raises(OptionError, match="root=.*; allowed are paths"):
+        read_images("digits", root=name)
+
+
 def test_single_image(tmp_path):
     np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8)))
     with pytest.raises(DataError, match="holds 1 image"):
@@ -175,7 +215,7 @@ def test_single_image(tmp_path):
 
 
 def test_image_size_of_nothing():
-    with pytest.raises(OptionError, match="image_size=0x8"):
+    with pytest.raises(OptionError, match=r"image_size\[0\]=0; allowed are whole numbers from 1"):
         load_dataset("digits", image_size=(0, 8))
 
 

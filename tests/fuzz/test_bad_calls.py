@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pyro_mivae.errors import PyroMivaeError
 
-from . import calls_schedules
+from . import calls_data, calls_schedules
 from .values import bad_values
 
-CALLS = [*calls_schedules.CALLS]
+CALLS = [*calls_data.CALLS, *calls_schedules.CALLS]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)

@@ -245,16 +245,16 @@ def test_samples_fill_whole_rows(ax):
             lambda ax: plots.plot_traversals(ax, torch.rand(2, 2, 8, 8), torch.rand(3)),
             "give one per row",
         ),
-        (lambda ax: plots.plot_latent_space(ax, torch.rand(4)), r"expected \(n, d\)"),
+        (lambda ax: plots.plot_latent_space(ax, torch.rand(4)), r"allowed is \(n, d\)"),
         (
-            lambda ax: plots.plot_latent_space(ax, torch.rand(4, 2), torch.zeros(3)),
-            "one group per code",
+            lambda ax: plots.plot_latent_space(ax, torch.rand(4, 2), torch.arange(3)),
+            r"groups has shape \(3,\); allowed is \(n,\), n = 4",
         ),
         (
-            lambda ax: plots.plot_confusion_matrix(ax, torch.zeros(3), torch.zeros(4)),
-            r"expected \(n,\)",
+            lambda ax: plots.plot_confusion_matrix(ax, torch.arange(3), torch.arange(4)),
+            r"allowed is \(n,\), n = 3",
         ),
-        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"expected \(K,\)"),
+        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"allowed is \(k,\)"),
         (lambda ax: plots.plot_information_bar(ax, {"z": torch.rand(2, 2)}), "site 'z'"),
     ],
 )
@@ -321,6 +321,47 @@ def test_contributions_are_solid_up_to_the_lower_bound(ax):
 # --- codes
 
 
+@pytest.mark.parametrize(
+    "codes",
+    [
+        torch.zeros(60, 3),
+        torch.ones(60, 3),
+        torch.cat([torch.zeros(59, 3), torch.ones(1, 3)]),
+        torch.randn(6, 3).repeat(10, 1),
+        1e-40 * torch.randn(60, 3),
+        1e38 * torch.randn(60, 3).clamp(-1, 1),
+        1e-200 * torch.randn(60, 3).double(),
+    ],
+)
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_codes_that_hardly_vary_or_are_far(ax, codes, method):
+    """t-SNE's start would be NaN, which ends the process."""
+    plots.plot_latent_space(ax, codes, method=method)
+    points = torch.as_tensor(ax.collections[0].get_offsets().filled())
+    assert points.isfinite().all()
+    same = [(codes == code).all(1) for code in codes[:6]]
+    assert all(len(points[rows].unique(dim=0)) == 1 for rows in same)
+
+
+@pytest.mark.parametrize("text", ["$5-$10", r"$\foo{$", r"\$5", "a_b^2$$"])
+def test_texts_are_drawn_literally(text):
+    """A dollar sign is a dollar sign, of ticks, legends and texts alike."""
+    drawn = []
+    for options in ({}, {"parse_math": False}):
+        figure, ax = plots.new_figure()
+        ax.plot([0, 1], label=text)
+        ax.set_yticks([0, 1], [text, "b"], **options)
+        legend = ax.legend()
+        for artist in [ax.text(0.5, 0.5, text), *legend.get_texts()]:
+            artist.set(**options)
+        drawn.append(plots.render_png(figure))
+        assert all(t.get_text() == text for t in legend.get_texts())
+    assert drawn[0] == drawn[1]
+    figure, ax = plots.new_figure()
+    ax.xaxis.set_major_formatter(lambda value, place: text)
+    assert plots.render_png(figure)
+
+
 def test_tsne_keeps_neighbours_of_the_subset_together(ax):
     groups = torch.arange(60) % 3
     codes = torch.randn(60, 8) + 20 * torch.eye(8)[groups]
@@ -342,7 +383,7 @@ def test_tsne_of_hardly_anything(ax, n, d):
 
 
 def test_a_plane_of_another_kind(ax):
-    with pytest.raises(OptionError, match='allowed are "pca" and "tsne"'):
+    with pytest.raises(OptionError, match="allowed are pca, tsne"):
         plots.plot_latent_space(ax, torch.randn(9, 3), method="umap")
 
 

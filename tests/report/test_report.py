@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageChops, ImageColor
 
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN, InfomaxVAE
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import PyroMivaeWarning, ShapeError
 from pyro_mivae.plots import new_figure, render_png
 from pyro_mivae.report import PANELS, Panel, Subject, game, panels, render, write_report
 from pyro_mivae.report.render import render_panel
@@ -381,6 +381,49 @@ def test_panels_can_be_added(tmp_path, infocat):
     assert "This & that." in page.text
 
 
+def test_a_picture_that_fails_leaves_a_line_in_its_place(tmp_path, infocat):
+    def failing(subject):
+        yield Panel("first", "First", "What it is.", "That.", new_figure(1.0)[0])
+        raise ValueError("<no>\nway")
+
+    def undrawable(subject):
+        figure, ax = new_figure(1.0)
+        ax.set_title("x").draw = lambda renderer: 1 / 0
+        yield Panel("second", "Second", "What it is.", "That.", figure)
+        yield Panel("third", "Third", "What it is.", "That.", new_figure(1.0)[0])
+
+    with pytest.warns(PyroMivaeWarning, match="could not be drawn") as caught:
+        page = report(tmp_path, infocat, panels=(failing, undrawable))
+    assert [str(w.message) for w in caught] == [
+        "the picture 'Failing' could not be drawn: ValueError: <no> way",
+        "the picture 'Second' could not be drawn: ZeroDivisionError: division by zero",
+    ]
+    assert page.panels == ["first", "no_failing", "second", "third"]
+    assert [a["href"] for a in page.all("a")] == [f"#{panel}" for panel in page.panels]
+    assert "Failing This picture could not be drawn: ValueError: <no> way" in page.text
+    assert {path.name for path in tmp_path.glob("*.png")} == {"first.png", "third.png"}
+    assert len(page.all("img")) == 4
+
+
+def test_stopping_is_no_picture_that_fails(tmp_path, infocat):
+    def stopped(subject):
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        report(tmp_path, infocat, panels=(stopped,))
+
+
+def test_codes_that_do_not_vary_have_no_neighbours(tmp_path):
+    """The picture of 60 codes all alike would end the process."""
+    vae, x = VAE((1, 8, 8), latent_dim=3), torch.zeros(60, 1, 8, 8)
+    drawn = (panels.latent_space, panels.neighbouring_codes)
+    with pytest.warns(PyroMivaeWarning, match="of 60 codes 1 differ from each other"):
+        page = report(tmp_path, vae, x, panels=drawn)
+    assert page.panels == ["latent_space", "no_neighbouring_codes"]
+    assert "This picture could not be drawn: of 60 codes 1 differ" in page.text
+
+
 def test_what_stands_out_comes_first_or_not_at_all(tmp_path, infocat):
     metrics = {"kl_z": 0.003, "mi_z_lower": 0.0, "mi_z_upper": 0.002}
     text = report(tmp_path, infocat, metrics=metrics, panels=()).text
@@ -591,7 +634,7 @@ def test_the_factors_are_on_the_page(tmp_path, infocat):
 def test_neighbours_of_enough_codes(labelled):
     vae = VAE((1, 8, 8), latent_dim=3)
     labels = torch.arange(60) % 3 if labelled else None
-    *_, panel = panels.latent_space(subject(vae, torch.rand(60, 1, 8, 8), labels))
+    (panel,) = panels.neighbouring_codes(subject(vae, torch.rand(60, 1, 8, 8), labels))
     assert panel.key == "latent_space_neighbours"
     assert len(panel.figure.axes[0].collections) == (3 if labelled else 1)
     assert "60 of them" in panel.sentence
@@ -626,7 +669,7 @@ def test_pictures_are_small_and_look_the_same():
         whole = Image.open(io.BytesIO(render_png(figure, dark=scheme == "dark"))).convert("RGBA")
         laid = Image.new("RGBA", whole.size, ground)
         laid.alpha_composite(whole)
-        shown = Image.open(io.BytesIO(base64.b64decode(picture[scheme].split(",")[1])))
+        shown = Image.open(io.BytesIO(getattr(picture, scheme)))
         assert shown.mode == "P"
         difference = ImageChops.difference(laid.convert("RGB"), shown.convert("RGB"))
         assert max(high for _, high in difference.getextrema()) < 25

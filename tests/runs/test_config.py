@@ -227,3 +227,12 @@ def test_variant_refuses_what_it_has_no_use_for():
 @pytest.mark.parametrize(("images", "epochs"), [(100, 300), (128 * 100, 100), (10**7, 10)])
 def test_epochs_elsewhere_aim_at_a_number_of_steps(images, epochs):
     assert default_options("faces", "vae", images)["epochs"] == epochs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"data": ""}, {"data_root": " "}, {"model": {"prior": ""}}, {"training": {"engine": "a\0"}}],
+)
+def test_texts_that_are_empty(options):
+    with pytest.raises(OptionError, match="allowed are texts that are not empty"):
+        RunConfig("vae", **options)
