@@ -22,10 +22,10 @@ from pyro_mivae.cli_options import (
     data_options,
     device_option,
     model_options,
+    opened_run,
     overwrite_option,
     read_numbers,
     root_option,
-    run_argument,
     training_options,
     trust_option,
 )
@@ -34,7 +34,7 @@ from pyro_mivae.interrupts import stop_once
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 if TYPE_CHECKING:
-    from pyro_mivae.runs import RunConfig
+    from pyro_mivae.runs import Run, RunConfig
 
 
 class Group(click.Group):
@@ -238,7 +238,7 @@ def sweep(
 
 
 @cli.command()
-@run_argument
+@opened_run
 @root_option
 @device_option
 @click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
@@ -246,21 +246,14 @@ def sweep(
 @click.option("--iwae-items", type=click.IntRange(1), help="how many images get them")
 @click.option("--ais", "ais_items", type=click.IntRange(1), help="anneal so many images too")
 @click.option("--ais-temperatures", type=click.IntRange(1), help="temperatures of each annealing")
-@trust_option
 def evaluate(
-    folder: Path,
-    data_root: str | None,
-    device: str,
-    full: bool,
-    trust: bool,
-    **options: int | None,
+    run: Run, data_root: str | None, device: str, full: bool, **options: int | None
 ) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
-    from pyro_mivae.runs import evaluate_run, open_run
+    from pyro_mivae.runs import evaluate_run
 
     if options["ais_temperatures"] and not options["ais_items"]:
         raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
-    run = open_run(folder, trust=trust)
     evaluate_run(
         run,
         run.dataset(data_root),
@@ -271,19 +264,17 @@ def evaluate(
         **options,
     )
     click.echo(run.summary())
-    click.echo(f"written to {folder / 'metrics.json'}")
+    click.echo(f"written to {run.folder / 'metrics.json'}")
 
 
 @cli.command()
-@run_argument
+@opened_run
 @root_option
 @device_option
-@trust_option
-def report(folder: Path, data_root: str | None, device: str, trust: bool) -> None:
+def report(run: Run, data_root: str | None, device: str) -> None:
     """Draw RUN's pictures and write one self-contained page, RUN/report.html."""
-    from pyro_mivae.runs import open_run, report_run
+    from pyro_mivae.runs import report_run
 
-    run = open_run(folder, trust=trust)
     page = report_run(run, run.dataset(data_root), device=device)
     click.echo(f"written to {page}")
 
@@ -314,44 +305,32 @@ def compare(
 
 
 @cli.command()
-@run_argument
+@opened_run
 @click.option("--category", type=int, help="draw from this category alone")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="a .png file")
 @overwrite_option
-@trust_option
 def sample(
-    folder: Path,
-    category: int | None,
-    count: int,
-    seed: int,
-    out: Path,
-    overwrite: bool,
-    trust: bool,
+    run: Run, category: int | None, count: int, seed: int, out: Path, overwrite: bool
 ) -> None:
     """Draw images from RUN's prior, as a grid."""
-    from pyro_mivae.runs import open_run, write_samples
+    from pyro_mivae.runs import write_samples
 
-    run = open_run(folder, trust=trust)
     write_samples(run, out, count=count, category=category, seed=seed, overwrite=overwrite)
     click.echo(f"written to {out}")
 
 
 @cli.command()
-@run_argument
+@opened_run
 @click.option("--data", metavar="NAME|FILE.npz|FOLDER", required=True, help="what to encode")
 @root_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="an .npz file")
 @overwrite_option
-@trust_option
-def encode(
-    folder: Path, data: str, data_root: str | None, out: Path, overwrite: bool, trust: bool
-) -> None:
+def encode(run: Run, data: str, data_root: str | None, out: Path, overwrite: bool) -> None:
     """Encode images with RUN's model: one array per site, posterior means or probabilities."""
-    from pyro_mivae.runs import open_run, write_codes
+    from pyro_mivae.runs import write_codes
 
-    run = open_run(folder, trust=trust)
     shapes = write_codes(run, data, out, root=data_root, overwrite=overwrite)
     click.echo(f"written to {out}: " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +23,24 @@ root_option = click.option(
     metavar="DIR",
     help="folder of torchvision's data sets; they are downloaded only if they are not there",
 )
-run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 trust_option = click.option(
     "--trust", is_flag=True, help="run the code that the run folder names; read it first"
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
+
+
+def opened_run(command: Command) -> Command:
+    """Adds the argument RUN, which the command gets opened as ``run``, and ``--trust``."""
+
+    @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+    @trust_option
+    @functools.wraps(command)
+    def opens(folder: Path, trust: bool, **options: Any) -> Any:
+        from pyro_mivae.runs import open_run
+
+        return command(run=open_run(folder, trust=trust), **options)
+
+    return opens
 
 
 def read_size(
