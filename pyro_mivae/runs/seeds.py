@@ -16,7 +16,7 @@ from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import Run, read_config, read_metrics, read_run
+from pyro_mivae.runs.load import Run, check_belongs, read_config, read_metrics, read_run
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import named_programs, remember
 from pyro_mivae.runs.target import (
@@ -28,7 +28,7 @@ from pyro_mivae.runs.target import (
 )
 from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.runs.train import continued, is_finished, settled
-from pyro_mivae.training import Writer, atomic_path, fit_many, has_checkpoint
+from pyro_mivae.training import Writer, atomic_path, fit_many, has_checkpoint, read_checkpoint
 
 SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
@@ -110,6 +110,9 @@ def train_seeds(
         ]
         done = [goes_on and is_finished(p) for p, goes_on in zip(folders, started, strict=True)]
         vaes = [build_variant(own, dataset.data_shape) for own in configs]
+        for own, vae, place, goes_on in zip(configs, vaes, folders, started, strict=True):
+            if goes_on:
+                check_belongs(own, vae, read_checkpoint(place), place)
         vaes[0].check_data(dataset.x_test)
 
         def begin() -> None:

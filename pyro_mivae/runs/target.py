@@ -13,6 +13,7 @@ from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
 from pyro_mivae.training import has_checkpoint, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
+from pyro_mivae.training.files import LOCK
 from pyro_mivae.training.keeper import HISTORY
 
 CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
@@ -204,5 +205,6 @@ def _remove(*paths: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
+        _remove(folder / LOCK)
         folder.rmdir()

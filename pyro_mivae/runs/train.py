@@ -12,7 +12,7 @@ from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import Run, check_same_data, read_config, read_run
+from pyro_mivae.runs.load import Run, check_belongs, check_same_data, read_config, read_run
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.target import (
@@ -80,6 +80,8 @@ def train_run(
         dataset = config.load_dataset()
         config = settled(config, dataset, folder, started=started)
         vae = build_variant(config, dataset.data_shape)
+        if started:
+            check_belongs(config, vae, read_checkpoint(folder), folder)
         vae.check_data(dataset.x_test)
         shape = "x".join(map(str, dataset.data_shape))
 

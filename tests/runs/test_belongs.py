@@ -1,0 +1,161 @@
+"""A run folder whose parts are not of one run is refused by whatever reads it."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+import pyro_mivae as mi
+from pyro_mivae.errors import PyroMivaeWarning, RunError
+from pyro_mivae.runs import RunConfig, open_run, train_run
+from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
+from pyro_mivae.runs.target import prepare_folder
+from pyro_mivae.training import Writer, fit
+
+TRAINING = {"epochs": 2, "batch_size": 32, "engine": "eager"}
+
+
+def images(seed=0):
+    generator = np.random.default_rng(seed)
+    return (generator.random((80, 4, 4)) * 255).astype("u1")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "own.npz"
+    np.savez(path, images=images(), labels=np.arange(80) % 4)
+    return path
+
+
+def make_run(folder, data, variant="vae", model=None, **training):
+    """Trains into a folder as `train_run` does, but neither evaluates nor reports."""
+    asked = RunConfig(variant, str(data), model=model or {}, training=TRAINING | training)
+    dataset = asked.load_dataset()
+    config = asked.complete(dataset, plain_defaults(find_variant(variant)))
+    prepare_folder(folder, config)
+    vae = build_variant(config, dataset.data_shape)
+    fit(vae, dataset.x_train, **config.training, run=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, data):
+    return make_run(tmp_path_factory.mktemp("made") / "run", data)
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def test_the_run_itself_is_read(run):
+    assert open_run(run).finished
+    assert open_run(run).dataset().x_train.shape == (64, 1, 4, 4)
+    assert mi.load(run).latent_dim == 20
+
+
+EDITS = {
+    "lr": ("lr = 0.001", "lr = 0.01", "lr is 0.01 here and 0.001 there"),
+    "batch_size": ("batch_size = 32", "batch_size = 16", "batch_size is 16 here and 32 there"),
+    "epochs": ("epochs = 2", "epochs = 9", "epochs is 9 here and 2 there"),
+    "seed": ("seed = 0", "seed = 1", "seed is 1 here and 0 there"),
+    "schedule": ('"constant"', '"cosine"', "lr_schedule is cosine here and constant there"),
+    "variant": ('variant = "vae"', 'variant = "beta"', r"BetaVAE\( here and VAE\( there"),
+    "likelihood": (
+        'likelihood = "bernoulli"',
+        'likelihood = "gaussian"',
+        "GaussianLikelihood.* here",
+    ),
+    "size": ("latent_dim = 20", "latent_dim = 10", "latent_dim is 10 here and 20 there"),
+    "data": (
+        '"training images" = "',
+        '"training images" = "0',
+        "other training images|training images is 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_configuration_is_named(run, name):
+    before, after, message = EDITS[name]
+    path = run / "config.toml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    files = {p.name: p.read_bytes() for p in run.iterdir()}
+    asked = RunConfig("beta" if name == "variant" else "vae")
+    for read in (open_run, mi.load, lambda run: train_run(asked, run, resume=True)):
+        with pytest.raises((RunError, mi.errors.OptionError), match=message):
+            read(run)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("variant", "training", "message"),
+    [
+        ("vae", {"seed": 7}, "seed is 0 here and 7 there"),
+        ("beta", {}, r"modules is VAE\( here and BetaVAE\( there"),
+        ("vae", {"batch_size": 16}, "batch_size is 32 here and 16 there"),
+    ],
+)
+def test_another_runs_checkpoint_is_named(run, data, tmp_path, variant, training, message):
+    other = make_run(tmp_path / "other", data, variant, **training)
+    shutil.copy(other / "checkpoint.pt", run / "checkpoint.pt")
+    with pytest.raises(RunError, match=rf"are not of one run: .*{message}.*put back"):
+        open_run(run)
+
+
+def test_other_data_are_named(tmp_path):
+    path = tmp_path / "own.npz"
+    labels = np.arange(80) % 4
+    np.savez(path, images=images(), labels=labels)
+    run = make_run(tmp_path / "run", path)
+    kinds = {
+        "training images, test images": {"images": images(1), "labels": labels},
+        "labels": {"images": images(), "labels": np.where(labels < 2, 1 - labels, labels)},
+        r"shape \(3, 4, 4\) for \(1, 4, 4\)": {"images": np.stack([images()] * 3, -1)},
+    }
+    for told, arrays in kinds.items():
+        np.savez(path, **arrays)
+        for read in (
+            lambda: open_run(run).dataset(),
+            lambda: train_run(RunConfig("vae"), run, resume=True),
+        ):
+            with pytest.raises(RunError, match=f"own.npz is not what it was .*: other .*{told}"):
+                read()
+
+
+def test_another_version_of_the_package_is_said(run):
+    path = run / "config.toml"
+    path.write_text(path.read_text().replace('pyro-mivae = "', 'pyro-mivae = "9.'))
+    with pytest.warns(PyroMivaeWarning, match=r"made by pyro-mivae 9\..*, and this is"):
+        open_run(run)
+
+
+def test_weights_go_into_a_model_that_is_built_alike(run):
+    assert mi.load(run, into=mi.VAE((1, 4, 4))).latent_dim == 20
+    with pytest.raises(RunError, match=r"weights of another model: .*GaussianLikelihood"):
+        mi.load(run, into=mi.VAE((1, 4, 4), likelihood="gaussian"))
+
+
+def test_a_folder_that_is_being_written_to_is_left_alone(run):
+    taken, leave, failures = threading.Event(), threading.Event(), []
+
+    def hold():
+        with Writer(run):
+            taken.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(10)
+    files = {p.name: p.read_bytes() for p in run.iterdir()}
+    for how in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunError, match="another process is writing to") as caught:
+            train_run(RunConfig("vae"), run, **how)
+        failures.append(caught)
+    leave.set()
+    thread.join()
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == files
+    assert len(failures) == 2
