@@ -15,6 +15,7 @@ from pyro_mivae.runs.load import CHECKPOINT, open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.training import atomic_path, read_checkpoint
 from pyro_mivae.variants import VARIANTS, Variant
+from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 1
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -81,7 +82,7 @@ def load(path: str | Path, into: Variant | None = None) -> Variant:
     Raises:
         OptionError: If ``into`` is no variant.
         RunError: If the folder holds no run, or none with a checkpoint yet; if the file cannot be
-            read, or needs ``into``; or if the weights do not fit.
+            read, or needs ``into``; or if the weights do not fit, or are not finite.
     """
     path = Path(path)
     if into is not None and not isinstance(into, Variant):
@@ -185,12 +186,15 @@ def _with_weights(vae: Variant, weights: Mapping[str, Any], path: Path) -> Varia
     floating = {v.dtype for v in weights.values() if v.is_floating_point()}
     try:
         _fits(vae, weights)
+        check_weights(vae, weights)
         if len(floating) == 1:
             vae.to(floating.pop())
         vae.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"the weights in {path} do not fit the model: {reason}") from error
+    except OptionError as error:
+        raise RunError(f"cannot load {path}: {error}") from None
     return vae.eval()
 
 

@@ -13,6 +13,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
+from pyro_mivae.variants.checks import check_weights
 
 HELD_OUT = 0.1
 NUM_SEEDS = 2**32
@@ -108,13 +109,14 @@ def check_given(
         device: Where to train.
 
     Raises:
-        OptionError: If an option is out of its range.
+        OptionError: If an option is out of its range, or weights are not finite.
         DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
         ShapeError: If images have another shape than the variant's.
     """
     check_options(settings, validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
     check_images(vae, x)
+    check_weights(vae)
     if _is_data(validation):
         vae.check_data(validation)
 
