@@ -31,6 +31,7 @@ from pyro_mivae.training import (
 )
 from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.variants import Variant
+from pyro_mivae.variants.checks import check_weights
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def read_run(folder: Path, config: RunConfig) -> Run:
         raise RunError(
             f"the checkpoint in {folder} does not fit its configuration: {reason}"
         ) from error
+    check_weights(vae)
     return Run(
         folder,
         config,

@@ -25,6 +25,7 @@ from pyro_mivae.training import (
     write_archive,
 )
 from pyro_mivae.variants import VARIANTS, Variant
+from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -98,7 +99,7 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         OptionError: If ``into`` is no variant.
         RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
             is not trusted, or was edited since; if the file cannot be read, or needs ``into``; or
-            if the weights do not fit.
+            if the weights do not fit, or are not finite.
     """
     path = Path(path)
     if into is not None and not isinstance(into, Variant):
@@ -191,12 +192,15 @@ def _with_weights(vae: Variant, weights: Mapping[str, Any], path: Path) -> Varia
     floating = {v.dtype for v in weights.values() if v.is_floating_point()}
     try:
         _fits(vae, weights)
+        check_weights(vae, weights)
         if len(floating) == 1:
             vae.to(floating.pop())
         vae.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"the weights in {path} do not fit the model: {reason}") from error
+    except OptionError as error:
+        raise RunError(f"cannot load {path}: {error}") from None
     return vae.eval()
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Means, Precision, matmul_precision
-from pyro_mivae.errors import PyroMivaeError, TrainingError
+from pyro_mivae.errors import PyroMivaeError, SiteError, TrainingError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.given import Images, check_given, check_trainer, resolve_device
@@ -256,8 +256,9 @@ def train(
     if not trainer.begun:
         trainer.begun = True
         bar.set_description("preparing")
-        with pyro.validation_enabled(False), broken_down(trainer):
+        with pyro.validation_enabled(False), last_weights_kept(trainer, keeper):
             trainer.vae.initialize(trainer.x)
+            check_end(trainer)
     tell_batches(trainer, bar)
     if not trainer.finished:
         bar.set_description("preparing")
@@ -306,15 +307,26 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
         trainer: The trainer.
 
     Raises:
-        TrainingError: If something fails and weights are not finite.
+        TrainingError: If something fails, and weights are not finite or the pair, which passed
+            torch's and Pyro's checks before, does not any more.
     """
     try:
         yield
+    except PyroMivaeError:
+        raise
     except (RuntimeError, ValueError) as error:
         wrong = broken_weights(trainer.vae)
-        if isinstance(error, PyroMivaeError) or not wrong:
-            raise
-        raise TrainingError(_told(trainer, wrong)) from error
+        if wrong:
+            raise TrainingError(_told(trainer, wrong)) from error
+        try:
+            trainer.check_pair()
+        except SiteError as found:
+            told = str(found).splitlines()[0].rstrip(":")
+            raise TrainingError(
+                f"after step {trainer.step} {told}; if numbers ran away, try a lower learning "
+                "rate or gradient clipping"
+            ) from error
+        raise
 
 
 def _told(trainer: Trainer, wrong: list[str]) -> str:
@@ -344,7 +356,8 @@ def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
     except TrainingError as error:
         trainer.vae.load_state_dict(weights)
         if epoch:
-            back, kept = f"after epoch {epoch}", f", kept in {keeper.folder}"
+            back = f"after epoch {epoch}"
+            kept = f", kept in {keeper.folder}; from there it breaks down again: train anew"
         else:
             back, kept = "before the first epoch", f"; {keeper.folder} keeps none"
         raise TrainingError(

@@ -16,6 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.inputs import fingerprint
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.optimiser import LR_SCHEDULES
+from pyro_mivae.variants.checks import check_weights
 
 HELD_OUT = 0.1
 NUM_SEEDS = 2**32
@@ -131,13 +132,15 @@ def check_given(
         device: Where to train.
 
     Raises:
-        OptionError: If an option is out of its range, or there are too few images to hold out.
+        OptionError: If an option is out of its range, weights are not finite, or there are too
+            few images to hold out.
         DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
         ShapeError: If images have another shape than the variant's.
     """
     check_options(settings, validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
     x = vae.check_data(x)
+    check_weights(vae)
     if validation is None:
         validation = None if settings.patience is None else HELD_OUT
     elif not isinstance(validation, Real):

@@ -31,6 +31,7 @@ from pyro_mivae.variants.checks import (
     check_encoder,
     check_guide,
     check_shape,
+    check_weights,
     whole_number,
 )
 from pyro_mivae.variants.means import posterior_means
@@ -292,6 +293,9 @@ class Variant(PyroModule):
             shape ``(batch, num_categories)``. Where a guide has no mean in closed form (a flow, a
             site that depends on a drawn one) it is that of 100 draws, always the same ones: its
             error is a tenth of the posterior's deviation. Torch's generators stay as they are.
+
+        Raises:
+            OptionError: If weights are not finite.
         """
         x = self.check_data(x).to(self.device)
         with self.evaluating():
@@ -333,7 +337,7 @@ class Variant(PyroModule):
             The likelihood's mean, shape ``(n, *data_shape)``.
 
         Raises:
-            OptionError: If there is no category of a number.
+            OptionError: If there is no category of a number, or weights are not finite.
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
@@ -355,7 +359,8 @@ class Variant(PyroModule):
             The likelihood's means, shape ``(n, *data_shape)``.
 
         Raises:
-            OptionError: If there are no categories, or not this one, or ``n`` is under 1.
+            OptionError: If there are no categories, or not this one, or ``n`` is under 1; or if
+                weights are not finite.
         """
         n = whole_number("n", n)
         if n < 1:
@@ -385,7 +390,8 @@ class Variant(PyroModule):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, with a param store of its own."""
+        """Evaluation mode, with a param store of its own; refuses weights that are not finite."""
+        check_weights(self)
         training = [module for module in self.modules() if module.training]
         self.eval()
         try:

@@ -19,7 +19,8 @@ def make_run(folder, data, variant="vae", *, seed=0, likelihood="bernoulli", **m
     """A run folder as training leaves it, but for the report; its figures are given."""
     dataset = load_dataset(str(data))
     model = {"latent_dim": 2, "likelihood": likelihood}
-    config = RunConfig(variant, str(data), model=model, training={"epochs": 1, "seed": seed})
+    training = {"epochs": 1, "seed": seed, "engine": "eager"}
+    config = RunConfig(variant, str(data), model=model, training=training)
     config = config.complete(dataset, model)
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, epochs=1, seed=seed, run=folder, engine="eager")

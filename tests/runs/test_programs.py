@@ -71,7 +71,7 @@ def plain(tmp_path_factory):
     home = tmp_path_factory.mktemp("plain")
     digits = mi.load_dataset("digits")
     np.savez(home / "few.npz", images=(digits.x_train[:40, 0] * 255).byte().numpy())
-    config = RunConfig("vae", str(home / "few.npz"), training={"epochs": 1})
+    config = RunConfig("vae", str(home / "few.npz"), training={"epochs": 1, "engine": "eager"})
     dataset = config.load_dataset()
     config = config.complete(dataset, {"latent_dim": 2})
     vae = build_variant(config, dataset.data_shape)

@@ -11,6 +11,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
+from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.seeds import sum_up
 from pyro_mivae.training import keeper, read_checkpoint
 from pyro_mivae.training.loop import Trainer
@@ -170,16 +171,19 @@ def test_nothing_is_summed_up_where_every_seed_broke(tmp_path):
 
 
 def test_a_seed_that_breaks_is_told_and_the_others_are_there(tmp_path, monkeypatch):
-    def fit_many(vaes, x, *, runs, on_start, on_epoch, **options):
-        on_start()
-        mi.fit(vaes[0], x, epochs=1, run=runs[0])
-        raise ManyTrainingError("1 of 2 models: model 1: broken", {1: "broken"}, [])
+    def build(config, data_shape):
+        if config.training["seed"] == 4:
+            return mi.BetaVAE(data_shape, beta=mi.linear_warmup(1, 1.0, 3e38, delay=3))
+        return build_variant(config, data_shape)
 
-    monkeypatch.setattr("pyro_mivae.runs.seeds.fit_many", fit_many)
-    with pytest.raises(ManyTrainingError, match="model 1: broken"):
-        train_seeds(CONFIG, tmp_path, 2)
+    monkeypatch.setattr("pyro_mivae.runs.seeds.build_variant", build)
+    with pytest.raises(ManyTrainingError, match="1 of 3 models: model 1: the loss is not finite"):
+        train_seeds(CONFIG, tmp_path, 3)
     summary = json.loads((tmp_path / "seeds.json").read_text())
-    assert (summary["seeds"], summary["failed"]) == ([3], {"4": "broken"})
+    assert summary["seeds"] == [3, 5]
+    assert summary["metrics"]["elbo"]["mean"] == -4.0
+    assert "not finite at step" in summary["failed"]["4"]
+    assert [is_finished(tmp_path / f"seed-{seed}") for seed in (3, 4, 5)] == [True, False, True]
 
 
 def test_sums_up_what_is_defined():

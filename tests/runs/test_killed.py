@@ -1,0 +1,202 @@
+"""Runs that are killed (SIGKILL) at any instant, and resumed, end as runs that were left alone."""
+
+import csv
+import multiprocessing
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_mivae.training import read_checkpoint
+
+EPOCHS = 10
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "pyro_mivae.cli",
+        "pyro_mivae.report",
+        "torch._dynamo",
+        "matplotlib.pyplot",
+        "sklearn.manifold",
+    ]
+)
+CHILD = """
+import json, sys, torch
+from pyro_mivae.runs import RunConfig, train_run, train_seeds, sweep_run
+from pyro_mivae.training import keeper
+
+def evaluate(run, dataset, device):
+    (run.folder / "metrics.json").write_text('{"metrics": {"elbo": 1.0}, "protocol": {}}')
+
+def report(run, dataset, device):
+    (run.folder / "report.html").touch()
+
+torch.set_num_threads(1)
+keeper.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after each epoch
+for name in () if REPORTED else ("train", "seeds"):
+    module = sys.modules["pyro_mivae.runs." + name]
+    module.evaluate_run, module.report_run = evaluate, report
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """200 images about four prototypes."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 200)
+    images = rng.random((4, 8, 8))[labels] * 0.8 + rng.random((200, 8, 8)) * 0.2
+    path = tmp_path_factory.mktemp("data") / "few.npz"
+    np.savez(path, images=images.astype("f4"), labels=labels)
+    return path
+
+
+@pytest.fixture
+def config(data):
+    """Writes down the configuration of a variant."""
+
+    def config(variant):
+        model = {"num_categories": 4, "latent_dim": 8, "warm_start": 4} if "cat" in variant else {}
+        training = {"epochs": EPOCHS, "batch_size": 64, "seed": 5}
+        return f"RunConfig({variant!r}, {str(data)!r}, model={model}, training={training})"
+
+    return config
+
+
+def start(call, reported=False):
+    process = CONTEXT.Process(target=exec, args=(f"REPORTED = {reported}\n{CHILD}{call}\n",))
+    process.start()
+    return process
+
+
+def finish(call, reported=False):
+    process = start(call, reported)
+    process.join()
+    assert process.exitcode == 0
+
+
+def kill(process, ready, delay):
+    """Kills a process some time after it is ready, and says whether it was still there."""
+    while process.is_alive() and not ready():
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def rows(folder):
+    """Counts the lines of all histories."""
+    lines = 0
+    for history in folder.rglob("history.csv"):
+        try:
+            lines += history.read_bytes().count(b"\n") - 1
+        except FileNotFoundError:  # the run is just starting anew
+            continue
+    return lines
+
+
+def kill_and_resume(call, folder, kills, last):
+    """Kills runs, several times each, after random rows; gives their folders once they ended.
+
+    The call is that of a run in ``FOLDER``; ``last`` is the number of its last row.
+    """
+    rng, done, folders = random.Random(kills), 0, []
+    while done < kills:
+        folders.append(folder / str(len(folders)))
+        assert len(folders) <= kills, "no run could be killed before its end"
+        resumed = f"{call}, resume=True)".replace("FOLDER", repr(str(folders[-1])))
+        for after in sorted(rng.sample(range(last), min(kills - done, 5))):
+            ready = lambda: rows(folders[-1]) >= after  # noqa: B023, E731
+            done += kill(start(resumed), ready, rng.uniform(0, 0.05))
+        finish(resumed)
+    return folders
+
+
+def assert_same(a, b, where=""):
+    """Compares what checkpoints hold, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), where
+        assert a.numpy().tobytes() == b.numpy().tobytes(), where
+    elif isinstance(a, dict | list | tuple):
+        assert len(a) == len(b), where
+        pairs = a.items() if isinstance(a, dict) else enumerate(a)
+        for key, value in pairs:
+            assert_same(value, b[key], f"{where}/{key}")
+    else:
+        assert a == b, where
+
+
+def assert_same_run(folder, whole):
+    """Compares checkpoint and history of two run folders; seconds may differ."""
+    files = [read_checkpoint(run / "checkpoint.pt") for run in (folder, whole)]
+    assert_same(*files)
+    histories = []
+    for run in (folder, whole):
+        with (run / "history.csv").open(newline="") as file:
+            histories.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
+    assert histories[0] == histories[1]
+
+
+def check_run(call, tmp_path, kills, last, compare):
+    whole = tmp_path / "whole"
+    finish(f"{call})".replace("FOLDER", repr(str(whole))))
+    for folder in kill_and_resume(call, tmp_path, kills, last):
+        compare(folder, whole)
+
+
+@pytest.mark.parametrize("variant", ["vae", "infocat", "critic-infomax", "infogan"])
+def test_a_killed_run_ends_as_if_left_alone(variant, config, tmp_path):
+    call = f"train_run({config(variant)}, FOLDER"
+    check_run(call, tmp_path, 5, EPOCHS, assert_same_run)
+
+
+@pytest.mark.slow
+def test_killed_seeds_end_as_if_left_alone(config, tmp_path):
+    def compare(folder, whole):
+        for seed in ("seed-5", "seed-6", "seed-7"):
+            assert_same_run(folder / seed, whole / seed)
+        assert (folder / "seeds.json").read_bytes() == (whole / "seeds.json").read_bytes()
+
+    call = f"train_seeds({config('vae')}, FOLDER, 3"
+    check_run(call, tmp_path, 8, 3 * EPOCHS, compare)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_as_if_left_alone(config, tmp_path):
+    def compare(folder, whole):
+        for name in ("sweep.csv", "sweep.json", "sweep.png"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+    call = f"sweep_run({config('beta')}, FOLDER, {{'beta': (0.5, 4.0)}}, 2"
+    check_run(call, tmp_path, 8, 4 * EPOCHS, compare)
+
+
+@pytest.mark.slow
+def test_killed_while_evaluating_and_while_the_report_is_written(config, tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    finish(f"train_run({config('vae')}, {str(whole)!r})", reported=True)
+    resumed = f"train_run({config('vae')}, {str(folder)!r}, resume=True)"
+    pictures = len([*whole.glob("*.png")])
+    instants = [
+        (lambda: rows(folder) == EPOCHS, 0.5),
+        (lambda: rows(folder) == EPOCHS, 3.0),
+        ((folder / "metrics.json").exists, 0.0),
+        ((folder / "metrics.json").exists, 0.5),
+        (lambda: len([*folder.glob("*.png")]) >= 1, 0.05),
+        (lambda: len([*folder.glob("*.png")]) >= pictures // 2, 0.1),
+        (lambda: len([*folder.glob("*.png")]) >= pictures, 0.0),
+    ]
+    rng, killed = random.Random(7), 0
+    for ready, within in instants:
+        killed += kill(start(resumed, reported=True), ready, rng.uniform(0, within))
+    assert killed >= 4
+    finish(resumed, reported=True)
+    assert_same_run(folder, whole)
+    written = {path.name for path in whole.iterdir()}
+    assert written == {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    for name in written - {"checkpoint.pt", "history.csv"}:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
