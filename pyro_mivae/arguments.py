@@ -268,8 +268,8 @@ def floats(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "
 
     Args:
         *shape: Sizes of the dimensions: numbers, or names, of which the same name has the same
-            size in all arguments of a call. ``"..."`` as the first stands for any further ones,
-            ``"()"`` alone for none; without any, every shape is allowed.
+            size in all arguments of a call. ``"..."`` as the first or the last stands for any
+            further ones, ``"()"`` alone for none; without any, every shape is allowed.
         finite: True to refuse NaN and infinities, which waits for the device.
         least: The least size of the first named dimension; all others have at least 1, unless
             this is 0.
@@ -314,11 +314,12 @@ def _fit(
     hint: str,
 ) -> None:
     """Matches a tensor's shape, and learns the sizes of named dimensions from it."""
-    wanted = shape[1:] if shape[0] in ("...", "()") else shape
-    last = got[len(got) - len(wanted) :] if len(got) >= len(wanted) else ()
-    fits = len(last) == len(wanted) and (shape[0] == "..." or len(got) == len(wanted))
+    wanted = [size for size in shape if size not in ("...", "()")]
+    start = 0 if shape[-1] == "..." else max(0, len(got) - len(wanted))
+    part = got[start : start + len(wanted)]
+    fits = len(part) == len(wanted) and ("..." in shape or len(got) == len(wanted))
     found = dict(sizes)
-    for size, want in zip(last, wanted):
+    for size, want in zip(part, wanted):
         if isinstance(want, int):
             fits = fits and size == want
         else:

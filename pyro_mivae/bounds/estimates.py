@@ -8,6 +8,9 @@ another formula, so what is maximised is not what is returned.
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -105,7 +108,8 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
         >>> smile_estimate(torch.ones(4), torch.full((4,), 9.0), clip=5.0)
         tensor(-4.)
     """
-    clipped = marginal_scores.detach().clamp(-clip, clip)
+    limit = clip if clip < torch.finfo(marginal_scores.dtype).max else math.inf
+    clipped = marginal_scores.detach().clamp(-limit, limit)
     value = donsker_varadhan_bound(joint_scores.detach(), clipped)
     return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
 

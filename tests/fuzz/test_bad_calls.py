@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pyro_mivae.errors import PyroMivaeError
 
-from . import calls_bounds, calls_schedules
+from . import calls_bounds, calls_schedules, calls_terms
 from .values import bad_values
 
-CALLS = [*calls_bounds.CALLS, *calls_schedules.CALLS]
+CALLS = [*calls_bounds.CALLS, *calls_schedules.CALLS, *calls_terms.CALLS]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)

@@ -119,7 +119,7 @@ def test_it_names_a_site_that_is_no_category(x):
 
 @pytest.mark.parametrize("option", ["marginal_weight", "smoothness", "radius"])
 def test_it_refuses_negative_options(option):
-    with pytest.raises(OptionError, match="0 or more is needed"):
+    with pytest.raises(OptionError, match="from 0 up"):
         RegularizedInformation(**{option: -1.0})
 
 
