@@ -343,13 +343,13 @@ def _range(
     above: float | None = None,
     below: float | None = None,
 ) -> str:
-    parts = [f" above {above:g}"] if above is not None else []
-    parts += [f" below {below:g}"] if below is not None else []
+    parts = [f" above {above}"] if above is not None else []
+    parts += [f" below {below}"] if below is not None else []
     if least is not None:
         up = most is None or most == LARGEST
-        parts += [f" from {least:g} up" if up else f" from {least:g} to {most:g}"]
+        parts += [f" from {least} up" if up else f" from {least} to {most}"]
     elif most is not None:
-        parts += [f" up to {most:g}"]
+        parts += [f" up to {most}"]
     return " and".join(parts)
 
 

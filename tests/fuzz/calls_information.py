@@ -62,10 +62,12 @@ CALLS = [
         "annealed_log_likelihood",
         mi.annealed_log_likelihood,
         annealed,
+        examples=15,
     ),
     Call(
         "bidirectional_monte_carlo",
         mi.bidirectional_monte_carlo,
         lambda: annealed() | {"items": 2},
+        examples=15,
     ),
 ]

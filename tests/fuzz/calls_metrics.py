@@ -36,6 +36,23 @@ def halves(labels="labels", known=LABELS):
     }
 
 
+def measured():
+    return {
+        "vae": VAE,
+        "x": X,
+        "full": False,
+        "probe_items": 12,
+        "samples_per_category": 2,
+        "seed": 1,
+        "num_samples": 1,
+        **FEW,
+    }
+
+
+def known():
+    return {"labels": LABELS, "train": (X, LABELS, FACTORS), "factors": FACTORS}
+
+
 def all_of(*functions, arguments, **options):
     return [Call(function.__name__, function, arguments, **options) for function in functions]
 
@@ -74,7 +91,7 @@ CALLS = [
         arguments=lambda: {"importance": torch.eye(3)},
     ),
     *all_of(metrics.linear_probe, arguments=halves),
-    *all_of(metrics.mlp_probe, arguments=lambda: halves() | {"seed": 1}, examples=12),
+    *all_of(metrics.mlp_probe, arguments=lambda: halves() | {"seed": 1}, examples=8),
     *all_of(
         metrics.fit_classifier,
         arguments=lambda: {
@@ -120,22 +137,6 @@ CALLS = [
         metrics.how_measured,
         arguments=lambda: {"protocol": {"figures": {"kl_*, rate": "a line"}}, "name": "kl_z"},
     ),
-    *all_of(
-        mi.evaluate,
-        metrics.forecast,
-        arguments=lambda: {
-            "vae": VAE,
-            "x": X,
-            "labels": LABELS,
-            "train": (X, LABELS, FACTORS),
-            "factors": FACTORS,
-            "full": False,
-            "probe_items": 12,
-            "samples_per_category": 2,
-            "seed": 1,
-            "num_samples": 1,
-            **FEW,
-        },
-        examples=30,
-    ),
+    *all_of(mi.evaluate, arguments=lambda: measured() | known(), examples=30),
+    *all_of(metrics.forecast, arguments=measured, examples=15),
 ]

@@ -237,11 +237,10 @@ def test_only_the_seed_decides():
         (torch.zeros(3, 2), torch.zeros(3).long()),
         (torch.zeros(3, 2), torch.zeros(4, 1).long()),
         (torch.zeros(0, 2), torch.zeros(0, 1).long()),
-        (torch.zeros(3, 2), torch.zeros(3, 1)),
     ],
 )
 def test_bad_shapes_are_named(codes, factors):
     metrics = (mutual_information_gap, modularity, separated_attribute_predictability)
     for metric in (*metrics, factor_vae_score, factor_information, dci):
-        with pytest.raises(ShapeError, match=r"factors, integers of shape \(n, F\)"):
+        with pytest.raises(ShapeError, match=r" has shape .* allowed is \([nm], [dF]\)"):
             metric(codes, factors)
