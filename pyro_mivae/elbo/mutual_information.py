@@ -10,15 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import (
-    Sizes,
-    checked,
-    flag,
-    instance,
-    named,
-    several,
-    whole,
-)
+from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
@@ -27,14 +19,6 @@ from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair
 
 MOST_PARTICLES, MOST_PLATES = 10**6, 25
-
-
-def nesting(name: str, value: Any, sizes: Sizes | None = None) -> float:
-    """A number of plates, or infinity for "not known"."""
-    if isinstance(value, float) and value == math.inf:
-        return value
-    found: int = whole(least=0, most=MOST_PLATES)(name, value)
-    return found
 
 
 class MutualInformationELBO(Objective):
@@ -88,7 +72,9 @@ class MutualInformationELBO(Objective):
         kl_weights=named(number_or_schedule(least=0)),
         num_particles=whole(least=1, most=MOST_PARTICLES),
         vectorize_particles=flag(),
-        max_plate_nesting=nesting,
+        max_plate_nesting=either(
+            whole(least=0, most=MOST_PLATES), number(least=math.inf, finite=False)
+        ),
         retain_graph=flag(),
     )
     def __init__(

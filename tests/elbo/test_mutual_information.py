@@ -667,6 +667,7 @@ def test_moves_with_the_data():
             r"kl_weights\['z'\]=-1.0; allowed .* from 0 up",
         ),
         ({"kl_weights": {"z": math.nan}}, r"kl_weights\['z'\]=nan; allowed"),
+        ({"num_particles": 10**13}, "num_particles=10000000000000; allowed .* to 1000000"),
         ({"terms": [mi.BarberAgakov("c"), mi.BarberAgakov("c")]}, "each term once"),
     ],
 )

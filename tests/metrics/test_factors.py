@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import (
     completeness,
     dci_scores,
@@ -228,6 +228,15 @@ def test_only_the_seed_decides():
     importances = [dci(codes, GRID, seed=seed).importance for seed in (0, 0, 1)]
     assert torch.equal(importances[0], importances[1])
     assert not torch.equal(importances[0], importances[2])
+
+
+def test_columns_and_factors_that_there_are_not_are_named():
+    with pytest.raises(OptionError, match=r"categorical\[0\]=9; allowed .* from 0 to 2"):
+        mutual_information_gap(categorical=(9,), factors=GRID, codes=GRID.double())
+    with pytest.raises(DataError, match="factors has dtype torch.float64; allowed are integers"):
+        modularity(GRID.double(), GRID.double())
+    with pytest.raises(DataError, match="importance has negative values"):
+        disentanglement(-torch.eye(3))
 
 
 @pytest.mark.parametrize(
