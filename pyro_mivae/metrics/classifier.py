@@ -33,7 +33,7 @@ class Classifier(nn.Module):
     @checked(features=FEATURES, num_classes=COUNT, per_feature=flag())
     def __init__(self, features: Tensor, num_classes: int, *, per_feature: bool) -> None:
         super().__init__()
-        flat = features.flatten(1)
+        flat = features.flatten(1).to(torch.get_default_dtype())
         dims = (0,) if per_feature else (0, 1)
         scale, loc = torch.std_mean(flat, dims, correction=0)
         self.register_buffer("loc", loc)

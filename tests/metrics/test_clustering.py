@@ -99,8 +99,9 @@ def test_generation_accuracy_is_of_the_label_that_a_category_stands_for():
     assert generation_accuracy(JUDGED, names, live, 2)[0] == 0.75
     assert generation_accuracy(JUDGED, names, live, 4)[0] == 1.5 / 4  # two labels are missed
     assert generation_accuracy(JUDGED, names, torch.ones(3).bool(), 2)[0] == 1.75 / 3
-    assert generation_accuracy(torch.ones(10, 5), torch.arange(10), torch.ones(10), 10)[0] == 0.1
-    for args in ((names, torch.zeros(3), 4), (names, live, 1)):
+    ones, own = torch.ones(10, 5).long(), torch.arange(10)
+    assert generation_accuracy(ones, own, torch.ones(10).bool(), 10)[0] == 0.1
+    for args in ((names, torch.zeros(3).bool(), 4), (names, live, 1)):
         assert all(math.isnan(value) for value in generation_accuracy(JUDGED, *args))
 
 
