@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -47,7 +47,8 @@ def checked(**checks: Checker) -> Callable[[Function], Function]:
     """Makes a function check its arguments before it runs.
 
     A value that is the parameter's default passes unchecked, so that None stands for "not given"
-    where it is the default. Each of ``*args`` is checked by the checker of their name.
+    where it is the default. Each of ``*args`` is checked by the checker of their name. Arguments
+    given by keyword are checked in the order of the checks, whatever theirs is.
 
     Args:
         **checks: A checker by the name of the argument.
@@ -83,8 +84,8 @@ def checked(**checks: Checker) -> Callable[[Function], Function]:
             sizes: Sizes = {}
             names = positional + [rest] * (len(args) - len(positional))
             given = [check(name, value, sizes) for name, value in zip(names, args, strict=False)]
-            named = {name: check(name, value, sizes) for name, value in kwargs.items()}
-            return function(*given, **named)
+            named = {name: check(name, kwargs[name], sizes) for name in checks if name in kwargs}
+            return function(*given, **kwargs | named)
 
         return wrapper  # type: ignore[return-value]
 
@@ -114,13 +115,14 @@ def number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    finite: bool = True,
 ) -> Checker:
-    """Finite numbers; returned as they are."""
+    """Numbers, finite ones unless said otherwise, never NaN; returned as they are."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> float:
         fits = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
         try:
-            fits = fits and math.isfinite(value)
+            fits = fits and (math.isfinite(value) or (not finite and not math.isnan(value)))
         except OverflowError:  # a whole number beyond float
             fits = False
         if (
@@ -130,7 +132,7 @@ def number(
             or (most is not None and value > most)
             or (below is not None and value >= below)
         ):
-            allowed = "finite numbers" + _range(least, most, above, below)
+            allowed = "finite " * finite + "numbers" + _range(least, most, above, below)
             raise _refused(name, value, allowed)
         return value
 
@@ -233,8 +235,21 @@ def several(each: Checker, *, least: int = 1) -> Checker:
     return check
 
 
+def named(each: Checker, *, least: int = 0) -> Checker:
+    """A mapping from names; returned as a ``dict``, each value checked."""
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise _refused(name, value, "dicts whose keys are names")
+        if len(value) < least:
+            raise OptionError(f"{name} holds {len(value)}; give {least} or more")
+        return {key: each(f"{name}[{key!r}]", item, sizes) for key, item in value.items()}
+
+    return check
+
+
 def either(*checks: Checker) -> Checker:
-    """What one of several checkers accepts; the message is that of the first."""
+    """What one of several checkers accepts; the message is that of a shape, or of the first."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
         errors = []
@@ -243,36 +258,38 @@ def either(*checks: Checker) -> Checker:
                 return attempt(name, value, sizes)
             except (OptionError, DataError, ShapeError) as error:
                 errors.append(error)
-        raise errors[0]
+        raise next((error for error in errors if isinstance(error, ShapeError)), errors[0])
 
     return check
 
 
-def floats(*shape: str | int, finite: bool = True, least: int = 1) -> Checker:
+def floats(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "") -> Checker:
     """Tensors or arrays of floating-point numbers; arrays become tensors.
 
     Args:
         *shape: Sizes of the dimensions: numbers, or names, of which the same name has the same
-            size in all arguments of a call. ``"..."`` as the first stands for any further ones;
-            without any, every shape is allowed.
+            size in all arguments of a call. ``"..."`` as the first or the last stands for any
+            further ones, ``"()"`` alone for none; without any, every shape is allowed.
         finite: True to refuse NaN and infinities, which waits for the device.
-        least: The least size of a named dimension.
+        least: The least size of the first named dimension; all others have at least 1, unless
+            this is 0.
+        hint: The remedy for another shape.
     """
-    return _tensors(shape, "fc", "floating-point numbers", finite, least)
+    return _tensors(shape, "fc", "floating-point numbers", finite, least, hint)
 
 
-def integers(*shape: str | int, least: int = 1) -> Checker:
+def integers(*shape: str | int, least: int = 1, hint: str = "") -> Checker:
     """Tensors or arrays of integers or booleans; arrays become tensors. See `floats`."""
-    return _tensors(shape, "iub", "integers", False, least)
+    return _tensors(shape, "iub", "integers", False, least, hint)
 
 
-def numbers(*shape: str | int, finite: bool = True, least: int = 1) -> Checker:
+def numbers(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "") -> Checker:
     """Tensors or arrays of any real numbers; arrays become tensors. See `floats`."""
-    return _tensors(shape, "fciub", "numbers", finite, least)
+    return _tensors(shape, "fciub", "numbers", finite, least, hint)
 
 
 def _tensors(
-    shape: tuple[str | int, ...], kinds: str, told: str, finite: bool, least: int
+    shape: tuple[str | int, ...], kinds: str, told: str, finite: bool, least: int, hint: str
 ) -> Checker:
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Tensor:
         tensor = as_tensor(value, name)
@@ -280,7 +297,7 @@ def _tensors(
         if kind not in kinds:
             raise DataError(f"{name} has dtype {tensor.dtype}; allowed are {told}")
         if shape:
-            _fit(name, tuple(tensor.shape), shape, {} if sizes is None else sizes, least)
+            _fit(name, tuple(tensor.shape), shape, {} if sizes is None else sizes, least, hint)
         if finite and kind == "f" and not bool(tensor.detach().isfinite().all()):
             raise DataError(f"{name} holds NaN or infinities; allowed are finite numbers")
         return tensor
@@ -289,25 +306,33 @@ def _tensors(
 
 
 def _fit(
-    name: str, got: tuple[int, ...], shape: tuple[str | int, ...], sizes: Sizes, least: int
+    name: str,
+    got: tuple[int, ...],
+    shape: tuple[str | int, ...],
+    sizes: Sizes,
+    least: int,
+    hint: str,
 ) -> None:
     """Matches a tensor's shape, and learns the sizes of named dimensions from it."""
-    wanted = shape[1:] if shape[0] == "..." else shape
-    last = got[len(got) - len(wanted) :] if len(got) >= len(wanted) else ()
-    fits = len(last) == len(wanted) and (shape[0] == "..." or len(got) == len(wanted))
+    wanted = [size for size in shape if size not in ("...", "()")]
+    start = 0 if shape[-1] == "..." else max(0, len(got) - len(wanted))
+    part = got[start : start + len(wanted)]
+    fits = len(part) == len(wanted) and ("..." in shape or len(got) == len(wanted))
     found = dict(sizes)
-    for size, want in zip(last, wanted):
+    for size, want in zip(part, wanted):
         if isinstance(want, int):
             fits = fits and size == want
         else:
-            fits = fits and size == found.setdefault(want, size) and size >= least
+            smallest = least if want == wanted[0] else min(least, 1)
+            fits = fits and size == found.setdefault(want, size) and size >= smallest
     if not fits:
         known = {n: s for n, s in sizes.items() if n in shape}
         where = "".join(f", {n} = {s}" for n, s in known.items())
         told = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         raise ShapeError(
-            f"{name} has shape {got}; allowed is ({told}){where}"
-            + (f", each {least} or more" if least > 1 else "")
+            f"{name} has shape {got}; allowed is {'()' if not wanted else f'({told})'}{where}"
+            + (f", {wanted[0]} {least} or more" if least > 1 else "")
+            + (f"; {hint}" if hint else "")
         )
     sizes.update(found)
 
@@ -318,13 +343,13 @@ def _range(
     above: float | None = None,
     below: float | None = None,
 ) -> str:
-    parts = [f" above {above:g}"] if above is not None else []
-    parts += [f" below {below:g}"] if below is not None else []
+    parts = [f" above {above}"] if above is not None else []
+    parts += [f" below {below}"] if below is not None else []
     if least is not None:
         up = most is None or most == LARGEST
-        parts += [f" from {least:g} up" if up else f" from {least:g} to {most:g}"]
+        parts += [f" from {least} up" if up else f" from {least} to {most}"]
     elif most is not None:
-        parts += [f" up to {most:g}"]
+        parts += [f" up to {most}"]
     return " and".join(parts)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, number, whole
+from pyro_mivae.arguments import Checker, Sizes, checked, function, number, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
@@ -109,6 +110,17 @@ def cyclic_warmup(
     return _Cycle(period, fraction, start, end)
 
 
+def number_or_schedule(**allowed: float) -> Checker:
+    """A number in a range of `number`, or a schedule, whose values are free."""
+    constant, scheduled = number(**allowed), function("schedule(step)")  # type: ignore[arg-type]
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> float | Schedule:
+        checked: float | Schedule = (scheduled if callable(value) else constant)(name, value)
+        return checked
+
+    return check
+
+
 class Weight(nn.Module):
     """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
 
@@ -126,12 +138,11 @@ class Weight(nn.Module):
     step: Tensor
     unguarded = ("_steps",)  # moves on in every step, and `forward` does not read it
 
+    @checked(value=number_or_schedule())
     def __init__(self, value: float | Schedule) -> None:
         super().__init__()
         self.schedule: Schedule | None = value if callable(value) else None
         self.constant = math.nan if callable(value) else float(value)
-        if self.schedule is None and not math.isfinite(self.constant):
-            raise OptionError(f"weight {value}: a finite number or a schedule is needed")
         if self.schedule is not None:
             self._steps = 0
             self.register_buffer("current", torch.tensor(self.at(0)))
@@ -172,9 +183,14 @@ class Weight(nn.Module):
             The value; a constant's is the same always.
 
         Raises:
-            OptionError: If the schedule's is not finite.
+            OptionError: If the schedule's is not finite, or it fails.
         """
-        value = self.constant if self.schedule is None else float(self.schedule(step))
+        try:
+            value = self.constant if self.schedule is None else float(self.schedule(step))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise OptionError(
+                f"weight at step {step}: {error}; a schedule takes a step and gives a number"
+            ) from error
         if not math.isfinite(value):
             raise OptionError(
                 f"weight {value} at step {step}: a schedule must give finite numbers"

@@ -1,4 +1,8 @@
-"""Bounds on mutual information and estimates of it: pure functions of tensors, in nats."""
+"""Bounds on mutual information and estimates of it: pure functions of tensors, in nats.
+
+What is no tensor or array of floating-point numbers is a `DataError`. Values are not looked at, as
+that would wait for the device: NaN gives NaN.
+"""
 
 from pyro_mivae.bounds.critics import (
     donsker_varadhan_bound,

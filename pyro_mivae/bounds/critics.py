@@ -24,11 +24,12 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, instance, number
 from pyro_mivae.bounds.moving_average import MovingAverage
-from pyro_mivae.bounds.shapes import check_baseline, check_square, check_vector, off_diagonal
-from pyro_mivae.errors import OptionError
+from pyro_mivae.bounds.shapes import like, off_diagonal, scalar_or, square, vector
 
 
+@checked(joint_scores=vector("n"), marginal_scores=vector("m"))
 def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     r"""Lower-bounds :math:`I(X; Z)` by the critic's rise over its log-partition function.
 
@@ -63,10 +64,14 @@ def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Ten
         >>> donsker_varadhan_bound(torch.ones(4), torch.zeros(4))
         tensor(1.)
     """
-    _check(joint_scores, marginal_scores)
     return joint_scores.mean() - _log_mean_exp(marginal_scores)
 
 
+@checked(
+    joint_scores=vector("n"),
+    marginal_scores=vector("m"),
+    average=instance(MovingAverage, example="MovingAverage()"),
+)
 def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAverage) -> Tensor:
     r"""Is `donsker_varadhan_bound`, with a less biased gradient.
 
@@ -105,7 +110,6 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
         >>> mine_bound(torch.ones(4), torch.zeros(4), MovingAverage())
         tensor(1.)
     """
-    _check(joint_scores, marginal_scores)
     log_partition = _log_mean_exp(marginal_scores)
     if average.training and torch.is_grad_enabled():
         denominator = average.update(log_partition.detach()).to(log_partition.dtype)
@@ -154,6 +158,12 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     return tuba_bound(joint_scores, marginal_scores, 1.0, 1.0)
 
 
+@checked(
+    joint_scores=vector("n"),
+    marginal_scores=vector("m"),
+    joint_log_baseline=scalar_or("n"),
+    marginal_log_baseline=scalar_or("m"),
+)
 def tuba_bound(
     joint_scores: Tensor,
     marginal_scores: Tensor,
@@ -191,14 +201,12 @@ def tuba_bound(
         >>> tuba_bound(torch.ones(4), torch.zeros(4), 0.0, 0.0)
         tensor(1.)
     """
-    _check(joint_scores, marginal_scores)
-    joint = joint_scores - check_baseline("joint_log_baseline", joint_log_baseline, joint_scores)
-    marginal = marginal_scores - check_baseline(
-        "marginal_log_baseline", marginal_log_baseline, marginal_scores
-    )
+    joint = joint_scores - like(joint_log_baseline, joint_scores)
+    marginal = marginal_scores - like(marginal_log_baseline, marginal_scores)
     return 1 + joint.mean() - _exp(_log_mean_exp(marginal))
 
 
+@checked(scores=square(least=2), log_baseline=scalar_or("n"), alpha=number(least=0, most=1))
 def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: float) -> Tensor:
     r"""Lower-bounds :math:`I(X; Z)` between `tuba_bound` and `infonce_bound`: :math:`I_\alpha`.
 
@@ -240,10 +248,8 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
         >>> interpolated_bound(torch.eye(3), 0.0, alpha=0.5)
         tensor(0.6426)
     """
-    n = check_square(scores, at_least=2)
-    baseline = check_baseline("log_baseline", log_baseline, scores).expand(n)
-    if not 0 <= alpha <= 1:
-        raise OptionError(f"alpha={alpha}: 0 (TUBA) to 1 (InfoNCE) is needed")
+    n = len(scores)
+    baseline = like(log_baseline, scores).expand(n)
     log_alpha = math.log(alpha) if alpha > 0 else -math.inf
     log_rest = math.log1p(-alpha) if alpha < 1 else -math.inf
     own = torch.eye(n, dtype=torch.bool, device=scores.device)
@@ -253,11 +259,6 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
     without = off_diagonal(_log_sum_exp_without_each(scores)).reshape(n, n - 1)
     together = torch.logaddexp(without - math.log(n - 1) + log_alpha, baseline[:, None] + log_rest)
     return 1 + (scores.diagonal() - together.mean(1)).mean() - _exp(_log_mean_exp(others - apart))
-
-
-def _check(joint_scores: Tensor, marginal_scores: Tensor) -> None:
-    check_vector("joint_scores", joint_scores)
-    check_vector("marginal_scores", marginal_scores)
 
 
 def _log_mean_exp(scores: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_mivae.bounds.shapes import check_square, check_vector, off_diagonal
-from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.arguments import checked, floats
+from pyro_mivae.bounds.shapes import REDUCTION, like, off_diagonal, scalar_or, square, vector
 
 Reduction = Literal["mean", "none"]
 
 
+@checked(scores=square(least=1), reduction=REDUCTION)
 def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Lower-bounds :math:`I(X; Z)` by telling each code's own datum from the others.
 
@@ -61,11 +62,11 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         >>> infonce_bound(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]]))
         tensor(0.6931)
     """
-    n = check_square(scores, at_least=1)
-    rows = scores.diagonal() - scores.logsumexp(1) + math.log(n)
+    rows = scores.diagonal() - scores.logsumexp(1) + math.log(len(scores))
     return _reduce(rows, reduction)
 
 
+@checked(log_densities=square(least=2), reduction=REDUCTION)
 def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Upper-bounds :math:`I(X; Z)` by scoring each code under the other data's posteriors.
 
@@ -99,13 +100,14 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
         >>> leave_one_out_bound(torch.zeros(3, 3))
         tensor(0.)
     """
-    n = check_square(log_densities, at_least=2)
+    n = len(log_densities)
     own = torch.eye(n, dtype=torch.bool, device=log_densities.device)
     others = log_densities.masked_fill(own, -torch.inf).logsumexp(1)
     rows = log_densities.diagonal() - others + math.log(n - 1)
     return _reduce(rows, reduction)
 
 
+@checked(log_densities=square(least=2), reduction=REDUCTION)
 def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Upper-bounds :math:`I(X; Z)` by what a code's density loses under another datum.
 
@@ -144,11 +146,12 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
         >>> club_bound(torch.tensor([[0.0, -1.0], [-3.0, 0.0]]))
         tensor(2.)
     """
-    n = check_square(log_densities, at_least=2)
+    n = len(log_densities)
     others = off_diagonal(log_densities).reshape(n, n - 1).mean(1)
     return _reduce(log_densities.diagonal() - others, reduction)
 
 
+@checked(log_recognition=vector("n"), entropy=scalar_or("n"), reduction=REDUCTION)
 def barber_agakov_bound(
     log_recognition: Tensor, entropy: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -182,16 +185,14 @@ def barber_agakov_bound(
         >>> barber_agakov_bound(torch.zeros(5), math.log(10))  # found again for certain
         tensor(2.3026)
     """
-    check_vector("log_recognition", log_recognition)
-    entropy = torch.as_tensor(entropy, dtype=log_recognition.dtype, device=log_recognition.device)
-    if entropy.shape not in (torch.Size(), log_recognition.shape):
-        raise ShapeError(
-            f"entropy: expected a scalar or shape {tuple(log_recognition.shape)}, got "
-            f"{tuple(entropy.shape)}; give H(c), or -log p(c) of each code"
-        )
-    return _reduce(log_recognition + entropy, reduction)
+    return _reduce(log_recognition + like(entropy, log_recognition), reduction)
 
 
+@checked(
+    log_posterior=vector("n"),
+    log_prior=floats("n", finite=False, hint="evaluate both at the same codes"),
+    reduction=REDUCTION,
+)
 def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Upper-bounds :math:`I_q(X; Z)` by what the code costs under a prior.
 
@@ -222,16 +223,8 @@ def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "me
         >>> rate(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))
         tensor(1.5000)
     """
-    check_vector("log_posterior", log_posterior)
-    if log_prior.shape != log_posterior.shape:
-        raise ShapeError(
-            f"log_prior: expected shape {tuple(log_posterior.shape)} as log_posterior, got "
-            f"{tuple(log_prior.shape)}; evaluate both at the same codes"
-        )
     return _reduce(log_posterior - log_prior, reduction)
 
 
 def _reduce(rows: Tensor, reduction: Reduction) -> Tensor:
-    if reduction not in ("mean", "none"):
-        raise OptionError(f"reduction={reduction!r}: allowed are 'mean' and 'none'")
     return rows.mean() if reduction == "mean" else rows

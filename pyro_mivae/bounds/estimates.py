@@ -8,13 +8,18 @@ another formula, so what is maximised is not what is returned.
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyro_mivae.arguments import checked, number
 from pyro_mivae.bounds.critics import donsker_varadhan_bound, nwj_bound
-from pyro_mivae.errors import OptionError
+from pyro_mivae.bounds.shapes import vector
 
 
+@checked(joint_scores=vector("n"), marginal_scores=vector("m"))
 def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     r"""Estimates :math:`I(X; Z)` by a critic that learns from the Jensen-Shannon divergence.
 
@@ -57,6 +62,11 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
     return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
 
 
+@checked(
+    joint_scores=vector("n"),
+    marginal_scores=vector("m"),
+    clip=number(above=0, finite=False),
+)
 def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float) -> Tensor:
     r"""Estimates :math:`I(X; Z)` by Donsker and Varadhan's formula with clipped scores.
 
@@ -98,9 +108,8 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
         >>> smile_estimate(torch.ones(4), torch.full((4,), 9.0), clip=5.0)
         tensor(-4.)
     """
-    if not clip > 0:
-        raise OptionError(f"clip={clip}: a positive number of nats is needed, or math.inf")
-    clipped = marginal_scores.detach().clamp(-clip, clip)
+    limit = clip if clip < torch.finfo(marginal_scores.dtype).max else math.inf
+    clipped = marginal_scores.detach().clamp(-limit, limit)
     value = donsker_varadhan_bound(joint_scores.detach(), clipped)
     return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
 

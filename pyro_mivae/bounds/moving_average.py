@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.arguments import checked, floats, number
 
 
 class MovingAverage(nn.Module):
@@ -35,10 +35,9 @@ class MovingAverage(nn.Module):
     log_sum: Tensor
     log_weight: Tensor
 
+    @checked(rate=number(above=0, most=1))
     def __init__(self, rate: float = 0.01) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise OptionError(f"rate={rate}: above 0 and at most 1 is needed")
         self.rate = rate
         self.register_buffer("log_sum", torch.tensor(-torch.inf))
         self.register_buffer("log_weight", torch.tensor(-torch.inf))
@@ -48,6 +47,7 @@ class MovingAverage(nn.Module):
         return f"rate={self.rate}"
 
     @torch.no_grad()
+    @checked(log_value=floats("()", finite=False))
     def update(self, log_value: Tensor) -> Tensor:
         r"""Takes a number in.
 

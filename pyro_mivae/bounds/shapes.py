@@ -1,75 +1,41 @@
-"""What shapes scores come in, checked."""
+"""The shapes that scores come in."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.arguments import Checker, checked, choice, either, floats, number, numbers
+
+REDUCTION = choice("mean", "none")
+vector = partial(
+    floats,
+    finite=False,
+    hint="sum over the dimensions of the code, and take pairs out of a matrix with diagonal() "
+    "and off_diagonal()",
+)
+SQUARE = "row i is to hold code i under every datum"
 
 
-def check_square(scores: Tensor, *, at_least: int) -> int:
-    """Checks that scores are those of n codes under n data.
-
-    Args:
-        scores: Any tensor.
-        at_least: The smallest n allowed.
-
-    Returns:
-        n.
-
-    Raises:
-        ShapeError: If the shape is not ``(n, n)`` with n that large.
-    """
-    if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or len(scores) < at_least:
-        raise ShapeError(
-            f"scores: expected a square matrix (n, n) of n >= {at_least}, got "
-            f"{tuple(scores.shape)}; row i is to hold code i under every datum"
-        )
-    return len(scores)
+def square(*, least: int) -> Checker:
+    """Scores of n codes under n data, shape ``(n, n)``."""
+    return floats("n", "n", finite=False, least=least, hint=SQUARE)
 
 
-def check_vector(name: str, value: Tensor) -> None:
-    """Checks that a tensor holds one value per sample.
-
-    Args:
-        name: What to call it.
-        value: Any tensor.
-
-    Raises:
-        ShapeError: If the shape is not ``(n,)`` with n at least 1.
-    """
-    if value.dim() != 1 or not len(value):
-        raise ShapeError(
-            f"{name}: expected one value per sample, shape (n,), got {tuple(value.shape)}; "
-            "sum over the dimensions of the code, and take pairs out of a matrix with "
-            "diagonal() and off_diagonal()"
-        )
+def scalar_or(size: str) -> Checker:
+    """A number, or a tensor with one value, or one for each of so many scores."""
+    hint = "give a scalar, or a value for each score's code"
+    return either(number(), floats(size, finite=False, hint=hint), floats("()", finite=False))
 
 
-def check_baseline(name: str, value: Tensor | float, scores: Tensor) -> Tensor:
-    """Makes a baseline a tensor that fits scores.
-
-    Args:
-        name: What to call it.
-        value: A number, a scalar tensor, or one value per score.
-        scores: Shape ``(n, ...)``.
-
-    Returns:
-        A scalar or shape ``(n,)``, of the scores' type and on their device.
-
-    Raises:
-        ShapeError: If it is neither a scalar nor of shape ``(n,)``.
-    """
-    baseline = torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
-    if baseline.shape not in (torch.Size(), scores.shape[:1]):
-        raise ShapeError(
-            f"{name}: expected a scalar or shape {tuple(scores.shape[:1])}, got "
-            f"{tuple(baseline.shape)}; give the baseline's logarithm at each score's code"
-        )
-    return baseline
+def like(value: Tensor | float, scores: Tensor) -> Tensor:
+    """Returns a number or a tensor in the scores' dtype, on their device."""
+    return torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
 
 
+@checked(scores=numbers("n", "n", finite=False, least=2, hint=SQUARE))
 def off_diagonal(scores: Tensor) -> Tensor:
     """Takes the independent pairs out of a matrix of scores.
 
@@ -81,10 +47,11 @@ def off_diagonal(scores: Tensor) -> Tensor:
 
     Raises:
         ShapeError: If the scores are not a square matrix of at least two rows.
+        DataError: If they are no tensor or array.
 
     Example:
         >>> off_diagonal(torch.arange(9).reshape(3, 3))
         tensor([1, 2, 3, 5, 6, 7])
     """
-    n = check_square(scores, at_least=2)
+    n = len(scores)
     return scores.flatten()[1:].reshape(n - 1, n + 1)[:, :-1].reshape(-1)

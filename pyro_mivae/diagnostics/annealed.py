@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, choice, function, number, whole
 from pyro_mivae.diagnostics.annealing import Callback, Options, Run
 from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figures, mean_of
 from pyro_mivae.diagnostics.draws import Draws
@@ -20,9 +22,23 @@ from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.target import Start
-from pyro_mivae.errors import DataError, OptionError, SiteError
+from pyro_mivae.errors import DataError, SiteError
 from pyro_mivae.models import data_for
 from pyro_mivae.traces import Program, is_deterministic
+
+DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
+GIVEN = {
+    "model": function("model(x)"),
+    "guide": function("guide(x)"),
+    "start": choice(*get_args(Start)),
+    "num_temperatures": DRAWS,
+    "num_chains": DRAWS,
+    "leapfrog_steps": DRAWS,
+    "target_acceptance": number(above=0, below=1),
+    "batch_size": whole(least=1),
+    "seed": whole(least=0),
+    "callback": function("callback(done, total)"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class BidirectionalBounds:
         return float(low.mean()), float(high.mean())
 
 
+@checked(**GIVEN)
 def annealed_log_likelihood(
     model: Program,
     guide: Program,
@@ -179,6 +196,7 @@ def annealed_log_likelihood(
     return AnnealedLogLikelihood(torch.cat(parts), run.acceptance, run.acceptance_by_part)
 
 
+@checked(**GIVEN, items=DRAWS)
 def bidirectional_monte_carlo(
     model: Program,
     guide: Program,
@@ -236,8 +254,6 @@ def bidirectional_monte_carlo(
     )
     x = data_for(model, guide, x)
     _check_data(x)
-    if items < 1:
-        raise OptionError(f"items={items}: at least 1 is needed")
     device = device_of(x, model, guide)
     with isolated(seed, model, guide, device=device), pyro.validation_enabled(False):
         some = x[:ITEMS_TRIED].to(device)

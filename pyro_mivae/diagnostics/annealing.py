@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from pyro_mivae.diagnostics.hmc import Plan, make_plan, transition
 from pyro_mivae.diagnostics.layout import Layout
 from pyro_mivae.diagnostics.proposals import repeat
 from pyro_mivae.diagnostics.target import Conditioned, Start, Target
-from pyro_mivae.errors import OptionError, PyroMivaeWarning
+from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.traces import Program
 
 ACCEPTED = (0.4, 0.9)  # share of proposals outside of which the estimate is called in question
@@ -27,11 +26,7 @@ Callback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to anneal; see `annealed_log_likelihood`.
-
-    Raises:
-        OptionError: If a value is not allowed.
-    """
+    """How to anneal; see `annealed_log_likelihood`."""
 
     start: Start = "guide"
     num_temperatures: int = 500
@@ -39,15 +34,6 @@ class Options:
     leapfrog_steps: int = 5
     target_acceptance: float = 0.8
     batch_size: int = 1024
-
-    def __post_init__(self) -> None:
-        if self.start not in get_args(Start):
-            raise OptionError(f"start={self.start!r}: allowed are {', '.join(get_args(Start))}")
-        for name in ("num_temperatures", "num_chains", "leapfrog_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)}: at least 1 is needed")
-        if not 0 < self.target_acceptance < 1:
-            raise OptionError(f"target_acceptance={self.target_acceptance}: allowed is 0 to 1")
 
     @property
     def data_at_once(self) -> int:

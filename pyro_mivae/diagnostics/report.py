@@ -8,17 +8,32 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, function, text, whole
 from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
 from pyro_mivae.diagnostics.probe import probe
-from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.errors import DataError
 from pyro_mivae.models import data_for
 from pyro_mivae.traces import Program
 
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
+DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
+PAIR = {"model": function("model(x)"), "guide": function("guide(x)")}
+OPTIONS = {
+    "num_samples": DRAWS,
+    "iwae_samples": DRAWS,
+    "iwae_items": whole(least=1),
+    "subset": whole(least=1),
+    "generative_items": whole(least=0, most=10**7),
+    "generative_samples": DRAWS,
+    "ais_items": whole(least=0),
+    "ais_temperatures": DRAWS,
+    "batch_size": whole(least=1),
+}
+"""Checks of the options of `information` but for its seed."""
 
 
 class InformationReport(Mapping[str, float]):
@@ -60,6 +75,7 @@ class InformationReport(Mapping[str, float]):
         """What the figures say is wrong with the pair, see `diagnose`."""
         return diagnose(self._figures)
 
+    @checked(site=text())
     def dimensions(self, site: str) -> dict[str, Tensor]:
         """Returns the figures of a site's dimensions, or of its categories, as tensors.
 
@@ -93,6 +109,7 @@ class InformationReport(Mapping[str, float]):
         return "\n".join(lines)
 
 
+@checked(**PAIR, **OPTIONS, seed=whole(least=0))
 def information(
     model: Program,
     guide: Program,
@@ -242,7 +259,7 @@ def information(
 
     Raises:
         DataError: If there are no data, or a variant cannot score them.
-        OptionError: If a number is not positive.
+        OptionError: If a number is out of range.
         SiteError: If the pair is not as said above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
 
@@ -268,21 +285,6 @@ def information(
         >>> abs(report["mi_lower"] - 0.5 * math.log(2)) < 4 * report["mi_lower_se"]
         True
     """
-    sizes = {
-        "num_samples": 1 if num_samples is None else num_samples,
-        "iwae_samples": iwae_samples,
-        "iwae_items": iwae_items,
-        "subset": subset,
-        "generative_samples": generative_samples,
-        "ais_temperatures": ais_temperatures,
-        "batch_size": batch_size,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise OptionError(f"{name}={value}: at least 1 is needed")
-    for name, value in (("generative_items", generative_items), ("ais_items", ais_items)):
-        if value < 0:
-            raise OptionError(f"{name}={value}: 0 or more is needed")
     x = data_for(model, guide, x)
     if x.dim() < 1 or not len(x):
         raise DataError(f"x: expected one or more data, shape (N, ...), got {tuple(x.shape)}")
@@ -292,14 +294,14 @@ def information(
         if num_samples is None:
             exact = layout.free - layout.meanless
             least = 1 if exact.issuperset(layout.latent) else 2
-            sizes["num_samples"] = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
+            num_samples = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
         context = Context(
             model=model,
             guide=guide,
             x=x,
             layout=layout,
             device=device,
-            num_samples=sizes["num_samples"],
+            num_samples=num_samples,
             iwae_samples=iwae_samples,
             iwae_items=iwae_items,
             subset=subset,

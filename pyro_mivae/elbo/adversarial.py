@@ -16,10 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pyro_mivae.arguments import checked, flag, instance, named, text
 from pyro_mivae.elbo.objective import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
 from pyro_mivae.sites import data_sites
 from pyro_mivae.terms import score_code
 from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
@@ -76,6 +77,13 @@ class InfoGANLoss(Objective):
 
     measures_fit = False
 
+    @checked(
+        discriminator=instance(nn.Module, example="torch.nn.Sequential"),
+        weights=named(number_or_schedule(least=0), least=1),
+        saturating=flag(),
+        name=text(),
+        retain_graph=flag(),
+    )
     def __init__(
         self,
         discriminator: nn.Module,
@@ -85,15 +93,7 @@ class InfoGANLoss(Objective):
         name: str = "discriminator",
         retain_graph: bool | None = None,
     ) -> None:
-        if not weights:
-            raise OptionError("weights {}: name one code or more whose information is to be kept")
         self.weights = {site: Weight(weight) for site, weight in weights.items()}
-        for site, weight in self.weights.items():
-            if weight.constant < 0:
-                raise OptionError(
-                    f"weights[{site!r}] = {weight.constant}: 0 or more is needed, as the "
-                    "information term is a lower bound"
-                )
         super().__init__(
             {f"mi_{site}": weight for site, weight in self.weights.items()},
             max_plate_nesting=1,

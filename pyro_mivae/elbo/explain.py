@@ -1,8 +1,10 @@
 """The objective, written out."""
 
+from pyro_mivae.arguments import checked, instance
 from pyro_mivae.elbo.objective import Objective
 
 
+@checked(objective=instance(Objective, example="MutualInformationELBO()"))
 def explain(objective: Objective) -> str:
     """Writes an objective out, with its weights and sites.
 

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
 from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair
+
+MOST_PARTICLES, MOST_PLATES = 10**6, 25
 
 
 class MutualInformationELBO(Objective):
@@ -64,6 +67,16 @@ class MutualInformationELBO(Objective):
         https://arxiv.org/abs/1711.00464
     """
 
+    @checked(
+        terms=several(instance(InformationTerm, example="BarberAgakov('z')"), least=0),
+        kl_weights=named(number_or_schedule(least=0)),
+        num_particles=whole(least=1, most=MOST_PARTICLES),
+        vectorize_particles=flag(),
+        max_plate_nesting=either(
+            whole(least=0, most=MOST_PLATES), number(least=math.inf, finite=False)
+        ),
+        retain_graph=flag(),
+    )
     def __init__(
         self,
         terms: Iterable[InformationTerm] = (),
@@ -88,9 +101,6 @@ class MutualInformationELBO(Objective):
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
-        for name, weight in self.kl_weights.items():
-            if weight.constant < 0:
-                raise OptionError(f"kl_weights[{name!r}] = {weight.constant}: 0 or more is needed")
 
     def differentiable_loss(
         self,

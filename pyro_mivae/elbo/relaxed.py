@@ -10,11 +10,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, choice
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import relax_categories
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.traces import Program, TracePair
 
@@ -49,6 +50,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         https://arxiv.org/abs/1611.01144
     """
 
+    @checked(relaxation=choice(*get_args(Relaxation)), temperature=number_or_schedule(above=0))
     def __init__(
         self,
         terms: Iterable[InformationTerm] = (),
@@ -59,15 +61,8 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         **options: Any,
     ) -> None:
         super().__init__(terms, kl_weights, **options)
-        if relaxation not in get_args(Relaxation):
-            raise OptionError(
-                f"relaxation={relaxation!r}: allowed are {', '.join(get_args(Relaxation))}; the "
-                "exact sum over categories is MutualInformationELBO"
-            )
         self.relaxation = relaxation
         self.temperature = Weight(temperature)
-        if self.temperature.constant <= 0:
-            raise OptionError(f"temperature={temperature}: a positive number is needed")
         self.state["temperature"] = self.temperature
 
     @property

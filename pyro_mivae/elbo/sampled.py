@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, floats, whole
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import InformationTerm
@@ -71,6 +72,7 @@ class SampledCategoricalELBO(MutualInformationELBO):
         maximised; nats per datum; unbiased
     """
 
+    @checked(exact=whole(least=0), draws=whole(least=1))
     def __init__(
         self,
         terms: Iterable[InformationTerm] = (),
@@ -81,12 +83,6 @@ class SampledCategoricalELBO(MutualInformationELBO):
         **options: Any,
     ) -> None:
         super().__init__(terms, kl_weights, **options)
-        whole = isinstance(exact, int) and isinstance(draws, int)
-        if not whole or exact < 0 or draws < 1:
-            raise OptionError(
-                f"exact={exact}, draws={draws}: whole numbers of 0 or more, and 1 or more, are "
-                "needed; without a draw the categories left out would be missing from the sum"
-            )
         self.exact = exact
         self.draws = draws
 
@@ -131,6 +127,12 @@ class SampledCategoricalELBO(MutualInformationELBO):
         return _ChosenTraces(guide_trace, model_trace, name, chosen[1]), coded
 
 
+@checked(
+    log_probs=floats(finite=False),
+    uniforms=floats(finite=False),
+    exact=whole(least=0),
+    draws=whole(least=1),
+)
 def choose_categories(
     log_probs: Tensor, uniforms: Tensor, *, exact: int, draws: int
 ) -> tuple[Tensor, Tensor]:
@@ -164,6 +166,11 @@ def choose_categories(
         >>> chosen.tolist(), log_pi.exp()
         ([3, 1], tensor([1.0000, 0.1667]))
     """
+    if uniforms.shape != log_probs.shape[1:]:
+        raise ShapeError(
+            f"uniforms has shape {tuple(uniforms.shape)}, log_probs {tuple(log_probs.shape)}; "
+            "give one number for each of the batch"
+        )
     ordered, order = log_probs.sort(0, descending=True)
     if len(order) <= exact + draws:
         return order, torch.zeros_like(ordered)

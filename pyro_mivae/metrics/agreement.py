@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, instance, several
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.errors import OptionError
+from pyro_mivae.metrics.checkers import SEED, counted
 from pyro_mivae.metrics.clustering import (
     adjusted_rand_index,
     cluster_accuracy,
@@ -19,6 +21,8 @@ from pyro_mivae.metrics.clustering import (
 )
 from pyro_mivae.metrics.subject import batches
 from pyro_mivae.variants import Variant
+
+VARIANT = instance(Variant, example="CatVAE((1, 28, 28))")
 
 
 class CategoryAgreement(NamedTuple):
@@ -38,6 +42,7 @@ class CategoryAgreement(NamedTuple):
     ari: float
 
 
+@checked(first=counted("n"), second=counted("n"))
 def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
     """Compares two models' categories of the same data; symmetric in both.
 
@@ -63,6 +68,7 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
     )
 
 
+@checked(vaes=several(VARIANT, least=2), seed=SEED)
 def agreement_of_models(
     vaes: Sequence[Variant], x: Tensor, *, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
@@ -81,8 +87,6 @@ def agreement_of_models(
     Raises:
         OptionError: If there are under two models, or one has no categories.
     """
-    if len(vaes) < 2:
-        raise OptionError(f"{len(vaes)} model(s) given; two or more are needed to compare them")
     found = [most_probable(vae, x, seed=seed) for vae in vaes]
     rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()
     spread = rows.std(0).tolist() if len(rows) > 1 else [math.nan] * 3
@@ -90,6 +94,7 @@ def agreement_of_models(
     return dict(zip(names, zip(rows.mean(0).tolist(), spread)))
 
 
+@checked(vae=VARIANT, seed=SEED)
 def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
     """Returns the most probable category of each datum.
 

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pyro_mivae.arguments import checked, flag, numbers
 from pyro_mivae.diagnostics.isolation import isolated
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import DataError
+from pyro_mivae.metrics.checkers import COUNT, SEED, counted
 
 HIDDEN, DROPOUT = 256, 0.2
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 256, 1e-2, 1e-2
 MOST_STEPS, LEAST_STEPS, MOST_EPOCHS = 1500, 200, 60
+FEATURES = numbers("n", "d", "...")
 
 
 class Classifier(nn.Module):
@@ -27,9 +30,10 @@ class Classifier(nn.Module):
     loc: Tensor
     scale: Tensor
 
+    @checked(features=FEATURES, num_classes=COUNT, per_feature=flag())
     def __init__(self, features: Tensor, num_classes: int, *, per_feature: bool) -> None:
         super().__init__()
-        flat = features.flatten(1)
+        flat = features.flatten(1).to(torch.get_default_dtype())
         dims = (0,) if per_feature else (0, 1)
         scale, loc = torch.std_mean(flat, dims, correction=0)
         self.register_buffer("loc", loc)
@@ -79,6 +83,7 @@ class Classifier(nn.Module):
         return float((self.predict(features) == labels).double().mean())
 
 
+@checked(features=FEATURES, labels=counted("n"), num_classes=COUNT, per_feature=flag(), seed=SEED)
 def fit_classifier(
     features: Tensor,
     labels: Tensor,
@@ -103,11 +108,12 @@ def fit_classifier(
 
     Raises:
         ShapeError: If there is not one label for each of one or more data.
+        DataError: If a label is none of the classes, or features are not finite.
     """
-    if not len(features) or labels.shape != (len(features),):
-        raise ShapeError(
-            f"expected a label for each of {len(features)} data, got shape {tuple(labels.shape)}; "
-            "give one integer per datum"
+    if int(labels.max()) >= num_classes:
+        raise DataError(
+            f"label {int(labels.max())} found, and num_classes={num_classes}; give labels from 0 "
+            "and as many classes as there are"
         )
     features = features.to(torch.get_default_dtype())
     batch, steps = min(BATCH_SIZE, len(features)), training_steps(len(features))

@@ -7,11 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.errors import DataError, ShapeError
+from pyro_mivae.metrics.checkers import COUNT, MOST_CELLS, counted
 
 LIVE = 0.005  # share of the data from which a category counts as used
+PAIRS = checked(categories=counted("n"), labels=counted("n"))
 
 
+@PAIRS
 def contingency(categories: Tensor, labels: Tensor) -> Tensor:
     """Counts how often each category meets each label.
 
@@ -24,19 +28,29 @@ def contingency(categories: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         ShapeError: If the two are not vectors of equal length, or empty.
+        DataError: If they are no integers from 0, or too large to be counted.
 
     Example:
         >>> contingency(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]))
         tensor([[0, 2],
                 [1, 0]])
     """
-    _check(categories, labels)
+    return count_pairs(categories, labels, int(categories.max()) + 1)
+
+
+def count_pairs(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
+    """Returns `contingency` with so many rows."""
     width = int(labels.max()) + 1
-    pairs = categories.long() * width + labels.long()
-    counts = torch.bincount(pairs, minlength=(int(categories.max()) + 1) * width)
+    if num_categories * width > MOST_CELLS:
+        raise DataError(
+            f"{num_categories} categories and {width} labels given; allowed are {MOST_CELLS} "
+            "pairs of them: number both by unique(return_inverse=True)"
+        )
+    counts = torch.bincount(categories * width + labels, minlength=num_categories * width)
     return counts.reshape(-1, width)
 
 
+@PAIRS
 def cluster_accuracy(categories: Tensor, labels: Tensor) -> float:
     r"""Share of the data that a one-to-one naming of categories gets right.
 
@@ -70,6 +84,7 @@ def cluster_accuracy(categories: Tensor, labels: Tensor) -> float:
     return float(counts[rows, columns].sum() / counts.sum())
 
 
+@PAIRS
 def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
     r"""Mutual information of categories and labels over the mean of their entropies.
 
@@ -87,12 +102,12 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
     """
     from sklearn.metrics import normalized_mutual_info_score
 
-    _check(categories, labels)
     if _both_constant(categories, labels):
         return math.nan
     return float(normalized_mutual_info_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
 
+@PAIRS
 def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
     """Agreement of categories and labels on pairs of data, adjusted for chance.
 
@@ -112,12 +127,12 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
     """
     from sklearn.metrics import adjusted_rand_score
 
-    _check(categories, labels)
     if _both_constant(categories, labels):
         return math.nan
     return float(adjusted_rand_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
 
+@checked(categories=counted("n"), num_categories=COUNT)
 def occupancy(categories: Tensor, num_categories: int) -> Tensor:
     """Share of the data that each category holds.
 
@@ -135,13 +150,8 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
         >>> occupancy(torch.tensor([0, 0, 0, 2]), 3)
         tensor([0.7500, 0.0000, 0.2500])
     """
-    counts = torch.bincount(categories.long(), minlength=num_categories)
-    if len(counts) > num_categories:
-        raise ShapeError(
-            f"category {len(counts) - 1} found, and num_categories={num_categories}; give as many "
-            "as there are"
-        )
-    return counts / len(categories)
+    check_count(categories, num_categories)
+    return torch.bincount(categories, minlength=num_categories) / len(categories)
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
@@ -157,19 +167,14 @@ def categories_used(categories: Tensor, num_categories: int) -> int:
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 
+def check_count(categories: Tensor, num_categories: int) -> None:
+    """Refuses categories beyond their number."""
+    if int(categories.max()) >= num_categories:
+        raise ShapeError(
+            f"category {int(categories.max())} found, and num_categories={num_categories}; give "
+            "as many as there are"
+        )
+
+
 def _both_constant(categories: Tensor, labels: Tensor) -> bool:
     return bool((categories == categories[0]).all() and (labels == labels[0]).all())
-
-
-def _check(categories: Tensor, labels: Tensor) -> None:
-    if categories.dim() != 1 or categories.shape != labels.shape or not len(labels):
-        raise ShapeError(
-            f"expected a category and a label of each datum, shape (n,) both, got shapes "
-            f"{tuple(categories.shape)} and {tuple(labels.shape)}; take an argmax first"
-        )
-    for values in (categories, labels):
-        if values.is_floating_point() or values.is_complex() or int(values.min()) < 0:
-            raise DataError(
-                f"expected categories and labels as integers from 0, got {values.dtype} from "
-                f"{float(values.min()):g}; take an argmax, or number them"
-            )

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, instance
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
 from pyro_mivae.training.loop import batch_sizes
 from pyro_mivae.variants import Variant
@@ -18,6 +20,7 @@ ENOUGH_BATCHES = 5
 """Batches whose spread is worth a standard error."""
 
 
+@checked(vae=instance(Variant, example="CriticInfomaxVAE((1, 28, 28))"), seed=SEED)
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
     """Asks a variant's critics for the information of held-out data, batch by batch.
 
@@ -33,7 +36,11 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
         ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
         ``mi_<sites>_critic_se``; NaN where there are too few data or batches. Nothing where the
         variant has no critic.
+
+    Raises:
+        DataError: If the data do not fit the variant.
     """
+    x = vae.check_data(x)
     objective = vae.objective()
     names = [term.name for term in _critic_terms(objective)]
     if not names:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.metrics.factors import check_pairs, expand
+from pyro_mivae.arguments import Sizes, checked, numbers
+from pyro_mivae.errors import DataError
+from pyro_mivae.metrics import checkers
+from pyro_mivae.metrics.checkers import SEED, columns, counted
+from pyro_mivae.metrics.factors import expand
 
 TREES, LEAST_IN_LEAF = 20, 5
 
@@ -30,6 +34,14 @@ class DCI(NamedTuple):
     importance: Tensor
 
 
+@checked(
+    train_codes=checkers.codes("m", "d"),
+    train_factors=counted("m", "F"),
+    codes=checkers.codes("n", "d"),
+    factors=counted("n", "F"),
+    categorical=columns("d"),
+    seed=SEED,
+)
 def dci_scores(
     train_codes: Tensor,
     train_factors: Tensor,
@@ -60,6 +72,8 @@ def dci_scores(
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     References:
         Eastwood & Williams (2018), A Framework for the Quantitative Evaluation of Disentangled
@@ -73,8 +87,6 @@ def dci_scores(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    check_pairs(codes, factors)
-    check_pairs(train_codes, train_factors)
     varies = (train_factors != train_factors[:1]).any(0) & (factors != factors[:1]).any(0)
     kept, targets = train_factors[:, varies], factors[:, varies]
     finite = bool(train_codes.isfinite().all() and codes.isfinite().all())
@@ -83,7 +95,7 @@ def dci_scores(
         return DCI(math.nan, math.nan, math.nan, empty)
     features, groups = expand(torch.cat([train_codes, codes]), categorical)
     learn, score = (f.cpu().numpy() for f in features.split([len(train_codes), len(codes)]))
-    columns, accuracies = [], []
+    shares, accuracies = [], []
     for truth, target in zip(kept.unbind(1), targets.unbind(1), strict=True):
         forest = RandomForestClassifier(
             TREES, min_samples_leaf=LEAST_IN_LEAF, max_features=None, random_state=seed
@@ -91,8 +103,8 @@ def dci_scores(
         forest.fit(learn, truth.cpu().numpy())
         accuracies.append(float(forest.score(score, target.cpu().numpy())))
         found = torch.from_numpy(forest.feature_importances_)
-        columns.append(torch.zeros(codes.shape[1]).double().index_add(0, groups.cpu(), found))
-    importance = torch.stack(columns, 1)
+        shares.append(torch.zeros(codes.shape[1]).double().index_add(0, groups.cpu(), found))
+    importance = torch.stack(shares, 1)
     return DCI(
         disentanglement(importance),
         completeness(importance),
@@ -101,6 +113,15 @@ def dci_scores(
     )
 
 
+def _importance(name: str, value: Any, sizes: Sizes | None = None) -> Tensor:
+    """Finite numbers of at least 0, shape ``(d, F)``, as float64."""
+    found: Tensor = numbers("d", "F", least=0)(name, value, sizes).double()
+    if (found < 0).any():
+        raise DataError(f"{name} has negative values; allowed are 0 and more")
+    return found
+
+
+@checked(importance=_importance)
 def disentanglement(importance: Tensor) -> float:
     r"""Whether each dimension matters to one factor alone.
 
@@ -121,10 +142,11 @@ def disentanglement(importance: Tensor) -> float:
     """
     if importance.shape[1] < 2:
         return math.nan
-    weight = importance.double().sum(1)
+    weight = importance.sum(1)
     return float((weight / weight.sum() * _purity(importance)).sum().clamp(max=1.0))
 
 
+@checked(importance=_importance)
 def completeness(importance: Tensor) -> float:
     r"""Whether one dimension alone matters to each factor.
 
@@ -149,6 +171,5 @@ def completeness(importance: Tensor) -> float:
 
 def _purity(rows: Tensor) -> Tensor:
     """1 minus the entropy of each row's shares, to the base of their number."""
-    rows = rows.double()
     shares = rows / rows.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     return (1 + shares.xlogy(shares).sum(1) / math.log(rows.shape[1])).clamp(0.0, 1.0)

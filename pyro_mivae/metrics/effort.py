@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyro_mivae.arguments import flag, instance, whole
+from pyro_mivae.diagnostics.report import OPTIONS, information
 from pyro_mivae.errors import OptionError
+from pyro_mivae.metrics.checkers import COUNT, SEED
+from pyro_mivae.variants import Variant
 
 PROBE_ITEMS, SAMPLES, MANY_SAMPLES = 10_000, 1000, 10_000
+DEFAULTS = {name: p.default for name, p in inspect.signature(information).parameters.items()}
+GIVEN = {
+    "vae": instance(Variant, example="VAE((1, 28, 28))"),
+    "full": flag(),
+    "probe_items": whole(least=1),
+    "samples_per_category": COUNT,
+    "seed": SEED,
+}
+"""Checks of what `evaluate` and `forecast` take."""
 FULL = {"iwae_samples": 5000, "generative_items": 2000, "generative_samples": 1000}
 
 
@@ -55,19 +69,27 @@ class Effort:
             The effort.
 
         Raises:
-            OptionError: If a number is not positive, or is given beside ``full``.
+            OptionError: If a number is given beside ``full``, or an option is unknown.
         """
         for name, value, usual in (
             ("probe_items", probe_items, PROBE_ITEMS),
             ("samples_per_category", samples_per_category, SAMPLES),
         ):
-            if value < 1:
-                raise OptionError(f"{name}={value}: at least 1 is needed")
             if full and value != usual:
                 raise OptionError(
                     f"{name}={value} and full=True are given, and full takes all there is; leave "
                     "one of them out"
                 )
+        unknown = options.keys() - OPTIONS.keys()
+        if unknown:
+            raise OptionError(
+                f"options {', '.join(sorted(unknown))} are unknown; allowed are those of "
+                f"information: {', '.join(OPTIONS)}"
+            )
+        options = {
+            name: value if value is DEFAULTS[name] else OPTIONS[name](name, value)
+            for name, value in options.items()
+        }
         if not full:
             return cls(full, probe_items, samples_per_category, options)
         everything = {**FULL, "iwae_items": items, "subset": items}

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pyro_mivae.arguments import checked, flag
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.metrics import families
-from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
+from pyro_mivae.metrics.effort import GIVEN, PROBE_ITEMS, SAMPLES, Effort
 from pyro_mivae.metrics.findings import Findings
 from pyro_mivae.metrics.lesson import (
     Known,
@@ -54,6 +55,7 @@ class EvaluationResult(dict[str, float]):
         self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
 
 
+@checked(**GIVEN, progress=flag())
 def evaluate(
     vae: Variant,
     x: Any,
@@ -138,8 +140,8 @@ def evaluate(
 
     Raises:
         DataError: If the data do not fit the variant, or labels or factors the data.
-        OptionError: If a number is not positive, or is given beside ``full``; or weights of the
-            variant are not finite.
+        OptionError: If a number is out of range, or is given beside ``full``; an option is
+            unknown; or weights of the variant are not finite.
     """
     known = check_known(vae, x, labels, factors, train)
     effort = Effort.of(len(known.x), full, probe_items, samples_per_category, options)

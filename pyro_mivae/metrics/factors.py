@@ -14,14 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.arguments import checked
+from pyro_mivae.metrics import checkers
+from pyro_mivae.metrics.checkers import SEED, columns, counted
 from pyro_mivae.metrics.clustering import contingency
 
 BINS = 20
 VOTES, ITEMS_PER_VOTE = 800, 64
 RARE = 0.001
+GIVEN = {
+    "codes": checkers.codes("n", "d"),
+    "factors": counted("n", "F"),
+    "categorical": columns("d"),
+}
 
 
+@checked(**GIVEN)
 def mutual_information_gap(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
 ) -> float:
@@ -42,6 +50,8 @@ def mutual_information_gap(
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     References:
         Chen et al. (2018), Isolating Sources of Disentanglement in VAEs, eq. 6.
@@ -52,7 +62,7 @@ def mutual_information_gap(
         >>> mutual_information_gap(factors.double(), factors)
         1.0
     """
-    factors = varying(codes, factors)
+    factors = varying(factors)
     if not codes.isfinite().all() or not factors.shape[1]:
         return math.nan
     information = factor_information(codes, factors, categorical=categorical)
@@ -61,6 +71,7 @@ def mutual_information_gap(
     return float(((first - second) / _entropies(factors)).mean())
 
 
+@checked(**GIVEN)
 def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()) -> float:
     r"""How far each dimension knows one factor alone.
 
@@ -82,6 +93,8 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     References:
         Ridgeway & Mozer (2018), Learning Deep Disentangled Embeddings with the F-Statistic Loss,
@@ -93,7 +106,7 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
         >>> modularity(factors.double(), factors)
         1.0
     """
-    factors = varying(codes, factors)
+    factors = varying(factors)
     if not codes.isfinite().all() or factors.shape[1] < 2:
         return math.nan
     information = factor_information(codes, factors, categorical=categorical)
@@ -117,6 +130,7 @@ def _by_chance(codes: Tensor, factors: Tensor, categorical: Sequence[int]) -> Te
     return limit.to(codes.device)
 
 
+@checked(**GIVEN)
 def factor_information(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
 ) -> Tensor:
@@ -136,6 +150,8 @@ def factor_information(
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     Example:
         >>> halves = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -143,13 +159,13 @@ def factor_information(
         tensor([[0.6931, 0.0000],
                 [0.0000, 0.6931]], dtype=torch.float64)
     """
-    check_pairs(codes, factors)
-    columns = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
-    found = [_information(contingency(c, v)) for c in columns for v in factors.unbind(1)]
+    bins = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
+    found = [_information(contingency(c, v)) for c in bins for v in factors.unbind(1)]
     empty = torch.zeros(0, dtype=torch.float64, device=codes.device)
     return (torch.stack(found) if found else empty).reshape(codes.shape[1], factors.shape[1])
 
 
+@checked(**GIVEN)
 def separated_attribute_predictability(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
 ) -> float:
@@ -170,6 +186,8 @@ def separated_attribute_predictability(
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     References:
         Kumar, Sattigeri & Balakrishnan (2018), Variational Inference of Disentangled Latent
@@ -180,7 +198,7 @@ def separated_attribute_predictability(
         >>> separated_attribute_predictability(factors.double(), factors)
         0.5
     """
-    factors = varying(codes, factors)
+    factors = varying(factors)
     if not codes.isfinite().all() or not factors.shape[1]:
         return math.nan
     gaps = []
@@ -195,6 +213,7 @@ def separated_attribute_predictability(
     return sum(gaps) / len(gaps)
 
 
+@checked(**GIVEN, seed=SEED)
 def factor_vae_score(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (), seed: int = 0
 ) -> tuple[float, float]:
@@ -218,6 +237,8 @@ def factor_vae_score(
 
     Raises:
         ShapeError: If the shapes do not fit.
+        DataError: If factors are no integers from 0.
+        OptionError: If there is no such column.
 
     References:
         Kim & Mnih (2018), Disentangling by Factorising, section 4. https://arxiv.org/abs/1802.05983
@@ -227,7 +248,7 @@ def factor_vae_score(
         >>> factor_vae_score(factors.double(), factors)
         (1.0, 0.0)
     """
-    factors = varying(codes, factors)
+    factors = varying(factors)
     alive = (codes != codes[:1]).any(0).nonzero()[:, 0]
     if not codes.isfinite().all() or factors.shape[1] < 2 or not len(alive):
         return math.nan, math.nan
@@ -252,35 +273,8 @@ def factor_vae_score(
     return share, math.sqrt(share * (1 - share) / VOTES)
 
 
-def check_pairs(codes: Tensor, factors: Tensor) -> None:
-    """Checks that there are factors of each code.
-
-    Args:
-        codes: Codes.
-        factors: Factors.
-
-    Raises:
-        ShapeError: If not.
-    """
-    fits = codes.dim() == 2 == factors.dim() and len(codes) == len(factors) > 0
-    if not fits or factors.is_floating_point() or factors.is_complex():
-        raise ShapeError(
-            "expected codes of shape (n, d) and factors, integers of shape (n, F), got "
-            f"{tuple(codes.shape)} and {factors.dtype} of shape {tuple(factors.shape)}"
-        )
-
-
-def varying(codes: Tensor, factors: Tensor) -> Tensor:
-    """Returns the factors that take more than one value, after `check_pairs`.
-
-    Args:
-        codes: Codes, shape ``(n, d)``.
-        factors: Factors, shape ``(n, F)``.
-
-    Returns:
-        Shape ``(n, at most F)``.
-    """
-    check_pairs(codes, factors)
+def varying(factors: Tensor) -> Tensor:
+    """Returns the factors that take more than one value, shape ``(n, at most F)``."""
     return factors[:, (factors != factors[:1]).any(0)]
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pyro_mivae.arguments import checked, instance, named, text
+
 
 class Findings:
     """What was measured so far.
@@ -34,6 +36,7 @@ class Findings:
         self.lines[names or ", ".join(shown)] = line
 
 
+@checked(protocol=instance(Mapping, example="evaluate(...).protocol"), name=text())
 def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
     """Finds the line of a protocol that says how a figure was measured.
 
@@ -49,7 +52,8 @@ def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
         '10 draws of each code'
     """
     name = name.removesuffix("_se")
-    for patterns, line in protocol["figures"].items():
+    lines = named(text())("protocol['figures']", protocol.get("figures", {}))
+    for patterns, line in lines.items():
         for pattern in patterns.split(", "):
             if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name):
                 return str(line)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pyro_mivae.arguments import checked, number
 from pyro_mivae.diagnostics.dimensions import MOST_NUMBERS
-from pyro_mivae.diagnostics.report import information
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.metrics.classifier import training_steps
-from pyro_mivae.metrics.effort import PROBE_ITEMS, SAMPLES, Effort
+from pyro_mivae.metrics.effort import DEFAULTS, GIVEN, PROBE_ITEMS, SAMPLES, Effort
 from pyro_mivae.metrics.evaluate import measure
 from pyro_mivae.metrics.lesson import Train, check_known
 from pyro_mivae.variants import Variant
@@ -22,9 +21,9 @@ FEW = {"iwae_samples": 100, "iwae_items": 100, "generative_items": 50, "generati
 FEW_ANNEALED = {"ais_items": 50, "ais_temperatures": 10}
 FEW_SAMPLES = 100
 PILOT = 140  # transitions before those that count, see `annealed_log_likelihood`
-DEFAULTS = {name: p.default for name, p in inspect.signature(information).parameters.items()}
 
 
+@checked(**GIVEN)
 def forecast(
     vae: Variant,
     x: Any,
@@ -124,6 +123,7 @@ def _draws(asked: Mapping[str, Any], items: int, piece: int) -> dict[str, float]
     return found
 
 
+@checked(seconds=number(least=0))
 def duration(seconds: float) -> str:
     """Says how long something takes, roughly, in words.
 

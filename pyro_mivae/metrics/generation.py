@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import ShapeError
-from pyro_mivae.metrics.clustering import contingency
+from pyro_mivae.arguments import checked, integers
+from pyro_mivae.metrics.checkers import COUNT, counted
+from pyro_mivae.metrics.clustering import check_count, count_pairs
 
 
+@checked(categories=counted("n"), labels=counted("n"), num_categories=COUNT)
 def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
     """Gives each category a label of its own, so that most data agree (the Hungarian method).
 
@@ -26,7 +28,9 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
         The label of each category, shape ``(num_categories,)``.
 
     Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
+        ShapeError: If the two are not vectors of equal length, or empty, or there are more
+            categories than said.
+        DataError: If they are no integers from 0.
 
     Example:
         >>> match_labels(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([5, 5, 3, 5, 3, 5]), 3)
@@ -34,9 +38,8 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
     """
     from scipy.optimize import linear_sum_assignment
 
-    counts = contingency(categories, labels).cpu()
-    missing = max(0, num_categories - len(counts))
-    counts = torch.cat([counts, counts.new_zeros(missing, counts.shape[1])])
+    check_count(categories, num_categories)
+    counts = count_pairs(categories, labels, num_categories).cpu()
     present = counts.sum(0).nonzero()[:, 0]
     matched = present[counts[:, present].argmax(1)]
     rows, columns = linear_sum_assignment(counts[:, present].numpy(), maximize=True)
@@ -44,6 +47,12 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
     return matched
 
 
+@checked(
+    judged=counted("categories", "n"),
+    names=counted("categories"),
+    live=integers("categories"),
+    num_labels=COUNT,
+)
 def generation_accuracy(
     judged: Tensor, names: Tensor, live: Tensor, num_labels: int
 ) -> tuple[float, float]:
@@ -75,9 +84,6 @@ def generation_accuracy(
         >>> generation_accuracy(judged, names, live, 2)[0]
         0.5
     """
-    _check(judged, live)
-    if names.shape != live.shape:
-        raise ShapeError(f"expected a name of each category, got shape {tuple(names.shape)}")
     if num_labels < 2 or not live.any():
         return math.nan, math.nan
     right = judged.eq(names[:, None].to(judged.device)).double().mean(1)[live.bool()]
@@ -86,6 +92,7 @@ def generation_accuracy(
     return float(right.sum() / count), error
 
 
+@checked(judged=counted("categories", "n"), live=integers("categories"))
 def generation_consistency(judged: Tensor, live: Tensor) -> tuple[float, float]:
     r"""Share of a category's samples that a judge gives the category's most frequent label.
 
@@ -109,18 +116,9 @@ def generation_consistency(judged: Tensor, live: Tensor) -> tuple[float, float]:
         >>> generation_consistency(judged, torch.tensor([True, False]))[0]
         0.75
     """
-    _check(judged, live)
     if not live.any():
         return math.nan, math.nan
     counts = torch.stack([judged.eq(label).sum(1) for label in judged.unique()], 1)
     share = (counts.max(1).values.double() / judged.shape[1])[live.bool()]
     error = float((share * (1 - share)).sum().div(judged.shape[1]).sqrt() / len(share))
     return float(share.mean()), error
-
-
-def _check(judged: Tensor, live: Tensor) -> None:
-    if judged.dim() != 2 or live.shape != judged.shape[:1] or not judged.shape[1]:
-        raise ShapeError(
-            f"expected judged classes of shape (categories, n) and which categories are in use, "
-            f"shape (categories,), got {tuple(judged.shape)} and {tuple(live.shape)}"
-        )

@@ -5,9 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked
+from pyro_mivae.metrics import checkers
+from pyro_mivae.metrics.checkers import SEED, counted
 from pyro_mivae.metrics.classifier import fit_classifier
 
+GIVEN = {
+    "train_codes": checkers.codes("m", "d"),
+    "train_labels": counted("m", least=0),
+    "codes": checkers.codes("n", "d"),
+    "labels": counted("n", least=0),
+}
 
+
+@checked(**GIVEN)
 def linear_probe(
     train_codes: Tensor, train_labels: Tensor, codes: Tensor, labels: Tensor
 ) -> float:
@@ -17,12 +28,16 @@ def linear_probe(
 
     Args:
         train_codes: Codes to learn on, shape ``(m, d)``.
-        train_labels: Their labels, shape ``(m,)``.
+        train_labels: Their labels, integers from 0, shape ``(m,)``.
         codes: Codes to be scored on, shape ``(n, d)``.
         labels: Their labels, shape ``(n,)``.
 
     Returns:
         Between 0 and 1; NaN where the codes to learn on have a single label, or are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+        DataError: If labels are no integers from 0.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -35,6 +50,7 @@ def linear_probe(
     return float(probe.score(codes.double().cpu().numpy(), labels.cpu().numpy()))
 
 
+@checked(**GIVEN, seed=SEED)
 def mlp_probe(
     train_codes: Tensor,
     train_labels: Tensor,
@@ -54,6 +70,10 @@ def mlp_probe(
 
     Returns:
         Between 0 and 1; NaN where the codes to learn on have a single label, or are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+        DataError: If labels are no integers from 0.
     """
     if not _learnable(train_codes, train_labels, codes):
         return float("nan")

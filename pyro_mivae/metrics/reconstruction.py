@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, numbers
 from pyro_mivae.errors import ShapeError
 
 BATCH = 1024
 
 
+@checked(x=numbers("n", "..."), reconstruction=numbers("n", "..."))
 def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
     r"""Returns the share of the data's variance that a reconstruction accounts for.
 
@@ -28,6 +30,7 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
 
     Raises:
         ShapeError: If the shapes differ.
+        DataError: If values are not finite.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0]])

@@ -15,9 +15,10 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.arguments import checked, choice, number
+from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, number_or_schedule
 from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Site, is_deterministic, trace_program
 
@@ -58,6 +59,11 @@ class BarberAgakov(InformationTerm):
         Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
     """
 
+    @checked(
+        weight=number_or_schedule(least=0),
+        push=choice(*get_args(Push)),
+        temperature=number(above=0),
+    )
     def __init__(
         self,
         *sites: str,
@@ -66,12 +72,6 @@ class BarberAgakov(InformationTerm):
         temperature: float = 0.5,
     ) -> None:
         super().__init__(*sites, weight=weight)
-        if push not in get_args(Push):
-            raise OptionError(f"push={push!r}: allowed are {', '.join(get_args(Push))}")
-        if not temperature > 0:
-            raise OptionError(f"temperature={temperature}: a positive number is needed")
-        if self.weight.constant < 0:
-            raise OptionError(f"weight={weight}: 0 or more is needed, as this is a lower bound")
         self.push = push
         self.temperature = temperature
 

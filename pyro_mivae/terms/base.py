@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, text
 from pyro_mivae.errors import OptionError
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
 from pyro_mivae.traces import Program, TracePair
 
 
@@ -47,6 +48,7 @@ class InformationTerm(ABC):
 
     pairs_data: ClassVar[bool] = False
 
+    @checked(sites=text(), weight=number_or_schedule())
     def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
         if not sites or len(set(sites)) < len(sites):
             raise OptionError(f"sites {sites}: name one or more latent sites, each once")

@@ -6,7 +6,7 @@ Variational Autoencoders, https://arxiv.org/abs/1912.13361
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import pyro
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae import bounds
+from pyro_mivae.arguments import checked, choice, function, instance, number, text, whole
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks.pairs import Critic
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, number_or_schedule
 from pyro_mivae.terms.base import Particle
 from pyro_mivae.terms.paired import PairedTerm
 
@@ -122,6 +123,19 @@ class CriticBound(PairedTerm):
         https://arxiv.org/abs/1905.06922
     """
 
+    @checked(
+        critic=instance(Critic, example="build_critic('joint', (1, 28, 28), 10)"),
+        bound=choice(*get_args(CriticBoundName)),
+        weight=number_or_schedule(least=0),
+        pairs=choice(*get_args(Pairs)),
+        baseline=instance(nn.Module, example="torch.nn.Linear(10, 1)"),
+        alpha=number(least=0, most=1),
+        clip=number(above=0, finite=False),
+        seed=whole(least=0),
+        regularization=function("regularization(joint_scores, marginal_scores)"),
+        regularization_strength=number(least=0),
+        module_name=text(),
+    )
     def __init__(
         self,
         *sites: str,
@@ -138,12 +152,10 @@ class CriticBound(PairedTerm):
         module_name: str | None = None,
     ) -> None:
         super().__init__(*sites, weight=weight)
-        _check_choice("bound", bound, get_args(CriticBoundName))
         matrix = bound in MATRIX
         self.pairs: Pairs = ("all" if matrix else "permutation") if pairs is None else pairs
-        _check_choice("pairs", self.pairs, ("all",) if matrix else get_args(Pairs))
-        if self.weight.constant < 0:
-            raise OptionError(f"weight={weight}: 0 or more is needed, as this is maximised")
+        if matrix and pairs == "permutation":
+            raise OptionError(f"pairs='permutation' beside bound={bound!r}; allowed are all")
         for option, value, user in (
             ("baseline", baseline, ("tuba", "interpolated")),
             ("alpha", alpha, ("interpolated",)),
@@ -285,8 +297,3 @@ class CriticBound(PairedTerm):
             pyro.module(f"{self.module_name}_baseline", self.baseline)
         codes = self.codes(particle.traces.guide, particle)
         return particle.args[0], codes, self.count(particle)
-
-
-def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{option}={value!r}: allowed are {', '.join(allowed)}")

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.arguments import checked, choice, floats, number
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms.base import Particle
@@ -21,6 +21,12 @@ from pyro_mivae.traces import trace_program
 Kernel = Literal["rbf", "imq"]
 
 
+@checked(
+    a=floats("n", "d", finite=False, least=2),
+    b=floats("m", "d", finite=False, least=2),
+    kernel=choice(*get_args(Kernel)),
+    bandwidth=number(above=0),
+)
 def maximum_mean_discrepancy(
     a: Tensor, b: Tensor, *, kernel: Kernel = "rbf", bandwidth: float
 ) -> Tensor:
@@ -53,18 +59,9 @@ def maximum_mean_discrepancy(
         >>> maximum_mean_discrepancy(a, a + 1, kernel="imq", bandwidth=1.0)
         tensor(1.)
     """
-    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ShapeError(
-            f"samples of shapes {tuple(a.shape)} and {tuple(b.shape)} given, (n, d) and (m, d) "
-            "of 2 rows or more needed"
-        )
-    if kernel not in get_args(Kernel):
-        raise OptionError(f"kernel={kernel!r}: allowed are {', '.join(get_args(Kernel))}")
-    if not bandwidth > 0:
-        raise OptionError(f"bandwidth={bandwidth}: a positive number is needed")
-
     centre = b.detach().mean(0)  # near which little is lost in differences of squares
-    a, b = a - centre, b - centre
+    a = a - centre
+    b = (b - centre).to(a)
 
     def mean(x: Tensor, y: Tensor) -> Tensor:
         # |x|² + |y|² - 2 xy: a matrix product, and n m numbers in place of n m d
@@ -104,6 +101,7 @@ class MaximumMeanDiscrepancy(PairedTerm):
         Zhao, Song & Ermon (2017), InfoVAE, section 4. https://arxiv.org/abs/1706.02262
     """
 
+    @checked(kernel=choice(*get_args(Kernel)), bandwidth=number(above=0))
     def __init__(
         self,
         *sites: str,
@@ -112,10 +110,6 @@ class MaximumMeanDiscrepancy(PairedTerm):
         bandwidth: float | None = None,
     ) -> None:
         super().__init__(*sites, weight=weight)
-        pair = torch.zeros(2, 1)
-        maximum_mean_discrepancy(
-            pair, pair, kernel=kernel, bandwidth=1.0 if bandwidth is None else bandwidth
-        )
         self.kernel = kernel
         self.bandwidth = bandwidth
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, function, text
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms.base import InformationTerm, Particle
 
@@ -24,6 +25,7 @@ class Penalty(InformationTerm):
         name: What the ledger calls it: ``penalty_<sites>`` if omitted.
     """
 
+    @checked(function=function("function(particle)"), name=text())
     def __init__(
         self,
         *sites: str,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.arguments import checked, number
+from pyro_mivae.errors import SiteError
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.sites import weigh
 from pyro_mivae.terms.base import InformationTerm, Particle
@@ -54,6 +55,7 @@ class RegularizedInformation(InformationTerm):
         OptionError: If a weight or the radius is negative, NaN or infinite.
     """
 
+    @checked(marginal_weight=number(least=0), smoothness=number(least=0), radius=number(least=0))
     def __init__(
         self,
         site: str = "c",
@@ -64,11 +66,6 @@ class RegularizedInformation(InformationTerm):
         radius: float = 0.24,
     ) -> None:
         super().__init__(site, weight=weight)
-        if not all(0 <= value < math.inf for value in (marginal_weight, smoothness, radius)):
-            raise OptionError(
-                f"marginal_weight={marginal_weight}, smoothness={smoothness}, radius={radius}: "
-                "0 or more is needed"
-            )
         self.marginal_weight = marginal_weight
         self.smoothness = smoothness
         self.radius = radius

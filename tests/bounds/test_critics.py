@@ -216,7 +216,7 @@ def test_moving_average_leaves_out_what_is_no_number():
     assert average.update(torch.tensor(-torch.inf)) < 1.0  # a mean of 0 is a number
     assert repr(average) == "MovingAverage(rate=0.5)"
     for rate in (0.0, 1.1, -1.0):
-        with pytest.raises(OptionError, match="above 0 and at most 1"):
+        with pytest.raises(OptionError, match="above 0 and up to 1"):
             MovingAverage(rate)
 
 
@@ -280,20 +280,20 @@ def test_bad_input_is_named():
         lambda j, m: tuba_bound(j, m, 0.0, 0.0),
         lambda j, m: smile_estimate(j, m, clip=1.0),
     ):
-        with pytest.raises(ShapeError, match=r"joint_scores: .*got \(2, 2\).*diagonal\(\)"):
+        with pytest.raises(ShapeError, match=r"joint_scores has shape \(2, 2\).*diagonal\(\)"):
             bound(torch.zeros(2, 2), two)
-        with pytest.raises(ShapeError, match=r"marginal_scores: .*got \(0,\)"):
+        with pytest.raises(ShapeError, match=r"marginal_scores has shape \(0,\)"):
             bound(two, torch.zeros(0))
-    with pytest.raises(ShapeError, match=r"marginal_log_baseline: .*\(2,\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"marginal_log_baseline has shape \(3,\).*m = 2"):
         tuba_bound(two, two, 0.0, torch.zeros(3))
-    with pytest.raises(ShapeError, match=r"log_baseline: expected a scalar or shape \(3,\)"):
+    with pytest.raises(ShapeError, match=r"log_baseline has shape \(2,\).*n = 3; give a scalar"):
         interpolated_bound(torch.zeros(3, 3), two, alpha=0.5)
     for alpha in (-0.1, 1.1, math.nan):
-        with pytest.raises(OptionError, match="alpha=.*is needed"):
+        with pytest.raises(OptionError, match="alpha=.*from 0 to 1"):
             interpolated_bound(torch.zeros(3, 3), 0.0, alpha=alpha)
     for clip in (0.0, -1.0, math.nan):
-        with pytest.raises(OptionError, match="clip=.*positive"):
+        with pytest.raises(OptionError, match="clip=.*above 0"):
             smile_estimate(two, two, clip=clip)
     for function in (off_diagonal, club_bound):
-        with pytest.raises(ShapeError, match="n >= 2, got"):
+        with pytest.raises(ShapeError, match="n 2 or more"):
             function(torch.zeros(1, 1))

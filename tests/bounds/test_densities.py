@@ -129,15 +129,15 @@ def test_gradients_are_those_of_finite_differences(bound):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ShapeError, match=r"square matrix \(n, n\) of n >= 1, got \(3, 2\)"):
+    with pytest.raises(ShapeError, match=r"shape \(3, 2\); allowed is \(n, n\); row i"):
         infonce_bound(torch.zeros(3, 2))
-    with pytest.raises(ShapeError, match="n >= 2, got"):
+    with pytest.raises(ShapeError, match="n 2 or more"):
         leave_one_out_bound(torch.zeros(1, 1))
-    with pytest.raises(ShapeError, match=r"shape \(n,\), got \(2, 2\)"):
+    with pytest.raises(ShapeError, match=r"shape \(2, 2\); allowed is \(n,\)"):
         rate(torch.zeros(2, 2), torch.zeros(2, 2))
-    with pytest.raises(ShapeError, match=r"log_prior: expected shape \(2,\)"):
+    with pytest.raises(ShapeError, match=r"log_prior has shape \(3,\); allowed is \(n,\), n = 2"):
         rate(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(ShapeError, match="entropy: expected a scalar"):
+    with pytest.raises(ShapeError, match=r"entropy has shape \(3,\).*give a scalar"):
         barber_agakov_bound(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(OptionError, match="'mean' and 'none'"):
+    with pytest.raises(OptionError, match="reduction='sum'; allowed are mean, none"):
         infonce_bound(torch.zeros(2, 2), reduction="sum")

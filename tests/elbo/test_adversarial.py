@@ -269,7 +269,7 @@ def test_a_batch_of_one_has_nothing_to_be_normalised_by(gan, x):
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [({}, "name one code or more"), ({"c": -1.0}, r"weights\['c'\] = -1.0: 0 or more")],
+    [({}, "weights holds 0; give 1 or more"), ({"c": -1.0}, r"weights\['c'\]=-1.0; allowed")],
 )
 def test_bad_weights(gan, weights, message):
     with pytest.raises(OptionError, match=message):

@@ -200,10 +200,13 @@ def test_models_that_cannot_be_drawn_without_decoding(vae, x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relaxation": "hard"}, "relaxation='hard': allowed are soft, gumbel"),
-        ({"relaxation": "gumbel", "temperature": 0.0}, "temperature=0.0: a positive number"),
-        ({"relaxation": "gumbel", "temperature": math.nan}, "weight nan: a finite number"),
-        ({"kl_weights": {"z": -1.0}}, "0 or more is needed"),
+        ({"relaxation": "hard"}, "relaxation='hard'; allowed are soft, gumbel"),
+        (
+            {"relaxation": "gumbel", "temperature": 0.0},
+            "temperature=0.0; allowed .* above 0",
+        ),
+        ({"relaxation": "gumbel", "temperature": math.nan}, "temperature=nan; allowed"),
+        ({"kl_weights": {"z": -1.0}}, "from 0 up"),
     ],
 )
 def test_bad_options(options, message):

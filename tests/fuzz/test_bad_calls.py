@@ -15,10 +15,25 @@ from hypothesis import strategies as st
 
 from pyro_mivae.errors import PyroMivaeError
 
-from . import calls_data, calls_schedules
+from . import (
+    calls_bounds,
+    calls_data,
+    calls_information,
+    calls_metrics,
+    calls_schedules,
+    calls_terms,
+)
 from .values import bad_values
 
-CALLS = [*calls_data.CALLS, *calls_schedules.CALLS]
+FILES = (
+    calls_bounds,
+    calls_data,
+    calls_information,
+    calls_metrics,
+    calls_schedules,
+    calls_terms,
+)
+CALLS = [call for file in FILES for call in file.CALLS]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)

@@ -43,7 +43,7 @@ def bent(value):
     def spoil(x, how):
         match how:
             case "row less":
-                return x[:-1]
+                return x[:-1] if x.dim() else x
             case "dimension more":
                 return x[None]
             case "flat":

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyro_mivae.errors import ShapeError
+from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import (
     completeness,
     dci_scores,
@@ -230,6 +230,15 @@ def test_only_the_seed_decides():
     assert not torch.equal(importances[0], importances[2])
 
 
+def test_columns_and_factors_that_there_are_not_are_named():
+    with pytest.raises(OptionError, match=r"categorical\[0\]=9; allowed .* from 0 to 2"):
+        mutual_information_gap(categorical=(9,), factors=GRID, codes=GRID.double())
+    with pytest.raises(DataError, match="factors has dtype torch.float64; allowed are integers"):
+        modularity(GRID.double(), GRID.double())
+    with pytest.raises(DataError, match="importance has negative values"):
+        disentanglement(-torch.eye(3))
+
+
 @pytest.mark.parametrize(
     ("codes", "factors"),
     [
@@ -237,11 +246,10 @@ def test_only_the_seed_decides():
         (torch.zeros(3, 2), torch.zeros(3).long()),
         (torch.zeros(3, 2), torch.zeros(4, 1).long()),
         (torch.zeros(0, 2), torch.zeros(0, 1).long()),
-        (torch.zeros(3, 2), torch.zeros(3, 1)),
     ],
 )
 def test_bad_shapes_are_named(codes, factors):
     metrics = (mutual_information_gap, modularity, separated_attribute_predictability)
     for metric in (*metrics, factor_vae_score, factor_information, dci):
-        with pytest.raises(ShapeError, match=r"factors, integers of shape \(n, F\)"):
+        with pytest.raises(ShapeError, match=r" has shape .* allowed is \([nm], [dF]\)"):
             metric(codes, factors)

@@ -34,8 +34,10 @@ def test_full_takes_all_and_what_is_given_goes_before_it():
     assert full.information["iwae_samples"] == 9
     assert full.information["iwae_items"] == full.information["subset"] == 7000
     assert Effort.of(5, False, 1, 2, {}).forests == 1
-    with pytest.raises(OptionError, match="probe_items=0: at least 1"):
-        Effort.of(5, False, 0, 1000, {})
+    with pytest.raises(OptionError, match="options iwae, k are unknown; .*iwae_samples"):
+        Effort.of(5, False, 1, 1000, {"k": 1, "iwae": 3})
+    with pytest.raises(OptionError, match="iwae_samples=9999999999999; allowed .* to 10000000"):
+        Effort.of(5, False, 1, 1000, {"iwae_samples": 9999999999999})
     with pytest.raises(OptionError, match="samples_per_category=9 and full=True are given"):
         Effort.of(5, True, 10_000, 9, {})
 

@@ -370,9 +370,12 @@ def test_unknown_site(x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bound": "nwjj"}, "bound='nwjj': allowed are nwj, tuba"),
-        ({"bound": "infonce", "pairs": "permutation"}, "pairs='permutation': allowed are all"),
-        ({"weight": -1.0}, "weight=-1.0: 0 or more"),
+        ({"bound": "nwjj"}, "bound='nwjj'; allowed are nwj, tuba"),
+        (
+            {"bound": "infonce", "pairs": "permutation"},
+            "pairs='permutation' beside bound",
+        ),
+        ({"weight": -1.0}, "weight=-1.0; allowed .* from 0 up"),
         ({"clip": 1.0}, "clip is given beside bound='nwj', which has none"),
         ({"alpha": 0.1, "bound": "infonce"}, "alpha is given beside bound='infonce'"),
     ],

@@ -119,8 +119,9 @@ def test_it_names_a_site_that_is_no_category(x):
 
 @pytest.mark.parametrize("option", ["marginal_weight", "smoothness", "radius"])
 def test_it_refuses_negative_options(option):
-    with pytest.raises(OptionError, match="0 or more is needed"):
-        RegularizedInformation(**{option: -1.0})
+    for value in (-1.0, math.nan, math.inf):
+        with pytest.raises(OptionError, match=f"{option}={value}; allowed are .* from 0 up"):
+            RegularizedInformation(**{option: value})
 
 
 def blobs(n=60):
