@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -102,7 +102,8 @@ def whole(*, least: int | None = None, most: int = LARGEST) -> Checker:
         except (TypeError, RuntimeError, ValueError):
             raise _refused(name, value, "whole numbers" + _range(least, most)) from None
         if number > most or (least is not None and number < least):
-            raise _refused(name, value, "whole numbers" + _range(least, most))
+            told = f" up to {most}" if number > most else _range(least, most)
+            raise _refused(name, value, "whole numbers" + told)
         return number
 
     return check
@@ -190,9 +191,7 @@ def instance(*kinds: type, example: str) -> Checker:
     """
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        if inspect.isclass(value):
-            called = value.__name__
-            raise OptionError(f"{name}={called} is a class; give an instance, {called}(...)")
+        _refuse_class(name, value)
         if not isinstance(value, kinds):
             told = " or ".join(kind.__name__ for kind in kinds)
             raise _refused(name, value, f"instances of {told}, such as {example}")
@@ -209,7 +208,8 @@ def function(example: str) -> Checker:
     """
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        if not callable(value) or inspect.isclass(value):
+        _refuse_class(name, value)
+        if not callable(value):
             raise _refused(name, value, f"functions, called as {example}")
         return value
 
@@ -229,6 +229,19 @@ def several(each: Checker, *, least: int = 1) -> Checker:
         if len(values) < least:
             raise OptionError(f"{name} holds {len(values)}; give {least} or more")
         return [each(f"{name}[{i}]", item, sizes) for i, item in enumerate(values)]
+
+    return check
+
+
+def named(each: Checker, *, least: int = 0) -> Checker:
+    """A mapping from names; returned as a ``dict``, each value checked."""
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise _refused(name, value, "dicts whose keys are names")
+        if len(value) < least:
+            raise OptionError(f"{name} holds {len(value)}; give {least} or more")
+        return {key: each(f"{name}[{key!r}]", item, sizes) for key, item in value.items()}
 
     return check
 
@@ -322,10 +335,16 @@ def _range(
     parts += [f" below {below:g}"] if below is not None else []
     if least is not None:
         up = most is None or most == LARGEST
-        parts += [f" from {least:g} up" if up else f" from {least:g} to {most:g}"]
-    elif most is not None:
+        parts += [f" from {least:g} up" if up else f" from {least:g} to {most:.10g}"]
+    elif most is not None and most != LARGEST:
         parts += [f" up to {most:g}"]
     return " and".join(parts)
+
+
+def _refuse_class(name: str, value: Any) -> None:
+    if inspect.isclass(value):
+        called = value.__name__
+        raise OptionError(f"{name}={called} is a class; give an instance, {called}(...)")
 
 
 def _refused(name: str, value: Any, allowed: str) -> OptionError:

@@ -5,17 +5,33 @@ A schedule is any callable from the number of training steps done, an ``int``, t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, number, whole
+from pyro_mivae.arguments import Checker, Sizes, checked, number, shown, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
+
+
+def weight(*, least: float | None = None, above: float | None = None) -> Checker:
+    """A check: weights, finite numbers or schedules of them; returned as they are."""
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
+        if callable(value) and not inspect.isclass(value):
+            return value
+        try:
+            return number(least=least, above=above)(name, value)
+        except OptionError as error:
+            raise OptionError(f"{error}, or schedules, such as mi.linear_warmup(1000)") from None
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -174,12 +190,16 @@ class Weight(nn.Module):
         Raises:
             OptionError: If the schedule's is not finite.
         """
-        value = self.constant if self.schedule is None else float(self.schedule(step))
-        if not math.isfinite(value):
+        value = self.constant if self.schedule is None else self.schedule(step)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
             raise OptionError(
-                f"weight {value} at step {step}: a schedule must give finite numbers"
+                f"weight {shown(value)} at step {step}: a schedule must give finite numbers"
             )
-        return value
+        return number
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)

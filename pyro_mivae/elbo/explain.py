@@ -1,8 +1,10 @@
 """The objective, written out."""
 
+from pyro_mivae.arguments import checked, instance
 from pyro_mivae.elbo.objective import Objective
 
 
+@checked(objective=instance(Objective, example="vae.objective()"))
 def explain(objective: Objective) -> str:
     """Writes an objective out, with its weights and sites.
 
@@ -11,6 +13,9 @@ def explain(objective: Objective) -> str:
 
     Returns:
         One line per summand.
+
+    Raises:
+        OptionError: If it is no objective of this library's.
 
     Example:
         >>> from pyro_mivae import MutualInformationELBO

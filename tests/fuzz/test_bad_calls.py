@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pyro_mivae.errors import PyroMivaeError
 
-from . import calls_schedules
+from . import calls_models, calls_parts, calls_schedules
 from .values import bad_values
 
-CALLS = [*calls_schedules.CALLS]
+CALLS = [*calls_schedules.CALLS, *calls_models.CALLS, *calls_parts.CALLS]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
