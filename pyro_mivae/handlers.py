@@ -39,13 +39,14 @@ class SiteWeightMessenger(Messenger):
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> Any:
+        handled = super().__exit__(*raised)  # before an error, lest the handler stay in force
         unknown = sorted(self.weights.keys() - self._names - self._owners)
         if unknown and raised[0] is None and not self._shared:
             raise SiteError(
                 f"weights of the sites {unknown} are given, and the program has sampled "
                 f"{sorted(self._names)}; give the weights of some of these"
             )
-        return super().__exit__(*raised)
+        return handled
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]

@@ -78,7 +78,7 @@ class VMIVAE(Variant):
     @checked(
         latent_dim=size(),
         code_dim=size(),
-        informed=either(several(text()), text()),
+        informed=either(several(text(), least=0), text()),
         mi_weight=weight(least=0),
         push=choice(*get_args(Push)),
     )

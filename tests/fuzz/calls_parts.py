@@ -207,7 +207,7 @@ CALLS = [
     Call(
         "push_forward",
         handlers.push_forward,
-        lambda: {"fn": mi.VAE((1, 8, 8)).model, "observed": None},
+        lambda: {"fn": mi.VAE((1, 8, 8)).model},
         after=encodes,
     ),
     Call(

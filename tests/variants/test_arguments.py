@@ -51,7 +51,7 @@ class Event(Likelihood):
         (lambda: mi.VAE((1.5, 8, 8)), ShapeError, r"data_shape=\(1.5, 8, 8\): give"),
         (lambda: mi.VAE(("1", "8")), ShapeError, r"data_shape=\('1', '8'\): give"),
         (lambda: mi.VAE(()), ShapeError, r"data_shape=\(\): give"),
-        (lambda: mi.VAE(SHAPE, prior="mixture"), OptionError, "prior='mixture'; .* mi.MixtureP"),
+        (lambda: mi.VAE(SHAPE, prior="mixture"), OptionError, "prior='mixture'; .* mi.Mixt"),
         (
             lambda: mi.InfoGAN(SHAPE, prior="codes"),
             OptionError,

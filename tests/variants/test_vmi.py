@@ -148,7 +148,7 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
         ({"latent_dim": 3, "code_dim": 3}, OptionError, "must leave z 1 or more"),
         ({"informed": "w"}, SiteError, r"informed='w': allowed are.*\['z', 'c'\], or 'all'"),
         ({"informed": ("c", "w")}, SiteError, r"informed=\['c', 'w'\]"),
-        ({"informed": ()}, SiteError, r"informed=\(\)"),
+        ({"informed": ()}, SiteError, r"informed=\[\]"),
         ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0 up"),
         ({"push": "median"}, OptionError, "push='median'; allowed are mean, relaxed"),
         (
