@@ -146,7 +146,7 @@ class GaussianLikelihood(Likelihood):
         OptionError: If the scale is not positive.
     """
 
-    @checked(scale=number(above=0), learn_scale=flag())
+    @checked(scale=number(above=0, most=1e30), learn_scale=flag())
     def __init__(self, scale: float = 1.0, *, learn_scale: bool = False) -> None:
         super().__init__()
         self.learn_scale = learn_scale

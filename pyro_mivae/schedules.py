@@ -18,6 +18,7 @@ from pyro_mivae.arguments import Checker, Sizes, checked, number, shown, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
+LARGEST_WEIGHT = 1e30  # far within float32
 
 
 def weight(*, least: float | None = None, above: float | None = None) -> Checker:
@@ -27,7 +28,7 @@ def weight(*, least: float | None = None, above: float | None = None) -> Checker
         if callable(value) and not inspect.isclass(value):
             return value
         try:
-            return number(least=least, above=above)(name, value)
+            return number(least=least, above=above, most=LARGEST_WEIGHT)(name, value)
         except OptionError as error:
             raise OptionError(f"{error}, or schedules, such as mi.linear_warmup(1000)") from None
 

@@ -115,6 +115,9 @@ def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
     """
     training = encoder.training
     example = next(encoder.parameters(), torch.zeros(()))
+    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
+    if example.is_meta and linear:  # a first operation on the meta device takes seconds of imports
+        return linear[-1].out_features
     with torch.no_grad():
         features: Tensor = encoder.eval()(example.new_zeros(1, *data_shape))
     encoder.train(training)

@@ -39,7 +39,7 @@ class MixturePrior(PyroModule):
 
     means: Tensor
 
-    @checked(num_categories=size(), latent_dim=size(), radius=number(least=0))
+    @checked(num_categories=size(), latent_dim=size(), radius=number(least=0, most=1e6))
     def __init__(
         self, num_categories: int = 10, latent_dim: int | None = None, radius: float = 3.0
     ) -> None:

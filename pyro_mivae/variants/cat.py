@@ -20,7 +20,7 @@ from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
-from pyro_mivae.schedules import Schedule, linear_warmup, weight
+from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, linear_warmup, weight
 from pyro_mivae.sizes import size
 from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
@@ -83,7 +83,7 @@ class CatVAE(Variant):
         decodes=size(least=2),
         temperature=weight(above=0),
         warm_start=whole(least=0),
-        start_weight=number(least=0),
+        start_weight=number(least=0, most=LARGEST_WEIGHT),
         warmup=number(least=0, most=1),
     )
     def __init__(

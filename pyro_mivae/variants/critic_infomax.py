@@ -16,7 +16,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.guides import CorruptedGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.networks import CRITICS, Critic, build_critic
-from pyro_mivae.schedules import Schedule, weight
+from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, weight
 from pyro_mivae.terms import CriticBound, InformationTerm, Particle, Penalty
 from pyro_mivae.terms.critic import CriticBoundName, Pairs, Regularization
 from pyro_mivae.variants.vae import VAE
@@ -84,7 +84,7 @@ class CriticInfomaxVAE(VAE):
         regularization=function("regularization(particle)"),
         regularization_strength=weight(),
         critic_regularization=function("regularization(joint, marginal)"),
-        critic_regularization_strength=number(),
+        critic_regularization_strength=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
         permutation_seed=whole(least=0),
         corrupt=function("corrupt(x)"),
     )

@@ -14,6 +14,7 @@ from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.schedules import LARGEST_WEIGHT
 from pyro_mivae.terms import MaximumMeanDiscrepancy
 from pyro_mivae.terms.mmd import Kernel
 from pyro_mivae.variants.vae import VAE
@@ -50,7 +51,11 @@ class MMDVAE(VAE):
 
     name = "mmd"
 
-    @checked(mi_weight=number(most=1), marginal_weight=number(), kernel=choice(*get_args(Kernel)))
+    @checked(
+        mi_weight=number(least=-LARGEST_WEIGHT, most=1),
+        marginal_weight=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
+        kernel=choice(*get_args(Kernel)),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],

@@ -414,7 +414,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.VAE(SHAPE, latent_dim=0), OptionError, "latent_dim=0; allowed are whol"),
         (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
-        (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "beta=-1.0; .* from 0 up"),
+        (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "beta=-1.0; .* from 0"),
         (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan; allowed"),
         (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0; allowed are"),
         (lambda: mi.InfomaxVAE(SHAPE, latent_dim=3, code_dim=3), OptionError, "must leave z 1"),
@@ -424,7 +424,7 @@ def test_in_double_precision_under_a_single_default(case, x):
             OptionError,
             "latent_dim=7 is no multiple of num_categories=3.*e.g. latent_dim=6",
         ),
-        (lambda: mi.CatVAE(SHAPE, radius=-1.0), OptionError, "radius=-1.0; .* from 0 up"),
+        (lambda: mi.CatVAE(SHAPE, radius=-1.0), OptionError, "radius=-1.0; .* from 0"),
         (
             lambda: mi.CatVAE(SHAPE, categorical="hard"),
             OptionError,
@@ -458,7 +458,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (
             lambda: mi.InfoGAN(SHAPE, mi_weight=-1.0),
             OptionError,
-            "mi_weight=-1.0; .* from 0 up",
+            "mi_weight=-1.0; .* from 0",
         ),
         (
             lambda: mi.InfoGAN(SHAPE, num_categories=1),

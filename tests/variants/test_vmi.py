@@ -149,7 +149,7 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
         ({"informed": "w"}, SiteError, r"informed='w': allowed are.*\['z', 'c'\], or 'all'"),
         ({"informed": ("c", "w")}, SiteError, r"informed=\['c', 'w'\]"),
         ({"informed": ()}, SiteError, r"informed=\[\]"),
-        ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0 up"),
+        ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0"),
         ({"push": "median"}, OptionError, "push='median'; allowed are mean, relaxed"),
         (
             {"prior": mi.StandardNormalPrior(3)},
