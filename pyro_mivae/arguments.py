@@ -103,7 +103,8 @@ def whole(*, least: int | None = None, most: int = LARGEST) -> Checker:
         except (TypeError, RuntimeError, ValueError):
             raise _refused(name, value, "whole numbers" + _range(least, most)) from None
         if number > most or (least is not None and number < least):
-            raise _refused(name, value, "whole numbers" + _range(least, most))
+            told = f" up to {most}" if number > most else _range(least, most)
+            raise _refused(name, value, "whole numbers" + told)
         return number
 
     return check
@@ -192,9 +193,7 @@ def instance(*kinds: type, example: str) -> Checker:
     """
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        if inspect.isclass(value):
-            called = value.__name__
-            raise OptionError(f"{name}={called} is a class; give an instance, {called}(...)")
+        _refuse_class(name, value)
         if not isinstance(value, kinds):
             told = " or ".join(kind.__name__ for kind in kinds)
             raise _refused(name, value, f"instances of {told}, such as {example}")
@@ -211,7 +210,8 @@ def function(example: str) -> Checker:
     """
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        if not callable(value) or inspect.isclass(value):
+        _refuse_class(name, value)
+        if not callable(value):
             raise _refused(name, value, f"functions, called as {example}")
         return value
 
@@ -348,9 +348,15 @@ def _range(
     if least is not None:
         up = most is None or most == LARGEST
         parts += [f" from {least} up" if up else f" from {least} to {most}"]
-    elif most is not None:
+    elif most is not None and most != LARGEST:
         parts += [f" up to {most}"]
     return " and".join(parts)
+
+
+def _refuse_class(name: str, value: Any) -> None:
+    if inspect.isclass(value):
+        called = value.__name__
+        raise OptionError(f"{name}={called} is a class; give an instance, {called}(...)")
 
 
 def _refused(name: str, value: Any, allowed: str) -> OptionError:

@@ -10,8 +10,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
-from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.schedules import Weight
+from pyro_mivae.arguments import checked, function, named, numbers
+from pyro_mivae.errors import SiteError
+from pyro_mivae.schedules import Weight, number_or_schedule
 from pyro_mivae.sites import is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")
@@ -29,15 +30,27 @@ class SiteWeightMessenger(Messenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__()
         self.weights = weights
+        self._names: set[str] = set()
         self._owners: set[str] = set()
         self._shared: str | None = None
 
     def __enter__(self) -> Any:
-        self._owners, self._shared = set(), None
+        self._names, self._owners, self._shared = set(), set(), None
         return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> Any:
+        handled = super().__exit__(*raised)  # before an error, lest the handler stay in force
+        unknown = sorted(self.weights.keys() - self._names - self._owners)
+        if unknown and raised[0] is None and not self._shared:
+            raise SiteError(
+                f"weights of the sites {unknown} are given, and the program has sampled "
+                f"{sorted(self._names)}; give the weights of some of these"
+            )
+        return handled
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
+        self._names.add(name)
         weight = self.weights.get(name)
         if not msg["is_observed"] and self.weights:
             if is_auxiliary(msg):
@@ -71,6 +84,7 @@ class SiteWeightMessenger(Messenger):
             )
 
 
+@checked(fn=function("fn(x)"), weights=named(number_or_schedule(least=0)))
 def weigh_sites(
     fn: Callable[..., Any], weights: Mapping[str, float | Weight]
 ) -> Callable[..., Any]:
@@ -93,8 +107,8 @@ def weigh_sites(
 
     Raises:
         OptionError: If a weight is negative or not finite.
-        SiteError: If several latent sites of a guide that have other weights come from one
-            auxiliary site.
+        SiteError: When the program has run, if it has no site of a name, or if several latent
+            sites of a guide that have other weights come from one auxiliary site.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -105,9 +119,6 @@ def weigh_sites(
         0.0
     """
     held = {name: w if isinstance(w, Weight) else Weight(w) for name, w in weights.items()}
-    for name, weight in held.items():
-        if weight.constant < 0:
-            raise OptionError(f"weight {weight.constant} of site {name!r}: 0 or more is needed")
     return SiteWeightMessenger(held)(fn)
 
 
@@ -138,6 +149,7 @@ class SubstituteMessenger(Messenger):
         msg["done"] = True
 
 
+@checked(fn=function("fn(x)"), observed=function("observed(distribution)"))
 def push_forward(
     fn: Callable[..., Any], observed: Callable[[Any], Tensor] | None = None
 ) -> Callable[..., Any]:
@@ -154,6 +166,7 @@ def push_forward(
     return SubstituteMessenger(observed or (lambda fn: fn.mean))(fn)
 
 
+@checked(fn=function("fn(x)"), values=named(numbers(finite=False)))
 def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
     """Runs a model with given values at some latent sites and the prior mean at all others.
 

@@ -13,7 +13,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_mivae.errors import DataError, OptionError
+from pyro_mivae.arguments import checked, flag, number, numbers
+from pyro_mivae.errors import DataError
 
 
 class Likelihood(PyroModule):
@@ -36,6 +37,7 @@ class Likelihood(PyroModule):
             A distribution over the same shape.
         """
 
+    @checked(x=numbers(finite=False))
     def check(self, x: Tensor) -> None:
         """Checks that data can be scored.
 
@@ -45,6 +47,8 @@ class Likelihood(PyroModule):
         Raises:
             DataError: If a value is not finite, or outside the likelihood's support.
         """
+        if not x.numel():
+            return
         least, most = map(float, x.aminmax())  # NaN where a value is
         if not math.isfinite(least) or not math.isfinite(most):
             raise DataError(
@@ -142,10 +146,9 @@ class GaussianLikelihood(Likelihood):
         OptionError: If the scale is not positive.
     """
 
+    @checked(scale=number(above=0, most=1e30), learn_scale=flag())
     def __init__(self, scale: float = 1.0, *, learn_scale: bool = False) -> None:
         super().__init__()
-        if not (scale > 0 and math.isfinite(scale)):
-            raise OptionError(f"scale={scale}: a positive number is needed")
         self.learn_scale = learn_scale
         start = torch.tensor(float(scale))
         self.scale: Any

@@ -10,6 +10,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_mivae.errors import ShapeError
 from pyro_mivae.inputs import as_tensor, clamp_rounding
 from pyro_mivae.likelihoods import Likelihood
 
@@ -50,8 +51,14 @@ class GenerativeModel(PyroModule):
 
         Raises:
             DataError: If they are neither, not finite, or outside the likelihood's support.
+            ShapeError: If they have other dimensions than a batch of data.
         """
         given = as_tensor(x)
+        if given.dim() != 1 + self.event_dim:
+            raise ShapeError(
+                f"data of shape {tuple(given.shape)} given; a batch of data has "
+                f"{1 + self.event_dim} dimensions"
+            )
         data = given.to(dtype_of(self) or torch.get_default_dtype())
         if data.numel():
             if self.likelihood.interval is not None:

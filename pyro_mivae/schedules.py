@@ -5,6 +5,7 @@ A schedule is any callable from the number of training steps done, an ``int``, t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, Sizes, checked, function, number, whole
+from pyro_mivae.arguments import Checker, Sizes, checked, number, shown, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
+LARGEST_WEIGHT = 1e30  # far within float32
+
+
+def number_or_schedule(*, least: float | None = None, above: float | None = None) -> Checker:
+    """A check: weights, finite numbers or schedules of them; returned as they are."""
+
+    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
+        if callable(value) and not inspect.isclass(value):
+            return value
+        try:
+            return number(least=least, above=above, most=LARGEST_WEIGHT)(name, value)
+        except OptionError as error:
+            raise OptionError(f"{error}, or schedules, such as mi.linear_warmup(1000)") from None
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -110,17 +126,6 @@ def cyclic_warmup(
     return _Cycle(period, fraction, start, end)
 
 
-def number_or_schedule(**allowed: float) -> Checker:
-    """A number in a range of `number`, or a schedule, whose values are free."""
-    constant, scheduled = number(**allowed), function("schedule(step)")  # type: ignore[arg-type]
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> float | Schedule:
-        checked: float | Schedule = (scheduled if callable(value) else constant)(name, value)
-        return checked
-
-    return check
-
-
 class Weight(nn.Module):
     """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
 
@@ -186,16 +191,17 @@ class Weight(nn.Module):
             OptionError: If the schedule's is not finite, or it fails.
         """
         try:
-            value = self.constant if self.schedule is None else float(self.schedule(step))
+            value = self.constant if self.schedule is None else self.schedule(step)
+            number = float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise OptionError(
                 f"weight at step {step}: {error}; a schedule takes a step and gives a number"
             ) from error
-        if not math.isfinite(value):
+        if not math.isfinite(number):
             raise OptionError(
-                f"weight {value} at step {step}: a schedule must give finite numbers"
+                f"weight {shown(value)} at step {step}: a schedule must give finite numbers"
             )
-        return value
+        return number
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.handlers import decode_means, push_forward, relax_categories
 
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
@@ -99,6 +100,14 @@ def test_keeps_the_scale_and_mask_of_the_program():
 def test_bad_weights(pair, weight):
     with pytest.raises(OptionError, match="weight"):
         mi.weigh_sites(pair[0], {"z": weight})
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_site_that_the_program_has_not(pair, part):
+    weighed = mi.weigh_sites(pair[part], {"z": 0.5, "C": 0.0})
+    with pytest.raises(SiteError, match=r"sites \['C'\] are given, .*sampled \['c', "):
+        weighed(torch.zeros(3))
+    assert not am_i_wrapped()
 
 
 def test_push_forward_draws_the_code_and_generates_the_data(pair):

@@ -82,7 +82,7 @@ def test_delta_is_a_function_of_the_code(decoded):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
 def test_bad_scale(scale):
-    with pytest.raises(OptionError, match=f"scale={scale}: a positive number is needed"):
+    with pytest.raises(OptionError, match=f"scale={scale}; allowed are finite numbers above 0"):
         GaussianLikelihood(scale)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+
+from pyro_mivae.arguments import checked, instance, named, several, text
 
 NOTHING = 0.02  # nats under which a site, a dimension or a category says nothing
 RARE = 0.005  # share of the data under which a category is out of use
@@ -32,6 +35,7 @@ class Diagnosis:
         return self.sentence
 
 
+@checked(figures=named(instance(Real, example="0.5")), noise=several(text(), least=0))
 def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> list[Diagnosis]:
     """Reads the figures of a model as someone would who has seen many.
 

@@ -4,7 +4,7 @@ from pyro_mivae.arguments import checked, instance
 from pyro_mivae.elbo.objective import Objective
 
 
-@checked(objective=instance(Objective, example="MutualInformationELBO()"))
+@checked(objective=instance(Objective, example="vae.objective()"))
 def explain(objective: Objective) -> str:
     """Writes an objective out, with its weights and sites.
 
@@ -13,6 +13,9 @@ def explain(objective: Objective) -> str:
 
     Returns:
         One line per summand.
+
+    Raises:
+        OptionError: If it is no objective of this library's.
 
     Example:
         >>> from pyro_mivae import MutualInformationELBO

@@ -17,6 +17,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.comparison import Outcome, is_due, noise_state, run_graph
 from pyro_mivae.engine.guards import Guards
@@ -34,7 +35,8 @@ from pyro_mivae.engine.stages import (
 )
 from pyro_mivae.engine.staging import Recording, record, restored_on_error
 from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Means, compile_graph
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import DataError
+from pyro_mivae.models import GenerativeModel
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class SVI(pyro.infer.SVI):
         ledger: Every number of the last step that was staged by name, 0-dimensional tensors.
 
     Raises:
-        OptionError: If the engine is none of these.
+        OptionError: If the engine is none of these, or another argument is of another kind.
 
     Example:
         >>> import pyro.optim
@@ -90,6 +92,13 @@ class SVI(pyro.infer.SVI):
         'float'
     """
 
+    @checked(
+        model=function("model(x)"),
+        guide=function("guide(x)"),
+        optim=instance(PyroOptim, example='pyro.optim.Adam({"lr": 1e-3})'),
+        loss=function("loss(model, guide, x), such as mi.MutualInformationELBO()"),
+        engine=choice("auto", *get_args(Means)),
+    )
     def __init__(
         self,
         model: Any,
@@ -100,8 +109,6 @@ class SVI(pyro.infer.SVI):
         engine: Means | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(model, guide, optim, loss)
-        if engine not in ("auto", *get_args(Means)):
-            raise OptionError(f"engine={engine!r}; allowed are auto, {', '.join(get_args(Means))}")
         self.engine: Means | Literal["auto"] = engine
         self.objective = loss
         self.ledger: Mapping[str, Tensor] = {}
@@ -111,6 +118,7 @@ class SVI(pyro.infer.SVI):
         self._guards = Guards(model, guide, loss, *terms, *self._parts)
         self._stages: dict[Any, Stage] = {}
         self._zeros: dict[int, tuple[Tensor, int]] = {}  # gradients known to be 0
+        self._unchecked = isinstance(model, GenerativeModel)  # data of a first step
         self._number = 0  # of the step that is taken, from 0
         if engine != "eager" and not is_stageable(loss):
             self._give_up(
@@ -128,7 +136,18 @@ class SVI(pyro.infer.SVI):
         Returns:
             The loss, as ``pyro.infer.SVI`` gives it: a float, summed over the data. Reading it
             waits for the device.
+
+        Raises:
+            DataError: At the first step, if the data are none that a variant's model can score.
         """
+        if args and self._unchecked:
+            self._unchecked = False
+            wanted = self.model.check_data(args[0])
+            if getattr(args[0], "dtype", None) != wanted.dtype:
+                raise DataError(
+                    f"{shown(args[0])} is given, not of {wanted.dtype} as the parameters are; "
+                    "give vae.check_data(x)"
+                )
         if self.engine == "eager":
             return super().step(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))

@@ -8,6 +8,9 @@ from typing import Any
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, function
+from pyro_mivae.networks.checks import NETWORK
+
 
 class CorruptedGuide(PyroModule):
     """Shows a guide altered data in training, and the data as they are in evaluation.
@@ -23,6 +26,7 @@ class CorruptedGuide(PyroModule):
         https://arxiv.org/abs/1511.06406
     """
 
+    @checked(guide=NETWORK, corrupt=function("corrupt(x)"))
     def __init__(self, guide: nn.Module, corrupt: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.guide = guide

@@ -10,9 +10,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_mivae.arguments import checked, named, several, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_networks, output_dim
+from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.sizes import shape, size
 
 MIN_SCALE = 1e-4
 
@@ -25,6 +28,7 @@ class NormalHead(nn.Module):
         size: Size of the Normal.
     """
 
+    @checked(in_features=size(), size=size())
     def __init__(self, in_features: int, size: int) -> None:
         super().__init__()
         self.loc = nn.Linear(in_features, size)
@@ -53,8 +57,8 @@ class MeanFieldGuide(PyroModule):
         bounded: Sites on the unit interval, which are a `ProbitNormal` and not a Normal.
 
     Raises:
-        OptionError: If no site is given, a size is under 1, or a deterministic or bounded site is
-            none of them, or both.
+        OptionError: If no site is given, a size is no whole number from 1 up, or a deterministic
+            or bounded site is none of them, or both.
 
     Example:
         >>> guide = MeanFieldGuide((1, 8, 8), {"z": 3, "c": 1}, bounded=["c"])
@@ -63,6 +67,13 @@ class MeanFieldGuide(PyroModule):
         (torch.Size([5, 1]), True)
     """
 
+    @checked(
+        data_shape=shape(),
+        sites=named(size(), least=1),
+        encoder=NETWORK,
+        deterministic=several(text(), least=0),
+        bounded=several(text(), least=0),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -72,20 +83,16 @@ class MeanFieldGuide(PyroModule):
         bounded: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if not sites or not {*deterministic, *bounded} <= set(sites):
+        if not {*deterministic, *bounded} <= set(sites):
             raise OptionError(
                 f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
-                f"{list(bounded)}: give one site or more, and only these can be deterministic or "
-                "bounded"
+                f"{list(bounded)}: only sites that there are can be deterministic or bounded"
             )
         if set(deterministic) & set(bounded):
             raise OptionError(
                 f"deterministic {list(deterministic)}, bounded {list(bounded)}: a site is one "
                 "of these"
             )
-        for name, size in sites.items():
-            if size < 1:
-                raise OptionError(f"site {name!r} of size {size}: 1 or more is needed")
         self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
         self.heads = nn.ModuleDict(
@@ -117,6 +124,7 @@ class MeanFieldGuide(PyroModule):
                     pyro.sample(name, dist.Normal(*head(features)).to_event(1))
 
 
+@checked(latent_dim=size(), code_dim=size())
 def normal_guide(
     data_shape: Sequence[int],
     latent_dim: int,

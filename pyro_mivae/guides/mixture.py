@@ -11,9 +11,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.arguments import checked
 from pyro_mivae.guides.mean_field import MIN_SCALE
 from pyro_mivae.networks import build_networks, output_dim
+from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.sizes import shape, size
 
 
 class MixtureGuide(PyroModule):
@@ -29,12 +31,13 @@ class MixtureGuide(PyroModule):
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
 
     Raises:
-        OptionError: If a size is under 1.
+        OptionError: If a size is no whole number from 1 up.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
     """
 
+    @checked(data_shape=shape(), num_categories=size(), latent_dim=size(), encoder=NETWORK)
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -43,10 +46,6 @@ class MixtureGuide(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if min(num_categories, latent_dim) < 1:
-            raise OptionError(
-                f"num_categories={num_categories}, latent_dim={latent_dim}: 1 or more is needed"
-            )
         self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
         self.category = nn.Linear(features, num_categories)

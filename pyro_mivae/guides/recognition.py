@@ -12,12 +12,15 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_mivae.arguments import checked, instance, named, several, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import SiteError
 from pyro_mivae.guides.mean_field import NormalHead
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
 from pyro_mivae.networks import build_adversarial_networks, output_dim
+from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.networks.norm import BatchNorm1d
+from pyro_mivae.sizes import shape, size
 
 MIN_SCALE = 0.1  # of half the interval
 
@@ -122,6 +125,13 @@ class RecognitionGuide(PyroModule):
         Chen et al. (2016), InfoGAN, section 6. https://arxiv.org/abs/1606.03657
     """
 
+    @checked(
+        data_shape=shape(),
+        sites=named(instance(torch.distributions.Distribution, example="Normal(0, 1)")),
+        encoder=NETWORK,
+        noise=several(text(), least=0),
+        hidden_dim=size(),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],

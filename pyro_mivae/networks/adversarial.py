@@ -15,11 +15,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, choice
 from pyro_mivae.errors import OptionError
+from pyro_mivae.networks.checks import NETWORK, WIDTHS, check_data_shape
 from pyro_mivae.networks.conv import halvings
-from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder, check_data_shape
+from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
 from pyro_mivae.networks.norm import BatchNorm1d, BatchNorm2d
 from pyro_mivae.networks.presets import mlp_widths
+from pyro_mivae.sizes import shape, size
 
 KERNEL = 4
 SLOPE = 0.1  # of a leaky ReLU, below 0
@@ -45,6 +48,7 @@ class ConvTrunk(nn.Module):
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
+    @checked(data_shape=shape(), channels=WIDTHS, hidden_dim=size())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -100,6 +104,7 @@ class ConvGenerator(nn.Module):
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
+    @checked(code_dim=size(), data_shape=shape(), channels=WIDTHS, hidden_dim=size())
     def __init__(
         self,
         code_dim: int,
@@ -154,6 +159,7 @@ class Discriminator(nn.Module):
         in_features: Number of features.
     """
 
+    @checked(trunk=NETWORK, in_features=size())
     def __init__(self, trunk: nn.Module, in_features: int) -> None:
         super().__init__()
         self.trunk = trunk
@@ -205,6 +211,7 @@ ADVERSARIAL_NETWORKS: dict[str, Callable[[Sequence[int], int], tuple[nn.Module, 
 }
 
 
+@checked(kind=choice("auto", *ADVERSARIAL_NETWORKS), data_shape=shape(), code_dim=size())
 def build_adversarial_networks(
     kind: str, data_shape: Sequence[int], code_dim: int
 ) -> tuple[nn.Module, nn.Module]:
@@ -232,8 +239,6 @@ def build_adversarial_networks(
         is_image = len(data_shape) == 3 and min(data_shape[1:]) >= 8
         conv = "conv-half" if math.prod(data_shape) <= SMALL else "conv-narrow"
         kind = conv if is_image else "mlp"
-    if kind not in ADVERSARIAL_NETWORKS:
-        raise OptionError(f"network {kind!r}: allowed are auto, {', '.join(ADVERSARIAL_NETWORKS)}")
     return ADVERSARIAL_NETWORKS[kind](data_shape, code_dim)
 
 

@@ -8,9 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.networks.mlp import check_data_shape
+from pyro_mivae.arguments import checked, flag
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.networks.checks import WIDTHS, check_data_shape
 from pyro_mivae.networks.norm import BatchNorm2d
+from pyro_mivae.sizes import shape, size
 
 KERNEL = 5
 
@@ -29,6 +31,7 @@ class ConvEncoder(nn.Module):
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
+    @checked(data_shape=shape(), channels=WIDTHS, hidden_dim=size(), batch_norm=flag())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -80,6 +83,13 @@ class ConvDecoder(nn.Module):
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
+    @checked(
+        code_dim=size(),
+        data_shape=shape(),
+        channels=WIDTHS,
+        hidden_dim=size(),
+        batch_norm=flag(),
+    )
     def __init__(
         self,
         code_dim: int,
@@ -139,16 +149,13 @@ def halvings(data_shape: Sequence[int], levels: int) -> list[torch.Size]:
         ``levels + 1`` sizes, the image's own first; odd lengths round up.
 
     Raises:
-        OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
-    if len(data_shape) != 3 or min(data_shape[1:]) < 8 or data_shape[0] < 1:
+    if len(data_shape) != 3 or min(data_shape[1:]) < 8:
         raise ShapeError(
-            f"data_shape {tuple(data_shape)}: convolutions need (channels, height, width) of at "
+            f"data_shape={tuple(data_shape)}: convolutions need (channels, height, width) of at "
             "least 8 x 8; use MLPEncoder and MLPDecoder for other data"
         )
-    if levels < 1:
-        raise OptionError("channels (): give the feature maps of one convolution or more")
     sizes = [torch.Size(data_shape[1:])]
     for _ in range(levels):
         sizes.append(torch.Size((n + 1) // 2 for n in sizes[-1]))

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.arguments import checked, choice, several
+from pyro_mivae.errors import ShapeError
+from pyro_mivae.networks.checks import ACTIVATION, NETWORK, WIDTHS
 from pyro_mivae.networks.conv import ConvEncoder
 from pyro_mivae.networks.mlp import MLPEncoder, mlp
 from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
+from pyro_mivae.sizes import size
 
 
 class JointCritic(LayeredCritic):
@@ -33,6 +36,7 @@ class JointCritic(LayeredCritic):
             dimension.
     """
 
+    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -41,10 +45,9 @@ class JointCritic(LayeredCritic):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(data_shape, code_dim)
-        _check_widths(hidden_dims)
         first = nn.Linear(math.prod(self.data_shape), hidden_dims[0])
         self.data_layer = nn.Sequential(nn.Flatten(), first)
-        self.latent_layer = nn.Linear(code_dim, hidden_dims[0], bias=False)
+        self.latent_layer = nn.Linear(self.code_dim, hidden_dims[0], bias=False)
         self.head = nn.Sequential(activation(), mlp((*hidden_dims, 1), activation))
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
@@ -75,6 +78,7 @@ class SeparableCritic(InnerProductCritic):
             dimension.
     """
 
+    @checked(hidden_dims=WIDTHS, activation=ACTIVATION, embed_dim=size())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -85,12 +89,11 @@ class SeparableCritic(InnerProductCritic):
         embed_dim: int = 32,
     ) -> None:
         super().__init__(data_shape, code_dim)
-        _check_widths((*hidden_dims, embed_dim))
         self.data_layer = nn.Sequential(
             _data_encoder(self.data_shape, hidden_dims, activation),
             nn.Linear(hidden_dims[-1], embed_dim),
         )
-        self.latent_layer = mlp((code_dim, *hidden_dims, embed_dim), activation)
+        self.latent_layer = mlp((self.code_dim, *hidden_dims, embed_dim), activation)
 
 
 class BilinearCritic(InnerProductCritic):
@@ -115,6 +118,7 @@ class BilinearCritic(InnerProductCritic):
         https://arxiv.org/abs/1807.03748
     """
 
+    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -123,9 +127,8 @@ class BilinearCritic(InnerProductCritic):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(data_shape, code_dim)
-        _check_widths(hidden_dims)
         self.data_layer = _data_encoder(self.data_shape, hidden_dims, activation)
-        self.latent_layer = nn.Linear(code_dim, hidden_dims[-1])
+        self.latent_layer = nn.Linear(self.code_dim, hidden_dims[-1])
 
 
 class MutualInfoChain(LayeredCritic):
@@ -158,6 +161,13 @@ class MutualInfoChain(LayeredCritic):
         in Variational Autoencoders. https://arxiv.org/abs/1912.13361
     """
 
+    @checked(
+        hidden_dims=several(size(), least=2),
+        activation=ACTIVATION,
+        data_layer=NETWORK,
+        latent_layer=NETWORK,
+        head=NETWORK,
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -170,15 +180,14 @@ class MutualInfoChain(LayeredCritic):
         head: nn.Module | None = None,
     ) -> None:
         super().__init__(data_shape, code_dim)
-        _check_widths(hidden_dims, at_least=2)
         width, *rest = hidden_dims
         if data_layer is None:
             data_layer = _data_encoder(self.data_shape, (width,), activation)
         if latent_layer is None:
-            latent_layer = MLPEncoder((code_dim,), (width,), activation)
+            latent_layer = MLPEncoder((self.code_dim,), (width,), activation)
         self.data_layer, self.latent_layer = data_layer, latent_layer
         features = _features("data_layer", data_layer, self.data_shape)
-        features += _features("latent_layer", latent_layer, (code_dim,))
+        features += _features("latent_layer", latent_layer, (self.code_dim,))
         self.head = mlp((features, *rest, 1), activation) if head is None else head
         outputs = _features("head", self.head, (features,))
         if outputs != 1:
@@ -203,6 +212,7 @@ CRITICS: dict[str, type[Critic]] = {
 }
 
 
+@checked(name=choice(*CRITICS))
 def build_critic(
     name: str, data_shape: Sequence[int], code_dim: int, hidden_dims: Sequence[int] = (256, 256)
 ) -> Critic:
@@ -225,17 +235,8 @@ def build_critic(
         >>> critic.all_pairs(torch.zeros(4, 1, 28, 28), torch.zeros(4, 10)).shape
         torch.Size([4, 4])
     """
-    if name not in CRITICS:
-        raise OptionError(f"critic {name!r}: allowed are {', '.join(CRITICS)}")
     factory: Callable[..., Critic] = CRITICS[name]
     return factory(data_shape, code_dim, hidden_dims)
-
-
-def _check_widths(widths: Sequence[int], at_least: int = 1) -> None:
-    if len(widths) < at_least or min(widths) < 1:
-        raise OptionError(
-            f"hidden_dims {tuple(widths)}: give {at_least} or more widths of at least 1"
-        )
 
 
 def _data_encoder(

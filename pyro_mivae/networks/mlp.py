@@ -8,10 +8,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.arguments import checked, flag, several, whole
+from pyro_mivae.networks.checks import ACTIVATION, WIDTHS, check_data_shape
 from pyro_mivae.networks.norm import BatchNorm1d
+from pyro_mivae.sizes import shape, size
 
 
+@checked(sizes=several(whole(least=1), least=2), activation=ACTIVATION, batch_norm=flag())
 def mlp(
     sizes: Sequence[int],
     activation: Callable[[], nn.Module] = nn.ReLU,
@@ -30,10 +33,8 @@ def mlp(
         ``(batch, sizes[0])``.
 
     Raises:
-        OptionError: If a width is under 1 or fewer than two are given.
+        OptionError: If a width is no whole number from 1 up, or fewer than two are given.
     """
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise OptionError(f"sizes {tuple(sizes)}: give two or more widths of at least 1")
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes[:-1]):
         layers.append(nn.Linear(n_in, n_out, bias=not batch_norm))
@@ -52,9 +53,10 @@ class MLPEncoder(nn.Module):
         batch_norm: Whether to normalise before each activation.
 
     Raises:
-        OptionError: If there is no layer, or a width is under 1.
+        OptionError: If there is no layer, or a width is no whole number from 1 up.
     """
 
+    @checked(data_shape=shape(), hidden_dims=WIDTHS, activation=ACTIVATION, batch_norm=flag())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -65,8 +67,6 @@ class MLPEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
-        if not hidden_dims or min(hidden_dims) < 1:
-            raise OptionError(f"hidden_dims {tuple(hidden_dims)}: give widths of at least 1")
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((math.prod(self.data_shape), *hidden_dims)):
             layers.append(nn.Linear(n_in, n_out))
@@ -103,6 +103,13 @@ class MLPDecoder(nn.Module):
         batch_norm: Whether to normalise before each activation.
     """
 
+    @checked(
+        code_dim=size(),
+        data_shape=shape(),
+        hidden_dims=several(size(), least=0),
+        activation=ACTIVATION,
+        batch_norm=flag(),
+    )
     def __init__(
         self,
         code_dim: int,
@@ -128,20 +135,3 @@ class MLPDecoder(nn.Module):
         """
         decoded: Tensor = self.layers(code.reshape(-1, code.shape[-1]))
         return decoded.reshape(*code.shape[:-1], *self.data_shape)
-
-
-def check_data_shape(x: Tensor, data_shape: tuple[int, ...]) -> None:
-    """Checks that a tensor holds data of a shape.
-
-    Args:
-        x: Data.
-        data_shape: Shape of one datum.
-
-    Raises:
-        ShapeError: If ``x`` does not end in ``data_shape``.
-    """
-    if tuple(x.shape[-len(data_shape) :]) != data_shape:
-        raise ShapeError(
-            f"data of shape {tuple(x.shape)} given, (..., {', '.join(map(str, data_shape))}) "
-            "needed; reshape the data, or build the model with their data_shape"
-        )

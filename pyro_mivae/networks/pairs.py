@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.networks.mlp import check_data_shape
+from pyro_mivae.arguments import checked
+from pyro_mivae.errors import DataError, ShapeError
+from pyro_mivae.networks.checks import check_data_shape, check_kind
+from pyro_mivae.sizes import shape, size
 
 PAIRS_AT_ONCE = 65_536
 """How many pairs `Critic.all_pairs` hands to a network in one call."""
@@ -30,12 +32,11 @@ class Critic(nn.Module, ABC):
         OptionError: If the code has no dimension.
     """
 
+    @checked(data_shape=shape(), code_dim=size())
     def __init__(self, data_shape: Sequence[int], code_dim: int) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
         self.code_dim = code_dim
-        if code_dim < 1:
-            raise OptionError(f"code_dim={code_dim}: a critic needs a code of 1 dimension or more")
 
     @abstractmethod
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -96,14 +97,22 @@ class Critic(nn.Module, ABC):
             code: Codes.
 
         Raises:
+            DataError: If they have another dtype than the critic.
             ShapeError: If they are not ``(n, *data_shape)`` and ``(n, code_dim)``.
         """
         check_data_shape(x, self.data_shape)
+        check_kind(code)
         if code.shape != (len(x), self.code_dim) or x.dim() != 1 + len(self.data_shape):
             raise ShapeError(
                 f"data of shape {tuple(x.shape)} and codes of shape {tuple(code.shape)} given, "
                 f"(n, {', '.join(map(str, self.data_shape))}) and (n, {self.code_dim}) needed; "
                 "flatten other batch dimensions into n, and join several codes in one"
+            )
+        own = next(self.parameters(), x).dtype
+        if {x.dtype, code.dtype} != {own} and not torch.is_autocast_enabled(x.device.type):
+            raise DataError(
+                f"data of {x.dtype} and codes of {code.dtype} given, the critic's parameters are "
+                f"{own}; give both as that"
             )
 
     def _each(self, x: Tensor, code: Tensor) -> Tensor:

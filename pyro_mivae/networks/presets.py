@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.arguments import checked, choice, flag
+from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder
 from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mivae.sizes import shape, size
 
 CONV_CHANNELS = (64, 128, 256)
 
 
+@checked(data_shape=shape())
 def default_network(data_shape: Sequence[int]) -> str:
     """Tells which preset is the default for data of a shape.
 
@@ -70,6 +73,7 @@ NETWORKS: dict[str, Callable[[Sequence[int], int, bool], Pair]] = {
 }
 
 
+@checked(kind=choice("auto", *NETWORKS), data_shape=shape(), code_dim=size(), batch_norm=flag())
 def build_networks(
     kind: str, data_shape: Sequence[int], code_dim: int, *, batch_norm: bool = True
 ) -> Pair:
@@ -95,11 +99,10 @@ def build_networks(
     """
     if kind == "auto":
         kind = default_network(data_shape)
-    if kind not in NETWORKS:
-        raise OptionError(f"network {kind!r}: allowed are auto, {', '.join(NETWORKS)}")
     return NETWORKS[kind](data_shape, code_dim, batch_norm)
 
 
+@checked(encoder=NETWORK, data_shape=shape())
 def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
     """Returns how many features an encoder gives, by encoding one blank datum.
 
@@ -112,6 +115,9 @@ def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
     """
     training = encoder.training
     example = next(encoder.parameters(), torch.zeros(()))
+    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
+    if example.is_meta and linear:  # a first operation on the meta device takes seconds of imports
+        return linear[-1].out_features
     with torch.no_grad():
         features: Tensor = encoder.eval()(example.new_zeros(1, *data_shape))
     encoder.train(training)

@@ -10,10 +10,14 @@ import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 
+from pyro_mivae.arguments import checked, function
 from pyro_mivae.errors import SiteError
 from pyro_mivae.traces import Program
 
+PRIOR = function("prior(), such as mi.MixturePrior(...)")
 
+
+@checked(prior=PRIOR)
 def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     """Runs a prior once and returns the distributions of its sites and the size of its code.
 
@@ -25,6 +29,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
         The distributions by site, for a batch of 1, and the size of the code's last dimension.
 
     Raises:
+        OptionError: If the prior cannot be called.
         SiteError: If the prior samples nothing or returns no code of shape ``(batch, size)``.
     """
     prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model

@@ -8,7 +8,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.errors import OptionError
+from pyro_mivae.sizes import size
 
 
 class CodesPrior(PyroModule):
@@ -28,19 +30,13 @@ class CodesPrior(PyroModule):
         Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657
     """
 
+    @checked(noise_dim=size(), num_categories=size(least=0), uniform_dim=size(least=0))
     def __init__(
         self, noise_dim: int = 62, num_categories: int = 10, uniform_dim: int = 2
     ) -> None:
         super().__init__()
-        if noise_dim < 1:
-            raise OptionError(f"noise_dim={noise_dim}: 1 or more is needed")
-        if num_categories < 0 or num_categories == 1:
-            raise OptionError(
-                f"num_categories={num_categories}: allowed are 2 or more, as one says nothing, or "
-                "0 for none"
-            )
-        if uniform_dim < 0:
-            raise OptionError(f"uniform_dim={uniform_dim}: 0 or more is needed")
+        if num_categories == 1:
+            raise OptionError("num_categories=1: one says nothing; give 2 or more, or 0 for none")
         if not num_categories and not uniform_dim:
             raise OptionError("num_categories=0 and uniform_dim=0: a code is needed, give either")
         self.noise_dim = noise_dim

@@ -10,7 +10,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, number
 from pyro_mivae.errors import OptionError
+from pyro_mivae.sizes import check_fitting, size
 
 
 class MixturePrior(PyroModule):
@@ -29,7 +31,7 @@ class MixturePrior(PyroModule):
 
     Raises:
         OptionError: If ``num_categories`` does not divide ``latent_dim``, or a size is under 1,
-            or the radius is negative.
+            or the radius is negative, or the means do not fit into memory.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE, section 2.2. https://arxiv.org/abs/1806.08240
@@ -37,12 +39,11 @@ class MixturePrior(PyroModule):
 
     means: Tensor
 
+    @checked(num_categories=size(), latent_dim=size(), radius=number(least=0, most=1e6))
     def __init__(
         self, num_categories: int = 10, latent_dim: int | None = None, radius: float = 3.0
     ) -> None:
         super().__init__()
-        if num_categories < 1:
-            raise OptionError(f"num_categories={num_categories}: 1 or more is needed")
         latent_dim = 2 * num_categories if latent_dim is None else latent_dim
         block, rest = divmod(latent_dim, num_categories)
         if rest or block < 1:
@@ -51,8 +52,7 @@ class MixturePrior(PyroModule):
                 f"give every category the same number of coordinates, e.g. latent_dim="
                 f"{max(1, round(latent_dim / num_categories)) * num_categories}"
             )
-        if not (radius >= 0 and math.isfinite(radius)):
-            raise OptionError(f"radius={radius}: 0 or more is needed")
+        check_fitting(num_categories * latent_dim, "give fewer categories, or coordinates", 4)
         self.num_categories = num_categories
         self.radius = radius
         blocks = torch.eye(num_categories).repeat_interleave(block, 1)

@@ -10,7 +10,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_mivae.errors import OptionError
+from pyro_mivae.arguments import checked
+from pyro_mivae.sizes import size
 
 
 class StandardNormalPrior(PyroModule):
@@ -21,17 +22,15 @@ class StandardNormalPrior(PyroModule):
         code_dim: Size of a second site ``c``, if there is to be one.
 
     Raises:
-        OptionError: If a size is under 1.
+        OptionError: If a size is no whole number from 1 up.
     """
 
+    @checked(latent_dim=size(), code_dim=size())
     def __init__(self, latent_dim: int, code_dim: int | None = None) -> None:
         super().__init__()
         self.sites: Mapping[str, int] = {"z": latent_dim}
         if code_dim is not None:
             self.sites = {"z": latent_dim, "c": code_dim}
-        for name, size in self.sites.items():
-            if size < 1:
-                raise OptionError(f"site {name!r} of size {size}: 1 or more is needed")
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.distributions import ProbitNormal
-from pyro_mivae.errors import OptionError
+from pyro_mivae.sizes import size
 
 
 class UniformPrior(PyroModule):
@@ -31,7 +32,7 @@ class UniformPrior(PyroModule):
         code_dim: Size of the site ``c``.
 
     Raises:
-        OptionError: If a size is under 1.
+        OptionError: If a size is no whole number from 1 up.
 
     References:
         Chen et al. (2016), InfoGAN, section 7: uniform codes. https://arxiv.org/abs/1606.03657
@@ -44,12 +45,9 @@ class UniformPrior(PyroModule):
         torch.Size([5, 4])
     """
 
+    @checked(latent_dim=size(), code_dim=size())
     def __init__(self, latent_dim: int, code_dim: int = 1) -> None:
         super().__init__()
-        if min(latent_dim, code_dim) < 1:
-            raise OptionError(
-                f"latent_dim={latent_dim}, code_dim={code_dim}: 1 or more is needed of each"
-            )
         self.latent_dim = latent_dim
         self.code_dim = code_dim
         self.register_buffer("zero", torch.zeros(()), persistent=False)

@@ -15,6 +15,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, either, named, numbers, several, text, whole
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
@@ -24,15 +25,14 @@ from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
+from pyro_mivae.sizes import build_fitting, size
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants.checks import (
-    check_arguments,
+    PARTS,
     check_decoder,
     check_encoder,
     check_guide,
-    check_shape,
     check_weights,
-    whole_number,
 )
 from pyro_mivae.variants.means import posterior_means
 from pyro_mivae.variants.parts import (
@@ -43,6 +43,10 @@ from pyro_mivae.variants.parts import (
     site_size,
 )
 
+SMALLER = (
+    "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
+    "decoder"
+)
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
 
@@ -75,25 +79,25 @@ class Variant(PyroModule):
     given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps what the variant is built with, for `save`, and checks the types."""
+        """Keeps what the variant is built with, for `save`."""
         variant: Self = super().__new__(cls)
         try:
             given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
         except TypeError:  # __init__ says it better
             given = {}
-        check_arguments(given)
         variant.__dict__["given"] = given
         return variant
 
+    @checked(**PARTS)
     def __init__(
         self,
         data_shape: Sequence[int],
         *,
         prior: Callable[[], Tensor],
-        guide: nn.Module | None,
         likelihood: str | Likelihood,
-        encoder: nn.Module | None,
-        decoder: nn.Module | None,
+        guide: nn.Module | None = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
         build_guide: GuideBuilder | None = None,
     ) -> None:
         """Assembles the pair and checks that it fits.
@@ -101,47 +105,43 @@ class Variant(PyroModule):
         Args:
             data_shape: Shape of one datum.
             prior: Samples the code.
-            guide: Takes the place of the default guide.
             likelihood: A likelihood or its name.
+            guide: Takes the place of the default guide.
             encoder: Takes the place of the default guide's encoder.
             decoder: Takes the place of the default decoder.
             build_guide: From the sites and the encoder to the default guide; mean field if
                 omitted.
 
         Raises:
-            OptionError: If an encoder is given beside a guide, the guide is no PyroModule, or the
-                likelihood is unknown.
+            OptionError: If an encoder is given beside a guide, a part is of another kind, the
+                likelihood is unknown, or the networks do not fit into memory.
             ShapeError: If the decoder does not take the codes to the data's shape.
             SiteError: If model and guide do not sample the same sites in the same shapes.
         """
         super().__init__(self._new_name())
-        self.data_shape = check_shape(data_shape)
+        self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide brings its own encoder")
-        if guide is not None and not isinstance(guide, PyroModule):
-            raise OptionError(
-                f"the guide {type(guide).__name__} is no pyro.nn.PyroModule, so that Pyro would "
-                "not train it; derive it from PyroModule"
-            )
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
         self.category = categories[0] if categories else None
         self._bounded = [n for n, fn in distributions.items() if is_bounded(fn)]
         self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
-        networks = self.build_networks("auto", self.data_shape, code_dim)
         if encoder is not None:
             check_encoder(encoder, self.data_shape)
-        if guide is None:
-            encoder = networks[0] if encoder is None else encoder
-            guide = (build_guide or self._mean_field)(self.sites, encoder)
+
+        def build() -> tuple[nn.Module, nn.Module]:
+            first, last = self.build_networks("auto", self.data_shape, code_dim)
+            if guide is None:
+                first = first if encoder is None else encoder
+                first = (build_guide or self._mean_field)(self.sites, first)
+            return first if guide is None else guide, last if decoder is None else decoder
+
+        self.guide, decoder = build_fitting(build, SMALLER)
         self.model = GenerativeModel(
-            prior,
-            networks[1] if decoder is None else decoder,
-            find_likelihood(likelihood),
-            len(self.data_shape),
+            prior, decoder, find_likelihood(likelihood), len(self.data_shape)
         )
-        self.guide = guide
         check_guide(self, distributions)
         check_decoder(self, code_dim)
 
@@ -184,6 +184,7 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 module._pyro_name = f"{name}.{prefix}" if prefix else name
 
+    @checked(num_steps=whole(least=0))
     def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
@@ -211,6 +212,7 @@ class Variant(PyroModule):
             x: Training data, shape ``(n, *data_shape)``.
         """
 
+    @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, float]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
@@ -301,6 +303,7 @@ class Variant(PyroModule):
         with self.evaluating():
             return posterior_means(lambda: self.code_traces(x), self.device)
 
+    @checked(keep=either(several(text(), least=0), text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
         """Decodes the posterior mean.
 
@@ -324,6 +327,7 @@ class Variant(PyroModule):
         return self.decode(codes, len(x))
 
     @torch.no_grad()
+    @checked(codes=named(numbers()), n=size())
     def decode(self, codes: Mapping[str, Any], n: int) -> Tensor:
         """Decodes given sites, with every other site at its prior mean given these.
 
@@ -338,6 +342,7 @@ class Variant(PyroModule):
 
         Raises:
             OptionError: If there is no category of a number, or weights are not finite.
+            DataError: If values are not finite, or neither tensors nor arrays.
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
@@ -348,6 +353,7 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
+    @checked(n=size(), category=whole())
     def sample(self, n: int, category: int | None = None) -> Tensor:
         """Decodes codes drawn from the prior.
 
@@ -362,15 +368,11 @@ class Variant(PyroModule):
             OptionError: If there are no categories, or not this one, or ``n`` is under 1; or if
                 weights are not finite.
         """
-        n = whole_number("n", n)
-        if n < 1:
-            raise OptionError(f"n={n}: 1 or more is needed")
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
         chosen = None
         if self.category is not None and category is not None:
-            number = whole_number("category", category)
-            chosen = category_value(self, self.category, torch.full((n,), number))
+            chosen = category_value(self, self.category, torch.full((n,), category))
 
         def latent(name: str, fn: Any) -> Tensor | None:
             return chosen if name == self.category else None

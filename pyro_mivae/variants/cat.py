@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, choice, number, whole
 from pyro_mivae.elbo import (
     MutualInformationELBO,
     RelaxedCategoricalELBO,
@@ -19,7 +20,8 @@ from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
-from pyro_mivae.schedules import Schedule, linear_warmup
+from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, linear_warmup, number_or_schedule
+from pyro_mivae.sizes import size
 from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
@@ -73,6 +75,17 @@ class CatVAE(Variant):
 
     name = "cat"
 
+    @checked(
+        num_categories=size(),
+        latent_dim=size(),
+        radius=number(least=0),
+        categorical=choice(*get_args(Categorical)),
+        decodes=size(least=2),
+        temperature=number_or_schedule(above=0),
+        warm_start=whole(least=0),
+        start_weight=number(least=0, most=LARGEST_WEIGHT),
+        warmup=number(least=0, most=1),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -92,10 +105,6 @@ class CatVAE(Variant):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
-        if categorical not in get_args(Categorical):
-            raise OptionError(
-                f"categorical={categorical!r}: allowed are {', '.join(get_args(Categorical))}"
-            )
         for option, given, owner in (
             ("temperature", temperature, "gumbel"),
             ("decodes", decodes, "sample"),
@@ -130,15 +139,10 @@ class CatVAE(Variant):
             )
         require_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
         most = self.sites[self.category]
-        if decodes is not None and not (isinstance(decodes, int) and 2 <= decodes <= most):
+        if decodes is not None and decodes > most:
             raise OptionError(
-                f"decodes={decodes!r}: allowed are whole numbers from 2 (the most probable "
+                f"decodes={decodes}: allowed are whole numbers from 2 (the most probable "
                 f"category, and a draw of the others) to {most}, all there are"
-            )
-        if warm_start < 0 or start_weight < 0 or not 0 <= warmup <= 1:
-            raise OptionError(
-                f"warm_start={warm_start}, start_weight={start_weight}, warmup={warmup}: a number "
-                "of steps and a weight of 0 or more, and a share from 0 to 1 are needed"
             )
         self.start_weight = start_weight
         self.warm_start = warm_start
@@ -146,7 +150,6 @@ class CatVAE(Variant):
         self.categorical = categorical
         self.decodes = 2 if decodes is None else decodes
         self.temperature = 0.5 if temperature is None else temperature
-        RelaxedCategoricalELBO(temperature=self.temperature)  # checks it
 
     def initialize(self, x: Tensor) -> None:
         """Gives the categories an unsupervised start, see `warm_start_categories`.
@@ -154,6 +157,7 @@ class CatVAE(Variant):
         Args:
             x: Training data, shape ``(n, *data_shape)``.
         """
+        x = self.check_data(x).to(self.device)
         if self.warm_start:
             warm_start_categories(self.guide, x, self.category or "c", steps=self.warm_start)
 

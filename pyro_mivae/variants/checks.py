@@ -3,119 +3,31 @@
 from __future__ import annotations
 
 import inspect
-import math
-import operator
 from collections.abc import Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import Checker, instance
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.priors.base import PRIOR
+from pyro_mivae.sizes import shape
 from pyro_mivae.traces import trace_program
 
 if TYPE_CHECKING:
     from pyro_mivae.variants.base import Variant
 
-WHOLE = frozenset(
-    "latent_dim code_dim num_categories decodes warm_start num_particles permutation_seed".split()
-)
-NUMBERS = frozenset(
-    "beta mi_weight marginal_weight continuous_weight start_weight warmup radius temperature "
-    "critic_lr regularization_strength critic_regularization_strength".split()
-)
-EXAMPLES = {
-    "prior": "mi.MixturePrior(...)",
-    "guide": "mi.MeanFieldGuide(...)",
-    "encoder": "torch.nn.Sequential(...)",
-    "decoder": "torch.nn.Sequential(...)",
+PARTS: dict[str, Checker] = {
+    "data_shape": shape(),
+    "prior": PRIOR,
+    "guide": instance(PyroModule, example="mi.MeanFieldGuide(...)"),
+    "encoder": NETWORK,
+    "decoder": NETWORK,
 }
-
-
-def check_arguments(given: Mapping[str, Any]) -> None:
-    """Checks the types of a variant's arguments, by their common names.
-
-    Args:
-        given: The arguments by name.
-
-    Raises:
-        OptionError: If a size is no whole number, a weight no number or schedule, or a part no
-            instance.
-        ShapeError: If ``data_shape`` is no shape.
-    """
-    if "data_shape" in given:
-        check_shape(given["data_shape"])
-    for name in (WHOLE | NUMBERS) & given.keys():
-        value = given[name]
-        if name in WHOLE and value is not None:
-            whole_number(name, value)
-        elif name in NUMBERS and value is not None and not callable(value):
-            if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-                raise OptionError(f"{name}={value!r}: a number is needed")
-    for name in EXAMPLES.keys() & given.keys():
-        _check_part(name, given[name])
-
-
-def check_shape(data_shape: Any) -> tuple[int, ...]:
-    """Returns the shape of one datum as a tuple.
-
-    Args:
-        data_shape: One or more whole numbers from 1 up.
-
-    Raises:
-        ShapeError: If it is something else.
-    """
-    try:
-        shape = tuple(operator.index(n) for n in data_shape)
-    except TypeError:
-        hint = f", ({data_shape},) for a vector" if isinstance(data_shape, int) else ""
-        raise ShapeError(
-            f"data_shape={data_shape!r}: give the shape of one datum as whole numbers{hint}, such "
-            "as (1, 28, 28) for an image"
-        ) from None
-    if not shape or min(shape) < 1:
-        raise ShapeError(f"data_shape {shape}: give the shape of one datum, 1 or more each")
-    return shape
-
-
-def whole_number(name: str, value: Any) -> int:
-    """Returns a whole number as an ``int``.
-
-    Args:
-        name: Its name, for the message.
-        value: The number, of Python's or of NumPy's.
-
-    Raises:
-        OptionError: If it is none.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise OptionError(f"{name}={value!r}: a whole number is needed") from None
-
-
-def _check_part(name: str, part: Any) -> None:
-    if isinstance(part, str):
-        raise OptionError(
-            f"{name}={part!r} is a name, as the command line takes it; give an instance, such as "
-            f"{EXAMPLES[name]}"
-        )
-    if inspect.isclass(part):
-        raise OptionError(
-            f"{name}={part.__name__} is a class; give an instance, {part.__name__}(...)"
-        )
-    if name in ("encoder", "decoder") and part is not None and not isinstance(part, nn.Module):
-        raise OptionError(
-            f"{name} is a {type(part).__name__}; give a torch.nn.Module, whose parameters can be "
-            "trained"
-        )
-    if part is not None and not callable(part):
-        raise OptionError(
-            f"{name} is a {type(part).__name__}; give an instance, such as {EXAMPLES[name]}"
-        )
+"""Checks of the arguments that variants have in common."""
 
 
 def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:

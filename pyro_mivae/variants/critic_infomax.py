@@ -7,15 +7,16 @@ Variational Autoencoders, https://arxiv.org/abs/1912.13361
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, choice, either, function, instance, number, text, whole
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import CorruptedGuide
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.networks import Critic, build_critic
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.networks import CRITICS, Critic, build_critic
+from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, number_or_schedule
 from pyro_mivae.terms import CriticBound, InformationTerm, Particle, Penalty
 from pyro_mivae.terms.critic import CriticBoundName, Pairs, Regularization
 from pyro_mivae.variants.vae import VAE
@@ -72,6 +73,21 @@ class CriticInfomaxVAE(VAE):
 
     name = "critic-infomax"
 
+    @checked(
+        mi_weight=number_or_schedule(least=0),
+        beta=number_or_schedule(least=0),
+        bound=choice(*get_args(CriticBoundName)),
+        critic=either(choice(*CRITICS), instance(Critic, example="mi.build_critic(...)")),
+        critic_lr=number(above=0),
+        pairs=choice(*get_args(Pairs)),
+        num_particles=whole(least=1),
+        regularization=function("regularization(particle)"),
+        regularization_strength=number_or_schedule(),
+        critic_regularization=function("regularization(joint, marginal)"),
+        critic_regularization_strength=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
+        permutation_seed=whole(least=0),
+        corrupt=function("corrupt(x)"),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -105,10 +121,6 @@ class CriticInfomaxVAE(VAE):
             encoder=encoder,
             decoder=decoder,
         )
-        if not critic_lr > 0:
-            raise OptionError(f"critic_lr={critic_lr}: a positive rate is needed")
-        if num_particles < 1:
-            raise OptionError(f"num_particles={num_particles}: 1 draw or more is needed")
         self.critic = (
             build_critic(critic, self.data_shape, self.latent_dim)
             if isinstance(critic, str)
@@ -126,6 +138,7 @@ class CriticInfomaxVAE(VAE):
         self.critic_regularization_strength = critic_regularization_strength
         self.objective()
 
+    @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, float]:
         """Returns the optimiser's options of a parameter; the critic has a rate of its own.
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, number_or_schedule
 from pyro_mivae.terms import BarberAgakov, InformationTerm
 from pyro_mivae.variants.cat import Categorical, CatVAE
 
@@ -43,6 +44,7 @@ class InfoCatVAE(CatVAE):
 
     name = "infocat"
 
+    @checked(mi_weight=number_or_schedule(least=0))
     def __init__(
         self,
         data_shape: Sequence[int],

@@ -11,15 +11,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, flag, text
 from pyro_mivae.elbo import InfoGANLoss
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import RecognitionGuide
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.networks import Discriminator, build_adversarial_networks, output_dim
 from pyro_mivae.priors import CodesPrior, prior_sites
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import require_sizes
+from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.sizes import build_fitting, size
+from pyro_mivae.variants.base import SMALLER, Variant
+from pyro_mivae.variants.checks import PARTS, require_sizes
 
 DISCRIMINATOR_LR = 2e-4
 BETAS = (0.5, 0.999)
@@ -70,6 +72,15 @@ class InfoGAN(Variant):
     noise = frozenset({"z"})
     code_site = "u"
 
+    @checked(
+        **PARTS,
+        latent_dim=size(),
+        code_dim=size(least=0),
+        num_categories=size(least=0),
+        mi_weight=number_or_schedule(least=0),
+        continuous_weight=number_or_schedule(least=0),
+        saturating=flag(),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -93,8 +104,14 @@ class InfoGAN(Variant):
                     "coordinates and must leave the noise z 1 or more"
                 )
             prior = CodesPrior(latent_dim - code_dim, num_categories, code_dim)
-        distributions, size = prior_sites(prior)
-        trunk = self.build_networks("auto", data_shape, size)[0] if encoder is None else encoder
+        distributions, width = prior_sites(prior)
+        trunk = encoder
+        if trunk is None:
+
+            def build() -> tuple[nn.Module, nn.Module]:
+                return self.build_networks("auto", data_shape, width)
+
+            trunk = build_fitting(build, SMALLER)[0]
 
         def build_guide(sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
             return RecognitionGuide(data_shape, distributions, encoder, noise=self.noise)
@@ -141,6 +158,7 @@ class InfoGAN(Variant):
         """
         return build_adversarial_networks(kind, data_shape, code_dim)
 
+    @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 

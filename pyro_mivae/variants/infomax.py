@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, flag
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
+from pyro_mivae.sizes import size
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
 
@@ -48,6 +50,7 @@ class InfomaxVAE(Variant):
 
     name = "infomax"
 
+    @checked(latent_dim=size(), code_dim=size(), deterministic=flag())
     def __init__(
         self,
         data_shape: Sequence[int],

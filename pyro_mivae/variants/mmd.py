@@ -6,12 +6,15 @@ Zhao, Song & Ermon (2017), InfoVAE, https://arxiv.org/abs/1706.02262
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.schedules import LARGEST_WEIGHT
 from pyro_mivae.terms import MaximumMeanDiscrepancy
 from pyro_mivae.terms.mmd import Kernel
 from pyro_mivae.variants.vae import VAE
@@ -48,6 +51,11 @@ class MMDVAE(VAE):
 
     name = "mmd"
 
+    @checked(
+        mi_weight=number(least=-LARGEST_WEIGHT, most=1),
+        marginal_weight=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
+        kernel=choice(*get_args(Kernel)),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -71,10 +79,10 @@ class MMDVAE(VAE):
             encoder=encoder,
             decoder=decoder,
         )
-        if mi_weight > 1 or mi_weight + marginal_weight < 1:
+        if mi_weight + marginal_weight < 1:
             raise OptionError(
-                f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: the first may be 1 at "
-                "most, and both together 1 at least"
+                f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: both together are to "
+                "be 1 at least"
             )
         self.mi_weight = mi_weight
         self.marginal_weight = marginal_weight

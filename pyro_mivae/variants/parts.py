@@ -10,7 +10,6 @@ from torch.distributions import Independent, constraints
 from torch.nn.functional import one_hot
 
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def find_likelihood(likelihood: str | Likelihood) -> Likelihood:
     return LIKELIHOODS[likelihood]()
 
 
-def code_value(vae: Variant, name: str, code: Any, n: int) -> Tensor:
+def code_value(vae: Variant, name: str, code: Tensor, n: int) -> Tensor:
     """Returns values of a site, given as `Variant.decode` takes them, as the model takes them.
 
     Args:
@@ -70,11 +69,10 @@ def code_value(vae: Variant, name: str, code: Any, n: int) -> Tensor:
         n: How many values there are to be.
 
     Raises:
-        DataError: If they are neither a tensor nor an array.
         OptionError: If there is no category of a number.
         ShapeError: If they have another shape.
     """
-    code, size = as_tensor(code, f"codes[{name!r}]").to(vae.device), vae.sites[name]
+    code, size = code.to(vae.device), vae.sites[name]
     is_category = name in vae.one_hot
     if is_category and code.shape == (n,) and not code.is_floating_point():
         return category_value(vae, name, code.long())

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.sizes import size
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
 
@@ -33,6 +35,7 @@ class VAE(Variant):
 
     name = "vae"
 
+    @checked(latent_dim=size())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -74,6 +77,7 @@ class BetaVAE(VAE):
 
     name = "beta"
 
+    @checked(beta=number_or_schedule(least=0))
     def __init__(
         self,
         data_shape: Sequence[int],

@@ -6,14 +6,17 @@ Ducau & Trénous, Mutual Information in Variational Autoencoders (poster).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import get_args
 
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, choice, either, several, text
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.sizes import size
 from pyro_mivae.terms import BarberAgakov, Push
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
@@ -72,6 +75,13 @@ class VMIVAE(Variant):
     name = "vmi"
     batch_norm = False
 
+    @checked(
+        latent_dim=size(),
+        code_dim=size(),
+        informed=either(several(text(), least=0), text()),
+        mi_weight=number_or_schedule(least=0),
+        push=choice(*get_args(Push)),
+    )
     def __init__(
         self,
         data_shape: Sequence[int],

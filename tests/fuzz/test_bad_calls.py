@@ -20,6 +20,8 @@ from . import (
     calls_data,
     calls_information,
     calls_metrics,
+    calls_models,
+    calls_parts,
     calls_schedules,
     calls_terms,
 )
@@ -30,6 +32,8 @@ FILES = (
     calls_data,
     calls_information,
     calls_metrics,
+    calls_models,
+    calls_parts,
     calls_schedules,
     calls_terms,
 )

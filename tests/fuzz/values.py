@@ -11,8 +11,12 @@ class Unlike:
     """An object of no use."""
 
 
+def nothing(*args, **kwargs):
+    """A function of no use."""
+
+
 SCALARS = [
-    *(None, True, False, "", "x", "3", b"x", Unlike(), Unlike, len),
+    *(None, True, False, "", "x", "3", b"x", Unlike(), Unlike, nothing),
     *(-1, 0, 1, 2, 7, -HUGE, HUGE, 10**400),
     *(-1.0, 0.0, 0.5, 2.5, 1e300, float("nan"), float("inf"), float("-inf"), 1j),
     *(np.float32(0.5), np.int64(3), np.bool_(True), np.array("x"), np.array(None)),

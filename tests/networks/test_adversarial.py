@@ -65,7 +65,7 @@ def test_data_that_are_no_images_take_the_mlp():
         ),
         (lambda: build_adversarial_networks("conv", (6,), 2), ShapeError, "at least 8 x 8"),
         (lambda: ConvTrunk((1, 8, 8), (2, 2, 2, 2)), OptionError, "4 convolutions .* no pixel"),
-        (lambda: ConvGenerator(2, (1, 8, 8), ()), OptionError, "one convolution or more"),
+        (lambda: ConvGenerator(2, (1, 8, 8), ()), OptionError, "channels holds 0; give 1"),
     ],
 )
 def test_what_is_refused(make, error, message):

@@ -125,17 +125,17 @@ def test_output_dim_leaves_the_encoder_as_it_was():
     ("make", "error", "message"),
     [
         (lambda: ConvEncoder((1, 7, 8)), ShapeError, "at least 8 x 8; use MLPEncoder"),
-        (lambda: ConvDecoder(3, (28, 28)), ShapeError, r"data_shape \(28, 28\): convolutions"),
+        (lambda: ConvDecoder(3, (28, 28)), ShapeError, r"data_shape=\(28, 28\): convolutions"),
         (lambda: ConvEncoder((1, 8, 8))(torch.zeros(2, 1, 9, 8)), ShapeError, "1, 8, 8. needed"),
         (lambda: MLPEncoder((4,))(torch.zeros(2, 5)), ShapeError, r"shape \(2, 5\) given"),
         (lambda: build_networks("vit", (1, 8, 8), 2), OptionError, "allowed are auto, mlp, conv"),
-        (lambda: build_networks("conv", (64,), 2), ShapeError, r"data_shape \(64,\)"),
-        (lambda: mlp((3,)), OptionError, "two or more widths"),
-        (lambda: mlp((3, 0)), OptionError, "of at least 1"),
+        (lambda: build_networks("conv", (64,), 2), ShapeError, r"data_shape=\(64,\)"),
+        (lambda: mlp((3,)), OptionError, "sizes holds 1; give 2 or more"),
+        (lambda: mlp((3, 0)), OptionError, "=0; allowed are whole"),
         (lambda: ConvEncoder((1, 8, 8), channels=()), OptionError, "channels"),
-        (lambda: MLPDecoder(0, (4,)), OptionError, "of at least 1"),
+        (lambda: MLPDecoder(0, (4,)), OptionError, "=0; allowed are whole"),
         (lambda: MLPEncoder((4,), ()), OptionError, "hidden_dims"),
-        (lambda: MLPEncoder((4,), (3, 0)), OptionError, r"hidden_dims \(3, 0\): give widths"),
+        (lambda: MLPEncoder((4,), (3, 0)), OptionError, r"hidden_dims\[1\]=0; allowed"),
     ],
 )
 def test_refusals(make, error, message):

@@ -1,0 +1,219 @@
+"""Parts of models: priors, guides, networks, critics, likelihoods, handlers."""
+
+import torch
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae import guides, handlers, networks
+from pyro_mivae.priors import prior_sites
+
+from .calls import Call
+
+X = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
+SHAPE = {"data_shape": (1, 8, 8)}
+WIDTHS = {"hidden_dims": (4, 3), "activation": nn.ReLU}
+MAPS = {"channels": (2, 3), "hidden_dim": 4}
+
+
+def encodes(network):
+    return network(X)
+
+
+def decodes(network):
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    return network(torch.zeros(3, first.in_features))
+
+
+def scores(critic):
+    return critic(X, torch.zeros(3, 2))
+
+
+CALLS = [
+    Call(
+        "StandardNormalPrior",
+        mi.StandardNormalPrior,
+        lambda: {"latent_dim": 2, "code_dim": 1},
+        after=prior_sites,
+    ),
+    Call(
+        "UniformPrior",
+        mi.UniformPrior,
+        lambda: {"latent_dim": 2, "code_dim": 1},
+        after=prior_sites,
+    ),
+    Call(
+        "MixturePrior",
+        mi.MixturePrior,
+        lambda: {"num_categories": 3, "latent_dim": 6, "radius": 1.0},
+        after=prior_sites,
+    ),
+    Call(
+        "CodesPrior",
+        mi.CodesPrior,
+        lambda: {"noise_dim": 2, "num_categories": 3, "uniform_dim": 1},
+        after=prior_sites,
+    ),
+    Call("prior_sites", prior_sites, lambda: {"prior": mi.StandardNormalPrior(2)}),
+    Call(
+        "MeanFieldGuide",
+        mi.MeanFieldGuide,
+        lambda: {
+            **SHAPE,
+            "sites": {"z": 2, "c": 1},
+            "encoder": None,
+            "deterministic": (),
+            "bounded": ("c",),
+        },
+        after=encodes,
+    ),
+    Call(
+        "MixtureGuide",
+        mi.MixtureGuide,
+        lambda: {**SHAPE, "num_categories": 3, "latent_dim": 2, "encoder": None},
+        after=encodes,
+    ),
+    Call(
+        "RecognitionGuide",
+        mi.RecognitionGuide,
+        lambda: {
+            **SHAPE,
+            "sites": prior_sites(mi.CodesPrior(2, 3, 1))[0],
+            "encoder": None,
+            "noise": ("z",),
+            "hidden_dim": 4,
+        },
+        after=encodes,
+    ),
+    Call(
+        "CorruptedGuide",
+        guides.CorruptedGuide,
+        lambda: {"guide": mi.MixtureGuide((1, 8, 8)), "corrupt": torch.zeros_like},
+        after=encodes,
+    ),
+    Call(
+        "normal_guide",
+        guides.normal_guide,
+        lambda: {**SHAPE, "latent_dim": 2, "code_dim": 1, "encoder": None},
+        after=encodes,
+    ),
+    Call(
+        "uniform_guide",
+        guides.uniform_guide,
+        lambda: {**SHAPE, "latent_dim": 2, "code_dim": 1, "encoder": None},
+        after=encodes,
+    ),
+    Call("NormalHead", guides.NormalHead, lambda: {"in_features": 2, "size": 3}, after=decodes),
+    Call(
+        "mlp",
+        networks.mlp,
+        lambda: {"sizes": (2, 3, 1), "activation": nn.ReLU, "batch_norm": True},
+        after=decodes,
+    ),
+    Call(
+        "MLPEncoder",
+        networks.MLPEncoder,
+        lambda: {**SHAPE, **WIDTHS, "batch_norm": True},
+        after=encodes,
+    ),
+    Call(
+        "MLPDecoder",
+        networks.MLPDecoder,
+        lambda: {**SHAPE, **WIDTHS, "code_dim": 2, "batch_norm": False},
+        after=decodes,
+    ),
+    Call(
+        "ConvEncoder",
+        networks.ConvEncoder,
+        lambda: {**SHAPE, **MAPS, "batch_norm": True},
+        after=encodes,
+    ),
+    Call(
+        "ConvDecoder",
+        networks.ConvDecoder,
+        lambda: {**SHAPE, **MAPS, "code_dim": 2, "batch_norm": False},
+        after=decodes,
+    ),
+    Call("ConvTrunk", networks.ConvTrunk, lambda: {**SHAPE, **MAPS}, after=encodes),
+    Call(
+        "ConvGenerator",
+        networks.ConvGenerator,
+        lambda: {**SHAPE, **MAPS, "code_dim": 2},
+        after=decodes,
+    ),
+    Call(
+        "Discriminator", networks.Discriminator, lambda: {"trunk": nn.Flatten(), "in_features": 64}
+    ),
+    *(
+        Call(critic.__name__, critic, lambda: {**SHAPE, **WIDTHS, "code_dim": 2}, after=scores)
+        for critic in networks.CRITICS.values()
+    ),
+    Call(
+        "MutualInfoChain layers",
+        mi.MutualInfoChain,
+        lambda: {
+            **SHAPE,
+            "code_dim": 2,
+            "data_layer": nn.Flatten(),
+            "latent_layer": nn.Identity(),
+            "head": nn.Linear(66, 1),
+        },
+        after=scores,
+    ),
+    Call(
+        "SeparableCritic embed",
+        networks.SeparableCritic,
+        lambda: {**SHAPE, "code_dim": 2, "embed_dim": 3},
+        after=scores,
+    ),
+    Call(
+        "critic", networks.JointCritic((1, 8, 8), 2), lambda: {"x": X, "code": torch.zeros(3, 2)}
+    ),
+    Call(
+        "all_pairs",
+        networks.JointCritic((1, 8, 8), 2).all_pairs,
+        lambda: {"x": X, "code": torch.zeros(3, 2)},
+    ),
+    Call(
+        "build_critic",
+        mi.build_critic,
+        lambda: {**SHAPE, "name": "joint", "code_dim": 2, "hidden_dims": (4, 3)},
+        after=scores,
+    ),
+    Call(
+        "build_networks",
+        networks.build_networks,
+        lambda: {**SHAPE, "kind": "mlp", "code_dim": 2, "batch_norm": True},
+    ),
+    Call(
+        "build_adversarial_networks",
+        networks.build_adversarial_networks,
+        lambda: {**SHAPE, "kind": "auto", "code_dim": 2},
+    ),
+    Call("default_network", networks.default_network, lambda: SHAPE),
+    Call("output_dim", networks.output_dim, lambda: {**SHAPE, "encoder": nn.Flatten()}),
+    Call(
+        "GaussianLikelihood",
+        mi.GaussianLikelihood,
+        lambda: {"scale": 1.0, "learn_scale": False},
+        after=encodes,
+    ),
+    Call("Likelihood.check", mi.BernoulliLikelihood().check, lambda: {"x": X}),
+    Call(
+        "weigh_sites",
+        mi.weigh_sites,
+        lambda: {"fn": mi.MixtureGuide((1, 8, 8)), "weights": {"z": 0.5}},
+        after=encodes,
+    ),
+    Call(
+        "push_forward",
+        handlers.push_forward,
+        lambda: {"fn": mi.VAE((1, 8, 8)).model},
+        after=encodes,
+    ),
+    Call(
+        "decode_means",
+        handlers.decode_means,
+        lambda: {"fn": mi.VAE((1, 8, 8)).model, "values": {"z": torch.zeros(3, 20)}},
+        after=encodes,
+    ),
+]
