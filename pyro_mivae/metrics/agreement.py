@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, instance, several
+from pyro_mivae.arguments import checked, several
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.errors import OptionError
 from pyro_mivae.metrics.checkers import SEED, counted
@@ -20,9 +20,7 @@ from pyro_mivae.metrics.clustering import (
     normalised_mutual_information,
 )
 from pyro_mivae.metrics.subject import batches
-from pyro_mivae.variants import Variant
-
-VARIANT = instance(Variant, example="CatVAE((1, 28, 28))")
+from pyro_mivae.variants import VARIANT, Variant
 
 
 class CategoryAgreement(NamedTuple):

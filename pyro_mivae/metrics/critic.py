@@ -7,20 +7,20 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, instance
+from pyro_mivae.arguments import checked
 from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
 from pyro_mivae.training.loop import batch_sizes
-from pyro_mivae.variants import Variant
+from pyro_mivae.variants import VARIANT, Variant
 
 CRITIC_BATCH = 256
 ENOUGH_BATCHES = 5
 """Batches whose spread is worth a standard error."""
 
 
-@checked(vae=instance(Variant, example="CriticInfomaxVAE((1, 28, 28))"), seed=SEED)
+@checked(vae=VARIANT, seed=SEED)
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
     """Asks a variant's critics for the information of held-out data, batch by batch.
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_mivae.arguments import flag, instance, whole
+from pyro_mivae.arguments import flag, whole
 from pyro_mivae.diagnostics.report import OPTIONS, information
 from pyro_mivae.errors import OptionError
 from pyro_mivae.metrics.checkers import COUNT, SEED
-from pyro_mivae.variants import Variant
+from pyro_mivae.variants import VARIANT
 
 PROBE_ITEMS, SAMPLES, MANY_SAMPLES = 10_000, 1000, 10_000
 DEFAULTS = {name: p.default for name, p in inspect.signature(information).parameters.items()}
 GIVEN = {
-    "vae": instance(Variant, example="VAE((1, 28, 28))"),
+    "vae": VARIANT,
     "full": flag(),
     "probe_items": whole(least=1),
     "samples_per_category": COUNT,

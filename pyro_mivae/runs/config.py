@@ -9,7 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pyro_mivae.arguments import Checker, choice, flag, number, path, several, shown, text, whole
+from pyro_mivae.arguments import (
+    Checker,
+    choice,
+    flag,
+    instance,
+    number,
+    path,
+    several,
+    shown,
+    text,
+    whole,
+)
 from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
@@ -34,15 +45,14 @@ def sizes(count: int) -> Checker:
 
 
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
+MODEL = {o.keyword: path() if o.keyword in PROGRAMS else KINDS[o.kind] for o in MODEL_OPTIONS}
 STORED: dict[str, Checker | dict[str, Checker]] = {
     "variant": choice(*VARIANTS),
     "data": path(),
     "data_root": path(),
     "image_size": sizes(2),
     "data_shape": sizes(3),
-    "model": {
-        o.keyword: path() if o.keyword in PROGRAMS else KINDS[o.kind] for o in MODEL_OPTIONS
-    },
+    "model": MODEL,
     "training": OPTIONS,
     "programs": dict.fromkeys(PROGRAMS, text()),
     "fingerprints": dict.fromkeys(FINGERPRINTS, text()),
@@ -93,10 +103,17 @@ class RunConfig:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        texts = {"variant": self.variant, "data": self.data, "root": self.data_root}
-        for name, value in {**texts, **self.model, **self.training}.items():
-            if isinstance(value, str):
-                text()(name, value)
+        text()("variant", self.variant)
+        for name in ("data", "data_root", "image_size"):
+            if getattr(self, name) is not None:
+                STORED[name](name, getattr(self, name))  # type: ignore[operator]
+        for table, checks in (("model", MODEL), ("training", OPTIONS)):
+            given = instance(Mapping, example="{'beta': 2.0}")(table, getattr(self, table))
+            for name, value in _set(given).items():
+                if name in checks:
+                    checks[name](name, value)
+                elif table == "training":
+                    raise OptionError(f"training={name!r}; allowed are {', '.join(checks)}")
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
         """Fills in the defaults, which depend on the data.

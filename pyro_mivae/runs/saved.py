@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs.load import open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
@@ -24,7 +25,7 @@ from pyro_mivae.training import (
     versions,
     write_archive,
 )
-from pyro_mivae.variants import VARIANTS, Variant
+from pyro_mivae.variants import VARIANT, VARIANTS, Variant
 from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 2
@@ -34,6 +35,7 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
 KEYS = {"format", "class", "variant", "options", "needed", "model", "versions", "weights"}
 
 
+@checked(vae=VARIANT, path=path())
 def save(vae: Variant, path: str | Path) -> None:
     """Saves a model in one file: its weights, and the options that it was built with.
 
@@ -59,8 +61,6 @@ def save(vae: Variant, path: str | Path) -> None:
         >>> mi.load(path).latent_dim
         2
     """
-    if not isinstance(vae, Variant):
-        raise OptionError(f"a {type(vae).__name__} given; allowed are variants, such as mi.VAE")
     options, needed = _plain(vae)
     model = describe_model(vae)
     if not needed:
@@ -80,6 +80,7 @@ def save(vae: Variant, path: str | Path) -> None:
     write_archive(Path(path), content)
 
 
+@checked(path=path(), into=VARIANT, trust=flag())
 def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) -> Variant:
     """Loads the model of a run folder, or of a file that `save` wrote, on the CPU.
 
@@ -102,8 +103,6 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
             if the weights do not fit, or are not finite.
     """
     path = Path(path)
-    if into is not None and not isinstance(into, Variant):
-        raise OptionError(f"into is a {type(into).__name__}; allowed are variants, as mi.VAE(...)")
     if not path.is_file():
         if into is None or not has_checkpoint(path):
             return open_run(path, trust=trust).vae

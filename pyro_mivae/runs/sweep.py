@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, function, named, number, several
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.runs.sweep_table import SweepTable
 from pyro_mivae.training import fit_many, suitable_threads
-from pyro_mivae.variants import Variant
+from pyro_mivae.training.given import OPTIONS
+from pyro_mivae.variants import VARIANT, Variant
 
 FIGURES = ("distortion", "rate", "elbo", "mi_lower", "mi_upper", "active_units")
 Point = dict[str, Any]
 
 
+@checked(make=function("make(beta=1.0)"), seeds=several(OPTIONS["seed"]))
 def sweep(
     make: Callable[..., Variant],
     x: Tensor,
@@ -82,14 +85,9 @@ def check_grid(grid: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ..
         OptionError: If there are none, one is no number, or one comes twice.
     """
     plain: dict[str, tuple[float, ...]] = {}
-    for name, given in grid.items():
+    for name, given in named(several(number()), least=1)("grid", grid).items():
         values = _several(name, given)
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise OptionError(f"{name}={value!r} in the grid; allowed are numbers")
         plain[name] = tuple(int(v) if isinstance(v, Integral) else float(v) for v in values)
-    if not plain:
-        raise OptionError("the grid is empty; give one option or more, with the values of each")
     return plain
 
 
@@ -153,6 +151,7 @@ def sweep_points(
             raise OptionError(
                 f"{type(vae).__name__} has no ELBO, so that there is no rate and no distortion"
             )
+        vae.check_data(x if x_test is None else x_test)
     failures: dict[int, str] = {}
     if vaes:
         own = [points[number]["seed"] for number in left]
@@ -163,27 +162,23 @@ def sweep_points(
             failures = {left[position]: told for position, told in error.failures.items()}
             if len(failures) == len(points):
                 raise
-    measured = x if x_test is None else x_test
     for number, vae in zip(left, vaes, strict=True):
         broken = dict.fromkeys(FIGURES, math.nan)
-        figures = broken if number in failures else _measure(vae, measured)
+        figures = broken if number in failures else _measure(vae, x if x_test is None else x_test)
         rows[number] = {**points[number], **figures}
         told = {n: reason for n, reason in failures.items() if n in rows}
         on_row(table([dict(rows[n]) for n in sorted(rows)], failures=told))
     return table([dict(rows[n]) for n in sorted(rows)], failures=failures)
 
 
-def _several(name: str, values: Any) -> list[Any]:
-    """The values of an option, one or more, and each once."""
-    try:
-        several = list(values)
-    except TypeError:
-        raise OptionError(f"{name}={values!r}; give a sequence, such as ({values!r},)") from None
-    if not several:
-        raise OptionError(f"{name}={values!r}; give one value or more")
-    if len(set(several)) < len(several):
-        raise OptionError(f"{name}={values!r}; give each value once")
-    return several
+def _several(name: str, given: Sequence[Any]) -> list[Any]:
+    """Checks that the values of an option are one or more, and each there once."""
+    values = list(given)
+    if not values:
+        raise OptionError(f"{name}={given!r}; give one value or more")
+    if len(set(values)) < len(values):
+        raise OptionError(f"{name}={given!r}; give each value once")
+    return values
 
 
 def _is_of(row: Mapping[str, float], point: Point) -> bool:
@@ -194,12 +189,14 @@ def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
     """The variant of a point of the grid, its weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(**options)
+        made: Variant = VARIANT("make(...)", make(**options))
+        return made
 
 
 def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
     with pyro.get_param_store().scope(), suitable_threads(vae, 128):
-        report = information(vae.model, vae.guide, x.to(vae.device, vae.dtype), iwae_samples=2)
+        x = vae.check_data(x).to(vae.device)
+        report = information(vae.model, vae.guide, x, iwae_samples=2)
     figures = report.to_dict()
     sites = [
         f"{kind}_{site}{side}"

@@ -94,7 +94,9 @@ class Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: FileLock | None = None
-        if folder.is_dir() and any(folder.iterdir()):
+        with writing(folder):
+            there = folder.is_dir() and any(folder.iterdir())
+        if there:
             self._take()
 
     def make(self) -> None:

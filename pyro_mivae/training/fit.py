@@ -11,20 +11,39 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, flag, function, path
 from pyro_mivae.engine import Means, Precision, matmul_precision
 from pyro_mivae.errors import PyroMivaeError, SiteError, TrainingError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
-from pyro_mivae.training.given import Images, check_given, check_trainer, resolve_device
+from pyro_mivae.training.given import (
+    DEVICE,
+    OPTIONS,
+    Images,
+    check_given,
+    check_trainer,
+    resolve_device,
+)
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings, Trainer, own_world
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.variants import VARIANT
 from pyro_mivae.variants.checks import broken_weights
 
 
+@checked(
+    vae=VARIANT,
+    device=DEVICE,
+    progress=flag(),
+    run=path(),
+    resume=flag(),
+    on_start=function("on_start()"),
+    on_epoch=function("on_epoch(row)"),
+    **OPTIONS,
+)
 def fit(
     vae: Any,
     x: Any,

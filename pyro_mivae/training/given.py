@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import Checker, choice, number, whole
+from pyro_mivae.arguments import Checker, choice, either, instance, number, text, whole
 from pyro_mivae.engine import Means, Precision, check_precision
 from pyro_mivae.errors import OptionError
 from pyro_mivae.inputs import fingerprint
@@ -33,7 +33,7 @@ OPTIONS: dict[str, Checker] = {
 }
 """The options of a training, which a run folder and the command line share."""
 
-NOT_NEEDED = ("clip_norm", "patience")
+DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -52,29 +52,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=device).device  # with its index
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise OptionError(
             f"device={str(device)!r} is not available here; allowed are auto, cpu"
             + (", cuda" if torch.cuda.is_available() else "")
         ) from error
-
-
-def check_options(settings: Settings, validation: Any) -> None:
-    """Checks every option's kind and range.
-
-    Args:
-        settings: How to train.
-        validation: What to hold out.
-
-    Raises:
-        OptionError: If one is not allowed.
-    """
-    for name, check in OPTIONS.items():
-        value = getattr(settings, name)
-        if value is not None or name not in NOT_NEEDED:
-            check(name, value)
-    if isinstance(validation, Real):
-        number(above=0, below=1)("validation", validation)
 
 
 @dataclass(frozen=True)
@@ -132,12 +114,13 @@ def check_given(
         device: Where to train.
 
     Raises:
-        OptionError: If an option is out of its range, weights are not finite, or there are too
-            few images to hold out.
+        OptionError: If ``validation`` is no share, weights are not finite, or there are too few
+            images to hold out.
         DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
         ShapeError: If images have another shape than the variant's.
     """
-    check_options(settings, validation)
+    if isinstance(validation, Real):
+        number(above=0, below=1)("validation", validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
     x = vae.check_data(x)
     check_weights(vae)

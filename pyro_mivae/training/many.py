@@ -11,16 +11,30 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked, either, flag, function, path, several
 from pyro_mivae.engine import Means, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.training.fit import Training
-from pyro_mivae.training.given import check_given, resolve_device
+from pyro_mivae.training.given import DEVICE, OPTIONS, check_given, resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings
 from pyro_mivae.training.progress import progress_bar
+from pyro_mivae.variants import VARIANT
 
 
+@checked(
+    device=DEVICE,
+    progress=flag(),
+    resume=flag(),
+    on_start=function("on_start()"),
+    on_epoch=function("on_epoch(number, row)"),
+    vaes=several(VARIANT),
+    lr=either(OPTIONS["lr"], several(OPTIONS["lr"])),
+    seeds=several(OPTIONS["seed"]),
+    runs=several(path()),
+    **{name: check for name, check in OPTIONS.items() if name not in ("lr", "seed")},
+)
 def fit_many(
     vaes: Sequence[Any],
     x: Tensor,
@@ -95,7 +109,7 @@ def fit_many(
         >>> histories[0]["rate"][-1] > histories[1]["rate"][-1]
         True
     """
-    vaes = _check_models(vaes)
+    _check_models(vaes)
     count = len(vaes)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
@@ -152,16 +166,8 @@ def _run(
     return histories
 
 
-def _check_models(vaes: Any) -> list[Any]:
-    """Checks that there are models, and that no two share parameters."""
-    try:
-        models = list(vaes)
-    except TypeError:
-        raise OptionError(
-            f"a {type(vaes).__name__} given; fit_many takes a sequence of models, fit takes one"
-        ) from None
-    if not models:
-        raise OptionError("no model given; give one or more")
+def _check_models(models: Sequence[Any]) -> None:
+    """Checks that no two models share parameters."""
     owner: dict[int, int] = {}
     for number, vae in enumerate(models):
         for tensor in (*vae.parameters(), *vae.buffers()):
@@ -171,20 +177,13 @@ def _check_models(vaes: Any) -> list[Any]:
                     f"models {other} and {number} share parameters, so that neither would be "
                     "trained as it is alone; give each its own, by copy.deepcopy for one"
                 )
-    return models
 
 
-def _one_for_each(name: str, values: Any, count: int) -> list[Any]:
+def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]:
     """Checks that an option has a value for each model."""
-    try:
-        several = list(values)
-    except TypeError:
-        raise OptionError(
-            f"{name}={values!r} for {count} models; give a sequence with one for each"
-        ) from None
-    if len(several) != count:
-        raise OptionError(f"{name} holds {len(several)} for {count} models; give one for each")
-    return several
+    if len(values) != count:
+        raise OptionError(f"{name} holds {len(values)} for {count} models; give one for each")
+    return values
 
 
 def _check_folders(runs: Sequence[str | Path] | None, count: int) -> list[Path | None]:

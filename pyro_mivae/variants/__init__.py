@@ -1,6 +1,6 @@
 """The variants: one short declaration per paper."""
 
-from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.base import VARIANT, Variant
 from pyro_mivae.variants.cat import CatVAE
 from pyro_mivae.variants.critic_infomax import CriticInfomaxVAE
 from pyro_mivae.variants.infocat import InfoCatVAE
@@ -28,6 +28,7 @@ VARIANTS: dict[str, type[Variant]] = {
 __all__ = [
     "MMDVAE",
     "VAE",
+    "VARIANT",
     "VARIANTS",
     "VMIVAE",
     "BetaVAE",

@@ -15,7 +15,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, either, named, numbers, several, text, whole
+from pyro_mivae.arguments import checked, either, instance, named, numbers, several, text, whole
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
@@ -416,3 +416,7 @@ class Variant(PyroModule):
                 "or one of your own"
             )
         return MeanFieldGuide(self.data_shape, sites, encoder, bounded=self._bounded)
+
+
+VARIANT = instance(Variant, example="mi.VAE((1, 28, 28))")
+"""A check of an argument: a variant."""

@@ -24,6 +24,7 @@ from . import (
     calls_parts,
     calls_schedules,
     calls_terms,
+    calls_training,
 )
 from .values import bad_values
 
@@ -36,6 +37,7 @@ FILES = (
     calls_parts,
     calls_schedules,
     calls_terms,
+    calls_training,
 )
 CALLS = [call for file in FILES for call in file.CALLS]
 

@@ -1,0 +1,90 @@
+"""Trainings, and what is kept of them in files and folders."""
+
+import functools
+import os
+import tempfile
+
+import torch
+
+import pyro_mivae as mi
+from pyro_mivae.runs import RunConfig
+
+from .calls import Call
+
+SHAPE = (1, 4, 4)
+X = torch.linspace(0, 1, 12 * 16).reshape(12, *SHAPE)
+TRAINING = {
+    **{"epochs": 1, "batch_size": 6, "lr": 1e-3, "lr_schedule": "constant", "clip_norm": 1.0},
+    **{"device": "cpu", "engine": "eager", "precision": "float32", "validation": 0.25},
+    **{"patience": 3, "progress": False, "resume": False},
+}
+
+
+def small(**options):
+    return mi.BetaVAE(SHAPE, latent_dim=2, **options)
+
+
+def scratch(function):
+    """Calls a function in an empty folder that is thrown away."""
+
+    @functools.wraps(function)
+    def call(**arguments):
+        home = os.getcwd()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                return function(**arguments)
+            finally:
+                os.chdir(home)
+
+    return call
+
+
+@functools.cache
+def saved():
+    """A file of a model, and a folder that holds a training's checkpoint."""
+    folder = tempfile.mkdtemp()
+    mi.save(small(), f"{folder}/vae.pt")
+    mi.fit(small(), X, epochs=1, engine="eager", run=f"{folder}/run")
+    return folder
+
+
+CALLS = [
+    Call(
+        "fit",
+        scratch(mi.fit),
+        lambda: {"vae": small(), "x": X, **TRAINING, "seed": 0, "run": "r", "on_epoch": None},
+        120,
+    ),
+    Call(
+        "fit_many",
+        scratch(mi.fit_many),
+        lambda: {"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},
+        60,
+    ),
+    Call(
+        "sweep",
+        scratch(mi.sweep),
+        lambda: {
+            **{"make": small, "x": X, "grid": {"beta": [1.0]}, "seeds": [0], "x_test": X},
+            **{"epochs": 1, "engine": "eager"},
+        },
+        30,
+    ),
+    Call("save", scratch(mi.save), lambda: {"vae": small(), "path": "vae.pt"}, 30),
+    Call(
+        "load a file",
+        scratch(mi.load),
+        lambda: {"path": f"{saved()}/vae.pt", "into": small(), "trust": False},
+        30,
+    ),
+    Call("load a folder", scratch(mi.load), lambda: {"path": f"{saved()}/run", "into": small()}),
+    Call(
+        "RunConfig",
+        scratch(RunConfig),
+        lambda: {
+            **{"variant": "beta", "data": "digits", "data_root": "data", "image_size": (8, 8)},
+            **{"model": {"beta": 2.0}, "training": {"epochs": 1}},
+        },
+    ),
+]
