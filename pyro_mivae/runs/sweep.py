@@ -162,10 +162,10 @@ def sweep_points(
             failures = {left[position]: told for position, told in error.failures.items()}
             if len(failures) == len(points):
                 raise
-    for number, vae in zip(left, vaes, strict=True):
+    for place, vae in zip(left, vaes, strict=True):
         broken = dict.fromkeys(FIGURES, math.nan)
-        figures = broken if number in failures else _measure(vae, x if x_test is None else x_test)
-        rows[number] = {**points[number], **figures}
+        figures = broken if place in failures else _measure(vae, x if x_test is None else x_test)
+        rows[place] = {**points[place], **figures}
         told = {n: reason for n, reason in failures.items() if n in rows}
         on_row(table([dict(rows[n]) for n in sorted(rows)], failures=told))
     return table([dict(rows[n]) for n in sorted(rows)], failures=failures)
