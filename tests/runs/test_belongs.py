@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import pyro_mivae as mi
-from pyro_mivae.errors import PyroMivaeWarning, RunError
-from pyro_mivae.runs import RunConfig, open_run, train_run
+from pyro_mivae.errors import PyroMivaeWarning, RunError, WriteError
+from pyro_mivae.runs import RunConfig, evaluate_run, open_run, train_run
 from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
 from pyro_mivae.runs.target import prepare_folder
 from pyro_mivae.training import Writer, fit
@@ -159,3 +159,45 @@ def test_a_folder_that_is_being_written_to_is_left_alone(run):
     thread.join()
     assert {p.name: p.read_bytes() for p in run.iterdir()} == files
     assert len(failures) == 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "given", "how"),
+    [
+        ("vaee", {}, {}),
+        ("vae", {"data": "nowhere.npz"}, {}),
+        ("vae", {"data": "damaged.npz"}, {}),
+        ("vae", {"image_size": (1, 1), "model": {"network": "conv"}}, {}),
+        ("vae", {"model": {"beta": 2.0}}, {}),
+        ("cat", {"model": {"num_categories": 3, "latent_dim": 4}}, {}),
+        ("vae", {"model": {"prior": "nothing"}}, {}),
+        ("vae", {"model": {"guide": "nowhere.py:Guide"}}, {}),
+        ("vae", {"training": {"batch_size": 0}}, {}),
+        ("critic-infomax", {"training": {"batch_size": 1}}, {}),
+        ("infogan", {"training": {"patience": 2}}, {}),
+        ("vae", {"training": {"precision": "bf16", "engine": "eager"}}, {}),
+        ("vae", {}, {"device": "cuda:99"}),
+        ("vae", {}, {"resume": True}),
+    ],
+)
+def test_a_failing_overwrite_leaves_the_old_run_alone(
+    run, data, tmp_path, monkeypatch, variant, given, how
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.npz").write_bytes(data.read_bytes()[:300])
+    files = {p.name: p.read_bytes() for p in run.iterdir()}
+    with pytest.raises(mi.errors.PyroMivaeError):
+        train_run(RunConfig(variant, **{"data": str(data)} | given), run, overwrite=True, **how)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == files
+
+
+def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch):
+    def full(path, *args):
+        raise WriteError(f"cannot write {path}: No space left on device")
+
+    opened, said = open_run(run), []
+    monkeypatch.setattr("pyro_mivae.runs.outputs.write_metrics", full)
+    few = {"iwae_samples": 2, "iwae_items": 2, "say": said.append}
+    with pytest.raises(WriteError, match="metrics.json: No space left"):
+        evaluate_run(opened, opened.dataset(), **few)
+    assert "ELBO" in said[-1]

@@ -28,10 +28,10 @@ import json, sys, torch
 from pyro_mivae.runs import RunConfig, train_run, train_seeds, sweep_run
 from pyro_mivae.training import keeper
 
-def evaluate(run, dataset, device):
+def evaluate(run, dataset, **how):
     (run.folder / "metrics.json").write_text('{"metrics": {"elbo": 1.0}, "protocol": {}}')
 
-def report(run, dataset, device):
+def report(run, dataset, **how):
     (run.folder / "report.html").touch()
 
 torch.set_num_threads(1)
