@@ -21,6 +21,7 @@ from pyro_mivae.inputs import as_tensor
 Function = TypeVar("Function", bound=Callable[..., Any])
 Sizes = dict[str, int]
 LARGEST = 2**31 - 1
+GUARDS = (LARGEST, 10**6, 10**7, 1e30)  # limits that are told where they are passed alone
 SHOWN = 60
 _MISSING = object()
 
@@ -133,8 +134,10 @@ def number(
             or (most is not None and value > most)
             or (below is not None and value >= below)
         ):
-            allowed = "finite " * finite + "numbers" + _range(least, most, above, below)
-            raise _refused(name, value, allowed)
+            allowed = "finite " * finite + "numbers"
+            beyond = fits and most is not None and value > most
+            told = f" up to {most}" if beyond else _range(least, most, above, below)
+            raise _refused(name, value, allowed + told)
         return value
 
     return check
@@ -346,9 +349,9 @@ def _range(
     parts = [f" above {above}"] if above is not None else []
     parts += [f" below {below}"] if below is not None else []
     if least is not None:
-        up = most is None or most == LARGEST
+        up = most is None or most in GUARDS
         parts += [f" from {least} up" if up else f" from {least} to {most}"]
-    elif most is not None and most != LARGEST:
+    elif most is not None and most not in GUARDS:
         parts += [f" up to {most}"]
     return " and".join(parts)
 

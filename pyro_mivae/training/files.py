@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -25,6 +26,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turns an operating system's error into one that names the file and the cause.
 
     Raises:
+        RunError: If there can be no such path.
         WriteError: If the file cannot be written.
     """
     try:
@@ -32,7 +34,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         gone = isinstance(error, FileNotFoundError) and not path.parent.is_dir()
         reason = "its folder is gone" if gone else error.strerror or str(error)
-        raise WriteError(f"cannot write {path}: {reason}") from error
+        given = error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR) and not gone
+        raise (RunError if given else WriteError)(f"cannot write {path}: {reason}") from error
 
 
 @contextmanager

@@ -75,9 +75,9 @@ class Identity:
         Code is compared under one version of Python alone, since its text depends on that.
         """
         same = self.versions.get("python") == platform.python_version()
-        return list(
-            differences(model, self.model if same else {**self.model, "code": model["code"]})
-        )
+        own = self.model if same else {**self.model, "code": model["code"]}
+        of_class = differences({"class": model.get("class")}, {"class": own.get("class")})
+        return list(of_class) or list(differences(model, own))
 
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
@@ -133,14 +133,15 @@ def describe_model(vae: Any) -> dict[str, Texts]:
         vae: The variant.
 
     Returns:
-        ``options``, the plain ones among its constructor's, defaults included; ``parts``, its
+        ``class``; ``options``, the plain ones of its constructor, defaults included; ``parts``, its
         modules and objective as text, with plain attributes and fixed numbers of the library's
         own; ``code``, a digest of the source of each class that is not the library's, as far as
         there is a source.
     """
     bound = inspect.signature(type(vae)).bind_partial(**vae.given)
     bound.apply_defaults()
-    options = {name: _told(value) for name, value in bound.arguments.items() if _is_plain(value)}
+    plain = {k: v for k, v in bound.arguments.items() if v is not None and _is_plain(v)}
+    options = {name: _told(value) for name, value in plain.items()}
     modules = re.sub(r"0x[0-9a-f]+", "", repr(vae))
     shapes = "\n".join(f"{name} {tuple(v.shape)}" for name, v in vae.state_dict().items())
     parts = {"modules": modules, "weights": shapes, "objective": explain(vae.objective())}
@@ -150,7 +151,12 @@ def describe_model(vae: Any) -> dict[str, Texts]:
     for role, part in (("prior", vae.prior), ("likelihood", vae.likelihood)):
         parts |= {f"{role}.{name}": value for name, value in _fixed_numbers(part)}
     code = {type(m).__qualname__: _digest(type(m)) for m in vae.modules() if not _is_ours(type(m))}
-    return {"options": options, "parts": parts, "code": {k: v for k, v in code.items() if v}}
+    return {
+        "class": {"class": type(vae).__qualname__},
+        "options": options,
+        "parts": parts,
+        "code": {k: v for k, v in code.items() if v},
+    }
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

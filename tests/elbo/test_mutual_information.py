@@ -469,7 +469,7 @@ def test_subsampled_plate_scales_the_loss(values):
 def test_mask_leaves_data_out(values):
     pair = Conjugate()
     pair.mask = torch.tensor([True, False, True, True, False])
-    objective = mi.MutualInformationELBO({}, {"z": 2.0}, max_plate_nesting=1)
+    objective = mi.MutualInformationELBO([], {"z": 2.0}, max_plate_nesting=1)
     loss = seeded_loss(objective, pair.model, pair.guide, values)
     entries = objective.ledger
     (eps,) = noise((5,))

@@ -92,6 +92,6 @@ def test_too_few_data_say_nothing():
 
 
 def test_no_critic_no_figure():
-    assert critic_estimates(mi.VAE((D,)), X) == {}
+    assert critic_estimates(mi.VAE((D,)), X.sigmoid()) == {}
     results = evaluate(mi.VAE((1, D)), X[:70, None].sigmoid(), iwae_samples=2)
     assert not {key for key in results if "critic" in key}

@@ -61,7 +61,7 @@ EDITS = {
     "epochs": ("epochs = 2", "epochs = 9", "epochs is 9 here and 2 there"),
     "seed": ("seed = 0", "seed = 1", "seed is 1 here and 0 there"),
     "schedule": ('"constant"', '"cosine"', "lr_schedule is cosine here and constant there"),
-    "variant": ('variant = "vae"', 'variant = "beta"', r"BetaVAE\( here and VAE\( there"),
+    "variant": ('variant = "vae"', 'variant = "beta"', "class is BetaVAE here and VAE there"),
     "likelihood": (
         'likelihood = "bernoulli"',
         'likelihood = "gaussian"',
@@ -95,7 +95,7 @@ def test_an_edited_configuration_is_named(run, name):
     ("variant", "training", "message"),
     [
         ("vae", {"seed": 7}, "seed is 0 here and 7 there"),
-        ("beta", {}, r"modules is VAE\( here and BetaVAE\( there"),
+        ("beta", {}, "class is VAE here and BetaVAE there"),
         ("vae", {"batch_size": 16}, "batch_size is 32 here and 16 there"),
     ],
 )

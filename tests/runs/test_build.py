@@ -171,7 +171,7 @@ def test_network_with_a_guide_of_ones_own(program):
     ("variant", "model", "message"),
     [
         ("infocta", {}, "no variant 'infocta'; did you mean infocat"),
-        ("vae", {"network": "cnn"}, "network 'cnn': allowed are auto, mlp"),
+        ("vae", {"network": "cnn"}, "='cnn'; allowed are auto, mlp"),
         ("vae", {"likelihood": "poisson"}, "likelihood='poisson': allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
         ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, uniform, mixture"),
@@ -181,8 +181,8 @@ def test_network_with_a_guide_of_ones_own(program):
             "there is no file .*/gone.py; allowed is FILE.py:NAME",
         ),
         ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
-        ("cat", {"categorical": "hard"}, "categorical='hard': allowed are enumerate"),
-        ("vae", {"latent_dim": 0}, "of size 0"),
+        ("cat", {"categorical": "hard"}, "categorical='hard'; allowed are enumerate"),
+        ("vae", {"latent_dim": 0}, "latent_dim=0; allowed are whole numbers from 1 up"),
     ],
 )
 def test_what_cannot_be_built(variant, model, message):

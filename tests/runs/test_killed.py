@@ -132,7 +132,7 @@ def assert_same(a, b, where=""):
 
 def assert_same_run(folder, whole):
     """Compares checkpoint and history of two run folders; seconds may differ."""
-    files = [read_checkpoint(run / "checkpoint.pt") for run in (folder, whole)]
+    files = [read_checkpoint(run) for run in (folder, whole)]
     assert_same(*files)
     histories = []
     for run in (folder, whole):

@@ -93,7 +93,7 @@ def test_what_was_changed_after_building_needs_a_model(tmp_path):
 def test_models_that_do_not_fit(tmp_path):
     path = tmp_path / "vae.pt"
     mi.save(mi.VAE(SHAPE, latent_dim=2), path)
-    with pytest.raises(RunError, match=r"modules is BetaVAE\( here and VAE\( there"):
+    with pytest.raises(RunError, match="class is BetaVAE here and VAE there"):
         mi.load(path, into=mi.BetaVAE(SHAPE))
     other = mi.VAE(SHAPE, latent_dim=3)
     before = {name: value.clone() for name, value in other.state_dict().items()}

@@ -187,7 +187,7 @@ def test_the_command_leaves_four_files(tmp_path, capsys, monkeypatch):
     assert f"Go on with: pyro-mivae sweep beta --resume --run {folder}" in capsys.readouterr().err
     assert run_command(["sweep", "beta", "--resume", "--run", str(folder)]) == 0
     names = ["sweep.csv", "sweep.json", "sweep.png", "sweep.toml"]
-    assert sorted(p.name for p in folder.iterdir()) == names
+    assert sorted(p.name for p in folder.glob("[!.]*")) == names
     assert RunConfig.read(folder / "sweep.toml").training["precision"] == "bf16"
     assert "mi_lower" in capsys.readouterr().out
     assert run_command("sweep beta --beta 1,a".split()) == 2

@@ -181,7 +181,7 @@ def test_without_a_number_of_steps_or_a_start_the_objective_is_the_papers(option
 
 @pytest.mark.parametrize("options", [{"warm_start": -1}, {"start_weight": -1.0}, {"warmup": 1.5}])
 def test_a_start_out_of_range_is_refused(options):
-    with pytest.raises(OptionError, match="are needed"):
+    with pytest.raises(OptionError, match="; allowed are"):
         CatVAE((4,), **options)
 
 

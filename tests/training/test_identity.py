@@ -62,7 +62,7 @@ OTHERS = {
     ),
     "class": (
         lambda x: (mi.BetaVAE(SHAPE, latent_dim=3, beta=9.0), x, {}),
-        r"another model given .* modules is BetaVAE\( here and VAE\( there",
+        "another model given .* class is BetaVAE here and VAE there",
     ),
     "likelihood": (
         lambda x: (mi.VAE(SHAPE, latent_dim=3, likelihood=mi.GaussianLikelihood()), x, {}),

@@ -27,7 +27,7 @@ def test_weights_that_ran_away_are_named_with_the_step(tmp_path, x, name, engine
     with pytest.raises(TrainingError, match=told):
         mi.fit(vae, x, epochs=9, lr=1e25, batch_size=50, run=tmp_path, engine=engine)
     assert not broken_weights(vae)
-    assert not broken_weights(vae, read_checkpoint(tmp_path / "checkpoint.pt")["weights"])
+    assert not broken_weights(vae, read_checkpoint(tmp_path)["weights"])
 
 
 @pytest.mark.parametrize("lr", [1.0, 10.0])
@@ -81,7 +81,7 @@ def test_going_on_says_again_what_happened(tmp_path, x, make, assert_same_weight
         vae = make("vae")
         with pytest.raises(TrainingError, match=told):
             mi.fit(vae, x, resume=resume, **how)
-        state = read_checkpoint(tmp_path / "checkpoint.pt")
+        state = read_checkpoint(tmp_path)
         assert (state["epoch"], state["finished"]) == (1, False)
         assert not broken_weights(vae)
         assert_same_weights(vae, state["weights"])

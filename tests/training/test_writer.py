@@ -28,7 +28,8 @@ import sys
 from pathlib import Path
 from pyro_mivae.training import Writer
 
-with Writer(Path(sys.argv[1])):
+with Writer(Path(sys.argv[1])) as writer:
+    writer.make()
     print("taken", flush=True)
     sys.stdin.read()
 """
@@ -64,7 +65,8 @@ def test_a_thread_writes_again_and_another_does_not(tmp_path):
         except RunError as error:
             failures.append(error)
 
-    with Writer(tmp_path):
+    with Writer(tmp_path) as writer:
+        writer.make()
         Writer(tmp_path).release()
         thread = threading.Thread(target=attempt)
         thread.start()

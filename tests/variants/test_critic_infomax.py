@@ -233,12 +233,12 @@ def test_divergence_and_regularisation_of_ones_own(x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"critic": "deep"}, "critic 'deep': allowed are joint, separable, bilinear, chain"),
-        ({"bound": "club"}, "bound='club': allowed are nwj"),
-        ({"critic_lr": 0.0}, "critic_lr=0.0: a positive rate"),
+        ({"critic": "deep"}, "critic='deep'; allowed are joint, separable, bilinear, chain"),
+        ({"bound": "club"}, "bound='club'; allowed are nwj"),
+        ({"critic_lr": 0.0}, "critic_lr=0.0; allowed are finite numbers above 0"),
         ({"num_particles": 0}, "num_particles=0"),
-        ({"mi_weight": -1.0}, "weight=-1.0: 0 or more"),
-        ({"beta": -1.0}, "= -1.0: 0 or more"),
+        ({"mi_weight": -1.0}, "mi_weight=-1.0; allowed are finite numbers from 0 up"),
+        ({"beta": -1.0}, "beta=-1.0; allowed are finite numbers from 0 up"),
     ],
 )
 def test_bad_options(options, message):
