@@ -218,7 +218,7 @@ BAD_INPUT = {
     ),
     "no categories": (
         ["train", "cat", "--categories", 0],
-        "--categories 0; allowed are whole numbers from 1 up",
+        "--categories 0; allowed are",
     ),
     "code too large": (["train", "infomax", "--code-dim", 20], "--code-dim 20 of --latent-dim 20"),
     "image size": (["train", "vae", "--image-size", "8x"], "'8x' given; allowed is N or HxW"),

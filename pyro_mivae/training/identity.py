@@ -133,8 +133,8 @@ def describe_model(vae: Any) -> dict[str, Texts]:
         vae: The variant.
 
     Returns:
-        ``class``; ``options``, the plain ones of its constructor, defaults included; ``parts``, its
-        modules and objective as text, with plain attributes and fixed numbers of the library's
+        ``class``; ``options``, the plain ones of its constructor, defaults included; ``parts``,
+        its modules and objective as text, with plain attributes and fixed numbers of the library's
         own; ``code``, a digest of the source of each class that is not the library's, as far as
         there is a source.
     """

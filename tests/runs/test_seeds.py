@@ -134,14 +134,14 @@ def test_other_seeds_are_not_mixed_with_those_of_a_folder(tmp_path):
         train_seeds(other, tmp_path, 1)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     train_seeds(other, tmp_path, 1, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-9", "seeds.json"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["seed-9", "seeds.json"]
 
 
 def test_files_of_others_outlive_a_seed_that_is_thrown_away(tmp_path):
     train_seeds(CONFIG, tmp_path, 2)
     (tmp_path / "seed-4" / "notes.txt").touch()
     train_seeds(CONFIG, tmp_path, 1, overwrite=True)
-    assert [path.name for path in (tmp_path / "seed-4").iterdir()] == ["notes.txt"]
+    assert [path.name for path in (tmp_path / "seed-4").glob("[!.]*")] == ["notes.txt"]
     assert open_run(tmp_path / "seed-3").finished
 
 
