@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
-
-import pyro
-import torch
+from importlib import resources
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
 from pyro_mivae.plots import render_png
 from pyro_mivae.report.panel import Panel
+from pyro_mivae.training import versions
 
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 
@@ -40,7 +37,8 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(versions=versions(), **values)
+    told = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return environment.get_template(template).render(versions=told, **values)
 
 
 @dataclass(frozen=True)
@@ -130,18 +128,6 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield from flatten(value, f"{prefix}{key}.")
         elif value is not None:
             yield f"{prefix}{key}", str(value)
-
-
-def versions() -> str:
-    """Names the versions of what a page was made with."""
-    try:
-        ours = metadata.version("pyro-mivae")
-    except metadata.PackageNotFoundError:
-        ours = "(not installed)"
-    return (
-        f"pyro-mivae {ours}, pyro {pyro.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )
 
 
 def _shrink(png: bytes, ground: str) -> bytes:
