@@ -119,7 +119,7 @@ def number(
     below: float | None = None,
     finite: bool = True,
 ) -> Checker:
-    """Numbers, finite ones unless said otherwise, never NaN; returned as they are."""
+    """Numbers, finite ones unless said otherwise, never NaN; returned as ``int`` or ``float``."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> float:
         fits = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
@@ -138,7 +138,8 @@ def number(
             beyond = fits and most is not None and value > most
             told = f" up to {most}" if beyond else _range(least, most, above, below)
             raise _refused(name, value, allowed + told)
-        return value
+        plain: float = value.item() if isinstance(value, np.generic) else value
+        return plain
 
     return check
 
@@ -160,7 +161,7 @@ def text() -> Checker:
     def check(name: str, value: Any, sizes: Sizes | None = None) -> str:
         if not isinstance(value, str) or not value.strip() or "\0" in value:
             raise _refused(name, value, "texts that are not empty")
-        return value
+        return str(value)
 
     return check
 
@@ -182,7 +183,7 @@ def choice(*allowed: str) -> Checker:
     def check(name: str, value: Any, sizes: Sizes | None = None) -> str:
         if not isinstance(value, str) or value not in allowed:
             raise _refused(name, value, ", ".join(allowed))
-        return value
+        return str(value)
 
     return check
 

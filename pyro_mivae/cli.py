@@ -366,6 +366,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _warned.clear()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -401,6 +402,9 @@ def _refuse_empty(args: Sequence[str]) -> None:
             raise click.UsageError(f"{name} is {word!r}; give it a value that is not empty")
 
 
+_warned: set[str] = set()
+
+
 def _warn(
     message: Warning | str,
     category: type[Warning],
@@ -411,7 +415,10 @@ def _warn(
 ) -> None:
     """Shows our own warnings as one line, and others, which need their place, as ever."""
     if issubclass(category, PyroMivaeWarning):
-        click.echo("warning: " + " ".join(str(message).split()), err=True)
+        told = " ".join(str(message).split())
+        if told not in _warned:
+            click.echo(f"warning: {told}", err=True)
+        _warned.add(told)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
         click.echo(text, file=file, err=file is None, nl=False)

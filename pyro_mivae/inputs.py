@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,14 @@ def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype)
     return x.clamp(low, high) if low - slack <= least and most <= high + slack else x
 
 
+def fingerprint_all(weights: Mapping[str, Tensor]) -> str:
+    """Returns a digest of named tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in weights.items():
+        digest.update(f"{name} {fingerprint(value)}\n".encode())
+    return digest.hexdigest()
+
+
 def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]:
     """Returns labels as integers: several sets of them, whose strings are numbered together.
 
@@ -113,7 +121,7 @@ def _labels(labels: Any, name: str) -> Tensor | np.ndarray[Any, Any]:
 
 
 def fingerprint(values: Tensor | None) -> str:
-    """Returns a digest of a tensor's type, shape and content; it costs about a second per GB."""
+    """Returns a digest of a tensor's type, shape and content; it costs seconds per GB."""
     if values is None:
         return "none"
     plain = values.detach().cpu().contiguous()

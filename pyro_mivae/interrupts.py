@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+PATIENCE = 20.0  # seconds that the answer to a signal may take
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is _raise:  # nobody has set another meanwhile
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -42,17 +45,22 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in before.items() if handler is not None}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # one that was not set by Python
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
 
 def stop_once() -> None:
-    """Raises KeyboardInterrupt at the first signal of a command, which ignores further ones."""
+    """Raises KeyboardInterrupt at the first signal of a command, which ignores further ones.
+
+    Those that come many seconds later end the process at once.
+    """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_once)
@@ -63,13 +71,20 @@ def _raise(number: int, frame: Any) -> None:
 
 
 def _raise_once(number: int, frame: Any) -> None:
+    first = time.monotonic()
+
+    def ignore(number: int, frame: Any) -> None:
+        if time.monotonic() - first > PATIENCE:  # it does not end by itself
+            _end(number, frame)
+
     for other in STOPPING:
-        signal.signal(other, signal.SIG_IGN)
+        if signal.getsignal(other) is not signal.SIG_IGN:
+            signal.signal(other, ignore)
     raise KeyboardInterrupt
 
 
 def _end(number: int, frame: Any) -> None:
-    os.write(2, b"error: stopped before anything began\n")
+    os.write(2, b"error: stopped\n")
     os._exit(1)
 
 

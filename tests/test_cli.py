@@ -60,7 +60,7 @@ def test_run_folder_holds_what_the_contract_says(home):
     names = {path.name for path in run.iterdir()}
     assert FILES <= names
     assert sum(name.endswith(".png") for name in names) >= 4
-    assert all(name.endswith(".png") for name in names - FILES - {".pictures", ".lock"})
+    assert all(name.endswith(".png") for name in names - FILES - {".pictures", ".lock", ".owner"})
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["variant"] == "infocat"
     assert config["model"]["num_categories"] == 4

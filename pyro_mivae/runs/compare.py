@@ -11,10 +11,10 @@ from typing import Any
 
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
-from pyro_mivae.report.contrast import Cell, Line, contrast
+from pyro_mivae.report.contrast import Line, contrast
 from pyro_mivae.report.render import flatten
-from pyro_mivae.runs.load import Run, open_run, read_metrics
-from pyro_mivae.runs.target import METRICS, runs_of_seeds
+from pyro_mivae.runs.load import Run, open_run
+from pyro_mivae.runs.target import runs_of_seeds
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
@@ -224,7 +224,7 @@ def check_page(folder: str | Path, overwrite: bool) -> Path:
 
 def _open(folder: Path, name: str, trust: bool) -> Side:
     runs = [open_run(place, trust=trust) for place in runs_of_seeds(folder) or [folder]]
-    measured = [read_metrics(run.folder / METRICS) for run in runs]
+    measured = [run.measured() for run in runs]
     return Side(name, runs, [m for m, _ in measured], [p for _, p in measured])
 
 
@@ -235,10 +235,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise AssertionError("distinct paths have distinct names")
-
-
-def _starred(cell: Cell) -> str:
-    return f"{cell} {'*' if cell.differs else ' '}"
 
 
 def _settings(side: Side) -> dict[str, str]:

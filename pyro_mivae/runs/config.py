@@ -69,6 +69,10 @@ FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | {
 }
 
 
+UNSAID = {"engine": "auto", "precision": "float32", "network": "auto"}
+"""What holds where a run's configuration leaves an option out."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What to train, on what, and how. What is left out is filled in by :meth:`complete`.
@@ -106,14 +110,17 @@ class RunConfig:
         text()("variant", self.variant)
         for name in ("data", "data_root", "image_size"):
             if getattr(self, name) is not None:
-                STORED[name](name, getattr(self, name))  # type: ignore[operator]
+                value = STORED[name](name, getattr(self, name))  # type: ignore[operator]
+                object.__setattr__(self, name, value)
         for table, checks in (("model", MODEL), ("training", OPTIONS)):
             given = instance(Mapping, example="{'beta': 2.0}")(table, getattr(self, table))
+            plain = dict(given)
             for name, value in _set(given).items():
                 if name in checks:
-                    checks[name](name, value)
+                    plain[name] = checks[name](name, value)
                 elif table == "training":
                     raise OptionError(f"training={name!r}; allowed are {', '.join(checks)}")
+            object.__setattr__(self, table, plain)
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
         """Fills in the defaults, which depend on the data.
@@ -162,7 +169,7 @@ class RunConfig:
         for ours, theirs in ((self.model, stored.model), (self.training, stored.training)):
             for keyword, value in _set(ours).items():
                 given[FLAGS[keyword]] = absolute_program(value)
-                known[FLAGS[keyword]] = theirs.get(keyword)
+                known[FLAGS[keyword]] = theirs.get(keyword, UNSAID.get(keyword))
         for name, value in given.items():
             if value != known[name]:
                 go_on = f"give {known[name]}" if name == "VARIANT" else "leave it out"
@@ -229,10 +236,14 @@ class RunConfig:
         Args:
             path: The file.
         """
+        with atomic_path(path) as scratch:
+            scratch.write_text(self.dumps(), encoding="utf-8")
+
+    def dumps(self) -> str:
+        """Returns the configuration as TOML."""
         import tomli_w
 
-        with atomic_path(path) as scratch:
-            scratch.write_text(tomli_w.dumps(_set(asdict(self))), encoding="utf-8")
+        return tomli_w.dumps(_set(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:

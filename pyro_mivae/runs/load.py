@@ -8,11 +8,13 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pyro_mivae.data import Dataset
 from pyro_mivae.errors import PyroMivaeWarning, RunError
+from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.programs import approve
@@ -29,7 +31,7 @@ from pyro_mivae.training import (
     read_checkpoint,
     versions,
 )
-from pyro_mivae.training.checkpoint import Checkpoint
+from pyro_mivae.training.checkpoint import Checkpoint, kept_weights
 from pyro_mivae.variants import Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -72,6 +74,29 @@ class Run:
         check_same_data(config, dataset, self.folder)
         return dataset
 
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the weights."""
+        return fingerprint_all(self.vae.state_dict())
+
+    def measured(self) -> tuple[dict[str, float], Any]:
+        """Reads the numbers that were measured, and how.
+
+        Returns:
+            The metrics, NaN where they are not defined, and the protocol.
+
+        Raises:
+            RunError: If there are none, or they are of other weights.
+        """
+        metrics, protocol = read_metrics(self.folder / METRICS)
+        told = protocol.get("weights", self.weights) if isinstance(protocol, dict) else ""
+        if told not in ("", self.weights):
+            raise RunError(
+                f"{self.folder / METRICS} was measured with other weights than the checkpoint's; "
+                "make it anew with pyro-mivae evaluate"
+            )
+        return metrics, protocol
+
     def summary(self) -> str:
         """Puts the numbers that were measured, and matter most, in a small table.
 
@@ -79,9 +104,9 @@ class Run:
             Lines of text.
 
         Raises:
-            RunError: If they have not been measured yet.
+            RunError: If they have not been measured yet, or with other weights.
         """
-        metrics, protocol = read_metrics(self.folder / METRICS)
+        metrics, protocol = self.measured()
         note = protocol.get("likelihood", "") if isinstance(protocol, dict) else ""
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
@@ -127,12 +152,11 @@ def read_run(folder: Path, config: RunConfig) -> Run:
             f"{config.variant} --resume --run {folder}"
         )
     state = read_checkpoint(folder)
-    best = state["best"]
     vae = build_variant(config, config.data_shape or ())
     check_belongs(config, vae, state, folder)
     try:
-        vae.load_state_dict(best["weights"] if best else state["weights"])
-    except RuntimeError as error:
+        vae.load_state_dict(kept_weights(state))
+    except Exception as error:  # torch raises a dozen kinds on weights that do not fit
         reason = " ".join(str(error).split())
         raise RunError(
             f"the checkpoint in {folder} does not fit its configuration: {reason}"
@@ -144,7 +168,7 @@ def read_run(folder: Path, config: RunConfig) -> Run:
         vae.eval(),
         History.from_state(state["history"]),
         finished=state["finished"],
-        best_epoch=best["epoch"] if best else None,
+        best_epoch=state["best"]["epoch"] if state["best"] else None,
     )
 
 
@@ -162,7 +186,7 @@ def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Pa
     """
     trained = Identity.from_state(state)
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
-    ours = {name: config.training.get(name, defaults[name]) for name in trained.options}
+    ours = {name: config.training.get(name, defaults.get(name)) for name in trained.options}
     ours["training images"] = config.fingerprints["training images"]
     theirs = {**trained.options, "training images": trained.data["training images"]}
     differing = [*differences(ours, theirs), *trained.other_model(describe_model(vae))]
@@ -192,6 +216,8 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         RunError: If there is no such folder, or it holds no run.
     """
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise RunError(f"cannot read {folder}: Permission denied")
     if not os.path.isdir(folder):
         raise RunError(f"there is no run folder {folder}; make one with pyro-mivae train")
     if not (folder / CONFIG).is_file():

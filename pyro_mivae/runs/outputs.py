@@ -14,12 +14,20 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.data import Dataset, read_images
-from pyro_mivae.errors import DataError, OptionError, WriteError
+from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
+from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.load import Run, read_metrics
+from pyro_mivae.runs.load import Run
 from pyro_mivae.runs.summary import summarise
 from pyro_mivae.runs.target import METRICS
-from pyro_mivae.training import Writer, atomic_path, resolve_device, suitable_threads
+from pyro_mivae.training import (
+    Writer,
+    atomic_path,
+    read_checkpoint,
+    resolve_device,
+    suitable_threads,
+)
+from pyro_mivae.training.checkpoint import kept_weights
 from pyro_mivae.variants import Variant
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
@@ -80,10 +88,13 @@ def evaluate_run(
             say(f"evaluating on the test images: this will take {duration(seconds)}")
         metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
         note = _likelihood_note(vae, dataset.x_test)
-        protocol = {**metrics.protocol, **({"likelihood": note} if note else {})}
+        protocol = {**metrics.protocol, "weights": run.weights}
+        protocol |= {"likelihood": note} if note else {}
         try:
             if unwritable is not None:
                 raise unwritable
+            if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
+                raise RunError(f"{run.folder} was trained anew meanwhile; measure it again")
             write_metrics(run.folder / METRICS, metrics, protocol)
         except WriteError:
             say(summarise(metrics, vae.num_categories, note, vae.noise))
@@ -135,7 +146,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
     with Writer(run.folder), suitable_threads(run.vae, EVALUATION_BATCH):
         if not (run.folder / METRICS).exists():
             evaluate_run(run, dataset, device=device)
-        metrics, protocol = read_metrics(run.folder / METRICS)
+        metrics, protocol = run.measured()
         return write_report(
             run.folder,
             vae=run.vae,

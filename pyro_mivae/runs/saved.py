@@ -25,6 +25,7 @@ from pyro_mivae.training import (
     versions,
     write_archive,
 )
+from pyro_mivae.training.checkpoint import kept_weights
 from pyro_mivae.variants import VARIANT, VARIANTS, Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -32,7 +33,10 @@ FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
     type(make(2)).__name__: make for make in (linear_warmup, cyclic_warmup)
 }
-KEYS = {"format", "class", "variant", "options", "needed", "model", "versions", "weights"}
+KEYS = {
+    **{"format": int, "class": str, "variant": str, "options": dict, "needed": str},
+    **{"model": dict, "versions": dict, "weights": dict},
+}
 
 
 @checked(vae=VARIANT, path=path())
@@ -107,9 +111,8 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         if into is None or not has_checkpoint(path):
             return open_run(path, trust=trust).vae
         state = read_checkpoint(path)
-        best = state["best"]
         _check_model(into, Identity.from_state(state), path)
-        return _with_weights(into, best["weights"] if best else state["weights"], path)
+        return _with_weights(into, kept_weights(state), path)
     content = read_saved(path)
     if into is None:
         if content["needed"]:
@@ -133,7 +136,7 @@ def read_saved(path: Path) -> dict[str, Any]:
         RunError: If it cannot be read, or is something else.
     """
     content = read_archive(path)
-    if not KEYS <= content.keys():
+    if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
         raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")
     if content["format"] != FORMAT:
         raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
@@ -176,12 +179,12 @@ def _check_model(vae: Variant, saved: Identity, path: Path) -> None:
 
 def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
     given = dict(options)
-    for name, value in given.items():
-        if isinstance(value, dict):
-            fields = dict(value)
-            given[name] = SCHEDULES[fields.pop("schedule")](**fields)
-    given["data_shape"] = tuple(given["data_shape"])
     try:
+        for name, value in given.items():
+            if isinstance(value, dict):
+                fields = dict(value)
+                given[name] = SCHEDULES[fields.pop("schedule")](**fields)
+        given["data_shape"] = tuple(given["data_shape"])
         return VARIANTS[variant](**given)
     except (KeyError, TypeError, PyroMivaeError) as error:
         raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
@@ -195,7 +198,7 @@ def _with_weights(vae: Variant, weights: Mapping[str, Any], path: Path) -> Varia
         if len(floating) == 1:
             vae.to(floating.pop())
         vae.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"the weights in {path} do not fit the model: {reason}") from error
     except OptionError as error:

@@ -16,13 +16,13 @@ from pyro_mivae.errors import ManyTrainingError, OptionError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant, check_config
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import Run, check_belongs, read_config, read_metrics, read_run
+from pyro_mivae.runs.load import Run, check_belongs, read_config, read_run
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import named_programs, remember
 from pyro_mivae.runs.target import (
-    METRICS,
     SEEDS,
     check_target,
+    held,
     prepare_seeds,
     runs_of_seeds,
 )
@@ -93,6 +93,7 @@ def train_seeds(
     check_target(
         folder, "the runs of several seeds", resume=resume, overwrite=overwrite, runs=folders
     )
+    there = held(folder) is not None
     with Writer(folder) as writer:
         named = named_programs(config)
         if resume:
@@ -120,9 +121,9 @@ def train_seeds(
             check_target(
                 folder,
                 "the runs of several seeds",
-                resume=resume,
-                overwrite=overwrite,
-                runs=folders,
+                resume=resume and there,
+                overwrite=overwrite and there,
+                runs=folders if there else (),
             )
             new = [number for number, goes_on in enumerate(started) if not goes_on]
             prepare_seeds(folder, {folders[n]: configs[n] for n in new}, resume=resume)
@@ -159,7 +160,7 @@ def train_seeds(
             if not done[number]:
                 evaluate_run(run, dataset, device=device, say=say)
                 report_run(run, dataset, device=device)
-        summary = sum_up([read_metrics(run.folder / METRICS)[0] for run in runs])
+        summary = sum_up([run.measured()[0] for run in runs])
         summary |= _agreement(runs, dataset)
         told = {str(seeds[number]): reason for number, reason in failed.items()}
         write_summary(folder / SEEDS, [seeds[number] for number in whole], summary, told)

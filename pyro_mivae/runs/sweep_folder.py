@@ -76,13 +76,14 @@ def sweep_run(
     folder = Path(folder)
     check_config(replace(config, model={**config.model, **{name: 0.0 for name in grid}}))
     check_target(folder, "a sweep", resume=resume, overwrite=overwrite)
+    there = held(folder) is not None
     with Writer(folder) as writer:
         named = named_programs(config)
         known: SweepTable | None = None
-        if resume and held(folder):
-            if not ((folder / SWEEP).is_file() and (folder / ROWS).is_file()):
+        if resume and (folder / ROWS).is_file():
+            if not (folder / SWEEP).is_file():
                 raise RunError(
-                    f"{folder} holds a sweep without its {SWEEP} and {ROWS}, so that it cannot go "
+                    f"{folder} holds a sweep without its {SWEEP}, so that it cannot go "
                     "on; throw it away with --overwrite, or choose another --run DIR"
                 )
             known = SweepTable.from_json(folder / ROWS)
@@ -102,6 +103,7 @@ def sweep_run(
         points = points_of(plain, seeds)
         done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
         if known is not None and len(done) == len(points) and (folder / PICTURE).is_file():
+            clear_models(folder)
             say(f"{folder} is finished: nothing to do")
             return known
         if known is None:
@@ -124,7 +126,9 @@ def sweep_run(
         def begin() -> None:
             writer.make()
             if known is None:
-                check_target(folder, "a sweep", resume=resume, overwrite=overwrite)
+                check_target(
+                    folder, "a sweep", resume=resume and there, overwrite=overwrite and there
+                )
                 prepare_folder(folder, config, clear_sweep, SWEEP)
             remember(config, named)
             SweepTable(done, plain, seeds=tuple(seeds)).to_json(folder / ROWS)

@@ -11,9 +11,9 @@ from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.report.files import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
-from pyro_mivae.training import has_checkpoint, writing
+from pyro_mivae.training import Writer, has_checkpoint, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
-from pyro_mivae.training.files import LOCK
+from pyro_mivae.training.files import LOCK, OWNER
 from pyro_mivae.training.keeper import HISTORY
 
 CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
@@ -142,8 +142,9 @@ def clear_models(folder: Path) -> None:
         folder: The sweep's folder.
     """
     for own in [*(folder / MODELS).glob("*=*,seed=*")]:
-        _remove(*(own / name for name in KEPT))
-        _remove_if_empty(own)
+        with Writer(own):
+            _remove(*(own / name for name in KEPT))
+            _remove_if_empty(own)
     _remove_if_empty(folder / MODELS)
 
 
@@ -164,8 +165,9 @@ def prepare_folder(
     Raises:
         WriteError: If it cannot be written.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    config.dumps()  # what cannot be written down is no reason to throw a run away
+    with Writer(folder) as writer, writing(folder):
+        writer.make()
         clear(folder)
         config.write(folder / name)
 
@@ -186,8 +188,9 @@ def prepare_seeds(folder: Path, configs: Mapping[Path, RunConfig], *, resume: bo
     with writing(folder):
         for old in runs_of_seeds(folder):
             if not (resume and has_checkpoint(old)):
-                clear_run(old)
-                _remove_if_empty(old)
+                with Writer(old):
+                    clear_run(old)
+                    _remove_if_empty(old)
         _remove(folder / SEEDS)
     for place, config in configs.items():
         prepare_folder(place, config)
@@ -205,6 +208,6 @@ def _remove(*paths: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
-        _remove(folder / LOCK)
+    if folder.is_dir() and all(path.name in (LOCK, OWNER) for path in folder.iterdir()):
+        _remove(folder / LOCK, folder / OWNER)
         folder.rmdir()

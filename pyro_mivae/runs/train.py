@@ -10,9 +10,17 @@ from pathlib import Path
 from pyro_mivae.arguments import checked
 from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
+from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.load import Run, check_belongs, check_same_data, read_config, read_run
+from pyro_mivae.runs.load import (
+    Run,
+    check_belongs,
+    check_same_data,
+    read_config,
+    read_metrics,
+    read_run,
+)
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.target import (
@@ -20,11 +28,12 @@ from pyro_mivae.runs.target import (
     METRICS,
     REPORT,
     check_target,
+    held,
     prepare_folder,
 )
 from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.training import History, Writer, fit, has_checkpoint, read_checkpoint
-from pyro_mivae.training.checkpoint import CHECKPOINT
+from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
 from pyro_mivae.training.keeper import HISTORY
 
 
@@ -71,6 +80,7 @@ def train_run(
     folder = Path(folder)
     check_config(config)
     check_target(folder, "a run", resume=resume, overwrite=overwrite)
+    there = held(folder) is not None
     with Writer(folder) as writer:
         named = named_programs(config)
         config, started = continued(config, folder, named, resume=resume, trust=trust, say=say)
@@ -88,7 +98,9 @@ def train_run(
         def begin() -> None:
             writer.make()
             if not started:  # what another process has made meanwhile is not thrown away
-                check_target(folder, "a run", resume=resume, overwrite=overwrite)
+                check_target(
+                    folder, "a run", resume=resume and there, overwrite=overwrite and there
+                )
                 prepare_folder(folder, config)
             remember(config, named)
             on_start()
@@ -186,4 +198,7 @@ def is_finished(folder: Path) -> bool:
         return False
     state = read_checkpoint(folder)
     whole = History.from_state(state["history"]).is_in_csv(folder / HISTORY)
-    return whole and bool(state["finished"])
+    weights = fingerprint_all(kept_weights(state))
+    protocol = read_metrics(folder / METRICS)[1]
+    of_these = protocol.get("weights", weights) == weights if isinstance(protocol, dict) else True
+    return whole and of_these and bool(state["finished"])

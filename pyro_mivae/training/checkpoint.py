@@ -28,6 +28,7 @@ FIELDS: Fields = {
     "epoch": int,
     "step": int,
     "finished": bool,
+    "asked": int,
     "best": (dict, type(None)),
     "moments": int,
     "history": dict,
@@ -131,9 +132,10 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
     Returns:
         ``weights`` (the variant's ``state_dict``), ``optimiser``, ``objective``, ``rng``,
-        ``shuffle``, ``epoch``, ``step``, ``finished``, ``best`` (early stopping; may be None),
-        ``history`` (see `History.to_state`), ``identity`` (see `Identity`), and ``file``, the
-        path that was read.
+        ``shuffle``, ``epoch``, ``step``, ``finished`` (as it was planned), ``asked`` (epochs, by
+        the last call), ``best`` (of early stopping; may be None), ``moments`` (how many parameters
+        the optimiser has a state of), ``history`` (see `History.to_state`), ``identity`` (see
+        `Identity`), and ``file``, the path that was read.
 
     Raises:
         RunError: If there is none, or none that can be read.
@@ -153,6 +155,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             stacklevel=2,
         )
         return state
+
+
+def kept_weights(state: Checkpoint) -> dict[str, Tensor]:
+    """Returns the weights of a checkpoint: those of the best epoch, where that was chosen."""
+    weights: dict[str, Tensor] = (state["best"] or state)["weights"]
+    return weights
 
 
 def _read_state(path: Path) -> Checkpoint:

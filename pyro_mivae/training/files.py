@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from pyro_mivae.errors import RunError, WriteError
 
-LOCK = ".lock"
-SCRATCH = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(pt|toml|csv|json|html|png)")
+LOCK, OWNER = ".lock", ".owner"
+SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}(\.(pt|toml|csv|json|html|png))?")
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -115,21 +115,23 @@ class Writer:
             self._take()
 
     def _take(self) -> None:
-        path = self.folder.resolve() / LOCK
-        owner = path.read_text(errors="replace") if path.is_file() else ""
-        lock = FileLock(path, timeout=0, is_singleton=True)
+        owner = self.folder / OWNER
+        lock = FileLock(self.folder.resolve() / LOCK, timeout=0, is_singleton=True)
         with writing(self.folder):
             try:
                 lock.acquire()
             except Timeout:  # an OSError
+                told = ""
+                with suppress(OSError):
+                    told = ": " + owner.read_text(errors="replace")
                 raise RunError(
-                    f"another process is writing to {self.folder}{owner and f': {owner}'}; wait "
-                    "until it ends, or choose another folder"
+                    f"another process is writing to {self.folder}{told}; wait until it ends, or "
+                    "choose another folder"
                 ) from None
         self._lock = lock
         if lock.lock_counter == 1:
             with writing(self.folder):
-                path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+                owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
                 for left in self.folder.iterdir():
                     if SCRATCH.fullmatch(left.name):  # of a process that was killed
                         left.unlink(missing_ok=True)

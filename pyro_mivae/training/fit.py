@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
 from pyro_mivae.engine import Means, Precision, matmul_precision
-from pyro_mivae.errors import PyroMivaeError, SiteError, TrainingError
+from pyro_mivae.errors import PyroMivaeError, SiteError, TrainingError, WriteError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.checkpoint import detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.given import (
@@ -230,9 +230,10 @@ class Training:
             try:
                 with stoppable():
                     train(self.trainer, self.history, self.keeper, bar, on_epoch)
-            except (KeyboardInterrupt, TrainingError):
-                with held_back():
-                    self.keeper.write(self.history)
+            except BaseException as error:
+                if not isinstance(error, WriteError):
+                    with held_back():
+                        self.keeper.write(self.history)
                 raise
             finally:
                 self.vae.eval()

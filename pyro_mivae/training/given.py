@@ -78,6 +78,17 @@ class Images:
         told = fingerprint(held_out) if isinstance(held_out, Tensor) else str(held_out)
         return {"training images": fingerprint(self.x), "validation": told}
 
+    def equals(self, other: Images) -> bool:
+        """Returns whether two are the same, bit for bit."""
+        pairs = ((self.x, other.x), (self.validation, other.validation))
+        return all(
+            a is b
+            or (isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype)
+            and torch.equal(a, b)
+            or (not isinstance(a, Tensor) and a == b)
+            for a, b in pairs
+        )
+
     def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Splits held-out images off, and puts all where they fit.
 

@@ -61,8 +61,10 @@ class Identity:
             found = cls(**state["identity"])
             if not all(isinstance(part, dict) for part in vars(found).values()):
                 raise TypeError("its parts are no tables")
-            found.options["epochs"], found.data["training images"]  # noqa: B018
-        except (TypeError, KeyError) as error:
+            if not isinstance(found.options["epochs"], int):
+                raise TypeError("its epochs are no number")
+            found.data["training images"], found.model["code"].items()  # noqa: B018
+        except (TypeError, KeyError, AttributeError) as error:
             raise RunError(
                 f"{state['file']} does not say what run it is of ({error}); put back a copy, or "
                 "train anew"
@@ -72,10 +74,12 @@ class Identity:
     def other_model(self, model: Mapping[str, Any]) -> list[str]:
         """Tells in words what of a model differs; "here" is the given one, "there" this one.
 
-        Code is compared under one version of Python alone, since its text depends on that.
+        Code is compared where both have it, under one version of Python, on which it depends.
         """
-        same = self.versions.get("python") == platform.python_version()
-        own = self.model if same else {**self.model, "code": model["code"]}
+        code = {}
+        if self.versions.get("python") == platform.python_version():
+            code = {k: v for k, v in self.model.get("code", {}).items() if k in model["code"]}
+        own = {**self.model, "code": {**model["code"], **code}}
         of_class = differences({"class": model.get("class")}, {"class": own.get("class")})
         return list(of_class) or list(differences(model, own))
 
@@ -135,8 +139,8 @@ def describe_model(vae: Any) -> dict[str, Texts]:
     Returns:
         ``class``; ``options``, the plain ones of its constructor, defaults included; ``parts``,
         its modules and objective as text, with plain attributes and fixed numbers of the library's
-        own; ``code``, a digest of the source of each class that is not the library's, as far as
-        there is a source.
+        own; ``code``, a digest of the source of each class that is not the library's, and of each
+        function that was given, as far as there is one.
     """
     bound = inspect.signature(type(vae)).bind_partial(**vae.given)
     bound.apply_defaults()
@@ -146,11 +150,16 @@ def describe_model(vae: Any) -> dict[str, Texts]:
     shapes = "\n".join(f"{name} {tuple(v.shape)}" for name, v in vae.state_dict().items())
     parts = {"modules": modules, "weights": shapes, "objective": explain(vae.objective())}
     for path, module in vae.named_modules():
-        if type(module).__module__.startswith("pyro_mivae."):
+        ours = type(module).__module__.startswith("pyro_mivae.")
+        if ours or (module is not vae and not _is_ours(type(module))):
             parts |= {f"{path}.{name}".strip("."): told for name, told in _attributes(module)}
-    for role, part in (("prior", vae.prior), ("likelihood", vae.likelihood)):
-        parts |= {f"{role}.{name}": value for name, value in _fixed_numbers(part)}
-    code = {type(m).__qualname__: _digest(type(m)) for m in vae.modules() if not _is_ours(type(m))}
+    if _is_ours(type(vae.likelihood)):
+        parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
+    kinds = {kind for module in vae.modules() for kind in type(module).__mro__}
+    code = {name: _of_function(value) for name, value in bound.arguments.items()}
+    for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
+        if not _is_ours(kind):  # classes of one name stand together
+            code[kind.__qualname__] = code.get(kind.__qualname__, "") + _digest(kind)
     return {
         "class": {"class": type(vae).__qualname__},
         "options": options,
@@ -215,6 +224,17 @@ def _fixed_numbers(part: Any) -> Iterator[tuple[str, str]]:
     for name, value in part.named_buffers() if isinstance(part, nn.Module) else ():
         if value.dim() == 0 and value.is_floating_point():
             yield name, f"{float(value):.7g}"
+
+
+def _of_function(value: Any) -> str:
+    """A digest of a function's code and of the plain values in it, empty for all else."""
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return ""
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    plain = [repr(item) for item in (*code.co_consts, *cells) if _is_plain(item)]
+    text = f"{code.co_code.hex()} {code.co_names} {plain}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _digest(kind: type) -> str:

@@ -77,9 +77,14 @@ class Keeper:
         self.release()
 
     def _check_free(self) -> None:
-        if self.folder is None or self.resume:
+        if self.folder is None:
             return
-        if has_checkpoint(self.folder) or (self.folder / HISTORY).exists():
+        history = self.folder / HISTORY
+        if self.resume:
+            if history.is_file() and not (has_checkpoint(self.folder) or _is_ours(history)):
+                raise RunError(f"{history} is not of a run; choose another run=")
+            return
+        if has_checkpoint(self.folder) or history.exists():
             raise RunError(
                 f"{self.folder} holds a run already; go on from it, to more epochs too, with "
                 "resume=True, or choose another run="
@@ -109,6 +114,11 @@ class Keeper:
         self._identity = started = Identity.from_state(state)
         check_identity(given, started, self.folder)
         history = History.from_state(state["history"])
+        if len(history) != state["epoch"]:
+            raise RunError(
+                f"{state['file']} holds {len(history)} rows of {state['epoch']} epochs; put back "
+                "a copy, or train anew"
+            )
         trainer.load(_continued(trainer, state, started, self.folder))
         self._kept = trainer.epoch
         return history
@@ -151,6 +161,8 @@ class Keeper:
         if self.folder is None:
             return
         self._state = trainer.state()
+        planned = self._identity.options["epochs"] if self._identity else trainer.epoch
+        self._state["finished"] = trainer.has_waited or trainer.epoch >= planned
         with self._telling():
             history.append_to_csv(self.folder / HISTORY)
         if trainer.finished or time.monotonic() - self._written > SECONDS_BETWEEN_CHECKPOINTS:
@@ -188,6 +200,11 @@ class Keeper:
             ) from error
 
 
+def _is_ours(history: Path) -> bool:
+    with history.open(errors="replace") as file:
+        return file.readline().startswith("epoch,step")
+
+
 def _continued(trainer: Trainer, state: Checkpoint, started: Identity, folder: Path) -> Checkpoint:
     """The state to go on from; a finished run that is to have more epochs goes on from its end.
 
@@ -205,7 +222,9 @@ def _continued(trainer: Trainer, state: Checkpoint, started: Identity, folder: P
             f"epochs={epochs} given, but lr_schedule={trainer.settings.lr_schedule!r} of the run "
             f"in {folder} ends at epoch {planned}; train anew with epochs={epochs}"
         )
-    if state["finished"] and done < planned:
+    patience, best = trainer.settings.patience, state["best"]
+    waited = patience is not None and best is not None and done - best["epoch"] >= patience
+    if waited and epochs != state["asked"]:
         raise OptionError(
             f"epochs={epochs} given, but the run in {folder} stopped after epoch {done}, as the "
             f"held-out loss had not fallen for {trainer.settings.patience} epochs; more epochs do "
@@ -213,4 +232,4 @@ def _continued(trainer: Trainer, state: Checkpoint, started: Identity, folder: P
         )
     steps = planned * trainer.steps_per_epoch
     trainer.objective = trainer.vae.objective(steps).to(trainer.device)
-    return {**state, "finished": done >= epochs}
+    return state

@@ -234,7 +234,7 @@ class Trainer:
             held_out = self._validate(self.validation)
             row |= {f"val_{key}": value for key, value in held_out.items()}
             self._watch(row)
-        self.finished = self.finished or self.epoch >= self.settings.epochs
+        self.finished = self.has_waited or self.epoch >= self.settings.epochs
         row["seconds"] = time.perf_counter() - start
         return row
 
@@ -250,6 +250,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "step": self.step,
                 "finished": self.finished,
+                "asked": self.settings.epochs,
                 "best": self.best,
                 "moments": len(self.optimiser.state),
             }
@@ -272,7 +273,7 @@ class Trainer:
             self.shuffle.set_state(state["shuffle"])
             if len(self.optimiser.state) != state["moments"]:
                 raise ValueError("the optimiser's state of some parameters is missing")
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # torch raises a dozen kinds on states that do not fit
             reason = " ".join(str(error).split())[:300]
             raise RunError(
                 f"the checkpoint does not fit the model ({type(error).__name__}: {reason}); put "
@@ -280,7 +281,8 @@ class Trainer:
             ) from error
         self.__dict__.pop("recorded", None)  # it has the state of before in it
         self.epoch, self.step, self.begun = state["epoch"], state["step"], True
-        self.finished, self.best = state["finished"], state["best"]
+        self.best = state["best"]
+        self.finished = self.has_waited or self.epoch >= self.settings.epochs
 
     def _loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss per datum, and the ledger."""
@@ -366,7 +368,12 @@ class Trainer:
                 "weights": detached_copy(self.vae.state_dict()),
                 "schedules": schedules,
             }
-        self.finished = self.epoch - best["epoch"] >= self.settings.patience
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the held-out loss has not fallen for as many epochs as ``patience`` says."""
+        patience, best = self.settings.patience, self.best
+        return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
 
     def restore_best(self) -> None:
         """Puts the weights of the best epoch back, if early stopping kept any."""

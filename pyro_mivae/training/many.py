@@ -15,7 +15,7 @@ from pyro_mivae.arguments import checked, either, flag, function, path, several
 from pyro_mivae.engine import Means, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.training.fit import Training
-from pyro_mivae.training.given import DEVICE, OPTIONS, check_given, resolve_device
+from pyro_mivae.training.given import DEVICE, OPTIONS, Images, check_given, resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Settings
@@ -121,21 +121,21 @@ def fit_many(
         for rate, seed in zip(lrs, seeds, strict=True)
     ]
     target = resolve_device(device)
-    given = {
-        vae.dtype: check_given(vae, x, own, validation, target)
-        for vae, own in zip(vaes, settings, strict=True)
-    }
-    placed = {dtype: images.place(target) for dtype, images in given.items()}
+    given: list[Images] = []  # models share them where they take the same
+    for vae, own in zip(vaes, settings, strict=True):
+        images = check_given(vae, x, own, validation, target)
+        given.append(next((known for known in given if known.equals(images)), images))
+    placed = {id(images): images.place(target) for images in given}
     trainings = [
-        Training(vae, *placed[vae.dtype], own, target)
-        for vae, own in zip(vaes, settings, strict=True)
+        Training(vae, *placed[id(images)], own, target)
+        for vae, images, own in zip(vaes, given, settings, strict=True)
     ]
     if on_start is not None:
         on_start()
     with ExitStack() as writers:
-        for training, folder in zip(trainings, folders, strict=True):
+        for training, images, folder in zip(trainings, given, folders, strict=True):
             keeper = writers.enter_context(Keeper(folder, resume=resume))
-            training.load(keeper, given[training.vae.dtype])
+            training.load(keeper, images)
         for training in trainings:
             training.open()
         return _run(trainings, progress, on_epoch)

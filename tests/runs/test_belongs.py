@@ -201,3 +201,25 @@ def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch):
     with pytest.raises(WriteError, match="metrics.json: No space left"):
         evaluate_run(opened, opened.dataset(), **few)
     assert "ELBO" in said[-1]
+
+
+def test_figures_of_other_weights_are_noticed(run, data):
+    few = {"iwae_samples": 2, "iwae_items": 2}
+    first = open_run(run)
+    evaluate_run(first, first.dataset(), **few)
+    assert "ELBO" in open_run(run).summary()
+    vae = build_variant(first.config, first.config.data_shape)
+    training = {**first.config.training, "epochs": 3}
+    fit(vae, first.dataset().x_train, **training, run=run, resume=True)
+    with pytest.raises(RunError, match="measured with other weights than the checkpoint's"):
+        open_run(run).summary()
+    with pytest.raises(RunError, match="trained anew meanwhile"):
+        evaluate_run(first, first.dataset(), **few)
+
+
+def test_defaults_that_are_given_are_no_contradiction(run):
+    asked = RunConfig("vae", model={"network": "auto"}, training={"precision": "float32"})
+    stored = open_run(run).config
+    assert asked.resumed_from(stored, run) == stored
+    with pytest.raises(mi.errors.OptionError, match="--precision bf16 given"):
+        RunConfig("vae", training={"precision": "bf16"}).resumed_from(stored, run)

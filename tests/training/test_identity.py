@@ -192,3 +192,20 @@ def test_a_fingerprint_tells_type_shape_and_content():
     assert len(set(prints)) == len(prints)
     assert fingerprint(x.T.contiguous().T) == fingerprint(x)
     assert fingerprint(x[:, :0]) != fingerprint(x[:0])
+
+
+def test_functions_and_attributes_of_ones_own_count():
+    class Slope(nn.Module):
+        def __init__(self, slope):
+            super().__init__()
+            self.slope, self.layer = slope, nn.Linear(16, 8)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1)) * self.slope
+
+    one, other = (describe_model(mi.VAE(SHAPE, encoder=Slope(slope))) for slope in (0.1, -5.0))
+    assert list(differences(one, other)) == ["guide.encoder.slope is 0.1 here and -5 there"]
+    two, seven = (
+        describe_model(mi.BetaVAE(SHAPE, beta=beta)) for beta in (lambda s: 2.0, lambda s: 7.0)
+    )
+    assert [told.split()[0] for told in differences(two, seven)][-1] == "beta"

@@ -1,5 +1,6 @@
 """Runs that stop, are stopped, and go on."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -202,3 +203,49 @@ def test_cuda_trains_and_resumes(tmp_path, x, make):
     history = fit(make(), x, epochs=4, run=tmp_path, device="cuda", resume=True)
     assert history["epoch"] == [1, 2, 3, 4]
     assert history["distortion"][-1] < history["distortion"][0]
+
+
+def test_a_run_is_finished_as_it_was_planned(tmp_path, x, make, assert_same_weights):
+    whole = make("vae")
+    fit(whole, x, epochs=6)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make("vae"), x, epochs=6, run=tmp_path, on_epoch=interrupt_at(2))
+    assert len(fit(make("vae"), x, epochs=3, run=tmp_path, resume=True)) == 3
+    assert not read_checkpoint(tmp_path)["finished"]
+    vae = make("vae")
+    assert len(fit(vae, x, epochs=6, run=tmp_path, resume=True)) == 6
+    assert read_checkpoint(tmp_path)["finished"]
+    assert_same_weights(vae, whole)
+
+
+def test_an_extended_run_that_stopped_early_stays_stopped(tmp_path, x, make):
+    how = {"patience": 1, "lr": 0.5, "run": tmp_path}
+    fit(make("vae"), x, epochs=2, **how)
+    lengths = {len(fit(make("vae"), x, epochs=60, resume=True, **how)) for _ in range(3)}
+    assert len(lengths) == 1
+    assert lengths.pop() < 60
+
+
+@pytest.mark.parametrize("error", [SystemExit, RuntimeError])
+def test_whatever_ends_a_training_leaves_the_last_whole_epoch(tmp_path, x, make, error):
+    def end(row):
+        if row["epoch"] == 2:
+            raise error
+
+    with pytest.raises(error):
+        fit(make("vae"), x, epochs=4, run=tmp_path, on_epoch=end)
+    assert read_checkpoint(tmp_path)["epoch"] == 2
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones(tmp_path, x, make):
+    how = {"lr": np.float64(1e-3), "clip_norm": np.float32(1.0), "seed": np.int64(1)}
+    fit(make("vae"), x, epochs=np.int64(1), run=tmp_path, **how)
+    history = fit(make("vae"), x, epochs=1, run=tmp_path, resume=True, **how)
+    assert len(history) == 1
+
+
+def test_a_history_of_the_users_own_is_left_alone(tmp_path, x, make):
+    (tmp_path / "history.csv").write_text("year,event\n1066,Hastings\n")
+    with pytest.raises(RunError, match="history.csv is not of a run"):
+        fit(make("vae"), x, epochs=1, run=tmp_path, resume=True)
+    assert "Hastings" in (tmp_path / "history.csv").read_text()
