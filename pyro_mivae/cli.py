@@ -135,8 +135,7 @@ def train(
     click.echo(run.summary())
     if finished:
         return
-    names = sorted(path.name for path in folder.iterdir())
-    files = [name for name in names if not name.startswith(".") and not name.endswith(".png")]
+    files = [name for name in FILES if (folder / name).is_file()]
     click.echo(f"written to {folder}: {', '.join(files)}, and its pictures as PNG")
 
 
@@ -170,6 +169,9 @@ def _train_seeds(config: RunConfig, folder: Path, seeds: int, how: dict[str, Any
 
 
 SWEPT = ("beta", "mi_weight")
+FILES = (
+    "checkpoint.pt checkpoint.previous.pt config.toml history.csv metrics.json report.html".split()
+)
 NOT_BEGUN = "stopped before training began; nothing is kept of it"
 
 
@@ -254,6 +256,8 @@ def evaluate(
 
     if options["ais_temperatures"] and not options["ais_items"]:
         raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
+    if not run.finished:
+        click.echo(f"{run.folder} was not trained to its end: epoch {len(run.history)}", err=True)
     evaluate_run(
         run,
         run.dataset(data_root),

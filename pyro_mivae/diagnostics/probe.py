@@ -201,6 +201,11 @@ def _check_repeatable(
     for role, program in (("guide", guide), ("model", model)):
         first, again = (_scores(program, x, values, skipped) for _ in range(2))
         for name, scores in first.items():
+            if _moved(scores, again[name]) and scores.isnan().any():
+                raise SiteError(
+                    f"the {role} scores site {name!r} as NaN: its weights may have run away in "
+                    "training, train anew with a lower learning rate; or data lie out of range"
+                )
             if _moved(scores, again[name]):
                 raise SiteError(
                     f"the {role} scores the same datum and code anew each time (site {name!r}): "

@@ -271,4 +271,5 @@ def read_metrics(path: Path) -> tuple[dict[str, float], Any]:
         metrics = {k: math.nan if v is None else float(v) for k, v in content["metrics"].items()}
         return metrics, content["protocol"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"cannot read {path}: {error}; make it with pyro-mivae evaluate") from error
+        told = f"it holds no {error}" if isinstance(error, KeyError) else error
+        raise RunError(f"cannot read {path}: {told}; make it with pyro-mivae evaluate") from error

@@ -85,8 +85,9 @@ def train_run(
         named = named_programs(config)
         config, started = continued(config, folder, named, resume=resume, trust=trust, say=say)
         if started and is_finished(folder):
+            run = read_run(folder, config)
             say(f"{folder} is finished: nothing to do")
-            return read_run(folder, config)
+            return run
         dataset = config.load_dataset()
         config = settled(config, dataset, folder, started=started)
         vae = build_variant(config, dataset.data_shape)

@@ -18,6 +18,7 @@ from pyro_mivae.training.files import atomic_path
 
 Checkpoint = dict[str, Any]
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+REMEDY = "; put back a copy, or train anew"
 Fields = dict[str, type | tuple[type, ...]]
 FIELDS: Fields = {
     "weights": dict,
@@ -148,8 +149,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             state = _read_state(before)
         except RunError:
             raise error from None
+        told = str(error).removesuffix(REMEDY)
         warnings.warn(
-            f"{error}. The one before it, of epoch {state['epoch']}, takes its place; resuming "
+            f"{told}. The one before it, of epoch {state['epoch']}, takes its place; resuming "
             "trains the rest again",
             PyroMivaeWarning,
             stacklevel=2,
@@ -176,8 +178,8 @@ def _check_fields(path: Path, values: Mapping[str, Any], fields: Fields) -> None
         if name not in values or not isinstance(values[name], kinds):
             what = type(values[name]).__name__ if name in values else "missing"
             raise RunError(
-                f"{path} is no checkpoint of this version of pyro-mivae: {name!r} is {what}; put "
-                "back a copy, or train anew"
+                f"{path} is no checkpoint, or one of another version of pyro-mivae: {name!r} is "
+                f"{what}{REMEDY}"
             )
 
 
@@ -204,13 +206,11 @@ def read_archive(path: Path) -> Checkpoint:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile and torch raise a dozen kinds on damaged files
         raise RunError(
-            f"cannot read {path}: it is damaged, or holds more than plain tensors; put back a "
-            "copy, or train anew"
+            f"cannot read {path}: it is damaged, or holds more than plain tensors{REMEDY}"
         ) from error
     if wrong is not None:
         raise RunError(
-            f"cannot read {path}: it is damaged (the checksum of {wrong} is wrong); put back a "
-            "copy, or train anew"
+            f"cannot read {path}: it is damaged (the checksum of {wrong} is wrong){REMEDY}"
         )
     if not isinstance(content, dict):
         raise RunError(f"{path} holds a {type(content).__name__}, not what pyro-mivae writes")

@@ -308,8 +308,19 @@ def check_end(trainer: Trainer) -> None:
     wrong = broken_weights(trainer.vae)
     if wrong:
         raise TrainingError(_told(trainer, wrong))
-    if not trainer.finished:
-        return
+    if trainer.finished:
+        check_loss(trainer)
+
+
+def check_loss(trainer: Trainer) -> None:
+    """Checks that the loss of a batch is finite.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        TrainingError: If it is not.
+    """
     meter = Meter(trainer.step + 1)
     with torch.no_grad(), trainer._evaluating(), pyro.validation_enabled(False):
         x = trainer.example(trainer.batch_sizes[0])
@@ -349,6 +360,15 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
         raise
 
 
+def _has_run_away(trainer: Trainer) -> bool:
+    """Returns whether the weights, finite as they are, give no finite loss."""
+    try:
+        check_loss(trainer)
+    except (RuntimeError, ValueError):
+        return True
+    return False
+
+
 def _told(trainer: Trainer, wrong: list[str]) -> str:
     others = f" and {len(wrong) - 1} other tensors" if len(wrong) > 1 else ""
     return (
@@ -375,11 +395,14 @@ def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
             yield
     except TrainingError as error:
         trainer.vae.load_state_dict(weights)
-        if epoch:
-            back = f"after epoch {epoch}"
-            kept = f", kept in {keeper.folder}; from there it breaks down again: train anew"
-        else:
+        back = f"after epoch {epoch}"
+        kept = f", kept in {keeper.folder}; from there it breaks down again: train anew"
+        if not epoch:
             back, kept = "before the first epoch", f"; {keeper.folder} keeps none"
+        elif _has_run_away(trainer):
+            keeper.forget()
+            back += f" (epoch {epoch}'s loss is not finite either)"
+            kept = f"; {keeper.folder} keeps {f'epoch {keeper.kept}' if keeper.kept else 'none'}"
         raise TrainingError(
             f"{error}. The weights are those {back} again{kept if keeper.folder else ''}"
         ) from None

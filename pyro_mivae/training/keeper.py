@@ -51,7 +51,7 @@ class Keeper:
         self._state: Checkpoint | None = None
         self._identity: Identity | None = None
         self._source: Path | None = None
-        self._kept = 0
+        self.kept = 0
         self._written = time.monotonic()
         self._writer = None if folder is None else Writer(folder)
         try:
@@ -120,7 +120,7 @@ class Keeper:
                 "a copy, or train anew"
             )
         trainer.load(_continued(trainer, state, started, self.folder))
-        self._kept = trainer.epoch
+        self.kept = trainer.epoch
         return history
 
     def open(self, history: History, *, finished: bool) -> None:
@@ -147,6 +147,10 @@ class Keeper:
         elif not history.rows:
             with writing(path):
                 path.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Drops the last epoch, if it was not written yet."""
+        self._state = None
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is some seconds old.
@@ -185,7 +189,7 @@ class Keeper:
         with self._telling():
             write_checkpoint(self.folder, self._state | own)
             rows.to_csv(self.folder / HISTORY)
-        self._state, self._kept, self._written = None, epoch, time.monotonic()
+        self._state, self.kept, self._written = None, epoch, time.monotonic()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -194,9 +198,11 @@ class Keeper:
             yield
         except WriteError as error:
             self._state = None  # it would fail again
-            kept = f"keeps epoch {self._kept}" if self._kept else "keeps no epoch yet"
+            kept = f"keeps epoch {self.kept}" if self.kept else "keeps no epoch yet"
+            there = self.folder is not None and self.folder.is_dir()
+            mend = "it can be written" if there else "it is back under its name"
             raise WriteError(
-                f"{error}. {self.folder} {kept}; once it can be written, go on with resume=True"
+                f"{error}. {self.folder} {kept}; once {mend}, go on with resume=True"
             ) from error
 
 

@@ -76,11 +76,11 @@ def test_a_model_that_breaks_has_no_figures(x):
 def test_refuses_what_cannot_be_swept(x, tmp_path):
     for options, told in (
         ({"grid": {}}, "grid holds 0; give 1 or more"),
-        ({"grid": {"beta": ()}}, r"beta=\(\); give one value or more"),
-        ({"grid": {"beta": 2.0}}, r"beta=2\.0; give a sequence"),
-        ({"grid": {"beta": (2, 0.5, 2.0)}}, r"beta=\(2, 0\.5, 2\.0\); give each value once"),
+        ({"grid": {"beta": ()}}, r"grid\[.beta.\] holds 0; give 1 or more"),
+        ({"grid": {"beta": 2.0}}, r"grid\[.beta.\]=2\.0; allowed are sequences"),
+        ({"grid": {"beta": (2, 0.5, 2.0)}}, r"beta=\[2, 0\.5, 2\.0\]; give each value once"),
         ({"grid": {"beta": ("2",)}}, r"grid\['beta'\]\[0\]='2'; allowed are finite numbers"),
-        ({"grid": {"beta": (2,)}, "seeds": 3}, "seeds=3; give a sequence"),
+        ({"grid": {"beta": (2,)}, "seeds": 3}, "seeds=3; allowed are sequences"),
         ({"grid": {"beta": (2,)}, "seeds": (3, 3)}, "give each value once"),
     ):
         with pytest.raises(OptionError, match=told):

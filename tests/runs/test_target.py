@@ -32,7 +32,8 @@ def make(folder, *files):
 
 
 def names(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in (".lock", ".owner"))
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +108,12 @@ def test_no_kind_moves_into_the_folder_of_another(tmp_path):
 
 def test_files_of_the_user_outlive_a_run(tmp_path):
     ours = [*OURS.split(), "tensorboard/events.out.tfevents.1.host.2.0.pyro-mivae"]
-    theirs = [".lock", "grid.png", "notes.txt", "tensorboard/events.out.tfevents.1.host.2.0"]
-    make(tmp_path, *ours, *theirs)
+    theirs = ["grid.png", "notes.txt", "tensorboard/events.out.tfevents.1.host.2.0"]
+    make(tmp_path, *ours, *theirs, ".lock")
     write_pictures(tmp_path, {"samples.png": b"ours"})
     clear_run(tmp_path)
     assert names(tmp_path) == sorted(theirs)
+    assert (tmp_path / ".lock").exists()
 
 
 def test_a_run_is_made_anew_in_its_folder(tmp_path):

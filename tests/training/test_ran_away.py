@@ -9,7 +9,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, RunError, TrainingError
-from pyro_mivae.training import read_checkpoint
+from pyro_mivae.training import has_checkpoint
 from pyro_mivae.variants.checks import broken_weights
 
 SHAPE = (1, 4, 4)
@@ -27,7 +27,7 @@ def test_weights_that_ran_away_are_named_with_the_step(tmp_path, x, name, engine
     with pytest.raises(TrainingError, match=told):
         mi.fit(vae, x, epochs=9, lr=1e25, batch_size=50, run=tmp_path, engine=engine)
     assert not broken_weights(vae)
-    assert not broken_weights(vae, read_checkpoint(tmp_path)["weights"])
+    assert not has_checkpoint(tmp_path)  # finite as they are, they give no finite loss
 
 
 @pytest.mark.parametrize("lr", [1.0, 10.0])
@@ -74,17 +74,15 @@ def test_a_last_step_that_explodes_is_not_a_finished_run(tmp_path, x, make, asse
     assert_same_weights(vae, before)
 
 
-def test_going_on_says_again_what_happened(tmp_path, x, make, assert_same_weights):
+def test_going_on_says_again_what_happened(tmp_path, x, make):
     how = {"epochs": 3, "lr": 1e30, "batch_size": 64, "run": tmp_path}
-    told = r"not finite at step 2 .* after epoch 1 again, kept in .* down again: train anew$"
+    told = r"not finite at step 2 .* epoch 1 \(epoch 1's loss .* either\) again; .* keeps none$"
     for resume in (False, True, True):
         vae = make("vae")
         with pytest.raises(TrainingError, match=told):
             mi.fit(vae, x, resume=resume, **how)
-        state = read_checkpoint(tmp_path)
-        assert (state["epoch"], state["finished"]) == (1, False)
+        assert not has_checkpoint(tmp_path)
         assert not broken_weights(vae)
-        assert_same_weights(vae, state["weights"])
 
 
 def test_a_start_that_breaks_gives_the_weights_back(x, make, monkeypatch, assert_same_weights):
