@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pyro_mivae.interrupts import held_back, stoppable
-from pyro_mivae.training import fit, read_checkpoint
+from pyro_mivae.training import History, fit, read_checkpoint
 
 COMMAND = [sys.executable, "-m", "pyro_mivae"]
 
@@ -55,7 +55,13 @@ def test_signals_are_held_back():
 def start(folder, *words):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [*COMMAND, *words], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in a shell's background ignores the signal, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -77,7 +83,9 @@ def test_the_command_ends_in_one_line_and_a_checkpoint(tmp_path, name, times):
     assert last.endswith(
         "stopped; r keeps what is done. Go on with: pyro-mivae train vae --resume --run r"
     )
-    assert read_checkpoint(tmp_path / "r")["epoch"] >= 1
+    state = read_checkpoint(tmp_path / "r")
+    assert 1 <= state["epoch"] == len(History.from_csv(history)) < 5000
+    assert not state["finished"]
 
 
 def test_ctrl_c_while_torch_is_imported(tmp_path):
