@@ -17,6 +17,8 @@ from PIL import Image
 
 import pyro_mivae as mi
 from pyro_mivae.data import Dataset
+from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.runs import Run
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -68,8 +70,8 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def draw_nothing() -> Callable[[pytest.MonkeyPatch], None]:
-    """Makes every picture of a report a pixel, whose colour tells the images in it apart."""
+def hasten() -> Callable[[pytest.MonkeyPatch], None]:
+    """Makes pictures of a report pixels, whose colour tells images apart, and lessons short."""
 
     def pixel(figure: Any, *, dark: bool = False) -> bytes:
         images = [image for ax in figure.axes for image in ax.images]
@@ -78,15 +80,26 @@ def draw_nothing() -> Callable[[pytest.MonkeyPatch], None]:
         Image.frombytes("RGB", (1, 1), color.to_bytes(4)[:3]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    return lambda patch: patch.setattr("pyro_mivae.report.render.render_png", pixel)
+    def quick(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_mivae.report.render.render_png", pixel)
+        for name in ("LEAST_STEPS", "MOST_STEPS"):
+            patch.setattr(f"pyro_mivae.metrics.classifier.{name}", 20)
+
+    return quick
 
 
 @pytest.fixture
-def undrawn(
-    monkeypatch: pytest.MonkeyPatch, draw_nothing: Callable[[pytest.MonkeyPatch], None]
-) -> None:
-    """Reports without the time that their pictures take."""
-    draw_nothing(monkeypatch)
+def quick(monkeypatch: pytest.MonkeyPatch, hasten: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """Evaluations and reports without the time that classifiers and pictures take."""
+    hasten(monkeypatch)
+
+
+@pytest.fixture
+def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Information reports without data of the model's own, which take most of the time."""
+    families = tuple(f for f in measurement.FAMILIES if f is not generative_information)
+    assert len(families) < len(measurement.FAMILIES)
+    monkeypatch.setattr(measurement, "FAMILIES", families)
 
 
 @pytest.fixture

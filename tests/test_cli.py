@@ -27,7 +27,7 @@ FILES = {"config.toml", "history.csv", "checkpoint.pt", "metrics.json", "report.
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, draw_nothing):
+def home(tmp_path_factory, hasten):
     """A folder with real digits as an ``.npz``, and a finished run on them, without pictures."""
     home = tmp_path_factory.mktemp("home")
     digits = load_dataset("digits")
@@ -36,7 +36,7 @@ def home(tmp_path_factory, draw_nothing):
     data = ["--data", str(home / "digits.npz"), "--epochs", "2", "--run", str(home / "run")]
     model = ["--categories", "4", "--latent-dim", "8", "--warm-start", "20"]
     with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
+        hasten(patch)
         assert run_command(["train", "infocat", *data, *model]) == 0
     return home
 
@@ -48,7 +48,7 @@ def copy(home, tmp_path):
 
 
 @pytest.fixture
-def call(capfd, tmp_path, monkeypatch, undrawn):
+def call(capfd, tmp_path, monkeypatch, quick):
     """Calls a command in an empty folder; gives exit code, stdout and the lines of stderr."""
     monkeypatch.chdir(tmp_path)
 

@@ -13,6 +13,8 @@ from benchmarks.finished import MixError, Times, key, put, read
 from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
 
+pytestmark = pytest.mark.usefixtures("quick", "encoder_side")
+
 
 @pytest.fixture
 def images(tmp_path):

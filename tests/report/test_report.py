@@ -88,10 +88,10 @@ def drawn():
 
 
 @pytest.fixture(autouse=True)
-def quick(request):
+def pixels(request):
     """Drawing takes most of the time of a report."""
     if "drawn" not in request.fixturenames:
-        request.getfixturevalue("undrawn")
+        request.getfixturevalue("quick")
 
 
 LABELS = torch.arange(24) % 4

@@ -19,7 +19,7 @@ SHAPE = (1, 4, 4)
 TRAINING = {"epochs": 2, "batch_size": 32}
 MAKE = partial(mi.BetaVAE, SHAPE, latent_dim=2)
 
-pytestmark = pytest.mark.usefixtures("few_digits")
+pytestmark = pytest.mark.usefixtures("few_digits", "encoder_side")
 
 
 @pytest.fixture
