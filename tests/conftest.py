@@ -1,12 +1,25 @@
 """Every test starts from an empty parameter store, validation on, and the same random numbers."""
 
+import io
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
+from PIL import Image
+
+import pyro_mivae as mi
+from pyro_mivae.data import Dataset
+from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics.generative import generative_information
+from pyro_mivae.runs import Run
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # there is a worker for each core
@@ -38,6 +51,72 @@ def no_users_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRO_MIVAE_STATE", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Lets the digits be 128 training and 64 test images."""
+    whole = mi.load_dataset("digits")
+    few = replace(
+        whole,
+        x_train=whole.x_train[:128],
+        y_train=whole.y_train[:128],
+        x_test=whole.x_test[:64],
+        y_test=whole.y_test[:64],
+    )
+    for name in ("pyro_mivae.load_dataset", "pyro_mivae.runs.config.load_dataset"):
+        monkeypatch.setattr(name, lambda name="digits", **options: few)
+    return few
+
+
+@pytest.fixture(scope="session")
+def hasten() -> Callable[[pytest.MonkeyPatch], None]:
+    """Makes pictures of a report pixels, whose colour tells images apart, and lessons short."""
+
+    def pixel(figure: Any, *, dark: bool = False) -> bytes:
+        images = [image for ax in figure.axes for image in ax.images]
+        color = zlib.crc32(b"".join(np.asarray(i.get_array()).tobytes() for i in images))
+        buffer = io.BytesIO()
+        Image.frombytes("RGB", (1, 1), color.to_bytes(4)[:3]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def quick(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_mivae.report.render.render_png", pixel)
+        for name in ("LEAST_STEPS", "MOST_STEPS"):
+            patch.setattr(f"pyro_mivae.metrics.classifier.{name}", 20)
+
+    return quick
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, hasten: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """Evaluations and reports without the time that classifiers and pictures take."""
+    hasten(monkeypatch)
+
+
+@pytest.fixture
+def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Information reports without data of the model's own, which take most of the time."""
+    families = tuple(f for f in measurement.FAMILIES if f is not generative_information)
+    assert len(families) < len(measurement.FAMILIES)
+    monkeypatch.setattr(measurement, "FAMILIES", families)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are trained, and then finished with few figures and an empty page."""
+
+    def evaluate(run: Run, dataset: Dataset, **how: object) -> None:
+        metrics = {"elbo": -float(run.config.training["seed"]), "nmi": None}
+        text = json.dumps({"metrics": metrics, "protocol": {}})
+        (run.folder / "metrics.json").write_text(text)
+
+    def report(run: Run, dataset: Dataset, **how: object) -> None:
+        (run.folder / "report.html").touch()
+
+    for module in ("seeds", "train"):
+        monkeypatch.setattr(f"pyro_mivae.runs.{module}.evaluate_run", evaluate)
+        monkeypatch.setattr(f"pyro_mivae.runs.{module}.report_run", report)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

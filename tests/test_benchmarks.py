@@ -55,7 +55,7 @@ def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
 def test_variance_of_the_ways_to_treat_a_category(images, tmp_path, capsys):
     out = tmp_path / "variance.json"
     command = ["--data", images, "--draws", "20", "--batch-size", "8", "--turns", "2"]
-    command += ["--states", "random", "--means", "staged", "--out", str(out)]
+    command += ["--states", "random", "--means", "eager", "--out", str(out)]
     content = variance.main(command)
     gradients = content["states"]["random"]["gradients"]
     assert list(gradients) == list(content["step"]) == list(variance.objectives())
@@ -79,7 +79,7 @@ def test_bias_is_told_from_noise():
     assert half["bias"] > half["bias_of_noise"]
 
 
-def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch):
+def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch, quick, encoder_side):
     out = tmp_path / "evaluation.json"
     asked, found = [], {}
 

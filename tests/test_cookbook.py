@@ -74,7 +74,7 @@ def test_import_runs_nothing(path, capsys):
 
 
 @each_page
-def test_plugs_in_as_it_says(path, data, monkeypatch, tmp_path):
+def test_plugs_in_as_it_says(path, data, monkeypatch, tmp_path, quick, encoder_side):
     monkeypatch.chdir(ROOT)
     assert commands(path)
     for number, command in enumerate(commands(path)):

@@ -4,8 +4,8 @@ import importlib.util
 import inspect
 import math
 import re
+import runpy
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -75,11 +75,11 @@ def test_shared_code_is_shared():
     assert len(users) > 1
 
 
-def test_runs_as_a_program(tmp_path):
-    script = [sys.executable, str(FOLDER / "vae.py"), "--smoke", "--latent-dim", "2"]
-    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "of 2 dimensions" in done.stdout
+def test_runs_as_a_program(run, monkeypatch, capsys):
+    script = str(FOLDER / "vae.py")
+    monkeypatch.setattr(sys, "argv", [script, "--smoke", "--latent-dim", "2"])
+    runpy.run_path(script, run_name="__main__")
+    assert "of 2 dimensions" in capsys.readouterr().out
 
 
 def test_same_seed_gives_the_same_numbers(run):

@@ -16,7 +16,7 @@ def text():
     return README.read_text(encoding="utf-8")
 
 
-def test_the_script_runs_and_learns(text):
+def test_the_script_runs_and_learns(text, few_digits, quick, encoder_side):
     (script,) = re.findall(r"```python\n(import pyro\n.*?)```", text, flags=re.S)
     quick = script.replace("epochs = 80", "epochs = 2").replace(
         "mi.InfoCatVAE(digits.data_shape)", "mi.InfoCatVAE(digits.data_shape, warm_start=20)"

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from benchmarks import categories, finished, one_run, results, trainings
 from benchmarks.finished import MixError, Times, key, put, read
 from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
+
+pytestmark = pytest.mark.usefixtures("quick", "encoder_side")
 
 
 @pytest.fixture
@@ -204,7 +207,10 @@ def test_a_training_that_breaks_down_is_told_and_the_others_go_on(command, monke
     assert "| vae | 2 |" in told
 
 
-def test_categories_are_measured_by_the_same_means(images, tmp_path, capsys):
+def test_categories_are_measured_by_the_same_means(images, tmp_path, capsys, monkeypatch):
+    start = sys.modules["pyro_mivae.variants.cat"]
+    few = functools.partial(start.warm_start_categories, steps=20)
+    monkeypatch.setattr(start, "warm_start_categories", lambda *args, steps: few(*args))
     ways = ["--variants", "infocat", "--categorical", "enumerate", "--start", "random", "alone"]
     place = ["--out", str(tmp_path / "out"), "--jobs", "1", "--epochs", "1", "--seeds", "1"]
     (content,) = categories.main(["--data", images, *place, *ways])

@@ -51,7 +51,7 @@ def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
     for name in MODULES:
         monkeypatch.setattr(sys.modules[f"pyro_mivae.diagnostics.{name}"], "BLOCK", BLOCK)
     monkeypatch.setattr(measurement, "FAMILIES", (information_in_code, dimensions))
-    n = 400
+    n = 280
     with Largest() as largest:
         information(model, guide, torch.randn(n, DIMS), subset=n, batch_size=KINDS * BATCH)
     assert largest.numbers <= max(2 * BLOCK, 8 * DIMS * n) < n * n / 8

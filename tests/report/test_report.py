@@ -82,6 +82,18 @@ def infocat():
     return InfoCatVAE(data_shape=(1, 8, 8), num_categories=3, latent_dim=6)
 
 
+@pytest.fixture
+def drawn():
+    """Given to the tests that look at the pictures."""
+
+
+@pytest.fixture(autouse=True)
+def pixels(request):
+    """Drawing takes most of the time of a report."""
+    if "drawn" not in request.fixturenames:
+        request.getfixturevalue("quick")
+
+
 LABELS = torch.arange(24) % 4
 FEW = (panels.samples, panels.reconstructions)  # where the pictures are not what is tested
 
@@ -107,7 +119,7 @@ def test_the_whole_page_of_a_model_with_categories(tmp_path, infocat):
     assert pngs == set(page.panels)
 
 
-def test_every_image_is_inside_the_page_and_decodes(tmp_path, infocat):
+def test_every_image_is_inside_the_page_and_decodes(tmp_path, infocat, drawn):
     page = report(tmp_path, infocat, labels=LABELS)
     images, files = page.all("img"), set()
     assert [i["class"] for i in images] == ["on-light", "on-dark"] * len(page.panels)
@@ -381,7 +393,7 @@ def test_panels_can_be_added(tmp_path, infocat):
     assert "This & that." in page.text
 
 
-def test_a_picture_that_fails_leaves_a_line_in_its_place(tmp_path, infocat):
+def test_a_picture_that_fails_leaves_a_line_in_its_place(tmp_path, infocat, drawn):
     def failing(subject):
         yield Panel("first", "First", "What it is.", "That.", new_figure(1.0)[0])
         raise ValueError("<no>\nway")
@@ -661,7 +673,7 @@ def test_a_category_has_the_color_of_its_label(infocat):
     assert about.category_colors == [5, 6, 2]
 
 
-def test_pictures_are_small_and_look_the_same():
+def test_pictures_are_small_and_look_the_same(drawn):
     figure, ax = new_figure(2.0)
     ax.imshow(torch.rand(40, 40).numpy(), cmap="Greys_r")
     picture = render_panel(Panel("a", "A", "b", "c", figure))

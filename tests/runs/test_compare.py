@@ -96,7 +96,7 @@ def test_what_makes_runs_incomparable_is_said(home, tmp_path):
     assert "measured in different ways: information.iwae_samples 64 and 2" in measured
 
 
-def test_the_page_holds_all_of_it(home, tmp_path):
+def test_the_page_holds_all_of_it(home, tmp_path, quick):
     comparison = compare(home / "a", home / "b", home / "c", home / "seeds")
     page = comparison.write(tmp_path / "new").read_text()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["compare.html"]

@@ -19,21 +19,7 @@ from pyro_mivae.training.loop import Trainer
 CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 1, "seed": 3})
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Reports and figures are tested elsewhere: here they are few."""
-
-    def evaluate(run, dataset, **how):
-        metrics = {"elbo": -float(run.config.training["seed"]), "nmi": None}
-        text = json.dumps({"metrics": metrics, "protocol": {}})
-        (run.folder / "metrics.json").write_text(text)
-
-    for module in ("seeds", "train"):
-        monkeypatch.setattr(f"pyro_mivae.runs.{module}.evaluate_run", evaluate)
-        monkeypatch.setattr(
-            f"pyro_mivae.runs.{module}.report_run",
-            lambda run, dataset, device: (run.folder / "report.html").touch(),
-        )
+pytestmark = pytest.mark.usefixtures("few_digits", "unmeasured")
 
 
 def assert_same_run(run, other):
@@ -77,7 +63,7 @@ class Killed(BaseException):
 
 
 def test_killed_seeds_go_on_to_the_same_weights(tmp_path, monkeypatch):
-    config = replace(CONFIG, training={"epochs": 2, "seed": 3, "batch_size": 512})
+    config = replace(CONFIG, training={"epochs": 2, "seed": 3, "batch_size": 64})
     whole = train_seeds(config, tmp_path / "whole", 2)
     epochs, run_epoch = [], Trainer.run_epoch
 

@@ -19,6 +19,8 @@ SHAPE = (1, 4, 4)
 TRAINING = {"epochs": 2, "batch_size": 32}
 MAKE = partial(mi.BetaVAE, SHAPE, latent_dim=2)
 
+pytestmark = pytest.mark.usefixtures("few_digits", "encoder_side")
+
 
 @pytest.fixture
 def x():
