@@ -138,6 +138,8 @@ class Keeper:
             return
         self._writer.make()
         self._check_free()
+        if self._source is None and has_checkpoint(self.folder):
+            raise RunError(f"another process made a run of {self.folder} meanwhile; try again")
         path = self.folder / HISTORY
         if self._source is not None and self._source.name != CHECKPOINT:
             with writing(self.folder / CHECKPOINT):  # the one before it takes its place

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -86,6 +87,23 @@ def test_two_that_begin_together(tmp_path):
     thread.join()
     assert failed == [True]
     first.release()
+
+
+def test_a_run_that_another_made_meanwhile_is_left_alone(tmp_path, x, make):
+    def another():
+        fit(make("vae"), x, epochs=1, run=tmp_path / "run")
+
+    for resume, told in ((False, "holds a run already"), (True, "made a run of .* meanwhile")):
+        run = tmp_path / "run"
+        training = keeper.Keeper(run, resume=resume)
+        another()
+        before = read_checkpoint(run)["weights"]
+        with pytest.raises(RunError, match=told):
+            training.open(History(), finished=False)
+        training.release()
+        for name, value in read_checkpoint(run)["weights"].items():
+            assert (value == before[name]).all()
+        shutil.rmtree(run)
 
 
 def _fails(call):
