@@ -12,6 +12,7 @@ import pytest
 import pyro_mivae as mi
 from pyro_mivae.errors import RunError, WriteError
 from pyro_mivae.training import (
+    History,
     Writer,
     atomic_path,
     checkpoint,
