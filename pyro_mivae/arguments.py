@@ -104,7 +104,8 @@ def whole(*, least: int | None = None, most: int = LARGEST) -> Checker:
         except (TypeError, RuntimeError, ValueError):
             raise _refused(name, value, "whole numbers" + _range(least, most)) from None
         if number > most or (least is not None and number < least):
-            told = f" up to {most}" if number > most else _range(least, most)
+            beyond = number > most and most in GUARDS
+            told = f" up to {most}" if beyond else _range(least, most)
             raise _refused(name, value, "whole numbers" + told)
         return number
 
@@ -135,7 +136,7 @@ def number(
             or (below is not None and value >= below)
         ):
             allowed = "finite " * finite + "numbers"
-            beyond = fits and most is not None and value > most
+            beyond = fits and most in GUARDS and value > most
             told = f" up to {most}" if beyond else _range(least, most, above, below)
             raise _refused(name, value, allowed + told)
         plain: float = value.item() if isinstance(value, np.generic) else value
@@ -349,7 +350,7 @@ def _range(
 ) -> str:
     parts = [f" above {above}"] if above is not None else []
     parts += [f" below {below}"] if below is not None else []
-    if least is not None:
+    if least is not None and -least not in GUARDS:
         up = most is None or most in GUARDS
         parts += [f" from {least} up" if up else f" from {least} to {most}"]
     elif most is not None and most not in GUARDS:
@@ -371,6 +372,8 @@ def shown(value: Any) -> str:
     """Shows a value in a message: short, and on one line."""
     if inspect.isclass(value):
         return value.__name__
+    if isinstance(value, torch.nn.Module):
+        return f"a {type(value).__name__}"
     if isinstance(value, Tensor | np.ndarray) and value.ndim:
         return f"a {type(value).__name__} of shape {tuple(value.shape)}"
     try:

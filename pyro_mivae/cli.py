@@ -30,7 +30,7 @@ from pyro_mivae.cli_options import (
     trust_option,
 )
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError
-from pyro_mivae.interrupts import stop_once
+from pyro_mivae.interrupts import ignore_further, stop_once
 from pyro_mivae.runs.options import MODEL_OPTIONS
 
 if TYPE_CHECKING:
@@ -358,7 +358,9 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The arguments; those of the process if omitted.
     """
     stop_once()
-    sys.exit(run_command(args))
+    code = run_command(args)
+    ignore_further()
+    sys.exit(code)
 
 
 def run_command(args: Sequence[str] | None = None) -> int:

@@ -66,6 +66,12 @@ def stop_once() -> None:
             signal.signal(number, _raise_once)
 
 
+def ignore_further() -> None:
+    """Ignores signals for good, so that none cuts short how a command ends."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _raise(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 

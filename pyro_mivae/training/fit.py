@@ -321,13 +321,17 @@ def check_loss(trainer: Trainer) -> None:
     Raises:
         TrainingError: If it is not.
     """
-    meter = Meter(trainer.step + 1)
+    meter, ledger = Meter(trainer.step + 1), evaluated(trainer)
+    meter.add(tuple(ledger), torch.stack(list(ledger.values())), trainer.batch_sizes[0])
+    meter.means()
+
+
+def evaluated(trainer: Trainer) -> dict[str, Tensor]:
+    """Returns the ledger of a batch, summed over it, without a step."""
     with torch.no_grad(), trainer._evaluating(), pyro.validation_enabled(False):
         x = trainer.example(trainer.batch_sizes[0])
         trainer.objective.differentiable_loss(trainer.vae.model, trainer.vae.guide, x)
-    ledger = trainer.objective.ledger
-    meter.add(tuple(ledger), torch.stack([v.detach() for v in ledger.values()]), len(x))
-    meter.means()
+    return {name: value.detach() for name, value in trainer.objective.ledger.items()}
 
 
 @contextmanager
@@ -361,12 +365,12 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
 
 
 def _has_run_away(trainer: Trainer) -> bool:
-    """Returns whether the weights, finite as they are, give no finite loss."""
+    """Returns whether the weights, finite as they are, give no finite ELBO (of a game, loss)."""
     try:
-        check_loss(trainer)
+        ledger = evaluated(trainer)
     except (RuntimeError, ValueError):
         return True
-    return False
+    return not bool(ledger.get("elbo", ledger["loss"]).isfinite())
 
 
 def _told(trainer: Trainer, wrong: list[str]) -> str:
@@ -401,7 +405,7 @@ def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
             back, kept = "before the first epoch", f"; {keeper.folder} keeps none"
         elif _has_run_away(trainer):
             keeper.forget()
-            back += f" (epoch {epoch}'s loss is not finite either)"
+            back += f" (epoch {epoch}'s ELBO is not finite either)"
             kept = f"; {keeper.folder} keeps {f'epoch {keeper.kept}' if keeper.kept else 'none'}"
         raise TrainingError(
             f"{error}. The weights are those {back} again{kept if keeper.folder else ''}"

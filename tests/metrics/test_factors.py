@@ -232,7 +232,7 @@ def test_only_the_seed_decides():
 
 def test_columns_and_factors_that_there_are_not_are_named():
     with pytest.raises(
-        OptionError, match=r"categorical\[0\]=9; allowed are whole numbers up to 2"
+        OptionError, match=r"categorical\[0\]=9; allowed are whole numbers from 0 to 2"
     ):
         mutual_information_gap(categorical=(9,), factors=GRID, codes=GRID.double())
     with pytest.raises(DataError, match="factors has dtype torch.float64; allowed are integers"):

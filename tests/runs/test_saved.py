@@ -100,9 +100,9 @@ def test_models_that_do_not_fit(tmp_path):
     with pytest.raises(RunError, match="latent_dim is 3 here and 2 there"):
         mi.load(path, into=other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-    with pytest.raises(OptionError, match="into=Linear.*; allowed are instances of Variant"):
+    with pytest.raises(OptionError, match="into=a Linear; allowed are instances of Variant"):
         mi.load(path, into=torch.nn.Linear(1, 1))
-    with pytest.raises(OptionError, match="vae=Linear.*; allowed are instances of Variant"):
+    with pytest.raises(OptionError, match="vae=a Linear; allowed are instances of Variant"):
         mi.save(torch.nn.Linear(1, 1), path)
     with pytest.raises(RunError, match="cannot write"):
         mi.save(other, tmp_path / "nowhere" / "vae.pt")

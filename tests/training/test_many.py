@@ -160,11 +160,11 @@ def test_refuses_what_does_not_fit(make, x, tmp_path, monkeypatch):
         ({"lr": (1e-3,)}, "lr holds 1 for 3 models"),
         ({"epochs": 0}, "epochs=0"),
         ({"runs": ("a", "b", "../here/a")}, "models 0 and 2 are both to be kept in ../here/a"),
-        ({"seeds": (1, 2, -1)}, "seed=-1; allowed are whole numbers from 0 to 4294967295"),
+        ({"seeds": (1, 2, -1)}, "=-1; allowed are whole numbers from 0 to 4294967295"),
     ):
         with pytest.raises(OptionError, match=told):
             mi.fit_many(vaes, x, **{**OPTIONS, **options})
-    with pytest.raises(OptionError, match="a VAE given; fit_many takes a sequence of models"):
+    with pytest.raises(OptionError, match="vaes=a VAE; allowed are sequences"):
         mi.fit_many(vaes[0], x, epochs=1)
     with pytest.raises(OptionError, match="no model given"):
         mi.fit_many([], x, epochs=1)

@@ -76,7 +76,7 @@ def test_a_last_step_that_explodes_is_not_a_finished_run(tmp_path, x, make, asse
 
 def test_going_on_says_again_what_happened(tmp_path, x, make):
     how = {"epochs": 3, "lr": 1e30, "batch_size": 64, "run": tmp_path}
-    told = r"not finite at step 2 .* epoch 1 \(epoch 1's loss .* either\) again; .* keeps none$"
+    told = r"not finite at step 2 .* epoch 1 \(epoch 1's ELBO .* either\) again; .* keeps none$"
     for resume in (False, True, True):
         vae = make("vae")
         with pytest.raises(TrainingError, match=told):

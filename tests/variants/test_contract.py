@@ -485,7 +485,7 @@ def test_bad_options(make, error, message):
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
-        (lambda v, x: v.sample(0), OptionError, "n=0; .* from 1 to"),
+        (lambda v, x: v.sample(0), OptionError, "n=0; .* from 1 up"),
         (lambda v, x: v.sample(2, 3), OptionError, "category=3: allowed are 0 to 2"),
         (lambda v, x: v.sample(2.5), OptionError, "n=2.5; allowed are whole numb"),
         (lambda v, x: v.sample(2, 1.5), OptionError, "category=1.5; allowed are who"),
