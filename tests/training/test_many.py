@@ -166,7 +166,7 @@ def test_refuses_what_does_not_fit(make, x, tmp_path, monkeypatch):
             mi.fit_many(vaes, x, **{**OPTIONS, **options})
     with pytest.raises(OptionError, match="vaes=a VAE; allowed are sequences"):
         mi.fit_many(vaes[0], x, epochs=1)
-    with pytest.raises(OptionError, match="no model given"):
+    with pytest.raises(OptionError, match="vaes holds 0; give 1 or more"):
         mi.fit_many([], x, epochs=1)
     with pytest.raises(OptionError, match="models 0 and 1 share parameters"):
         mi.fit_many([vaes[0], vaes[0]], x, epochs=1)
