@@ -13,7 +13,13 @@ from benchmarks.finished import MixError, Times, key, put, read
 from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
 
-pytestmark = pytest.mark.usefixtures("quick", "encoder_side")
+
+@pytest.fixture(autouse=True)
+def short(request):
+    """Shortens evaluations; slow tests start processes, which would know nothing of that."""
+    if request.node.get_closest_marker("slow") is None:
+        for name in ("quick", "encoder_side"):
+            request.getfixturevalue(name)
 
 
 @pytest.fixture
