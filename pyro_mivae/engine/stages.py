@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.elbo import Objective
+from pyro_mivae.engine.replayed import Replays
 from pyro_mivae.engine.staging import Staged
 
 
@@ -29,6 +30,7 @@ class Stage:
         unchecked: The first step by the graph since the last comparison; None if none was.
         compiles_at: Number of steps after which it is compiled.
         tries: Steps that were recorded in vain.
+        replays: The step as the device replays it.
     """
 
     staged: Staged | None = None
@@ -39,6 +41,7 @@ class Stage:
     unchecked: int | None = None
     compiles_at: float = math.inf
     tries: int = 0
+    replays: Replays = field(default_factory=Replays)
 
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""

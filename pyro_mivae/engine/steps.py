@@ -13,7 +13,7 @@ from pyro_mivae.engine.choose import WORTH_STAGING, is_worth_compiling
 from pyro_mivae.engine.comparison import Outcome, noise_state, run_graph
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
+from pyro_mivae.engine.reasons import first_cause, give_up, quiet, tell_difference
 from pyro_mivae.engine.staging import Staged, preserved, record, restored_on_error
 from pyro_mivae.errors import StagingError
 
@@ -159,7 +159,7 @@ def compile_graph(staged: Staged, *args: Tensor, precision: Precision = "float32
         )
         runs = []
         for run in (plain, compiled):
-            with preserved(staged.changed(*args), args[0].device), torch.no_grad():
+            with preserved(staged.changed(*args), args[0].device), torch.no_grad(), quiet():
                 values, *gradients = run(*args, *staged.inputs)
                 runs.append([tensor.clone() for tensor in (values, *gradients)])
                 apart = len({g.data_ptr() for g in gradients}) == len(gradients)

@@ -315,9 +315,20 @@ class SVI(pyro.infer.SVI):
             stage.compiles_at = math.inf
             compiled = compile_graph(staged, *tensors)
             stage.run = staged.graph if compiled is None else compiled
+        parameters = set(stage.parameters.values())
+        if self._optimiser.optim is not self.optim:
+            self._optimiser = GroupedOptimiser(self.optim)
+        replayed = None
+        if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
+            replayed = stage.replays.current(
+                staged, stage.run, tensors, parameters, self._optimiser
+            )
         try:
-            with torch.no_grad():
-                values, *gradients = stage.run(*tensors, *staged.inputs)
+            if replayed is not None:
+                values = replayed(tensors)
+            else:
+                with torch.no_grad():
+                    values, *gradients = stage.run(*tensors, *staged.inputs)
         except Exception as error:  # the program itself may have no trouble
             self._part(f"the graph fails with {first_cause(error)}", stage)
             return super().step(*args, **kwargs)
@@ -326,15 +337,13 @@ class SVI(pyro.infer.SVI):
         self.ledger = dict(zip(staged.entries, values.unbind(), strict=True))
         self.objective.ledger = dict(self.ledger)
         self.objective.advance()
-        self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
-        parameters = set(stage.parameters.values())
-        if self._optimiser.optim is not self.optim:
-            self._optimiser = GroupedOptimiser(self.optim)
-        self._optimiser.step(parameters)
-        held = [p.grad for p in parameters if p.grad is not None]
-        if held:
-            torch._foreach_zero_(held)
-        self._zeros = {id(grad): (grad, grad._version) for grad in held}
+        if replayed is None:
+            self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
+            self._optimiser.step(parameters)
+            held = [p.grad for p in parameters if p.grad is not None]
+            if held:
+                torch._foreach_zero_(held)
+            self._note_zeros(parameters)
         loss = float(self.ledger["loss"])
         if math.isnan(loss):
             warn_if_nan(self.ledger["loss"], "loss")
@@ -345,6 +354,12 @@ class SVI(pyro.infer.SVI):
         each = set(parameters.values())
         self.optim(each)
         zero_grads(each)
+        self._note_zeros(each)
+
+    def _note_zeros(self, parameters: set[Tensor]) -> None:
+        """Notes that the gradients are zero, as long as nobody changes them."""
+        held = [p.grad for p in parameters if p.grad is not None]
+        self._zeros = {id(gradient): (gradient, gradient._version) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
         """Adds gradients to what the leaves hold, as ``backward`` does."""

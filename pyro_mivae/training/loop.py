@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import pyro
@@ -151,7 +151,8 @@ class Trainer:
         return self._make_program()
 
     def _make_program(self) -> Program:
-        return Program.of_modules(self._loss, self.vae, self.objective.state)
+        loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
+        return Program.of_modules(loss, self.vae, self.objective.state)
 
     @property
     def num_steps(self) -> int:
@@ -204,7 +205,9 @@ class Trainer:
         self.vae.train()
         with pyro.validation_enabled(False):
             if self.recorded is not None:
-                self.recorded.run(order, meter, on_step)
+                steps = self.recorded.run(order, self.step, meter, on_step)
+                self.objective.advance(steps)
+                self.step += steps
             else:
                 self._run_one_by_one(order, meter, on_step)
         return self.end_epoch(meter, start)
@@ -284,11 +287,6 @@ class Trainer:
         self.best = state["best"]
         self.finished = self.has_waited or self.epoch >= self.settings.epochs
 
-    def _loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss per datum, and the ledger."""
-        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
-        return loss / len(x), self.objective.ledger
-
     def example(self, size: int) -> Tensor:
         """Gives a batch, to see what a step does with the like.
 
@@ -323,18 +321,14 @@ class Trainer:
         self.step += 1
         return entries, values
 
-    def compares(self, step: int) -> bool:
-        """Returns whether a step is one in which the graph is compared with the program.
+    @property
+    def compares(self) -> Callable[[int], bool]:
+        """Tells whether the step after so many is one that compares the graph with the program.
 
         It follows from the number of the step alone, so that a resumed training compares, and
         rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
-
-        Args:
-            step: Steps done before.
         """
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        is_last = batch == self.steps_per_epoch - 1
-        return is_due(step) or (is_last and is_due(epoch))
+        return partial(_compares, self.steps_per_epoch)
 
     def _batch(self, index: Tensor) -> Tensor:
         return self.x[index.to(self.x.device)].to(self.device, non_blocking=True)
@@ -414,6 +408,19 @@ def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
         last = sizes.pop()
         sizes[-1] += last
     return sizes
+
+
+def _loss_per_datum(
+    objective: Any, model: Any, guide: Any, x: Tensor
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss that is trained on, and the ledger."""
+    loss = objective.differentiable_loss(model, guide, x)
+    return loss / len(x), objective.ledger
+
+
+def _compares(steps_per_epoch: int, step: int) -> bool:
+    epoch, batch = divmod(step, steps_per_epoch)
+    return is_due(step) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
 
 def _cuda(device: torch.device) -> list[torch.device]:
