@@ -220,7 +220,7 @@ def test_tensors_that_moved_are_another_step(run, images, orders):
     parameter.data = parameter.data.clone()
     assert not static.is_prepared
     static.prepare(Recording(run.optimiser, CPU))
-    run.optimiser.load_state_dict(run.optimiser.state_dict())
+    run.optimiser.load_state_dict(copy.deepcopy(run.optimiser.state_dict()))
     assert not static.is_prepared
 
 
