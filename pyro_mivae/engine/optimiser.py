@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -182,7 +182,7 @@ class CapturableOptimiser:
         self, optimiser: torch.optim.Optimizer, owners: Mapping[Tensor, torch.optim.Optimizer]
     ) -> None:
         self.optimiser = optimiser
-        self._parts = [_Part.of(own, parameter) for parameter, own in owners.items()]
+        self._parts = [_Part(own) for own in owners.values()]
         self._rates = []
         for group in optimiser.param_groups:
             first, own = group["params"][0], owners[group["params"][0]]
@@ -205,31 +205,27 @@ class CapturableOptimiser:
         return True
 
 
-@dataclass(frozen=True)
 class _Part:
-    """What an optimiser holds for its one parameter."""
+    """What an optimiser holds for its one parameter; read in every step."""
 
-    own: torch.optim.Optimizer
-    parameter: Tensor
-    group: dict[str, Any]
-    options: dict[str, Any]
-    state: dict[str, Any]
-    values: dict[str, Any]
-
-    @classmethod
-    def of(cls, own: torch.optim.Optimizer, parameter: Tensor) -> _Part:
-        """Notes what it holds now."""
-        (group,), state = own.param_groups, own.state.get(parameter, {})
-        options = {name: value for name, value in _options(group).items() if name != "lr"}
-        return cls(own, parameter, group, options, state, dict(state))
+    def __init__(self, own: torch.optim.Optimizer) -> None:
+        self.own = own
+        (self.group,) = own.param_groups
+        names = [name for name in _options(self.group) if name != "lr"]
+        self.options: Callable[[Any], Any] = itemgetter(*names)
+        self.values = self.options(self.group)
+        self.state = next(iter(own.state.values()), None)
+        self.tensors = list((self.state or {}).values())
+        self.ids = list(map(id, self.tensors))
 
     def is_same(self) -> bool:
         """Returns whether it holds the same, but for the learning rate."""
-        own, group, state = self.own, self.group, self.state
-        if own.param_groups[0] is not group or own.state.get(self.parameter, state) is not state:
-            return False
-        return all(group[name] == value for name, value in self.options.items()) and all(
-            state.get(name) is value for name, value in self.values.items()
+        own, state = self.own, self.state
+        return (
+            own.param_groups[0] is self.group
+            and bool(self.options(self.group) == self.values)
+            and next(iter(own.state.values()), None) is state
+            and (state is None or list(map(id, state.values())) == self.ids)
         )
 
 
