@@ -54,7 +54,8 @@ class SVI(pyro.infer.SVI):
     new kind is Pyro's own, with its checks. The second is Pyro's too, and is written down: loss
     and gradient become one graph of tensor operations, which takes the steps from then on, and is
     compiled once so many steps were made that it pays. Graph and program draw the same noise. All
-    parameters are updated at once.
+    parameters are updated at once. On CUDA the whole step, with the update of an optimiser that
+    torch can capture (Adam and most others), is one CUDA graph for each shape of the data.
 
     A graph is fixed to what Python decides upon, so each state of that has a graph of its own, up
     to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
