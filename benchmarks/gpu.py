@@ -68,8 +68,8 @@ def run_part(bench: Bench, name: str, part: Part) -> None:
     from benchmarks.gpu_results import summary
 
     results = bench.results
-    found = results.part(name, part.about)
-    for key, measure in part.cells(bench.scale).items():
+    found, cells = results.part(name, part.about), part.cells(bench.scale)
+    for key, measure in cells.items():
         cell = None if bench.is_over else results.cell(name, key)
         if cell is None:
             continue
@@ -81,6 +81,9 @@ def run_part(bench: Bench, name: str, part: Part) -> None:
         cell["took"] = round(cell.get("took", 0.0) + time.perf_counter() - started, 1)
         results.save()
     print(summary(name, found), flush=True)
+    left = [key for key in cells if key not in found["cells"]]
+    if left:
+        print(f"  no time was left for {', '.join(left)}: run it again, it goes on there")
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def ours(
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
         settings = Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
         with recording(steps, capture=capture), own_world(x.device), matmul_precision(precision):
-            trainer = Trainer(copy.deepcopy(vae), x, None, settings, x.device)
+            trainer = Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
             if not compare:
                 trainer.compares = lambda step: False  # type: ignore[method-assign]
             trainer.prepare()
@@ -89,7 +89,7 @@ def hand_made_graph(compiled: bool = False) -> Build:
     """
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
-        vae = copy.deepcopy(vae).train()
+        vae = copy.deepcopy(vae).to(x.device).train()
         loss: Any = HANDWRITTEN[vae.name](vae)
         if compiled:
             loss = torch.compile(loss, **COMPILED)
