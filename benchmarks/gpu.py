@@ -116,10 +116,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "machine": machine() | {"cuda": torch.version.cuda},
         "scale": vars(scale),
         "data": data,
-        "contenders": {name: about for name, (_, about) in CONTENDERS.items()},
     }
     path = args.out or RESULTS / f"gpu-{'smoke-' * args.smoke}{date.today()}.json"
     results = Results(path, header, f"{source()} {source(Path(__file__).parent)}")
+    results.content["contenders"] = {name: about for name, (_, about) in CONTENDERS.items()}
     bench = Bench(scale, images.to(scale.device), results, 0.0)
     end = started + args.seconds
     before = signal.signal(signal.SIGALRM, _stop)

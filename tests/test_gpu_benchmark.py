@@ -56,6 +56,7 @@ def test_every_part_runs_and_writes_its_results(uncompiled, tmp_path, capsys, mo
             assert all("notes" not in found for found in cell.get("contenders", {}).values())
     assert all(row["value"] is not None for row in targets(content["parts"]))
     assert content["targets"] == []  # they are about a GPU
+    assert content["contenders"]["stock SVI, Pyro's ELBO"].endswith("TraceMeanField_ELBO()")
     assert "FAILED" not in capsys.readouterr().out
     monkeypatch.setattr(gpu_parts, "race", None)
     gpu.main(["--smoke", "--out", str(out)])  # what is there is not measured again
