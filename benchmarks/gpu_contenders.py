@@ -16,8 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
 from pyro_mivae.engine import CudaGraphs, Recording, matmul_precision
-from pyro_mivae.training import recorded
-from pyro_mivae.training.loop import Settings, Trainer, own_world
+from pyro_mivae.training import loop, recorded
 
 Build = Callable[[Any, Tensor, int], Turn]
 
@@ -62,15 +61,24 @@ def ours(
     """
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
-        settings = Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
-        with recording(steps, capture=capture), own_world(x.device), matmul_precision(precision):
-            trainer = Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
-            if not compare:
-                trainer.compares = lambda step: False  # type: ignore[method-assign]
+        settings = loop.Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
+        due = loop.is_due if compare else lambda step: False
+
+        @contextlib.contextmanager
+        def world() -> Iterator[None]:
+            with (
+                patch.object(loop, "is_due", due),
+                loop.own_world(x.device),
+                matmul_precision(precision),
+            ):
+                yield
+
+        with recording(steps, capture=capture), world():
+            trainer = loop.Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
             trainer.prepare()
 
         def turn() -> None:
-            with own_world(x.device), matmul_precision(precision):
+            with world():
                 trainer.run_epoch()
 
         return turn
