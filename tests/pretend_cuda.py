@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import pyro_mivae
 
@@ -120,18 +119,17 @@ class PretendedCuda(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
         places = [self.place(tensor) for tensor in given]
         if "cuda" in places:
             self._check(func, args, kwargs, given, places)
         result = func(*args, **kwargs)
         place = self._place_of_result(func, places)
         known = {tensor.untyped_storage()._cdata for tensor in given}
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor):
-                fresh = made.untyped_storage()._cdata not in known
-                if fresh or (place == "cuda" and self.place(made) == "either"):
-                    self.put(made, place)
+        for made in tensors_in((result,)):
+            fresh = made.untyped_storage()._cdata not in known
+            if fresh or (place == "cuda" and self.place(made) == "either"):
+                self.put(made, place)
         return result
 
     def _place_of_result(self, func: Any, places: Sequence[str]) -> str:
@@ -180,6 +178,15 @@ class PretendedCuda(TorchDispatchMode):
             self.note_wait("index by a mask")
         elif any(self.place(index) == "cpu" for index in indices):
             self.note_wait("index from the CPU")
+
+
+def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
+    """Yields the tensors among an operation's arguments or results, those in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors_in(value)
 
 
 def where() -> str:
