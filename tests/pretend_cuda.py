@@ -86,21 +86,28 @@ class PretendedCuda(TorchDispatchMode):
 
     def place(self, tensor: Tensor) -> str:
         """Returns where a tensor is."""
-        with torch._C.DisableTorchFunction():  # a tape must not see this
-            return self._places.get(tensor.untyped_storage()._cdata, (None, "cpu"))[1]
+        with torch._C.DisableTorchFunction():  # a tape must not see that memory is looked at
+            return self._place(tensor)
 
     def put(self, tensor: Tensor, place: str) -> Tensor:
         """Says where a tensor is."""
         with torch._C.DisableTorchFunction():
-            storage = tensor.untyped_storage()
+            self._put(tensor, place)
+        return tensor
+
+    def _place(self, tensor: Tensor) -> str:
+        found = self._places.get(tensor.untyped_storage()._cdata)
+        return "cpu" if found is None else found[1]
+
+    def _put(self, tensor: Tensor, place: str) -> None:
+        storage = tensor.untyped_storage()
         if place == "cpu":
             self._places.pop(storage._cdata, None)
-        else:
-            self._places[storage._cdata] = StorageWeakRef(storage), place
-            if len(self._places) % 10_000 == 0:
-                alive = {k: v for k, v in self._places.items() if not v[0].expired()}
-                self._places = alive
-        return tensor
+            return
+        self._places[storage._cdata] = StorageWeakRef(storage), place
+        if len(self._places) % 10_000 == 0:
+            alive = {key: kept for key, kept in self._places.items() if not kept[0].expired()}
+            self._places = alive
 
     def note_wait(self, operation: str) -> None:
         """Counts an operation for which the host waits."""
@@ -118,9 +125,12 @@ class PretendedCuda(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
-        places = [self.place(tensor) for tensor in given]
+        places = [self._place(tensor) for tensor in given]
         if "cuda" in places:
             self._check(func, args, kwargs, given, places)
         result = func(*args, **kwargs)
@@ -128,8 +138,8 @@ class PretendedCuda(TorchDispatchMode):
         known = {tensor.untyped_storage()._cdata for tensor in given}
         for made in tensors_in((result,)):
             fresh = made.untyped_storage()._cdata not in known
-            if fresh or (place == "cuda" and self.place(made) == "either"):
-                self.put(made, place)
+            if fresh or (place == "cuda" and self._place(made) == "either"):
+                self._put(made, place)
         return result
 
     def _place_of_result(self, func: Any, places: Sequence[str]) -> str:
@@ -176,7 +186,7 @@ class PretendedCuda(TorchDispatchMode):
         indices = [index for index in args[1] if isinstance(index, Tensor)]
         if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
             self.note_wait("index by a mask")
-        elif any(self.place(index) == "cpu" for index in indices):
+        elif any(self._place(index) == "cpu" for index in indices):
             self.note_wait("index from the CPU")
 
 

@@ -21,7 +21,7 @@ CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
     "soft": ("cat", {"categorical": "soft"}),
     "gumbel": ("cat", {"categorical": "gumbel"}),
     "sample": ("infocat", {"categorical": "sample"}),
-    "uniform": ("infomax", {"prior": "uniform"}),
+    "uniform": ("vmi", {"prior": mi.UniformPrior}),
     "gaussian": ("vae", {"likelihood": "gaussian"}),
     "continuous-bernoulli": ("vae", {"likelihood": "continuous-bernoulli"}),
 }
@@ -29,11 +29,11 @@ CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
 
 @pytest.fixture
 def x():
-    """32 images about two prototypes."""
+    """30 images about two prototypes."""
     generator = torch.Generator().manual_seed(5)
     prototypes = torch.rand(2, *SHAPE, generator=generator)
-    noise = torch.rand(32, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(32) % 2] * 0.9 + noise * 0.1).clamp(0, 1)
+    noise = torch.rand(30, *SHAPE, generator=generator)
+    return (prototypes[torch.arange(30) % 2] * 0.9 + noise * 0.1).clamp(0, 1)
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +44,8 @@ def build():
         torch.manual_seed(3)
         name, options = CONFIGURATIONS[configuration]
         sizes = CATEGORIES if name in ("cat", "infocat") else SMALL
-        if options.get("prior") == "uniform":
-            options = {"prior": mi.UniformPrior(4, 2)}
-            sizes = {}
+        if "prior" in options:
+            sizes, options = {}, {"prior": mi.UniformPrior(4, 2)}
         return mi.VARIANTS[name](SHAPE, **sizes, **options).double()
 
     return build
