@@ -234,6 +234,7 @@ def pretend_cuda() -> Iterator[PretendedCuda]:
         for owner, replaced in (
             (Tensor, _methods(mode)),
             (torch.cuda, _cuda_module(mode)),
+            (torch.nn.functional, {"one_hot": _one_hot(mode)}),
             (torch._C, {"_group_tensors_by_device_and_dtype": _grouping(mode)}),
             (torch.optim.Optimizer, _health_checks()),
         ):
@@ -332,6 +333,18 @@ def _cuda_module(mode: PretendedCuda) -> dict[str, Any]:
         "is_current_stream_capturing": lambda: False,
         "_is_in_bad_fork": lambda: False,
     }
+
+
+def _one_hot(mode: PretendedCuda) -> Callable[..., Tensor]:
+    """Looks at no index on the device, as torch does there."""
+    real = torch.nn.functional.one_hot
+
+    def wrapped(index: Tensor, num_classes: int = -1) -> Tensor:
+        if num_classes < 0 or mode.place(index) != "cuda":
+            return real(index, num_classes)
+        return (index.unsqueeze(-1) == torch.arange(num_classes, device=CUDA)).long()
+
+    return wrapped
 
 
 def _grouping(mode: PretendedCuda) -> Callable[..., Any]:
