@@ -234,7 +234,7 @@ def pretend_cuda() -> Iterator[PretendedCuda]:
         for owner, replaced in (
             (Tensor, _methods(mode)),
             (torch.cuda, _cuda_module(mode)),
-            (torch.nn.functional, {"one_hot": _one_hot(mode)}),
+            (torch.nn.functional, {"one_hot": _one_hot(torch.nn.functional.one_hot)}),
             (torch._C, {"_group_tensors_by_device_and_dtype": _grouping(mode)}),
             (torch.optim.Optimizer, _health_checks()),
         ):
@@ -335,14 +335,13 @@ def _cuda_module(mode: PretendedCuda) -> dict[str, Any]:
     }
 
 
-def _one_hot(mode: PretendedCuda) -> Callable[..., Tensor]:
-    """Looks at no index on the device, as torch does there."""
-    real = torch.nn.functional.one_hot
+def _one_hot(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Looks at no index, as on CUDA."""
 
     def wrapped(index: Tensor, num_classes: int = -1) -> Tensor:
-        if num_classes < 0 or mode.place(index) != "cuda":
+        if num_classes < 0:
             return real(index, num_classes)
-        return (index.unsqueeze(-1) == torch.arange(num_classes, device=CUDA)).long()
+        return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
 
     return wrapped
 
