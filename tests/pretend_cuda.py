@@ -363,6 +363,4 @@ def _grouping(mode: PretendedCuda) -> Callable[..., Any]:
 def _health_checks() -> dict[str, Any]:
     """Checks of an optimiser that ask the driver whether a capture is under way."""
     names = ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check")
-    return {
-        name: lambda optimiser: None for name in names if hasattr(torch.optim.Optimizer, name)
-    }
+    return {name: lambda optimiser: None for name in names if hasattr(torch.optim.Optimizer, name)}

@@ -1,10 +1,11 @@
 """The engine: programs staged to graphs of tensor operations, compiled, and captured."""
 
-from pyro_mivae.engine.captured import CudaGraphs, Recording
+from pyro_mivae.engine.captured import CudaGraphs, Recording, recorder_for
 from pyro_mivae.engine.choose import WORTH_STAGING
 from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
 from pyro_mivae.engine.program import Program
+from pyro_mivae.engine.reasons import tell_no_capture
 from pyro_mivae.engine.staging import Staged
 from pyro_mivae.engine.static import Scheduled, StaticEpoch
 from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step, stage
@@ -28,5 +29,7 @@ __all__ = [
     "is_due",
     "matmul_precision",
     "no_rounding",
+    "recorder_for",
     "stage",
+    "tell_no_capture",
 ]

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from operator import is_
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Guards:
         self._spaces: list[_Space] = []
         self._seen: dict[int, Any] = {}
         self._states: dict[tuple[Any, ...], int] = {}
-        self._last: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._last: list[tuple[Mapping[str, Any], list[str], list[Any]]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []
         self._trained: list[tuple[nn.Parameter, bool]] = []
         self._state: int | None = None
@@ -162,8 +163,9 @@ class Guards:
         for held, size in self._sizes:
             if len(held) != size:
                 return True
-        for held, name, value in self._last:
-            if held.get(name) is not value:
+        for held, names, values in self._last:
+            found = map(held.get, names)
+            if not all(map(is_, found, values)):
                 return True
         return any(p.requires_grad is not needed for p, needed in self._trained)
 
@@ -174,13 +176,14 @@ class Guards:
         for index, space in enumerate(self._spaces):
             if space.names is None:
                 self._sizes.append((space.held, len(space.held)))
-            for name in list(space.watched()):
-                value = space.held.get(name)
+            names = list(space.watched())
+            values = list(map(space.held.get, names))
+            self._last.append((space.held, names, values))
+            for name, value in zip(names, values, strict=True):
                 token = _token(value)
                 if isinstance(value, nn.Parameter):
                     self._trained.append((value, value.requires_grad))
                     token = _Object(id(value), value.requires_grad)
-                self._last.append((space.held, name, value))
                 tokens.append((index, name, token))
         return tuple(tokens)
 

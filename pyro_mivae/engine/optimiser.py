@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ ELEMENT_BY_ELEMENT = (
 """Optimisers whose update of a parameter depends on no other parameter."""
 
 FUSED = (torch.float32, torch.float64)
+
+FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+"""Optimisers that torch 2.11 fuses on CUDA."""
 
 KERNEL = ("params", "fused", "foreach", "capturable", "differentiable", "initial_lr")
 """Options of a group that do not change what its update is."""
@@ -65,10 +69,7 @@ class GroupedOptimiser:
         if not self._serves or not all(map(self._is_plain, parameters)):
             self.optim(parameters)  # type: ignore[arg-type]
             return
-        for parameter in parameters:
-            clip = self.optim.grad_clip[parameter]
-            if clip is not None:
-                clip(parameter)
+        self.clip(parameters)
         key = frozenset(parameters)
         grouped = self._groups.get(key)
         if grouped is None or not self._take_over(grouped):
@@ -76,6 +77,37 @@ class GroupedOptimiser:
             self._take_over(grouped)
         grouped.step()
         self._give_back(grouped)
+
+    def clip(self, parameters: Collection[Tensor]) -> None:
+        """Clips gradients as the Pyro optimiser does.
+
+        Args:
+            parameters: The parameters.
+        """
+        for parameter in parameters:
+            clip = self.optim.grad_clip[parameter]
+            if clip is not None:
+                clip(parameter)
+
+    def capturable(self, parameters: Collection[Tensor]) -> CapturableOptimiser | None:
+        """Returns an optimiser that a CUDA graph can hold, on the Pyro optimiser's own state.
+
+        Args:
+            parameters: Leaf tensors of Pyro's param store, each once, that were stepped before.
+
+        Returns:
+            The optimiser; None if torch has no such thing.
+        """
+        make: Any = self.optim.pt_optim_constructor
+        if not self._serves or "capturable" not in inspect.signature(make).parameters:
+            return None
+        if not all(map(self._is_plain, parameters)):
+            return None
+        grouped = self._group(parameters)
+        for group in grouped.param_groups:
+            group["capturable"] = True
+        self._take_over(grouped)
+        return CapturableOptimiser(grouped, {p: self._object(p) for p in parameters})
 
     def _take_over(self, grouped: torch.optim.Optimizer) -> bool:
         """Takes options and state from Pyro's objects; returns whether each group agrees."""
@@ -88,6 +120,8 @@ class GroupedOptimiser:
                 state = self._object(parameter).state.get(parameter)
                 grouped.state.pop(parameter, None)
                 if state:
+                    if group.get("fused") or group.get("capturable"):
+                        _move(state, parameter.device)
                     grouped.state[parameter] = state
         return True
 
@@ -110,8 +144,9 @@ class GroupedOptimiser:
         make: Any = self.optim.pt_optim_constructor
         taken = inspect.signature(make).parameters
         defaults = {name: value for name, value in options.items() if name in taken}
+        on_cpu = all(p.device.type == "cpu" for p in parameters)
         if "fused" in taken and all(p.dtype in FUSED for p in parameters):
-            defaults["fused"] = True
+            defaults["fused"] = on_cpu or make in FUSED_ON_CUDA
         grouped: torch.optim.Optimizer = make(list(groups.values()), **defaults)
         return grouped
 
@@ -130,6 +165,75 @@ class GroupedOptimiser:
     def _own(self, parameter: Tensor) -> dict[str, Any]:
         (group,) = self._object(parameter).param_groups
         return group
+
+
+class CapturableOptimiser:
+    """An optimiser whose learning rates are tensors, on the state of others, one per parameter.
+
+    Args:
+        optimiser: The optimiser.
+        owners: By parameter, whose options and state it was made of.
+
+    Attributes:
+        optimiser: The optimiser.
+    """
+
+    def __init__(
+        self, optimiser: torch.optim.Optimizer, owners: Mapping[Tensor, torch.optim.Optimizer]
+    ) -> None:
+        self.optimiser = optimiser
+        self._parts = [_Part(own) for own in owners.values()]
+        self._rates = []
+        for group in optimiser.param_groups:
+            first, own = group["params"][0], owners[group["params"][0]]
+            group["lr"] = torch.tensor(float(group["lr"]), device=first.device)
+            self._rates.append((group["lr"], own.param_groups[0]))
+        self._last = [own["lr"] for _, own in self._rates]
+
+    def refresh(self) -> bool:
+        """Takes over learning rates that have changed; nothing waits for the device.
+
+        Returns:
+            Whether that is all that has changed: options and state are otherwise the same.
+        """
+        if not all(part.is_same() for part in self._parts):
+            return False
+        for index, (rate, own) in enumerate(self._rates):
+            if own["lr"] != self._last[index]:
+                rate.fill_(own["lr"])
+                self._last[index] = own["lr"]
+        return True
+
+
+class _Part:
+    """What an optimiser holds for its one parameter; read in every step."""
+
+    def __init__(self, own: torch.optim.Optimizer) -> None:
+        self.own = own
+        (self.group,) = own.param_groups
+        names = [name for name in _options(self.group) if name != "lr"]
+        self.options: Callable[[Any], Any] = itemgetter(*names)
+        self.values = self.options(self.group)
+        self.state = next(iter(own.state.values()), None)
+        self.tensors = list((self.state or {}).values())
+        self.ids = list(map(id, self.tensors))
+
+    def is_same(self) -> bool:
+        """Returns whether it holds the same, but for the learning rate."""
+        own, state = self.own, self.state
+        return (
+            own.param_groups[0] is self.group
+            and bool(self.options(self.group) == self.values)
+            and next(iter(own.state.values()), None) is state
+            and (state is None or list(map(id, state.values())) == self.ids)
+        )
+
+
+def _move(state: dict[str, Any], device: torch.device) -> None:
+    """Puts counts of steps on the device, where fused kernels and recordings read them."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.device != device:
+            state[name] = value.to(device)
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

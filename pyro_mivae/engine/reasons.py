@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyro_mivae.errors import PyroMivaeWarning
 
@@ -19,6 +21,14 @@ def first_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0] if text else ''}".strip(": ")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences notices of torch's, which are errors where warnings are made errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def give_up(what: str, instead: str, reason: str) -> None:
     """Warns that steps are taken by another means, and why.
 
@@ -29,6 +39,20 @@ def give_up(what: str, instead: str, reason: str) -> None:
     """
     warnings.warn(
         f"the training step cannot be {what}: {reason}. It runs {instead}, slower; the results "
+        "are the same",
+        PyroMivaeWarning,
+        stacklevel=3,
+    )
+
+
+def tell_no_capture(reason: object) -> None:
+    """Warns that steps are taken without being captured.
+
+    Args:
+        reason: The reason.
+    """
+    warnings.warn(
+        f"the training step cannot be captured: {reason}. It runs without, slower; the results "
         "are the same",
         PyroMivaeWarning,
         stacklevel=3,

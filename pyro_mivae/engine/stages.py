@@ -11,8 +11,10 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_mivae.elbo import Objective
+from pyro_mivae.engine.replayed import Replays
 from pyro_mivae.engine.staging import Staged
 
 
@@ -24,21 +26,25 @@ class Stage:
         staged: The graph; None as long as no step of the kind was recorded.
         parameters: Parameters that take part in the step, by name in the param store.
         trained: Names of those that are not frozen.
+        updated: The parameters, each once.
         run: What takes the step: the graph, or the compiled one.
         steps: Steps since it was recorded.
         unchecked: The first step by the graph since the last comparison; None if none was.
         compiles_at: Number of steps after which it is compiled.
         tries: Steps that were recorded in vain.
+        replays: The step as the device replays it.
     """
 
     staged: Staged | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     trained: Collection[str] = ()
+    updated: Collection[Tensor] = ()
     run: Any = None
     steps: int = 0
     unchecked: int | None = None
     compiles_at: float = math.inf
     tries: int = 0
+    replays: Replays = field(default_factory=Replays)
 
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""
@@ -47,6 +53,21 @@ class Stage:
             held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
             for name, parameter in self.parameters.items()
         )
+
+
+def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
+    """Returns the leaves of arguments, and their form: tensors by their number alone."""
+    if not kwargs and all(type(arg) is Tensor for arg in args):
+        return list(args), len(args)
+    return tree_flatten((args, kwargs))
+
+
+def unflatten(leaves: list[Any], form: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns arguments of a form; see `flatten`."""
+    if isinstance(form, int):
+        return tuple(leaves), {}
+    args, kwargs = tree_unflatten(leaves, form)
+    return args, kwargs
 
 
 def is_stageable(loss: Any) -> bool:

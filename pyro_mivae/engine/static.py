@@ -7,7 +7,9 @@ the learning rate, a schedule's value, is read from a tensor by a cursor that th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +41,9 @@ class Recorder(Protocol):
     steps_per_replay: int
     """How many steps are repeated at once, where there are so many."""
 
+    def running(self) -> AbstractContextManager[None]:
+        """Surrounds what is recorded and what is repeated."""
+
     def record(self, body: Body, counts: Sequence[int], state: Sequence[Tensor]) -> list[Body]:
         """Records a step.
 
@@ -51,7 +56,7 @@ class Recorder(Protocol):
             What takes so many steps, one for each count; the step itself has left no trace.
 
         Raises:
-            CaptureError: If the step cannot be recorded.
+            CaptureError: If the step cannot be recorded, or the recording does not do the same.
         """
 
 
@@ -61,7 +66,7 @@ class StaticEpoch:
     Args:
         engine: What stages the step. Its program must be one that can be staged.
         x: Data, shape ``(n, ...)``. Where they are elsewhere than the program each batch is
-            copied before its step; else the step fetches it itself.
+            copied before its step; else they are arranged once an epoch, in memory of their own.
         batch_sizes: Sizes of the batches, all the same but for the last.
         optimiser: Its learning rates are tensors on the device if they are scheduled.
         scheduled: What changes from step to step.
@@ -84,20 +89,22 @@ class StaticEpoch:
         clip_norm: float | None = None,
         device: torch.device,
     ) -> None:
-        self.engine, self.optimiser, self.clip_norm = engine, optimiser, clip_norm
-        self.compares = compares
-        self.entries: tuple[str, ...] = ()
-        self.order = torch.arange(len(x), device=x.device)
+        self.engine, self.compares = engine, compares
+        self.batch_sizes = batch_sizes
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
-        self.log = x.new_zeros(0, device=device)
         self.table = _Table(scheduled, len(batch_sizes), device)
-        first = batch_sizes[0]
-        same = sum(size == first for size in batch_sizes)
-        self._batches = [_Batches(x, self.order[: same * first], first, device)]
-        if same < len(batch_sizes):
-            self._batches.append(_Batches(x, self.order[same * first :], batch_sizes[-1], device))
-        self._mode: Any = None
+        self.data = _Data(x, device)
+        self._clip = partial(_clip, engine.program.parameters, clip_norm)
+        self._optimiser = optimiser
+        self._log = x.new_zeros(0, device=device)
+        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._prepared: Any = None
         self._parts: list[_Part] = []
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Names of the ledger's entries, once the step is staged."""
+        return self._parts[0].step.entries
 
     def prepare(self, recorder: Recorder | None = None) -> None:
         """Stages the step for each size of batch, and records it.
@@ -110,13 +117,24 @@ class StaticEpoch:
         Raises:
             CaptureError: If a step cannot be staged, or not be recorded. All is as it was before.
         """
-        self._mode = self.engine.program.state_of_python()
-        self._parts = [self._part(batches, recorder) for batches in self._batches]
+        self._around = nullcontext if recorder is None else recorder.running
+        first, last = self.batch_sizes[0], self.batch_sizes[-1]
+        same = sum(size == first for size in self.batch_sizes)
+        self._parts = [self._part(range(same), first, recorder)]
+        if same < len(self.batch_sizes):
+            self._parts.append(self._part(range(same, same + 1), last, recorder))
+        self._prepared = self._state()
 
     @property
     def is_prepared(self) -> bool:
-        """Whether it is, for the mode that the program is in."""
-        return self._mode == self.engine.program.state_of_python()
+        """Whether it is, for the mode that the program is in and where its tensors are."""
+        return bool(self._prepared == self._state())
+
+    def _state(self) -> Any:
+        """What recorded steps are fixed to: Python's values, and places in memory."""
+        moments = [value for kept in self._optimiser.state.values() for value in kept.values()]
+        tensors = [*self.engine.program.state, *self.table.targets, *moments]
+        return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
     def run(
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
@@ -131,35 +149,42 @@ class StaticEpoch:
         Returns:
             The ledger of each step, shape ``(steps, entries)``, overwritten by the next epoch.
         """
-        self.order.copy_(order, non_blocking=True)
-        self.cursor.zero_()
-        self.table.fill(first_step)
-        number = first_step
-        for part in self._parts:
-            number = self._run(part, number, on_step)
-        return self.log
+        with self._around():
+            self.data.arrange(order)
+            self.cursor.zero_()
+            self.table.fill(first_step)
+            number = first_step
+            for part in self._parts:
+                number = self._run(part, number, on_step)
+        return self._log
 
     def _run(self, part: _Part, number: int, on_step: Callable[[], object]) -> int:
         """Takes the steps of one size of batch, and returns the number of the next step."""
-        index = 0
-        while index < len(part.batches.index):
+        index, end = part.batches.steps.start, part.batches.steps.stop
+        while index < end:
             part.batches.load(index)
-            left = len(part.batches.index) - index
             count, body = next(
-                ((count, body) for count, body in part.bodies if self._fits(number, count, left)),
+                (
+                    (count, body)
+                    for count, body in part.bodies
+                    if self._fits(number, count, end - index)
+                ),
                 (1, None),
             )
             if body is None:
-                part.plain(number)
+                part.take(partial(self._take, number))
             else:
-                part.step.unchecked = (
-                    number if part.step.unchecked is None else part.step.unchecked
-                )
+                step = part.step
+                step.unchecked = number if step.unchecked is None else step.unchecked
                 body()
             index, number = index + count, number + count
             for _ in range(count):
                 on_step()
         return number
+
+    def _take(self, number: int, x: Tensor) -> Tensor:
+        """Takes a step as the engine does: compared, or by the program."""
+        return self.engine.take(x, number=number, compare=self.compares(number))[1]
 
     def _fits(self, number: int, count: int, left: int) -> bool:
         """Returns whether the next steps can be taken by the graph, none compared."""
@@ -167,65 +192,72 @@ class StaticEpoch:
             return False
         return not any(self.compares(number + ahead) for ahead in range(count))
 
-    def _part(self, batches: _Batches, recorder: Recorder | None) -> _Part:
-        self.cursor.zero_()
-        batches.load(0)
+    def _part(self, steps: range, size: int, recorder: Recorder | None) -> _Part:
+        batches = _Batches(self.data, steps, size)
+        self.cursor.fill_(steps.start)
+        batches.load(steps.start)
         step = self.engine.step(batches.fetch(self.cursor))
         if not isinstance(step, GraphStep):
             raise CaptureError("the program cannot be staged")
-        self.entries = step.entries
-        if self.log.shape != (self.table.steps, len(step.entries)):
-            self.log = self.log.new_zeros(self.table.steps, len(step.entries))
-
-        def body() -> None:
-            self._take(lambda x: step(x), batches)
-
-        def plain(number: int) -> None:
-            take = self.engine.take
-            compare = self.compares(number)
-            self._take(lambda x: take(x, number=number, compare=compare)[1], batches)
-
+        shape = len(self.batch_sizes), len(step.entries)
+        if self._log.shape != shape:
+            self._log = self._log.new_zeros(shape)
+        part = _Part(
+            batches, step, self.cursor, self.table, self._clip, self._optimiser, self._log
+        )
+        body = partial(part.take, step)
         if recorder is None:
-            return _Part(batches, step, [(1, body)], plain)
-        wanted = recorder.steps_per_replay if batches.resident else 1
-        counts = sorted({1, min(wanted, len(batches.index))}, reverse=True)
-        state = [*self.engine.program.state, *self.table.targets, self.cursor, self.log]
+            return replace(part, bodies=((1, body),))
+        wanted = recorder.steps_per_replay if self.data.resident else 1
+        counts = sorted({1, min(wanted, len(steps))}, reverse=True)
+        state = [*self.engine.program.state, *self.table.targets, self.cursor, self._log]
         bodies = recorder.record(body, counts, state)
-        return _Part(batches, step, list(zip(counts, bodies, strict=True)), plain)
+        return replace(part, bodies=tuple(zip(counts, bodies, strict=True)))
 
-    def _take(self, step: Callable[[Tensor], Tensor], batches: _Batches) -> None:
-        """Takes the step that the cursor is at."""
-        self.table.read(self.cursor)
-        values = step(batches.fetch(self.cursor))
-        if self.clip_norm is not None:
-            parameters = self.engine.program.parameters
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
-        self.optimiser.step()
-        self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
-        self.cursor.add_(1)
+
+class _Data:
+    """The data in the order of the epoch, on the device if they are there."""
+
+    def __init__(self, x: Tensor, device: torch.device) -> None:
+        self.x, self.device = x, device
+        self.resident = x.device == device
+        self.arranged = x.clone() if self.resident else x
+        self.order = torch.arange(len(x))
+
+    def arrange(self, order: Tensor) -> None:
+        """Puts the data in an order."""
+        self.order = order
+        if self.resident:
+            index = order.to(self.device, non_blocking=True)
+            torch.index_select(self.x, 0, index, out=self.arranged)
 
 
 class _Batches:
-    """The batches of one size, in the order of the epoch."""
+    """Batches of one size: what some steps of an epoch take."""
 
-    def __init__(self, x: Tensor, order: Tensor, size: int, device: torch.device) -> None:
-        self.x = x
-        self.index = order.view(-1, size)  # (steps, size)
-        self.resident = x.device == device
-        self._copy = x.new_empty(0 if self.resident else size, *x.shape[1:], device=device)
+    def __init__(self, data: _Data, steps: range, size: int) -> None:
+        self.data, self.steps, self.size = data, steps, size
+        self.first = len(data.x) - size if steps.start else 0
+        whole = len(steps) * size
+        self._resident = data.arranged[self.first : self.first + whole]
+        if not data.resident:
+            self._copy = data.x.new_empty(size, *data.x.shape[1:], device=data.device)
 
     def load(self, step: int) -> None:
         """Copies a batch from where the data are, if that is elsewhere."""
-        if not self.resident:
-            self._copy.copy_(self.x[self.index[step]], non_blocking=True)
+        if not self.data.resident:
+            first = self.first + (step - self.steps.start) * self.size
+            index = self.data.order[first : first + self.size]
+            self._copy.copy_(self.data.x[index], non_blocking=True)
 
     def fetch(self, cursor: Tensor) -> Tensor:
         """Gives the batch that the cursor is at."""
-        if not self.resident:
+        if not self.data.resident:
             return self._copy
-        several = len(self.index) > 1
-        index = self.index.index_select(0, cursor).view(-1) if several else self.index[0]
-        return self.x.index_select(0, index)
+        if len(self.steps) == 1:
+            return self._resident
+        batches = self._resident.view(len(self.steps), self.size, *self._resident.shape[1:])
+        return batches.index_select(0, cursor).squeeze(0)
 
 
 @dataclass(frozen=True)
@@ -235,14 +267,37 @@ class _Part:
     Attributes:
         batches: The batches.
         step: The step by the graph.
+        cursor: The step of the epoch, shape ``(1,)``.
+        table: What is scheduled.
+        clip: Clips the gradient.
+        optimiser: The optimiser.
+        log: Gets the ledger of each step.
         bodies: How many steps each of these takes by the graph, the most first.
-        plain: Takes the step of a number as the engine takes it: compared, or by the program.
     """
 
     batches: _Batches
     step: GraphStep
-    bodies: list[tuple[int, Body]]
-    plain: Callable[[int], None]
+    cursor: Tensor
+    table: _Table
+    clip: Body
+    optimiser: torch.optim.Optimizer
+    log: Tensor
+    bodies: tuple[tuple[int, Body], ...] = ()
+
+    def take(self, step: Callable[[Tensor], Tensor]) -> None:
+        """Takes the step that the cursor is at."""
+        self.table.read(self.cursor)
+        values = step(self.batches.fetch(self.cursor))
+        self.clip()
+        self.optimiser.step()
+        self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
+        self.cursor.add_(1)
+
+
+def _clip(parameters: Sequence[Tensor], norm: float | None) -> None:
+    """Clips the gradient to a norm, if there is one."""
+    if norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, norm, foreach=True)
 
 
 class _Table:

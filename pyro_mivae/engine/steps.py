@@ -13,7 +13,7 @@ from pyro_mivae.engine.choose import WORTH_STAGING, is_worth_compiling
 from pyro_mivae.engine.comparison import Outcome, noise_state, run_graph
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
+from pyro_mivae.engine.reasons import first_cause, give_up, quiet, tell_difference
 from pyro_mivae.engine.staging import Staged, preserved, record, restored_on_error
 from pyro_mivae.errors import StagingError
 
@@ -150,28 +150,35 @@ def compile_graph(staged: Staged, *args: Tensor, precision: Precision = "float32
         What takes the step; None if it cannot be compiled, which one warning says.
     """
     try:
-        graph = staged.decomposed(*args)
-        plain = staged.graph
-        if precision == "bf16":
-            plain, graph = round_products(deepcopy(plain)), round_products(graph)
-        compiled = torch.compile(
-            graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
-        )
-        runs = []
-        for run in (plain, compiled):
-            with preserved(staged.changed(*args), args[0].device), torch.no_grad():
-                values, *gradients = run(*args, *staged.inputs)
-                runs.append([tensor.clone() for tensor in (values, *gradients)])
-                apart = len({g.data_ptr() for g in gradients}) == len(gradients)
-        for wanted, found in zip(*runs, strict=True):
-            allowed = MISCOMPILED.get(wanted.dtype, 1e-2)
-            torch.testing.assert_close(
-                found.norm(), wanted.norm(), rtol=allowed, atol=allowed, equal_nan=True
-            )
+        with quiet():  # inductor advises on TensorFloat32
+            compiled, apart = _compiled(staged, args, precision)
     except Exception as error:  # whatever a compiler may raise
         give_up("compiled", "as a graph that is not compiled", first_cause(error))
         return None
     return compiled if apart else partial(_apart, compiled)
+
+
+def _compiled(staged: Staged, args: tuple[Tensor, ...], precision: Precision) -> tuple[Any, bool]:
+    """Compiles a graph, compares the two, and says whether gradients have memory of their own."""
+    graph = staged.decomposed(*args)
+    plain = staged.graph
+    if precision == "bf16":
+        plain, graph = round_products(deepcopy(plain)), round_products(graph)
+    compiled = torch.compile(
+        graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
+    )
+    runs = []
+    for run in (plain, compiled):
+        with preserved(staged.changed(*args), args[0].device), torch.no_grad():
+            values, *gradients = run(*args, *staged.inputs)
+            runs.append([tensor.clone() for tensor in (values, *gradients)])
+            apart = len({g.data_ptr() for g in gradients}) == len(gradients)
+    for wanted, found in zip(*runs, strict=True):
+        allowed = MISCOMPILED.get(wanted.dtype, 1e-2)
+        torch.testing.assert_close(
+            found.norm(), wanted.norm(), rtol=allowed, atol=allowed, equal_nan=True
+        )
+    return compiled, apart
 
 
 def _apart(run: Any, *tensors: Tensor) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import pyro
@@ -15,23 +15,25 @@ from pyro.optim import PyroOptim
 from pyro.poutine.runtime import am_i_wrapped
 from pyro.util import warn_if_nan
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.comparison import Outcome, is_due, noise_state, run_graph
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.optimiser import GroupedOptimiser
+from pyro_mivae.engine.program import unique
 from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
 from pyro_mivae.engine.stages import (
     Stage,
     added,
     ambient,
     calls_noted,
+    flatten,
     is_stageable,
     kind_of,
     modules_of,
     parameters_of,
+    unflatten,
 )
 from pyro_mivae.engine.staging import Recording, record, restored_on_error
 from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Means, compile_graph
@@ -52,7 +54,8 @@ class SVI(pyro.infer.SVI):
     new kind is Pyro's own, with its checks. The second is Pyro's too, and is written down: loss
     and gradient become one graph of tensor operations, which takes the steps from then on, and is
     compiled once so many steps were made that it pays. Graph and program draw the same noise. All
-    parameters are updated at once.
+    parameters are updated at once. On CUDA the whole step, with the update of an optimiser that
+    torch can capture (Adam and most others), is one CUDA graph for each shape of the data.
 
     A graph is fixed to what Python decides upon, so each state of that has a graph of its own, up
     to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
@@ -150,49 +153,49 @@ class SVI(pyro.infer.SVI):
                 )
         if self.engine == "eager":
             return super().step(*args, **kwargs)
-        leaves, spec = tree_flatten((args, kwargs))
+        leaves, form = flatten(args, kwargs)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         plain = all(type(tensor) is Tensor and not tensor.requires_grad for tensor in tensors)
         plain = plain and self.loss_and_grads == self.objective.loss_and_grads
         if not tensors or not plain or am_i_wrapped():
             return super().step(*args, **kwargs)
         try:
-            loss = self._step(spec, leaves, tensors, args, kwargs)
+            loss = self._step(form, leaves, tensors, args, kwargs)
         finally:
             self._number += 1
         return loss
 
     def _step(
         self,
-        spec: TreeSpec,
+        form: Any,
         leaves: list[Any],
         tensors: list[Tensor],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         try:
-            key = self._key(spec, leaves)
+            key = self._key(form, leaves)
             stage = self._stages.get(key)
         except Exception as error:  # an argument without a hash, or a user's own comparison
             self._give_up(first_cause(error))
             return super().step(*args, **kwargs)
         if stage is None or not stage.is_current():
-            return self._first_step(key, spec, leaves, args, kwargs)
+            return self._first_step(key, form, leaves, args, kwargs)
         if stage.staged is None:
-            return self._recorded_step(stage, spec, leaves, tensors)
+            return self._recorded_step(stage, form, leaves, tensors)
         stage.steps += 1
         take = self._compared_step if is_due(stage.steps) else self._graph_step
         return take(stage, tensors, args, kwargs)
 
-    def _key(self, spec: TreeSpec, leaves: list[Any]) -> Any:
+    def _key(self, form: Any, leaves: list[Any]) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
         around = (*map(id, (self.model, self.guide, self.optim)), self.loss_and_grads, ambient())
-        return spec, tuple(map(kind_of, leaves)), around, self._guards.read()
+        return form, tuple(map(kind_of, leaves)), around, self._guards.read()
 
     def _first_step(
         self,
         key: Any,
-        spec: TreeSpec,
+        form: Any,
         leaves: list[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -206,11 +209,11 @@ class SVI(pyro.infer.SVI):
             loss = super().step(*args, **kwargs)
         for part in self._parts:
             self._guards.watch(part)
-        self._stages[self._key(spec, leaves)] = Stage(tries=tried)
+        self._stages[self._key(form, leaves)] = Stage(tries=tried)
         return loss
 
     def _recorded_step(
-        self, stage: Stage, spec: TreeSpec, leaves: list[Any], tensors: list[Tensor]
+        self, stage: Stage, form: Any, leaves: list[Any], tensors: list[Tensor]
     ) -> Any:
         """Takes Pyro's own step, and writes it down."""
         constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -220,7 +223,7 @@ class SVI(pyro.infer.SVI):
             given = list(constants)
             for index, tensor in zip(places, data, strict=True):
                 given[index] = tensor
-            args, kwargs = tree_unflatten(given, spec)
+            args, kwargs = unflatten(given, form)
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             return loss, self.objective.ledger | {"loss": loss.detach()}
 
@@ -231,7 +234,7 @@ class SVI(pyro.infer.SVI):
                 with poutine.trace(param_only=True) as capture:
                     recording = record(evaluate, tensors, self._guards)
         except Exception as error:  # the program itself may have no trouble
-            args, kwargs = tree_unflatten(leaves, spec)
+            args, kwargs = unflatten(leaves, form)
             loss = super().step(*args, **kwargs)
             self._give_up(first_cause(error))
             return loss
@@ -264,6 +267,7 @@ class SVI(pyro.infer.SVI):
             stage.tries += 1
         else:
             stage.staged, stage.parameters = recording.staged, parameters
+            stage.updated = unique(parameters.values())
             stage.trained = {name for name, p in parameters.items() if p.requires_grad}
             stage.run = recording.staged.graph
             if self.engine == "auto":
@@ -315,9 +319,20 @@ class SVI(pyro.infer.SVI):
             stage.compiles_at = math.inf
             compiled = compile_graph(staged, *tensors)
             stage.run = staged.graph if compiled is None else compiled
+        parameters = stage.updated
+        if self._optimiser.optim is not self.optim:
+            self._optimiser = GroupedOptimiser(self.optim)
+        replayed = None
+        if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
+            replayed = stage.replays.current(
+                staged, stage.run, tensors, parameters, self._optimiser
+            )
         try:
-            with torch.no_grad():
-                values, *gradients = stage.run(*tensors, *staged.inputs)
+            if replayed is not None:
+                values = replayed(tensors)
+            else:
+                with torch.no_grad():
+                    values, *gradients = stage.run(*tensors, *staged.inputs)
         except Exception as error:  # the program itself may have no trouble
             self._part(f"the graph fails with {first_cause(error)}", stage)
             return super().step(*args, **kwargs)
@@ -326,15 +341,13 @@ class SVI(pyro.infer.SVI):
         self.ledger = dict(zip(staged.entries, values.unbind(), strict=True))
         self.objective.ledger = dict(self.ledger)
         self.objective.advance()
-        self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
-        parameters = set(stage.parameters.values())
-        if self._optimiser.optim is not self.optim:
-            self._optimiser = GroupedOptimiser(self.optim)
-        self._optimiser.step(parameters)
-        held = [p.grad for p in parameters if p.grad is not None]
-        if held:
-            torch._foreach_zero_(held)
-        self._zeros = {id(grad): (grad, grad._version) for grad in held}
+        if replayed is None:
+            self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
+            self._optimiser.step(parameters)
+            held = [p.grad for p in parameters if p.grad is not None]
+            if held:
+                torch._foreach_zero_(held)
+            self._note_zeros(parameters)
         loss = float(self.ledger["loss"])
         if math.isnan(loss):
             warn_if_nan(self.ledger["loss"], "loss")
@@ -345,6 +358,12 @@ class SVI(pyro.infer.SVI):
         each = set(parameters.values())
         self.optim(each)
         zero_grads(each)
+        self._note_zeros(each)
+
+    def _note_zeros(self, parameters: Iterable[Tensor]) -> None:
+        """Notes that the gradients are zero, as long as nobody changes them."""
+        held = [p.grad for p in parameters if p.grad is not None]
+        self._zeros = {id(gradient): (gradient, gradient._version) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
         """Adds gradients to what the leaves hold, as ``backward`` does."""

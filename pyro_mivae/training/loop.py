@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import pyro
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine import Engine, Means, Precision, Program, is_due, no_rounding, stage
-from pyro_mivae.engine.staging import Loss
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError, StagingError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.batches import batch_sizes
@@ -145,9 +144,8 @@ class Trainer:
         return self._make_program()
 
     def _make_program(self) -> Program:
-        return Program.of_modules(
-            loss_per_datum(self.vae, self.objective), self.vae, self.objective.state
-        )
+        loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
+        return Program.of_modules(loss, self.vae, self.objective.state)
 
     def _make_validation(self, images: Tensor) -> Validation:
         sizes = batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)
@@ -204,7 +202,9 @@ class Trainer:
         self.vae.train()
         with pyro.validation_enabled(False):
             if self.recorded is not None:
-                self.recorded.run(order, meter, on_step)
+                steps = self.recorded.run(order, self.step, meter, on_step)
+                self.objective.advance(steps)
+                self.step += steps
             else:
                 self._run_one_by_one(order, meter, on_step)
         return self.end_epoch(meter, start)
@@ -322,18 +322,14 @@ class Trainer:
         self.step += 1
         return entries, values
 
-    def compares(self, step: int) -> bool:
-        """Returns whether a step is one in which the graph is compared with the program.
+    @property
+    def compares(self) -> Callable[[int], bool]:
+        """Tells whether the step after so many is one that compares the graph with the program.
 
         It follows from the number of the step alone, so that a resumed training compares, and
         rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
-
-        Args:
-            step: Steps done before.
         """
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        is_last = batch == self.steps_per_epoch - 1
-        return is_due(step) or (is_last and is_due(epoch))
+        return partial(_compares, self.steps_per_epoch)
 
     def _batch(self, index: Tensor) -> Tensor:
         """Gives images by their indices, which lie where the images do."""
@@ -380,14 +376,17 @@ class Trainer:
             self.vae.train(training)
 
 
-def loss_per_datum(vae: Any, objective: Any) -> Loss:
-    """Returns the loss of data, divided by their number, with its ledger."""
+def _loss_per_datum(
+    objective: Any, model: Any, guide: Any, x: Tensor
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss that is trained on, and the ledger."""
+    loss = objective.differentiable_loss(model, guide, x)
+    return loss / len(x), objective.ledger
 
-    def loss(x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        value = objective.differentiable_loss(vae.model, vae.guide, x)
-        return value / len(x), objective.ledger
 
-    return loss
+def _compares(steps_per_epoch: int, step: int) -> bool:
+    epoch, batch = divmod(step, steps_per_epoch)
+    return is_due(step) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import CudaGraphs, GraphStep, Recording, Scheduled, StaticEpoch
-from pyro_mivae.errors import CaptureError, PyroMivaeWarning
+from pyro_mivae.engine import (
+    GraphStep,
+    Recording,
+    Scheduled,
+    StaticEpoch,
+    recorder_for,
+    tell_no_capture,
+)
+from pyro_mivae.errors import CaptureError
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.optimiser import schedule_factor
 
 if TYPE_CHECKING:
     from pyro_mivae.training.loop import Trainer
-
-
-def recorder_for(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
-    """Gives what records steps on a device: CUDA graphs, or nothing.
-
-    Args:
-        optimiser: The optimiser.
-        device: The device.
-    """
-    return CudaGraphs(optimiser, device) if device.type == "cuda" else None
 
 
 class RecordedSteps:
@@ -34,12 +31,12 @@ class RecordedSteps:
     What cannot be recorded runs as it is, on the device all the same, which one warning says.
 
     Args:
-        trainer: The trainer, whose step can be staged.
+        trainer: The trainer, whose step can be staged. It is not kept.
         recorder: What records it.
     """
 
     def __init__(self, trainer: Trainer, recorder: Recording) -> None:
-        self.trainer, self.recorder = trainer, recorder
+        self.recorder: Recording | None = recorder
         make_capturable(trainer.optimiser, trainer.device)
         self.static = StaticEpoch(
             trainer.engine,
@@ -70,42 +67,33 @@ class RecordedSteps:
         steps = [trainer.engine.step(trainer.example(size)) for size in sizes]
         return cls(trainer, recorder) if all(isinstance(s, GraphStep) for s in steps) else None
 
-    def run(self, order: Tensor, meter: Meter, on_step: Callable[[], object]) -> None:
+    def run(
+        self, order: Tensor, first_step: int, meter: Meter, on_step: Callable[[], object]
+    ) -> int:
         """Takes the steps of an epoch; nothing waits for the device.
 
         Args:
             order: The order of the data.
+            first_step: Training steps done before.
             meter: Gets their ledgers.
             on_step: Called after each step was begun.
+
+        Returns:
+            The number of steps.
         """
-        trainer = self.trainer
         if not self.static.is_prepared:
             self._prepare()
-        values = self.static.run(order, trainer.step, on_step)
+        values = self.static.run(order, first_step, on_step)
         meter.add(self.static.entries, values, len(order))
-        trainer.objective.advance(len(values))
-        trainer.step += len(values)
+        return len(values)
 
     def _prepare(self) -> None:
         try:
             self.static.prepare(self.recorder)
         except CaptureError as error:
             tell_no_capture(error)
+            self.recorder = None
             self.static.prepare()
-
-
-def tell_no_capture(error: CaptureError) -> None:
-    """Warns that steps are taken without being captured.
-
-    Args:
-        error: Why they cannot be.
-    """
-    warnings.warn(
-        f"the training step cannot be captured: {error}. It runs without, slower; the "
-        "results are the same",
-        PyroMivaeWarning,
-        stacklevel=3,
-    )
 
 
 def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
@@ -121,17 +109,17 @@ def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> N
 
 
 def _learning_rates(trainer: Trainer) -> list[Scheduled]:
-    settings = trainer.settings
-    if settings.lr_schedule == "constant":
+    schedule, steps = trainer.settings.lr_schedule, trainer.num_steps
+    if schedule == "constant":
         return []
-    total = settings.epochs * trainer.steps_per_epoch
+    return [
+        Scheduled(group["lr"], partial(_learning_rate, schedule, steps, group["initial_lr"]))
+        for group in trainer.optimiser.param_groups
+    ]
 
-    def rate(group: dict[str, Any]) -> Callable[[int], float]:
-        return lambda step: (
-            group["initial_lr"] * schedule_factor(settings.lr_schedule, step, total)
-        )
 
-    return [Scheduled(group["lr"], rate(group)) for group in trainer.optimiser.param_groups]
+def _learning_rate(schedule: str, steps: int, initial: float, step: int) -> float:
+    return initial * schedule_factor(schedule, step, steps)
 
 
 def _weights(trainer: Trainer) -> list[Scheduled]:

@@ -10,9 +10,7 @@ SETTINGS = {"epochs": 4, "batch_size": 10, "lr_schedule": "cosine", "clip_norm":
 
 
 @pytest.mark.parametrize("name", ["scheduled", "infocat"])
-def test_a_resumed_training_ends_as_a_whole_one(
-    tmp_path, pretended, build, recording, x, name
-):
+def test_a_resumed_training_ends_as_a_whole_one(tmp_path, pretended, build, recording, x, name):
     def fit(vae, device, **run):
         with recording(device == "cuda"):
             mi.fit(vae, x, device=device, engine="staged", validation=x[:8], **SETTINGS, **run)

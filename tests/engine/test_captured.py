@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import warnings
 
 import pyro
 import pytest
@@ -14,65 +15,93 @@ from pyro_mivae.training import fit, recorded
 from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.meter import Meter
 
-CPU = torch.device("cpu")
 SIZES = {"epochs": 2, "batch_size": 14}
+DEVICES = [torch.device("cuda", index) for index in range(2)]
 
 
 class FakeCuda:
-    """Writes down what is asked of it; what is captured runs, and replays only count."""
+    """Keeps the rules of captures and writes down what is asked of it; replays run the body.
+
+    What runs on another stream than the captured one, or on one of another device, is not in the
+    graph: its replay does nothing, as it would on a device.
+    """
 
     def __init__(self, monkeypatch):
-        self.log = []
-        self.sync_debug_mode = 0
+        self.log, self.body = [], None
+        self.mode = 0
+        self.current = {device: f"main {device.index}" for device in DEVICES}
         fakes = {
             "graph_pool_handle": lambda: "pool",
-            "current_stream": lambda device: self.stream("main"),
-            "Stream": lambda device: self.stream("aside"),
-            "stream": lambda stream: self.told(f"on {stream.name}"),
-            "set_stream": lambda stream: self.log.append(f"back on {stream.name}"),
-            "device": lambda device: contextlib.nullcontext(),
-            "CUDAGraph": lambda: self,
+            "current_stream": lambda device: Stream(self, device, self.current[device]),
+            "Stream": lambda device: Stream(self, device, f"aside {device.index}"),
+            "stream": self.on,
+            "CUDAGraph": lambda: Graph(self),
             "graph": self.capture,
             "get_rng_state": lambda device: torch.get_rng_state(),
-            "get_sync_debug_mode": lambda: self.sync_debug_mode,
+            "set_rng_state": lambda state, device: None,
+            "get_sync_debug_mode": lambda: self.mode,
             "set_sync_debug_mode": self.set_sync_debug_mode,
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-
-    def stream(self, name):
-        cuda = self
-
-        class Stream:
-            def wait_stream(self, other):
-                cuda.log.append(f"{name} waits for {other.name}")
-
-        stream = Stream()
-        stream.name = name
-        return stream
+        captured._stream.cache_clear()
 
     @contextlib.contextmanager
-    def told(self, what):
-        self.log.append(what)
-        yield
+    def on(self, stream):
+        before = self.current[stream.device]
+        self.current[stream.device] = stream.name
+        try:
+            yield
+        finally:
+            self.current[stream.device] = before
 
     @contextlib.contextmanager
-    def capture(self, graph, *, pool, capture_error_mode):
-        assert graph is self
+    def capture(self, graph, *, pool, stream, capture_error_mode):
         assert not gc.isenabled()
-        self.log.append(f"captures to {pool}, {capture_error_mode}")
-        yield
+        self.log.append(f"captures on {stream.name} to {pool}, {capture_error_mode}")
+        self.body = graph.body = []
+        with self.on(stream):
+            yield
+        self.body = None
 
-    def replay(self):
-        self.log.append("replays")
+    def run(self, device, step):
+        """Runs a step, or keeps it if it is captured."""
+        self.log.append(f"step on {self.current[device]}")
+        if self.body is None:
+            step()
+        elif self.current[device] == f"aside {device.index}":
+            self.body.append(step)
 
     def set_sync_debug_mode(self, mode):
-        self.sync_debug_mode = mode
+        warnings.warn(
+            "Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2
+        )
+        self.mode = mode
+
+
+class Graph:
+    def __init__(self, cuda):
+        self.cuda, self.body = cuda, []
+
+    def replay(self):
+        self.cuda.log.append("replays")
+        for step in self.body:
+            step()
+
+
+class Stream:
+    def __init__(self, cuda, device, name):
+        self.cuda, self.device, self.name = cuda, device, name
+
+    def wait_stream(self, other):
+        assert self.device == other.device
+        self.cuda.log.append(f"{self.name} waits for {other.name}")
 
 
 @pytest.fixture
 def cuda(monkeypatch):
-    return FakeCuda(monkeypatch)
+    yield FakeCuda(monkeypatch)
+    captured._stream.cache_clear()
 
 
 @pytest.fixture
@@ -80,71 +109,89 @@ def weight():
     return torch.nn.Parameter(torch.ones(2))
 
 
-def body_of(weight, optimiser, log):
-    def body():
-        log.append("step")
-        weight.grad = torch.rand(2)
+def body_of(weight, optimiser, cuda, device=DEVICES[0]):
+    def step():
+        weight.grad = torch.full((2,), 0.5)
         optimiser.step()
 
-    return body
+    return lambda: cuda.run(device, step)
 
 
-def test_a_step_is_warmed_up_aside_and_captured(cuda, weight):
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_a_step_is_warmed_up_captured_and_replayed_on_one_stream(cuda, weight, device):
     optimiser = torch.optim.Adam([weight], fused=True)
-    steps = body_of(weight, optimiser, cuda.log)
+    steps = body_of(weight, optimiser, cuda, device)
     modes = []
 
     def body():
-        modes.append(cuda.sync_debug_mode)
+        modes.append(cuda.mode)
         steps()
 
     state = torch.get_rng_state()
-    many, one = CudaGraphs(optimiser, CPU, 2).record(body, [2, 1], [weight])
+    recorder = CudaGraphs(optimiser, device, 2)
+    many, one = recorder.record(body, [2, 1], [weight])
+    main, aside = (f"{name} {device.index}" for name in ("main", "aside"))
+    step, captures = f"step on {aside}", f"captures on {aside} to pool, thread_local"
     assert cuda.log == [
-        "aside waits for main",
-        "on aside",
-        *["step"] * (captured.WARM_UPS + 1),
-        "main waits for aside",
-        "captures to pool, thread_local",
-        *["step"] * 2,
-        "captures to pool, thread_local",
-        "step",
+        f"{aside} waits for {main}",
+        *[step] * (captured.WARM_UPS + 1),
+        *[captures, step, step, captures, step],
+        *[step, step, "replays", step, "replays"],
+        f"{main} waits for {aside}",
     ]
     assert modes[captured.WARM_UPS] == "error"
     assert set(modes) == {0, "error"}
-    assert cuda.sync_debug_mode == 0
+    assert cuda.mode == 0
     assert gc.isenabled()
     assert weight.tolist() == [1, 1]
     assert weight.grad is None
     assert torch.equal(torch.get_rng_state(), state)
-    many(), one()
-    assert cuda.log[-2:] == ["replays"] * 2
+    with recorder.running():
+        many(), one()
+    assert cuda.log[-4:] == [
+        f"{aside} waits for {main}",
+        *["replays"] * 2,
+        f"{main} waits for {aside}",
+    ]
+    assert weight.tolist() != [1, 1]
+    again = CudaGraphs(optimiser, device)
+    before = len(cuda.log)
+    again.record(body, [1], [weight])
+    assert all(aside in line or line == "replays" for line in cuda.log[before:])  # no second one
 
 
 @pytest.mark.parametrize("fails_at", [captured.WARM_UPS, captured.WARM_UPS + 1])
 def test_a_capture_that_fails_leaves_no_trace(cuda, weight, fails_at, monkeypatch):
     renewed = []
     monkeypatch.setattr(captured, "_renew_generator", lambda *args: renewed.append(args))
-    monkeypatch.setattr(captured, "_end_pool", lambda *args: cuda.log.append("ends the pool"))
+    monkeypatch.setattr(captured, "_end_pool", lambda *args: renewed.append("pool"))
     optimiser = torch.optim.Adam([weight], fused=True)
-    steps = body_of(weight, optimiser, cuda.log)
+    steps = body_of(weight, optimiser, cuda)
 
     def body():
-        if cuda.log.count("step") == fails_at:
+        if cuda.log.count("step on aside 0") == fails_at:
             raise RuntimeError("it waits\nfor the device")
         steps()
 
     with pytest.raises(CaptureError, match="^RuntimeError: it waits$"):
-        CudaGraphs(optimiser, CPU).record(body, [1], [weight])
-    begun = fails_at > captured.WARM_UPS
-    assert len(renewed) == begun
-    assert cuda.log[-2:] == ["back on main", "ends the pool"] or not begun
+        CudaGraphs(optimiser, DEVICES[0]).record(body, [1], [weight])
+    assert len(renewed) == 2 * (fails_at > captured.WARM_UPS)
+    assert cuda.current[DEVICES[0]] == "main 0"
+    assert cuda.log[-1] == "main 0 waits for aside 0"
     assert weight.tolist() == [1, 1]
     assert gc.isenabled()
-    assert cuda.sync_debug_mode == 0
+    assert cuda.mode == 0
 
 
-DEVICE = torch.device("cuda", 0)
+def test_a_graph_in_which_nothing_was_captured_is_found_out(cuda, weight):
+    optimiser = torch.optim.Adam([weight], fused=True)
+    elsewhere = body_of(weight, optimiser, cuda, DEVICES[1])
+    with pytest.raises(CaptureError, match="its replay does not do what 1 step"):
+        CudaGraphs(optimiser, DEVICES[0]).record(elsewhere, [1], [weight])
+    assert weight.tolist() == [1, 1]
+
+
+DEVICE = DEVICES[0]
 
 
 @pytest.fixture
@@ -186,12 +233,11 @@ def test_no_python_runs_in_an_epoch_and_nothing_waits(build, engine):
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(3):
-                trainer.recorded.run(order, meter, lambda: None)
+                trainer.recorded.run(order, trainer.step, meter, lambda: None)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert meter.means()["loss"] > 0
         assert steps == []
-        assert trainer.step == 3 * len(trainer.batch_sizes)
         assert any(not torch.equal(value, before[k]) for k, value in weights(trainer.vae).items())
 
 

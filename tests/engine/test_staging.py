@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 
 import numpy as np
 import pyro
@@ -365,3 +366,17 @@ def test_a_compiler_that_fails_leaves_the_graph(x, monkeypatch):
         step = Engine(program, "compiled").step(x)
     assert isinstance(step, GraphStep)
     assert step(x).isfinite().all()
+
+
+def test_a_compiler_that_advises_is_no_error(x, monkeypatch):
+    def compile(graph, **options):
+        def run(*args):
+            warnings.warn("TensorFloat32 tensor cores available but not enabled", stacklevel=1)
+            return graph(*args)
+
+        warnings.warn("advice", stacklevel=1)
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    step = Engine(program_of(*make("vae")), "compiled").step(x)
+    assert step.run is not step.staged.graph

@@ -211,6 +211,31 @@ def test_another_mode_is_another_step(run, images):
     assert not static.is_prepared
 
 
+def test_tensors_that_moved_are_another_step(run, images, orders):
+    static = run.static(images)
+    static.prepare(Recording(run.optimiser, CPU))
+    run.epoch(static, orders[0])
+    assert static.is_prepared
+    parameter = run.program.parameters[0]
+    parameter.data = parameter.data.clone()
+    assert not static.is_prepared
+    static.prepare(Recording(run.optimiser, CPU))
+    run.optimiser.load_state_dict(copy.deepcopy(run.optimiser.state_dict()))
+    assert not static.is_prepared
+
+
+@pytest.mark.parametrize("does", [0, 1], ids=["nothing", "one step of three"])
+def test_a_recording_that_does_not_do_the_steps_is_an_error(does, run, images):
+    class Less(Recording):
+        def _record(self, body, count):
+            return body if does and count > 1 else super()._record(body, count * does)
+
+    before = run.state()[: len(run.program.state)]
+    with pytest.raises(CaptureError, match="its replay does not do what 3 step"):
+        run.static(images).prepare(Less(run.optimiser, CPU, 3))
+    assert all(torch.equal(a, b) for a, b in zip(before, run.program.state, strict=True))
+
+
 def test_a_program_that_cannot_be_staged_cannot_be_recorded(make, program_of, images):
     run = Run("vae", {}, make, program_of)
     run.engine = Engine(run.program, "eager")

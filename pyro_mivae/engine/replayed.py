@@ -1,0 +1,156 @@
+"""Steps of `SVI` that are replayed: loss, gradient and update in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.engine.captured import Recording, recorder_for
+from pyro_mivae.engine.optimiser import CapturableOptimiser, GroupedOptimiser
+from pyro_mivae.engine.reasons import tell_no_capture
+from pyro_mivae.engine.staging import Staged
+from pyro_mivae.errors import CaptureError
+
+MOST_CAPTURES = 8
+"""Captures of one kind of step: options that change in every step are not worth one each."""
+
+
+class ReplayedStep:
+    """A recording of a staged step and of the optimiser's part of it.
+
+    Args:
+        staged: The graph.
+        run: What takes the step: the graph, or the compiled one.
+        data: Data of the shapes that it is for; copied.
+        parameters: Parameters that the step updates, those that are no leaves of the graph too.
+        optimiser: Steps them.
+        update: The same optimiser, as a recording can hold it.
+        recorder: Records the step.
+
+    Raises:
+        CaptureError: If the step cannot be recorded. All is as it was before.
+    """
+
+    def __init__(
+        self,
+        staged: Staged,
+        run: Any,
+        data: Sequence[Tensor],
+        parameters: Collection[Tensor],
+        optimiser: GroupedOptimiser,
+        update: CapturableOptimiser,
+        recorder: Recording,
+    ) -> None:
+        self._data = [tensor.clone() for tensor in data]
+        like = staged.graph.graph.output_node().args[0][0].meta["val"]  # type: ignore
+        self._values = torch.zeros(like.shape, dtype=like.dtype, device=data[0].device)
+        self._inputs, self._run = staged.inputs, run
+        self._update, self._recorder = update, recorder
+        gradients = [(parameter, parameter.grad) for parameter in parameters]
+        body = partial(
+            _take, staged, run, self._data, parameters, optimiser, update.optimiser, self._values
+        )
+        try:
+            (self._replay,) = recorder.record(body, [1], [*staged.inputs, self._values])
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+        self._places = [tensor.data_ptr() for tensor in staged.inputs]
+
+    def is_current(self, run: Any) -> bool:
+        """Returns whether tensors, options and what takes the step are those that were recorded.
+
+        Args:
+            run: What takes the step.
+        """
+        places = [tensor.data_ptr() for tensor in self._inputs]
+        return run is self._run and places == self._places and self._update.refresh()
+
+    def __call__(self, data: Sequence[Tensor]) -> Tensor:
+        """Takes the step.
+
+        Args:
+            data: The data.
+
+        Returns:
+            The entries of the ledger, shape ``(entries,)``.
+        """
+        with self._recorder.running():
+            torch._foreach_copy_(self._data, list(data), non_blocking=True)
+            self._replay()
+            return self._values.clone()
+
+
+@dataclass
+class Replays:
+    """The step of one kind as the device replays it, captured anew where tensors have moved.
+
+    Attributes:
+        step: The step, once it was captured.
+        left: How often it may be captured yet.
+    """
+
+    step: ReplayedStep | None = None
+    left: int = MOST_CAPTURES
+
+    def current(
+        self,
+        staged: Staged,
+        run: Any,
+        data: Sequence[Tensor],
+        parameters: Collection[Tensor],
+        optimiser: GroupedOptimiser,
+    ) -> ReplayedStep | None:
+        """Returns the step, captured if need be; None if its device or its parts have no such.
+
+        Args:
+            staged: The graph.
+            run: What takes the step: the graph, or the compiled one.
+            data: Data of the shapes that it is for.
+            parameters: Parameters that the step updates.
+            optimiser: Steps them.
+        """
+        if self.step is not None and self.step.is_current(run):
+            return self.step
+        self.step = None
+        if self.left and not staged.changes_data:
+            self.left -= 1
+            update = optimiser.capturable(parameters)
+            recorder = None if update is None else recorder_for(update.optimiser, data[0].device)
+            if update is None or recorder is None:
+                self.left = 0
+                return None
+            try:
+                self.step = ReplayedStep(
+                    staged, run, data, parameters, optimiser, update, recorder
+                )
+            except CaptureError as error:
+                self.left = 0
+                tell_no_capture(error)
+        return self.step
+
+
+def _take(
+    staged: Staged,
+    run: Any,
+    data: Sequence[Tensor],
+    parameters: Collection[Tensor],
+    optimiser: GroupedOptimiser,
+    update: torch.optim.Optimizer,
+    out: Tensor,
+) -> None:
+    held = [(parameter, parameter.grad) for parameter in parameters]
+    with torch.no_grad():
+        values, *gradients = run(*data, *staged.inputs)
+        out.copy_(values)
+    for leaf, gradient in zip(staged.leaves, gradients, strict=True):
+        leaf.grad = gradient
+    optimiser.clip(parameters)
+    update.step()
+    for parameter, zeros in held:  # as Pyro leaves them
+        parameter.grad = zeros
