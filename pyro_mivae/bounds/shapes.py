@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import Checker, checked, choice, either, floats, number, numbers

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording
+from pyro_mivae.engine import Recording, replayed
 from pyro_mivae.training import recorded
 
 SHAPE = (1, 4, 4)
@@ -61,7 +61,8 @@ def recording():
             return Recording(optimiser, device) if on else None
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(recorded, "recorder_for", recorder_for)
+            for module in (recorded, replayed):
+                patch.setattr(module, "recorder_for", recorder_for)
             yield
 
     return recording

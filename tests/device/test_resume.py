@@ -6,18 +6,17 @@ import torch
 import pyro_mivae as mi
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
-SETTINGS = {"epochs": 4, "batch_size": 10, "lr_schedule": "cosine", "clip_norm": 5.0, "seed": 4}
+SETTINGS = {"epochs": 3, "batch_size": 15, "lr_schedule": "cosine", "clip_norm": 5.0, "seed": 4}
 
 
-@pytest.mark.parametrize("name", ["scheduled", "infocat"])
+@pytest.mark.parametrize("name", ["scheduled", "mine"])
 def test_a_resumed_training_ends_as_a_whole_one(tmp_path, pretended, build, recording, x, name):
     def fit(vae, device, **run):
         with recording(device == "cuda"):
             mi.fit(vae, x, device=device, engine="staged", validation=x[:8], **SETTINGS, **run)
 
     def interrupt(row):
-        if row["epoch"] % 2:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     whole, parts = build(name), build(name)
     fit(whole, "cuda")
