@@ -90,7 +90,8 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
     Args:
         precision: Only ``"tf32"`` changes anything.
     """
-    switches = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: Any = torch.backends
+    switches = [backends.cuda.matmul, backends.mkldnn.matmul]
     before = [switch.fp32_precision for switch in switches]
     if precision != "tf32" or before[0] == "tf32":
         yield

@@ -17,11 +17,12 @@ def losses(vae, x, engine):
     return [*(svi.step(x) for _ in range(8)), super(mi.SVI, svi).step(x)]
 
 
-@pytest.mark.parametrize("name", ["vae", "infocat", "critic-infomax"])
-def test_steps_of_the_device_are_those_of_the_cpu(pretended, recording, build, x, name):
+@pytest.mark.parametrize(
+    ("name", "engine"), [("vae", "eager"), ("vae", "staged"), ("infocat", "staged")]
+)
+def test_steps_of_the_device_are_those_of_the_cpu(pretended, recording, build, x, name, engine):
     x = x.double()
     on_cpu = losses(build(name), x, "eager")
-    for engine in ("eager", "staged"):
-        with recording():
-            on_device = losses(build(name).to("cuda"), x.to("cuda"), engine)
-        assert on_device == pytest.approx(on_cpu, rel=1e-6), engine
+    with recording():
+        on_device = losses(build(name).to("cuda"), x.to("cuda"), engine)
+    assert on_device == pytest.approx(on_cpu, rel=1e-6)

@@ -168,10 +168,13 @@ def older():
         return "refused"
 
 
-@pytest.mark.parametrize("owner", [None, 0, 1], ids=["none", "torch.backends", "cuda.matmul"])
-@pytest.mark.parametrize("value", ["tf32", "ieee"])
-def test_the_users_switch_is_left_as_it_was(switches, owner, value):
-    if owner is not None:
+@pytest.mark.parametrize(
+    "values",
+    [{}, {0: "tf32"}, {0: "ieee"}, {1: "tf32"}, {1: "ieee"}, {0: "tf32", 1: "ieee"}, {2: "ieee"}],
+    ids=str,
+)
+def test_the_users_switches_are_left_as_they_were(switches, values):
+    for owner, value in values.items():
         switches[owner].fp32_precision = value
     before = [one.fp32_precision for one in switches], older()
     for precision in ("float32", "bf16", "tf32"):
