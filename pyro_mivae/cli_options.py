@@ -16,7 +16,11 @@ Command = Callable[..., Any]
 SEED = click.IntRange(0, 2**32 - 1)
 
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cuda|cpu", help="where to compute"
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N",
+    help="where to compute",
 )
 root_option = click.option(
     "--data-root",

@@ -21,6 +21,8 @@ from pyro_mivae.diagnostics import measurement
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.runs import Run
 
+from .pretend_cuda import PretendedCuda, pretend_cuda
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # there is a worker for each core
 
@@ -43,6 +45,14 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Lets ``device="auto"`` mean the CPU on every machine, but for the tests of a device."""
     if request.node.get_closest_marker("gpu") is None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def pretended(on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
+    """A pretended CUDA device, which counts what waits for it."""
+    with pretend_cuda() as cuda:
+        yield cuda
+        monkeypatch.undo()  # what a test patched over the pretended device goes first
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import Checker, checked, choice, either, floats, number, numbers
@@ -32,7 +31,9 @@ def scalar_or(size: str) -> Checker:
 
 def like(value: Tensor | float, scores: Tensor) -> Tensor:
     """Returns a number or a tensor in the scores' dtype, on their device."""
-    return torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
+    if isinstance(value, Tensor):
+        return value.to(scores)
+    return scores.new_full((), value)  # as_tensor would copy it to the device
 
 
 @checked(scores=numbers("n", "n", finite=False, least=2, hint=SQUARE))

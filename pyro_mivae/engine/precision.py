@@ -85,19 +85,32 @@ def no_rounding(error: StagingError) -> StagingError:
 def matmul_precision(precision: Precision) -> Iterator[None]:
     """Lets float32 matrices be multiplied in TF32 (10 bits of mantissa) for a while, if asked to.
 
-    Convolutions are anyway, by torch's default.
+    Torch's settings are afterwards what they were. Convolutions are anyway, by torch's default.
 
     Args:
         precision: Only ``"tf32"`` changes anything.
     """
-    before = torch.get_float32_matmul_precision()
-    if precision == "tf32":
-        torch.set_float32_matmul_precision("high")
+    backends: Any = torch.backends
+    switches = [backends.cuda.matmul, backends.mkldnn.matmul]
+    before = [switch.fp32_precision for switch in switches]
+    if precision != "tf32" or before[0] == "tf32":
+        yield
+        return
     try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch refuses it after one of the switches was used
+        older = None
+    try:
+        if older is None:
+            switches[0].fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("high")  # torch's compiler reads no switch
         yield
     finally:
-        if precision == "tf32":
-            torch.set_float32_matmul_precision(before)
+        if older is not None:
+            torch.set_float32_matmul_precision(older)
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 def round_products(graph: GraphModule) -> GraphModule:

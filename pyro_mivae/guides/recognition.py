@@ -175,10 +175,10 @@ class RecognitionGuide(PyroModule):
             x: Data, shape ``(batch, *data_shape)``.
         """
         features = self.hidden(self.encoder(x))  # (batch, hidden_dim)
-        zero, heads = features.new_zeros(()), self.heads
+        zero, one, heads = features.new_zeros(()), features.new_ones(()), self.heads
         with pyro.plate("data", len(x)):
             for name, size in self.noise.items():
-                pyro.sample(name, dist.Normal(zero, 1.0).expand([size]).to_event(1))
+                pyro.sample(name, dist.Normal(zero, one).expand([size]).to_event(1))
             for name, head in heads.items():
                 fn = head(features)
                 if fn.has_enumerate_support:

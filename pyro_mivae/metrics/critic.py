@@ -12,7 +12,7 @@ from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
-from pyro_mivae.training.loop import batch_sizes
+from pyro_mivae.training.batches import batch_sizes
 from pyro_mivae.variants import VARIANT, Variant
 
 CRITIC_BATCH = 256

@@ -66,5 +66,6 @@ class MixturePrior(PyroModule):
             ``z``, shape ``(batch, latent_dim)``.
         """
         c = pyro.sample("c", dist.OneHotCategorical(logits=self.logits))
-        z: Tensor = pyro.sample("z", dist.Normal(c @ self.means, 1.0).to_event(1))
+        one = self.means.new_ones(())  # a number would be copied to the device
+        z: Tensor = pyro.sample("z", dist.Normal(c @ self.means, one).to_event(1))
         return z

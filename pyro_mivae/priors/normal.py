@@ -39,8 +39,9 @@ class StandardNormalPrior(PyroModule):
         Returns:
             The code, shape ``(batch, latent_dim + code_dim)``.
         """
+        one = torch.ones_like(self.zero)  # a number would be copied to the device
         values = [
-            pyro.sample(name, dist.Normal(self.zero, 1.0).expand([size]).to_event(1))
+            pyro.sample(name, dist.Normal(self.zero, one).expand([size]).to_event(1))
             for name, size in self.sites.items()
         ]
         batch = torch.broadcast_shapes(*(value.shape[:-1] for value in values))

@@ -58,7 +58,7 @@ class UniformPrior(PyroModule):
         Returns:
             The code, shape ``(batch, latent_dim + code_dim)``.
         """
-        zero, one = self.zero, self.zero + 1
+        zero, one = self.zero, torch.ones_like(self.zero)
         z = pyro.sample("z", dist.Normal(zero, one).expand([self.latent_dim]).to_event(1))
         c = pyro.sample("c", ProbitNormal(zero, one).expand([self.code_dim]).to_event(1))
         batch = torch.broadcast_shapes(z.shape[:-1], c.shape[:-1])

@@ -50,7 +50,7 @@ def evaluate_run(
     Args:
         run: The run.
         dataset: Its data.
-        device: Where to compute.
+        device: Where to compute: ``"auto"`` (CUDA if there), or what torch takes.
         full: Takes all images and many draws for every figure, see `evaluate`.
         progress: Shows what is done on stderr, if that is a terminal.
         say: Called beforehand with a line that says how long it will take, where it is ``full`` or
@@ -132,24 +132,26 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
     Args:
         run: The run.
         dataset: Its data.
-        device: Where to compute.
+        device: Where to compute: ``"auto"`` (CUDA if there), or what torch takes.
 
     Returns:
         The page.
 
     Raises:
+        OptionError: If there is no such device.
         RunError: If another process writes to the folder.
         WriteError: If the page or a picture cannot be written.
     """
     from pyro_mivae.report import write_report
 
-    with Writer(run.folder), suitable_threads(run.vae, EVALUATION_BATCH):
+    vae = run.vae.to(resolve_device(device))
+    with Writer(run.folder), suitable_threads(vae, EVALUATION_BATCH):
         if not (run.folder / METRICS).exists():
             evaluate_run(run, dataset, device=device)
         metrics, protocol = run.measured()
         return write_report(
             run.folder,
-            vae=run.vae,
+            vae=vae,
             history=run.history,
             metrics=metrics,
             protocol=protocol,

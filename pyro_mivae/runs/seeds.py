@@ -69,7 +69,7 @@ def train_seeds(
             are, those that are not there are started, with the configuration of the others.
         overwrite: Throws the runs that the folder holds away, those of other seeds too.
         trust: Runs the code that runs which go on name, as of `train_run`.
-        device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
+        device: ``"auto"`` (CUDA if there), or what torch takes.
         progress: Shows one progress bar for all on stderr.
         tensorboard: Also writes each history for TensorBoard.
         say: Called with a line of text at each stage.

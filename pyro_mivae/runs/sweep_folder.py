@@ -60,7 +60,7 @@ def sweep_run(
             be asked for than before.
         overwrite: Throws the sweep that the folder holds away.
         trust: Runs the code that a sweep which goes on names, as of `train_run`.
-        device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
+        device: ``"auto"`` (CUDA if there), or what torch takes.
         progress: Shows one progress bar for all on stderr.
         say: Called with a line of text at each stage.
         on_start: Called once the folder is the sweep's: everything given has been checked.

@@ -64,7 +64,7 @@ def train_run(
         overwrite: Throws the run that the folder holds away.
         trust: Runs the code that a run which goes on names, see `open_run`; what ``config`` names
             is run without it.
-        device: ``"auto"``, ``"cuda"`` or ``"cpu"``.
+        device: ``"auto"`` (CUDA if there), or what torch takes.
         progress: Shows a progress bar on stderr.
         tensorboard: Also writes the history for TensorBoard, to the run folder's ``tensorboard``.
         say: Called with a line of text at each stage.

@@ -43,20 +43,28 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         device: ``"auto"`` (CUDA if there is one, else the CPU), or what torch takes.
 
     Returns:
-        The device.
+        The device, with its index on CUDA.
 
     Raises:
-        OptionError: If there is no such device.
+        OptionError: If there is no such device; it names those that there are.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    has_cuda = torch.cuda.is_available()
+    wanted = str(device) if device != "auto" else "cuda" if has_cuda else "cpu"
+    cause: Exception | None = None
     try:
-        return torch.empty(0, device=device).device  # with its index
+        found = torch.empty(0, device=wanted).device
+        if found.type != "meta":  # its tensors hold no values
+            return found
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise OptionError(
-            f"device={str(device)!r} is not available here; allowed are auto, cpu"
-            + (", cuda" if torch.cuda.is_available() else "")
-        ) from error
+        cause = error
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count() if has_cuda else 0)]
+    failed = "cuda:0" if wanted == "cuda" else wanted
+    allowed = [name for name in ("auto", "cpu", *names) if name != failed]
+    if failed in names[:1]:
+        allowed.remove("auto")  # it stands for the device that fails
+    raise OptionError(
+        f"device={str(device)!r} is not available here; allowed are {', '.join(allowed)}"
+    ) from cause
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ class Images:
     def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Splits held-out images off, and puts all where they fit.
 
-        On the device if they take at most half its memory, else on the CPU.
+        On the device if they take at most a third of its free memory, else on the CPU: recorded
+        steps read them arranged, which takes as much again.
 
         Args:
             device: The device.
@@ -102,7 +111,7 @@ class Images:
         """
         x, held_out = _split(self.x, self.validation)
         size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
-        if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")
         return x.to(device), None if held_out is None else held_out.to(device)
 
@@ -193,7 +202,7 @@ def _check_pairs(trainer: Trainer) -> None:
             "are of use"
         )
     held_out = trainer.validation
-    if trainer.pairs_data and held_out is not None and len(held_out) < 2:
+    if trainer.pairs_data and held_out is not None and len(held_out.images) < 2:
         raise OptionError(
             "one image is held out, and the objective sets each beside others; hold out 2 or more"
         )

@@ -25,6 +25,7 @@ from pyro_mivae.engine import (
 )
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError, StagingError
 from pyro_mivae.terms import ENOUGH_DATA
+from pyro_mivae.training.batches import batch_sizes
 from pyro_mivae.training.checkpoint import Checkpoint, detached_copy, rng_state, set_rng_state
 from pyro_mivae.training.meter import Meter
 from pyro_mivae.training.optimiser import (
@@ -34,8 +35,7 @@ from pyro_mivae.training.optimiser import (
     set_learning_rates,
 )
 from pyro_mivae.training.recorded import RecordedSteps
-
-VALIDATION_BATCH = 512
+from pyro_mivae.training.validation import VALIDATION_BATCH, Validation
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Trainer:
         settings: Settings,
         device: torch.device,
     ) -> None:
-        self.vae, self.x, self.validation = vae, x, validation
+        self.vae, self.x = vae, x
         self.settings, self.device = settings, device
         self.optimiser = make_optimiser(vae, settings.lr)
         self.shuffle = torch.Generator().manual_seed(settings.seed)
@@ -96,6 +96,7 @@ class Trainer:
         self.batch_sizes = batch_sizes(len(x), settings.batch_size, self.pairs_data)
         self.steps_per_epoch = len(self.batch_sizes)
         self.objective = vae.objective(self.num_steps).to(device)
+        self.validation = None if validation is None else self._make_validation(validation)
         self.epoch = self.step = 0
         self.begun = self.finished = False
         self.best: Checkpoint | None = None
@@ -110,7 +111,7 @@ class Trainer:
             SiteError: If the pair fails, or does not fit the objective, or holds parameters that
                 are not the variant's and so would not be trained.
         """
-        x = self._batch(torch.arange(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x))))
+        x = self.example(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x)))
         try:
             with self._evaluating(), pyro.validation_enabled(True):
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
@@ -154,6 +155,10 @@ class Trainer:
     def _make_program(self) -> Program:
         loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
         return Program.of_modules(loss, self.vae, self.objective.state)
+
+    def _make_validation(self, images: Tensor) -> Validation:
+        sizes = batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)
+        return Validation(self._make_program(), images, sizes, self.device)
 
     @property
     def num_steps(self) -> int:
@@ -235,7 +240,10 @@ class Trainer:
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
         if self.validation is not None:
-            held_out = self._validate(self.validation)
+            with pyro.validation_enabled(False), self._evaluating():
+                torch.manual_seed(self.settings.seed)  # the same noise in every epoch
+                staged = self.engine.means != "eager"
+                held_out = self.validation.run(self.epoch - 1, staged=staged)
             row |= {f"val_{key}": value for key, value in held_out.items()}
             self._watch(row)
         self.finished = self.has_waited or self.epoch >= self.settings.epochs
@@ -294,9 +302,10 @@ class Trainer:
         Args:
             size: Its size.
         """
-        return self._batch(torch.arange(size))
+        return self._batch(torch.arange(size, device=self.x.device))
 
     def _run_one_by_one(self, order: Tensor, meter: Meter, on_step: Callable[[], object]) -> None:
+        order = order.to(self.x.device, non_blocking=True)
         for index in order.split(self.batch_sizes):
             meter.add(*self._step(self._batch(index)), len(index))
             on_step()
@@ -332,19 +341,8 @@ class Trainer:
         return partial(_compares, self.steps_per_epoch, most_unchecked(self.device))
 
     def _batch(self, index: Tensor) -> Tensor:
-        return self.x[index.to(self.x.device)].to(self.device, non_blocking=True)
-
-    def _validate(self, images: Tensor) -> dict[str, float]:
-        """The ledger per held-out image, on the same noise in every epoch."""
-        meter = Meter(self.step)
-        with self._evaluating(), torch.no_grad():
-            torch.manual_seed(self.settings.seed)
-            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)):
-                x = part.to(self.device)
-                self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
-                ledger = self.objective.ledger
-                meter.add(tuple(ledger), torch.stack(list(ledger.values())), len(x))
-        return meter.means()
+        """Gives images by their indices, which lie where the images do."""
+        return self.x[index].to(self.device, non_blocking=True)
 
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights, and ends the run when they have been the best for too long.
@@ -385,30 +383,6 @@ class Trainer:
                 yield
         finally:
             self.vae.train(training)
-
-
-def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
-    """Divides data into batches.
-
-    Args:
-        count: How many data there are.
-        batch_size: How many go into a batch; the last may be smaller.
-        pairs_data: Whether the objective pairs the data of a batch. A last batch of fewer than
-            `ENOUGH_DATA` then joins the one before it.
-
-    Returns:
-        The size of each batch.
-
-    Example:
-        >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
-        ([128, 128, 14], [128, 142])
-    """
-    whole, rest = divmod(count, batch_size)
-    sizes = [batch_size] * whole + [rest] * bool(rest)
-    if pairs_data and whole and 0 < rest < ENOUGH_DATA:
-        last = sizes.pop()
-        sizes[-1] += last
-    return sizes
 
 
 def _loss_per_datum(

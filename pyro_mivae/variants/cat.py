@@ -157,7 +157,7 @@ class CatVAE(Variant):
         Args:
             x: Training data, shape ``(n, *data_shape)``.
         """
-        x = self.check_data(x).to(self.device)
+        x = self.check_data(x)
         if self.warm_start:
             warm_start_categories(self.guide, x, self.category or "c", steps=self.warm_start)
 

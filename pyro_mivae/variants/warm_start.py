@@ -25,7 +25,7 @@ def warm_start_categories(
 
     Args:
         guide: A guide whose site is a category given the data.
-        x: Data, shape ``(n, *data_shape)``.
+        x: Data, shape ``(n, *data_shape)``, on any device; each batch is moved to the guide's.
         site: The category.
         steps: Number of training steps.
         batch_size: Data per step, drawn with replacement.
@@ -40,8 +40,10 @@ def warm_start_categories(
     engine = Engine(
         Program.of_modules(loss, guide), "staged" if steps >= WORTH_STAGING else "eager"
     )
+    device = next(guide.parameters()).device
     optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
     for number in range(steps):
-        batch = x[torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)]
+        index = torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)
+        batch = x[index].to(device, non_blocking=True)
         engine.take(batch, number=number, compare=is_due(number))
         optimiser.step()

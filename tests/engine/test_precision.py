@@ -148,3 +148,48 @@ def test_tf32_is_put_back():
     with matmul_precision("tf32"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.fixture
+def switches():
+    """Torch's settings of float32 products, put back after the test."""
+    owners = [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = [owner.fp32_precision for owner in owners]
+    yield owners
+    torch.set_float32_matmul_precision("highest")
+    for owner, value in zip(owners, before, strict=True):
+        owner.fp32_precision = value
+
+
+def older():
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "refused"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {0: "tf32"}, {0: "ieee"}, {1: "tf32"}, {1: "ieee"}, {0: "tf32", 1: "ieee"}, {2: "ieee"}],
+    ids=str,
+)
+def test_the_users_switches_are_left_as_they_were(switches, values):
+    for owner, value in values.items():
+        switches[owner].fp32_precision = value
+    before = [one.fp32_precision for one in switches], older()
+    for precision in ("float32", "bf16", "tf32"):
+        with matmul_precision(precision):
+            if precision == "tf32":
+                assert switches[1].fp32_precision == "tf32"
+            else:
+                assert [one.fp32_precision for one in switches] == before[0]
+        assert ([one.fp32_precision for one in switches], older()) == before
+
+
+@pytest.mark.parametrize("value", ["highest", "high", "medium"])
+def test_the_older_setting_is_left_as_it_was(switches, value):
+    torch.set_float32_matmul_precision(value)
+    with matmul_precision("tf32"):
+        assert switches[1].fp32_precision == "tf32"
+        assert older() in ("high", "medium")  # torch's compiler reads it
+    assert older() == value

@@ -1,0 +1,29 @@
+"""Sizes of batches."""
+
+from __future__ import annotations
+
+from pyro_mivae.terms import ENOUGH_DATA
+
+
+def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
+    """Divides data into batches.
+
+    Args:
+        count: How many data there are.
+        batch_size: How many go into a batch; the last may be smaller.
+        pairs_data: Whether the objective pairs the data of a batch. A last batch of fewer than
+            `ENOUGH_DATA` then joins the one before it.
+
+    Returns:
+        The size of each batch.
+
+    Example:
+        >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
+        ([128, 128, 14], [128, 142])
+    """
+    whole, rest = divmod(count, batch_size)
+    sizes = [batch_size] * whole + [rest] * bool(rest)
+    if pairs_data and whole and 0 < rest < ENOUGH_DATA:
+        last = sizes.pop()
+        sizes[-1] += last
+    return sizes

@@ -1,0 +1,74 @@
+"""Every variant, small, and images for it."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import pyro_mivae as mi
+from pyro_mivae.engine import Recording, replayed
+from pyro_mivae.training import recorded
+
+SHAPE = (1, 4, 4)
+SMALL = {"latent_dim": 4}
+CATEGORIES = {"num_categories": 2, "latent_dim": 4, "warm_start": 3}
+CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
+    **{bound: ("critic-infomax", {"bound": bound}) for bound in ("mine", "infonce", "tuba")},
+    **{bound: ("critic-infomax", {"bound": bound}) for bound in ("smile", "interpolated")},
+    **{push: ("vmi", {"push": push}) for push in ("relaxed", "straight-through")},
+    "score-function": ("vmi", {"push": "score-function"}),
+    "scheduled": ("beta", {"beta": mi.linear_warmup(6, 0.1)}),
+    "soft": ("cat", {"categorical": "soft"}),
+    "gumbel": ("cat", {"categorical": "gumbel"}),
+    "sample": ("infocat", {"categorical": "sample"}),
+    "uniform": ("vmi", {"prior": mi.UniformPrior}),
+    "gaussian": ("vae", {"likelihood": "gaussian"}),
+    "continuous-bernoulli": ("vae", {"likelihood": "continuous-bernoulli"}),
+}
+
+
+@pytest.fixture
+def x():
+    """30 images about two prototypes."""
+    generator = torch.Generator().manual_seed(5)
+    prototypes = torch.rand(2, *SHAPE, generator=generator)
+    noise = torch.rand(30, *SHAPE, generator=generator)
+    return (prototypes[torch.arange(30) % 2] * 0.9 + noise * 0.1).clamp(0, 1)
+
+
+@pytest.fixture(scope="session")
+def build():
+    """Builds the variant of a configuration in double precision, the same weights each time."""
+
+    def build(configuration):
+        torch.manual_seed(3)
+        name, options = CONFIGURATIONS[configuration]
+        sizes = CATEGORIES if name in ("cat", "infocat") else SMALL
+        if "prior" in options:
+            sizes, options = {}, {"prior": mi.UniformPrior(4, 2)}
+        return mi.VARIANTS[name](SHAPE, **sizes, **options).double()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def recording():
+    """Lets the plain recorder take the place of CUDA graphs."""
+
+    @contextmanager
+    def recording(on=True):
+        def recorder_for(optimiser, device):
+            return Recording(optimiser, device) if on else None
+
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (recorded, replayed):
+                patch.setattr(module, "recorder_for", recorder_for)
+            yield
+
+    return recording
+
+
+def pytest_generate_tests(metafunc):
+    for name, values in (("configuration", CONFIGURATIONS), ("variant", mi.VARIANTS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values)

@@ -1,0 +1,98 @@
+"""Training on a pretended device, by every means, wherever the data are; no step waits for it."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+import pyro_mivae as mi
+from pyro_mivae.training.loop import Trainer
+from pyro_mivae.variants.checks import check_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
+SETTINGS = {"epochs": 1, "batch_size": 6, "lr_schedule": "cosine", "clip_norm": 5.0, "seed": 4}
+ON_THE_CPU = {"bytes_free": 10}  # data that do not fit on the device
+
+
+def assert_same(one, other):
+    assert one.columns == other.columns
+    for column in set(one.columns) - {"seconds"}:
+        assert one[column] == pytest.approx(other[column], rel=1e-5, nan_ok=True), column
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(pretended, monkeypatch):
+    """Fails where a step waits for the device that is not compared with its program."""
+    run_epoch = Trainer.run_epoch
+
+    def watched(trainer, on_step):
+        counts = [pretended.waits.copy()]
+        first, compares = trainer.step, trainer.settings.engine != "eager"
+
+        def note():
+            on_step()
+            counts.append(pretended.waits.copy())
+
+        row = run_epoch(trainer, note)
+        for step, (before, after) in enumerate(pairwise(counts), first):
+            assert (compares and trainer.compares(step)) or after == before, after - before
+        at_the_end = pretended.waits - counts[-1]
+        assert at_the_end.total() <= 2, at_the_end  # the ledgers of training and of validation
+        return row
+
+    monkeypatch.setattr(Trainer, "run_epoch", watched)
+
+
+@pytest.fixture
+def fit(pretended, build, recording, x, monkeypatch):
+    """Trains a configuration on the device by some means, and returns its history."""
+
+    def fit(configuration, means, *, bytes_free=1 << 30, **settings):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *args: (bytes_free, bytes_free))
+        engine = "staged" if means == "recorded" else means
+        vae = build(configuration)
+        with recording(means == "recorded"):
+            history = mi.fit(
+                vae, x, device="cuda", engine=engine, validation=x[:8], **SETTINGS | settings
+            )
+        for name, tensor in vae.state_dict().items():
+            assert tensor.device.type == "cuda", name
+        return history
+
+    return fit
+
+
+def test_eager_steps_of_data_on_the_cpu(fit, configuration):
+    fit(configuration, "eager", **ON_THE_CPU, batch_size=15)
+
+
+@pytest.mark.parametrize("name", [*mi.VARIANTS, "mine", "score-function"])
+def test_recorded_steps(fit, name):
+    fit(name, "recorded")  # warns, which is an error, where the graph is not the program
+
+
+@pytest.mark.parametrize("name", ["infocat", "infogan"])
+def test_staged_steps_of_data_on_the_cpu(fit, name):
+    fit(name, "staged", **ON_THE_CPU)
+
+
+@pytest.mark.parametrize(
+    ("means", "placed"),
+    [("eager", {}), ("staged", {}), ("recorded", {}), ("recorded", ON_THE_CPU)],
+    ids=["eager", "staged", "recorded", "recorded, data on the CPU"],
+)
+def test_the_device_gives_the_history_of_the_cpu(fit, build, x, means, placed):
+    settings = {"batch_size": 14, "epochs": 3}  # the last batch is of another size
+    with _disable_current_modes():
+        on_cpu = mi.fit(
+            build("scheduled"), x, device="cpu", validation=x[:8], **SETTINGS | settings
+        )
+    assert_same(on_cpu, fit("scheduled", means, **placed, **settings))
+
+
+def test_weights_are_checked_with_one_wait(pretended, build):
+    vae = build("vae").to("cuda")
+    pretended.waits.clear()
+    check_weights(vae)
+    assert pretended.waits.total() == 1
