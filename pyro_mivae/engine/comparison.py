@@ -39,6 +39,18 @@ def is_due(step: int, every: int = EVERY) -> bool:
     return step % every == 0 or (step < every and step & (step - 1) == 0)
 
 
+def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> bool:
+    """Returns whether a step is compared where epochs end in a batch of a size of its own.
+
+    Args:
+        step: Steps done before.
+        steps_per_epoch: Steps of an epoch, of which the last is compared by the epoch too.
+        every: Most steps between two comparisons.
+    """
+    epoch, batch = divmod(step, steps_per_epoch)
+    return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a step gives and what it leaves.

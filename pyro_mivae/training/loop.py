@@ -18,7 +18,7 @@ from pyro_mivae.engine import (
     Means,
     Precision,
     Program,
-    is_due,
+    is_due_in_epoch,
     most_unchecked,
     no_rounding,
     stage,
@@ -338,7 +338,11 @@ class Trainer:
         It follows from the number of the step alone, so that a resumed training compares, and
         rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
         """
-        return partial(_compares, self.steps_per_epoch, most_unchecked(self.device))
+        return partial(
+            is_due_in_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            every=most_unchecked(self.device),
+        )
 
     def _batch(self, index: Tensor) -> Tensor:
         """Gives images by their indices, which lie where the images do."""
@@ -391,11 +395,6 @@ def _loss_per_datum(
     """The loss that is trained on, and the ledger."""
     loss = objective.differentiable_loss(model, guide, x)
     return loss / len(x), objective.ledger
-
-
-def _compares(steps_per_epoch: int, every: int, step: int) -> bool:
-    epoch, batch = divmod(step, steps_per_epoch)
-    return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
 
 def _cuda(device: torch.device) -> list[torch.device]:
