@@ -15,8 +15,8 @@ from torch import Tensor
 
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
-from pyro_mivae.engine import CudaGraphs, Recording, matmul_precision
-from pyro_mivae.training import loop, recorded
+from pyro_mivae.engine import CudaGraphs, Recording, comparison, matmul_precision
+from pyro_mivae.training import loop, recorded, world
 
 Build = Callable[[Any, Tensor, int], Turn]
 
@@ -62,23 +62,23 @@ def ours(
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
         settings = loop.Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
-        due = loop.is_due if compare else lambda step: False
+        due = comparison.is_due if compare else lambda step, every=0: False
 
         @contextlib.contextmanager
-        def world() -> Iterator[None]:
+        def around() -> Iterator[None]:
             with (
-                patch.object(loop, "is_due", due),
-                loop.own_world(x.device),
+                patch.object(comparison, "is_due", due),
+                world.own_world(x.device),
                 matmul_precision(precision),
             ):
                 yield
 
-        with recording(steps, capture=capture), world():
+        with recording(steps, capture=capture), around():
             trainer = loop.Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
             trainer.prepare()
 
         def turn() -> None:
-            with world():
+            with around():
                 trainer.run_epoch()
 
         return turn

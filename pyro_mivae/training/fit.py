@@ -27,9 +27,10 @@ from pyro_mivae.training.given import (
 )
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
-from pyro_mivae.training.loop import Settings, Trainer, own_world
+from pyro_mivae.training.loop import Settings, Trainer
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.training.world import own_world
 from pyro_mivae.variants import VARIANT
 
 

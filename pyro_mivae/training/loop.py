@@ -36,6 +36,7 @@ from pyro_mivae.training.optimiser import (
 )
 from pyro_mivae.training.recorded import RecordedSteps
 from pyro_mivae.training.validation import VALIDATION_BATCH, Validation
+from pyro_mivae.training.world import cuda_devices
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,6 @@ class Settings:
     patience: int | None
     engine: Means | Literal["auto"] = "auto"
     precision: Precision = "float32"
-
-
-@contextmanager
-def own_world(device: torch.device) -> Iterator[None]:
-    """Keeps the caller's parameter store and random numbers out of training, and as they were.
-
-    In a store of its own no other model's parameters can take the place of those of the same name.
-
-    Args:
-        device: The device that is trained on.
-    """
-    with (
-        torch.random.fork_rng(devices=_cuda(device)),
-        pyro.get_param_store().scope(),
-    ):
-        yield
 
 
 class Trainer:
@@ -383,7 +368,7 @@ class Trainer:
         training = self.vae.training
         self.vae.eval()
         try:
-            with torch.random.fork_rng(devices=_cuda(self.device)):
+            with torch.random.fork_rng(devices=cuda_devices(self.device)):
                 yield
         finally:
             self.vae.train(training)
@@ -395,10 +380,6 @@ def _loss_per_datum(
     """The loss that is trained on, and the ledger."""
     loss = objective.differentiable_loss(model, guide, x)
     return loss / len(x), objective.ledger
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
