@@ -104,9 +104,9 @@ def _weights(vae: Any) -> dict[str, float]:
     return {"z": vae.beta} if isinstance(vae, mi.BetaVAE) else WITH_PYROS_ELBO[vae.name]
 
 
-def our_svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
-    """Trains by `mi.SVI`, compiled, and is in all else as `stock_svi`."""
-    return _by_svi(partial(mi.SVI, engine="compiled"), vae, x, batch_size)
+def our_svi(vae: Any, x: Tensor, batch_size: int, engine: str = "compiled") -> Turn:
+    """Trains by `mi.SVI`, and is in all else as `stock_svi`."""
+    return _by_svi(partial(mi.SVI, engine=engine), vae, x, batch_size)
 
 
 def _by_svi(make: Callable[..., Any], vae: Any, x: Tensor, batch_size: int) -> Turn:

@@ -22,18 +22,23 @@ class MixError(SystemExit):
     """Runs that are there were made otherwise than those that are asked for."""
 
 
+def source(folder: Path | None = None) -> str:
+    """Returns a digest of the Python files of a folder, the package's if omitted."""
+    folder = Path(pyro_mivae.__file__).parent if folder is None else folder
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def made_with() -> dict[str, Any]:
     """Says what runs are made with: machine, versions, and a digest of the package's source."""
-    package = Path(pyro_mivae.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\n".encode() + path.read_bytes())
     versions = {name: metadata.version(name) for name in ("numpy", "scikit-learn")}
     return {
         **machine(),
         **versions,
         "pyro_mivae": metadata.version("pyro-mivae"),
-        "source": digest.hexdigest()[:16],
+        "source": source(),
     }
 
 

@@ -1,9 +1,10 @@
-"""Ways to train on a GPU, each as a callable that trains for one epoch of whole steps."""
+"""Ways to train on a GPU, each a callable that trains for one epoch of whole batches, a turn."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
@@ -12,82 +13,87 @@ import pyro
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import COMPILED, Turn, by_hand, stock_svi
+from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
-from pyro_mivae.engine import CudaGraphs, Recording
-from pyro_mivae.training import recorded
-from pyro_mivae.training.loop import Settings, Trainer, own_world
+from pyro_mivae.engine import CudaGraphs, Recording, matmul_precision
+from pyro_mivae.training import loop, recorded
 
 Build = Callable[[Any, Tensor, int], Turn]
 
 
 @contextlib.contextmanager
-def recording(steps_per_replay: int | None = 1) -> Iterator[None]:
-    """Lets trainers record steps, so many at once, or none; on a CPU by a loop over them."""
+def recording(steps: int | None = None, *, capture: bool = True) -> Iterator[None]:
+    """Sets how trainers record their steps; on a CPU a loop takes the place of CUDA graphs.
+
+    Args:
+        steps: Steps per replay; on CUDA the package's default if omitted.
+        capture: False takes the steps one by one.
+    """
+    default = recorded.recorder_for
 
     def record(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
-        if steps_per_replay is None:
+        if not capture:
             return None
-        of_device = CudaGraphs if device.type == "cuda" else Recording
-        return of_device(optimiser, device, steps_per_replay)
+        if device.type != "cuda":
+            return Recording(optimiser, device, steps or 2)
+        return CudaGraphs(optimiser, device, steps) if steps else default(optimiser, device)
 
     with patch.object(recorded, "recorder_for", record):
         yield
 
 
 def ours(
-    engine: str = "staged", steps_per_replay: int | None = 1, precision: str = "float32"
+    engine: str = "staged",
+    precision: str = "float32",
+    *,
+    steps: int | None = None,
+    capture: bool = True,
+    compare: bool = True,
 ) -> Build:
-    """Gives what trains as `mi.fit` does, its trainer being called by the epoch.
+    """Returns a contender that trains by the trainer of `mi.fit`, called epoch by epoch.
 
     Args:
         engine: ``"eager"``, ``"staged"`` or ``"compiled"``.
-        steps_per_replay: How many steps are captured as one graph; None captures none.
         precision: Of matrix products.
+        steps: Steps per replay; the package's default if omitted.
+        capture: False takes the steps one by one.
+        compare: False never compares the graph with its program.
     """
-    from pyro_mivae.engine import matmul_precision
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
-        vae = copy.deepcopy(vae).to(x.device)
-        settings = Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
-        device = x.device
-        with recording(steps_per_replay), own_world(device), matmul_precision(precision):
-            trainer = Trainer(vae, x, None, settings, device)
+        settings = loop.Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
+        due = loop.is_due if compare else lambda step: False
+
+        @contextlib.contextmanager
+        def world() -> Iterator[None]:
+            with (
+                patch.object(loop, "is_due", due),
+                loop.own_world(x.device),
+                matmul_precision(precision),
+            ):
+                yield
+
+        with recording(steps, capture=capture), world():
+            trainer = loop.Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
             trainer.prepare()
 
         def turn() -> None:
-            with own_world(device), matmul_precision(precision):
+            with world():
                 trainer.run_epoch()
 
-        turn.trainer = trainer  # type: ignore[attr-defined]
         return turn
 
     return build
 
 
-def svi(vae: Any, x: Tensor, batch_size: int) -> Turn:
-    """Trains by Pyro's own SVI."""
-    return stock_svi(copy.deepcopy(vae), x, batch_size)
+def hand_made_graph(compiled: bool = False) -> Build:
+    """Returns a contender that replays a CUDA graph of the hand-written step.
 
-
-def by_hand_eager(vae: Any, x: Tensor, batch_size: int) -> Turn:
-    """Trains by the hand-written loss and loop."""
-    return by_hand(copy.deepcopy(vae), x, batch_size)
-
-
-def by_hand_compiled(vae: Any, x: Tensor, batch_size: int) -> Turn:
-    """Trains by the hand-written loss, compiled."""
-    return by_hand(copy.deepcopy(vae), x, batch_size, **COMPILED)
-
-
-def by_hand_graphed(compiled: bool = False) -> Build:
-    """Gives what trains by the hand-written loss in a CUDA graph of the whole step.
-
-    It is what torch's documentation shows: batches are copied into a static tensor, the step is
-    warmed up on a side stream and captured with a fused, capturable Adam, and replayed.
+    It follows torch's documentation: each batch is copied into a static tensor; the step, with a
+    fused and capturable Adam, is warmed up and captured on a side stream, and replayed.
 
     Args:
-        compiled: Whether the loss is compiled besides.
+        compiled: Whether the loss is compiled first.
     """
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
@@ -97,7 +103,7 @@ def by_hand_graphed(compiled: bool = False) -> Build:
             loss = torch.compile(loss, **COMPILED)
         optimiser = make_adam(vae)
         for group in optimiser.param_groups:
-            group["capturable"] = True
+            group["capturable"] = x.is_cuda
         batch, total = x[:batch_size].clone(), torch.zeros((), device=x.device)
 
         def step() -> None:
@@ -110,9 +116,7 @@ def by_hand_graphed(compiled: bool = False) -> Build:
             optimiser.zero_grad(set_to_none=True)
             step()
 
-        replay = fresh_step
-        if x.is_cuda:
-            replay = _captured(fresh_step, lambda: optimiser.zero_grad(set_to_none=True), step)
+        replay = _captured(fresh_step, optimiser.zero_grad, step) if x.is_cuda else fresh_step
 
         def turn() -> float:
             total.zero_()
@@ -130,38 +134,64 @@ def by_hand_graphed(compiled: bool = False) -> Build:
 def _captured(
     fresh_step: Callable[[], None], clear: Callable[[], None], step: Callable[[], None]
 ) -> Callable[[], None]:
-    """Captures a step; the gradients that the graph makes for itself are overwritten by it."""
+    """Captures a step; the graph makes its own gradients, and overwrites them at each replay."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
             fresh_step()
-    clear()
     torch.cuda.current_stream().wait_stream(aside)
+    clear()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):
         step()
     return graph.replay
 
 
-STEPS: dict[str, Build] = {
-    "ours": ours(),
-    "ours, compiled": ours("compiled"),
-    "ours, not captured": ours(steps_per_replay=None),
-    "ours, eager": ours("eager", None),
-    "stock SVI": svi,
-    "hand-written": by_hand_eager,
-    "hand-written, compiled": by_hand_compiled,
-    "hand-written, captured": by_hand_graphed(),
-    "hand-written, compiled, captured": by_hand_graphed(compiled=True),
+def _copied(train: Callable[..., Turn], **options: Any) -> Build:
+    """Gives a contender of `contenders`, which trains what it gets, a copy."""
+    return lambda vae, x, batch_size: train(copy.deepcopy(vae), x, batch_size, **options)
+
+
+CONTENDERS: dict[str, tuple[Build, str]] = {
+    "ours": (ours(), "the trainer of mi.fit, engine='staged', captured"),
+    "hand-made graph": (hand_made_graph(), "hand-written loss, fused Adam, one CUDA graph"),
+    "stock SVI, our ELBO": (
+        _copied(stock_svi),
+        "pyro.infer.SVI, pyro.optim.Adam, loss=vae.objective()",
+    ),
+    "stock SVI, Pyro's ELBO": (
+        _copied(pyros_elbo),
+        "pyro.infer.SVI, pyro.optim.Adam, loss=TraceMeanField_ELBO()",
+    ),
+    "ours, compiled": (ours("compiled"), "as ours, engine='compiled'"),
+    "hand-made graph, compiled": (
+        hand_made_graph(compiled=True),
+        "as the hand-made graph, the loss compiled by torch.compile",
+    ),
+    "mi.SVI": (
+        _copied(our_svi, engine="auto"),
+        "mi.SVI(vae.model, vae.guide, pyro.optim.Adam(vae.optim_args), vae.objective())",
+    ),
+    "mi.SVI, compiled": (_copied(our_svi), "as mi.SVI, engine='compiled'"),
+    "ours, never compared": (ours(compare=False), "as ours, never compared with its program"),
+    "ours, not captured": (ours(capture=False), "as ours, step by step"),
+    "ours, eager": (ours("eager", capture=False), "as ours, engine='eager'"),
+    "by hand": (_copied(by_hand), "hand-written loss and loop, fused Adam"),
+    "by hand, compiled": (_copied(by_hand, **COMPILED), "as by hand, compiled by torch.compile"),
 }
-"""Who is timed at batch 128. Ours is captured unless it says otherwise."""
+"""Contenders by name, each with what it runs."""
 
 
-def close(turns_of: dict[str, Turn]) -> None:
-    """Lets go of what contenders hold on the device."""
-    turns_of.clear()
+def builds(*names: str) -> dict[str, Build]:
+    """Returns contenders by name."""
+    return {name: CONTENDERS[name][0] for name in names}
+
+
+def free() -> None:
+    """Frees what contenders left: parameters, compiled code, cycles, cached memory."""
     pyro.clear_param_store()
     torch.compiler.reset()
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

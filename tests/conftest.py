@@ -48,10 +48,11 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def pretended(on_the_cpu: None) -> Iterator[PretendedCuda]:
+def pretended(on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
     """A pretended CUDA device, which counts what waits for it."""
     with pretend_cuda() as cuda:
         yield cuda
+        monkeypatch.undo()  # what a test patched over the pretended device goes first
 
 
 @pytest.fixture(autouse=True, scope="session")

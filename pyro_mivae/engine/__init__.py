@@ -2,7 +2,7 @@
 
 from pyro_mivae.engine.captured import CudaGraphs, Recording, recorder_for
 from pyro_mivae.engine.choose import WORTH_STAGING
-from pyro_mivae.engine.comparison import is_due
+from pyro_mivae.engine.comparison import is_due, most_unchecked
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
 from pyro_mivae.engine.program import Program
 from pyro_mivae.engine.reasons import tell_no_capture
@@ -28,6 +28,7 @@ __all__ = [
     "check_precision",
     "is_due",
     "matmul_precision",
+    "most_unchecked",
     "no_rounding",
     "recorder_for",
     "stage",

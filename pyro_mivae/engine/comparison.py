@@ -16,18 +16,27 @@ ROUNDING = 64
 EVERY = 200
 """Most steps between two comparisons."""
 
+EVERY_CAPTURED = 2000
+"""The like where steps are captured: a comparison takes as long as some 25 of them."""
 
-def is_due(step: int) -> bool:
+
+def most_unchecked(device: torch.device) -> int:
+    """Returns the most steps between two comparisons on a device."""
+    return EVERY_CAPTURED if device.type == "cuda" else EVERY
+
+
+def is_due(step: int, every: int = EVERY) -> bool:
     """Returns whether a step is compared with its program.
 
     Args:
         step: Steps taken since the graph was made: the first ones, each doubling, every 200th.
+        every: Most steps between two comparisons.
 
     Example:
         >>> [step for step in range(500) if is_due(step)]
         [0, 1, 2, 4, 8, 16, 32, 64, 128, 200, 400]
     """
-    return step % EVERY == 0 or (step < EVERY and step & (step - 1) == 0)
+    return step % every == 0 or (step < every and step & (step - 1) == 0)
 
 
 @dataclass(frozen=True)

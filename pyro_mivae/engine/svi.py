@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.engine.choose import steps_until_compiling
-from pyro_mivae.engine.comparison import Outcome, is_due, noise_state, run_graph
+from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked, noise_state, run_graph
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.optimiser import GroupedOptimiser
 from pyro_mivae.engine.program import unique
@@ -60,11 +60,11 @@ class SVI(pyro.infer.SVI):
     A graph is fixed to what Python decides upon, so each state of that has a graph of its own, up
     to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
     frozen, which tensors are buffers; and numbers that model and guide read from attributes and
-    variables, as far as `Guards` sees them. All else is found by comparison: at the first steps
-    of a graph, at each doubling of their number, and at least every 200th step the program itself
-    takes the step, and the graph has to agree with it on the same noise in every entry of the
-    ledger, every gradient and every tensor that changes. If it does not, one warning names the
-    entry and the steps that may be off, and every later step is Pyro's own.
+    variables, as far as `Guards` sees them. All else is found by comparison. At the first steps
+    of a graph, at each doubling of their number, and at least every 200th step (on CUDA every
+    2,000th) the program itself takes the step. The graph has to agree with it on the same noise
+    in every entry of the ledger, every gradient and every tensor that changes. If it does not,
+    one warning names the entry and the steps that may be off, and every later step is Pyro's own.
 
     A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
     What cannot be a graph runs as Pyro runs it, which one warning says: losses that are none of
@@ -184,7 +184,8 @@ class SVI(pyro.infer.SVI):
         if stage.staged is None:
             return self._recorded_step(stage, form, leaves, tensors)
         stage.steps += 1
-        take = self._compared_step if is_due(stage.steps) else self._graph_step
+        due = is_due(stage.steps, most_unchecked(tensors[0].device))
+        take = self._compared_step if due else self._graph_step
         return take(stage, tensors, args, kwargs)
 
     def _key(self, form: Any, leaves: list[Any]) -> Any:

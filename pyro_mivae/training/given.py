@@ -100,7 +100,8 @@ class Images:
     def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Splits held-out images off, and puts all where they fit.
 
-        On the device if they take at most half its memory, else on the CPU.
+        On the device if they take at most a third of its free memory, else on the CPU: recorded
+        steps read them arranged, which takes as much again.
 
         Args:
             device: The device.
@@ -110,7 +111,7 @@ class Images:
         """
         x, held_out = _split(self.x, self.validation)
         size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
-        if device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")
         return x.to(device), None if held_out is None else held_out.to(device)
 

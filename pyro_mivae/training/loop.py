@@ -13,7 +13,16 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Engine, Means, Precision, Program, is_due, no_rounding, stage
+from pyro_mivae.engine import (
+    Engine,
+    Means,
+    Precision,
+    Program,
+    is_due,
+    most_unchecked,
+    no_rounding,
+    stage,
+)
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError, StagingError
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.batches import batch_sizes
@@ -329,7 +338,7 @@ class Trainer:
         It follows from the number of the step alone, so that a resumed training compares, and
         rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
         """
-        return partial(_compares, self.steps_per_epoch)
+        return partial(_compares, self.steps_per_epoch, most_unchecked(self.device))
 
     def _batch(self, index: Tensor) -> Tensor:
         """Gives images by their indices, which lie where the images do."""
@@ -384,9 +393,9 @@ def _loss_per_datum(
     return loss / len(x), objective.ledger
 
 
-def _compares(steps_per_epoch: int, step: int) -> bool:
+def _compares(steps_per_epoch: int, every: int, step: int) -> bool:
     epoch, batch = divmod(step, steps_per_epoch)
-    return is_due(step) or (batch == steps_per_epoch - 1 and is_due(epoch))
+    return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

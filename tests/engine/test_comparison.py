@@ -11,7 +11,7 @@ import torch
 from pyro.nn import PyroModule
 
 import pyro_mivae as mi
-from pyro_mivae.engine.comparison import Outcome, is_due
+from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked
 from pyro_mivae.errors import PyroMivaeWarning
 
 X = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -177,3 +177,10 @@ def test_fit_finds_a_number_out_of_sight():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit_hidden("staged", None) == pytest.approx(fit_hidden("eager", None), rel=1e-6)
+
+
+def test_where_steps_are_captured_comparisons_are_rarer():
+    every = most_unchecked(torch.device("cuda", 0))
+    due = [step for step in range(5000) if is_due(step, every)]
+    assert due == [0, *(2**k for k in range(11)), 2000, 4000]
+    assert most_unchecked(torch.device("cpu")) == 200

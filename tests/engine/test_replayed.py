@@ -179,3 +179,25 @@ def test_several_steps_are_compared_roughly_and_one_closely():
     assert captured._agree([(before, undefined, undefined)], captured.EQUAL)
     assert not captured._agree([(before, undefined, change)], 1.0)
     assert not captured._agree([(before, change, before)], captured.ROUGHLY_EQUAL)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
+@pytest.mark.parametrize("name", mi.VARIANTS)
+@pytest.mark.parametrize("optimiser", [pyro.optim.Adam, pyro.optim.RAdam])
+def test_a_device_captures_the_step(name, optimiser, batches):
+    def run(svi_class, **options):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        small = {"num_categories": 3} if name in ("cat", "infocat") else {}
+        vae = mi.VARIANTS[name](SHAPE, latent_dim=3, **small).double().to("cuda")
+        objective = vae.objective(12).to(torch.float64).to("cuda")
+        svi = svi_class(vae.model, vae.guide, optimiser({"lr": 1e-3}), objective, **options)
+        torch.manual_seed(1)
+        losses = [svi.step(batch.to("cuda")) for batch in batches]
+        return losses, vae.state_dict(), svi
+
+    ours = run(mi.SVI, engine="staged")  # a warning would be an error
+    assert_same(ours, run(pyro.infer.SVI))
+    stages = ours[2]._stages.values()
+    assert any(stage.replays.step is not None for stage in stages)
