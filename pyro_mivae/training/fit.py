@@ -102,7 +102,8 @@ def fit(
             with 10 bits of mantissa; or ``"bf16"``, with 8 bits, forwards and backwards, of a
             float32 model whose step is staged. All else is float32 in each.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
-            ``x`` to hold out for that.
+            ``x`` to hold out for that. Where training is staged a graph evaluates, which is
+            compared with the program as the steps are.
         patience: Stops once the held-out loss has not fallen for so many epochs, with the best
             epoch's weights. Epochs in which a schedule still changed the loss do not count. Holds
             a tenth of ``x`` out if ``validation`` is not given.

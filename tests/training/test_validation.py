@@ -58,7 +58,7 @@ def test_a_resumed_training_has_the_columns_of_a_whole_one(x, make, tmp_path):
             raise KeyboardInterrupt
 
     settings = SETTINGS | {"validation": 0.3, "engine": "staged"}
-    whole, parts = make("infocat"), make("infocat")
+    whole, parts = make("vae"), make("vae")
     wanted = fit(whole, x, **settings)
     with pytest.raises(KeyboardInterrupt):
         fit(parts, x, **settings, run=tmp_path, on_epoch=interrupt)
