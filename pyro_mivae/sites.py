@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
 from torch import Tensor
+from torch.distributions import OneHotCategorical
 
 Site = Any
 
@@ -41,6 +43,25 @@ def log_prob(site: Site) -> Tensor:
     """Returns the log-density of a site at its value, unscaled."""
     value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     return value
+
+
+def support_log_prob(site: Site, dim: int) -> Tensor:
+    """Returns the log-density of a site at its whole support, laid along a batch dimension.
+
+    That of a one-hot category is its logits, seen from another side.
+    """
+    fn, value = site["fn"], site["value"]
+    support = value.shape == (*fn.event_shape, *[1] * (-dim - 1), *fn.event_shape)
+    if type(fn).log_prob is not OneHotCategorical.log_prob or not support:
+        return log_prob(site)
+    logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch)
+    return logits.reshape(len(logits), *[1] * (-dim - logits.dim()), *logits.shape[1:])
+
+
+def sum_of(values: Iterable[Tensor]) -> Tensor:
+    """Adds up one tensor or more."""
+    first, *others = values
+    return sum(others, first)
 
 
 def weigh(probs: Tensor, cost: Tensor) -> Tensor:
