@@ -59,7 +59,7 @@ def test_deterministic_sites(x):
 def test_scale_stays_positive(size):
     guide = MeanFieldGuide(SHAPE, {"z": 2}, encoder())
     with torch.no_grad():
-        guide.heads["z"].scale.bias.fill_(size)
+        guide.heads["z"].linear.bias.chunk(2)[1].fill_(size)
     scale = poutine.trace(guide).get_trace(torch.rand(N, *SHAPE)).nodes["z"]["fn"].base_dist.scale
     assert (scale >= 1e-4).all()
     assert scale.isfinite().all()
