@@ -66,7 +66,7 @@ class _Constants:
 
     def __init__(self, graph: GraphModule, literals_alone: bool) -> None:
         self.graph, self.literals_alone = graph, literals_alone
-        self.values: dict[Node, Tensor] = {}
+        self.values: dict[Node, Any] = {}
         self._changed = all_changed(graph.graph)
         self._names: dict[Node, str] = {}
 
@@ -89,7 +89,7 @@ class _Constants:
         elif inputs and all(argument in self.values for argument in inputs):
             args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
             value = target(*args, **kwargs)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | tuple):
                 self.values[node] = value
 
     def held(self, node: Node) -> Node:

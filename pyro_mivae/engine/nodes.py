@@ -38,14 +38,31 @@ def is_view(node: Any) -> bool:
 
 
 def origin(node: Any) -> Any:
-    """Gives what a node is a view of, or the node.
+    """Gives what a node is a view of, or has changed in place, or the node.
 
     Args:
         node: The node.
     """
-    while is_view(node) or (node.target is operator.getitem and is_view(node.args[0])):
+    while (
+        is_view(node)
+        or is_in_place(node)
+        or (node.target is operator.getitem and is_view(node.args[0]))
+    ):
         node = node.args[0]
     return node
+
+
+def is_in_place(node: Any) -> bool:
+    """Tells whether a node changes its first argument and gives that.
+
+    Args:
+        node: The node.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return False
+    first = node.target._schema.arguments[0].alias_info
+    returned = [value.alias_info for value in node.target._schema.returns]
+    return first is not None and first.is_write and returned == [first]
 
 
 def changed(node: Node) -> Iterator[Any]:

@@ -1,0 +1,310 @@
+"""A staged step with fewer operations: each does what several did, equal to rounding.
+
+Each operation that is saved is a launch on a device. A compiler fuses more; this is for graphs
+that run as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch.fx import GraphModule, Node
+
+from pyro_mivae.engine.nodes import is_impure, is_view
+from pyro_mivae.engine.rewriting import (
+    Rewriter,
+    are_alike,
+    is_single,
+    layout,
+    numel,
+    views_of,
+)
+
+aten = torch.ops.aten
+SUMS = (aten.sum.default, aten.sum.dim_IntList)
+SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
+UNARY = (aten.neg.default, aten.exp.default, aten.log.default, aten.mul.Scalar)
+ELEMENTWISE = (
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.where.self,
+    aten.addcmul.default,
+    aten.softplus_backward.default,
+    aten.sigmoid_backward.default,
+    aten.threshold_backward.default,
+)
+
+
+def fuse(module: GraphModule) -> None:
+    """Joins operations where one does what several did; results stay equal to rounding.
+
+    Args:
+        module: A graph that was simplified. It is changed, and not recompiled.
+    """
+    draw_noise(module)
+    rewriter = Rewriter(module)
+    rewriter.apply([log_softmax, log_softmax_backward, identity_product, cast_of_cast])
+    rewriter.apply([sum_of_sum, late_negation, early_scaling, scaling_of_scaling, zero_weight])
+    rewriter.apply([sum_with_product])
+
+
+def accumulate(module: GraphModule) -> None:
+    """Adds a matrix product to another in the other's memory, in place of a sum of its own.
+
+    Args:
+        module: A graph. It is changed, and not recompiled.
+    """
+    Rewriter(module).apply([product_onto_product])
+
+
+def draw_noise(module: GraphModule) -> None:
+    """Draws standard normal numbers in one operation, the same numbers."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target != aten.normal_.default or node.kwargs:
+            continue
+        chain = views_of(node.args[0])
+        empty = chain[-1]
+        if empty.target != aten.empty.memory_format or node.args[1:] not in ((), (0.0, 1.0)):
+            continue
+        if not all(map(is_single, chain)) or layout(node) != layout(empty):
+            continue
+        kept = {name: empty.kwargs[name] for name in ("dtype", "device") if name in empty.kwargs}
+        with graph.inserting_before(node):
+            noise = graph.call_function(aten.randn.default, (empty.args[0],), kept)
+        noise.meta = dict(node.meta)
+        node.replace_all_uses_with(noise)
+        for old in (node, *chain):
+            graph.erase_node(old)
+
+
+def log_softmax(rewriter: Rewriter, node: Any) -> Node | None:
+    """``x - logsumexp(x)`` is one operation."""
+    if node.target != aten.sub.Tensor or node.kwargs or not isinstance(node.args[1], Node):
+        return None
+    x, total = node.args
+    last = layout(node)
+    if total.target != aten.logsumexp.default or total.args[0] is not x:
+        return None
+    if total.args[1:] not in (([-1], True), ([len(last.shape) - 1], True)) or not last.shape:
+        return None
+    if layout(x) != last:
+        return None
+    return rewriter.call(aten._log_softmax.default, x, len(last.shape) - 1, False, like=node)
+
+
+def log_softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
+    """``g + exp(y) sum(-g)`` is one operation, if y is a log-softmax."""
+    if node.target != aten.add.Tensor or node.kwargs or not isinstance(node.args[1], Node):
+        return None
+    gradient, product = node.args
+    if not is_single(product) or product.target != aten.mul.Tensor:
+        return None
+    total, probs = product.args
+    if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
+        return None
+    if total.target != aten.sum.dim_IntList or total.args[0].target != aten.neg.default:
+        return None
+    y, dim = probs.args[0], len(layout(node).shape) - 1
+    if y.target != aten._log_softmax.default or total.args[0].args[0] is not gradient:
+        return None
+    if total.args[1:] not in (([dim], True), ([-1], True)) or layout(y) != layout(node):
+        return None
+    args = gradient, y, dim, layout(node).dtype
+    return rewriter.call(aten._log_softmax_backward_data.default, *args, like=node)
+
+
+def identity_product(rewriter: Rewriter, node: Any) -> Node | None:
+    """The product with an identity matrix is the other factor."""
+    if node.target not in (aten.mm.default, aten.bmm.default):
+        return None
+    matrix, other = rewriter.constant(node.args[0]), node.args[1]
+    if matrix is None or layout(other) != layout(node)._replace(offset=layout(other).offset):
+        return None
+    return other if bool((matrix == torch.eye(matrix.shape[-1]).to(matrix)).all()) else None
+
+
+def cast_of_cast(rewriter: Rewriter, node: Any) -> Node | None:
+    """A truth value cast to a whole number, and that to another type, is cast once."""
+    if node.target != aten._to_copy.default or set(node.kwargs) - {"dtype", "device"}:
+        return None
+    (inner,) = node.args
+    if inner.target != aten._to_copy.default or layout(inner).dtype != torch.long:
+        return None
+    (truth,) = inner.args
+    if layout(truth).dtype != torch.bool or layout(truth).device != layout(node).device:
+        return None
+    return rewriter.call(aten._to_copy.default, truth, dtype=layout(node).dtype, like=node)
+
+
+def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
+    """A sum of partial sums is one sum."""
+    if node.target != aten.sum.default or node.kwargs:
+        return None
+    (inner,) = node.args
+    if not is_single(inner) or inner.target != aten.sum.dim_IntList or inner.kwargs:
+        return None
+    if layout(inner.args[0]).dtype != layout(node).dtype:
+        return None
+    return rewriter.call(aten.sum.default, inner.args[0], like=node)
+
+
+def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
+    """The negative of a sum, or of a view of no more elements, is taken after it."""
+    if node.target == aten.neg.default and node.args[0].target == aten.neg.default:
+        return node.args[0].args[0]  # type: ignore[no-any-return]
+    if node.target not in SUMS and not is_view(node):
+        return None
+    negative = node.args[0]
+    if not is_single(negative) or negative.target != aten.neg.default:
+        return None
+    x = negative.args[0]
+    if layout(node) is None or numel(node) > numel(x) or not _same_memory(x, negative):
+        return None
+    after = rewriter.call(node.target, x, *node.args[1:], like=node, **node.kwargs)
+    return rewriter.call(aten.neg.default, after, like=node)
+
+
+def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
+    """What is done to each element alone is done before the elements are repeated."""
+    by_number = node.target == aten.mul.Tensor and not isinstance(node.args[1], Node)
+    if node.target not in UNARY and not by_number:
+        return None
+    if not all(user.target in ELEMENTWISE for user in node.users):
+        return None
+    chain = views_of(node.args[0])
+    if numel(chain[-1]) >= numel(node) or any(0 in layout(chain[-1]).stride for _ in (0,)):
+        return None
+    new = rewriter.call(node.target, chain[-1], *node.args[1:], like=chain[-1], **node.kwargs)
+    for view in reversed(chain[:-1]):
+        new = rewriter.call(view.target, new, *view.args[1:], like=view, **view.kwargs)
+    return new
+
+
+def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
+    """Factors that are numbers are multiplied beforehand."""
+    if node.target not in SCALINGS:
+        return None
+    outer = _scaled(rewriter, node)
+    if outer is None or not is_single(outer.factors[0]):
+        return None
+    inner = _scaled(rewriter, outer.factors[0])
+    if inner is None or not are_alike(node, *inner.factors):
+        return None
+    (x,), coefficient = inner.factors, outer.coefficient * inner.coefficient
+    if coefficient == -1:
+        return rewriter.call(aten.neg.default, x, like=node)
+    return rewriter.call(aten.mul.Tensor, x, coefficient, like=node)
+
+
+def zero_weight(rewriter: Rewriter, node: Any) -> Node | None:
+    """``where(p == 0, 0, c p)`` is ``c p`` for a finite constant c."""
+    if node.target != aten.where.self:
+        return None
+    condition, zero, product = node.args
+    if condition.target != aten.eq.Scalar or condition.args[1] != 0 or rewriter.number(zero) != 0:
+        return None
+    probs = condition.args[0]
+    if not isinstance(product, Node) or product.target not in (aten.mul.Tensor, aten.mul.Scalar):
+        return None
+    a, b = product.args
+    a, b = (a, b) if views_of(b)[-1] is probs else (b, a)
+    if not isinstance(b, Node) or views_of(b)[-1] is not views_of(probs)[-1]:
+        return None
+    constant = rewriter.constant(a)
+    finite = math.isfinite(a) if constant is None and not isinstance(a, Node) else None
+    if constant is not None:
+        finite = bool(constant.isfinite().all())
+    return product if finite and layout(product) == layout(node) else None
+
+
+class _Term(NamedTuple):
+    """A product of a number and one or two tensors."""
+
+    coefficient: float
+    factors: tuple[Any, ...]
+
+
+def sum_with_product(rewriter: Rewriter, node: Any) -> Node | None:
+    """A product and the sum that it is added in are one operation."""
+    if node.target not in (aten.add.Tensor, aten.sub.Tensor) or node.kwargs:
+        return None
+    a, b = node.args
+    if not isinstance(b, Node):
+        return None
+    sign = 1.0 if node.target == aten.add.Tensor else -1.0
+    choices = [(a, b, sign)] + [(b, a, 1.0)] * (sign == 1.0)
+    terms = [(base, _term(rewriter, other), sign) for base, other, sign in choices]
+    for base, term, sign in sorted(terms, key=lambda one: -len(one[1].factors)):
+        coefficient = sign * term.coefficient
+        if not are_alike(node, base, *term.factors):
+            continue
+        if len(term.factors) == 2:
+            return rewriter.call(
+                aten.addcmul.default, base, *term.factors, like=node, value=coefficient
+            )
+        if term.coefficient != 1:
+            return rewriter.call(
+                aten.add.Tensor, base, *term.factors, like=node, alpha=coefficient
+            )
+    return None
+
+
+def product_onto_product(rewriter: Rewriter, node: Any) -> Node | None:
+    """The sum of two matrix products is one that is added to the other."""
+    if node.target != aten.add.Tensor or node.kwargs:
+        return None
+    for first, second in (node.args, node.args[::-1]):
+        if not is_single(first) or not is_single(second) or second.target != aten.mm.default:
+            continue
+        if first.target in (aten.mm.default, aten.addmm_.default) and are_alike(node, first):
+            return rewriter.call(aten.addmm_.default, first, *second.args, like=node)
+    return None
+
+
+def _term(rewriter: Rewriter, node: Any) -> _Term:
+    """Takes a product apart that nothing else uses."""
+    if not is_single(node) or is_impure(node):
+        return _Term(1.0, (node,))
+    scaled = _scaled(rewriter, node)
+    if scaled is not None:
+        inner = _term(rewriter, scaled.factors[0])
+        return _Term(scaled.coefficient * inner.coefficient, inner.factors)
+    if node.target == aten.pow.Tensor_Scalar and node.args[1] == 2:
+        return _Term(1.0, (node.args[0], node.args[0]))
+    if node.target != aten.mul.Tensor:
+        return _Term(1.0, (node,))
+    parts = [_scaled(rewriter, part) if is_single(part) else None for part in node.args]
+    coefficient = math.prod(part.coefficient for part in parts if part is not None)
+    factors = [
+        arg if part is None else part.factors[0]
+        for arg, part in zip(node.args, parts, strict=True)
+    ]
+    return _Term(coefficient, tuple(factors))
+
+
+def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
+    """Takes a product of a tensor and a number apart."""
+    if node.target == aten.neg.default:
+        return _Term(-1.0, node.args)
+    if node.target not in SCALINGS or node.kwargs:
+        return None
+    a, b = node.args
+    pairs = [(a, b)] if node.target == aten.div.Tensor else [(a, b), (b, a)]
+    for x, factor in pairs:
+        number = rewriter.number(factor)
+        if number is None or not isinstance(x, Node) or layout(x).shape != layout(node).shape:
+            continue
+        if node.target == aten.div.Tensor:
+            number = 1 / number if number else math.nan
+        if math.isfinite(number) and layout(x).dtype == layout(node).dtype:
+            return _Term(number, (x,))
+    return None
+
+
+def _same_memory(a: Any, b: Any) -> bool:
+    return bool(layout(a)._replace(offset=0) == layout(b)._replace(offset=0))
