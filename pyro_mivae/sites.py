@@ -48,13 +48,13 @@ def log_prob(site: Site) -> Tensor:
 def support_log_prob(site: Site, dim: int) -> Tensor:
     """Returns the log-density of a site at its whole support, laid along a batch dimension.
 
-    That of a one-hot category is its logits, seen from another side.
+    That of a one-hot category is its logits, laid out along that dimension.
     """
     fn, value = site["fn"], site["value"]
     support = value.shape == (*fn.event_shape, *[1] * (-dim - 1), *fn.event_shape)
     if type(fn).log_prob is not OneHotCategorical.log_prob or not support:
         return log_prob(site)
-    logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch)
+    logits: Tensor = fn.logits.movedim(-1, 0).contiguous()  # (K, *batch)
     return logits.reshape(len(logits), *[1] * (-dim - logits.dim()), *logits.shape[1:])
 
 

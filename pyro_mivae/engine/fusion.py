@@ -19,6 +19,7 @@ from pyro_mivae.engine.rewriting import (
     is_single,
     layout,
     numel,
+    sources,
     views_of,
 )
 
@@ -47,9 +48,9 @@ def fuse(module: GraphModule) -> None:
     """
     draw_noise(module)
     rewriter = Rewriter(module)
-    rewriter.apply([log_softmax, log_softmax_backward, identity_product, cast_of_cast])
-    rewriter.apply([sum_of_sum, late_negation, early_scaling, scaling_of_scaling, zero_weight])
-    rewriter.apply([sum_with_product])
+    rewriter.apply([log_softmax_backward, identity_product, cast_of_cast])
+    rewriter.apply([sum_of_sum, late_negation, early_scaling, zero_weight])
+    rewriter.apply([scaling_of_scaling, zero_weight, sum_with_product], _forward(module))
 
 
 def accumulate(module: GraphModule) -> None:
@@ -58,7 +59,7 @@ def accumulate(module: GraphModule) -> None:
     Args:
         module: A graph. It is changed, and not recompiled.
     """
-    Rewriter(module).apply([product_onto_product])
+    Rewriter(module).apply([product_onto_product], _forward(module))
 
 
 def draw_noise(module: GraphModule) -> None:
@@ -82,23 +83,8 @@ def draw_noise(module: GraphModule) -> None:
             graph.erase_node(old)
 
 
-def log_softmax(rewriter: Rewriter, node: Any) -> Node | None:
-    """``x - logsumexp(x)`` is one operation."""
-    if node.target != aten.sub.Tensor or node.kwargs or not isinstance(node.args[1], Node):
-        return None
-    x, total = node.args
-    last = layout(node)
-    if total.target != aten.logsumexp.default or total.args[0] is not x:
-        return None
-    if total.args[1:] not in (([-1], True), ([len(last.shape) - 1], True)) or not last.shape:
-        return None
-    if layout(x) != last:
-        return None
-    return rewriter.call(aten._log_softmax.default, x, len(last.shape) - 1, False, like=node)
-
-
 def log_softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
-    """``g + exp(y) sum(-g)`` is one operation, if y is a log-softmax."""
+    """``g + exp(y) sum(-g)`` is one operation, if y is ``x - logsumexp(x)``."""
     if node.target != aten.add.Tensor or node.kwargs or not isinstance(node.args[1], Node):
         return None
     gradient, product = node.args
@@ -110,9 +96,9 @@ def log_softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
     if total.target != aten.sum.dim_IntList or total.args[0].target != aten.neg.default:
         return None
     y, dim = probs.args[0], len(layout(node).shape) - 1
-    if y.target != aten._log_softmax.default or total.args[0].args[0] is not gradient:
+    if not _is_log_softmax(y) or total.args[0].args[0] is not gradient:
         return None
-    if total.args[1:] not in (([dim], True), ([-1], True)) or layout(y) != layout(node):
+    if total.args[1:] not in (([dim], True), ([-1], True)) or not _is_multiplied(node):
         return None
     args = gradient, y, dim, layout(node).dtype
     return rewriter.call(aten._log_softmax_backward_data.default, *args, like=node)
@@ -264,6 +250,39 @@ def product_onto_product(rewriter: Rewriter, node: Any) -> Node | None:
         if first.target in (aten.mm.default, aten.addmm_.default) and are_alike(node, first):
             return rewriter.call(aten.addmm_.default, first, *second.args, like=node)
     return None
+
+
+def _forward(module: GraphModule) -> set[Node]:
+    """Returns what the ledger depends on, whose rounding has to stay the program's.
+
+    A threshold, as a ReLU's, makes a difference of one rounding in a value a large one in the
+    gradient, by which the graph would seem to be another than the program.
+    """
+    results: Any = module.graph.output_node().args[0]
+    return sources(results[0])
+
+
+def _is_log_softmax(node: Any) -> bool:
+    """Returns whether a node is ``x - logsumexp(x)`` over the last dimension."""
+    if node.target != aten.sub.Tensor or node.kwargs or not isinstance(node.args[1], Node):
+        return False
+    x, total = node.args
+    last = len(layout(node).shape) - 1
+    return (
+        total.target == aten.logsumexp.default
+        and total.args[0] is x
+        and total.args[1:] in (([-1], True), ([last], True))
+        and layout(x) == layout(node)
+    )
+
+
+def _is_multiplied(node: Any) -> bool:
+    """Returns whether a node is used by products and sums alone, which take any strides."""
+    of_strides = (aten.mm.default, aten.addmm.default, *SUMS)
+    return all(
+        user.target in of_strides or (user.target == aten.t.default and _is_multiplied(user))
+        for user in node.users
+    )
 
 
 def _term(rewriter: Rewriter, node: Any) -> _Term:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -24,16 +24,17 @@ class Rewriter:
         self.module, self.graph = module, module.graph
         self._unsafe = all_changed(module.graph)
 
-    def apply(self, rules: Iterable[Rule]) -> None:
+    def apply(self, rules: Iterable[Rule], skipped: Collection[Node] = ()) -> None:
         """Replaces every node that a rule has a replacement for, and what is not used after.
 
         Args:
             rules: Each from a node to its replacement, or to None.
+            skipped: Nodes that stay.
         """
         rules = tuple(rules)
         self.graph.eliminate_dead_code(is_impure)
         for node in list(self.graph.nodes):
-            if node.op != "call_function" or node._erased:
+            if node.op != "call_function" or node._erased or node in skipped:
                 continue
             current: Node | None = node
             while current is not None:
@@ -137,3 +138,15 @@ def are_alike(node: Any, *operands: Any) -> bool:
     if any((v.dtype, v.device) != (wanted.dtype, wanted.device) for v in values):
         return False
     return wanted.dtype.is_floating_point and all(map(is_ordered, values))
+
+
+def sources(node: Node) -> set[Node]:
+    """Returns every node that a node depends on, and the node."""
+    found: set[Node] = set()
+    ahead = [node]
+    while ahead:
+        last = ahead.pop()
+        if last not in found:
+            found.add(last)
+            ahead += last.all_input_nodes
+    return found
