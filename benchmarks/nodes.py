@@ -188,7 +188,7 @@ def build(variant: str, data_shape: tuple[int, ...], hidden_dims: list[int] | No
         variant: Its name.
         data_shape: Shape of one image.
         hidden_dims: Widths of an MLP's hidden layers, for encoder and decoder; the variant's own
-            networks if omitted.
+            networks if omitted, and for InfoGAN.
     """
     import pyro_mivae as mi
     from pyro_mivae.networks import MLPDecoder, MLPEncoder
@@ -196,7 +196,7 @@ def build(variant: str, data_shape: tuple[int, ...], hidden_dims: list[int] | No
     options: dict[str, Any] = dict(OPTIONS.get(variant, {}))
     torch.manual_seed(0)
     vae = mi.VARIANTS[variant](data_shape, **options)
-    if hidden_dims is None:
+    if hidden_dims is None or variant == "infogan":
         return vae
     options["encoder"] = MLPEncoder(data_shape, hidden_dims)
     options["decoder"] = MLPDecoder(vae.latent_dim, data_shape, hidden_dims[::-1])

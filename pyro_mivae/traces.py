@@ -16,13 +16,14 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites, site_is_factor
 from pyro.util import check_model_guide_match
 from torch import Tensor
-from torch.distributions import OneHotCategorical, kl_divergence
+from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import (
     batches,
     check_shapes,
     data_sites,
+    divergence,
     is_auxiliary,
     is_note,
     log_prob,
@@ -375,7 +376,8 @@ class TracePair:
     def _log_prob(self, name: str, site: Site) -> Tensor:
         q = self.guide.nodes[name]
         if self._is_laid_out and name in self.enumerated and site["value"] is q["value"]:
-            return support_log_prob(site, q["infer"]["_enumerate_dim"])
+            density = support_log_prob(site, q["infer"]["_enumerate_dim"])
+            return density.contiguous() if site is q else density
         return log_prob(site)
 
     def _log_weight(self, name: str) -> Tensor:
@@ -416,7 +418,7 @@ class TracePair:
             log_q, log_p = q["fn"].logits, p["fn"].logits
             return weigh(log_q.exp(), log_q - log_p).sum(-1)  # right where a probability is 0
         try:
-            closed: Tensor | float = kl_divergence(q["fn"], p["fn"])
+            closed = divergence(q["fn"], p["fn"])
         except NotImplementedError:
             return None
         if isinstance(closed, Tensor):

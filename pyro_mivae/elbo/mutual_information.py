@@ -221,18 +221,18 @@ class MutualInformationELBO(Objective):
         distortion = self._share(sum_of(next(totals) for _ in errors))
         rates = {name: sum_of(next(totals) for _ in costs) for name, costs in rate_costs.items()}
         ledger: dict[str, Tensor | float] = {}
-        loss = distortion
+        weighted: list[Tensor] = []
         for part in self._divergences(coded):
             rate = self._share(sum_of(rates[name] for name in part.sites))
-            nan = torch.full_like(rate, math.nan)
-            ledger[f"kl_{part.name}"] = rate if part.is_defined else nan
+            ledger[f"kl_{part.name}"] = rate if part.is_defined else torch.full_like(rate, math.nan)
             weight = part.weight(self.kl_weights)
             if weight is None:
-                loss = loss + rate
+                weighted.append(rate)
             elif not weight.is_zero:
-                loss = loss + weight() * rate
+                weighted.append(weight() * rate)
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
         ledger["elbo"] = -(distortion + ledger["rate"])
+        loss = distortion + sum_of(weighted) if weighted else distortion
         particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
             if not term.is_idle:

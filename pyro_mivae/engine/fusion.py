@@ -160,10 +160,10 @@ def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
     by_number = node.target == aten.mul.Tensor and not isinstance(node.args[1], Node)
     if node.target not in UNARY and not by_number:
         return None
-    if not all(user.target in ELEMENTWISE for user in node.users):
+    if not all(user.target in (*ELEMENTWISE, *UNARY) for user in node.users):
         return None
     chain = views_of(node.args[0])
-    if numel(chain[-1]) >= numel(node) or any(0 in layout(chain[-1]).stride for _ in (0,)):
+    if numel(chain[-1]) >= numel(node) or 0 in layout(chain[-1]).stride:
         return None
     new = rewriter.call(node.target, chain[-1], *node.args[1:], like=chain[-1], **node.kwargs)
     for view in reversed(chain[:-1]):
@@ -173,18 +173,16 @@ def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
 
 def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
     """Factors that are numbers are multiplied beforehand."""
-    if node.target not in SCALINGS:
+    term = _term(rewriter, node)
+    if term.absorbed < 2 or not are_alike(node, *term.factors):
         return None
-    outer = _scaled(rewriter, node)
-    if outer is None or not is_single(outer.factors[0]):
-        return None
-    inner = _scaled(rewriter, outer.factors[0])
-    if inner is None or not are_alike(node, *inner.factors):
-        return None
-    (x,), coefficient = inner.factors, outer.coefficient * inner.coefficient
-    if coefficient == -1:
-        return rewriter.call(aten.neg.default, x, like=node)
-    return rewriter.call(aten.mul.Tensor, x, coefficient, like=node)
+    if len(term.factors) == 2 and term.coefficient == 1:
+        return rewriter.call(aten.mul.Tensor, *term.factors, like=node)
+    if len(term.factors) == 1 and term.coefficient == -1:
+        return rewriter.call(aten.neg.default, *term.factors, like=node)
+    if len(term.factors) == 1:
+        return rewriter.call(aten.mul.Tensor, *term.factors, term.coefficient, like=node)
+    return None
 
 
 def zero_weight(rewriter: Rewriter, node: Any) -> Node | None:
@@ -209,10 +207,13 @@ def zero_weight(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 class _Term(NamedTuple):
-    """A product of a number and one or two tensors."""
+    """A number times one tensor, the product of two, or the quotient of two."""
 
     coefficient: float
     factors: tuple[Any, ...]
+    absorbed: int = 0
+    """How many operations it takes as it is."""
+    is_quotient: bool = False
 
 
 def sum_with_product(rewriter: Rewriter, node: Any) -> Node | None:
@@ -224,19 +225,17 @@ def sum_with_product(rewriter: Rewriter, node: Any) -> Node | None:
         return None
     sign = 1.0 if node.target == aten.add.Tensor else -1.0
     choices = [(a, b, sign)] + [(b, a, 1.0)] * (sign == 1.0)
-    terms = [(base, _term(rewriter, other), sign) for base, other, sign in choices]
-    for base, term, sign in sorted(terms, key=lambda one: -len(one[1].factors)):
-        coefficient = sign * term.coefficient
-        if not are_alike(node, base, *term.factors):
+    found = [
+        (base, _term(rewriter, other), sign) for base, other, sign in choices if is_single(other)
+    ]
+    for base, term, sign in sorted(found, key=lambda one: -one[1].absorbed):
+        if not term.absorbed or not are_alike(node, base, *term.factors):
             continue
-        if len(term.factors) == 2:
-            return rewriter.call(
-                aten.addcmul.default, base, *term.factors, like=node, value=coefficient
-            )
-        if term.coefficient != 1:
-            return rewriter.call(
-                aten.add.Tensor, base, *term.factors, like=node, alpha=coefficient
-            )
+        number = sign * term.coefficient
+        if len(term.factors) == 1:
+            return rewriter.call(aten.add.Tensor, base, *term.factors, like=node, alpha=number)
+        target = aten.addcdiv.default if term.is_quotient else aten.addcmul.default
+        return rewriter.call(target, base, *term.factors, like=node, value=number)
     return None
 
 
@@ -286,33 +285,43 @@ def _is_multiplied(node: Any) -> bool:
 
 
 def _term(rewriter: Rewriter, node: Any) -> _Term:
-    """Takes a product apart that nothing else uses."""
-    if not is_single(node) or is_impure(node):
-        return _Term(1.0, (node,))
+    """Takes a product apart, and its factors as far as nothing else uses them."""
     scaled = _scaled(rewriter, node)
     if scaled is not None:
-        inner = _term(rewriter, scaled.factors[0])
-        return _Term(scaled.coefficient * inner.coefficient, inner.factors)
+        inner = _inner_term(rewriter, scaled.factors[0])
+        number = scaled.coefficient * inner.coefficient
+        return inner._replace(coefficient=number, absorbed=inner.absorbed + 1)
     if node.target == aten.pow.Tensor_Scalar and node.args[1] == 2:
-        return _Term(1.0, (node.args[0], node.args[0]))
-    if node.target != aten.mul.Tensor:
+        return _Term(1.0, (node.args[0], node.args[0]), 1)
+    is_quotient = node.target == aten.div.Tensor
+    if node.target != aten.mul.Tensor and not is_quotient:
         return _Term(1.0, (node,))
-    parts = [_scaled(rewriter, part) if is_single(part) else None for part in node.args]
-    coefficient = math.prod(part.coefficient for part in parts if part is not None)
-    factors = [
-        arg if part is None else part.factors[0]
-        for arg, part in zip(node.args, parts, strict=True)
-    ]
-    return _Term(coefficient, tuple(factors))
+    if not all(isinstance(arg, Node) for arg in node.args):
+        return _Term(1.0, (node,))
+    parts = [_inner_term(rewriter, arg) for arg in node.args]
+    if any(len(part.factors) > 1 or not part.coefficient for part in parts):
+        return _Term(1.0, node.args, 1, is_quotient)
+    number, other = (part.coefficient for part in parts)
+    number = number / other if is_quotient else number * other
+    absorbed = 1 + sum(part.absorbed for part in parts)
+    return _Term(number, tuple(part.factors[0] for part in parts), absorbed, is_quotient)
+
+
+def _inner_term(rewriter: Rewriter, node: Any) -> _Term:
+    if is_single(node) and not is_impure(node) and rewriter.is_safe(node):
+        return _term(rewriter, node)
+    return _Term(1.0, (node,))
 
 
 def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
     """Takes a product of a tensor and a number apart."""
     if node.target == aten.neg.default:
-        return _Term(-1.0, node.args)
-    if node.target not in SCALINGS or node.kwargs:
+        return _Term(-1.0, node.args, 1)
+    if node.kwargs or node.target not in (*SCALINGS, aten.add.Tensor):
         return None
     a, b = node.args
+    if node.target == aten.add.Tensor:
+        return _Term(2.0, (a,), 1) if a is b else None
     pairs = [(a, b)] if node.target == aten.div.Tensor else [(a, b), (b, a)]
     for x, factor in pairs:
         number = rewriter.number(factor)
@@ -321,7 +330,7 @@ def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
         if node.target == aten.div.Tensor:
             number = 1 / number if number else math.nan
         if math.isfinite(number) and layout(x).dtype == layout(node).dtype:
-            return _Term(number, (x,))
+            return _Term(number, (x,), 1)
     return None
 
 
