@@ -22,6 +22,7 @@ from pyro_mivae.engine.rewriting import (
     sources,
     views_of,
 )
+from pyro_mivae.engine.simplify import simplify
 
 aten = torch.ops.aten
 SUMS = (aten.sum.default, aten.sum.dim_IntList)
@@ -43,23 +44,23 @@ ELEMENTWISE = (
 def fuse(module: GraphModule) -> None:
     """Joins operations where one does what several did; results stay equal to rounding.
 
+    What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
+    as a ReLU's, makes of one rounding a large difference in the gradient. So do gradients by the
+    result of a softmax, of which a difference is taken that is small beside them.
+
     Args:
         module: A graph that was simplified. It is changed, and not recompiled.
     """
     draw_noise(module)
     rewriter = Rewriter(module)
-    rewriter.apply([log_softmax_backward, identity_product, cast_of_cast])
-    rewriter.apply([sum_of_sum, late_negation, early_scaling, zero_weight])
-    rewriter.apply([scaling_of_scaling, zero_weight, sum_with_product], _forward(module))
-
-
-def accumulate(module: GraphModule) -> None:
-    """Adds a matrix product to another in the other's memory, in place of a sum of its own.
-
-    Args:
-        module: A graph. It is changed, and not recompiled.
-    """
-    Rewriter(module).apply([product_onto_product], _forward(module))
+    of_softmax = [_softmax_gradient(node) for node in module.graph.nodes]
+    results: Any = module.graph.output_node().args[0]
+    exact = set().union(*map(sources, filter(None, (results[0], *of_softmax))))
+    rewriter.apply([softmax_backward, identity_product, cast_of_cast, difference])
+    rewriter.apply([sum_of_sum, late_negation, early_scaling, zero_weight, difference])
+    rewriter.apply([scaling_of_scaling, zero_weight, sum_with_product], exact)
+    simplify(module)
+    rewriter.apply([product_onto_product, sum_onto_sum], sources(results[0]))
 
 
 def draw_noise(module: GraphModule) -> None:
@@ -83,25 +84,26 @@ def draw_noise(module: GraphModule) -> None:
             graph.erase_node(old)
 
 
-def log_softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
-    """``g + exp(y) sum(-g)`` is one operation, if y is ``x - logsumexp(x)``."""
-    if node.target != aten.add.Tensor or node.kwargs or not isinstance(node.args[1], Node):
+def softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
+    """The gradient of a log-softmax by one class is one operation."""
+    gradient = _softmax_gradient(node)
+    if gradient is None or gradient.target != aten.scatter_add.default:
         return None
-    gradient, product = node.args
-    if not is_single(product) or product.target != aten.mul.Tensor:
+    y = node.args[1].args[1].args[0]
+    if not _is_multiplied(node) or layout(y) != layout(node):
         return None
-    total, probs = product.args
-    if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
-        return None
-    if total.target != aten.sum.dim_IntList or total.args[0].target != aten.neg.default:
-        return None
-    y, dim = probs.args[0], len(layout(node).shape) - 1
-    if not _is_log_softmax(y) or total.args[0].args[0] is not gradient:
-        return None
-    if total.args[1:] not in (([dim], True), ([-1], True)) or not _is_multiplied(node):
-        return None
-    args = gradient, y, dim, layout(node).dtype
+    args = gradient, y, len(layout(node).shape) - 1, layout(node).dtype
     return rewriter.call(aten._log_softmax_backward_data.default, *args, like=node)
+
+
+def difference(rewriter: Rewriter, node: Any) -> Node | None:
+    """The sum with a negative is a difference."""
+    if node.target != aten.add.Tensor or node.kwargs:
+        return None
+    for a, b in (node.args, node.args[::-1]):
+        if is_single(b) and b.target == aten.neg.default and are_alike(node, a, b.args[0]):
+            return rewriter.call(aten.sub.Tensor, a, b.args[0], like=node)
+    return None
 
 
 def identity_product(rewriter: Rewriter, node: Any) -> Node | None:
@@ -251,14 +253,51 @@ def product_onto_product(rewriter: Rewriter, node: Any) -> Node | None:
     return None
 
 
-def _forward(module: GraphModule) -> set[Node]:
-    """Returns what the ledger depends on, whose rounding has to stay the program's.
+def sum_onto_sum(rewriter: Rewriter, node: Any) -> Node | None:
+    """The sum of two sums over rows is one that is added to the other, as a product with ones."""
+    if node.target != aten.add.Tensor or node.kwargs or len(layout(node).shape) != 1:
+        return None
+    first, second = node.args
+    if not all(map(_is_sum_over_rows, node.args)) or not are_alike(node, first, second):
+        return None
+    rows = views_of(second)[-1].args[0]
+    wanted = layout(rows)
+    ones = torch.ones(wanted.shape[0], dtype=wanted.dtype, device=wanted.device)
+    transposed = rewriter.call(aten.t.default, rows, like=rows)
+    transposed.meta["val"] = wanted._replace(
+        shape=torch.Size(reversed(wanted.shape)), stride=wanted.stride[::-1]
+    )
+    return rewriter.call(aten.addmv_.default, first, transposed, rewriter.hold(ones), like=node)
 
-    A threshold, as a ReLU's, makes a difference of one rounding in a value a large one in the
-    gradient, by which the graph would seem to be another than the program.
-    """
-    results: Any = module.graph.output_node().args[0]
-    return sources(results[0])
+
+def _is_sum_over_rows(node: Any) -> bool:
+    """Returns whether a node is a sum over the rows of a matrix that nothing else uses."""
+    chain = views_of(node) if isinstance(node, Node) else [node]
+    last = chain[-1]
+    return (
+        all(map(is_single, chain))
+        and last.target == aten.sum.dim_IntList
+        and last.args[1] == [0]
+        and len(layout(last.args[0]).shape) == 2
+    )
+
+
+def _softmax_gradient(node: Any) -> Any:
+    """Returns g if a node is ``g + exp(y) sum(-g)``, where y is a log-softmax."""
+    if node.target != aten.add.Tensor or node.kwargs or not isinstance(node.args[1], Node):
+        return None
+    gradient, product = node.args
+    if not is_single(product) or product.target != aten.mul.Tensor:
+        return None
+    total, probs = product.args
+    if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
+        return None
+    last = len(layout(node).shape) - 1
+    if total.target != aten.sum.dim_IntList or total.args[1:] not in (([-1], True), ([last], True)):
+        return None
+    negative = total.args[0]
+    is_negative = negative.target == aten.neg.default and negative.args[0] is gradient
+    return gradient if is_negative and _is_log_softmax(probs.args[0]) else None
 
 
 def _is_log_softmax(node: Any) -> bool:

@@ -60,9 +60,10 @@ def is_in_place(node: Any) -> bool:
     """
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return False
-    first = node.target._schema.arguments[0].alias_info
-    returned = [value.alias_info for value in node.target._schema.returns]
-    return first is not None and first.is_write and returned == [first]
+    schema = node.target._schema
+    first, returned = schema.arguments[0].alias_info, schema.returns[:1]
+    given = returned[0].alias_info if returned else None
+    return None not in (first, given) and first.is_write and first.before_set == given.before_set
 
 
 def changed(node: Node) -> Iterator[Any]:

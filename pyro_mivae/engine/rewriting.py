@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pyro_mivae.engine.constants import HELD
 from pyro_mivae.engine.nodes import all_changed, is_impure, is_view, origin
+from pyro_mivae.engine.tape import Layout
 
 Rule = Callable[["Rewriter", Any], Node | None]
 
@@ -52,6 +54,14 @@ class Rewriter:
         """
         new = self.graph.call_function(target, args, kwargs)
         new.meta = dict(like.meta)
+        return new
+
+    def hold(self, value: Tensor) -> Node:
+        """Adds a constant before the node that is being replaced."""
+        name = f"{HELD}_of_rule{len(list(self.module.buffers()))}"
+        self.module.register_buffer(name, value, persistent=False)
+        new = self.graph.get_attr(name)
+        new.meta["val"] = Layout.of(value)
         return new
 
     def constant(self, operand: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from pyro_mivae.engine.constants import hold_constants
-from pyro_mivae.engine.fusion import accumulate, fuse
+from pyro_mivae.engine.fusion import fuse
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.engine.tape import Tape
@@ -176,8 +176,6 @@ def record(
     hold_constants(graph)
     simplify(graph)
     fuse(graph)
-    simplify(graph)
-    accumulate(graph)
     graph.recompile()
     staged = Staged(
         graph,
