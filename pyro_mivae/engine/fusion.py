@@ -194,18 +194,21 @@ def zero_weight(rewriter: Rewriter, node: Any) -> Node | None:
     condition, zero, product = node.args
     if condition.target != aten.eq.Scalar or condition.args[1] != 0 or rewriter.number(zero) != 0:
         return None
-    probs = condition.args[0]
     if not isinstance(product, Node) or product.target not in (aten.mul.Tensor, aten.mul.Scalar):
         return None
-    a, b = product.args
-    a, b = (a, b) if views_of(b)[-1] is probs else (b, a)
-    if not isinstance(b, Node) or views_of(b)[-1] is not views_of(probs)[-1]:
+    if layout(product) != layout(node):
         return None
-    constant = rewriter.constant(a)
-    finite = math.isfinite(a) if constant is None and not isinstance(a, Node) else None
-    if constant is not None:
-        finite = bool(constant.isfinite().all())
-    return product if finite and layout(product) == layout(node) else None
+    for probs, factor in (product.args, product.args[::-1]):
+        if probs is condition.args[0] and _is_finite(rewriter, factor):
+            return product
+    return None
+
+
+def _is_finite(rewriter: Rewriter, factor: Any) -> bool:
+    value = rewriter.constant(factor)
+    if value is not None:
+        return bool(value.isfinite().all())
+    return not isinstance(factor, Node) and math.isfinite(factor)
 
 
 class _Term(NamedTuple):

@@ -25,6 +25,7 @@ class Rewriter:
     def __init__(self, module: GraphModule) -> None:
         self.module, self.graph = module, module.graph
         self._unsafe = all_changed(module.graph)
+        self._added: list[Node] = []
 
     def apply(self, rules: Iterable[Rule], skipped: Collection[Node] = ()) -> None:
         """Replaces every node that a rule has a replacement for, and what is not used after.
@@ -54,6 +55,7 @@ class Rewriter:
         """
         new = self.graph.call_function(target, args, kwargs)
         new.meta = dict(like.meta)
+        self._added.append(new)
         return new
 
     def hold(self, value: Tensor) -> Node:
@@ -92,12 +94,18 @@ class Rewriter:
         if is_impure(node) or not all(map(self.is_safe, (node, *node.all_input_nodes))):
             return None
         for rule in rules:
+            self._added = []
             with self.graph.inserting_before(node):
                 new = rule(self, node)
-            if new is not None:
+            if new is None:
+                continue
+            read = [new, *(used for added in self._added for used in added.all_input_nodes)]
+            if all(map(self.is_safe, read)):
                 node.replace_all_uses_with(new)
                 self._erase(node)
                 return new if new.op == "call_function" else None
+            for added in reversed(self._added):
+                self.graph.erase_node(added)
         return None
 
     def _erase(self, node: Any) -> None:
