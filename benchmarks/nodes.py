@@ -2,9 +2,9 @@
 
 A staged step is counted by the operations of its graph, a hand-written one by those of its forward
 and backward pass. Both counts are of kernels that a GPU would launch: views and empty tensors
-count nothing, compositions as many as they consist of. Compiled steps are counted by what is left
-after inductor's fusion, on the CPU: loops and calls of libraries. The optimiser and the fetching of
-the batch are the same for all, and left out.
+count nothing, a composite operation counts its parts. Compiled steps are counted on the CPU, by
+the loops and library calls that inductor's fusion leaves. The optimiser and the batch's copy are
+the same for all, and left out.
 
     python -m benchmarks nodes
     python -m benchmarks nodes --variants vae infocat --hidden-dims 400 --compiled
@@ -108,7 +108,8 @@ def fused(counts: Counter[str]) -> Iterator[None]:
                 counts["library calls" if extern else "loops"] += 1
         return nodes
 
-    options = {"_post_fusion_custom_pass": note, "fx_graph_cache": False}
+    options: dict[str, Any] = {"_post_fusion_custom_pass": note, "fx_graph_cache": False}
+    options["force_pointwise_cat"] = True  # as on a GPU
     with patch.multiple(config, **options):
         torch.compiler.reset()
         yield

@@ -224,7 +224,8 @@ class MutualInformationELBO(Objective):
         weighted: list[Tensor] = []
         for part in self._divergences(coded):
             rate = self._share(sum_of(rates[name] for name in part.sites))
-            ledger[f"kl_{part.name}"] = rate if part.is_defined else torch.full_like(rate, math.nan)
+            nan = torch.full_like(rate, math.nan)
+            ledger[f"kl_{part.name}"] = rate if part.is_defined else nan
             weight = part.weight(self.kl_weights)
             if weight is None:
                 weighted.append(rate)

@@ -144,7 +144,7 @@ def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
 def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
     """The negative of a sum, or of a view of no more elements, is taken after it."""
     if node.target == aten.neg.default and node.args[0].target == aten.neg.default:
-        return node.args[0].args[0]  # type: ignore[no-any-return]
+        return node.args[0].args[0]
     if node.target not in SUMS and not is_view(node):
         return None
     negative = node.args[0]
@@ -295,8 +295,8 @@ def _softmax_gradient(node: Any) -> Any:
     total, probs = product.args
     if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
         return None
-    last = len(layout(node).shape) - 1
-    if total.target != aten.sum.dim_IntList or total.args[1:] not in (([-1], True), ([last], True)):
+    dims = [-1], [len(layout(node).shape) - 1]
+    if total.target != aten.sum.dim_IntList or total.args[1:] not in [(d, True) for d in dims]:
         return None
     negative = total.args[0]
     is_negative = negative.target == aten.neg.default and negative.args[0] is gradient

@@ -61,9 +61,11 @@ def is_in_place(node: Any) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return False
     schema = node.target._schema
-    first, returned = schema.arguments[0].alias_info, schema.returns[:1]
-    given = returned[0].alias_info if returned else None
-    return None not in (first, given) and first.is_write and first.before_set == given.before_set
+    first = schema.arguments[0].alias_info
+    given = schema.returns[0].alias_info if schema.returns else None
+    if first is None or given is None or not first.is_write:
+        return False
+    return bool(first.before_set == given.before_set)
 
 
 def changed(node: Node) -> Iterator[Any]:

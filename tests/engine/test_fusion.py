@@ -147,7 +147,9 @@ def test_a_weight_of_zero(fused):
 
 
 def test_a_compiler_sees_the_numbers(write_down):
-    graph, _ = write_down(lambda x: (x * torch.full((3,), 2.0), x + torch.arange(3)), torch.rand(3))
+    graph, _ = write_down(
+        lambda x: (x * torch.full((3,), 2.0), x + torch.arange(3)), torch.rand(3)
+    )
     hold_constants(graph)
     spell_out(graph)
     graph.recompile()
