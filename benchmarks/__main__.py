@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    "bounds", "categories", "evaluation", "gpu", "many", "results", "scaling", "speed",
+    "bounds", "categories", "evaluation", "gpu", "many", "nodes", "results", "scaling", "speed",
     "variance", "variants",
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Encoder(BaseEncoder):
     def forward(self, x: Tensor) -> ModelOutput:
         """From images to the parameters of q(z|x)."""
         features = self.layers(x)
-        loc, log_variance = self.head.loc(features), self.head.scale(features)
+        loc, log_variance = self.head.linear(features)
         return ModelOutput(embedding=loc, log_covariance=log_variance)
 
 

@@ -12,9 +12,13 @@ import torch
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import softplus
 
 from pyro_mivae.arguments import checked, flag, number, numbers
 from pyro_mivae.errors import DataError
+
+LARGE_LOGIT = 40.0
+"""Where log(1 + exp(logit)) is the logit to the rounding of float64."""
 
 
 class Likelihood(PyroModule):
@@ -73,6 +77,20 @@ class _UnitIntervalBernoulli(dist.Bernoulli):
     """A Bernoulli that also scores values between 0 and 1, by their cross-entropy."""
 
     support = constraints.unit_interval
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the logarithm of the probability, minus the cross-entropy.
+
+        Args:
+            value: From 0 to 1, of a shape that can be broadcast with the logits'.
+
+        Returns:
+            Over the broadcast shape.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        cost = softplus(self.logits, threshold=LARGE_LOGIT)
+        return -torch.addcmul(cost, value, self.logits, value=-1)
 
 
 class BernoulliLikelihood(_UnitIntervalLikelihood):

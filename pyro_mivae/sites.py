@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution, Normal
+from pyro.distributions.util import sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
 from torch import Tensor
+from torch.distributions import Independent, OneHotCategorical, kl_divergence
 
 Site = Any
 
@@ -41,6 +44,41 @@ def log_prob(site: Site) -> Tensor:
     """Returns the log-density of a site at its value, unscaled."""
     value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     return value
+
+
+def support_log_prob(site: Site, dim: int) -> Tensor:
+    """Returns the log-density of a site at its whole support, laid along a batch dimension.
+
+    That of a one-hot category is its logits, laid out along that dimension.
+    """
+    fn, value = site["fn"], site["value"]
+    support = value.shape == (*fn.event_shape, *[1] * (-dim - 1), *fn.event_shape)
+    if type(fn).log_prob is not OneHotCategorical.log_prob or not support:
+        return log_prob(site)
+    logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch)
+    return logits.reshape(len(logits), *[1] * (-dim - logits.dim()), *logits.shape[1:])
+
+
+def divergence(q: Any, p: Any) -> Tensor | float:
+    """Returns the closed-form KL divergence, of normal distributions in few operations.
+
+    Raises:
+        NotImplementedError: If no closed form is known.
+    """
+    if isinstance(q, Independent) and isinstance(p, Independent):
+        if q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims:
+            return sum_rightmost(divergence(q.base_dist, p.base_dist), q.reinterpreted_batch_ndims)
+    if type(q) is not Normal or type(p) is not Normal:
+        return kl_divergence(q, p)
+    ratio, shift = q.scale / p.scale, (q.loc - p.loc) / p.scale
+    squares = torch.addcmul(ratio.new_full((), -0.5), ratio, ratio, value=0.5)
+    return torch.addcmul(squares, shift, shift, value=0.5) - ratio.log()
+
+
+def sum_of(values: Iterable[Tensor]) -> Tensor:
+    """Adds up one tensor or more."""
+    first, *others = values
+    return sum(others, first)
 
 
 def weigh(probs: Tensor, cost: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,22 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites, site_is_factor
 from pyro.util import check_model_guide_match
 from torch import Tensor
-from torch.distributions import OneHotCategorical, kl_divergence
+from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import (
     batches,
     check_shapes,
     data_sites,
+    divergence,
     is_auxiliary,
     is_note,
     log_prob,
     negative_entropy,
     same_masks,
     same_weight,
+    sum_of,
+    support_log_prob,
     weigh,
 )
 
@@ -149,8 +152,9 @@ class TracePair:
         self.enumerated = [n for n in self.latent if is_enumerated(self.guide.nodes[n])]
         self._check_sites([n for n, s in _samples(self.model) if not s["is_observed"]])
         self._check_enumeration()
-        self._densities = {name: log_prob(self.guide.nodes[name]) for name in self.enumerated}
-        self._log_weights = dict(self._densities)
+        self._is_laid_out = False  # whether enumerated sites hold their whole support in order
+        self._densities: dict[str, Tensor] = {}
+        self._log_weights: dict[str, Tensor] = {}
         self._divergences: dict[str, Tensor | None] = {}
         self._priors: dict[str, Tensor] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}
@@ -195,6 +199,7 @@ class TracePair:
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = replay_model(model, guide_trace, args, kwargs, max_plate_nesting)
         pair = cls(guide_trace, model_trace)
+        pair._is_laid_out = True
         if isinstance(unwrapped, GuideMessenger):
             pair.batches = batches(unwrapped.trace)
         pair.program = partial(guide, *args, **kwargs)
@@ -244,27 +249,35 @@ class TracePair:
             site and a one-sample estimate for others. Each of the two has the scale and mask of
             its own program. Of an auxiliary site, which the model has not, :math:`\log q`.
         """
+        return sum_of(self.expectations(self.rate_costs(name)))
+
+    def rate_costs(self, name: str) -> list[tuple[Tensor, Site]]:
+        """Returns costs, each with the site that bears it, whose expectations sum to the `rate`.
+
+        Args:
+            name: A latent site, or an auxiliary one.
+        """
         q = self.guide.nodes[name]
         if name in self.auxiliary:
-            return self.expectation(self.log_density(name), q)
+            return [(self.log_density(name), q)]
         p = self.model.nodes[name]
         alike = same_weight(q, p)
         closed = self.divergence(name)
         if closed is not None and alike:
-            return self.expectation(closed, q)
+            return [(closed, q)]
         own = None if closed is None else negative_entropy(q)
         if closed is not None and own is not None:  # E_q[log q], the weights' difference times
-            excess = self.expectation(own, q) - self.expectation(own, p)
-            return self.expectation(closed, p) + excess
+            return [(closed, p), (own, q), (-own, p)]
         log_q, log_p = self.log_density(name), self._log_prior(name)
         if alike and log_q.shape == log_p.shape:
-            return self.expectation(log_q - log_p, q)
-        return self.expectation(log_q, q) - self.expectation(log_p, p)
+            return [(log_q - log_p, q)]
+        return [(log_q, q), (-log_p, p)]
 
     def log_density(self, name: str) -> Tensor:
         """Returns :math:`log q` of a site of the guide at its value, over its batch shape."""
-        known = self._densities.get(name)
-        return log_prob(self.guide.nodes[name]) if known is None else known
+        if name not in self._densities:
+            self._densities[name] = self._log_prob(name, self.guide.nodes[name])
+        return self._densities[name]
 
     def expectation(self, cost: Tensor, site: Site) -> Tensor:
         r"""Sums a site's cost over its plates, and over enumerated sites under the guide.
@@ -280,9 +293,32 @@ class TracePair:
         Raises:
             SiteError: If the cost depends on an enumerated site of a plate that it is not in.
         """
-        cost = scale_and_mask(cost, scale=site["scale"], mask=site["mask"])
-        weight = self._weight(cost, site)
-        return cost.sum() if weight is None else weigh(weight, cost).sum()
+        return self.expectations([(cost, site)])[0]
+
+    def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
+        """Returns the `expectation` of each cost; those of one shape are weighed at once.
+
+        Args:
+            costs: Costs, each with the site that bears it.
+
+        Raises:
+            SiteError: If a cost depends on an enumerated site of a plate that it is not in.
+        """
+        weighed = [scale_and_mask(c, scale=s["scale"], mask=s["mask"]) for c, s in costs]
+        groups: dict[Any, list[int]] = {}
+        for index, (cost, (_, site)) in enumerate(zip(weighed, costs, strict=True)):
+            key = self._parents(cost, site), cost.shape, cost.dtype
+            groups.setdefault(key, []).append(index)
+        totals: dict[int, Tensor] = {}
+        for (names, *_), members in groups.items():
+            if not names:
+                totals |= {index: weighed[index].sum() for index in members}
+            elif len(members) == 1:
+                totals[members[0]] = weigh(self._weight(names), weighed[members[0]]).sum()
+            else:
+                stacked = weigh(self._weight(names), torch.stack([weighed[i] for i in members]))
+                totals |= zip(members, stacked.flatten(1).sum(1).unbind(), strict=True)
+        return [totals[index] for index in range(len(costs))]
 
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out.
@@ -297,9 +333,9 @@ class TracePair:
         site = self.guide.nodes[name]
         mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
-        weight = self._weight(mean[(...,) + (0,) * event_dim], site)
-        if weight is not None:
-            mean = weight[(...,) + (None,) * event_dim] * mean
+        names = self._parents(mean[(...,) + (0,) * event_dim], site)
+        if names:
+            mean = self._weight(names)[(...,) + (None,) * event_dim] * mean
         dims = [self.guide.nodes[n]["infer"]["_enumerate_dim"] for n in self.enumerated]
         for dim in (d - event_dim for d in dims):
             if mean.dim() >= -dim:
@@ -334,17 +370,24 @@ class TracePair:
 
     def _log_prior(self, name: str) -> Tensor:
         if name not in self._priors:
-            self._priors[name] = log_prob(self.model.nodes[name])
+            self._priors[name] = self._log_prob(name, self.model.nodes[name])
         return self._priors[name]
 
-    def _weight(self, cost: Tensor, site: Site) -> Tensor | None:
-        """The probability of the enumerated values that a cost depends on, if any."""
-        names = self._parents(cost, site)
-        if not names:
-            return None
+    def _log_prob(self, name: str, site: Site) -> Tensor:
+        q = self.guide.nodes[name]
+        if self._is_laid_out and name in self.enumerated and site["value"] is q["value"]:
+            density = support_log_prob(site, q["infer"]["_enumerate_dim"])
+            return density.contiguous() if site is q else density
+        return log_prob(site)
+
+    def _log_weight(self, name: str) -> Tensor:
+        known = self._log_weights.get(name)
+        return self.log_density(name) if known is None else known
+
+    def _weight(self, names: tuple[str, ...]) -> Tensor:
+        """The probability of the enumerated values of some sites."""
         if names not in self._weights:
-            first, *others = (self._log_weights[name] for name in names)
-            self._weights[names] = sum(others, first).exp()
+            self._weights[names] = sum_of(map(self._log_weight, names)).exp()
         return self._weights[names]
 
     def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:
@@ -361,7 +404,7 @@ class TracePair:
                     f"outside its plates {sorted(_plates(node) - _plates(site))}; move both into "
                     "one plate, or draw the site instead of enumerating it"
                 )
-            shape = torch.broadcast_shapes(shape, self._log_weights[name].shape)
+            shape = torch.broadcast_shapes(shape, self._log_weight(name).shape)
             names += (name,)
         return names
 
@@ -375,7 +418,7 @@ class TracePair:
             log_q, log_p = q["fn"].logits, p["fn"].logits
             return weigh(log_q.exp(), log_q - log_p).sum(-1)  # right where a probability is 0
         try:
-            closed: Tensor | float = kl_divergence(q["fn"], p["fn"])
+            closed = divergence(q["fn"], p["fn"])
         except NotImplementedError:
             return None
         if isinstance(closed, Tensor):

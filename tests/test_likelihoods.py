@@ -2,6 +2,7 @@
 
 import math
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -48,6 +49,19 @@ def test_bernoulli_scores_grey_by_cross_entropy(decoded):
     p = decoded.sigmoid()
     expected = x * p.log() + (1 - x) * (1 - p).log()
     torch.testing.assert_close(BernoulliLikelihood()(decoded).log_prob(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bernoulli_scores_as_pyros_whatever_the_logits(dtype):
+    logits = torch.tensor([-1e3, -90.0, -41.0, -20.0, 0.0, 20.0, 39.0, 90.0, 1e3], dtype=dtype)
+    logits = logits[:, None].requires_grad_()
+    x = torch.tensor([0.0, 0.3, 1.0], dtype=dtype)
+    pyros = dist.Bernoulli(logits=logits, validate_args=False)
+    ours, theirs = BernoulliLikelihood()(logits).log_prob(x), pyros.log_prob(x)
+    rounding = {"rtol": 8 * torch.finfo(dtype).eps, "atol": 64 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(ours, theirs, **rounding)
+    slopes = [torch.autograd.grad(value.sum(), logits)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(*slopes, **rounding)
 
 
 def test_continuous_bernoulli_is_a_density(decoded):

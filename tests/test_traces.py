@@ -1,5 +1,7 @@
 """Traces of a pair: which divergences are in closed form, and means over enumerated sites."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -66,6 +68,44 @@ def test_an_enumerated_site_has_the_scale_of_its_own_program(scale):
     pair = run(model, one_site(dist.Categorical(q), "c", infer=ENUMERATE))
     expected = (q * (q.log() - scale * p.log())).sum()
     torch.testing.assert_close(pair.rate("c"), expected)
+
+
+@pytest.mark.parametrize("family", [dist.OneHotCategorical, dist.Categorical])
+@pytest.mark.parametrize("shape", [(K,), (N, K)])
+def test_the_density_of_a_whole_support(family, shape):
+    q, p = family(logits=torch.randn(N, K)), family(logits=torch.randn(shape))
+    pair = run(one_site(p, "c"), one_site(q, "c", infer=ENUMERATE))
+    value = pair.guide.nodes["c"]["value"]
+    torch.testing.assert_close(pair.log_density("c"), q.log_prob(value), rtol=0, atol=0)
+    expected = (q.probs * (q.logits - p.logits)).sum()
+    torch.testing.assert_close(pair.rate("c"), expected)
+
+
+def test_a_support_in_another_order_keeps_its_densities():
+    q = dist.OneHotCategorical(logits=torch.randn(1, K))
+    guide, model = (
+        pyro.poutine.trace(one_site(q, "c", infer=dict(ENUMERATE))).get_trace() for _ in range(2)
+    )
+    value = q.enumerate_support(expand=False).flip(0)
+    for trace in (guide, model):
+        trace.nodes["c"]["infer"]["_enumerate_dim"] = -2
+        trace.nodes["c"]["value"] = value
+    density = TracePair(guide, model).log_density("c")
+    torch.testing.assert_close(density[:, 0], q.logits[0].flip(0))
+
+
+def test_costs_of_one_shape_are_weighed_as_each_by_itself():
+    q = dist.OneHotCategorical(logits=torch.tensor([[0.0, 1.0, -math.inf]]))
+    pair = run(one_site(q, "c"), one_site(q, "c", infer=ENUMERATE))
+    site = pair.guide.nodes["c"]
+    costs = [torch.randn(K, N), torch.randn(K, N).index_fill(0, torch.tensor(2), math.inf)]
+    costs += [torch.randn(N), torch.randn(K, 1)]
+    together = pair.expectations([(cost, site) for cost in costs])
+    for cost, total in zip(costs, together, strict=True):
+        torch.testing.assert_close(total, pair.expectation(cost, site))
+        probs = q.probs.T if cost.dim() == 2 else torch.ones(())
+        wanted = torch.where(probs == 0, 0.0, probs * cost).sum()
+        torch.testing.assert_close(total, wanted * (N if cost.shape == (K, 1) else 1))
 
 
 @pytest.mark.parametrize("order", [("z", "y"), ("y", "z")])

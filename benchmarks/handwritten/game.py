@@ -74,5 +74,6 @@ class Readers(nn.Module):
         features = self.trunk(image)
         hidden = self.hidden(features)
         of_c = nn.functional.linear(hidden, self.of_c.weight, self.of_c.bias)
-        loc, scale = self.of_u.loc(hidden).tanh(), MIN_SCALE + softplus(self.of_u.scale(hidden))
-        return self.head(features).squeeze(1), of_c, loc, scale
+        loc, scale = self.of_u.linear(hidden)
+        scale = MIN_SCALE + softplus(scale)
+        return self.head(features).squeeze(1), of_c, loc.tanh(), scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair
 
@@ -207,26 +209,31 @@ class MutualInformationELBO(Objective):
     ) -> dict[str, Tensor | float]:
         decoded, coded = self._get_trace(model, guide, args, kwargs)
         self._check(decoded, coded)
-        first, *others = (
-            decoded.expectation(decoded.log_likelihood(name), decoded.model.nodes[name])
-            for name in decoded.observed
-        )
-        distortion = -self._share(sum(others, first))
+        errors = [
+            (-decoded.log_likelihood(name), decoded.model.nodes[name]) for name in decoded.observed
+        ]
+        rate_costs = {n: coded.rate_costs(n) for n in [*coded.latent, *coded.auxiliary]}
+        of_rates = list(itertools.chain(*rate_costs.values()))
+        if decoded is coded:
+            totals = iter(coded.expectations([*errors, *of_rates]))
+        else:
+            totals = iter([*decoded.expectations(errors), *coded.expectations(of_rates)])
+        distortion = self._share(sum_of(next(totals) for _ in errors))
+        rates = {name: sum_of(next(totals) for _ in costs) for name, costs in rate_costs.items()}
         ledger: dict[str, Tensor | float] = {}
-        loss = distortion
-        rates = {name: coded.rate(name) for name in [*coded.latent, *coded.auxiliary]}
+        weighted: list[Tensor] = []
         for part in self._divergences(coded):
-            first, *others = (rates[name] for name in part.sites)
-            rate = self._share(sum(others, first))
+            rate = self._share(sum_of(rates[name] for name in part.sites))
             nan = torch.full_like(rate, math.nan)
             ledger[f"kl_{part.name}"] = rate if part.is_defined else nan
             weight = part.weight(self.kl_weights)
             if weight is None:
-                loss = loss + rate
+                weighted.append(rate)
             elif not weight.is_zero:
-                loss = loss + weight() * rate
+                weighted.append(weight() * rate)
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
-        ledger["elbo"] = -distortion - ledger["rate"]
+        ledger["elbo"] = -(distortion + ledger["rate"])
+        loss = distortion + sum_of(weighted) if weighted else distortion
         particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
             if not term.is_idle:

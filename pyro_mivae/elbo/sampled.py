@@ -6,7 +6,7 @@ Discrete Distributions, https://arxiv.org/abs/1810.04777.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -201,26 +201,30 @@ class _ChosenTraces(TracePair):
         super().__init__(guide, model)
         self._name = name
         self._dim = guide.nodes[name]["infer"]["_enumerate_dim"]
-        self._certain = self._densities[name].detach().exp() * (log_inclusion == 0)
-        self._log_weights[name] = self._densities[name] - log_inclusion
+        log_density = self.log_density(name)
+        self._certain = log_density.detach().exp() * (log_inclusion == 0)
+        self._log_weights[name] = log_density - log_inclusion
 
-    def expectation(self, cost: Tensor, site: Site) -> Tensor:
-        """Estimates the sum over all values, with the control variate.
+    def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
+        """Estimates the sums over all values, with the control variate.
 
         Args:
-            cost: One cost per element of the site's batch shape, chosen values included.
-            site: The site that bears it, whose scale and mask are honoured.
+            costs: Costs, each with the site that bears it; see `TracePair.expectations`.
 
         Returns:
-            Scalar, unbiased in its value and its gradient.
+            Scalars, unbiased in their value and their gradient.
         """
+        return [self._estimate(cost, site) for cost, site in costs]
+
+    def _estimate(self, cost: Tensor, site: Site) -> Tensor:
         if cost.dim() < -self._dim:
-            return super().expectation(cost, site)
+            return super().expectations([(cost, site)])[0]
         total = self._certain.sum(self._dim, keepdim=True)
         baseline = (self._certain * cost.detach()).sum(self._dim, keepdim=True)
         baseline = baseline / total.clamp(min=torch.finfo(total.dtype).tiny)
-        centred = super().expectation(cost - baseline, site)
-        offset = super().expectation(baseline.expand_as(cost), site)
+        centred, offset = super().expectations(
+            [(cost - baseline, site), (baseline.expand_as(cost), site)]
+        )
         return centred + offset.detach()
 
     def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:

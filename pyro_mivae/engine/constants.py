@@ -38,7 +38,7 @@ HELD = "_held_constant"
 """How the names of what is held begin."""
 
 
-def hold_constants(graph: GraphModule, *, literals_alone: bool = False) -> None:
+def hold_constants(graph: GraphModule) -> None:
     """Keeps what a graph makes of constants, in place of making it at every step.
 
     ``torch.tensor(0.0, device="cuda")`` copies a number from the CPU to the device, for which a
@@ -47,10 +47,8 @@ def hold_constants(graph: GraphModule, *, literals_alone: bool = False) -> None:
 
     Args:
         graph: A graph that was traced. It is changed, and not recompiled.
-        literals_alone: Whether numbers in the program's text are held and nothing else; a
-            compiler would rather see what the rest is made of.
     """
-    constants = _Constants(graph, literals_alone)
+    constants = _Constants(graph)
     for node in graph.graph.nodes:
         if node.op == "call_function":
             constants.visit(node)
@@ -61,12 +59,33 @@ def hold_constants(graph: GraphModule, *, literals_alone: bool = False) -> None:
     graph.graph.eliminate_dead_code(is_impure)
 
 
+def spell_out(graph: GraphModule) -> None:
+    """Makes a held constant of one number anew, so that a compiler sees the number.
+
+    Args:
+        graph: A graph whose constants are held. It is changed, and not recompiled.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op != "get_attr" or not str(node.target).startswith(HELD):
+            continue
+        value = getattr(graph, str(node.target))
+        if value.numel() and any(value.stride()):
+            continue
+        number = value.flatten()[0].item()
+        with graph.graph.inserting_before(node):
+            kept = {"dtype": value.dtype, "device": value.device}
+            full = graph.graph.call_function(aten.full.default, (value.shape, number), kept)
+        full.meta = dict(node.meta)
+        node.replace_all_uses_with(full)
+        graph.graph.erase_node(node)
+
+
 class _Constants:
     """The values of nodes that depend on nothing."""
 
-    def __init__(self, graph: GraphModule, literals_alone: bool) -> None:
-        self.graph, self.literals_alone = graph, literals_alone
-        self.values: dict[Node, Tensor] = {}
+    def __init__(self, graph: GraphModule) -> None:
+        self.graph = graph
+        self.values: dict[Node, Any] = {}
         self._changed = all_changed(graph.graph)
         self._names: dict[Node, str] = {}
 
@@ -78,8 +97,6 @@ class _Constants:
         inputs = node.all_input_nodes
         if target == LITERAL and inputs[0].op == "get_attr":
             self.values[node] = target(getattr(self.graph, str(inputs[0].target)))
-        elif self.literals_alone and target != aten._to_copy.default:
-            return
         elif target in MADE_UP:
             self.values[node] = target(*node.args, **node.kwargs)
         elif target in FILLED_LIKE:
@@ -89,7 +106,7 @@ class _Constants:
         elif inputs and all(argument in self.values for argument in inputs):
             args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
             value = target(*args, **kwargs)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | tuple):
                 self.values[node] = value
 
     def held(self, node: Node) -> Node:

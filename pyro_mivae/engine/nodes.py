@@ -38,14 +38,34 @@ def is_view(node: Any) -> bool:
 
 
 def origin(node: Any) -> Any:
-    """Gives what a node is a view of, or the node.
+    """Gives what a node is a view of, or has changed in place, or the node.
 
     Args:
         node: The node.
     """
-    while is_view(node) or (node.target is operator.getitem and is_view(node.args[0])):
+    while (
+        is_view(node)
+        or is_in_place(node)
+        or (node.target is operator.getitem and is_view(node.args[0]))
+    ):
         node = node.args[0]
     return node
+
+
+def is_in_place(node: Any) -> bool:
+    """Tells whether a node changes its first argument and gives that.
+
+    Args:
+        node: The node.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return False
+    schema = node.target._schema
+    first = schema.arguments[0].alias_info
+    given = schema.returns[0].alias_info if schema.returns else None
+    if first is None or given is None or not first.is_write:
+        return False
+    return bool(first.before_set == given.before_set)
 
 
 def changed(node: Node) -> Iterator[Any]:

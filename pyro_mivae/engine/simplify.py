@@ -37,11 +37,12 @@ def simplify(graph: GraphModule) -> None:
     results = {*outputs, *map(origin, outputs)}  # they keep memory of their own
     known: dict[str, Node] = {}
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node in results or is_impure(node):
+        if node in results or is_impure(node):
             continue
         if any(origin(used) in unsafe for used in (node, *node.all_input_nodes)):
             continue
-        same = _given_back(graph, node) or known.setdefault(_signature(node), node)
+        given_back = _given_back(graph, node) if node.op == "call_function" else None
+        same = given_back or known.setdefault(_signature(node), node)
         if same is not node:
             node.replace_all_uses_with(same)
             graph.graph.erase_node(node)

@@ -7,16 +7,17 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule
+from torch.fx import GraphModule
 
-from pyro_mivae.engine.constants import hold_constants
+from pyro_mivae.engine.constants import hold_constants, spell_out
+from pyro_mivae.engine.fusion import fuse
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.engine.tape import Tape
@@ -39,7 +40,6 @@ class Staged:
         entries: Names of the ledger's entries.
         written: Inputs that the step changes in place.
         changes_data: Whether it changes its data in place too.
-        recorded: The graph as it was written down, before it was simplified.
     """
 
     graph: GraphModule
@@ -48,7 +48,6 @@ class Staged:
     entries: tuple[str, ...]
     written: tuple[Tensor, ...]
     changes_data: bool
-    recorded: Graph = field(repr=False)
 
     def __call__(self, *data: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Evaluates the step; inputs that it writes to are changed.
@@ -96,12 +95,11 @@ class Staged:
         table: dict[Any, Callable[..., Any]] = get_decompositions(
             [aten.native_batch_norm, aten.cudnn_batch_norm]
         )
-        run = GraphModule(self.graph, self.recorded)
+        run = deepcopy(self.graph)
+        spell_out(run)
+        run.recompile()
         with preserved(self.changed(*data), data[0].device), torch.no_grad():
-            graph = make_fx(run, decomposition_table=table)(*data, *self.inputs)
-        hold_constants(graph, literals_alone=True)
-        graph.recompile()
-        return graph
+            return make_fx(run, decomposition_table=table)(*data, *self.inputs)
 
 
 @dataclass(frozen=True)
@@ -171,9 +169,9 @@ def record(
         graph = tape.graph([values, *owned])
     except StagingError as error:
         return Recording(ledger, gradients, None, str(error))
-    recorded = deepcopy(graph.graph)
     hold_constants(graph)
     simplify(graph)
+    fuse(graph)
     graph.recompile()
     staged = Staged(
         graph,
@@ -182,7 +180,6 @@ def record(
         tuple(ledger),
         tuple(tape.written()),
         tape.changes_data(),
-        recorded,
     )
     return Recording(ledger, gradients, staged)
 

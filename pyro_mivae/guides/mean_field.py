@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -20,6 +22,36 @@ from pyro_mivae.sizes import shape, size
 MIN_SCALE = 1e-4
 
 
+class TwoLinear(nn.Linear):
+    """Two linear layers of the same features as one product, each with initial values of its own.
+
+    Args:
+        in_features: Number of features.
+        size: Size of the output of each layer.
+    """
+
+    def __init__(self, in_features: int, size: int) -> None:
+        super().__init__(in_features, 2 * size)
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters as those of two layers of their own, one after the other."""
+        bound = 1 / math.sqrt(max(self.in_features, 1))
+        for weight, bias in zip(self.weight.chunk(2), self.bias.chunk(2), strict=True):
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Any:
+        """Returns the outputs of the two layers.
+
+        Args:
+            input: Features, shape ``(..., in_features)``.
+
+        Returns:
+            Two tensors of shape ``(..., size)``.
+        """
+        return super().forward(input).chunk(2, -1)
+
+
 class NormalHead(nn.Module):
     """Mean and standard deviation of a Normal, linear in the features up to a softplus.
 
@@ -31,8 +63,7 @@ class NormalHead(nn.Module):
     @checked(in_features=size(), size=size())
     def __init__(self, in_features: int, size: int) -> None:
         super().__init__()
-        self.loc = nn.Linear(in_features, size)
-        self.scale = nn.Linear(in_features, size)
+        self.linear = TwoLinear(in_features, size)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation.
@@ -43,7 +74,8 @@ class NormalHead(nn.Module):
         Returns:
             Two tensors of shape ``(..., size)``.
         """
-        return self.loc(features), softplus(self.scale(features)) + MIN_SCALE
+        loc, scale = self.linear(features)
+        return loc, softplus(scale) + MIN_SCALE
 
 
 class MeanFieldGuide(PyroModule):

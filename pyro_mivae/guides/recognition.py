@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from pyro_mivae.arguments import checked, instance, named, several, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import SiteError
-from pyro_mivae.guides.mean_field import NormalHead
+from pyro_mivae.guides.mean_field import NormalHead, TwoLinear
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
 from pyro_mivae.networks import build_adversarial_networks, output_dim
 from pyro_mivae.networks.checks import NETWORK
@@ -41,8 +41,7 @@ class UniformHead(nn.Module):
 
     def __init__(self, in_features: int, size: int, low: float, high: float) -> None:
         super().__init__()
-        self.loc = nn.Linear(in_features, size)
-        self.scale = nn.Linear(in_features, size)
+        self.linear = TwoLinear(in_features, size)
         self.low, self.high = low, high
 
     def forward(self, features: Tensor) -> Any:
@@ -55,8 +54,9 @@ class UniformHead(nn.Module):
             Over ``(size,)``, for each datum.
         """
         half = 0.5 * (self.high - self.low)
-        loc = self.low + half * (1.0 + torch.tanh(self.loc(features)))
-        scale = half * (MIN_SCALE + softplus(self.scale(features)))
+        loc, scale = self.linear(features)
+        loc = self.low + half * (1.0 + torch.tanh(loc))
+        scale = half * (MIN_SCALE + softplus(scale))
         return TruncatedNormal(loc, scale, self.low, self.high).to_event(1)
 
 

@@ -17,6 +17,7 @@ from pyro_mivae.guides import (
     normal_guide,
     uniform_guide,
 )
+from pyro_mivae.guides.mean_field import TwoLinear
 from pyro_mivae.networks import MLPEncoder
 
 SHAPE, N, K, D = (2, 3), 4, 3, 5
@@ -59,10 +60,24 @@ def test_deterministic_sites(x):
 def test_scale_stays_positive(size):
     guide = MeanFieldGuide(SHAPE, {"z": 2}, encoder())
     with torch.no_grad():
-        guide.heads["z"].scale.bias.fill_(size)
+        guide.heads["z"].linear.bias.chunk(2)[1].fill_(size)
     scale = poutine.trace(guide).get_trace(torch.rand(N, *SHAPE)).nodes["z"]["fn"].base_dist.scale
     assert (scale >= 1e-4).all()
     assert scale.isfinite().all()
+
+
+def test_two_layers_in_one_start_as_two():
+    torch.manual_seed(0)
+    layers = [nn.Linear(7, 3) for _ in range(2)]
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    joint = TwoLinear(7, 3)
+    assert torch.equal(torch.rand(1), after)
+    x = torch.rand(5, 7)
+    for found, layer in zip(joint(x), layers, strict=True):
+        torch.testing.assert_close(found, layer(x))
+    for found, layer in zip(joint.weight.chunk(2), layers, strict=True):
+        assert torch.equal(found, layer.weight)
 
 
 def test_mixture_under_enumeration(x):
