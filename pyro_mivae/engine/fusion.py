@@ -179,7 +179,8 @@ def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
     if term.absorbed < 2 or not are_alike(node, *term.factors):
         return None
     if len(term.factors) == 2 and term.coefficient == 1:
-        return rewriter.call(aten.mul.Tensor, *term.factors, like=node)
+        target = aten.div.Tensor if term.is_quotient else aten.mul.Tensor
+        return rewriter.call(target, *term.factors, like=node)
     if len(term.factors) == 1 and term.coefficient == -1:
         return rewriter.call(aten.neg.default, *term.factors, like=node)
     if len(term.factors) == 1:

@@ -60,6 +60,8 @@ def draw(*shape):
         (lambda a, b, c: a + 0.5 * b, [aten.add.Tensor]),
         (lambda a, b, c: 0.5 * (a * torch.full((4, 3), 3.0)), [aten.mul.Tensor]),
         (lambda a, b, c: (a + a) * 0.5 * b, [aten.mul.Tensor]),
+        (lambda a, b, c: -(-a / b), [aten.div.Tensor]),
+        (lambda a, b, c: a / (b * 2) * 2, [aten.div.Tensor]),
         (lambda a, b, c: -(-a).sum(), [aten.sum.default]),
         (lambda a, b, c: -(-a).view(12)[:6].sum(0), [aten.sum.dim_IntList]),
         (lambda a, b, c: a.sum(1).sum(), [aten.sum.default]),
