@@ -17,7 +17,7 @@ from PIL import Image
 
 import pyro_mivae as mi
 from pyro_mivae.data import Dataset
-from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics import hmc, measurement
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.runs import Run
 
@@ -100,6 +100,13 @@ def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
     families = tuple(f for f in measurement.FAMILIES if f is not generative_information)
     assert len(families) < len(measurement.FAMILIES)
     monkeypatch.setattr(measurement, "FAMILIES", families)
+
+
+@pytest.fixture
+def short_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annealing with a pilot run of 32 transitions in place of 140: any plan is unbiased."""
+    for name, value in {"KNOTS": 8, "SETTLE": 8, "ADAPT": 3}.items():
+        monkeypatch.setattr(hmc, name, value)
 
 
 @pytest.fixture
