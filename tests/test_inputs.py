@@ -70,7 +70,7 @@ def same(first, second):
 
 @pytest.mark.filterwarnings("ignore::pyro_mivae.errors.PyroMivaeWarning")
 @pytest.mark.parametrize("door", DOORS)
-def test_every_door_takes_every_kind_of_numbers(door, x):
+def test_every_door_takes_every_kind_of_numbers(door, x, short_pilot):
     vae = build()
     expected = DOORS[door](vae, x)
     some = {"encode": KINDS, "information": ("uint8", "float16")}.get(door, ("array",))

@@ -368,7 +368,7 @@ def test_the_report_says_what_was_measured():
     assert shared == dict(again)  # nothing else is moved
 
 
-def test_annealing_closes_the_bounds(monkeypatch):
+def test_annealing_closes_the_bounds(monkeypatch, short_pilot):
     monkeypatch.setattr(measurement, "FAMILIES", (generative.generative_information,))
     monkeypatch.setattr(generative, "Options", partial(Options, leapfrog_steps=3))
     pair = Linear(1.5, 0.3)
@@ -408,7 +408,7 @@ def test_closer_bounds_take_the_place_of_the_evidence():
 
 
 @pytest.mark.parametrize("site", ["kind", "z", "w"])
-def test_annealing_with_a_site_fixed(site):
+def test_annealing_with_a_site_fixed(site, short_pilot):
     pair = Mixture() if site == "kind" else Chain(True)
     x = torch.zeros(4) if site == "kind" else torch.zeros(4, 2)
     with isolated(0, device=x.device), pyro.validation_enabled(False):

@@ -243,7 +243,7 @@ def test_gradient_over_seeds(vae, x, term):
 
 def test_the_baseline_and_the_certain_category_lower_the_variance(vae, x):
     plain, one, two = (
-        moments(sampled(*budget), vae, x, 50)[1].sum() for budget in [(0, 1), (1, 1), (1, 2)]
+        moments(sampled(*budget), vae, x, 30)[1].sum() for budget in [(0, 1), (1, 1), (1, 2)]
     )
     assert two < 0.7 * one < 0.02 * plain
 
@@ -329,10 +329,12 @@ def test_half_precision_draws_in_single(x, monkeypatch):
 def test_particles(vae, x, vectorize):
     options = {"num_particles": 3, "vectorize_particles": vectorize}
     objective = sampled(1, 1, **options, kl_weights={"c": 0.5})
-    losses = torch.tensor([objective.loss(vae.model, vae.guide, x) for _ in range(80)])
-    other = mi.MutualInformationELBO((), {"c": 0.5}, num_particles=200, max_plate_nesting=1)
+    many = x.repeat(8, 1)  # as many draws at once
+    losses = torch.tensor([objective.loss(vae.model, vae.guide, many) for _ in range(20)]) / 8
+    other = mi.MutualInformationELBO((), {"c": 0.5}, max_plate_nesting=1)
+    expected = other.loss(vae.model, vae.guide, x.repeat(400, 1)) / 400
     error = losses.std() / math.sqrt(len(losses))
-    assert abs(losses.mean() - other.loss(vae.model, vae.guide, x)) < 4 * error < 0.1
+    assert abs(losses.mean() - expected) < 4 * error < 0.1
     if vectorize:  # the same noise, since the choice draws its numbers last
         exact = mi.MutualInformationELBO(max_plate_nesting=1, **options)
         assert_equal(seeded(sampled(1, 4, **options), vae, x), seeded(exact, vae, x))
@@ -341,13 +343,14 @@ def test_particles(vae, x, vectorize):
 @pytest.mark.parametrize("variant", [mi.CatVAE, mi.InfoCatVAE])
 def test_trains_with_stock_svi(x, variant):
     vae = variant(SHAPE, num_categories=K, latent_dim=DIM, categorical="sample", warm_start=0)
-    optimiser = pyro.optim.Adam({"lr": 1e-2})
-    svi = SVI(vae.model, vae.guide, optimiser, vae.objective(num_steps=40))
-    exact = mi.MutualInformationELBO(max_plate_nesting=1, num_particles=20)
-    before = exact.loss(vae.model, vae.guide, x)
-    for _ in range(100):
+    optimiser = pyro.optim.Adam({"lr": 2e-2})
+    svi = SVI(vae.model, vae.guide, optimiser, vae.objective(num_steps=20))
+    exact = mi.MutualInformationELBO(max_plate_nesting=1)
+    many = x.repeat(20, 1)
+    before = exact.loss(vae.model, vae.guide, many)
+    for _ in range(50):
         svi.step(x)
-    assert exact.loss(vae.model, vae.guide, x) < before - BATCH * 0.3
+    assert exact.loss(vae.model, vae.guide, many) < before - len(many) * 0.3
 
 
 class IndexPrior(PyroModule):
@@ -377,9 +380,12 @@ def test_a_category_that_is_an_index(x):
     vae = mi.CatVAE(SHAPE, num_categories=K, latent_dim=K, **parts)
     exact = mi.MutualInformationELBO(max_plate_nesting=1)
     assert_equal(seeded(sampled(2, 3), vae, x), seeded(exact, vae, x))
-    losses = torch.tensor([sampled(1, 1).loss(vae.model, vae.guide, x) for _ in range(150)])
-    others = torch.tensor([exact.loss(vae.model, vae.guide, x) for _ in range(150)])
-    error = math.hypot(losses.std(), others.std()) / math.sqrt(150)
+    many = x.repeat(10, 1)  # as many draws at once
+    losses, others = (
+        torch.tensor([elbo.loss(vae.model, vae.guide, many) for _ in range(20)]) / 10
+        for elbo in (sampled(1, 1), exact)
+    )
+    error = math.hypot(losses.std(), others.std()) / math.sqrt(20)
     assert abs(losses.mean() - others.mean()) < 4 * error < 0.3
 
 

@@ -1,8 +1,7 @@
-"""Values that a caller may give by mistake, drawn by hypothesis."""
+"""Values that a caller may give by mistake, drawn at random."""
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
 
 HUGE = 10**13
 
@@ -26,52 +25,56 @@ COLLECTIONS = [
     *({"z": 1}, {"z": None}, {1: 2}, {"nowhere": 0.5}, range(3), [[1, 2], [3]]),
 ]
 SHAPES = [(), (0,), (1,), (3,), (0, 3), (3, 1), (3, 2), (5, 5), (2, 3, 4), (2, 1, 3, 4)]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool]
+FILLS = [0.0, 1.0, 0.5, -3.0, 250.0, float("nan"), float("inf")]
 
 
-def tensors():
-    """Tensors and arrays of many shapes and kinds, some with values that are not finite."""
-    dtypes = [torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool]
-
-    def build(shape, dtype, fill, array):
-        value = torch.full(shape, fill).to(dtype)
-        return value.numpy() if array else value
-
-    fills = st.sampled_from([0.0, 1.0, 0.5, -3.0, 250.0, float("nan"), float("inf")])
-    made = st.builds(build, st.sampled_from(SHAPES), st.sampled_from(dtypes), fills, st.booleans())
-    return made | st.just(torch.ones(3, 2, dtype=torch.complex64))
+def tensor(rng):
+    """A tensor or an array of some shape and kind, perhaps with values that are not finite."""
+    if rng.random() < 0.03:
+        return torch.ones(3, 2, dtype=torch.complex64)
+    value = torch.full(rng.choice(SHAPES), rng.choice(FILLS)).to(rng.choice(DTYPES))
+    return value.numpy() if rng.random() < 0.5 else value
 
 
-def bent(value):
+def bent(x, how):
     """A valid tensor, with one thing wrong with it."""
-
-    def spoil(x, how):
-        match how:
-            case "row less":
-                return x[:-1] if x.dim() else x
-            case "dimension more":
-                return x[None]
-            case "flat":
-                return x.flatten()
-            case "transposed":
-                return x.transpose(0, -1) if x.dim() else x
-            case "NaN":
-                return torch.full_like(x, float("nan")) if x.is_floating_point() else x.float()
-            case "infinite":
-                return torch.full_like(x, float("inf")) if x.is_floating_point() else -x.long()
-            case "far":
-                return x * 1000
-            case "array":
-                return x.detach().numpy()
-            case "list":
-                return x.tolist()
-        return x.to(how)
-
-    ways = "row less,dimension more,flat,transposed,NaN,infinite,far,array,list".split(",")
-    dtypes = [torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64]
-    return st.builds(spoil, st.just(value), st.sampled_from([*ways, *dtypes]))
+    match how:
+        case "row less":
+            return x[:-1] if x.dim() else x
+        case "dimension more":
+            return x[None]
+        case "flat":
+            return x.flatten()
+        case "transposed":
+            return x.transpose(0, -1) if x.dim() else x
+        case "NaN":
+            return torch.full_like(x, float("nan")) if x.is_floating_point() else x.float()
+        case "infinite":
+            return torch.full_like(x, float("inf")) if x.is_floating_point() else -x.long()
+        case "far":
+            return x * 1000
+        case "array":
+            return x.detach().numpy()
+        case "list":
+            return x.tolist()
+    return x.to(how)
 
 
-def bad_values(valid):
-    """Values to take the place of a valid one."""
-    anything = st.sampled_from(SCALARS) | st.sampled_from(COLLECTIONS) | tensors()
-    return bent(valid) | anything if isinstance(valid, torch.Tensor) else anything
+WAYS = [
+    *("row less", "dimension more", "flat", "transposed", "NaN", "infinite", "far", "array"),
+    *("list", torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool),
+    torch.complex64,
+]
+
+
+def bad_value(valid, rng):
+    """A value to take the place of a valid one."""
+    kinds = [
+        lambda: rng.choice(SCALARS),
+        lambda: rng.choice(COLLECTIONS),
+        lambda: tensor(rng),
+    ]
+    if isinstance(valid, torch.Tensor):
+        kinds.append(lambda: bent(valid, rng.choice(WAYS)))
+    return rng.choice(kinds)()

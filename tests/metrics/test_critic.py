@@ -72,7 +72,7 @@ def test_the_order_is_random():
 
 
 def test_evaluate_puts_it_beside_the_bounds():
-    options = {"iwae_samples": 2, "subset": 100}
+    options = {"iwae_samples": 2, "iwae_items": 100, "subset": 100, "generative_items": 2}
     results = evaluate(known(), X[:1000], **options)
     assert results["critic_falls_short"] == 0.0
     assert results["mi_lower"] < INFORMATION + 0.1
@@ -85,7 +85,7 @@ def test_evaluate_puts_it_beside_the_bounds():
 
 
 def test_too_few_data_say_nothing():
-    results = evaluate(known(share=0.0), X[:63], iwae_samples=2)
+    results = evaluate(known(share=0.0), X[:63], iwae_samples=2, generative_items=2)
     assert math.isnan(results["mi_z_critic"])
     assert results["critic_falls_short"] == 0.0
     assert math.isnan(critic_estimates(known(), X[:1000])["mi_z_critic_se"])  # four batches
@@ -93,5 +93,5 @@ def test_too_few_data_say_nothing():
 
 def test_no_critic_no_figure():
     assert critic_estimates(mi.VAE((D,)), X.sigmoid()) == {}
-    results = evaluate(mi.VAE((1, D)), X[:70, None].sigmoid(), iwae_samples=2)
+    results = evaluate(mi.VAE((1, D)), X[:70, None].sigmoid(), iwae_samples=2, generative_items=2)
     assert not {key for key in results if "critic" in key}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -11,11 +12,14 @@ from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
-from pyro_mivae.metrics import evaluate, how_measured
+from pyro_mivae.metrics import evaluate as evaluate_all
+from pyro_mivae.metrics import how_measured
 from pyro_mivae.metrics.families import side_by_side
 from pyro_mivae.metrics.lesson import halves
 from pyro_mivae.metrics.subject import Subject
 
+# With hardly any importance samples and data of the model's own: both take their time.
+evaluate = partial(evaluate_all, generative_items=2, generative_samples=2, iwae_samples=2)
 PATTERNS = torch.eye(3).repeat_interleave(2, 1)[:, None, None]  # (3, 1, 1, 6): three bars
 INFORMATION = (
     "distortion rate elbo log_px mi_lower mi_upper marginal_kl_lower marginal_kl_upper "
@@ -166,7 +170,7 @@ def noisy(scale):
 
 def test_probes_of_draws_see_the_noise_that_means_do_not():
     x, labels = bars(600)
-    quiet, loud = (evaluate(noisy(scale), x, labels, iwae_samples=2) for scale in (0.1, 30.0))
+    quiet, loud = (evaluate(noisy(scale), x, labels) for scale in (0.1, 30.0))
     for probe in ("linear_probe", "mlp_probe"):
         assert quiet[probe] == loud[probe] == 1
         assert quiet[f"{probe}_sampled"] == 1
@@ -210,7 +214,7 @@ def made(n, seed=0):
 def test_a_code_that_is_the_factors_scores_one():
     (x, factors), (x_train, taught) = made(300), made(600, seed=1)
     train = (x_train, None, taught)
-    result = evaluate(told(), x, factors=factors, train=train, iwae_samples=2)
+    result = evaluate(told(), x, factors=factors, train=train)
     assert result["sap"] == pytest.approx(1 - (1 / 3 + 1 / 4) / 2, abs=0.06)
     assert [result[k] for k in FACTORED[:1] + FACTORED[2:4]] == pytest.approx([1] * 3, abs=0.02)
     assert [result[k] for k in FACTORED[5:]] == pytest.approx([1] * 3, abs=1e-3)
@@ -220,8 +224,8 @@ def test_a_code_that_is_the_factors_scores_one():
     # A dimension that hardly moves does not vote, though it holds the first factor's noise.
     copied = x.clone()
     copied[:, 0, 0, 2] = x[:, 0, 0, 0]
-    still = evaluate(told(extra=0.05), copied, factors=factors, iwae_samples=2)
-    moves = evaluate(told(extra=1.0), copied, factors=factors, iwae_samples=2)
+    still = evaluate(told(extra=0.05), copied, factors=factors)
+    moves = evaluate(told(extra=1.0), copied, factors=factors)
     assert still["mig"] == pytest.approx(1, abs=0.02)
     assert moves["mig"] == pytest.approx(0.5, abs=0.02)
     assert "random half" in how_measured(still.protocol, "dci_completeness")
@@ -235,12 +239,12 @@ def test_a_category_is_one_dimension_beside_factors(matched):
     assert side_by_side({"z": probs}, "c")[1] == []
     x, labels = bars(300)
     coin = torch.arange(300) % 2
-    result = evaluate(matched, x, factors=torch.stack([labels, coin], 1), iwae_samples=2)
+    result = evaluate(matched, x, factors=torch.stack([labels, coin], 1))
     assert result["dci_informativeness"] == pytest.approx(0.75, abs=0.1)  # the coin is a guess
     assert result["modularity"] > 0.95
 
 
-def test_without_labels_only_what_needs_none(matched):
+def test_without_labels_only_what_needs_none(matched, quick):
     x, labels = bars(40)
     bare = evaluate(matched, x)
     full = evaluate(matched, x, labels)
@@ -250,7 +254,7 @@ def test_without_labels_only_what_needs_none(matched):
 
 
 @pytest.mark.parametrize("name", mi.VARIANTS)
-def test_every_variant_has_the_keys_of_the_contract(name):
+def test_every_variant_has_the_keys_of_the_contract(name, quick):
     vae = mi.VARIANTS[name](data_shape=(1, 8, 8)).eval()
     x, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
     factors = torch.stack([torch.arange(30) % 2, torch.arange(30) // 2 % 3], 1)
@@ -268,7 +272,7 @@ def test_every_variant_has_the_keys_of_the_contract(name):
     assert result["mi_upper"] <= result["rate"]
 
 
-def test_a_deterministic_code_is_evaluated():
+def test_a_deterministic_code_is_evaluated(quick):
     vae = mi.InfomaxVAE(data_shape=(1, 8, 8), latent_dim=3, deterministic=True)
     result = evaluate(vae, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
     assert math.isnan(result["elbo"])
@@ -289,7 +293,7 @@ def test_the_elbo_is_the_exact_one_however_it_was_trained(categorical):
     assert result["rate"] == pytest.approx(float(enumerated.ledger["rate"]) / 40, rel=1e-5)
 
 
-def test_one_datum_one_category_and_one_label():
+def test_one_datum_one_category_and_one_label(quick):
     vae = mi.CatVAE(data_shape=(1, 8, 8), num_categories=1, latent_dim=1)
     result = evaluate(vae, torch.rand(1, 1, 8, 8), torch.tensor([3]))
     for name in ("cluster_accuracy", "nmi", "ari", "linear_probe", "judge_accuracy"):
@@ -299,7 +303,7 @@ def test_one_datum_one_category_and_one_label():
     assert result["barber_agakov_c_mean"] == 0
 
 
-def test_nothing_is_left_behind_and_the_seed_decides(matched):
+def test_nothing_is_left_behind_and_the_seed_decides(matched, quick):
     x, labels = bars(60)
     matched.train()
     state = torch.get_rng_state()

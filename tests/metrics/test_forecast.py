@@ -70,7 +70,7 @@ def test_parts_are_timed_and_told(vae):
 
 
 @pytest.mark.slow
-def test_annealing_is_told_and_forecast(vae):
+def test_annealing_is_told_and_forecast(vae, short_pilot):
     told, x = [], torch.rand(20, 1, 8, 8)
     options = {**SMALL, "ais_items": 6, "ais_temperatures": 5}
     with listening(lambda *step: told.append(step)), warnings.catch_warnings():
@@ -132,7 +132,7 @@ def test_draws_are_counted():
     assert found["information, annealed_evidence"] == 2000 * 400 / (50 * 150)
 
 
-def test_the_forecast_grows_with_what_is_asked(vae):
+def test_the_forecast_grows_with_what_is_asked(vae, quick):
     x, labels = torch.rand(900, 1, 8, 8), torch.arange(900) % 2
     state = torch.get_rng_state()
     short = forecast(vae, x, labels, (x, labels), **SMALL)
@@ -146,8 +146,8 @@ def test_the_forecast_grows_with_what_is_asked(vae):
 def test_the_forecast_is_right_by_a_factor():
     torch.manual_seed(0)
     vae = mi.InfoCatVAE((1, 28, 28))
-    x, labels = torch.rand(3000, 1, 28, 28), torch.arange(3000) % 10
-    options = {"iwae_samples": 300, "iwae_items": 1000}
+    x, labels = torch.rand(1500, 1, 28, 28), torch.arange(1500) % 10
+    options = {"iwae_samples": 100, "iwae_items": 500, "generative_items": 100}
     expected = forecast(vae, x, labels, (x, labels), **options)
     began = time.perf_counter()
     evaluate(vae, x, labels, (x, labels), **options)

@@ -37,7 +37,7 @@ def test_evaluate_measures_all_of_the_code_and_each_site(variant):
     torch.manual_seed(0)
     vae = variant((1, 8, 8), latent_dim=4).eval()
     x = torch.rand(1100, 1, 8, 8)  # more than a batch
-    result = mi.evaluate(vae, x, iwae_samples=2, num_samples=1)
+    result = mi.evaluate(vae, x, iwae_samples=2, num_samples=1, subset=20, generative_items=2)
     codes = vae.encode(x)
     variation = (x - x.mean(0)).square().sum()
     for suffix, kept in (("", ("z", "c")), ("_z", ("z",)), ("_c", ("c",))):
@@ -49,5 +49,6 @@ def test_evaluate_measures_all_of_the_code_and_each_site(variant):
 
 
 def test_one_site_has_one_figure():
-    result = mi.evaluate(mi.VAE((1, 8, 8), latent_dim=2), torch.rand(9, 1, 8, 8))
+    vae = mi.VAE((1, 8, 8), latent_dim=2)
+    result = mi.evaluate(vae, torch.rand(9, 1, 8, 8), iwae_samples=2, generative_items=2)
     assert {n for n in result if n.startswith("reconstruction")} == {"reconstruction_r2"}

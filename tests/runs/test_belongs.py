@@ -13,6 +13,7 @@ from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
 from pyro_mivae.runs.target import prepare_folder
 from pyro_mivae.training import Writer, fit
 
+FEW = {"iwae_samples": 2, "iwae_items": 2, "generative_items": 2, "generative_samples": 2}
 TRAINING = {"epochs": 2, "batch_size": 32, "engine": "eager"}
 
 
@@ -191,22 +192,21 @@ def test_a_failing_overwrite_leaves_the_old_run_alone(
     assert {p.name: p.read_bytes() for p in run.iterdir()} == files
 
 
-def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch):
+def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch, quick):
     def full(path, *args):
         raise WriteError(f"cannot write {path}: No space left on device")
 
     opened, said = open_run(run), []
     monkeypatch.setattr("pyro_mivae.runs.outputs.write_metrics", full)
-    few = {"iwae_samples": 2, "iwae_items": 2, "say": said.append}
+    few = {**FEW, "say": said.append}
     with pytest.raises(WriteError, match="metrics.json: No space left"):
         evaluate_run(opened, opened.dataset(), **few)
     assert "ELBO" in said[-1]
 
 
-def test_figures_of_other_weights_are_noticed(run, data):
-    few = {"iwae_samples": 2, "iwae_items": 2}
+def test_figures_of_other_weights_are_noticed(run, quick):
     first = open_run(run)
-    evaluate_run(first, first.dataset(), **few)
+    evaluate_run(first, first.dataset(), **FEW)
     assert "ELBO" in open_run(run).summary()
     vae = build_variant(first.config, first.config.data_shape)
     training = {**first.config.training, "epochs": 3}
@@ -214,7 +214,7 @@ def test_figures_of_other_weights_are_noticed(run, data):
     with pytest.raises(RunError, match="measured with other weights than the checkpoint's"):
         open_run(run).summary()
     with pytest.raises(RunError, match="trained anew meanwhile"):
-        evaluate_run(first, first.dataset(), **few)
+        evaluate_run(first, first.dataset(), **FEW)
 
 
 def test_defaults_that_are_given_are_no_contradiction(run):

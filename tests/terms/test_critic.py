@@ -237,7 +237,7 @@ def test_particles_and_the_plates_scale(x):
     values = {}
     for vectorize in (False, True):
         elbo = mi.MutualInformationELBO(
-            [CriticBound("z", critic=critic)], num_particles=300, vectorize_particles=vectorize
+            [CriticBound("z", critic=critic)], num_particles=100, vectorize_particles=vectorize
         )
         torch.manual_seed(0)
         elbo.loss(pair.model, pair.guide, x[:64])
@@ -245,7 +245,7 @@ def test_particles_and_the_plates_scale(x):
     one = CriticBound("z", critic=critic)
     draws = torch.stack([one(run_anew(pair, x[:64])).detach() for _ in range(9)])
     assert draws.std() > 0  # another permutation each time
-    assert values[False] == pytest.approx(values[True], abs=8 * float(draws.std()) / 300**0.5)
+    assert values[False] == pytest.approx(values[True], abs=8 * float(draws.std()) / 100**0.5)
     with pyro.poutine.scale(scale=2.5):
         scaled = CriticBound("z", critic=critic, seed=1)(run(pair, x))
     plain = CriticBound("z", critic=critic, seed=1)(run(pair, x))
@@ -295,15 +295,15 @@ def test_a_trained_critic_comes_close():
     assert float(pair.information().detach()) == pytest.approx(1.0)
     critic = SeparableCritic((D,), D, (64,))
     elbo = mi.MutualInformationELBO([CriticBound("z", critic=critic, bound="infonce", weight=0.0)])
-    optimiser = pyro.optim.Adam(lambda name: {"lr": 3e-3 if "critic" in name else 1e-12})
+    optimiser = pyro.optim.Adam(lambda name: {"lr": 6e-3 if "critic" in name else 1e-12})
     svi = SVI(pair.model, pair.guide, optimiser, elbo)
-    for _ in range(300):
+    for _ in range(150):
         svi.step(torch.randn(128, D))
     heard = []
-    for _ in range(30):
+    for _ in range(10):
         elbo.loss(pair.model, pair.guide, torch.randn(512, D))
         heard.append(float(elbo.ledger["mi_z_critic"]) / 512)
-    assert 0.8 < sum(heard) / 30 < 1.03
+    assert 0.8 < sum(heard) / 10 < 1.03
 
 
 def test_partners_are_a_permutation_without_a_fixed_point():

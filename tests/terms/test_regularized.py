@@ -133,7 +133,7 @@ def blobs(n=60):
 
 def test_the_start_finds_clusters_without_labels_and_touches_the_guide_alone():
     x, labels = blobs()
-    vae = InfoCatVAE((4,), num_categories=3, warm_start=150)
+    vae = InfoCatVAE((4,), num_categories=3, warm_start=60)
     before = {name: value.clone() for name, value in vae.model.state_dict().items()}
     with torch.no_grad():
         vae.initialize(x)

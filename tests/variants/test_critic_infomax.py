@@ -179,19 +179,19 @@ def test_guide_sees_corrupted_data_and_nobody_else_does(x):
 
 
 def test_several_samples_are_averaged(x):
-    vae = make(num_particles=200)
+    vae = make(num_particles=60)
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     many = {name: float(value) for name, value in objective.ledger.items()}
     single = make().objective()
     draws = {name: [] for name in ("distortion", "mi_z_critic")}
-    for _ in range(50):
+    for _ in range(30):
         single.loss(vae.model, vae.guide, x)
         for name, values in draws.items():
             values.append(float(single.ledger[name]))
     for name, values in draws.items():
         values = torch.tensor(values)
-        error = float(values.std()) * (1 / 50 + 1 / 200) ** 0.5
+        error = float(values.std()) * (1 / 30 + 1 / 60) ** 0.5
         assert many[name] == pytest.approx(float(values.mean()), abs=4 * error)
 
 
