@@ -162,10 +162,15 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
         resized = images.new_empty(shape)
     except RuntimeError as error:
         raise DataError(f"no memory for images of shape {shape}: {told(error)}") from error
+    dtype = torch.promote_types(images.dtype, torch.float32)  # torch resizes no float16 on a CPU
     for start in range(0, len(images), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         resized[part] = F.interpolate(
-            images[part], size=sides, mode="bilinear", antialias=True, align_corners=False
+            images[part].to(dtype),
+            size=sides,
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
         )
     return resized.clamp_(0.0, 1.0)
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine.reasons import first_cause, quiet
-from pyro_mivae.engine.static import Body
+from pyro_mivae.engine.staging import Staged
 from pyro_mivae.errors import CaptureError, OptionError
+
+Body = Callable[[], None]
 
 WARM_UPS = 3
 """Steps that are taken before a capture, in which libraries set themselves up."""
@@ -134,9 +136,10 @@ class CudaGraphs(Recording):
             ):
                 for _ in range(count):
                     body()
-        except Exception:
+        except BaseException:
             _end_pool(self.device, self._pool)
-            _renew_generator(self.device, random)
+            if not _draws(self.device):
+                _renew_generator(self.device, random)
             raise
         finally:
             if collecting:
@@ -153,6 +156,29 @@ def recorder_for(optimiser: torch.optim.Optimizer, device: torch.device) -> Reco
         device: The device.
     """
     return CudaGraphs(optimiser, device) if device.type == "cuda" else None
+
+
+def check_capturable(staged: Staged, device: torch.device) -> None:
+    """Checks that a graph leaves its data alone, and that all of it is on the device.
+
+    A number that is read from a tensor on the CPU would be that of the capture in every replay.
+
+    Args:
+        staged: The graph.
+        device: Where it is to be captured.
+
+    Raises:
+        CaptureError: If it is not so.
+    """
+    if staged.changes_data:
+        raise CaptureError("it changes its data in place")
+    for node in staged.graph.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "get_attr" and getattr(value, "device", device) != device:
+            raise CaptureError(
+                f"a tensor of shape {tuple(value.shape)} that it uses is on {value.device}; move "
+                f"data, model and objective to {device}"
+            )
 
 
 class _Snapshot:
@@ -196,7 +222,8 @@ class _Snapshot:
         """Says where two outcomes of steps that began here differ; empty if nowhere."""
         trained = {id(p) for group in self.optimiser.param_groups for p in group["params"]}
         places = zip(self.state, self.tensors, wanted.tensors, found.tensors, strict=True)
-        updates, moments = [], []
+        updates: list[tuple[Tensor, Tensor, Tensor]] = []
+        moments: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         for tensor, before, a, b in places:
             if id(tensor) in trained:
                 updates.append((before, a, b))
@@ -205,8 +232,10 @@ class _Snapshot:
         for parameter, made in wanted.moments.items():
             zeros = {name: torch.zeros_like(value) for name, value in made.items()}
             old, again = self.moments.get(parameter, zeros), found.moments[parameter]
-            moments += [(old[name], value, again[name]) for name, value in made.items()]
-        if not (_agree(updates, ROUGHLY_EQUAL) and _agree(moments, allowed)):
+            for name, value in made.items():
+                moments.setdefault(name, []).append((old[name], value, again[name]))
+        alike = all(_agree(changes, allowed) for changes in moments.values())
+        if not (alike and _agree(updates, ROUGHLY_EQUAL)):
             return "the update of the parameters is another"
         return ""
 
@@ -273,6 +302,15 @@ def _end_pool(device: torch.device, pool: tuple[int, int]) -> None:
     """
     with suppress(RuntimeError):  # where there is none
         torch._C._cuda_endAllocateToPool(_index(device), pool)
+
+
+def _draws(device: torch.device) -> bool:
+    """Returns whether random numbers can be drawn on a device."""
+    try:
+        torch.rand(1, device=device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _renew_generator(device: torch.device, state: Tensor) -> None:

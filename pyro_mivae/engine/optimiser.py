@@ -33,6 +33,9 @@ ELEMENT_BY_ELEMENT = (
 
 FUSED = (torch.float32, torch.float64)
 
+INEXACT = (torch.optim.RAdam,)
+"""Optimisers whose capturable update cancels digits that the other keeps."""
+
 FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimisers that torch 2.11 fuses on CUDA."""
 
@@ -101,7 +104,9 @@ class GroupedOptimiser:
         make: Any = self.optim.pt_optim_constructor
         if not self._serves or "capturable" not in inspect.signature(make).parameters:
             return None
-        if not all(map(self._is_plain, parameters)):
+        if make in INEXACT or not all(map(self._is_plain, parameters)):
+            return None
+        if any(isinstance(self._own(parameter)["lr"], Tensor) for parameter in parameters):
             return None
         grouped = self._group(parameters)
         for group in grouped.param_groups:
@@ -185,10 +190,11 @@ class CapturableOptimiser:
         self._parts = [_Part(own) for own in owners.values()]
         self._rates = []
         for group in optimiser.param_groups:
-            first, own = group["params"][0], owners[group["params"][0]]
-            group["lr"] = torch.tensor(float(group["lr"]), device=first.device)
-            self._rates.append((group["lr"], own.param_groups[0]))
-        self._last = [own["lr"] for _, own in self._rates]
+            rate = torch.tensor(float(group["lr"]), dtype=torch.float32)  # as the fused kernel's
+            group["lr"] = rate.to(group["params"][0].device)
+            own = [owners[parameter].param_groups[0] for parameter in group["params"]]
+            self._rates.append((group["lr"], own))
+        self._last = [own[0]["lr"] for _, own in self._rates]
 
     def refresh(self) -> bool:
         """Takes over learning rates that have changed; nothing waits for the device.
@@ -198,10 +204,13 @@ class CapturableOptimiser:
         """
         if not all(part.is_same() for part in self._parts):
             return False
-        for index, (rate, own) in enumerate(self._rates):
-            if own["lr"] != self._last[index]:
-                rate.fill_(own["lr"])
-                self._last[index] = own["lr"]
+        for index, (rate, groups) in enumerate(self._rates):
+            now = groups[0]["lr"]
+            if isinstance(now, Tensor) or any(group["lr"] != now for group in groups):
+                return False
+            if now != self._last[index]:
+                rate.fill_(now)
+                self._last[index] = now
         return True
 
 

@@ -85,7 +85,7 @@ def no_rounding(error: StagingError) -> StagingError:
 def matmul_precision(precision: Precision) -> Iterator[None]:
     """Lets float32 matrices be multiplied in TF32 (10 bits of mantissa) for a while, if asked to.
 
-    Torch's settings are afterwards what they were. Convolutions are anyway, by torch's default.
+    Torch's settings are afterwards what they were. Convolutions use TF32 by torch's default.
 
     Args:
         precision: Only ``"tf32"`` changes anything.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine.captured import Recording, recorder_for
+from pyro_mivae.engine.captured import Recording, check_capturable, recorder_for
 from pyro_mivae.engine.optimiser import CapturableOptimiser, GroupedOptimiser
 from pyro_mivae.engine.reasons import tell_no_capture
 from pyro_mivae.engine.staging import Staged
@@ -49,18 +49,23 @@ class ReplayedStep:
         self._data = [tensor.clone() for tensor in data]
         like = staged.graph.graph.output_node().args[0][0].meta["val"]  # type: ignore
         self._values = torch.zeros(like.shape, dtype=like.dtype, device=data[0].device)
-        self._inputs, self._run = staged.inputs, run
+        self._inputs, self._run = [*staged.inputs, *parameters], run
         self._update, self._recorder = update, recorder
         gradients = [(parameter, parameter.grad) for parameter in parameters]
+        leaves, inputs = set(staged.leaves), set(staged.inputs)
+        self._others = [p for p in parameters if p not in leaves]
+        zeros = [(p, None if p.grad is None else torch.zeros_like(p)) for p in self._others]
+        self._have_gradients = [p.grad is not None for p in self._others]
         body = partial(
-            _take, staged, run, self._data, parameters, optimiser, update.optimiser, self._values
+            _take, staged, run, self._data, zeros, parameters, optimiser, update, self._values
         )
+        state = [*staged.inputs, *(p for p in parameters if p not in inputs), self._values]
         try:
-            (self._replay,) = recorder.record(body, [1], [*staged.inputs, self._values])
+            (self._replay,) = recorder.record(body, [1], state)
         finally:
             for parameter, gradient in gradients:
                 parameter.grad = gradient
-        self._places = [tensor.data_ptr() for tensor in staged.inputs]
+        self._places = [tensor.data_ptr() for tensor in self._inputs]
 
     def is_current(self, run: Any) -> bool:
         """Returns whether tensors, options and what takes the step are those that were recorded.
@@ -69,7 +74,11 @@ class ReplayedStep:
             run: What takes the step.
         """
         places = [tensor.data_ptr() for tensor in self._inputs]
-        return run is self._run and places == self._places and self._update.refresh()
+        if run is not self._run or places != self._places:
+            return False
+        if [p.grad is not None for p in self._others] != self._have_gradients:
+            return False
+        return self._update.refresh()
 
     def __call__(self, data: Sequence[Tensor]) -> Tensor:
         """Takes the step.
@@ -118,7 +127,7 @@ class Replays:
         if self.step is not None and self.step.is_current(run):
             return self.step
         self.step = None
-        if self.left and not staged.changes_data:
+        if self.left:
             self.left -= 1
             update = optimiser.capturable(parameters)
             recorder = None if update is None else recorder_for(update.optimiser, data[0].device)
@@ -126,6 +135,9 @@ class Replays:
                 self.left = 0
                 return None
             try:
+                if not self.left:
+                    raise CaptureError("its tensors or the optimiser's options change too often")
+                check_capturable(staged, data[0].device)
                 self.step = ReplayedStep(
                     staged, run, data, parameters, optimiser, update, recorder
                 )
@@ -139,18 +151,19 @@ def _take(
     staged: Staged,
     run: Any,
     data: Sequence[Tensor],
+    zeros: Sequence[tuple[Tensor, Tensor | None]],
     parameters: Collection[Tensor],
     optimiser: GroupedOptimiser,
-    update: torch.optim.Optimizer,
+    update: CapturableOptimiser,
     out: Tensor,
 ) -> None:
     held = [(parameter, parameter.grad) for parameter in parameters]
     with torch.no_grad():
         values, *gradients = run(*data, *staged.inputs)
         out.copy_(values)
-    for leaf, gradient in zip(staged.leaves, gradients, strict=True):
+    for leaf, gradient in (*zip(staged.leaves, gradients, strict=True), *zeros):
         leaf.grad = gradient
     optimiser.clip(parameters)
-    update.step()
-    for parameter, zeros in held:  # as Pyro leaves them
-        parameter.grad = zeros
+    update.optimiser.step()
+    for parameter, before in held:  # as Pyro leaves them
+        parameter.grad = before

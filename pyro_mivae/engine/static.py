@@ -15,11 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pyro_mivae.engine.captured import Body, check_capturable
 from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.steps import Engine, GraphStep
 from pyro_mivae.errors import CaptureError
-
-Body = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -208,6 +207,7 @@ class StaticEpoch:
         body = partial(part.take, step)
         if recorder is None:
             return replace(part, bodies=((1, body),))
+        check_capturable(step.staged, self.cursor.device)
         wanted = recorder.steps_per_replay if self.data.resident else 1
         counts = sorted({1, min(wanted, len(steps))}, reverse=True)
         state = [*self.engine.program.state, *self.table.targets, self.cursor, self._log]
@@ -309,6 +309,7 @@ class _Table:
         exact = any(target.dtype == torch.float64 for target in self.targets)
         dtype = torch.float64 if exact else torch.float32
         self.values = torch.zeros(steps, len(scheduled), dtype=dtype, device=device)
+        self.fill(0)
 
     def fill(self, first_step: int) -> None:
         """Computes the values of the steps from one on."""

@@ -236,7 +236,7 @@ class Engine:
         if self.means == "eager":
             return EagerStep(self.program)
         key = self._key(args)
-        if key not in self._steps:
+        if key not in self._steps and not self._borrow(key, args):
             try:
                 self._keep(key, stage(self.program, *args), args)
             except StagingError as error:
@@ -303,6 +303,15 @@ class Engine:
                 staged = step.staged.rebound(dict(zip(theirs, ours, strict=True)))
                 return GraphStep(self.program, staged, step.run)
         return None
+
+    def _borrow(self, key: Any, args: tuple[Tensor, ...]) -> bool:
+        """Keeps the other model's step if it is this program's too, and returns whether it is."""
+        step = self._borrowed(args)
+        if step is None:
+            return False
+        with preserved([*self.program.buffers, *args], args[0].device):
+            self._tried(step, args)
+        return key in self._steps
 
     def _tried(self, step: GraphStep, args: tuple[Tensor, ...]) -> tuple[tuple[str, ...], Tensor]:
         """Takes the program's own step, and keeps a graph if it is the program's too."""

@@ -52,7 +52,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             "from below a density fitted on the other half of them"
         ),
         "active_units*": report.get("active_units", COUNTED),
-        "generative_mi*": str(report.get("generative_mi", "")),
+        "generative_mi*": str(report.get("generative_mi", "not asked for")),
         "*_se": "; ".join(
             ["standard error over the items", *filter(None, [report.get("standard_errors")])]
         ),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, either, flag, function, path, several
-from pyro_mivae.engine import Means, Precision
+from pyro_mivae.engine import Engine, Means, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.training.fit import Training
 from pyro_mivae.training.given import DEVICE, OPTIONS, Images, check_given, resolve_device
@@ -149,13 +149,13 @@ def _run(
     """Runs trainings one after the other to their ends, or to where a loss is not finite."""
     count = len(trainings)
     histories = [training.history for training in trainings]
-    first = trainings[0].trainer
+    like: Engine | None = None  # staged and compiled once for all
     failures: dict[int, str] = {}
     with progress_bar([training.trainer for training in trainings], enabled=progress) as bar:
         for number in range(count):
             training = trainings.pop(0)  # what it captured is freed after it
-            if training.trainer is not first:
-                training.trainer.like = first.engine  # staged and compiled once for all
+            training.trainer.like = like
+            like = like or training.trainer.engine
             try:
                 training.run(bar, None if on_epoch is None else partial(on_epoch, number))
             except TrainingError as error:

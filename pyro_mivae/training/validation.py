@@ -86,10 +86,13 @@ class Validation:
         return entries if due or difference else dict(outcome.ledger)
 
     def _stage(self, x: Tensor) -> Staged | None:
-        """Returns the graph of the evaluation; all is as it was before."""
+        """Returns the graph of the evaluation, None if it has none; all is as it was before."""
         program = self.program
-        with preserved([*program.state, x], self.device):
-            return record(program.loss, [x], program.guards, leaves=[]).staged
+        try:
+            with preserved([*program.state, x], self.device):
+                return record(program.loss, [x], program.guards, leaves=[]).staged
+        except Exception:  # the program itself may have no trouble
+            return None
 
 
 def _tell_difference(difference: str, epoch: int) -> None:

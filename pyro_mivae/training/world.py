@@ -26,9 +26,11 @@ def own_world(device: torch.device) -> Iterator[None]:
 
 
 def cuda_devices(device: torch.device) -> list[torch.device]:
-    """Returns the device if it is one of CUDA's, as ``torch.random.fork_rng`` takes it.
+    """Returns the CUDA devices that a seed may change, as ``torch.random.fork_rng`` takes them.
 
     Args:
-        device: The device.
+        device: The device that is computed on.
     """
+    if torch.cuda.is_initialized():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return [device] if device.type == "cuda" else []

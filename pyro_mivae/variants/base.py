@@ -193,9 +193,9 @@ class Variant(PyroModule):
                 training need it; without it they are left out.
 
         Returns:
-            The loss.
+            The loss, on the device of the variant.
         """
-        objective = self._loss(num_steps)
+        objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
         along_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + along_a_plate

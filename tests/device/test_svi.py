@@ -1,9 +1,13 @@
 """`mi.SVI` on a pretended device."""
 
+import pyro
+import pyro.distributions as dist
 import pyro.optim
 import pytest
+import torch
 
 import pyro_mivae as mi
+from pyro_mivae.errors import PyroMivaeWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 
@@ -11,14 +15,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.Pyr
 def losses(vae, x, engine):
     """Takes nine steps, the last one Pyro's own."""
     pyro.clear_param_store()
-    objective = vae.objective().to(x.device)
+    objective = vae.objective(9)
     svi = mi.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), objective, engine=engine)
     pyro.set_rng_seed(2)
     return [*(svi.step(x) for _ in range(8)), super(mi.SVI, svi).step(x)]
 
 
 @pytest.mark.parametrize(
-    ("name", "engine"), [("vae", "eager"), ("vae", "staged"), ("infocat", "staged")]
+    ("name", "engine"), [("vae", "eager"), ("scheduled", "staged"), ("infocat", "staged")]
 )
 def test_steps_of_the_device_are_those_of_the_cpu(pretended, recording, build, x, name, engine):
     x = x.double()
@@ -26,3 +30,24 @@ def test_steps_of_the_device_are_those_of_the_cpu(pretended, recording, build, x
     with recording():
         on_device = losses(build(name).to("cuda"), x.to("cuda"), engine)
     assert on_device == pytest.approx(on_cpu, rel=1e-6)
+
+
+def test_a_number_on_the_cpu_is_not_captured(pretended, recording):
+    """A graph would hold the value of the first step."""
+
+    def model(x, scale):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2, device=x.device), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z * scale, 1.0).to_event(1), obs=x)
+
+    def guide(x, scale):
+        loc = pyro.param("loc", torch.zeros(2, device=x.device))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    x = torch.ones(5, 2, device="cuda")
+    loss = mi.MutualInformationELBO()
+    svi = mi.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss, engine="staged")
+    with recording(), pytest.warns(PyroMivaeWarning, match=r"shape \(\) .* is on cpu; move"):
+        for number in range(5):
+            svi.step(x, torch.tensor(0.1 * number))

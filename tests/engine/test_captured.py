@@ -227,6 +227,7 @@ def test_no_python_runs_in_an_epoch_and_nothing_waits(build, engine):
     with pyro.get_param_store().scope():
         trainer = build(engine=engine)
         assert trainer.recorded is not None
+        trainer.recorded.static.compares = lambda step: False
         before, steps = weights(trainer.vae), []
         trainer.optimiser.step = lambda: steps.append(1)
         meter, order = Meter(), torch.randperm(len(trainer.x))

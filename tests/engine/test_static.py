@@ -1,6 +1,7 @@
 """Steps on static tensors, recorded or not, train as a plain loop does."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -234,6 +235,21 @@ def test_a_recording_that_does_not_do_the_steps_is_an_error(does, run, images):
     with pytest.raises(CaptureError, match="its replay does not do what 3 step"):
         run.static(images).prepare(Less(run.optimiser, CPU, 3))
     assert all(torch.equal(a, b) for a, b in zip(before, run.program.state, strict=True))
+
+
+def test_a_recording_without_the_optimiser_is_an_error(run, images):
+    class Less(Recording):
+        def _record(self, body, count):
+            repeat = super()._record(body, count)
+
+            def without():
+                with patch.object(run.optimiser, "step"):
+                    repeat()
+
+            return without
+
+    with pytest.raises(CaptureError, match="the update of the parameters is another"):
+        run.static(images).prepare(Less(run.optimiser, CPU, 1))
 
 
 def test_a_program_that_cannot_be_staged_cannot_be_recorded(make, program_of, images):
