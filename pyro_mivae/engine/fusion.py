@@ -1,7 +1,6 @@
-"""A staged step with fewer operations: each does what several did, equal to rounding.
+"""A staged step with fewer operations, each of which does what several did.
 
-Each operation that is saved is a launch on a device. A compiler fuses more; this is for graphs
-that run as they are.
+Each operation that is saved is a launch on a device.
 """
 
 from __future__ import annotations
@@ -42,22 +41,34 @@ ELEMENTWISE = (
 
 
 def fuse(module: GraphModule) -> None:
-    """Joins operations where one does what several did; results stay equal to rounding.
-
-    What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
-    as a ReLU's, makes of one rounding a large difference in the gradient. So do gradients by the
-    result of a softmax, of which a difference is taken that is small beside them.
+    """Joins operations where one does what several did; results stay equal to the bit.
 
     Args:
         module: A graph that was simplified. It is changed, and not recompiled.
     """
     draw_noise(module)
     rewriter = Rewriter(module)
+    rewriter.apply([identity_product, cast_of_cast])
+    rewriter.apply([late_negation, early_scaling, zero_weight, difference])
+    simplify(module)
+
+
+def fuse_rounding(module: GraphModule) -> None:
+    """Joins operations where one rounds once what several rounded; results stay equal to rounding.
+
+    What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
+    as a ReLU's, makes of one rounding a large difference in the gradient. So do gradients by the
+    result of a softmax, of which a difference is taken that is small beside them.
+
+    Args:
+        module: A graph whose operations `fuse` has joined. It is changed, and not recompiled.
+    """
+    rewriter = Rewriter(module)
     of_softmax = [_softmax_gradient(node) for node in module.graph.nodes]
     results: Any = module.graph.output_node().args[0]
     exact = set().union(*map(sources, filter(None, (results[0], *of_softmax))))
-    rewriter.apply([softmax_backward, identity_product, cast_of_cast, difference])
-    rewriter.apply([sum_of_sum, late_negation, early_scaling, zero_weight, difference])
+    rewriter.apply([sum_of_sum, softmax_backward])
+    rewriter.apply([late_negation, difference, zero_weight])
     rewriter.apply([scaling_of_scaling, zero_weight, sum_with_product], exact)
     simplify(module)
     rewriter.apply([product_onto_product, sum_onto_sum], sources(results[0]))
@@ -296,12 +307,15 @@ def _softmax_gradient(node: Any) -> Any:
     total, probs = product.args
     if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
         return None
-    dims = [-1], [len(layout(node).shape) - 1]
-    if total.target != aten.sum.dim_IntList or total.args[1:] not in [(d, True) for d in dims]:
+    inner = total.args[0]
+    targets = {total.target, inner.target}
+    if targets != {aten.neg.default, aten.sum.dim_IntList} or inner.args[0] is not gradient:
         return None
-    negative = total.args[0]
-    is_negative = negative.target == aten.neg.default and negative.args[0] is gradient
-    return gradient if is_negative and _is_log_softmax(probs.args[0]) else None
+    summed = total if total.target == aten.sum.dim_IntList else inner
+    dims = [-1], [len(layout(node).shape) - 1]
+    if summed.args[1:] not in [(d, True) for d in dims] or not _is_log_softmax(probs.args[0]):
+        return None
+    return gradient
 
 
 def _is_log_softmax(node: Any) -> bool:

@@ -10,13 +10,17 @@ from typing import Any, Literal, get_args
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_mivae.engine.nodes import is_impure
+from pyro_mivae.engine.nodes import is_impure, is_view
 from pyro_mivae.errors import OptionError, StagingError
 
 Precision = Literal["float32", "tf32", "bf16"]
 
 aten = torch.ops.aten
-WITH_SUMMAND = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
+WITH_SUMMAND = {
+    aten.addmm.default: aten.mm.default,
+    aten.addmm_.default: aten.mm.default,
+    aten.baddbmm.default: aten.bmm.default,
+}
 """Products that are added to something, and the products alone."""
 
 VIEWS = (
@@ -136,7 +140,7 @@ def round_products(graph: GraphModule) -> GraphModule:
     """
     rounding = _Rounding(graph.graph)
     for node in list(graph.graph.nodes):
-        if is_impure(node):
+        if is_impure(node) and not _is_product(node):
             rounding.forget()  # it may change what was rounded
         with graph.graph.inserting_before(node):
             rounding.visit(node)
@@ -158,7 +162,7 @@ class _Rounding:
 
     def visit(self, node: Any) -> None:
         """Replaces a node if it is a product in float32."""
-        if node.target in (aten.mm.default, aten.bmm.default, *WITH_SUMMAND):
+        if _is_product(node):
             if _is_float32(node):
                 self._replace(node, self._product(node))
         elif node.target == aten.convolution.default:
@@ -226,3 +230,12 @@ class _Rounding:
 
 def _is_float32(node: Any) -> bool:
     return bool(node.meta["val"].dtype == torch.float32)
+
+
+def _is_product(node: Any) -> bool:
+    """Returns whether a node is a product; one that is added in place, to what is its alone."""
+    if node.target == aten.addmm_.default:
+        into = node.args[0]
+        fresh = into.op == "call_function" and len(into.users) == 1
+        return fresh and not is_view(into) and not (is_impure(into) and not _is_product(into))
+    return node.target in (aten.mm.default, aten.bmm.default, *WITH_SUMMAND)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_mivae.engine.constants import hold_constants, spell_out
-from pyro_mivae.engine.fusion import fuse
+from pyro_mivae.engine.fusion import fuse, fuse_rounding
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.engine.tape import Tape
@@ -96,6 +96,7 @@ class Staged:
             [aten.native_batch_norm, aten.cudnn_batch_norm]
         )
         run = deepcopy(self.graph)
+        fuse_rounding(run)
         spell_out(run)
         run.recompile()
         with preserved(self.changed(*data), data[0].device), torch.no_grad():
@@ -172,6 +173,8 @@ def record(
     hold_constants(graph)
     simplify(graph)
     fuse(graph)
+    if values.device.type != "cpu":  # where a launch costs more than the operation
+        fuse_rounding(graph)
     graph.recompile()
     staged = Staged(
         graph,

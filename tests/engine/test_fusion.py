@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from benchmarks.nodes import build, count_graph, handwritten_kernels, staged_kernels
+from pyro_mivae.engine import stage
 from pyro_mivae.engine.constants import hold_constants, spell_out
-from pyro_mivae.engine.fusion import fuse
+from pyro_mivae.engine.fusion import fuse, fuse_rounding
 from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.staging import preserved
 
 aten = torch.ops.aten
 KERNELS = {
@@ -34,7 +36,12 @@ def fused(write_down):
         fuse(graph)
         graph.recompile()
         torch.manual_seed(0)
+        exact = graph(*args)
+        fuse_rounding(graph)
+        graph.recompile()
+        torch.manual_seed(0)
         expected = step(*args)
+        assert all(map(torch.equal, exact, expected))
         torch.manual_seed(0)
         for one, other in zip(graph(*args), expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-15)
@@ -176,3 +183,23 @@ def test_kernels_are_counted(write_down):
         torch.rand(3, 2),
     )
     assert count_graph(graph.graph).total() == 6
+
+
+@pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
+@pytest.mark.parametrize("name", KERNELS)
+def test_steps_stay_equal_to_rounding(name, make, images, program_of):
+    images = images.double()
+    staged = stage(program_of(make(name).double()), images)
+
+    def run():
+        with preserved(staged.changed(images), images.device):
+            values, gradients = staged(images)
+            return [values, *(gradient.clone() for gradient in gradients)]
+
+    exact = run()
+    fuse_rounding(staged.graph)
+    staged.graph.recompile()
+    found = run()
+    size = torch.stack([gradient.norm() for gradient in exact[1:]]).norm()
+    for one, other in zip(found, exact, strict=True):
+        assert float((one - other).nan_to_num().norm()) <= 1e-12 * max(other.norm(), size)

@@ -120,6 +120,24 @@ def test_a_tensor_that_changes_is_rounded_again():
     assert torch.equal(second, 4 * first)
 
 
+def test_products_that_are_added_in_place_are_rounded_where_nothing_else_sees_it():
+    a, b, c = torch.rand(3, 4, 4)
+
+    def alone(a, b):
+        return torch.mm(a, b).addmm_(b, a)
+
+    expected = torch.mm(*rounded(a, b)).float() + torch.mm(*rounded(b, a)).float()
+    assert torch.equal(round_products(make_fx(alone)(a, b))(a, b), expected)
+
+    def seen(a, b, c):
+        kept = c * 1.0
+        part = kept[:2]
+        kept.addmm_(a, b)
+        return part * 1.0
+
+    torch.testing.assert_close(round_products(make_fx(seen)(a, b, c))(a, b, c), seen(a, b, c))
+
+
 def test_other_types_are_left_alone():
     a = torch.rand(3, 3, dtype=torch.float64)
     graph = make_fx(lambda a: a @ a)(a)
