@@ -96,7 +96,6 @@ class Staged:
             [aten.native_batch_norm, aten.cudnn_batch_norm]
         )
         run = deepcopy(self.graph)
-        fuse_rounding(run)
         spell_out(run)
         run.recompile()
         with preserved(self.changed(*data), data[0].device), torch.no_grad():
