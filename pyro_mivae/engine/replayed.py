@@ -47,7 +47,8 @@ class ReplayedStep:
         recorder: Recording,
     ) -> None:
         self._data = [tensor.clone() for tensor in data]
-        like = staged.graph.graph.output_node().args[0][0].meta["val"]  # type: ignore
+        results: Any = staged.graph.graph.output_node().args[0]
+        like = results[0].meta["val"]
         self._values = torch.zeros(like.shape, dtype=like.dtype, device=data[0].device)
         self._inputs, self._run = [*staged.inputs, *parameters], run
         self._update, self._recorder = update, recorder
