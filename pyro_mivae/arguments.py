@@ -30,18 +30,7 @@ class Checker(Protocol):
     """A check of one argument."""
 
     def __call__(self, name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        """Returns the value as the function takes it.
-
-        Args:
-            name: The argument's name, for the message.
-            value: The value that was given.
-            sizes: Sizes of named dimensions that earlier arguments of the same call have.
-
-        Raises:
-            OptionError: If the value is of another kind or out of range.
-            ShapeError: If a tensor has another shape.
-            DataError: If a tensor has another dtype, or values that are not finite.
-        """
+        """Returns the value as the function takes it."""
 
 
 def checked(**checks: Checker) -> Callable[[Function], Function]:
@@ -50,12 +39,6 @@ def checked(**checks: Checker) -> Callable[[Function], Function]:
     A value that is the parameter's default passes unchecked, so that None stands for "not given"
     where it is the default. Each of ``*args`` is checked by the checker of their name. Arguments
     given by keyword are checked in the order of the checks, whatever theirs is.
-
-    Args:
-        **checks: A checker by the name of the argument.
-
-    Returns:
-        A decorator.
 
     Example:
         >>> @checked(count=whole(least=1), share=number(above=0, most=1))
@@ -190,12 +173,7 @@ def choice(*allowed: str) -> Checker:
 
 
 def instance(*kinds: type, example: str) -> Checker:
-    """An instance of a class.
-
-    Args:
-        *kinds: The classes.
-        example: An expression that makes one, for the message.
-    """
+    """An instance of a class."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
         _refuse_class(name, value)
@@ -208,11 +186,7 @@ def instance(*kinds: type, example: str) -> Checker:
 
 
 def function(example: str) -> Checker:
-    """A function, or an object that can be called.
-
-    Args:
-        example: A call of it, for the message, such as ``"schedule(step)"``.
-    """
+    """A function, or an object that can be called."""
 
     def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
         _refuse_class(name, value)
@@ -269,17 +243,7 @@ def either(*checks: Checker) -> Checker:
 
 
 def floats(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "") -> Checker:
-    """Tensors or arrays of floating-point numbers; arrays become tensors.
-
-    Args:
-        *shape: Sizes of the dimensions: numbers, or names, of which the same name has the same
-            size in all arguments of a call. ``"..."`` as the first or the last stands for any
-            further ones, ``"()"`` alone for none; without any, every shape is allowed.
-        finite: True to refuse NaN and infinities, which waits for the device.
-        least: The least size of the first named dimension; all others have at least 1, unless
-            this is 0.
-        hint: The remedy for another shape.
-    """
+    """Tensors or arrays of floating-point numbers; arrays become tensors."""
     return _tensors(shape, "fc", "floating-point numbers", finite, least, hint)
 
 

@@ -352,11 +352,7 @@ class Stopped(Exception):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits with its code; a signal stops it once, see `stop_once`.
-
-    Args:
-        args: The arguments; those of the process if omitted.
-    """
+    """Runs the command line and exits with its code; a signal stops it once, see `stop_once`."""
     stop_once()
     code = run_command(args)
     ignore_further()
@@ -364,14 +360,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run_command(args: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        args: The arguments; those of the process if omitted.
-
-    Returns:
-        The exit code.
-    """
+    """Runs the command line."""
     _warned.clear()
     try:
         with warnings.catch_warnings():
@@ -445,9 +434,6 @@ FLAGS = (
 
 def in_flags(message: str) -> str:
     """Says in flags what the library says in Python's keywords.
-
-    Args:
-        message: The library's.
 
     Example:
         >>> in_flags("lr=-1.0; allowed are finite numbers above 0, or give resume=True")

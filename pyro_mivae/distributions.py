@@ -33,12 +33,7 @@ class NormalCDFTransform(Transform):
         return torch.special.ndtri(_inside(y))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the logarithm of the standard normal's density.
-
-        Args:
-            x: On the real line.
-            y: Its image.
-        """
+        """Returns the logarithm of the standard normal's density."""
         return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
 
 
@@ -47,11 +42,6 @@ class ProbitNormal(dist.TransformedDistribution):
 
     :math:`\mu = 0, \sigma = 1` gives the uniform. Two of them diverge as the two normals do, since
     :math:`\Phi` is invertible, so the divergence from the uniform is in closed form.
-
-    Args:
-        loc: :math:`\mu`.
-        scale: :math:`\sigma`.
-        validate_args: Whether to check arguments and values.
 
     Example:
         >>> uniform = ProbitNormal(torch.zeros(()), torch.ones(()))
@@ -68,11 +58,7 @@ class ProbitNormal(dist.TransformedDistribution):
         super().__init__(normal, NormalCDFTransform(), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ProbitNormal:
-        """Returns the same distribution over a larger batch shape.
-
-        Args:
-            batch_shape: The shape.
-        """
+        """Returns the same distribution over a larger batch shape."""
         new = self._get_checked_instance(ProbitNormal, _instance)
         return super().expand(batch_shape, _instance=new)
 

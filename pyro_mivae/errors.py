@@ -36,13 +36,7 @@ class TrainingError(PyroMivaeError, RuntimeError):
 
 
 class ManyTrainingError(TrainingError):
-    """Some of several models whose training could not go on; the others were trained to the end.
-
-    Args:
-        message: Which, and why.
-        failures: What happened, by the number of the model.
-        histories: What was recorded, for every model.
-    """
+    """Some of several models broke down; the others were trained to the end."""
 
     def __init__(self, message: str, failures: dict[int, str], histories: list[Any]) -> None:
         super().__init__(message)

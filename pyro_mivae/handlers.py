@@ -153,16 +153,7 @@ class SubstituteMessenger(Messenger):
 def push_forward(
     fn: Callable[..., Any], observed: Callable[[Any], Tensor] | None = None
 ) -> Callable[..., Any]:
-    """Runs a model from its prior: latent sites are drawn, what it observes is generated.
-
-    Args:
-        fn: A model.
-        observed: What takes the place of observed data, from the site's distribution; its mean
-            by default, which is differentiable for every likelihood.
-
-    Returns:
-        The model under the handler, with the arguments of the model.
-    """
+    """Runs a model from its prior: latent sites are drawn, what it observes is generated."""
     return SubstituteMessenger(observed or (lambda fn: fn.mean))(fn)
 
 
@@ -172,13 +163,6 @@ def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callab
 
     Where a prior has no mean in its support (a category) its mode is taken. What the model
     observes is replaced by the likelihood's mean.
-
-    Args:
-        fn: A model.
-        values: Values by site name.
-
-    Returns:
-        The model under the handler.
     """
 
     def latent(name: str, fn: Any) -> Tensor:
@@ -194,16 +178,7 @@ def central_value(fn: Any) -> Tensor:
 
 
 def relax_categories(fn: Callable[..., Any], relax: Callable[[Any], Tensor]) -> Callable[..., Any]:
-    """Replaces the value of every enumerable site that is annotated for enumeration.
-
-    Args:
-        fn: A guide.
-        relax: From the site's one-hot categorical distribution to what stands for its sample,
-            a point of the simplex.
-
-    Returns:
-        The guide under the handler.
-    """
+    """Replaces the value of every enumerable site that is annotated for enumeration."""
 
     class Relax(Messenger):
         def _pyro_sample(self, msg: dict[str, Any]) -> None:

@@ -17,18 +17,7 @@ ROUNDING = 1e-5
 
 
 def as_tensor(values: Any, name: str = "x") -> Tensor:
-    """Returns a tensor or a NumPy array as a tensor, with its dtype.
-
-    Args:
-        values: A tensor, or an array of numbers or booleans.
-        name: Its name, for the message.
-
-    Returns:
-        The tensor; an array shares its memory where it can.
-
-    Raises:
-        DataError: If it is neither, or complex.
-    """
+    """Returns a tensor or a NumPy array as a tensor, with its dtype."""
     if isinstance(values, Tensor):
         if values.is_complex():
             raise DataError(f"{name} is complex; give real numbers")
@@ -47,16 +36,7 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
 
 
 def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:
-    """Puts values that lie outside an interval by a rounding error on its ends.
-
-    Args:
-        x: Values, one or more.
-        interval: Least and largest value allowed.
-        given: The dtype that they were given in, whose precision is one rounding error.
-
-    Returns:
-        The very same tensor where all values lie inside, or one lies further outside.
-    """
+    """Puts values that lie outside an interval by a rounding error on its ends."""
     low, high = interval
     least, most = map(float, x.aminmax())
     if low <= least and most <= high:
@@ -74,19 +54,7 @@ def fingerprint_all(weights: Mapping[str, Tensor]) -> str:
 
 
 def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]:
-    """Returns labels as integers: several sets of them, whose strings are numbered together.
-
-    Args:
-        given: Sets of labels, each a tensor, an array or a list of integers, booleans or strings;
-            None for a set that is not there.
-        names: Their names, for the message.
-
-    Returns:
-        Integers as they are; strings as their places in the sorted list of all of them.
-
-    Raises:
-        DataError: If labels are neither integers nor strings, or some sets are of each.
-    """
+    """Returns labels as integers: several sets of them, whose strings are numbered together."""
     sets = [None if v is None else _labels(v, name) for v, name in zip(given, names, strict=True)]
     words = [isinstance(labels, np.ndarray) for labels in sets if labels is not None]
     if any(words) and not all(words):

@@ -79,14 +79,7 @@ class _UnitIntervalBernoulli(dist.Bernoulli):
     support = constraints.unit_interval
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns the logarithm of the probability, minus the cross-entropy.
-
-        Args:
-            value: From 0 to 1, of a shape that can be broadcast with the logits'.
-
-        Returns:
-            Over the broadcast shape.
-        """
+        """Returns the logarithm of the probability, minus the cross-entropy."""
         if self._validate_args:
             self._validate_sample(value)
         cost = softplus(self.logits, threshold=LARGE_LOGIT)

@@ -16,14 +16,7 @@ from pyro_mivae.likelihoods import Likelihood
 
 
 class GenerativeModel(PyroModule):
-    r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code)`.
-
-    Args:
-        prior: Samples the code's sites and returns the code.
-        decoder: From ``(..., code size)`` to ``(..., *data_shape)``.
-        likelihood: From the decoder's output to a distribution.
-        event_dim: Number of dimensions of one datum.
-    """
+    r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code)`."""
 
     def __init__(
         self,
@@ -39,20 +32,7 @@ class GenerativeModel(PyroModule):
         self.event_dim = event_dim
 
     def check_data(self, x: Any) -> Tensor:
-        """Returns data as the likelihood scores them.
-
-        Args:
-            x: A tensor or a NumPy array of any dtype. Numbers count as they are: bytes from 0 to
-                255 are not scaled.
-
-        Returns:
-            The data in the parameters' dtype, on their own device; values outside the
-            likelihood's interval by a rounding error are put on its ends.
-
-        Raises:
-            DataError: If they are neither, not finite, or outside the likelihood's support.
-            ShapeError: If they have other dimensions than a batch of data.
-        """
+        """Returns data as the likelihood scores them."""
         given = as_tensor(x)
         if given.dim() != 1 + self.event_dim:
             raise ShapeError(
@@ -67,14 +47,7 @@ class GenerativeModel(PyroModule):
         return data
 
     def forward(self, x: Tensor) -> Tensor:
-        """Runs the model.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-
-        Returns:
-            The value of the site ``x``.
-        """
+        """Runs the model."""
         with pyro.plate("data", len(x)):
             decoded = self.decoder(self.prior())
             distribution = self.likelihood(decoded).to_event(self.event_dim)
@@ -83,14 +56,7 @@ class GenerativeModel(PyroModule):
 
 
 def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
-    """Returns the part of a model that draws the code, without the decoder.
-
-    Args:
-        model: The model.
-
-    Returns:
-        A program with the model's arguments that samples the code's sites and returns the code.
-    """
+    """Returns the part of a model that draws the code, without the decoder."""
 
     def program(x: Tensor) -> Tensor:
         with pyro.plate("data", len(x)):
@@ -108,20 +74,7 @@ def dtype_of(*modules: Any) -> torch.dtype | None:
 
 
 def data_for(model: Any, guide: Any, x: Any) -> Tensor:
-    """Returns data as a model/guide pair takes them.
-
-    Args:
-        model: The model; the data of a `GenerativeModel` are checked by `check_data`.
-        guide: The guide.
-        x: A tensor or a NumPy array. Floating numbers get the dtype of the pair's parameters;
-            integers may be indices, and stay for a pair of the user's own.
-
-    Returns:
-        The data.
-
-    Raises:
-        DataError: If they are neither, or a `GenerativeModel` cannot score them.
-    """
+    """Returns data as a model/guide pair takes them."""
     if isinstance(model, GenerativeModel):
         return model.check_data(x)
     x = as_tensor(x)

@@ -131,12 +131,6 @@ class Weight(nn.Module):
 
     A scheduled value is a tensor that is changed in place, so that compiled or captured code
     sees the change.
-
-    Args:
-        value: The weight, or a schedule of it.
-
-    Raises:
-        OptionError: If the value is not finite, or a schedule's value at any step.
     """
 
     current: Tensor
@@ -168,28 +162,14 @@ class Weight(nn.Module):
         return self.constant if self.schedule is None else self.current
 
     def advance(self, steps: int = 1) -> None:
-        """Moves a schedule on by training steps.
-
-        Args:
-            steps: How many.
-        """
+        """Moves a schedule on by training steps."""
         if self.schedule is not None:
             self._steps += steps
             self.step.fill_(self._steps)
             self.current.fill_(self.at(self._steps))
 
     def at(self, step: int) -> float:
-        """Gives the value after so many training steps.
-
-        Args:
-            step: How many.
-
-        Returns:
-            The value; a constant's is the same always.
-
-        Raises:
-            OptionError: If the schedule's is not finite, or it fails.
-        """
+        """Gives the value after so many training steps."""
         try:
             value = self.constant if self.schedule is None else self.schedule(step)
             number = float(value)

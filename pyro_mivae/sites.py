@@ -60,11 +60,7 @@ def support_log_prob(site: Site, dim: int) -> Tensor:
 
 
 def divergence(q: Any, p: Any) -> Tensor | float:
-    """Returns the closed-form KL divergence, of normal distributions in few operations.
-
-    Raises:
-        NotImplementedError: If no closed form is known.
-    """
+    """Returns the closed-form KL divergence, of normal distributions in few operations."""
     if isinstance(q, Independent) and isinstance(p, Independent):
         if q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims:
             return sum_rightmost(divergence(q.base_dist, p.base_dist), q.reinterpreted_batch_ndims)
@@ -118,15 +114,7 @@ def batches(trace: Any) -> Any:
 
 
 def check_shapes(trace: Any, max_plate_nesting: int) -> None:
-    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated.
-
-    Args:
-        trace: A trace without sub-sampling sites. No density is computed for it.
-        max_plate_nesting: How many dimensions the plates take.
-
-    Raises:
-        ValueError: If one is neither.
-    """
+    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated."""
     for site in trace.nodes.values():
         if site["type"] != "sample":
             continue

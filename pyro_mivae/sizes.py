@@ -51,13 +51,6 @@ def build_fitting(build: Callable[[], Built], remedy: str) -> Built:
     """Builds modules, once it is known that they can be trained in the memory there is.
 
     They are counted on torch's meta device, where a tensor has a shape and takes no memory.
-
-    Args:
-        build: Builds them.
-        remedy: What to change if they are too large.
-
-    Raises:
-        OptionError: If they are too large.
     """
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # needs their values
         numbers = nn.ModuleList(build()).parameters()
@@ -66,16 +59,7 @@ def build_fitting(build: Callable[[], Built], remedy: str) -> Built:
 
 
 def check_fitting(count: int, remedy: str, each: int = ADAM) -> None:
-    """Refuses numbers that do not fit into memory.
-
-    Args:
-        count: How many they are.
-        remedy: What to change.
-        each: Bytes that each needs.
-
-    Raises:
-        OptionError: If they do not fit.
-    """
+    """Refuses numbers that do not fit into memory."""
     need, free = count * each, free_memory()
     if need > free:  # asking an accelerator wakes it up
         memories = map(torch.cuda.mem_get_info, range(torch.cuda.device_count()))

@@ -91,20 +91,7 @@ def replay_model(
     kwargs: Mapping[str, Any],
     max_plate_nesting: int | None,
 ) -> Any:
-    """Runs a model with a guide's values at its latent sites.
-
-    Args:
-        model: The model.
-        guide_trace: Trace of the guide. Its sub-sampling sites, if it has any, hold the model to
-            the same mini-batches.
-        args: Arguments of the model.
-        kwargs: Keyword arguments of the model.
-        max_plate_nesting: How many dimensions the plates take; to their left stand enumerated
-            values. ``None`` if there are none.
-
-    Returns:
-        The model's trace, with its sub-sampling sites.
-    """
+    """Runs a model with a guide's values at its latent sites."""
     if max_plate_nesting is not None:
         model = EnumMessenger()(model)
     return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
@@ -115,10 +102,6 @@ class TracePair:
 
     Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` are laid along
     dimensions left of the plates, and `expectation` sums them out exactly.
-
-    Args:
-        guide: Trace of the guide.
-        model: Trace of the model, replayed against the guide's.
 
     Attributes:
         guide: The guide's trace, without sub-sampling sites.
@@ -132,10 +115,6 @@ class TracePair:
         noted: Those of the auxiliary sites that the guide observes, apart from factors.
         enumerated: The latent sites whose support is laid out.
         batches: The sub-sampling sites.
-
-    Raises:
-        SiteError: If model and guide do not sample the same sites, or a site is enumerated in a
-            way that `expectation` cannot sum out.
     """
 
     def __init__(self, guide: Any, model: Any) -> None:
@@ -172,22 +151,6 @@ class TracePair:
         """Runs the guide and replays the model against it, on the same mini-batches.
 
         Pyro's ``get_importance_trace`` does the same, and computes every density besides.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            args: Arguments of both.
-            kwargs: Keyword arguments of both.
-            max_plate_nesting: How many dimensions the plates take; sites are enumerated to the
-                left of these. ``None`` draws every site instead.
-
-        Returns:
-            The traces.
-
-        Raises:
-            SiteError: If the pair does not fit.
-            ValueError: If the shapes of the two disagree, or are not those of the plates, and
-                Pyro's validation is on.
         """
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
@@ -210,11 +173,7 @@ class TracePair:
         return pair
 
     def on_same_batches(self, program: Program) -> Program:
-        """Holds another run of a program to the mini-batches that these traces have drawn.
-
-        Args:
-            program: The model or the guide, under any handlers.
-        """
+        """Holds another run of a program to the mini-batches that these traces have drawn."""
         return poutine.replay(program, trace=self.batches) if self.batches.nodes else program
 
     def log_likelihood(self, name: str) -> Tensor:
@@ -222,41 +181,17 @@ class TracePair:
         return log_prob(self.model.nodes[name])
 
     def divergence(self, name: str) -> Tensor | None:
-        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, if it is right to use it.
-
-        Args:
-            name: A latent site.
-
-        Returns:
-            The divergence over the site's batch shape, enumerated dimensions included, in nats,
-            unscaled. ``None`` where the site is enumerated or deterministic, where no closed
-            form is known, and where the model conditions the site on others that the guide
-            draws after it, which would make the closed form wrong.
-        """
+        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, where it is valid."""
         if name not in self._divergences:
             self._divergences[name] = self._closed_form(name)
         return self._divergences[name]
 
     def rate(self, name: str) -> Tensor:
-        r"""Returns what a site of the guide adds to the KL divergence, summed over the data.
-
-        Args:
-            name: A latent site, or an auxiliary one.
-
-        Returns:
-            Scalar in nats: the closed form of `divergence` where there is one, and
-            otherwise :math:`\log q - \log p` at the value, which is exact for an enumerated
-            site and a one-sample estimate for others. Each of the two has the scale and mask of
-            its own program. Of an auxiliary site, which the model has not, :math:`\log q`.
-        """
+        r"""Returns what a site of the guide adds to the KL divergence, summed over the data."""
         return sum_of(self.expectations(self.rate_costs(name)))
 
     def rate_costs(self, name: str) -> list[tuple[Tensor, Site]]:
-        """Returns costs, each with the site that bears it, whose expectations sum to the `rate`.
-
-        Args:
-            name: A latent site, or an auxiliary one.
-        """
+        """Returns costs, each with its site, whose expectations sum to the `rate`."""
         q = self.guide.nodes[name]
         if name in self.auxiliary:
             return [(self.log_density(name), q)]
@@ -280,30 +215,11 @@ class TracePair:
         return self._densities[name]
 
     def expectation(self, cost: Tensor, site: Site) -> Tensor:
-        r"""Sums a site's cost over its plates, and over enumerated sites under the guide.
-
-        Args:
-            cost: One cost per element of the site's batch shape, enumerated dimensions included.
-            site: The site that bears it, whose scale and mask are honoured.
-
-        Returns:
-            Scalar :math:`\sum_n \sum_c q(c \mid x_n)\, cost_{n,c}`. What has the probability 0
-            costs nothing, be its cost infinite.
-
-        Raises:
-            SiteError: If the cost depends on an enumerated site of a plate that it is not in.
-        """
+        r"""Sums a site's cost over its plates, and over enumerated sites under the guide."""
         return self.expectations([(cost, site)])[0]
 
     def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
-        """Returns the `expectation` of each cost; those of one shape are weighed at once.
-
-        Args:
-            costs: Costs, each with the site that bears it.
-
-        Raises:
-            SiteError: If a cost depends on an enumerated site of a plate that it is not in.
-        """
+        """Returns the `expectation` of each cost; those of one shape are weighed at once."""
         weighed = [scale_and_mask(c, scale=s["scale"], mask=s["mask"]) for c, s in costs]
         groups: dict[Any, list[int]] = {}
         for index, (cost, (_, site)) in enumerate(zip(weighed, costs, strict=True)):
@@ -321,15 +237,7 @@ class TracePair:
         return [totals[index] for index in range(len(costs))]
 
     def marginal_mean(self, name: str) -> Tensor:
-        r"""Returns the mean of a latent site given the data, enumerated sites summed out.
-
-        Args:
-            name: A latent site.
-
-        Returns:
-            Over the plates and the event shape; the probabilities if the site is enumerated. It is
-            the mean of 100 draws, always the same ones, where the distribution knows no mean.
-        """
+        r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
         mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
@@ -345,11 +253,7 @@ class TracePair:
         return mean
 
     def require_gradients(self) -> None:
-        """Checks that the gradient of an expectation is the mean of the samples' gradients.
-
-        Raises:
-            SiteError: If a site of the guide can neither be reparametrised nor is enumerated.
-        """
+        """Checks that the gradient of an expectation is the mean of the samples' gradients."""
         for name in self.latent + self.auxiliary:
             site = self.guide.nodes[name]
             fn = site["fn"]

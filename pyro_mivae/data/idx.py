@@ -18,32 +18,13 @@ BYTES = 8  # the code of unsigned bytes
 
 
 def find_idx(folders: Sequence[Path], name: str) -> Path | None:
-    """Finds an IDX file, as it is or compressed.
-
-    Args:
-        folders: Where to look, in this order.
-        name: The file's name, without ``.gz``.
-
-    Returns:
-        Its path; None if there is none.
-    """
+    """Finds an IDX file, as it is or compressed."""
     places = [folder / file for folder in folders for file in (name, f"{name}.gz")]
     return next((path for path in places if path.is_file()), None)
 
 
 def read_idx(path: Path, dims: int) -> Tensor:
-    """Reads an IDX file of bytes; of a compressed one, no more than its header tells.
-
-    Args:
-        path: The file; compressed if its name ends in ``.gz``.
-        dims: How many dimensions it must have.
-
-    Returns:
-        uint8, of the shape that the file tells.
-
-    Raises:
-        DataError: If it cannot be read, is cut short or too long, or has other dimensions.
-    """
+    """Reads an IDX file of bytes; of a compressed one, no more than its header tells."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             header = file.read(4 + 4 * dims)

@@ -24,19 +24,7 @@ SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
 
 
 def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
-    """Reads the images of a file one by one: one, or all frames of a stack or an animation.
-
-    Args:
-        path: The file.
-
-    Yields:
-        An image in [0, 1], float32 of shape ``(1 or 3, H, W)``, upright, and its largest value if
-        it has 16 bits, else 0.
-
-    Raises:
-        DataError: If it cannot be read, its pixels' meaning is not known, or it holds more pixels
-            than PIL deems safe.
-    """
+    """Reads the images of a file one by one: one, or all frames of a stack or an animation."""
     from PIL import Image
 
     with _reading(path):

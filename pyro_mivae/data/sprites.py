@@ -32,9 +32,6 @@ def read_sprites() -> RawImages:
     factors, in the order of `FACTOR_NAMES`: 3 shapes (heart, half disc, L), 5 sizes, 12
     rotations (30 degrees apart, against the clock), 10 × 10 positions of the centroid, to the
     right and down. The shape is the label.
-
-    Returns:
-        The images, with labels and factors.
     """
     parts = [
         _draw(shape, radius, _turns(), _centres()) for shape in SHAPES.values() for radius in RADII

@@ -24,13 +24,6 @@ TRIED = 8  # data, and as many codes, on which broadcasting is tried
 class Contrast:
     r"""Each code's log-density under its own datum and, on average, under the data.
 
-    Args:
-        rows: Which data the codes belong to, shape ``(rows,)``.
-        count: Number of data whose posteriors are averaged.
-        dims: Shape of what is contrasted of each code; empty for the code as a whole.
-        second: Which data are in the second of two halves that are to be told apart, shape
-            ``(count,)``; the rows are then those of all data.
-
     Attributes:
         own: :math:`\log q(z_i \mid x_i)`, float64, shape ``(rows, *dims)``.
     """
@@ -50,13 +43,7 @@ class Contrast:
         self._sums = self.own.repeat(1 if second is None else 2, *[1] * len(shape))
 
     def add(self, part: slice, start: int, log_densities: Tensor) -> None:
-        """Takes in some codes under some data.
-
-        Args:
-            part: Which of the rows.
-            start: Index of the first datum.
-            log_densities: Shape ``(part, data)``; overwritten.
-        """
+        """Takes in some codes under some data."""
         column = self.rows[part] - start
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
@@ -69,13 +56,7 @@ class Contrast:
             self.absorb(part, log_densities[:, columns].logsumexp(1), half)
 
     def absorb(self, part: slice, others: Tensor, half: int = 0) -> None:
-        """Takes in the sum of some codes' densities under data that are not their own.
-
-        Args:
-            part: Which of the rows.
-            others: Its logarithm, shape ``(part, *dims)``.
-            half: In which half the data are.
-        """
+        """Takes in the sum of some codes' densities under data that are not their own."""
         self._sums[half, part] = torch.logaddexp(self._sums[half, part], others)
 
     @property
@@ -122,22 +103,7 @@ def contrast(
     device: torch.device,
     second: Tensor | None = None,
 ) -> list[Contrast]:
-    """Contrasts codes with the data, in one pass over the data.
-
-    Args:
-        guide: The guide.
-        x: The data, shape ``(n, ...)``.
-        codes: A code of each datum.
-        layout: Layout of the pair.
-        targets: What to contrast, and which rows: names of drawn sites, whose density has the
-            enumerated sites summed out; or None for the whole code.
-        batch_size: Number of data per run of the guide.
-        device: Where the guide runs.
-        second: Halves that the first target is contrasted with apart, see `Contrast`.
-
-    Returns:
-        One contrast for each target.
-    """
+    """Contrasts codes with the data, in one pass over the data."""
     wanted = list(targets)
     contrasts = [
         Contrast(rows, len(x), second=None if target else second)
@@ -165,16 +131,6 @@ def contrast_conditioned(
     It serves guides whose sites depend on drawn ones. The codes are broadcast against the data
     where the guide allows it, which is checked on a few pairs; else every pair is a run of its
     own, and only the first 300 data are taken.
-
-    Args:
-        guide: The guide.
-        x: The data, on the guide's device, shape ``(n, ...)``.
-        codes: A code of each datum.
-        layout: Layout of the pair.
-        second: Halves to tell apart, see `Contrast`.
-
-    Returns:
-        The contrast of the data that were taken.
     """
     names = layout.enumerated + layout.drawn
     rows = torch.arange(len(x), device=x.device)

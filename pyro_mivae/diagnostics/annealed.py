@@ -291,15 +291,7 @@ def _check_density(
 
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
-    """Anneals some of the data, where the report was asked to.
-
-    Args:
-        context: What to measure.
-        draws: Draws of every datum's code.
-
-    Returns:
-        ``log_px_ais``; nothing where no data are to be annealed.
-    """
+    """Anneals some of the data, where the report was asked to."""
     if not context.ais_items:
         return {}
     items = context.choose(context.ais_items)

@@ -42,17 +42,7 @@ class Options:
 
 
 class Run:
-    """Anneals some data after others, and counts what was accepted.
-
-    Args:
-        model: The model.
-        guide: The guide.
-        layout: Layout of the pair.
-        options: How to anneal.
-        items: Number of data to come.
-        runs: How often chains are to run, counting backwards too.
-        callback: Told of every temperature done, and of all.
-    """
+    """Anneals some data after others, and counts what was accepted."""
 
     def __init__(
         self,
@@ -95,12 +85,7 @@ class Run:
             )
 
     def sandwich(self, data: Generated, fixed: Iterable[str] = ()) -> tuple[Tensor, Tensor]:
-        """Bounds log p(x) of generated data from both sides, float64, shape ``(n,)`` each.
-
-        Args:
-            data: The data.
-            fixed: Sites that keep their values; it is log p(x, these) then.
-        """
+        """Bounds log p(x) of generated data from both sides, float64, shape ``(n,)`` each."""
         size = self._options.data_at_once
         starts = range(0, len(data.x), size)
         chunks = [data.take(slice(start, start + size)) for start in starts]
@@ -110,16 +95,7 @@ class Run:
     def bound(
         self, x: Tensor, code: Values | None = None, fixed: Iterable[str] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Bounds log p(x) from below and, where the code of each datum is given, from above.
-
-        Args:
-            x: Some of the data, shape ``(n, ...)``.
-            code: The code that each was drawn with, shape ``(n, *event)`` by site.
-            fixed: Sites that keep their value in the code.
-
-        Returns:
-            float64, shape ``(n,)``; twice the lower bound without codes.
-        """
+        """Bounds log p(x) from below and, where the code of each datum is given, from above."""
         if set(self._layout.latent) == set(self._layout.enumerated):
             exact = Conditioned(self._model, self._guide, x, self._layout, {})({})[1]
             return exact, exact

@@ -25,12 +25,6 @@ def chart(support: Constraint | None) -> Transform | None:
     """Returns a bijection from R^k onto a continuous support, the same for all data.
 
     An interval whose ends vary with the datum is left as it is: its values are points of R^d.
-
-    Args:
-        support: The support, of a batch of data.
-
-    Returns:
-        The bijection; None for a discrete or unknown support, or one without coordinates.
     """
     while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
@@ -56,14 +50,6 @@ def num_coordinates(support: Constraint, event_shape: torch.Size) -> int | None:
 
 def coordinates(values: Tensor, support: Constraint | None) -> tuple[Tensor, Tensor] | None:
     r"""Turns values into coordinates, where densities have the factor :math:`|dz / du|`.
-
-    Args:
-        values: Shape ``(n, *event)``.
-        support: Their support.
-
-    Returns:
-        The coordinates, float64, shape ``(n, k)``, and the logarithm of the factor, ``(n,)``; None
-        where there are none.
 
     Example:
         >>> place, slope = coordinates(torch.tensor([[0.2, 0.3, 0.5]]), constraints.simplex)

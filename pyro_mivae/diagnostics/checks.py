@@ -28,11 +28,7 @@ class WholePlates(Messenger):
 
 
 def check_signatures(model: Program, guide: Program) -> None:
-    """Refuses programs that need more than the data.
-
-    Raises:
-        SiteError: If one cannot be called with a single argument.
-    """
+    """Refuses programs that need more than the data."""
     for role, program in (("model", model), ("guide", guide)):
         try:
             inspect.signature(program).bind(None)
@@ -46,17 +42,7 @@ def check_signatures(model: Program, guide: Program) -> None:
 
 
 def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
-    """Refuses a site that is not in one plate over the data.
-
-    Args:
-        name: The site.
-        fn: Its distribution.
-        batch: Number of data.
-        sizes: Sizes of the enumerated dimensions, from left to right.
-
-    Raises:
-        ShapeError: If its batch shape is another.
-    """
+    """Refuses a site that is not in one plate over the data."""
     shape = tuple(fn.batch_shape)
     expected = (*sizes, batch)
     padded = (1,) * (len(expected) - len(shape)) + shape

@@ -84,14 +84,7 @@ class Context:
         return second.to(self.device)
 
     def choose(self, size: int) -> Tensor:
-        """Chooses data at random: the same, and the same ones first, however often it is asked.
-
-        Args:
-            size: How many, at most.
-
-        Returns:
-            Their indices in ascending order, on the CPU, shape ``(min(size, n),)``.
-        """
+        """Chooses data at random: the same, and the same ones first, however often it is asked."""
         return self._order[:size].sort().values
 
     def take(self, items: Tensor) -> Tensor:

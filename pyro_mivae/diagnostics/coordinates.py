@@ -42,20 +42,7 @@ def contrast_coordinates(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, Contrast]:
-    """Contrasts every coordinate of drawn sites with the data, on its own.
-
-    Args:
-        guide: The guide.
-        x: The data, shape ``(n, ...)``.
-        codes: A code of each datum.
-        layout: Layout of the pair.
-        names: Drawn sites whose density is known and whose `marginals` are.
-        batch_size: Number of data per run of the guide.
-        device: Where the guide runs.
-
-    Returns:
-        By site, a contrast of shape ``(n, dims)``.
-    """
+    """Contrasts every coordinate of drawn sites with the data, on its own."""
     rows = torch.arange(len(x), device=device)
     values = {name: codes.values[name].reshape(len(x), -1) for name in names}
     centres = {name: value.double().mean(0) for name, value in values.items()}
@@ -76,12 +63,6 @@ def contrast_coordinates(
 
 class _Coordinates:
     """Log-densities of coordinates under a few data's posteriors, configurations apart.
-
-    Args:
-        posterior: The posteriors of some data.
-        name: A site whose `marginals` are known.
-        values: Every value that is to be scored, shape ``(n, dims)``.
-        centre: Their mean, float64, shape ``(dims,)``.
 
     Attributes:
         datum: Whose each component is, counted within the posterior, shape ``(components,)``.

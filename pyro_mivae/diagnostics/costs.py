@@ -13,15 +13,7 @@ ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as
 
 
 def costs(context: Context, draws: Draws) -> Figures:
-    """Measures distortion, rate, ELBO, log-likelihood and every site's KL divergence.
-
-    Args:
-        context: What to measure.
-        draws: Draws of every datum's code.
-
-    Returns:
-        ``distortion``, ``rate``, ``elbo``, ``log_px`` and ``kl_<site>``.
-    """
+    """Measures distortion, rate, ELBO, log-likelihood and every site's KL divergence."""
     elbo = -draws.distortion - draws.rate
     figures = {
         "distortion": mean_of(draws.distortion),
@@ -35,15 +27,7 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 
 def active_units(context: Context, draws: Draws) -> Figures:
-    """Counts the dimensions whose posterior mean varies with the datum.
-
-    Args:
-        context: What to measure.
-        draws: Draws of every datum's code.
-
-    Returns:
-        ``active_units`` and ``active_units_<site>``.
-    """
+    """Counts the dimensions whose posterior mean varies with the datum."""
     layout = context.layout
     exact = layout.free - layout.meanless
     counts = {}

@@ -228,15 +228,7 @@ def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
 
 
 def falls_short(heard: float, least: float) -> bool:
-    """Tells whether an estimate is under half of a lower bound, and 0.5 nats under it.
-
-    Args:
-        heard: The estimate, in nats.
-        least: The lower bound, in nats.
-
-    Returns:
-        False where one of them is not defined.
-    """
+    """Tells whether an estimate is under half of a lower bound, and 0.5 nats under it."""
     return heard < HALF * least and heard < least - MARGIN
 
 

@@ -25,16 +25,7 @@ MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 
 
 def dimensions(context: Context, draws: Draws) -> Figures:
-    """Measures every dimension of the drawn sites, and their total correlation, on a subset.
-
-    Args:
-        context: What to measure.
-        draws: Draws of every datum's code.
-
-    Returns:
-        ``kl_<site>[d]``, ``mi_<site>[d]_lower`` and ``mi_<site>[d]_upper`` of each drawn site, and
-        ``total_correlation``, ``total_correlation_lower`` and ``total_correlation_upper``.
-    """
+    """Measures every dimension of the drawn sites, and their total correlation, on a subset."""
     layout, device = context.layout, context.device
     dims = {name: part.shape[1] for name, part in draws.parts.items()}
     width = max(1, sum(dims.values()) * layout.num_configurations)

@@ -85,20 +85,7 @@ def draw_codes(
     batch_size: int,
     device: torch.device,
 ) -> Draws:
-    """Draws every datum's code and scores model and guide.
-
-    Args:
-        model: The model.
-        guide: The guide.
-        x: The data, shape ``(n, ...)``.
-        layout: Layout of the pair.
-        num_samples: Draws per datum.
-        batch_size: Number of data per run.
-        device: Where the programs run.
-
-    Returns:
-        The draws.
-    """
+    """Draws every datum's code and scores model and guide."""
     batches = []
     for chunk in telling("draws", x.split(batch_size)):
         draws = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
@@ -129,14 +116,7 @@ def draw_codes(
 
 
 def factors(fn: Distribution) -> Distribution | None:
-    """Returns the distributions of coordinates that are independent of each other.
-
-    Args:
-        fn: The distribution of a site, with batch shape B and event shape E.
-
-    Returns:
-        A univariate distribution of batch shape B + E, or None where there are no such.
-    """
+    """Returns the distributions of coordinates that are independent of each other."""
     base = fn
     while isinstance(base, Independent):
         base = base.base_dist
@@ -144,14 +124,7 @@ def factors(fn: Distribution) -> Distribution | None:
 
 
 def distinct(values: Tensor) -> Tensor:
-    """Numbers the distinct values, compared to five decimals.
-
-    Args:
-        values: Shape ``(n, ...)``.
-
-    Returns:
-        Equal integers where the values are equal, from 0, shape ``(n,)``.
-    """
+    """Numbers the distinct values, compared to five decimals."""
     rounded = values.double().reshape(len(values), -1).round(decimals=DECIMALS)
     index: Tensor = torch.unique(rounded, dim=0, return_inverse=True)[1]
     return index
@@ -167,16 +140,6 @@ def importance_weighted(
 
     Every site is drawn, the enumerable ones too. A lower bound in expectation for every k, at
     k = 1 the ELBO, rising to :math:`\log p(x)`.
-
-    Args:
-        model: The model.
-        guide: The guide, without deterministic sites.
-        x: The data, on the programs' device, shape ``(n, ...)``.
-        num_samples: :math:`k`.
-        batch_size: Number of codes at once.
-
-    Returns:
-        The bound, and the ELBO on the same draws; float64, shape ``(n,)`` each.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.

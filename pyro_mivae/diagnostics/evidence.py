@@ -55,16 +55,6 @@ class Evidence:
     each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`, and the
     same holds, whatever the datum itself makes of k for each value.
 
-    Args:
-        model: The model; it observes its argument, unchanged, at one site.
-        guide: The guide, without deterministic sites.
-        data: The data.
-        layout: Layout of the pair.
-        num_samples: Draws for each datum. With enumerable sites one half is shared out evenly
-            among their configurations, at least 4 to each, and the configuration that the guide
-            finds likeliest has the rest.
-        batch_size: Number of codes at once.
-
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
         data: The data, their enumerable sites as the guide writes them.
@@ -111,46 +101,20 @@ class Evidence:
         self.data = replace(data, code={**data.code, **summed})
 
     def agrees(self, name: str) -> Tensor:
-        """Tells which configurations give an enumerable site its value in the data's codes.
-
-        Args:
-            name: The site.
-
-        Returns:
-            Booleans, shape ``(configurations, n)``.
-        """
+        """Tells which configurations give an enumerable site its value in the data's codes."""
         return same(self.configurations[name], self.data.code[name])
 
     def bound(self, fixed: str | None = None) -> Bounds:
-        """Bounds the evidence of the data, together with the value of a site if one is fixed.
-
-        Args:
-            fixed: A drawn site that keeps its value.
-
-        Returns:
-            From below and from above: tables of shape ``(configurations, n)``, whose logsumexp
-            over configurations is the bound.
-        """
+        """Bounds the evidence of the data, together with the value of a site if one is fixed."""
         return self._tables(Terms(self._layout, fixed, self.data.observed))
 
     def bound_prior(self, name: str) -> Bounds:
-        """Bounds the prior's density of a site's value, the other sites integrated out.
-
-        Args:
-            name: A drawn site, to keep its value; or an enumerable one, which takes all values.
-
-        Returns:
-            As from `bound`; the same table twice where the density `is_known`.
-        """
+        """Bounds the prior's density of a site's value, the other sites integrated out."""
         fixed = None if name in self._layout.enumerated else name
         return self._tables(Terms(self._layout, fixed, None), exact=self.is_known(name))
 
     def is_known(self, name: str) -> bool:
-        """Tells whether a site's prior density is the same whatever is drawn for the others.
-
-        Args:
-            name: A drawn or enumerable site.
-        """
+        """Tells whether a site's prior density is the same whatever is drawn for the others."""
         if not set(self._layout.drawn) - {name}:
             return True
         some = self.data.take(slice(4))
@@ -192,15 +156,7 @@ class Evidence:
     def _rows(
         self, terms: Terms, data: Generated, kept: Values, own: Tensor, num_samples: int
     ) -> Bounds:
-        """Bounds the log-weights of one configuration for each datum, shape ``(n,)``.
-
-        Args:
-            terms: What is weighed.
-            data: The data, shape ``(n, ...)``.
-            kept: Each datum's configuration.
-            own: Where it is that of the datum's code.
-            num_samples: Draws; 0 where they do not matter.
-        """
+        """Bounds the log-weights of one configuration for each datum, shape ``(n,)``."""
         if terms.fixed is not None:
             kept = {**kept, terms.fixed: data.code[terms.fixed]}
         if not num_samples or not terms.free:
@@ -263,15 +219,7 @@ def _mean_proposal(strata: Strata, proposal: Proposal, drawn: Values, prior: Ten
 
 
 def same(values: Tensor, others: Tensor) -> Tensor:
-    """Tells which values agree.
-
-    Args:
-        values: Shape ``(m, *event)``.
-        others: Shape ``(n, *event)``.
-
-    Returns:
-        Booleans, shape ``(m, n)``.
-    """
+    """Tells which values agree."""
     equal = values[:, None] == others[None].to(values.dtype)
     return equal.flatten(2).all(-1) if equal.dim() > 2 else equal
 

@@ -77,17 +77,6 @@ def fitted_information(
     Both hold in expectation over data from a population, however good or bad r is, since nothing
     that is chosen depends on the half that is judged.
 
-    Args:
-        contrast: Of whole codes, at least `LEAST_ITEMS`, with halves.
-        codes: The codes, in the order of its rows.
-        log_prior: Their log-density under the prior, shape ``(n,)``; None where the prior depends
-            on the datum and is no density of all codes.
-        layout: Layout of the pair.
-        seed: Of the fits.
-
-    Returns:
-        The bounds and the lower one's ceiling, each the mean of what the two halves say.
-
     References:
         Poole et al. (2019), On Variational Bounds of Mutual Information, eqs. 2, 6 and 12.
         https://arxiv.org/abs/1905.06922
@@ -115,18 +104,7 @@ def fitted_information(
 
 
 def fitted_log_marginal(contrast: Contrast, codes: Codes, layout: Layout, seed: int) -> Tensor:
-    r"""Scores the drawn sites by a density that was fitted on the other half of the data.
-
-    Args:
-        contrast: Of the drawn sites, at least `LEAST_ITEMS` data, with halves.
-        codes: The codes.
-        layout: Layout of the pair.
-        seed: Of the fits.
-
-    Returns:
-        Log-densities, float64, shape ``(n,)``: low by :math:`KL(q(z) \| r(z))` in expectation.
-        Without coordinates, those under the posteriors of all other data.
-    """
+    r"""Scores the drawn sites by a density that was fitted on the other half of the data."""
     places, why_unfitted = _places(codes, layout)
     if why_unfitted:
         return contrast.others

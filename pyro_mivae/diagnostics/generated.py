@@ -42,18 +42,7 @@ class Generated:
 
 
 def generate(model: Program, x: Tensor, items: int, layout: Layout, batch_size: int) -> Generated:
-    """Draws codes from the prior, and data from the likelihood, not its mean.
-
-    Args:
-        model: The model; it observes one site.
-        x: Data that say what the model's have for shape and type, on its device.
-        items: How many to draw.
-        layout: Layout of the model's sites.
-        batch_size: How many at once.
-
-    Returns:
-        The data and their codes.
-    """
+    """Draws codes from the prior, and data from the likelihood, not its mean."""
     program = push_forward(model, lambda fn: fn.sample())
     parts = []
     for start in range(0, items, batch_size):

@@ -24,15 +24,7 @@ ITEMS_TRIED = 64  # data, at random, on which it is tried if the model can draw 
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
-    """Bounds the information between the code and data that the model itself draws.
-
-    Args:
-        context: What to measure.
-
-    Returns:
-        ``generative_mi`` and ``generative_mi_<site>``, each ``_lower`` and ``_upper``; nothing
-        where no data are to be drawn.
-    """
+    """Bounds the information between the code and data that the model itself draws."""
     layout = context.layout
     names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
     if not context.generative_items:
@@ -111,14 +103,6 @@ class GenerativeInformation:
     guide and model; and so is :math:`\log p(s^*)`, over draws of the prior, where it is no finite
     sum.
 
-    Args:
-        model: The model; it observes its argument, unchanged, at one site.
-        guide: The guide, without deterministic sites.
-        data: Data drawn from the model.
-        layout: Layout of the pair.
-        num_samples: Draws for each datum, shared out by `Evidence`.
-        batch_size: Number of codes at once.
-
     Attributes:
         num_samples: Draws for each datum in all.
         data: The data, their enumerable sites as the guide writes them.
@@ -156,23 +140,14 @@ class GenerativeInformation:
         return log_likelihood - high, log_likelihood - low
 
     def tighten(self, bounds: Bounds, site: str | None = None) -> None:
-        """Takes in closer bounds of the first data, and leaves the others out.
-
-        Args:
-            bounds: Of log p(x'), or of log p(x', site), from both sides, shape ``(m,)`` each.
-            site: Whose value the bounds include, if any.
-        """
+        """Takes in closer bounds of the first data, and leaves the others out."""
         if site is None:
             self._evidence = bounds
         else:
             self._closer[site] = bounds
 
     def site(self, name: str) -> Bounds:
-        """Bounds the information in one site, a row for each datum, in nats.
-
-        Args:
-            name: A site of the code.
-        """
+        """Bounds the information in one site, a row for each datum, in nats."""
         if self._layout.latent == (name,):
             return self.code()
         prior_low, prior_high = self._log_prior(name)
@@ -210,17 +185,7 @@ class GenerativeInformation:
 
 
 def why_undefined(model: Program, guide: Program, x: Tensor, layout: Layout) -> str | None:
-    """Says why data of the model's own cannot be made, or their information not be bounded.
-
-    Args:
-        model: The model.
-        guide: The guide.
-        x: A few data, shape ``(batch, ...)``.
-        layout: Layout of the pair.
-
-    Returns:
-        The reason; None if there is none.
-    """
+    """Says why data of the model's own cannot be made, or their information not be bounded."""
     if layout.deterministic:
         return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
     if layout.unscored:

@@ -25,19 +25,6 @@ def transition(
 ) -> tuple[Point, Tensor]:
     r"""Moves every chain by one step of Hamiltonian Monte Carlo, which keeps its density.
 
-    Args:
-        target: The path.
-        point: Where the chains are.
-        temperature: Where on the path, scalar.
-        step: Size of a leapfrog step in scaled coordinates, shape ``(rows, 1)``; each chain takes
-            a random share of it.
-        scale: Scale of each coordinate, shape ``(rows, dims)``.
-        leapfrogs: Number of leapfrog steps.
-
-    Returns:
-        Where the chains are now, and the probability with which each proposal was accepted,
-        shape ``(rows,)``; a proposal of unknown density never is.
-
     References:
         Neal (2011), MCMC using Hamiltonian dynamics, section 3. https://arxiv.org/abs/1206.1901
     """
@@ -92,16 +79,6 @@ def make_plan(
     The steps of each datum, shared by its chains, move towards an acceptance rate. Temperatures
     are spread so that :math:`\int \sqrt{\mathrm{Var}_\beta[\log p(x, z) - \log q(z)]}\,d\beta`
     grows by the same amount between any two, with the variance of the median datum.
-
-    Args:
-        target: The path, with the chains of a datum ``rows / num_chains`` rows apart.
-        num_chains: Chains of each datum.
-        num_temperatures: Steps from 0 to 1 of the run to come.
-        leapfrogs: Leapfrog steps of one transition.
-        target_acceptance: The acceptance rate.
-
-    Returns:
-        The plan.
 
     References:
         Gelman & Meng (1998), Simulating Normalizing Constants, section 4.2 (the spread of

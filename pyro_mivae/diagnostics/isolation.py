@@ -24,14 +24,6 @@ def isolated(
     Inside, gradients are off, modules are in evaluation mode, and torch's generators of the CPU
     and of the device start by the seed. Afterwards the generators, each module's mode and Pyro's
     parameter store are what they were before.
-
-    Args:
-        seed: Seed of torch's global generators.
-        *programs: What is evaluated; see `evaluation_mode`.
-        device: Where the programs run.
-
-    Yields:
-        Nothing.
     """
     store = pyro.get_param_store()
     with (
@@ -45,15 +37,7 @@ def isolated(
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Starts torch's generators of the CPU and of a device by a seed, and puts them back.
-
-    Args:
-        seed: The seed.
-        device: The device.
-
-    Yields:
-        Nothing.
-    """
+    """Starts torch's generators of the CPU and of a device by a seed, and puts them back."""
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed + SALT)
@@ -69,12 +53,6 @@ def evaluation_mode(*programs: Callable[..., Any] | nn.Module) -> Iterator[None]
 
     Modules that are programs, or own a method that is one, change at once. Any other module, as
     those that a plain function calls, changes when it is called, before it computes.
-
-    Args:
-        *programs: Modules, methods or functions, under Pyro's handlers or not.
-
-    Yields:
-        Nothing.
     """
     changed: list[nn.Module] = []
 

@@ -14,27 +14,12 @@ _INDEXED = re.compile(r"(kl|mi)_(.+)\[(\d+)\](?:_(.+))?")
 
 
 def is_indexed(name: str) -> bool:
-    """Tells whether a figure is that of a single dimension or category, as ``kl_z[3]``.
-
-    Args:
-        name: Name of a figure.
-    """
+    """Tells whether a figure is that of a single dimension or category, as ``kl_z[3]``."""
     return _INDEXED.fullmatch(name) is not None
 
 
 def by_index(figures: Mapping[str, float], site: str) -> dict[str, Tensor]:
     """Collects the figures of a site's dimensions, or categories.
-
-    Args:
-        figures: What `information`, `evaluate` or a ``metrics.json`` holds; None counts as NaN.
-        site: Name of the site.
-
-    Returns:
-        ``mi_lower``, ``mi_upper``, their standard errors ``mi_lower_se`` and ``mi_upper_se``, and
-        for dimensions ``kl`` and ``kl_se`` too: each float64, shape ``(dims,)``, in nats.
-
-    Raises:
-        OptionError: If there are no such figures of that site.
 
     Example:
         >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()

@@ -66,16 +66,7 @@ class Layout:
         return self.free.issuperset((*names, *summed))
 
     def flatten(self, value: Tensor, batch: int, event: tuple[int, ...] = ()) -> Tensor:
-        """Lays the enumerated dimensions along one.
-
-        Args:
-            value: Broadcastable to ``(*sizes, batch, *event)``.
-            batch: Number of data.
-            event: Shape of one value.
-
-        Returns:
-            Shape ``(configurations, batch, *event)``.
-        """
+        """Lays the enumerated dimensions along one."""
         expanded = value.expand((*self.sizes, batch, *event))
         return expanded.reshape(self.num_configurations, batch, *event)
 

@@ -22,12 +22,6 @@ class MixtureDensities:
     :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation in
     several sizes. A configuration with too few codes for a size gets the next smaller one, and
     at the least the single Gaussian of all codes.
-
-    Args:
-        values: Codes to fit on, shape ``(n, dims)``.
-        configuration: Their configuration of the enumerated sites, shape ``(n,)``.
-        num_configurations: How many there are.
-        seed: Of the fits.
     """
 
     def __init__(
@@ -51,15 +45,7 @@ class MixtureDensities:
             smaller = densities
 
     def __call__(self, values: Tensor, configuration: Tensor) -> Tensor:
-        """Scores codes under every size.
-
-        Args:
-            values: Shape ``(n, dims)``.
-            configuration: Shape ``(n,)``.
-
-        Returns:
-            Log-densities, shape ``(n, sizes)``.
-        """
+        """Scores codes under every size."""
         scaled = self._scale(values)
         table = torch.empty(len(values), len(self._densities), dtype=values.dtype)
         table = table.to(values.device)
@@ -76,14 +62,6 @@ class MixtureDensities:
 
 def stack_densities(log_densities: Tensor) -> Tensor:
     r"""Weighs densities so that their mixture is most likely.
-
-    Args:
-        log_densities: Of data that none of them was fitted on, shape ``(n, densities)``.
-
-    Returns:
-        Weights, shape ``(densities,)``, that maximise
-        :math:`\sum_i \log \sum_k w_k\, r_k(z_i)`, by expectation maximisation. Data to which none
-        gives a density say nothing of them.
 
     References:
         Smyth & Wolpert (1999), Linearly Combining Density Estimators via Stacking.

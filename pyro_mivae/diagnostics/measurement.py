@@ -25,14 +25,7 @@ RELIABLE = 10  # data from which a standard error is one
 
 
 def measure(context: Context) -> dict[str, float]:
-    """Measures every figure of the report; see `information`.
-
-    Args:
-        context: What to measure; its protocol and seconds are filled in.
-
-    Returns:
-        Every figure by name, its standard error under ``<name>_se``.
-    """
+    """Measures every figure of the report; see `information`."""
     context.protocol.update(
         items=len(context.x),
         seed=context.seed,

@@ -26,11 +26,6 @@ FARTHEST = 3e5  # deviations from the centre up to which expanded squares are ex
 class Posterior:
     r"""What the guide says about a few data: the density of any code under each posterior.
 
-    Args:
-        guide: The guide.
-        x: The data, shape ``(batch, ...)``.
-        layout: Layout of the pair.
-
     Attributes:
         log_weights: Log-probability of each configuration of the enumerated sites, float64,
             shape ``(configurations, batch)``.
@@ -58,16 +53,7 @@ class Posterior:
         return 1 if leading(self.fns[name]) == 1 else self.layout.num_configurations
 
     def log_density(self, name: str, values: Tensor, configuration: int) -> Tensor:
-        """Scores values of a drawn site, given a configuration of the enumerated ones.
-
-        Args:
-            name: A free drawn site.
-            values: Shape ``(n, *event)``.
-            configuration: Index of the configuration.
-
-        Returns:
-            float64, shape ``(n, batch)``.
-        """
+        """Scores values of a drawn site, given a configuration of the enumerated ones."""
         normals = self._normals[name]
         index = configuration if self.configurations(name) > 1 else 0
         if normals is None or not normals.are_near(values):
@@ -75,16 +61,7 @@ class Posterior:
         return normals.features(values) @ normals.weights[index]
 
     def log_densities(self, name: str, values: Tensor) -> Tensor:
-        """Scores values of a drawn site under every configuration.
-
-        Args:
-            name: A free drawn site.
-            values: Shape ``(n, *event)``.
-
-        Returns:
-            float64, shape ``(configurations, n, batch)``; the first dimension is 1 where the
-            site depends on no enumerated site.
-        """
+        """Scores values of a drawn site under every configuration."""
         normals = self._normals[name]
         if normals is not None and normals.are_near(values):
             return normals.features(values) @ normals.weights
@@ -99,15 +76,7 @@ class Posterior:
         return expanded.reshape(len(values), count, self.size).transpose(0, 1)
 
     def mixture(self, names: tuple[str, ...], values: Mapping[str, Tensor]) -> Tensor:
-        """Scores values of drawn sites with the enumerated sites summed out.
-
-        Args:
-            names: Free drawn sites.
-            values: One value of each, shape ``(n, *event)``.
-
-        Returns:
-            float64, shape ``(n, batch)``.
-        """
+        """Scores values of drawn sites with the enumerated sites summed out."""
         total = torch.zeros((), dtype=torch.float64)
         for name in names:
             total = total + self.log_densities(name, values[name])
@@ -119,18 +88,7 @@ class Posterior:
 def conditioned_log_density(
     guide: Program, x: Tensor, values: Mapping[str, Tensor], names: tuple[str, ...]
 ) -> Tensor:
-    """Scores whole codes by running the guide with its sites fixed, each code with its datum.
-
-    Args:
-        guide: The guide.
-        x: Data, shape ``(n, ...)``.
-        values: A value of every site, shape ``(n, *event)``; or ``(m, 1, *event)``, for guides
-            that broadcast, to score m codes under each datum.
-        names: The sites to score.
-
-    Returns:
-        float64, shape ``(n,)``, or ``(m, n)``.
-    """
+    """Scores whole codes by running the guide with its sites fixed, each code with its datum."""
     trace = trace_program(poutine.condition(guide, data=dict(values)), (x,), {})
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for name in names:
@@ -199,15 +157,7 @@ def _normal_parameters(fn: Any, posterior: Posterior) -> tuple[Tensor, Tensor] |
 
 
 def log_density_anywhere(fn: Any, values: Tensor) -> Tensor:
-    """Scores values that may be outside the support, where the log-density is minus infinity.
-
-    Args:
-        fn: The distribution, made without validation.
-        values: Broadcastable to its shape.
-
-    Returns:
-        Shape of the values' batch.
-    """
+    """Scores values that may be outside the support, where the log-density is minus infinity."""
     values = values.to(fn.mean.dtype) if has_mean(fn) else values
     density: Tensor = fn.log_prob(values)
     support = support_of(fn)

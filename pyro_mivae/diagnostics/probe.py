@@ -48,21 +48,6 @@ def probe(
 
     A site depends on others, or on the data, if that shows for a single datum in a single draw.
     Torch's generators stay as they are.
-
-    Args:
-        model: The model.
-        guide: The guide.
-        x: The data, shape ``(n, ...)``, on any device.
-        batch_size: Number of codes per run, over all configurations of the enumerated sites.
-        device: Where the programs run; that of the data if omitted.
-        seed: Of the draws and the order of the data.
-
-    Returns:
-        The layout.
-
-    Raises:
-        SiteError: If the pair is not one of per-datum sites and observed data.
-        ShapeError: If a site's batch shape is not that of one plate over the data.
     """
     device = x.device if device is None else device
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
@@ -302,15 +287,7 @@ def _prior_trace(model: Program, guide_trace: Any, x: Tensor, names: tuple[str, 
 
 
 def _site_moved(first: Any, second: Any, name: str, drawn: bool = False) -> bool:
-    """Tells whether a site's distribution differs between two traces of the same data.
-
-    Args:
-        first: A trace.
-        second: Another.
-        name: The site.
-        drawn: Whether it drew its values itself, whose densities it may have kept: a copy of them
-            is scored by both.
-    """
+    """Tells whether a site's distribution differs between two traces of the same data."""
     a, b = first.nodes[name], second.nodes[name]
     if is_deterministic(a) and is_deterministic(b):
         return _moved(a["fn"].mean, b["fn"].mean)

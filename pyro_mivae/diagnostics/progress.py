@@ -16,14 +16,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Lets a function hear of what is computed inside.
-
-    Args:
-        listener: The function.
-
-    Yields:
-        Nothing.
-    """
+    """Lets a function hear of what is computed inside."""
     token = _listener.set(listener)
     try:
         yield
@@ -32,13 +25,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(what: str, done: int, total: int) -> None:
-    """Says how far something has come, if anyone listens.
-
-    Args:
-        what: What is computed.
-        done: Steps that are done.
-        total: Of how many.
-    """
+    """Says how far something has come, if anyone listens."""
     listener = _listener.get()
     if listener is not None:
         listener(what, done, total)
@@ -46,13 +33,6 @@ def tell(what: str, done: int, total: int) -> None:
 
 def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
     """Yields steps, and tells of each once it is done.
-
-    Args:
-        what: What is computed.
-        steps: The steps.
-
-    Yields:
-        One after the other.
 
     Example:
         >>> with listening(print):

@@ -39,12 +39,7 @@ class Terms:
     def weigh(
         self, model: Program, x: Tensor, values: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Values]:
-        """Runs the model with some values, the other sites drawn from the prior.
-
-        Returns:
-            Joint log-density, shape ``(n,)``; the part of it that belongs to the free sites; and
-            their values.
-        """
+        """Runs the model with some values, the other sites drawn from the prior."""
         trace = trace_program(poutine.condition(model, data=dict(values)), (x,), {})
         prior = log_density(trace, self.free, x)
         others = [name for name in self.layout.latent if name not in self.free]
@@ -122,16 +117,7 @@ class Stratum:
 
 
 def configurations(guide: Program, x: Tensor, layout: Layout) -> Values:
-    """Returns the value of each enumerable site in every configuration.
-
-    Args:
-        guide: The guide.
-        x: One datum, shape ``(1, ...)``.
-        layout: Layout of the pair.
-
-    Returns:
-        By site, shape ``(configurations, *event)``.
-    """
+    """Returns the value of each enumerable site in every configuration."""
     program = EnumMessenger(first_available_dim=-2)(config_enumerate(guide))
     trace = trace_program(program, (x,), {})
     return {

@@ -20,17 +20,7 @@ Names = tuple[str, ...] | None
 
 
 def information_in_code(context: Context, draws: Draws) -> Figures:
-    """Bounds the information in the whole code and in each site, over all data.
-
-    Args:
-        context: What to measure.
-        draws: Draws of every datum's code.
-
-    Returns:
-        ``mi_lower``, ``mi_upper``, ``saturated``, ``marginal_kl_lower``, ``marginal_kl_upper``,
-        the figures of `fitted_information`, and ``mi_<site>_lower`` and ``mi_<site>_upper`` of
-        each site.
-    """
+    """Bounds the information in the whole code and in each site, over all data."""
     layout = context.layout
     contrasts = _contrasts(context, draws)
     rows, items = _whole(context, draws, contrasts)
@@ -198,9 +188,6 @@ def _shares(
 class _Plugin:
     """Both bounds for a categorical code, with the category summed out.
 
-    Args:
-        probs: Posterior probabilities, shape ``(n, categories)``.
-
     Attributes:
         lowers: Summands of each category, whose means bound its share of the information from
             below, shape ``(n, categories)``.
@@ -227,17 +214,7 @@ class _Plugin:
 
 
 def between(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figure, Figure, float]:
-    """Puts bounds of an information in their places: at least 0, and in order.
-
-    Args:
-        lower: A lower bound.
-        upper: An upper bound.
-        ceilings: Other upper bounds, NaN where they are not defined.
-
-    Returns:
-        The lower bound, the smallest upper bound, and 1.0 where the gap between them is wide, NaN
-        where it is not defined. What is not defined stays so.
-    """
+    """Puts bounds of an information in their places: at least 0, and in order."""
     defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
     if defined:
         upper = min(defined)

@@ -51,12 +51,7 @@ class Point:
         return torch.lerp(first, last, temperature.to(first.dtype))
 
     def where(self, moved: Tensor, other: Point) -> Point:
-        """Takes another point in some rows.
-
-        Args:
-            moved: Which, booleans, shape ``(rows,)``.
-            other: The other point.
-        """
+        """Takes another point in some rows."""
         column = moved[:, None]
         return Point(
             torch.where(column, other.place, self.place),
@@ -77,20 +72,8 @@ class Target:
     :math:`p(x, z) = \sum_c p(x, c, z)`. Other sites move in unconstrained coordinates u, where the
     densities have the factor :math:`|dz / du|`.
 
-    Args:
-        model: The model.
-        guide: The guide.
-        x: The data, one row for each chain, shape ``(rows, ...)``.
-        layout: Layout of the pair.
-        start: Whether q is the guide or the prior.
-        fixed: Values of some sites, ``(rows, *event)``, which stay and count as observed.
-
     Attributes:
         sites: Those that move.
-
-    Raises:
-        SiteError: If a site is discrete and cannot be enumerated, or the guide has deterministic
-            sites and is to be the start, or draws values outside the model's support.
     """
 
     def __init__(
@@ -140,11 +123,7 @@ class Target:
         return values
 
     def at(self, place: Tensor) -> Point:
-        """Evaluates both ends of the path, with their gradients.
-
-        Args:
-            place: Coordinates, shape ``(rows, dims)``.
-        """
+        """Evaluates both ends of the path, with their gradients."""
         with torch.enable_grad():
             place = place.detach().requires_grad_()
             values, volume = self._values(place)
@@ -199,14 +178,6 @@ class Conditioned:
 
     They are laid out along dimensions of their own where the program broadcasts the values against
     them, which is tried on a few rows; else they are written out, row by row.
-
-    Args:
-        program: The model, or the guide.
-        guide: The guide.
-        x: The data, shape ``(n, ...)``.
-        layout: Layout of the pair.
-        values: A value of each site that is not enumerable, and of any that the layout leaves
-            out: these count as observed. Shape ``(n, *event)``.
     """
 
     def __init__(
@@ -233,14 +204,7 @@ class Conditioned:
                 self._laid = all(map(_near, laid, rows))
 
     def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores values of the layout's sites, and the same with what is observed.
-
-        Args:
-            values: By site, shape ``(n, *event)``.
-
-        Returns:
-            float64, shape ``(n,)`` each.
-        """
+        """Scores values of the layout's sites, and the same with what is observed."""
         return (self._broadcast if self._laid else self._written)(self._x, values)
 
     def _broadcast(self, x: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -41,17 +41,7 @@ class Divergence:
     is_whole: bool = True
 
     def weight(self, weights: Mapping[str, Weight]) -> Weight | None:
-        """Finds the weight of the divergence.
-
-        Args:
-            weights: Of latent sites, by name.
-
-        Returns:
-            The weight, None if none is named.
-
-        Raises:
-            SiteError: If a weight of one site would not be one of a divergence.
-        """
+        """Finds the weight of the divergence."""
         found = [weights.get(name) for name in self.latent]
         if not any(found):
             return None
@@ -72,14 +62,7 @@ class Divergence:
 
 
 def divergences(pair: TracePair) -> tuple[Divergence, ...]:
-    """Finds the divergences that the rate of a pair is the sum of.
-
-    Args:
-        pair: The pair, run by `TracePair.run`.
-
-    Returns:
-        Every latent and auxiliary site in one of them, in the order of the latent sites.
-    """
+    """Finds the divergences that the rate of a pair is the sum of."""
     guide = pair.guide.nodes
     point = {name: is_deterministic(guide[name]) for name in [*pair.latent, *pair.auxiliary]}
     if not pair.auxiliary or pair.program is None:

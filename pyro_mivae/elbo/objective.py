@@ -61,15 +61,7 @@ class Objective(ELBO):
         return {}
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
-        """Makes a module of the loss that owns its networks too, for a torch optimiser.
-
-        Args:
-            model: The model.
-            guide: The guide.
-
-        Returns:
-            A module that is called with data and returns the loss.
-        """
+        """Makes a module of the loss that owns its networks too, for a torch optimiser."""
         module: ELBOModule = super().__call__(model, guide)
         for name, network in self.networks.items():
             module.add_module(name, network)

@@ -206,14 +206,7 @@ class _ChosenTraces(TracePair):
         self._log_weights[name] = log_density - log_inclusion
 
     def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
-        """Estimates the sums over all values, with the control variate.
-
-        Args:
-            costs: Costs, each with the site that bears it; see `TracePair.expectations`.
-
-        Returns:
-            Scalars, unbiased in their value and their gradient.
-        """
+        """Estimates the sums over all values, with the control variate."""
         return [self._estimate(cost, site) for cost, site in costs]
 
     def _estimate(self, cost: Tensor, site: Site) -> Tensor:

@@ -34,14 +34,6 @@ class Recording:
     """Tries a step out, records it, compares the recording with it, and puts all back.
 
     Recorded by this class itself a step is a loop over its body, which any device can run.
-
-    Args:
-        optimiser: The optimiser, whose state is made if it is not there.
-        device: Where the step runs.
-        steps_per_replay: How many steps are repeated at once.
-
-    Raises:
-        OptionError: If ``steps_per_replay`` is under 1.
     """
 
     def __init__(
@@ -149,12 +141,7 @@ class CudaGraphs(Recording):
 
 
 def recorder_for(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
-    """Gives what records steps on a device: CUDA graphs, or nothing.
-
-    Args:
-        optimiser: The optimiser.
-        device: The device.
-    """
+    """Gives what records steps on a device: CUDA graphs, or nothing."""
     return CudaGraphs(optimiser, device) if device.type == "cuda" else None
 
 
@@ -162,13 +149,6 @@ def check_capturable(staged: Staged, device: torch.device) -> None:
     """Checks that a graph leaves its data alone, and that all of it is on the device.
 
     A number that is read from a tensor on the CPU would be that of the capture in every replay.
-
-    Args:
-        staged: The graph.
-        device: Where it is to be captured.
-
-    Raises:
-        CaptureError: If it is not so.
     """
     if staged.changes_data:
         raise CaptureError("it changes its data in place")

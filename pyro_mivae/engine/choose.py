@@ -31,11 +31,6 @@ def is_worth_compiling(staged: Staged, *args: Tensor, num_steps: int) -> bool:
     """Chooses by the work that is ahead, and by nothing that varies between two runs.
 
     Convolutions on a CPU are not compiled, which makes them no faster.
-
-    Args:
-        staged: The graph, which is evaluated once to count its operations.
-        *args: A batch of data.
-        num_steps: How many steps will be taken.
     """
     if args[0].is_cuda:
         return num_steps >= WORTH_COMPILING_CAPTURED
@@ -44,17 +39,7 @@ def is_worth_compiling(staged: Staged, *args: Tensor, num_steps: int) -> bool:
 
 
 def steps_until_compiling(staged: Staged, *args: Tensor) -> float:
-    """Says after how many steps a training whose length is not known is worth compiling.
-
-    Args:
-        staged: The graph, which is evaluated once to count its operations.
-        *args: A batch of data.
-
-    Returns:
-        So many that they took about as long as compiling takes: whenever the training ends, it
-        has not waited for much longer than the better choice would have taken. Infinity where
-        compiling makes nothing faster, see `is_worth_compiling`.
-    """
+    """Says after how many steps a training whose length is not known is worth compiling."""
     if args[0].is_cuda:
         return WORTH_COMPILING_CAPTURED
     work, convolves = work_of_step(staged, *args)
@@ -62,15 +47,7 @@ def steps_until_compiling(staged: Staged, *args: Tensor) -> float:
 
 
 def work_of_step(staged: Staged, *args: Tensor) -> tuple[float, bool]:
-    """Counts the floating-point operations of a step, its overhead among them.
-
-    Args:
-        staged: The graph, which is evaluated once.
-        *args: A batch of data.
-
-    Returns:
-        The operations, and whether there are convolutions among them.
-    """
+    """Counts the floating-point operations of a step, its overhead among them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)

@@ -31,10 +31,6 @@ def most_unchecked(device: torch.device) -> int:
 def is_due(step: int, every: int = EVERY) -> bool:
     """Returns whether a step is compared with its program.
 
-    Args:
-        step: Steps taken since the graph was made: the first ones, each doubling, every 200th.
-        every: Most steps between two comparisons.
-
     Example:
         >>> [step for step in range(500) if is_due(step)]
         [0, 1, 2, 4, 8, 16, 32, 64, 128, 200, 400]
@@ -43,13 +39,7 @@ def is_due(step: int, every: int = EVERY) -> bool:
 
 
 def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> bool:
-    """Returns whether a step is compared where epochs end in a batch of a size of its own.
-
-    Args:
-        step: Steps done before.
-        steps_per_epoch: Steps of an epoch, of which the last is compared by the epoch too.
-        every: Most steps between two comparisons.
-    """
+    """Returns whether a step is compared where epochs end in a batch of a size of its own."""
     epoch, batch = divmod(step, steps_per_epoch)
     return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
@@ -100,12 +90,7 @@ class Outcome:
 
 
 def run_graph(staged: Staged, *data: Tensor) -> Outcome:
-    """Runs a graph, and puts everything back that it changes.
-
-    Args:
-        staged: The graph.
-        *data: Its data.
-    """
+    """Runs a graph, and puts everything back that it changes."""
     device = data[0].device
     with preserved(staged.changed(*data), device):
         values, gradients = staged(*data)

@@ -44,9 +44,6 @@ def hold_constants(graph: GraphModule) -> None:
     ``torch.tensor(0.0, device="cuda")`` copies a number from the CPU to the device, for which a
     step would wait, and which a step that is captured may not do at all. Tensors that the program
     finds elsewhere are read anew at every step.
-
-    Args:
-        graph: A graph that was traced. It is changed, and not recompiled.
     """
     constants = _Constants(graph)
     for node in graph.graph.nodes:
@@ -60,11 +57,7 @@ def hold_constants(graph: GraphModule) -> None:
 
 
 def spell_out(graph: GraphModule) -> None:
-    """Makes a held constant of one number anew, so that a compiler sees the number.
-
-    Args:
-        graph: A graph whose constants are held. It is changed, and not recompiled.
-    """
+    """Makes a held constant of one number anew, so that a compiler sees the number."""
     for node in list(graph.graph.nodes):
         if node.op != "get_attr" or not str(node.target).startswith(HELD):
             continue

@@ -41,11 +41,7 @@ ELEMENTWISE = (
 
 
 def fuse(module: GraphModule) -> None:
-    """Joins operations where one does what several did; results stay equal to the bit.
-
-    Args:
-        module: A graph that was simplified. It is changed, and not recompiled.
-    """
+    """Joins operations where one does what several did; results stay equal to the bit."""
     draw_noise(module)
     rewriter = Rewriter(module)
     rewriter.apply([identity_product, cast_of_cast])
@@ -59,9 +55,6 @@ def fuse_rounding(module: GraphModule) -> None:
     What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
     as a ReLU's, makes of one rounding a large difference in the gradient. So do gradients by the
     result of a softmax, of which a difference is taken that is small beside them.
-
-    Args:
-        module: A graph whose operations `fuse` has joined. It is changed, and not recompiled.
     """
     rewriter = Rewriter(module)
     of_softmax = [_softmax_gradient(node) for node in module.graph.nodes]

@@ -31,9 +31,6 @@ class Guards:
     attributes of the objects that these hold; and the same of functions of its own file. Numbers
     that lie further away change a step too: those are found when a step is compared with its
     program. An object can name attributes of its own that are not to be watched, ``unguarded``.
-
-    Args:
-        *programs: Functions, methods, handlers of Pyro's, modules and other objects.
     """
 
     def __init__(self, *programs: Any) -> None:
@@ -95,10 +92,6 @@ class Guards:
 
         Objects that a run puts in the place of others, and did not use before, are watched no
         more: they are what it leaves behind.
-
-        Args:
-            before: What `read` returned before the run.
-            used: Tensors that the run read.
         """
         if self.read() == before:
             return []

@@ -15,11 +15,7 @@ SILENT = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
 
 
 def is_impure(node: Node) -> bool:
-    """Tells whether a node does more than give its value: changes a tensor, or draws numbers.
-
-    Args:
-        node: The node.
-    """
+    """Tells whether a node does more than give its value: changes a tensor, or draws numbers."""
     if node.op in ("placeholder", "output"):
         return True
     target = node.target
@@ -29,20 +25,12 @@ def is_impure(node: Node) -> bool:
 
 
 def is_view(node: Any) -> bool:
-    """Tells whether a node gives the memory of its first argument, seen in another way.
-
-    Args:
-        node: The node.
-    """
+    """Tells whether a node gives the memory of its first argument, seen in another way."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
 
 
 def origin(node: Any) -> Any:
-    """Gives what a node is a view of, or has changed in place, or the node.
-
-    Args:
-        node: The node.
-    """
+    """Gives what a node is a view of, or has changed in place, or the node."""
     while (
         is_view(node)
         or is_in_place(node)
@@ -53,11 +41,7 @@ def origin(node: Any) -> Any:
 
 
 def is_in_place(node: Any) -> bool:
-    """Tells whether a node changes its first argument and gives that.
-
-    Args:
-        node: The node.
-    """
+    """Tells whether a node changes its first argument and gives that."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return False
     schema = node.target._schema
@@ -69,11 +53,7 @@ def is_in_place(node: Any) -> bool:
 
 
 def changed(node: Node) -> Iterator[Any]:
-    """Gives the arguments that an operation changes.
-
-    Args:
-        node: The node.
-    """
+    """Gives the arguments that an operation changes."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return
     for index, argument in enumerate(node.target._schema.arguments):
@@ -86,9 +66,5 @@ def changed(node: Node) -> Iterator[Any]:
 
 
 def all_changed(graph: Graph) -> set[Any]:
-    """Gives every node whose memory is changed in place, by itself or through a view of it.
-
-    Args:
-        graph: The graph.
-    """
+    """Gives every node whose memory is changed in place, by itself or through a view of it."""
     return {origin(value) for node in graph.nodes for value in changed(node)}

@@ -50,9 +50,6 @@ class GroupedOptimiser:
     each parameter's options, which its learning-rate schedulers change, and the same state, so
     that its ``get_state`` and ``save`` return what they always return, and either may take the
     next step. Optimisers of a user's own take their own step.
-
-    Args:
-        optim: The Pyro optimiser. It has stepped every parameter once before.
     """
 
     def __init__(self, optim: PyroOptim) -> None:
@@ -64,11 +61,7 @@ class GroupedOptimiser:
         )
 
     def step(self, parameters: Collection[Tensor]) -> None:
-        """Updates parameters by their gradients.
-
-        Args:
-            parameters: Leaf tensors of Pyro's param store, each once.
-        """
+        """Updates parameters by their gradients."""
         if not self._serves or not all(map(self._is_plain, parameters)):
             self.optim(parameters)  # type: ignore[arg-type]
             return
@@ -82,25 +75,14 @@ class GroupedOptimiser:
         self._give_back(grouped)
 
     def clip(self, parameters: Collection[Tensor]) -> None:
-        """Clips gradients as the Pyro optimiser does.
-
-        Args:
-            parameters: The parameters.
-        """
+        """Clips gradients as the Pyro optimiser does."""
         for parameter in parameters:
             clip = self.optim.grad_clip[parameter]
             if clip is not None:
                 clip(parameter)
 
     def capturable(self, parameters: Collection[Tensor]) -> CapturableOptimiser | None:
-        """Returns an optimiser that a CUDA graph can hold, on the Pyro optimiser's own state.
-
-        Args:
-            parameters: Leaf tensors of Pyro's param store, each once, that were stepped before.
-
-        Returns:
-            The optimiser; None if torch has no such thing.
-        """
+        """Returns an optimiser that a CUDA graph can hold, on the Pyro optimiser's own state."""
         make: Any = self.optim.pt_optim_constructor
         if not self._serves or "capturable" not in inspect.signature(make).parameters:
             return None
@@ -175,10 +157,6 @@ class GroupedOptimiser:
 class CapturableOptimiser:
     """An optimiser whose learning rates are tensors, on the state of others, one per parameter.
 
-    Args:
-        optimiser: The optimiser.
-        owners: By parameter, whose options and state it was made of.
-
     Attributes:
         optimiser: The optimiser.
     """
@@ -197,11 +175,7 @@ class CapturableOptimiser:
         self._last = [own[0]["lr"] for _, own in self._rates]
 
     def refresh(self) -> bool:
-        """Takes over learning rates that have changed; nothing waits for the device.
-
-        Returns:
-            Whether that is all that has changed: options and state are otherwise the same.
-        """
+        """Takes over learning rates that have changed; nothing waits for the device."""
         if not all(part.is_same() for part in self._parts):
             return False
         for index, (rate, groups) in enumerate(self._rates):

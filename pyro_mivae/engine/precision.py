@@ -37,17 +37,7 @@ VIEWS = (
 
 
 def check_precision(precision: str, dtype: torch.dtype, device: torch.device, engine: str) -> None:
-    """Checks that a precision is to be had.
-
-    Args:
-        precision: What is asked for.
-        dtype: Of the parameters.
-        device: Where they are.
-        engine: How steps are taken.
-
-    Raises:
-        OptionError: If it is not.
-    """
+    """Checks that a precision is to be had."""
     if precision not in get_args(Precision):
         allowed = ", ".join(get_args(Precision))
         raise OptionError(f"precision={precision!r}; allowed are {allowed}")
@@ -71,14 +61,7 @@ def check_precision(precision: str, dtype: torch.dtype, device: torch.device, en
 
 
 def no_rounding(error: StagingError) -> StagingError:
-    """Says that there is no ``"bf16"`` of a program that cannot be staged.
-
-    Args:
-        error: Why it cannot be.
-
-    Returns:
-        What to raise.
-    """
+    """Says that there is no ``"bf16"`` of a program that cannot be staged."""
     return StagingError(
         f"precision='bf16' changes the staged step, and it cannot be staged: {error}; "
         "leave precision out"
@@ -90,9 +73,6 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
     """Lets float32 matrices be multiplied in TF32 (10 bits of mantissa) for a while, if asked to.
 
     Torch's settings are afterwards what they were. Convolutions use TF32 by torch's default.
-
-    Args:
-        precision: Only ``"tf32"`` changes anything.
     """
     backends: Any = torch.backends
     switches = [backends.cuda.matmul, backends.mkldnn.matmul]
@@ -124,12 +104,6 @@ def round_products(graph: GraphModule) -> GraphModule:
     so that it runs on tensor cores, which sum in float32; its result is rounded likewise, and is
     float32 again. All else stays float32: densities, divergences and other sums, biases, the
     parameters, their gradients and the optimiser.
-
-    Args:
-        graph: A staged step's graph, as `stage` gives it. It is changed.
-
-    Returns:
-        The graph.
 
     Example:
         >>> from torch.fx.experimental.proxy_tensor import make_fx

@@ -38,12 +38,7 @@ class Program:
 
     @classmethod
     def of_modules(cls, loss: Loss, *modules: nn.Module) -> Program:
-        """Makes a program that trains every parameter of some modules that is not frozen.
-
-        Args:
-            loss: The loss.
-            *modules: The modules; shared ones count once.
-        """
+        """Makes a program that trains every parameter of some modules that is not frozen."""
         parameters = unique(p for module in modules for p in module.parameters())
         buffers = unique(b for module in modules for b in module.buffers())
         return cls(
@@ -64,15 +59,7 @@ class Program:
         return trained, self.guards.read()
 
     def gradients(self, *args: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
-        """Evaluates the loss and its gradient.
-
-        Args:
-            *args: Data.
-
-        Returns:
-            The entries of the ledger, and a gradient for each parameter: None for one that the
-            loss does not depend on.
-        """
+        """Evaluates the loss and its gradient."""
         loss, ledger = self.loss(*args)
         return dict(ledger), torch.autograd.grad(loss, self.parameters, allow_unused=True)
 

@@ -10,11 +10,7 @@ from pyro_mivae.errors import PyroMivaeWarning
 
 
 def first_cause(error: BaseException) -> str:
-    """Returns the first line of the error that began it.
-
-    Args:
-        error: What came of it.
-    """
+    """Returns the first line of the error that began it."""
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     text = str(error).strip().splitlines()
@@ -30,13 +26,7 @@ def quiet() -> Iterator[None]:
 
 
 def give_up(what: str, instead: str, reason: str) -> None:
-    """Warns that steps are taken by another means, and why.
-
-    Args:
-        what: What the step cannot be.
-        instead: How it runs.
-        reason: The reason.
-    """
+    """Warns that steps are taken by another means, and why."""
     warnings.warn(
         f"the training step cannot be {what}: {reason}. It runs {instead}, slower; the results "
         "are the same",
@@ -46,11 +36,7 @@ def give_up(what: str, instead: str, reason: str) -> None:
 
 
 def tell_no_capture(reason: object) -> None:
-    """Warns that steps are taken without being captured.
-
-    Args:
-        reason: The reason.
-    """
+    """Warns that steps are taken without being captured."""
     warnings.warn(
         f"the training step cannot be captured: {reason}. It runs without, slower; the results "
         "are the same",
@@ -60,14 +46,7 @@ def tell_no_capture(reason: object) -> None:
 
 
 def tell_difference(difference: str, number: int, first: int | None, instead: str) -> None:
-    """Warns that a graph and its program have parted, and which steps that may have changed.
-
-    Args:
-        difference: Where they differ.
-        number: The step that shows it, from 0.
-        first: The first step that was not compared, from 0; None if every one was.
-        instead: How steps are taken from here on.
-    """
+    """Warns that a graph and its program have parted, and which steps that may have changed."""
     affected = "No step was taken by the graph since they agreed"
     if first is not None:
         steps = f"step {number}" if first + 1 == number else f"steps {first + 1} to {number}"

@@ -21,20 +21,7 @@ MOST_CAPTURES = 8
 
 
 class ReplayedStep:
-    """A recording of a staged step and of the optimiser's part of it.
-
-    Args:
-        staged: The graph.
-        run: What takes the step: the graph, or the compiled one.
-        data: Data of the shapes that it is for; copied.
-        parameters: Parameters that the step updates, those that are no leaves of the graph too.
-        optimiser: Steps them.
-        update: The same optimiser, as a recording can hold it.
-        recorder: Records the step.
-
-    Raises:
-        CaptureError: If the step cannot be recorded. All is as it was before.
-    """
+    """A recording of a staged step and of the optimiser's part of it."""
 
     def __init__(
         self,
@@ -69,11 +56,7 @@ class ReplayedStep:
         self._places = [tensor.data_ptr() for tensor in self._inputs]
 
     def is_current(self, run: Any) -> bool:
-        """Returns whether tensors, options and what takes the step are those that were recorded.
-
-        Args:
-            run: What takes the step.
-        """
+        """True if tensors, options and optimiser are those that were recorded."""
         places = [tensor.data_ptr() for tensor in self._inputs]
         if run is not self._run or places != self._places:
             return False
@@ -82,14 +65,7 @@ class ReplayedStep:
         return self._update.refresh()
 
     def __call__(self, data: Sequence[Tensor]) -> Tensor:
-        """Takes the step.
-
-        Args:
-            data: The data.
-
-        Returns:
-            The entries of the ledger, shape ``(entries,)``.
-        """
+        """Takes the step."""
         with self._recorder.running():
             torch._foreach_copy_(self._data, list(data), non_blocking=True)
             self._replay()
@@ -116,15 +92,7 @@ class Replays:
         parameters: Collection[Tensor],
         optimiser: GroupedOptimiser,
     ) -> ReplayedStep | None:
-        """Returns the step, captured if need be; None if its device or its parts have no such.
-
-        Args:
-            staged: The graph.
-            run: What takes the step: the graph, or the compiled one.
-            data: Data of the shapes that it is for.
-            parameters: Parameters that the step updates.
-            optimiser: Steps them.
-        """
+        """Returns the step, captured if need be; None if its device or its parts have no such."""
         if self.step is not None and self.step.is_current(run):
             return self.step
         self.step = None

@@ -16,11 +16,7 @@ Rule = Callable[["Rewriter", Any], Node | None]
 
 
 class Rewriter:
-    """Applies rules to the nodes of a graph in order.
-
-    Args:
-        module: The graph, which is changed and not recompiled. Its constants are held.
-    """
+    """Applies rules to the nodes of a graph in order."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module, self.graph = module, module.graph
@@ -28,12 +24,7 @@ class Rewriter:
         self._added: list[Node] = []
 
     def apply(self, rules: Iterable[Rule], skipped: Collection[Node] = ()) -> None:
-        """Replaces every node that a rule has a replacement for, and what is not used after.
-
-        Args:
-            rules: Each from a node to its replacement, or to None.
-            skipped: Nodes that stay.
-        """
+        """Replaces every node that a rule has a replacement for, and what is not used after."""
         rules = tuple(rules)
         self.graph.eliminate_dead_code(is_impure)
         for node in list(self.graph.nodes):
@@ -45,14 +36,7 @@ class Rewriter:
         self.graph.eliminate_dead_code(is_impure)
 
     def call(self, target: Any, *args: Any, like: Node, **kwargs: Any) -> Node:
-        """Adds an operation before the node that is being replaced.
-
-        Args:
-            target: The operation.
-            *args: Its arguments.
-            like: A node of the same layout.
-            **kwargs: Its keyword arguments.
-        """
+        """Adds an operation before the node that is being replaced."""
         new = self.graph.call_function(target, args, kwargs)
         new.meta = dict(like.meta)
         self._added.append(new)

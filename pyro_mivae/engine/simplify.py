@@ -27,10 +27,6 @@ def simplify(graph: GraphModule) -> None:
 
     Distributions divide by a scale of one, take the negative of a negative, and see a tensor in
     the shape that it has. Each costs a launch on a device, and microseconds on a CPU.
-
-    Args:
-        graph: A graph that was traced, with its constants held. It is changed, and not
-            recompiled.
     """
     unsafe = all_changed(graph.graph)
     outputs = graph.graph.output_node().all_input_nodes

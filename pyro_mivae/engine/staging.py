@@ -50,14 +50,7 @@ class Staged:
     changes_data: bool
 
     def __call__(self, *data: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Evaluates the step; inputs that it writes to are changed.
-
-        Args:
-            *data: Data of the shapes that the step was staged for.
-
-        Returns:
-            The entries of the ledger, shape ``(entries,)``, and a gradient for each leaf.
-        """
+        """Evaluates the step; inputs that it writes to are changed."""
         with torch.no_grad():
             values, *gradients = self.graph(*data, *self.inputs)
         return values, gradients
@@ -67,11 +60,7 @@ class Staged:
         return [*self.written, *(data if self.changes_data else ())]
 
     def rebound(self, tensors: Mapping[Tensor, Tensor]) -> Staged:
-        """Returns the same step of another model.
-
-        Args:
-            tensors: The other model's tensor for each of this one's.
-        """
+        """Returns the same step of another model."""
 
         def others(group: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(tensors.get(tensor, tensor) for tensor in group)
@@ -84,11 +73,7 @@ class Staged:
         )
 
     def decomposed(self, *data: Tensor) -> GraphModule:
-        """Returns a graph for a compiler, which every changed tensor is plain to see in.
-
-        Args:
-            *data: Data, as for a step.
-        """
+        """Returns a graph for a compiler, which every changed tensor is plain to see in."""
         from torch._decomp import get_decompositions
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -127,15 +112,6 @@ def record(
     Numbers that Python holds become constants of the graph: shapes, settings, and what the
     program decided upon them. Nothing is undone: random numbers, buffers and the program's own
     objects are as one run leaves them.
-
-    Args:
-        loss: From the data to a scalar and the entries of the ledger.
-        data: Data of the shapes that the graph is for.
-        guards: Numbers of Python's that the program reads.
-        leaves: Tensors to differentiate by; by default all that the loss depends on.
-
-    Returns:
-        What the run gave, and its graph.
     """
     tape = Tape(data)
     before, contents, randomness = guards.read(), guards.contents(), _foreign_randomness()
@@ -188,12 +164,7 @@ def record(
 
 @contextmanager
 def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Puts random numbers and tensors back to what they were.
-
-    Args:
-        tensors: What may be changed in place meanwhile.
-        device: Where random numbers may be drawn.
-    """
+    """Puts random numbers and tensors back to what they were."""
     restore = _snapshot(tensors, device)
     try:
         yield

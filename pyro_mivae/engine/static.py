@@ -44,37 +44,11 @@ class Recorder(Protocol):
         """Surrounds what is recorded and what is repeated."""
 
     def record(self, body: Body, counts: Sequence[int], state: Sequence[Tensor]) -> list[Body]:
-        """Records a step.
-
-        Args:
-            body: The step.
-            counts: How many steps each recording is to take.
-            state: Every tensor that the step changes, apart from the optimiser's.
-
-        Returns:
-            What takes so many steps, one for each count; the step itself has left no trace.
-
-        Raises:
-            CaptureError: If the step cannot be recorded, or the recording does not do the same.
-        """
+        """Records a step."""
 
 
 class StaticEpoch:
-    """The steps of an epoch, on static tensors alone.
-
-    Args:
-        engine: What stages the step. Its program must be one that can be staged.
-        x: Data, shape ``(n, ...)``. Where they are elsewhere than the program each batch is
-            copied before its step; else they are arranged once an epoch, in memory of their own.
-        batch_sizes: Sizes of the batches, all the same but for the last.
-        optimiser: Its learning rates are tensors on the device if they are scheduled.
-        scheduled: What changes from step to step.
-        clip_norm: Largest norm of the gradient; None leaves it as it is.
-        compares: From the number of training steps done to whether the step is one in which the
-            graph is compared with its program. Such a step is taken by the program, and is never
-            recorded.
-        device: Where the program is, with its index on CUDA.
-    """
+    """The steps of an epoch, on static tensors alone."""
 
     def __init__(
         self,
@@ -109,12 +83,6 @@ class StaticEpoch:
         """Stages the step for each size of batch, and records it.
 
         The program is in the mode that it trains in.
-
-        Args:
-            recorder: Records the steps; if omitted they are taken as they are.
-
-        Raises:
-            CaptureError: If a step cannot be staged, or not be recorded. All is as it was before.
         """
         self._around = nullcontext if recorder is None else recorder.running
         first, last = self.batch_sizes[0], self.batch_sizes[-1]
@@ -138,16 +106,7 @@ class StaticEpoch:
     def run(
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
     ) -> Tensor:
-        """Takes the steps of an epoch; nothing waits for the device.
-
-        Args:
-            order: The order of the data, a permutation of their indices, shape ``(n,)``.
-            first_step: Training steps done before.
-            on_step: Called after each step was begun.
-
-        Returns:
-            The ledger of each step, shape ``(steps, entries)``, overwritten by the next epoch.
-        """
+        """Takes the steps of an epoch; nothing waits for the device."""
         with self._around():
             self.data.arrange(order)
             self.cursor.zero_()

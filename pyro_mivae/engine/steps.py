@@ -40,22 +40,11 @@ class Step(Protocol):
     """Names of the ledger's entries."""
 
     def __call__(self, *args: Tensor) -> Tensor:
-        """Evaluates and differentiates.
-
-        Args:
-            *args: Data.
-
-        Returns:
-            The entries of the ledger, shape ``(entries,)``, without a gradient.
-        """
+        """Evaluates and differentiates."""
 
 
 class EagerStep:
-    """Runs the program itself.
-
-    Args:
-        program: The program.
-    """
+    """Runs the program itself."""
 
     entries: tuple[str, ...] = ()
 
@@ -74,11 +63,6 @@ class EagerStep:
 
 class GraphStep:
     """Runs a staged program's graph.
-
-    Args:
-        program: The program.
-        staged: Its graph, exact.
-        run: What takes the step in place of the graph: one that is compiled, or rounds.
 
     Attributes:
         staged: The exact graph, which is compared with the program.
@@ -109,16 +93,6 @@ def stage(program: Program, *args: Tensor) -> Staged:
     """Stages a step, and compares it with the program on other noise.
 
     The program is run three times; random numbers, buffers and the data are left as they were.
-
-    Args:
-        program: The program.
-        *args: Data of the shape that the graph is for, in their type, on their device.
-
-    Returns:
-        The graph.
-
-    Raises:
-        StagingError: If the program cannot be a graph, or the graph does not do what it does.
     """
     device = args[0].device
     try:
@@ -140,14 +114,6 @@ def compile_graph(staged: Staged, *args: Tensor, precision: Precision = "float32
     """Compiles a staged step, and compares it with the graph.
 
     Random numbers stay those of the program, so that all kinds of steps agree on the same noise.
-
-    Args:
-        staged: The graph.
-        *args: Data of the shape that it was staged for.
-        precision: Of its products.
-
-    Returns:
-        What takes the step; None if it cannot be compiled, which one warning says.
     """
     try:
         with quiet():  # inductor advises on TensorFloat32
@@ -195,14 +161,6 @@ class Engine:
     and evaluation is staged for each. One that cannot be staged is run as it is, which one
     warning says; so is one that a comparison finds to have become another.
 
-    Args:
-        program: The program.
-        means: ``"eager"``, ``"staged"`` or ``"compiled"``; ``"auto"`` chooses by the work ahead.
-        precision: ``"bf16"`` rounds what is multiplied in the staged steps, see
-            `round_products`.
-        num_steps: How many steps will be taken, where the engine is to choose.
-        like: The engine of another model, whose graphs are tried before one is made.
-
     Attributes:
         means: How steps are taken, once that is chosen.
     """
@@ -225,14 +183,7 @@ class Engine:
         self._steps: dict[Any, GraphStep] = {}
 
     def step(self, *args: Tensor) -> Step:
-        """Returns the step for data of these shapes, staged if it is not.
-
-        Args:
-            *args: Data.
-
-        Raises:
-            StagingError: If the program cannot be staged, and the precision is ``"bf16"``.
-        """
+        """Returns the step for data of these shapes, staged if it is not."""
         if self.means == "eager":
             return EagerStep(self.program)
         key = self._key(args)
@@ -245,17 +196,7 @@ class Engine:
         return self._steps[key]
 
     def take(self, *args: Tensor, number: int, compare: bool) -> tuple[tuple[str, ...], Tensor]:
-        """Takes a step.
-
-        Args:
-            *args: Data.
-            number: The step's number, from 0.
-            compare: Whether the program itself takes the step, and the graph is compared with it;
-                a step that is not staged is written down as it is taken.
-
-        Returns:
-            Names of the ledger's entries, and the entries, shape ``(entries,)``.
-        """
+        """Takes a step."""
         if compare and self.means != "eager":
             known = self._steps.get(self._key(args))
             if known is not None:

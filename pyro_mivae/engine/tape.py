@@ -58,10 +58,6 @@ class Tape(TorchDispatchMode):
     are values that Python reads from tensors, shapes that depend on values, random numbers of a
     generator other than torch's own, and tensors that are not plain.
 
-    Args:
-        data: Tensors that are others in the next step. The run has to read `data` of the tape in
-            their place, which are the same memory under another name.
-
     Attributes:
         data: Aliases of the data.
         externals: Tensors that the run found elsewhere, in the order in which it read them.
@@ -93,17 +89,7 @@ class Tape(TorchDispatchMode):
         self.reason = self.reason or reason
 
     def graph(self, outputs: Sequence[Tensor]) -> GraphModule:
-        """Returns what was written.
-
-        Args:
-            outputs: Tensors of the run.
-
-        Returns:
-            A graph that is called with the data and the externals, and returns the outputs.
-
-        Raises:
-            StagingError: If the run cannot be a graph.
-        """
+        """Returns what was written."""
         if self.reason:
             raise StagingError(self.reason)
         self._graph.output([self._node(tensor) for tensor in outputs])

@@ -23,12 +23,7 @@ MIN_SCALE = 1e-4
 
 
 class TwoLinear(nn.Linear):
-    """Two linear layers of the same features as one product, each with initial values of its own.
-
-    Args:
-        in_features: Number of features.
-        size: Size of the output of each layer.
-    """
+    """Two linear layers of the same features as one product, initialised separately."""
 
     def __init__(self, in_features: int, size: int) -> None:
         super().__init__(in_features, 2 * size)
@@ -41,14 +36,7 @@ class TwoLinear(nn.Linear):
             nn.init.uniform_(bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Any:
-        """Returns the outputs of the two layers.
-
-        Args:
-            input: Features, shape ``(..., in_features)``.
-
-        Returns:
-            Two tensors of shape ``(..., size)``.
-        """
+        """Returns the outputs of the two layers."""
         return super().forward(input).chunk(2, -1)
 
 

@@ -31,12 +31,6 @@ class UniformHead(nn.Module):
     Its scale is at least a tenth of half the interval. A continuous code of a deterministic
     generator can carry any amount of information; the floor keeps the bound on it to about 1.6
     nats per dimension, and its gradient finite.
-
-    Args:
-        in_features: Number of features.
-        size: Number of codes.
-        low: Lower end of the interval.
-        high: Upper end.
     """
 
     def __init__(self, in_features: int, size: int, low: float, high: float) -> None:
@@ -45,14 +39,7 @@ class UniformHead(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, features: Tensor) -> Any:
-        """Returns the distribution of the codes.
-
-        Args:
-            features: Shape ``(..., in_features)``.
-
-        Returns:
-            Over ``(size,)``, for each datum.
-        """
+        """Returns the distribution of the codes."""
         half = 0.5 * (self.high - self.low)
         loc, scale = self.linear(features)
         loc = self.low + half * (1.0 + torch.tanh(loc))
@@ -64,39 +51,19 @@ class CategoryHead(nn.Linear):
     """A one-hot category, linear in the features up to a softmax."""
 
     def forward(self, input: Tensor) -> Any:
-        """Returns the distribution of the category.
-
-        Args:
-            input: Features, shape ``(..., in_features)``.
-
-        Returns:
-            A one-hot category for each datum.
-        """
+        """Returns the distribution of the category."""
         return dist.OneHotCategorical(logits=super().forward(input))
 
 
 class GaussianHead(NormalHead):
-    """Independent Normals, at least a tenth as wide as a standard normal; see `UniformHead`.
-
-    Args:
-        in_features: Number of features.
-        size: Number of codes.
-        family: What has a mean and a scale: Normal, or what maps one to an interval.
-    """
+    """Independent Normals, at least a tenth as wide as a standard normal; see `UniformHead`."""
 
     def __init__(self, in_features: int, size: int, family: Callable[..., Any]) -> None:
         super().__init__(in_features, size)
         self.family = family
 
     def forward(self, features: Tensor) -> Any:
-        """Returns the distribution of the codes.
-
-        Args:
-            features: Shape ``(..., in_features)``.
-
-        Returns:
-            Over ``(size,)``, for each datum.
-        """
+        """Returns the distribution of the codes."""
         loc, scale = super().forward(features)
         return self.family(loc, MIN_SCALE + scale).to_event(1)
 

@@ -135,9 +135,5 @@ def fit_classifier(
 
 
 def training_steps(items: int) -> int:
-    """Tells how many steps `fit_classifier` takes.
-
-    Args:
-        items: On how many data.
-    """
+    """Tells how many steps `fit_classifier` takes."""
     return min(MOST_STEPS, max(LEAST_STEPS, MOST_EPOCHS * items // min(BATCH_SIZE, items)))

@@ -56,21 +56,7 @@ class Effort:
         samples_per_category: int,
         options: Mapping[str, Any],
     ) -> Effort:
-        """Fills in what was not asked for.
-
-        Args:
-            items: Number of data.
-            full: Whether to take all of them.
-            probe_items: What the probes learn on at most.
-            samples_per_category: Images of each category.
-            options: Options of `information`.
-
-        Returns:
-            The effort.
-
-        Raises:
-            OptionError: If a number is given beside ``full``, or an option is unknown.
-        """
+        """Fills in what was not asked for."""
         for name, value, usual in (
             ("probe_items", probe_items, PROBE_ITEMS),
             ("samples_per_category", samples_per_category, SAMPLES),

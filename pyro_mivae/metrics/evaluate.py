@@ -151,14 +151,7 @@ def evaluate(
 
 
 def measure(vae: Variant, known: Known, effort: Effort, seed: int) -> EvaluationResult:
-    """Measures what `evaluate` says, of data that were checked.
-
-    Args:
-        vae: The variant.
-        known: The data and what is known of them.
-        effort: How much of them each figure takes.
-        seed: Of every draw.
-    """
+    """Measures what `evaluate` says, of data that were checked."""
     x, labels, factors = known.x, known.labels, known.factors
     clock: dict[str, float] = {}
 

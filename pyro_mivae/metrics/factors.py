@@ -279,15 +279,7 @@ def varying(factors: Tensor) -> Tensor:
 
 
 def expand(codes: Tensor, categorical: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Writes categories out as one column per value.
-
-    Args:
-        codes: Shape ``(n, d)``.
-        categorical: Columns that hold a category.
-
-    Returns:
-        Features, shape ``(n, m)``, and the column of ``codes`` that each is of, shape ``(m,)``.
-    """
+    """Writes categories out as one column per value."""
     parts = [
         one_hot(column.unique(return_inverse=True)[1]).to(codes)
         if j in categorical

@@ -56,12 +56,7 @@ DCI_NAMES = ("dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 
 def reconstruction(subject: Subject, findings: Findings) -> None:
-    """Measures how much of the data the code gives back, and each site of it alone.
-
-    Args:
-        subject: What is measured.
-        findings: Where the figures go.
-    """
+    """Measures how much of the data the code gives back, and each site of it alone."""
     x, spread = subject.x, variation(subject.x)
     values = {}
     for suffix, group in subject.groups.items():
@@ -76,12 +71,7 @@ def reconstruction(subject: Subject, findings: Findings) -> None:
 
 
 def fixed_scale(subject: Subject, findings: Findings) -> None:
-    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread.
-
-    Args:
-        subject: What is measured.
-        findings: Where the figures go.
-    """
+    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread."""
     likelihood = subject.vae.likelihood
     if not isinstance(likelihood, GaussianLikelihood) or likelihood.learn_scale:
         return
@@ -95,12 +85,7 @@ def fixed_scale(subject: Subject, findings: Findings) -> None:
 
 
 def critics(subject: Subject, findings: Findings) -> None:
-    """Measures what critics hear, where there are any.
-
-    Args:
-        subject: What is measured.
-        findings: Where the figures go; the information report's are there.
-    """
+    """Measures what critics hear, where there are any."""
     found = critic_estimates(subject.vae, subject.x, subject.seed)
     if not found:
         return
@@ -113,16 +98,7 @@ def critics(subject: Subject, findings: Findings) -> None:
 
 
 def categories(subject: Subject, findings: Findings, samples: int) -> Tensor:
-    """Measures what needs no labels, and generates images by category.
-
-    Args:
-        subject: What is measured; it has categories.
-        findings: Where the figures go.
-        samples: How many images of each category.
-
-    Returns:
-        Images, shape ``(categories, samples, *data_shape)``.
-    """
+    """Measures what needs no labels, and generates images by category."""
     site, count = subject.category
     found = subject.found
     findings.record(
@@ -148,13 +124,7 @@ def categories(subject: Subject, findings: Findings, samples: int) -> Tensor:
 
 
 def clusters(subject: Subject, findings: Findings, labels: Tensor) -> None:
-    """Compares categories with labels.
-
-    Args:
-        subject: What is measured; it has categories.
-        findings: Where the figures go.
-        labels: Labels of its data, shape ``(n,)``.
-    """
+    """Compares categories with labels."""
     values, truth = labels.cpu().unique(return_inverse=True)
     truth = truth.to(subject.vae.device)
     told = f"most probable categories of all {len(truth)} items and their labels"
@@ -185,15 +155,7 @@ def clusters(subject: Subject, findings: Findings, labels: Tensor) -> None:
 def generation(
     subject: Subject, findings: Findings, lesson: Lesson, labels: Labels, generated: Tensor
 ) -> None:
-    """Lets a classifier of real data judge the images of each category.
-
-    Args:
-        subject: What is measured; it has categories.
-        findings: Where the figures go.
-        lesson: What the judge learns on.
-        labels: The lesson's labels.
-        generated: What `categories` returned.
-    """
+    """Lets a classifier of real data judge the images of each category."""
     device, (learn, score) = subject.vae.device, labels
     accuracy = consistency = (math.nan, math.nan)
     right, told, classes = math.nan, generated.shape[1], len(learn.unique())
@@ -236,15 +198,7 @@ def generation(
 def probes(
     subject: Subject, findings: Findings, lesson: Lesson, labels: Labels, items: int | None
 ) -> None:
-    """Reads labels from codes, from their means and from one draw of each.
-
-    Args:
-        subject: What is measured.
-        findings: Where the figures go.
-        lesson: What probes learn on.
-        labels: The lesson's labels.
-        items: How many codes they learn on at most.
-    """
+    """Reads labels from codes, from their means and from one draw of each."""
     chosen = lesson.choose(items, subject.seed)
     learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
     told = f"{len(chosen)} of what is {lesson.text}"
@@ -285,16 +239,7 @@ def factors(
     pair: Labels,
     items: int | None,
 ) -> None:
-    """Sets codes beside the factors that made the data.
-
-    Args:
-        subject: What is measured.
-        findings: Where the figures go.
-        lesson: What forests learn on.
-        given: Factors of the subject's data, shape ``(n, F)``.
-        pair: The lesson's factors.
-        items: How many codes the forests learn on at most.
-    """
+    """Sets codes beside the factors that made the data."""
     site, _ = subject.category
     codes, categorical = side_by_side(subject.codes, site)
     dead = codes.var(0) <= ACTIVE if len(codes) > 1 else torch.ones(codes.shape[1]).bool()
@@ -368,15 +313,7 @@ def _without_idle(train: Codes, codes: Codes, category: str) -> tuple[Codes, Cod
 
 
 def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
-    """Puts all sites side by side, the category as a single column.
-
-    Args:
-        codes: By site, shape ``(n, size)``.
-        category: The site that is one, if it is there.
-
-    Returns:
-        Shape ``(n, d)``, and the columns that hold a category.
-    """
+    """Puts all sites side by side, the category as a single column."""
     parts = {
         site: code.argmax(1, keepdim=True).to(code) if site == category else code
         for site, code in codes.items()

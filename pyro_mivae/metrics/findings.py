@@ -24,13 +24,7 @@ class Findings:
         self.lines: dict[str, str] = {}
 
     def record(self, line: str, values: Mapping[str, float], names: str | None = None) -> None:
-        """Adds figures that were measured in the same way.
-
-        Args:
-            line: How.
-            values: The figures by name.
-            names: Their names as they stand in the protocol; those of ``values`` if omitted.
-        """
+        """Adds figures that were measured in the same way."""
         self.values |= values
         shown = [name for name in values if not name.endswith("_se")]
         self.lines[names or ", ".join(shown)] = line
@@ -61,12 +55,7 @@ def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
 
 
 def share(right: float, count: int) -> tuple[float, float]:
-    """Returns a share and its standard error.
-
-    Args:
-        right: The share, between 0 and 1.
-        count: Of how many.
-    """
+    """Returns a share and its standard error."""
     if math.isnan(right) or not count:
         return math.nan, math.nan
     return right, math.sqrt(max(0.0, right * (1 - right)) / count)

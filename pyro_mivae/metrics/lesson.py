@@ -40,15 +40,7 @@ class Lesson:
         return not len(self.x) or not len(self.rows)
 
     def choose(self, most: int | None, seed: int) -> Tensor:
-        """Chooses data to learn on at random.
-
-        Args:
-            most: How many at most; all if None.
-            seed: Of the choice.
-
-        Returns:
-            Their indices, on the CPU.
-        """
+        """Chooses data to learn on at random."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.x), generator=generator)[:most]
 
@@ -58,14 +50,6 @@ def make_lesson(given: Known, seed: int, device: torch.device) -> Lesson:
 
     Without data to learn on, half of the data are learned, stratified by label, or by the first
     factor where there are no labels.
-
-    Args:
-        given: The subject's data and what is known of them.
-        seed: Of the halves.
-        device: Where labels and factors go.
-
-    Returns:
-        The lesson.
     """
     known: list[tuple[Tensor, Tensor] | None]
     x, labels, factors, train = given.x, given.labels, given.factors, given.train
@@ -93,15 +77,7 @@ def make_lesson(given: Known, seed: int, device: torch.device) -> Lesson:
 
 
 def halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two halves, with each label in both in equal number, give or take one.
-
-    Args:
-        labels: Shape ``(n,)``.
-        seed: Of the order.
-
-    Returns:
-        Both halves, sorted.
-    """
+    """Indices of two halves, with each label in both in equal number, give or take one."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     order = order[labels[order].argsort(stable=True)]  # each label's data in random order
@@ -125,12 +101,7 @@ class Known:
     train: tuple[Tensor, Tensor | None, Tensor | None] | None
 
     def take(self, count: int, seed: int) -> Known:
-        """Takes some of the data at random, and as many of those to learn on.
-
-        Args:
-            count: How many.
-            seed: Of the choice.
-        """
+        """Takes some of the data at random, and as many of those to learn on."""
         x, labels, factors = _take(count, seed, self.x, self.labels, self.factors)
         return Known(
             x, labels, factors, None if self.train is None else _take(count, seed, *self.train)
@@ -151,22 +122,7 @@ def _take(count: int, seed: int, *given: Tensor | None) -> Any:
 
 
 def check_known(vae: Variant, x: Any, labels: Any, factors: Any, train: Any) -> Known:
-    """Checks what is given to `evaluate`.
-
-    Args:
-        vae: The variant.
-        x: Data.
-        labels: Their labels: integers, booleans or strings; a tensor, an array or a list.
-        factors: Their factors: integers; a tensor, an array or a list.
-        train: Other data, their labels and their factors.
-
-    Returns:
-        All of it as tensors; strings are numbered.
-
-    Raises:
-        DataError: If labels or factors do not fit the data, or the data the variant.
-        ShapeError: If data have another shape than the variant's.
-    """
+    """Checks what is given to `evaluate`."""
     x = vae.check_data(x)
     if train is None:
         labels, factors = as_labels([labels], ["labels"])[0], _factors(factors, "factors")

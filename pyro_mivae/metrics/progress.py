@@ -12,14 +12,7 @@ from pyro_mivae.diagnostics.progress import listening
 
 @contextmanager
 def bars(*, enabled: bool) -> Iterator[None]:
-    """Shows on stderr how far what is computed inside has come, one bar at a time.
-
-    Args:
-        enabled: Whether it is shown; never where stderr is no terminal.
-
-    Yields:
-        Nothing.
-    """
+    """Shows on stderr how far what is computed inside has come, one bar at a time."""
     if not enabled or not sys.stderr.isatty():
         yield
         return

@@ -9,14 +9,7 @@ COUNTED = "counted by the variance of the posterior means of all items, over 0.0
 
 
 def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
-    """Says how each figure of `information` was measured.
-
-    Args:
-        report: The protocol of the report.
-
-    Returns:
-        Lines by names of figures, as `Findings.lines` are; the standard errors' line too.
-    """
+    """Says how each figure of `information` was measured."""
     items, samples = report["items"], report["num_samples"]
     codes = f"{samples} draw{'s' if samples > 1 else ''} of the code of each of the {items} items"
     if report["configurations"] > 1:

@@ -46,23 +46,13 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
 
 
 def variation(x: Tensor) -> float:
-    """Returns the squared distances of data from their mean, summed, a batch at a time.
-
-    Args:
-        x: Data, shape ``(n, *data_shape)``.
-    """
+    """Returns the squared distances of data from their mean, summed, a batch at a time."""
     mean = sum(part.double().sum(0) for part in x.split(BATCH)) / max(1, len(x))
     return sum(float((part.double() - mean).square().sum()) for part in x.split(BATCH))
 
 
 def explained(x: Iterable[Tensor], reconstruction: Iterable[Tensor], variation: float) -> float:
-    """Returns `reconstruction_r2` of data that come in batches.
-
-    Args:
-        x: Batches of the data.
-        reconstruction: Theirs.
-        variation: What `variation` gives for all data.
-    """
+    """Returns `reconstruction_r2` of data that come in batches."""
     pairs = zip(x, reconstruction, strict=True)
     error = sum(float((a.to(b.device).double() - b.double()).square().sum()) for a, b in pairs)
     return 1 - error / variation if variation else math.nan

@@ -19,11 +19,6 @@ Codes = dict[str, Tensor]
 class Subject:
     """A variant and data, of which the codes alone are kept; under `isolated`.
 
-    Args:
-        vae: The variant.
-        x: The data, shape ``(n, *data_shape)``.
-        seed: Of every draw.
-
     Attributes:
         codes: What `Variant.encode` says of the data, by site, shape ``(n, size)``.
     """
@@ -51,27 +46,11 @@ class Subject:
         return {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
 
     def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
-        """Returns posterior means, of a category its probabilities.
-
-        Args:
-            x: Data, shape ``(m, *data_shape)``, on any device.
-            rows: Which of them; all if omitted.
-
-        Returns:
-            By site, shape ``(len(rows), size)``, on the variant's device.
-        """
+        """Returns posterior means, of a category its probabilities."""
         return _join([self.vae.encode(part) for part in batches(x, rows)])
 
     def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
-        """Returns one draw of the guide for each datum; a category is one-hot.
-
-        Args:
-            x: Data, shape ``(m, *data_shape)``, on any device.
-            rows: Which of them; all if omitted.
-
-        Returns:
-            By site, shape ``(len(rows), size)``, on the variant's device.
-        """
+        """Returns one draw of the guide for each datum; a category is one-hot."""
         parts = []
         for part in batches(x, rows):
             nodes = trace_program(self.vae.guide, (part.to(self.vae.device),), {}).nodes
@@ -84,15 +63,7 @@ class Subject:
 
 
 def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Splits data into batches, without a copy of all of them.
-
-    Args:
-        x: The data.
-        rows: Which of them; all if omitted.
-
-    Yields:
-        Shape ``(at most ENCODE_BATCH, *data_shape)``.
-    """
+    """Splits data into batches, without a copy of all of them."""
     if rows is None:
         yield from x.split(ENCODE_BATCH)
         return

@@ -32,30 +32,14 @@ ACTIVATION: Checker = _activation
 
 
 def check_kind(x: Any) -> None:
-    """Checks that something is a tensor of floating-point numbers.
-
-    Args:
-        x: Data, or codes.
-
-    Raises:
-        DataError: If it is not.
-    """
+    """Checks that something is a tensor of floating-point numbers."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         told = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise DataError(f"{told} given; a network takes tensors of floating-point numbers")
 
 
 def check_data_shape(x: Tensor, data_shape: tuple[int, ...]) -> None:
-    """Checks that a tensor holds data of a shape.
-
-    Args:
-        x: Data.
-        data_shape: Shape of one datum.
-
-    Raises:
-        DataError: If ``x`` is no tensor of floating-point numbers.
-        ShapeError: If ``x`` does not end in ``data_shape``.
-    """
+    """Checks that a tensor holds data of a shape."""
     check_kind(x)
     if tuple(x.shape[-len(data_shape) :]) != data_shape:
         raise ShapeError(

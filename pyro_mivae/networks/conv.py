@@ -139,18 +139,7 @@ class ConvDecoder(nn.Module):
 
 
 def halvings(data_shape: Sequence[int], levels: int) -> list[torch.Size]:
-    """Returns height and width before and after each of a number of stride-2 convolutions.
-
-    Args:
-        data_shape: Channels, height, width.
-        levels: Number of convolutions.
-
-    Returns:
-        ``levels + 1`` sizes, the image's own first; odd lengths round up.
-
-    Raises:
-        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
-    """
+    """Returns height and width before and after each of a number of stride-2 convolutions."""
     if len(data_shape) != 3 or min(data_shape[1:]) < 8:
         raise ShapeError(
             f"data_shape={tuple(data_shape)}: convolutions need (channels, height, width) of at "

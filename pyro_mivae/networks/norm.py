@@ -11,14 +11,7 @@ class _TrainsOnOne(_BatchNorm):
     """Normalises by the running statistics where there is one value per feature."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises features.
-
-        Args:
-            input: Shape ``(batch, features, ...)``.
-
-        Returns:
-            The same shape.
-        """
+        """Normalises features."""
         if self.training and input.numel() == input.shape[1]:
             return batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps

@@ -57,23 +57,6 @@ def plot_latent_space(
     ``method="tsne"`` shows which codes are neighbours instead: of the points that are drawn
     alone, from a fixed seed.
 
-    Args:
-        ax: Where to draw.
-        codes: Posterior means, shape ``(n, d)``.
-        groups: Category or label of each datum, integers, shape ``(n,)``.
-        names: Name of group 0, 1, ..., by default its number.
-        colors: Place in the palette of group 0, 1, ..., by default its number.
-        max_points: Only so many are drawn, evenly spread over the rows; all of them set the
-            principal components.
-        method: ``"pca"`` or ``"tsne"``.
-
-    Returns:
-        ``ax``, with one collection of points per group.
-
-    Raises:
-        ShapeError: If ``codes`` is not a matrix, or ``groups`` not one integer per code.
-        OptionError: If the method is another.
-
     References:
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
@@ -144,20 +127,6 @@ def plot_confusion_matrix(
 
     Categories are ordered so that as many data as possible lie on the diagonal: the share on it is
     the clustering accuracy (one category per label, Hungarian algorithm).
-
-    Args:
-        ax: Where to draw.
-        labels: Integers from 0, shape ``(n,)``.
-        categories: Integers from 0, shape ``(n,)``.
-        num_categories: K, by default the largest category found plus 1. Far more categories than
-            labels, or the other way round, make oblong cells.
-        label_names: Name of label 0, 1, ..., by default its number.
-
-    Returns:
-        ``ax``, whose image holds the shares in the order drawn.
-
-    Raises:
-        ShapeError: If there is not one label per category.
     """
     k = num_categories or int(categories.max()) + 1
     if int(categories.min()) < 0 or int(categories.max()) >= k:
@@ -187,20 +156,7 @@ def plot_confusion_matrix(
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
-    """Draws how much of each factor each dimension of a code tells, in percent of its entropy.
-
-    Args:
-        ax: Where to draw.
-        shares: Information over the factor's entropy, shape ``(dims, factors)``.
-        names: What to call the dimensions.
-        factor_names: What to call the factors.
-
-    Returns:
-        ``ax``, whose image holds the shares.
-
-    Raises:
-        ShapeError: If there is not one name per row and one per column.
-    """
+    """Draws how much of each factor each dimension of a code tells, in percent of its entropy."""
     if shares.shape != (len(names), len(factor_names)) or not shares.numel():
         raise ShapeError(
             f"{len(names)} dimensions and {len(factor_names)} factors for shares of shape "
@@ -222,17 +178,7 @@ def plot_occupancy(
     *,
     max_bars: int = 24,
 ) -> Axes:
-    """Draws the share of the data in each category, the most used first, beside equal shares.
-
-    Args:
-        ax: Where to draw.
-        occupancy: Shares that sum to 1, shape ``(K,)``.
-        names: What to call the categories, by default their numbers from 0.
-        max_bars: Only so many are drawn, the most used ones.
-
-    Returns:
-        ``ax``, with one bar per category.
-    """
+    """Draws the share of the data in each category, the most used first, beside equal shares."""
     equal = 1 / len(occupancy)
     order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]
@@ -262,13 +208,6 @@ def plot_occupancy(
 def spread_out(count: int, at_most: int) -> Tensor:
     """Chooses rows evenly spread over all: the first ones may be all of one kind.
 
-    Args:
-        count: How many there are.
-        at_most: How many are wanted.
-
-    Returns:
-        Their places in order, shape ``(min(count, at_most),)``.
-
     Example:
         >>> spread_out(10, 4), spread_out(3, 4)
         (tensor([0, 2, 5, 7]), tensor([0, 1, 2]))
@@ -278,17 +217,7 @@ def spread_out(count: int, at_most: int) -> Tensor:
 
 
 def match_categories(labels: Tensor, categories: Tensor, num_categories: int) -> list[int]:
-    """Gives every category the label that it stands for, as many data as possible being right.
-
-    Args:
-        labels: Integers from 0, shape ``(n,)``.
-        categories: Integers from 0, shape ``(n,)``.
-        num_categories: K.
-
-    Returns:
-        A label per category, each at most once; where there are more categories than labels, the
-        rest get numbers that are no label's.
-    """
+    """Gives every category the label that it stands for, as many data as possible being right."""
     found, counts = _count(labels, categories, num_categories)
     label_of = {category: int(found[row]) for row, category in _match(counts).items()}
     spare = itertools.count(int(found.max()) + 1)
@@ -397,15 +326,7 @@ def _embed(codes: Tensor) -> Tensor:
 
 
 def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Picks codes that differ by more than rounding.
-
-    Args:
-        codes: Finite, shape ``(n, d)``.
-
-    Returns:
-        They, scaled into [-1, 1], shape ``(m, d)``, in the order in which they come, and the place
-        among them of each code, ``(n,)``.
-    """
+    """Picks codes that differ by more than rounding."""
     scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
     rounded = (scaled / _ROUNDING).round().numpy()
     _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)

@@ -58,20 +58,6 @@ def plot_curves(
 
     A first stretch that would flatten all the rest is cut off at the top of the Axes.
 
-    Args:
-        ax: Where to draw.
-        curves: Name to values, one per epoch; what is not finite leaves a gap.
-        epochs: Where the values lie, by default 1, 2, ...
-        colors: Colour per name; names without one take the palette's in turn.
-        names: What the legend says for a name, by default the name.
-        ylabel: What is drawn, with its unit.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If a curve has another length than ``epochs``.
-
     Example:
         >>> from pyro_mivae.plots import new_figure
         >>> _, ax = new_figure()
@@ -122,18 +108,6 @@ def plot_runs(
 ) -> Axes:
     """Draws one quantity of several models, a colour each, a line per seed.
 
-    Args:
-        ax: Where to draw.
-        runs: Name of a model to its curves, each the epochs and a value for each of them.
-        colors: Colour per name; names without one take the palette's in turn.
-        ylabel: What is drawn, with its unit.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If a curve has another length than its epochs.
-
     Example:
         >>> from pyro_mivae.plots import new_figure
         >>> runs = {"a": [([1, 2], [3.0, 2.0])], "b": [([1, 2, 3], [4.0, 2.0, 1.0])]}
@@ -176,13 +150,6 @@ def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
     """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
 
     Where the loss is −ELBO, one line stands for both. The held-out loss is left to its two parts.
-
-    Args:
-        ax: Where to draw.
-        history: A run's history; columns that it lacks are left out.
-
-    Returns:
-        ``ax``.
     """
     curves: dict[str, Sequence[float]] = {}
     names = {"elbo": "−ELBO"}
@@ -201,16 +168,7 @@ def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
 def plot_information_curves(
     ax: Axes, history: Columns, *, num_categories: int | None = None
 ) -> Axes:
-    """Draws what the code carries: the KL of every site, and every information term.
-
-    Args:
-        ax: Where to draw.
-        history: A run's history: its columns ``kl_SITE`` and ``mi_SITES_HOW`` are drawn.
-        num_categories: K of the site ``c``; draws log K, which information on c cannot exceed.
-
-    Returns:
-        ``ax``.
-    """
+    """Draws what the code carries: the KL of every site, and every information term."""
     curves: dict[str, Sequence[float]] = {}
     colors, names = {}, {}
     terms = [column for column in history.columns if column.startswith("mi_")]

@@ -46,20 +46,6 @@ def plot_rate_distortion(
     single models; the lines join their means over seeds, in the order of ``along``, whose value
     stands beside each.
 
-    Args:
-        ax: Where to draw.
-        rows: One per model, each with ``rate`` and ``distortion``, the options and ``color``, in
-            nats per datum; what is not finite is left out.
-        along: The option that the lines follow.
-        apart: An option with a line and a marker for each of its values.
-        color: The column that colours the points.
-
-    Returns:
-        ``ax``, with a bar of the colours beside it.
-
-    Raises:
-        OptionError: If no row can be drawn, or a column is missing.
-
     References:
         Alemi et al. (2018), Fixing a Broken ELBO, figure 1. https://arxiv.org/abs/1711.00464
 
@@ -170,9 +156,6 @@ def _write_values(
     """Writes the option's value beside each mean, once where several lie upon each other.
 
     The lines write below and above in turn, since they run close to each other.
-
-    Returns:
-        Where something is written.
     """
     written: list[tuple[float, float, float]] = []
     boxes = []

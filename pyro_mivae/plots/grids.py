@@ -36,17 +36,7 @@ def is_image(data_shape: Sequence[int]) -> bool:
 def grid_figure(
     rows: int, columns: int, data_shape: Sequence[int], *, label_width: float = 1.0
 ) -> tuple[Figure, Axes]:
-    """Makes a figure whose height fits a grid of data.
-
-    Args:
-        rows: Rows of the grid.
-        columns: Columns of the grid.
-        data_shape: Shape of a datum.
-        label_width: Room for the row labels, in inches.
-
-    Returns:
-        The figure and its Axes.
-    """
+    """Makes a figure whose height fits a grid of data."""
     tall = data_shape[-2] / data_shape[-1] if is_image(data_shape) else 0.6
     return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
 
@@ -58,17 +48,6 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     Images of one channel (or none) are grey, of three RGB, of any other number the grey mean of
     their channels; values are clipped to [0, 1] and small images enlarged pixel by pixel. Lines
     share one scale over the whole grid.
-
-    Args:
-        ax: Where to draw.
-        cells: Shape ``(rows, columns, *data_shape)``.
-        row_labels: One text per row, written to its left.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If there is no cell, or not one label per row.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -102,16 +81,7 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
 def plot_reconstructions(
     ax: Axes, originals: Tensor, reconstructions: Tensor | Mapping[str, Tensor]
 ) -> Axes:
-    """Draws originals in the top row and what a model makes of them below.
-
-    Args:
-        ax: Where to draw.
-        originals: Shape ``(n, *data_shape)``.
-        reconstructions: The same shape; or several such, each under the name of its row.
-
-    Returns:
-        ``ax``.
-    """
+    """Draws originals in the top row and what a model makes of them below."""
     if isinstance(reconstructions, Tensor):
         reconstructions = {"reconstruction": reconstructions}
     for name, values in reconstructions.items():
@@ -137,21 +107,7 @@ def plot_parts(
     traversals: Sequence[Tensor] = (),
     names: Sequence[str] = (),
 ) -> Axes:
-    """Draws what each part of a code draws: by itself in place of all of it, and as it moves.
-
-    Args:
-        ax: Where to draw.
-        originals: The top row, shape ``(n, *data_shape)``.
-        reconstructions: The rows below by name, the same shape.
-        traversals: The rows below a line, each of the same shape: n steps of a part that moves.
-        names: What to call these.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If a row has another shape than the originals, or no name.
-    """
+    """Draws what each part of a code draws: by itself in place of all of it, and as it moves."""
     if len(traversals) != len(names):
         raise ShapeError(f"{len(names)} names for {len(traversals)} traversals; give one per row")
     rows = [("original", originals), *reconstructions.items(), *zip(names, traversals)]
@@ -170,16 +126,7 @@ def plot_parts(
 
 @checked(samples=CELLS, columns=whole(least=1))
 def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
-    """Draws samples row by row.
-
-    Args:
-        ax: Where to draw.
-        samples: Shape ``(n, *data_shape)``; a last row that is not full is left out.
-        columns: Samples per row, at most n.
-
-    Returns:
-        ``ax``.
-    """
+    """Draws samples row by row."""
     columns = max(1, min(columns, len(samples)))
     rows = len(samples) // columns
     return plot_grid(ax, samples[: rows * columns].unflatten(0, (rows, columns)))
@@ -189,17 +136,7 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-    """Draws a row of samples per category, the most used category first, its share beside it.
-
-    Args:
-        ax: Where to draw.
-        samples: Shape ``(K, n, *data_shape)``.
-        occupancy: Share of the data in each category, shape ``(K,)``.
-        names: What to call the categories, by default their numbers from 0.
-
-    Returns:
-        ``ax``.
-    """
+    """Draws a row of samples per category, the most used category first, its share beside it."""
     order, names = _order(samples, occupancy, names)
     labels = [f"{names[k]}  ·  {percent(float(occupancy[k]))}" for k in order]
     return plot_grid(ax, samples.cpu()[order], labels)
@@ -209,19 +146,7 @@ def plot_conditional_samples(
 def plot_traversals(
     ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-    """Draws a row per latent dimension, the most informative first, its nats beside it.
-
-    Args:
-        ax: Where to draw.
-        traversals: What is decoded while one dimension moves, shape
-            ``(rows, steps, *data_shape)``.
-        nats: KL or information of each row's dimension, in nats, shape ``(rows,)``. A value that
-            is not defined (NaN) goes last and is not written.
-        names: What to call the dimensions, by default ``z0``, ``z1``, ...
-
-    Returns:
-        ``ax``.
-    """
+    """Draws a row per latent dimension, the most informative first, its nats beside it."""
     if names is None:
         names = [f"z{row}" for row in range(len(traversals))]
     order, names = _order(traversals, nats, names)
@@ -237,20 +162,7 @@ def plot_traversals(
 def plot_interpolations(
     ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
 ) -> Axes:
-    """Draws a row per pair of codes, from the one to the other, their names at both sides.
-
-    Args:
-        ax: Where to draw.
-        pictures: What is decoded on the way, shape ``(rows, steps, *data_shape)``.
-        starts: Name of what each row starts from.
-        ends: Name of what each row ends in.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If there is not one start and one end per row.
-    """
+    """Draws a row per pair of codes, from the one to the other, their names at both sides."""
     if not len(pictures) == len(starts) == len(ends):
         raise ShapeError(
             f"{len(starts)} starts and {len(ends)} ends for {len(pictures)} rows; give one of "
@@ -275,20 +187,7 @@ def plot_interpolations(
 def plot_radii(
     ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
 ) -> Axes:
-    """Draws a row per direction away from the origin, how far above the columns.
-
-    Args:
-        ax: Where to draw.
-        pictures: What is decoded on the way, shape ``(rows, steps, *data_shape)``.
-        multiples: How far each column is from the origin.
-        names: What to call the rows.
-
-    Returns:
-        ``ax``.
-
-    Raises:
-        ShapeError: If there is not one multiple per column and one name per row.
-    """
+    """Draws a row per direction away from the origin, how far above the columns."""
     if pictures.shape[:2] != (len(names), len(multiples)):
         raise ShapeError(
             f"{len(names)} names and {len(multiples)} multiples for pictures of shape "

@@ -30,19 +30,6 @@ def plot_sandwich(
 ) -> Axes:
     """Draws a row per figure, from its lower to its upper bound, its value written at the right.
 
-    Args:
-        ax: Where to draw.
-        intervals: Name to lower and upper bound in nats. A bound that is not finite is not known:
-            the row fades out on that side. A row without any is left out.
-        marks: What else lies on the axis (a rate, a ceiling), by name: dashed lines.
-        colors: Colour per row, by default the palette's first.
-
-    Returns:
-        ``ax``, with a text per row.
-
-    Raises:
-        ShapeError: If no row has a bound.
-
     Example:
         >>> from pyro_mivae.plots import new_figure
         >>> rows = {"I(z; x)": (1.2, 1.5), "I(c; x)": (2.0, math.nan)}
@@ -106,20 +93,6 @@ def plot_contributions(
     """Draws a bar per dimension, or category, as long as its information; and its cost behind.
 
     The bar is solid up to the lower bound and pale from there to the upper one.
-
-    Args:
-        ax: Where to draw.
-        names: What to call the bars, in the order to be drawn.
-        lower: Lower bounds in nats; NaN where there is none.
-        upper: Upper bounds in nats; NaN where there is none.
-        cost: KL of each, in nats, as a black stroke; NaN where it is not defined.
-        color: Of the bars.
-
-    Returns:
-        ``ax``, with two pieces per bar.
-
-    Raises:
-        ShapeError: If there is not one bound, or cost, per name.
     """
     costs = [math.nan] * len(names) if cost is None else list(cost)
     sizes = (len(names), len(lower), len(upper), len(costs))
@@ -147,14 +120,6 @@ def plot_contributions(
 
 def write_interval(lower: float, upper: float, digits: int = 2) -> str:
     """Writes an interval: both ends, one where they are the same, or the one that is known.
-
-    Args:
-        lower: Lower bound.
-        upper: Upper bound.
-        digits: How many digits after the point.
-
-    Returns:
-        The text.
 
     Example:
         >>> write_interval(1.0, 1.001), write_interval(1.0, 2.0), write_interval(1.0, math.nan)

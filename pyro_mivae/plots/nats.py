@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     """Draws one bar, cut into sites, each site cut into its dimensions, the largest first.
 
-    Args:
-        ax: Where to draw.
-        nats: Site to its nats per dimension, shape ``(d,)``, or in all, shape ``()``. What is not
-            positive has no length; what is not finite (the KL of a Delta, say) has no piece, and
-            its site is said to be not defined.
-
-    Returns:
-        ``ax``, with one piece per dimension and one text per site.
-
-    Raises:
-        ShapeError: If a site's nats are neither of the two.
-
     Example:
         >>> from pyro_mivae.plots import new_figure
         >>> nats = {"z": torch.ones(3), "c": torch.tensor(2.0)}

@@ -60,15 +60,7 @@ def site_color(site: str) -> str:
 
 @checked(height=number(above=0, most=10_000), width=number(above=0, most=100))
 def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state.
-
-    Args:
-        height: In inches; what the picture leaves unused is trimmed by :func:`render_png`.
-        width: In inches. All pictures of a page share it, so that their text has one size.
-
-    Returns:
-        The figure and its Axes.
-    """
+    """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,13 +70,7 @@ def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]
 
 
 def style_axes(ax: Axes, *, grid: bool = False, frame: bool = True) -> None:
-    """Gives an Axes the package's look: quiet frame, no tick marks, readable text.
-
-    Args:
-        ax: The Axes to style, in place.
-        grid: Whether to draw quiet horizontal and vertical guide lines.
-        frame: Whether to keep the left and bottom edge.
-    """
+    """Gives an Axes the package's look: quiet frame, no tick marks, readable text."""
     ax.set_facecolor("none")
     ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
     ax.xaxis.label.set(color=MUTED, fontsize=SMALL)
@@ -99,14 +85,7 @@ def style_axes(ax: Axes, *, grid: bool = False, frame: bool = True) -> None:
 
 @contextmanager
 def dark_colors(figure: Figure) -> Iterator[None]:
-    """Lends a figure the inks of a dark page, and gives it back as it was.
-
-    Args:
-        figure: A figure drawn by this package. Only artists in one of its three inks change.
-
-    Yields:
-        Nothing.
-    """
+    """Lends a figure the inks of a dark page, and gives it back as it was."""
     from matplotlib.colors import to_hex
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -136,13 +115,6 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
 
     Texts are drawn as they are: a dollar sign begins no formula.
-
-    Args:
-        figure: What :func:`new_figure` made.
-        dark: Light ink on a transparent ground, instead of dark ink on white.
-
-    Returns:
-        The bytes of a PNG file.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text

@@ -70,18 +70,7 @@ def write_comparison(
     settings: Mapping[str, Sequence[str]],
     warnings: Sequence[str],
 ) -> Path:
-    """Writes one page that needs no other file.
-
-    Args:
-        path: The page.
-        contenders: The models, the one that others are compared with first.
-        lines: Their figures, see `contrast`.
-        settings: What they were made with, where it differs, by name: a text per model.
-        warnings: Why they may not be comparable.
-
-    Returns:
-        The path.
-    """
+    """Writes one page that needs no other file."""
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         makers = _makers(contenders)

@@ -95,12 +95,6 @@ def contrast(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Line]:
     that this is on the cautious side. Of intervals it is the gap between them.
     A figure without a standard error is not marked.
 
-    Args:
-        metrics: Figures by name, of every run of every model.
-
-    Returns:
-        A line per figure that some model has, the nats first.
-
     Example:
         >>> runs = [{"rate": 3.0, "rate_se": 0.1}], [{"rate": 4.0, "rate_se": 0.1}]
         >>> (line,) = contrast(runs)

@@ -16,10 +16,6 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
 
     The list is written before the first picture, so that whatever stops the writing, each picture
     is listed.
-
-    Args:
-        folder: The folder.
-        pictures: PNGs by file name.
     """
     earlier = listed_pictures(folder)
     _list_pictures(folder, {path.name for path in earlier} | pictures.keys())
@@ -33,14 +29,7 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
 
 
 def listed_pictures(folder: Path) -> list[Path]:
-    """Finds the pictures that reports wrote.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The files in the folder itself that its list names; none without a list.
-    """
+    """Finds the pictures that reports wrote."""
     try:
         names = (folder / PICTURES).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -70,14 +70,7 @@ _OPEN = 0.5  # nats between the bounds from which a sentence says why
 
 
 def summarize(subject: Subject) -> str:
-    """Says the result in two or three plain sentences.
-
-    Args:
-        subject: The model, its data and its metrics.
-
-    Returns:
-        What a datum costs and how, then how many categories are used and how they fit labels.
-    """
+    """Says the result in two or three plain sentences."""
     m, sentences = subject.metrics, []
     if _defined(m, "elbo", "distortion", "rate"):
         sentences.append(
@@ -96,14 +89,7 @@ def summarize(subject: Subject) -> str:
 
 
 def headline(subject: Subject) -> Iterator[Number]:
-    """Gives the numbers to read first; those that were not measured are left out.
-
-    Args:
-        subject: The model, its data and its metrics.
-
-    Yields:
-        The ELBO and its parts, the information on every site, then how categories fit labels.
-    """
+    """Gives the numbers to read first; those that were not measured are left out."""
     m = subject.metrics
     if "elbo" in m and subject.has_density:
         meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
@@ -144,14 +130,7 @@ def headline(subject: Subject) -> Iterator[Number]:
 
 
 def remaining(subject: Subject) -> Iterator[Number]:
-    """Gives every metric under its key, in the order in which they were measured.
-
-    Args:
-        subject: The model, its data and its metrics.
-
-    Yields:
-        A number per metric, with its standard error where there is one.
-    """
+    """Gives every metric under its key, in the order in which they were measured."""
     m = subject.metrics
     for key, value in m.items():
         if key.removesuffix("_se") in m and key.endswith("_se"):

@@ -47,29 +47,6 @@ def write_report(
 
     The model is only read: its mode (training or evaluation) and torch's random numbers are as
     before afterwards, and the pictures are the same each time.
-
-    Args:
-        folder: Where to write, created if need be. Files of the same names are replaced, and
-            pictures of an earlier report that are not drawn any more are removed: a hidden file,
-            ``.pictures``, lists those that reports wrote.
-        vae: The trained model.
-        history: The columns of the training run.
-        metrics: Numbers by name, as `evaluate` gives them; NaN where not defined.
-        protocol: How they were measured.
-        x: Data that the model was not trained on, shape ``(n, *data_shape)``.
-        labels: Integer labels, shape ``(n,)``. Only shown, never learned from.
-        config: What the run was made with; a text under ``command`` is shown as the command that
-            reproduces it.
-        class_names: Name of label 0, 1, ...
-        factors: What made each datum, where it is known: integers from 0, shape ``(n, F)``.
-        factor_names: A name for each factor.
-        panels: The pictures, in order.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ShapeError: If there is not one label per datum, a name per factor, or no datum.
     """
     if len(x) == 0 or tuple(x.shape[1:]) != tuple(vae.data_shape):
         raise ShapeError(

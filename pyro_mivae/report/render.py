@@ -18,15 +18,7 @@ _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 
 
 def render(template: str, **values: object) -> str:
-    """Fills in one of the package's templates; what is filled in is escaped.
-
-    Args:
-        template: Name of its file.
-        **values: What it asks for.
-
-    Returns:
-        The page.
-    """
+    """Fills in one of the package's templates; what is filled in is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     files = resources.files(__package__)
@@ -68,15 +60,7 @@ class Picture:
 
 
 def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Picture]:
-    """Makes panels and renders them; one that cannot be drawn warns, and says why in its place.
-
-    Args:
-        make: Makes the panels.
-        *args: What it is called with.
-
-    Yields:
-        The pictures.
-    """
+    """Makes panels and renders them; one that cannot be drawn warns, and says why in its place."""
     panels = make(*args)
     while True:
         name = make.__name__.strip("_")
@@ -100,29 +84,14 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
 
 
 def render_panel(panel: Panel) -> Picture:
-    """Renders a panel's figure for light and dark pages.
-
-    Args:
-        panel: The panel.
-
-    Returns:
-        The picture.
-    """
+    """Renders a panel's figure for light and dark pages."""
     light = _shrink(render_png(panel.figure), _WHITE)
     dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
     return Picture(panel.key, panel.title, panel, light, dark)
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Gives nested values one by one, a name like ``model.beta`` each; None is left out.
-
-    Args:
-        values: The values.
-        prefix: What the names begin with.
-
-    Yields:
-        Name and text.
-    """
+    """Gives nested values one by one, a name like ``model.beta`` each; None is left out."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

@@ -165,15 +165,7 @@ class Subject:
         return sums
 
     def indexed(self, site: str) -> dict[str, Tensor]:
-        """Returns what was measured of every dimension of a site, or of every category.
-
-        Args:
-            site: A site.
-
-        Returns:
-            ``mi_lower``, ``mi_upper``, ``kl`` and standard errors, ``(d,)`` each, as far as they
-            were measured; nothing where they do not fit the code.
-        """
+        """Returns what was measured of every dimension of a site, or of every category."""
         try:
             figures = by_index(self.metrics, site)
         except OptionError:
@@ -182,15 +174,7 @@ class Subject:
         return figures if all(len(column) == size for column in figures.values()) else {}
 
     def ranking(self, site: str) -> tuple[Tensor, str]:
-        """Tells how much each dimension of a continuous site matters, by the best measure known.
-
-        Args:
-            site: A continuous site.
-
-        Returns:
-            A size per dimension, ``(d,)``, and what it is: ``"information"`` (its lower bound) or
-            ``"KL"``, in nats per datum, or the ``"variance"`` of the posterior means.
-        """
+        """Ranks the dimensions of a continuous site by the best measure known."""
         lower = self.indexed(site).get("mi_lower")
         if lower is not None and bool(lower.isfinite().all()):
             return lower, "information"
@@ -219,15 +203,7 @@ class Subject:
         return means if apart else {}
 
     def decode_along(self, starts: Mapping[str, Tensor], ends: Mapping[str, Tensor]) -> Tensor:
-        """Decodes codes along straight lines, in equal steps, the category of the nearer end.
-
-        Args:
-            starts: The code of each row's first picture, ``(rows, d)`` by site.
-            ends: That of its last one.
-
-        Returns:
-            Shape ``(rows, 9, *data_shape)``.
-        """
+        """Decodes codes along straight lines, in equal steps, the category of the nearer end."""
         share = torch.linspace(0, 1, STEPS)
         rows = len(next(iter(starts.values())))
         values = {}
@@ -240,16 +216,7 @@ class Subject:
     def traverse(
         self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = STEPS
     ) -> Tensor:
-        """Decodes codes of which one dimension moves through the middle 98 % of the data's codes.
-
-        Args:
-            site: A continuous site.
-            moves: Per row, the datum whose posterior mean it starts from, and the dimension.
-            steps: Pictures per row.
-
-        Returns:
-            Shape ``(len(moves), steps, *data_shape)``.
-        """
+        """Decodes codes with one dimension moving through its middle 98 % of the data's codes."""
         starts = torch.tensor([start for start, _ in moves])
         values = {s: codes[starts].repeat_interleave(steps, 0) for s, codes in self.codes.items()}
         quantiles = torch.tensor([0.01, 0.99])

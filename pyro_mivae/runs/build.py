@@ -22,44 +22,19 @@ PARTS = ("network", *PROGRAMS)
 
 
 def find_variant(name: str) -> type[Variant]:
-    """Gives the class of a variant.
-
-    Args:
-        name: Its name on the command line.
-
-    Returns:
-        The class.
-
-    Raises:
-        OptionError: If there is none of this name; it gives the nearest names.
-    """
+    """Gives the class of a variant."""
     if name not in VARIANTS:
         raise OptionError(f"no variant {name!r}{_nearest(name, VARIANTS)}")
     return VARIANTS[name]
 
 
 def check_config(config: RunConfig) -> None:
-    """Checks what can be checked before any data are read.
-
-    Args:
-        config: The configuration.
-
-    Raises:
-        OptionError: If the variant is unknown, or an option is not for it.
-    """
+    """Checks what can be checked before any data are read."""
     check_model_options(config.variant, find_variant(config.variant), config.model)
 
 
 def plain_defaults(variant_class: type[Variant]) -> dict[str, Any]:
-    """Gives a variant's own options and their defaults.
-
-    Args:
-        variant_class: The class.
-
-    Returns:
-        Those among the options of a run that are no modules; None where the class works the
-        default out by itself.
-    """
+    """Gives a variant's own options and their defaults."""
     parameters = inspect.signature(variant_class).parameters
     keywords = [o.keyword for o in MODEL_OPTIONS if o.keyword not in PARTS]
     defaults = {k: parameters[k].default for k in keywords if k in parameters}
@@ -67,21 +42,7 @@ def plain_defaults(variant_class: type[Variant]) -> dict[str, Any]:
 
 
 def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
-    """Builds the variant that a run trains, its weights drawn from the run's seed.
-
-    Args:
-        config: The run's configuration; code that it names from a file was approved.
-        data_shape: Shape of one image.
-
-    Returns:
-        The variant.
-
-    Raises:
-        OptionError: If the variant is unknown, an option is not for it or out of range, or a
-            prior or guide cannot be had.
-        SiteError: If prior and guide do not fit each other.
-        ShapeError: If the network is not for images of this size.
-    """
+    """Builds the variant that a run trains, its weights drawn from the run's seed."""
     variant_class = find_variant(config.variant)
     options = check_model_options(config.variant, variant_class, config.model)
     parts = {name: options.pop(name, None) for name in PARTS}
@@ -124,24 +85,7 @@ def load_program(
     sizes: Mapping[str, Any],
     digests: Mapping[str, str],
 ) -> Any:
-    """Makes a prior or a guide.
-
-    Args:
-        spec: A name in the registry, or ``FILE.py:NAME``, where NAME is a class, a function that
-            makes one, or an instance.
-        registry: Classes by name.
-        kind: ``"prior"`` or ``"guide"``, for messages.
-        sizes: Keywords that it is called with, as far as it has parameters of these names:
-            ``data_shape``, ``latent_dim``, ``code_dim``, ``num_categories``, ``encoder``.
-        digests: Those of files, by kind, as `approve` gave them.
-
-    Returns:
-        What the call returned.
-
-    Raises:
-        OptionError: If there is no such name or file, or the file or the call fails.
-        RunError: If the file was not approved.
-    """
+    """Makes a prior or a guide."""
     if names_file(spec):
         factory = run_program(spec, kind, digests.get(kind))
     elif spec in registry:

@@ -199,18 +199,7 @@ def compare(*folders: str | Path, trust: bool = False) -> Comparison:
 
 
 def check_page(folder: str | Path, overwrite: bool) -> Path:
-    """Checks that a comparison's page may be written.
-
-    Args:
-        folder: Where to.
-        overwrite: Whether a page that is there may be replaced.
-
-    Returns:
-        The page.
-
-    Raises:
-        OptionError: If it may not.
-    """
+    """Checks that a comparison's page may be written."""
     folder = Path(folder)
     path = folder / PAGE
     if os.path.exists(folder) and not os.path.isdir(folder):

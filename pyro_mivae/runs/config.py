@@ -90,9 +90,6 @@ class RunConfig:
             in by `approve` before anything of them is run.
         fingerprints: Those of the data, see `Dataset.fingerprints`, filled in.
         versions: Those of Python and the packages, filled in.
-
-    Raises:
-        OptionError: If a text is empty.
     """
 
     variant: str
@@ -123,15 +120,7 @@ class RunConfig:
             object.__setattr__(self, table, plain)
 
     def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
-        """Fills in the defaults, which depend on the data.
-
-        Args:
-            dataset: The data that were loaded.
-            taken: The variant's own keywords and their defaults.
-
-        Returns:
-            The configuration with every option's value.
-        """
+        """Fills in the defaults, which depend on the data."""
         data = self.data or DEFAULT_DATA
         defaults = default_options(data, self.variant, len(dataset.x_train))
         model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **_set(self.model)}
@@ -148,18 +137,7 @@ class RunConfig:
         )
 
     def resumed_from(self, stored: RunConfig, folder: Path) -> RunConfig:
-        """Takes a stored run's configuration on, if nothing that is given contradicts it.
-
-        Args:
-            stored: What the run was started with.
-            folder: Its folder, for the message.
-
-        Returns:
-            The stored configuration.
-
-        Raises:
-            OptionError: If something given differs from it.
-        """
+        """Takes a stored run's configuration on, if nothing that is given contradicts it."""
         given: dict[str, Any] = {"VARIANT": self.variant}
         known: dict[str, Any] = {"VARIANT": stored.variant}
         if self.data is not None:
@@ -180,14 +158,7 @@ class RunConfig:
         return replace(stored, data_root=self.data_root or stored.data_root)
 
     def over(self, stored: RunConfig) -> RunConfig:
-        """Takes from a stored run of the same variant what is not given here.
-
-        Args:
-            stored: What the run was to do.
-
-        Returns:
-            The configuration to start anew with.
-        """
+        """Takes from a stored run of the same variant what is not given here."""
         if self.variant != stored.variant:
             return self
         return replace(
@@ -200,17 +171,7 @@ class RunConfig:
         )
 
     def load_dataset(self, root: str | Path | None = None) -> Dataset:
-        """Loads the data, split.
-
-        Args:
-            root: Folder of torchvision's data sets, in place of ``data_root``.
-
-        Returns:
-            The data set.
-
-        Raises:
-            DataError: If it cannot be had.
-        """
+        """Loads the data, split."""
         return load_dataset(
             self.data or DEFAULT_DATA, root=root or self.data_root, image_size=self.image_size
         )
@@ -231,11 +192,7 @@ class RunConfig:
         return {**_set(asdict(self)), "command": self.command}
 
     def write(self, path: Path) -> None:
-        """Writes the configuration as TOML.
-
-        Args:
-            path: The file.
-        """
+        """Writes the configuration as TOML."""
         with atomic_path(path) as scratch:
             scratch.write_text(self.dumps(), encoding="utf-8")
 
@@ -247,14 +204,7 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
-        """Reads what `write` wrote.
-
-        Args:
-            path: The file.
-
-        Raises:
-            RunError: If it cannot be read.
-        """
+        """Reads what `write` wrote."""
         try:
             content = _checked(tomllib.loads(path.read_text(encoding="utf-8")), STORED)
             return cls(**content)
@@ -263,29 +213,17 @@ class RunConfig:
 
 
 def absolute_path(data: str) -> str:
-    """Makes a path absolute, so that the run can be read from anywhere; a name stays.
-
-    Args:
-        data: A data set's name or path.
-    """
+    """Makes a path absolute, so that the run can be read from anywhere; a name stays."""
     return data if data in DATASETS else str(Path(data).resolve())
 
 
 def names_file(value: Any) -> bool:
-    """Tells ``FILE.py:NAME`` from every other value of an option.
-
-    Args:
-        value: The value.
-    """
+    """Tells ``FILE.py:NAME`` from every other value of an option."""
     return isinstance(value, str) and ":" in value
 
 
 def absolute_program(value: Any) -> Any:
-    """Makes the file of ``FILE.py:NAME`` absolute; every other value stays.
-
-    Args:
-        value: An option's value.
-    """
+    """Makes the file of ``FILE.py:NAME`` absolute; every other value stays."""
     if not names_file(value):
         return value
     file, name = value.rsplit(":", 1)

@@ -21,11 +21,7 @@ SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "
 
 
 def listing() -> str:
-    """Lists variants with the options that they take, priors, guides, and data sets.
-
-    Returns:
-        Lines of text.
-    """
+    """Lists variants with the options that they take, priors, guides, and data sets."""
     lines = ["variants (pyro-mivae train VARIANT)"]
     width = max(map(len, VARIANTS))
     for name, variant_class in VARIANTS.items():

@@ -57,18 +57,7 @@ class Run:
     best_epoch: int | None = None
 
     def dataset(self, root: str | Path | None = None) -> Dataset:
-        """Loads the data that it was trained on.
-
-        Args:
-            root: Folder of torchvision's data sets, if they have moved.
-
-        Returns:
-            The data, split as in training.
-
-        Raises:
-            DataError: If they are not to be had any more.
-            RunError: If they are not what they were.
-        """
+        """Loads the data that it was trained on."""
         config = self.config
         dataset = config.load_dataset(root)
         check_same_data(config, dataset, self.folder)
@@ -80,14 +69,7 @@ class Run:
         return fingerprint_all(self.vae.state_dict())
 
     def measured(self) -> tuple[dict[str, float], Any]:
-        """Reads the numbers that were measured, and how.
-
-        Returns:
-            The metrics, NaN where they are not defined, and the protocol.
-
-        Raises:
-            RunError: If there are none, or they are of other weights.
-        """
+        """Reads the numbers that were measured, and how."""
         metrics, protocol = read_metrics(self.folder / METRICS)
         told = protocol.get("weights", self.weights) if isinstance(protocol, dict) else ""
         if told not in ("", self.weights):
@@ -98,14 +80,7 @@ class Run:
         return metrics, protocol
 
     def summary(self) -> str:
-        """Puts the numbers that were measured, and matter most, in a small table.
-
-        Returns:
-            Lines of text.
-
-        Raises:
-            RunError: If they have not been measured yet, or with other weights.
-        """
+        """Puts the numbers that were measured, and matter most, in a small table."""
         metrics, protocol = self.measured()
         note = protocol.get("likelihood", "") if isinstance(protocol, dict) else ""
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
@@ -116,36 +91,13 @@ def open_run(folder: str | Path, *, trust: bool = False) -> Run:
 
     A prior or guide from a file is code. It is run if a training of this user's ran the same file
     before, and otherwise only with ``trust``.
-
-    Args:
-        folder: The folder.
-        trust: Runs the code that the folder names. Read it first, if the folder is not yours.
-
-    Returns:
-        The run.
-
-    Raises:
-        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
-            is not trusted, or that was edited since.
-        OptionError: If the file of its prior or guide is gone.
     """
     folder = Path(folder)
     return read_run(folder, approve(read_config(folder), folder, trust=trust))
 
 
 def read_run(folder: Path, config: RunConfig) -> Run:
-    """Reads what a run left in its folder.
-
-    Args:
-        folder: The folder.
-        config: Its configuration, approved.
-
-    Returns:
-        The run.
-
-    Raises:
-        RunError: If there is no checkpoint yet, or it does not fit the configuration.
-    """
+    """Reads what a run left in its folder."""
     if not has_checkpoint(folder):
         raise RunError(
             f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
@@ -173,17 +125,7 @@ def read_run(folder: Path, config: RunConfig) -> Run:
 
 
 def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Path) -> None:
-    """Checks that a checkpoint is of the training that a configuration describes.
-
-    Args:
-        config: The configuration.
-        vae: The variant that it describes, as it was built.
-        state: The checkpoint.
-        folder: The run's folder, for the message.
-
-    Raises:
-        RunError: If it is of another; it says in what.
-    """
+    """Checks that a checkpoint is of the training that a configuration describes."""
     trained = Identity.from_state(state)
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
     ours = {name: config.training.get(name, defaults.get(name)) for name in trained.options}
@@ -205,17 +147,7 @@ def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Pa
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Reads a run folder's configuration.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        RunError: If there is no such folder, or it holds no run.
-    """
+    """Reads a run folder's configuration."""
     if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
         raise RunError(f"cannot read {folder}: Permission denied")
     if not os.path.isdir(folder):
@@ -233,16 +165,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
-    """Checks that data are those that a run was made with.
-
-    Args:
-        config: The run's configuration.
-        dataset: The data as they are now.
-        folder: The run's folder, for the message.
-
-    Raises:
-        RunError: If shape, images, labels or factors differ.
-    """
+    """Checks that data are those that a run was made with."""
     then = config.fingerprints
     changed = [name for name, print_ in dataset.fingerprints.items() if then.get(name) != print_]
     if dataset.data_shape != config.data_shape:
@@ -255,17 +178,7 @@ def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
 
 
 def read_metrics(path: Path) -> tuple[dict[str, float], Any]:
-    """Reads ``metrics.json``.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The metrics, NaN for null, and the protocol.
-
-    Raises:
-        RunError: If it cannot be read.
-    """
+    """Reads ``metrics.json``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         metrics = {k: math.nan if v is None else float(v) for k, v in content["metrics"].items()}

@@ -29,11 +29,7 @@ class Option:
     needs: tuple[str, ...] = ()
 
     def is_taken_by(self, variant_class: type) -> bool:
-        """Tells whether a variant has a use for it.
-
-        Args:
-            variant_class: The variant's class.
-        """
+        """Tells whether a variant has a use for it."""
         parameters = inspect.signature(variant_class).parameters
         return any(name in parameters for name in self.needs or (self.keyword,))
 
@@ -84,16 +80,7 @@ STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
 
 
 def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:
-    """Gives the options that hold where nothing else is asked for.
-
-    Args:
-        data: Name of the data set.
-        variant: Name of the variant.
-        num_images: Number of training images.
-
-    Returns:
-        Keywords of `fit` and of the variant.
-    """
+    """Gives the options that hold where nothing else is asked for."""
     options: dict[str, Any] = {}
     for of_data, of_variant, values in DEFAULTS:
         if of_data in ("*", data) and of_variant in ("*", variant):
@@ -107,19 +94,7 @@ def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:
 def check_model_options(
     variant: str, variant_class: type, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Refuses options that a variant has no use for.
-
-    Args:
-        variant: Its name.
-        variant_class: Its class.
-        given: Options by keyword; those that are None count as not given.
-
-    Returns:
-        The options that were given.
-
-    Raises:
-        OptionError: If the variant does not take one of them; it says which it takes.
-    """
+    """Refuses options that a variant has no use for."""
     taken = {o.keyword: o.flag for o in MODEL_OPTIONS if o.is_taken_by(variant_class)}
     flags = {o.keyword: o.flag for o in MODEL_OPTIONS}
     for keyword, value in given.items():

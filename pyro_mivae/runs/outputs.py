@@ -45,26 +45,7 @@ def evaluate_run(
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> dict[str, float]:
-    """Measures a run's model on the test images and writes ``metrics.json``.
-
-    Args:
-        run: The run.
-        dataset: Its data.
-        device: Where to compute: ``"auto"`` (CUDA if there), or what torch takes.
-        full: Takes all images and many draws for every figure, see `evaluate`.
-        progress: Shows what is done on stderr, if that is a terminal.
-        say: Called beforehand with a line that says how long it will take, where it is ``full`` or
-            options are given; and with the table of figures if they cannot be written.
-        **options: Options of `information`, see `evaluate`; those that are None are left out.
-
-    Returns:
-        The metrics by name, NaN where they are not defined.
-
-    Raises:
-        OptionError: If an option's value is not allowed.
-        RunError: If another process writes to the folder.
-        WriteError: If the figures cannot be written.
-    """
+    """Measures a run's model on the test images and writes ``metrics.json``."""
     from pyro_mivae.metrics import duration, evaluate, forecast
 
     target = resolve_device(device)
@@ -113,13 +94,7 @@ def _likelihood_note(vae: Variant, x: Tensor) -> str:
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float], protocol: Any) -> None:
-    """Writes ``metrics`` and ``protocol`` as JSON, with null for NaN.
-
-    Args:
-        path: The file.
-        metrics: Numbers by name.
-        protocol: How they were measured.
-    """
+    """Writes ``metrics`` and ``protocol`` as JSON, with null for NaN."""
     numbers = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
     content = {"metrics": numbers, "protocol": protocol}
     with atomic_path(path) as scratch:
@@ -127,21 +102,7 @@ def write_metrics(path: Path, metrics: Mapping[str, float], protocol: Any) -> No
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
-    """Writes a run's pictures and ``report.html``, evaluating it first if that was not done.
-
-    Args:
-        run: The run.
-        dataset: Its data.
-        device: Where to compute: ``"auto"`` (CUDA if there), or what torch takes.
-
-    Returns:
-        The page.
-
-    Raises:
-        OptionError: If there is no such device.
-        RunError: If another process writes to the folder.
-        WriteError: If the page or a picture cannot be written.
-    """
+    """Writes a run's pictures and ``report.html``, evaluating it first if that was not done."""
     from pyro_mivae.report import write_report
 
     vae = run.vae.to(resolve_device(device))
@@ -173,19 +134,7 @@ def write_samples(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a square grid of samples from the prior as a PNG.
-
-    Args:
-        run: The run.
-        out: The file.
-        count: How many samples.
-        category: The category to draw from; None draws it as well.
-        seed: Of the draws.
-        overwrite: Whether a file may be replaced.
-
-    Raises:
-        OptionError: If there is no such category, or the file may not be written.
-    """
+    """Writes a square grid of samples from the prior as a PNG."""
     check_out(out, ".png", overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -212,20 +161,6 @@ def write_codes(
     """Encodes all images of a data set, in order, and writes one array per site as ``.npz``.
 
     Images are resized if the run's were; otherwise they must have the size of the run's.
-
-    Args:
-        run: The run.
-        data: Name or path, as for training.
-        out: The file.
-        root: Folder of torchvision's data sets.
-        overwrite: Whether a file may be replaced.
-
-    Returns:
-        Shape of each array by site.
-
-    Raises:
-        DataError: If the images cannot be read, or do not fit the run's.
-        OptionError: If the file may not be written.
     """
     import numpy as np
 
@@ -246,16 +181,7 @@ def write_codes(
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:
-    """Checks that a file may be written.
-
-    Args:
-        out: The file.
-        suffix: What its name must end in.
-        overwrite: Whether a file may be replaced.
-
-    Raises:
-        OptionError: If it may not.
-    """
+    """Checks that a file may be written."""
     if out.suffix.lower() != suffix:
         raise OptionError(f"out={out}; allowed are names ending in {suffix}")
     if not out.parent.is_dir():

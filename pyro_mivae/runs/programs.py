@@ -21,11 +21,7 @@ _approved: dict[str, bytes] = {}  # files by their digest, as they were read
 
 
 def named_programs(config: RunConfig) -> frozenset[str]:
-    """Gives the options that name code from a file.
-
-    Args:
-        config: What was asked for in this command or call.
-    """
+    """Gives the options that name code from a file."""
     return frozenset(kind for kind in PROGRAMS if names_file(config.model.get(kind)))
 
 
@@ -37,19 +33,6 @@ def approve(
     It may be run where the user names it or trusts the folder, or where a training in which this
     user named it ran the same file before. Each file is read once: what is run later in this
     process is what was read here.
-
-    Args:
-        config: The configuration.
-        folder: The run folder, for the message.
-        named: The options that this command or call gives.
-        trust: Whether the user trusts the code that the folder names.
-
-    Returns:
-        The configuration with the digest of each file.
-
-    Raises:
-        OptionError: If there is no such file.
-        RunError: If it may not be run, or was edited since the run was made.
     """
     digests = {}
     for kind in sorted(named_programs(config)):
@@ -77,10 +60,6 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
     """Notes outside of all run folders what code this user named, so that it may be run again.
 
     A home that cannot be written to is no error: later commands ask then.
-
-    Args:
-        config: The configuration, approved.
-        named: The options that this command or call gave.
     """
     for kind in sorted(named_programs(config) & set(named)):
         path, name = find_program(config.model[kind], kind)
@@ -100,18 +79,7 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
 
 
 def find_program(spec: str, kind: str) -> tuple[Path, str]:
-    """Takes ``FILE.py:NAME`` apart.
-
-    Args:
-        spec: The option's value.
-        kind: The option, for messages.
-
-    Returns:
-        The file, absolute and without links, and the name.
-
-    Raises:
-        OptionError: If there is no such file.
-    """
+    """Takes ``FILE.py:NAME`` apart."""
     file, name = spec.rsplit(":", 1)
     path = Path(file).resolve()
     if path.suffix != ".py" or not path.is_file():
@@ -124,15 +92,6 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
 
     The bytes that are run are those that `approve` read, and not a compiled copy that lies beside
     the file. Their digest is the module's ``__pyro_mivae_digest__``.
-
-    Args:
-        spec: The option's value.
-        kind: The option, for messages.
-        digest: The digest that `approve` gave.
-
-    Raises:
-        OptionError: If there is no such file or name, or the file fails.
-        RunError: If it was not approved.
     """
     path, name = find_program(spec, kind)
     if digest is None or digest not in _approved:

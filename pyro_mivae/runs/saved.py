@@ -127,14 +127,7 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
 
 
 def read_saved(path: Path) -> dict[str, Any]:
-    """Reads what `save` wrote, running no code from it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        RunError: If it cannot be read, or is something else.
-    """
+    """Reads what `save` wrote, running no code from it."""
     content = read_archive(path)
     if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
         raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")

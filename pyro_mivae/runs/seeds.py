@@ -60,28 +60,6 @@ def train_seeds(
     of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure,
     and of the agreement of the categories of every two runs on the test images.
     All are of one configuration: seeds that are added to a folder take that of those in it.
-
-    Args:
-        config: What to train, on what, and how.
-        folder: The folder of the runs.
-        count: How many seeds.
-        resume: Goes on with each run from its checkpoint; those that are finished stay as they
-            are, those that are not there are started, with the configuration of the others.
-        overwrite: Throws the runs that the folder holds away, those of other seeds too.
-        trust: Runs the code that runs which go on name, as of `train_run`.
-        device: ``"auto"`` (CUDA if there), or what torch takes.
-        progress: Shows one progress bar for all on stderr.
-        tensorboard: Also writes each history for TensorBoard.
-        say: Called with a line of text at each stage.
-        on_start: Called once the folders are the runs': everything given has been checked.
-
-    Returns:
-        The runs, by seed.
-
-    Raises:
-        PyroMivaeError: If something given is not allowed; nothing has been written then.
-        ManyTrainingError: If the loss of some was no longer finite. The others are trained,
-            evaluated and summed up then.
     """
     if count < 1:
         raise OptionError(f"seeds={count}: 1 or more is needed")
@@ -183,13 +161,6 @@ def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
 def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
     """Gives the mean and the standard deviation of each figure.
 
-    Args:
-        metrics: Figures by name, of each run.
-
-    Returns:
-        Mean and standard deviation by name; NaN where a run's is not defined, and for the
-        deviation of a single run.
-
     Example:
         >>> sum_up([{"rate": 1.0}, {"rate": 3.0}])
         {'rate': (2.0, 1.4142135623730951)}
@@ -210,14 +181,7 @@ def write_summary(
     summary: Mapping[str, tuple[float, float]],
     failures: Mapping[str, str],
 ) -> None:
-    """Writes a summary as JSON, with null for NaN.
-
-    Args:
-        path: The file.
-        seeds: The seeds that it is of.
-        summary: Mean and standard deviation by name.
-        failures: What became of other seeds.
-    """
+    """Writes a summary as JSON, with null for NaN."""
     metrics = {
         name: {"mean": _number(mean), "sd": _number(spread)}
         for name, (mean, spread) in summary.items()
@@ -228,14 +192,7 @@ def write_summary(
 
 
 def seeds_table(folder: str | Path) -> str:
-    """Puts the figures of several seeds that matter most in a small table.
-
-    Args:
-        folder: The folder of the runs.
-
-    Returns:
-        Lines of text, without a newline at the end.
-    """
+    """Puts the figures of several seeds that matter most in a small table."""
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
     lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation"]
     for name in SHOWN:

@@ -39,15 +39,6 @@ def summarise(
 
     Standard errors over the images stand beside them; of an interval, the larger of its ends'.
 
-    Args:
-        metrics: What `evaluate` measured, nats per image.
-        num_categories: How many categories the model has, if any.
-        note: What the reader of the nats must know.
-        noise: Sites that are not meant to say anything of the data.
-
-    Returns:
-        Lines of text, without a newline at the end.
-
     Example:
         >>> print(summarise({"distortion": 20.0, "kl_z": 5.0, "rate": 5.0, "elbo": -25.0}))
         nats per test image

@@ -73,17 +73,7 @@ def sweep(
 
 
 def check_grid(grid: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
-    """Checks the values of each option.
-
-    Args:
-        grid: The values of each option.
-
-    Returns:
-        The same as plain numbers, whole ones as they are.
-
-    Raises:
-        OptionError: If there are none, one is no number, or one comes twice.
-    """
+    """Checks the values of each option."""
     plain: dict[str, tuple[float, ...]] = {}
     for name, given in named(several(number()), least=1)("grid", grid).items():
         values = _several(name, given)
@@ -92,15 +82,7 @@ def check_grid(grid: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ..
 
 
 def points_of(grid: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> list[Point]:
-    """Gives the options of each model, its seed among them.
-
-    Args:
-        grid: The values of each option.
-        seeds: The seeds.
-
-    Raises:
-        OptionError: If there is no seed, or one comes twice.
-    """
+    """Gives the options of each model, its seed among them."""
     own = _several("seeds", seeds)
     return [
         {**dict(zip(grid, values, strict=True)), "seed": seed}
@@ -121,26 +103,7 @@ def sweep_points(
     runs: Sequence[Path] | None = None,
     **training: Any,
 ) -> SweepTable:
-    """Trains and measures the models of some points; see `sweep`.
-
-    Args:
-        make: From a point to a variant.
-        x: Training images.
-        grid: The values of each option.
-        seeds: Each combination is trained from each.
-        x_test: Images to measure on; ``x`` if omitted.
-        known: Rows of points that are not to be trained again.
-        on_row: Called with the table as far as it has come after each row.
-        runs: For each point a folder to keep it in while it trains.
-        **training: Options of `fit_many`.
-
-    Returns:
-        The figures of each model, in the order of `points_of`.
-
-    Raises:
-        OptionError: If the variant has no ELBO to speak of.
-        ManyTrainingError: If every model broke down.
-    """
+    """Trains and measures the models of some points; see `sweep`."""
     points = points_of(grid, seeds)
     table = partial(SweepTable, grid=grid, seeds=tuple(seeds))
     rows = {n: row for n, point in enumerate(points) for row in known if _is_of(row, point)}

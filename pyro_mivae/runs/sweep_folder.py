@@ -50,28 +50,6 @@ def sweep_run(
 
     Figures are of the test images. Each row is written as it is measured. Until the sweep is
     finished the folder's ``models`` holds a checkpoint of each model, so that it can be resumed.
-
-    Args:
-        config: What to train, on what, and how.
-        folder: Where ``sweep.toml``, ``sweep.csv``, ``sweep.json`` and ``sweep.png`` go.
-        grid: The values of each option; to resume it may be empty.
-        count: How many seeds, from the configuration's on; 1, or as many as before, if omitted.
-        resume: Goes on with the folder's sweep; a finished one is left as it is. More seeds may
-            be asked for than before.
-        overwrite: Throws the sweep that the folder holds away.
-        trust: Runs the code that a sweep which goes on names, as of `train_run`.
-        device: ``"auto"`` (CUDA if there), or what torch takes.
-        progress: Shows one progress bar for all on stderr.
-        say: Called with a line of text at each stage.
-        on_start: Called once the folder is the sweep's: everything given has been checked.
-
-    Returns:
-        The figures of each model.
-
-    Raises:
-        PyroMivaeError: If something given is not allowed; nothing has been written then.
-        RunError: If the folder holds a sweep already, and neither is asked for.
-        ManyTrainingError: If every model broke down.
     """
     folder = Path(folder)
     check_config(replace(config, model={**config.model, **{name: 0.0 for name in grid}}))

@@ -29,15 +29,7 @@ COMMANDS = {  # by what a folder may hold
 
 
 def held(folder: Path) -> str | None:
-    """Says what a folder holds.
-
-    Args:
-        folder: The folder; it need not exist.
-
-    Returns:
-        A key of ``COMMANDS``, or ``"files, but no run"``; None if it is empty but for hidden
-        files and empty folders.
-    """
+    """Says what a folder holds."""
     if not os.path.isdir(folder):
         return None
     if is_run(folder):
@@ -50,11 +42,7 @@ def held(folder: Path) -> str | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder holds a run, and not just a ``config.toml`` of another program.
-
-    Args:
-        folder: The folder.
-    """
+    """Tells whether a folder holds a run, and not just a ``config.toml`` of another program."""
     config = folder / CONFIG
     if not config.is_file():
         return False
@@ -63,14 +51,7 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
-    """Finds the runs that a folder holds of several seeds.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The folders named ``seed-K`` that hold a run, by K.
-    """
+    """Finds the runs that a folder holds of several seeds."""
     if not os.path.isdir(folder):
         return []
     numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
@@ -82,19 +63,7 @@ def runs_of_seeds(folder: Path) -> list[Path]:
 def check_target(
     folder: Path, kind: str, *, resume: bool, overwrite: bool, runs: Iterable[Path] = ()
 ) -> None:
-    """Checks that a run, the runs of several seeds, or a sweep may be written to a folder.
-
-    Args:
-        folder: The folder.
-        kind: Which of them, a key of ``COMMANDS``.
-        resume: Whether one that it holds is to go on.
-        overwrite: Whether one that it holds may be thrown away.
-        runs: Folders of single runs within it that are to be written.
-
-    Raises:
-        OptionError: If both are asked for.
-        RunError: If the folder may not be written to.
-    """
+    """Checks that a run, the runs of several seeds, or a sweep may be written to a folder."""
     if resume and overwrite:
         raise OptionError("--resume and --overwrite given; allowed is one of them")
     try:
@@ -115,32 +84,20 @@ def check_target(
 
 
 def clear_run(folder: Path) -> None:
-    """Removes what a run left in its folder, its configuration last, and nothing else.
-
-    Args:
-        folder: The folder.
-    """
+    """Removes what a run left in its folder, its configuration last, and nothing else."""
     logs = (folder / FOLDER).glob(f"events.out.tfevents.*{OURS}")
     _remove(*(folder / name for name in (*KEPT, METRICS, REPORT)), *listed_pictures(folder), *logs)
     _remove(folder / PICTURES, folder / CONFIG)
 
 
 def clear_sweep(folder: Path) -> None:
-    """Removes what a sweep left in its folder, its configuration last, and nothing else.
-
-    Args:
-        folder: The folder.
-    """
+    """Removes what a sweep left in its folder, its configuration last, and nothing else."""
     clear_models(folder)
     _remove(*(folder / name for name in (TABLE, ROWS, PICTURE, SWEEP)))
 
 
 def clear_models(folder: Path) -> None:
-    """Removes what a sweep keeps of its models while they train, and folders left empty by that.
-
-    Args:
-        folder: The sweep's folder.
-    """
+    """Removes the models of a sweep in training, and folders that this leaves empty."""
     for own in [*(folder / MODELS).glob("*=*,seed=*")]:
         with Writer(own):
             _remove(*(own / name for name in KEPT))
@@ -154,17 +111,7 @@ def prepare_folder(
     clear: Callable[[Path], None] = clear_run,
     name: str = CONFIG,
 ) -> None:
-    """Makes a folder, without anything of an earlier run, and writes its configuration.
-
-    Args:
-        folder: The folder.
-        config: The configuration.
-        clear: Removes what was left in it.
-        name: Of the configuration's file.
-
-    Raises:
-        WriteError: If it cannot be written.
-    """
+    """Makes a folder, without anything of an earlier run, and writes its configuration."""
     config.dumps()  # what cannot be written down is no reason to throw a run away
     with Writer(folder) as writer, writing(folder):
         writer.make()
@@ -176,14 +123,6 @@ def prepare_seeds(folder: Path, configs: Mapping[Path, RunConfig], *, resume: bo
     """Makes the folders of the runs of several seeds that are to be started.
 
     What was summed up of earlier runs goes, and unless they go on so do the runs.
-
-    Args:
-        folder: The folder of the runs.
-        configs: The configuration of each run to start, by its folder.
-        resume: Whether runs that are there stay, if they have come to a checkpoint.
-
-    Raises:
-        WriteError: If they cannot be written.
     """
     with writing(folder):
         for old in runs_of_seeds(folder):

@@ -16,12 +16,6 @@ class EpochLogger:
     """Writes each row of a history as a point of one curve per column.
 
     It is called with a row, as ``on_epoch`` of `fit` is. Its files are made with the first one.
-
-    Args:
-        folder: Where the event files go.
-
-    Raises:
-        OptionError: If TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,11 +30,7 @@ class EpochLogger:
         self._writer: Any = None
 
     def __call__(self, row: Mapping[str, float]) -> None:
-        """Writes a row.
-
-        Args:
-            row: From column name to value.
-        """
+        """Writes a row."""
         if self._writer is None:
             self._writer = self._make()
         for name, value in row.items():
@@ -55,15 +45,7 @@ class EpochLogger:
 
 @contextmanager
 def logging_epochs(folder: Path, enabled: bool) -> Iterator[EpochLogger | None]:
-    """Gives what `fit` is to call as ``on_epoch``.
-
-    Args:
-        folder: The run folder.
-        enabled: Whether there is to be a log.
-
-    Yields:
-        A logger into the folder's ``tensorboard``, or None.
-    """
+    """Gives what `fit` is to call as ``on_epoch``."""
     if not enabled:
         yield None
         return

@@ -55,27 +55,6 @@ def train_run(
 
     Everything given is checked before anything is written. Interrupted (Ctrl-C), it leaves a
     folder that ``resume`` goes on from.
-
-    Args:
-        config: What to train, on what, and how.
-        folder: The run folder. It must not hold anything yet, unless:
-        resume: Goes on from the folder's checkpoint; without one it starts anew; on a finished
-            run it does nothing.
-        overwrite: Throws the run that the folder holds away.
-        trust: Runs the code that a run which goes on names, see `open_run`; what ``config`` names
-            is run without it.
-        device: ``"auto"`` (CUDA if there), or what torch takes.
-        progress: Shows a progress bar on stderr.
-        tensorboard: Also writes the history for TensorBoard, to the run folder's ``tensorboard``.
-        say: Called with a line of text at each stage.
-        on_start: Called once the folder is the run's: everything given has been checked.
-
-    Returns:
-        The run.
-
-    Raises:
-        PyroMivaeError: If something given is not allowed; nothing has been written then.
-        TrainingError: If the loss is no longer finite.
     """
     folder = Path(folder)
     check_config(config)
@@ -138,23 +117,7 @@ def continued(
     trust: bool,
     say: Callable[[str], object] = lambda text: None,
 ) -> tuple[RunConfig, bool]:
-    """Takes on what a run folder's run was started with, if it is to go on.
-
-    Args:
-        config: What is asked for.
-        folder: The run folder.
-        named: The options that this command or call gives with a file's code.
-        resume: Whether a run that it holds is to go on.
-        trust: Whether other code that the run names may be run.
-        say: Called with a line of text if there is no checkpoint.
-
-    Returns:
-        The configuration, its code approved, and whether there is a run to go on with.
-
-    Raises:
-        OptionError: If something given differs from what the run was started with.
-        RunError: If code may not be run.
-    """
+    """Takes on what a run folder's run was started with, if it is to go on."""
     started = resume and has_checkpoint(folder)
     if started:
         config = config.resumed_from(read_config(folder), folder)
@@ -169,20 +132,7 @@ def continued(
 
 
 def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool) -> RunConfig:
-    """Fills in the defaults of a new run; checks the data of one that goes on.
-
-    Args:
-        config: The configuration.
-        dataset: Its data.
-        folder: The run folder.
-        started: Whether there is a run to go on with.
-
-    Returns:
-        The configuration with every option's value.
-
-    Raises:
-        RunError: If the data are not those that the run was started with.
-    """
+    """Fills in the defaults of a new run; checks the data of one that goes on."""
     if started:
         check_same_data(config, dataset, folder)
         return config
@@ -190,11 +140,7 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
 
 
 def is_finished(folder: Path) -> bool:
-    """Tells whether a run was trained to its end, evaluated and reported, with its history whole.
-
-    Args:
-        folder: Its folder.
-    """
+    """True if a run was trained to its end, evaluated and reported, with its history whole."""
     if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
         return False
     state = read_checkpoint(folder)

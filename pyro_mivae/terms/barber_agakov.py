@@ -88,18 +88,7 @@ class BarberAgakov(InformationTerm):
         return f"(E_p[log q({code}|x')] + H({code})),  x' = {pushed}"
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the bound from as many draws of the prior as the batch holds.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar in nats, summed over the batch (times its scale), differentiable.
-
-        Raises:
-            SiteError: If the model does not observe exactly its first argument at one site, or
-                a site of the term is missing, or deterministic in the guide.
-        """
+        """Estimates the bound from as many draws of the prior as the batch holds."""
         x_site = self._check(particle)
         hold = particle.traces.on_same_batches
         generated = trace_program(

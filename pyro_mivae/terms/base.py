@@ -82,14 +82,7 @@ class InformationTerm(ABC):
 
     @abstractmethod
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar, summed over the batch (times its scale), differentiable.
-        """
+        """Estimates the term."""
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
         """Gives what an objective adds, and what it writes down.

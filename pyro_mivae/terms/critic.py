@@ -30,12 +30,7 @@ MATRIX = ("infonce", "interpolated")
 
 
 class Permutations(nn.Module):
-    """Cyclic permutations of a batch, in which nobody is their own partner.
-
-    Args:
-        seed: The k-th permutation of a training is then the same in every run, resumed ones too,
-            and evaluations all see the same; if omitted they are drawn from Torch's own generator.
-    """
+    """Cyclic permutations of a batch, in which nobody is their own partner."""
 
     step: Tensor
 
@@ -46,16 +41,7 @@ class Permutations(nn.Module):
             self.register_buffer("step", torch.tensor(0))
 
     def forward(self, n: int, device: torch.device, *, training: bool) -> Tensor:
-        """Draws the partner of each datum.
-
-        Args:
-            n: How many data there are.
-            device: Where they are; nothing is copied to or from it.
-            training: Whether the next one drawn is to be another.
-
-        Returns:
-            Indices, shape ``(n,)``.
-        """
+        """Draws the partner of each datum."""
         if self.seed is None:
             order = torch.randperm(n, device=device)
         else:
@@ -204,18 +190,7 @@ class CriticBound(PairedTerm):
         return f"I_q(x;{code}) by {self.bound}, critic {type(self.critic).__name__}"
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the information, with the gradient of the estimate for code and critic alike.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar in nats, summed over the batch (times its scale), differentiable.
-
-        Raises:
-            ShapeError: If the batch holds a single datum.
-            SiteError: If a site is missing, or not drawn once per datum.
-        """
+        """Estimates the information, with the gradient for code and critic alike."""
         x, codes, count = self._drawn(particle)
         return count * torch.stack([self._estimate(x, code) for code in codes]).mean()
 

@@ -125,18 +125,7 @@ class MaximumMeanDiscrepancy(PairedTerm):
         return f"(-MMD^2(q({code}), p({code})), not in nats)"
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar, summed over the batch (times its scale), differentiable.
-
-        Raises:
-            ShapeError: If the batch holds a single datum.
-            SiteError: If a site is missing, discrete, or not drawn once per datum.
-        """
+        """Estimates the term."""
         posterior = self.codes(particle.traces.guide, particle)
         model = particle.model
         program = code_program(model) if isinstance(model, GenerativeModel) else model

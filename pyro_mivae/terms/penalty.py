@@ -48,12 +48,5 @@ class Penalty(InformationTerm):
         return f"(-{getattr(self.function, '__name__', self._name)})"
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Returns what is subtracted, with its sign turned.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar, summed over the batch, differentiable.
-        """
+        """Returns what is subtracted, with its sign turned."""
         return -self.function(particle)

@@ -85,17 +85,7 @@ class RegularizedInformation(InformationTerm):
         )
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            Scalar, summed over the batch (times its scale), differentiable.
-
-        Raises:
-            SiteError: If the site is no category of the guide.
-        """
+        """Estimates the term."""
         x = particle.args[0]
         scale = self._site(particle.guide, x)["scale"]
         return scale * len(x) * self.per_datum(particle.guide, x)

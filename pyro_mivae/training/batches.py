@@ -8,15 +8,6 @@ from pyro_mivae.terms import ENOUGH_DATA
 def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
     """Divides data into batches.
 
-    Args:
-        count: How many data there are.
-        batch_size: How many go into a batch; the last may be smaller.
-        pairs_data: Whether the objective pairs the data of a batch. A last batch of fewer than
-            `ENOUGH_DATA` then joins the one before it.
-
-    Returns:
-        The size of each batch.
-
     Example:
         >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
         ([128, 128, 14], [128, 142])

@@ -18,14 +18,7 @@ from pyro_mivae.variants.checks import broken_weights
 
 
 def check_end(trainer: Trainer) -> None:
-    """Checks that an epoch's last step left finite weights, and at the end a finite loss.
-
-    Args:
-        trainer: A trainer at the end of an epoch.
-
-    Raises:
-        TrainingError: If weights are not finite, or the loss of a batch after the last step.
-    """
+    """Checks that an epoch's last step left finite weights, and at the end a finite loss."""
     wrong = broken_weights(trainer.vae)
     if wrong:
         raise TrainingError(_told(trainer, wrong))
@@ -34,14 +27,7 @@ def check_end(trainer: Trainer) -> None:
 
 
 def check_loss(trainer: Trainer) -> None:
-    """Checks that the loss of a batch is finite.
-
-    Args:
-        trainer: The trainer.
-
-    Raises:
-        TrainingError: If it is not.
-    """
+    """Checks that the loss of a batch is finite."""
     meter, ledger = Meter(trainer.step + 1), evaluated(trainer)
     meter.add(tuple(ledger), torch.stack(list(ledger.values())), trainer.batch_sizes[0])
     meter.means()
@@ -57,15 +43,7 @@ def evaluated(trainer: Trainer) -> dict[str, Tensor]:
 
 @contextmanager
 def broken_down(trainer: Trainer) -> Iterator[None]:
-    """Says what is wrong where weights that ran away make a distribution or an operation fail.
-
-    Args:
-        trainer: The trainer.
-
-    Raises:
-        TrainingError: If something fails, and weights are not finite or the pair, which passed
-            torch's and Pyro's checks before, does not any more.
-    """
+    """Says what is wrong where weights that ran away make a distribution or an operation fail."""
     try:
         yield
     except PyroMivaeError:
@@ -104,15 +82,7 @@ def _told(trainer: Trainer, wrong: list[str]) -> str:
 
 @contextmanager
 def last_weights_kept(trainer: Trainer, keeper: Keeper) -> Iterator[None]:
-    """Puts the weights back to where they were if what is run here breaks down.
-
-    Args:
-        trainer: The trainer.
-        keeper: What keeps it.
-
-    Raises:
-        TrainingError: If it does; it says so.
-    """
+    """Puts the weights back to where they were if what is run here breaks down."""
     epoch = trainer.epoch
     weights = detached_copy(trainer.vae.state_dict())
     try:

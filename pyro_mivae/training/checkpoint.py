@@ -39,14 +39,7 @@ BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Takes the state of torch's global random numbers, and of the device's.
-
-    Args:
-        device: The device that is trained on.
-
-    Returns:
-        The states by kind of device, as CPU tensors.
-    """
+    """Takes the state of torch's global random numbers, and of the device's."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -57,10 +50,6 @@ def set_rng_state(states: dict[str, torch.Tensor], device: torch.device) -> None
     """Puts torch's global random numbers where they stood.
 
     A run that moves to another kind of device goes on with other random numbers there.
-
-    Args:
-        states: What `rng_state` returned.
-        device: The device that is trained on.
     """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
@@ -68,14 +57,7 @@ def set_rng_state(states: dict[str, torch.Tensor], device: torch.device) -> None
 
 
 def detached_copy(state: Checkpoint) -> Checkpoint:
-    """Copies a state so that later training leaves it as it is.
-
-    Args:
-        state: Nested dictionaries and lists of tensors and numbers.
-
-    Returns:
-        A deep copy. A tensor that is a part of another is copied without the rest of it.
-    """
+    """Copies a state so that later training leaves it as it is."""
     copied: Checkpoint = _copied(state)
     return copied
 
@@ -89,29 +71,12 @@ def _copied(value: Any) -> Any:
 
 
 def write_checkpoint(folder: Path, state: Checkpoint) -> None:
-    """Writes a folder's checkpoint; the one that it replaces is kept beside it.
-
-    Args:
-        folder: The folder.
-        state: Nested dictionaries and lists of tensors and numbers.
-
-    Raises:
-        WriteError: If it cannot be written.
-    """
+    """Writes a folder's checkpoint; the one that it replaces is kept beside it."""
     write_archive(folder / CHECKPOINT, state, previous=folder / PREVIOUS)
 
 
 def write_archive(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Writes nested dictionaries and lists of tensors and plain values.
-
-    Args:
-        path: The file.
-        content: What it is to hold.
-        previous: Where the file that it replaces goes, if that is to be kept.
-
-    Raises:
-        WriteError: If it cannot be written.
-    """
+    """Writes nested dictionaries and lists of tensors and plain values."""
     buffer = io.BytesIO()  # torch's own writer hides why a file cannot be written
     torch.save(content, buffer)
     with atomic_path(path, previous) as scratch:
@@ -127,19 +92,6 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads a folder's checkpoint onto the CPU, running no code from it.
 
     If it is damaged or missing, the one before it takes its place, and a warning says so.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        ``weights`` (the variant's ``state_dict``), ``optimiser``, ``objective``, ``rng``,
-        ``shuffle``, ``epoch``, ``step``, ``finished`` (as it was planned), ``asked`` (epochs, by
-        the last call), ``best`` (of early stopping; may be None), ``moments`` (how many parameters
-        the optimiser has a state of), ``history`` (see `History.to_state`), ``identity`` (see
-        `Identity`), and ``file``, the path that was read.
-
-    Raises:
-        RunError: If there is none, or none that can be read.
     """
     path, before = Path(folder) / CHECKPOINT, Path(folder) / PREVIOUS
     try:
@@ -184,17 +136,7 @@ def _check_fields(path: Path, values: Mapping[str, Any], fields: Fields) -> None
 
 
 def read_archive(path: Path) -> Checkpoint:
-    """Reads what `write_archive` wrote onto the CPU, running no code from it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        RunError: If it cannot be read, a checksum in it is wrong, or it holds code.
-    """
+    """Reads what `write_archive` wrote onto the CPU, running no code from it."""
     try:
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             with zipfile.ZipFile(file) as archive:

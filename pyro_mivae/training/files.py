@@ -22,12 +22,7 @@ SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}(\.(pt|toml|csv|json|html|png))?")
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an operating system's error into one that names the file and the cause.
-
-    Raises:
-        RunError: If there can be no such path.
-        WriteError: If the file cannot be written.
-    """
+    """Turns an operating system's error into one that names the file and the cause."""
     try:
         yield
     except OSError as error:
@@ -43,16 +38,6 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
     Whatever stops the writing, ``path`` holds what it held before, and nothing is left beside it.
     (A process that is killed leaves a scratch file, which `Writer` clears.)
-
-    Args:
-        path: The file to be made or replaced.
-        previous: Where the file that is replaced goes, if it is to be kept.
-
-    Yields:
-        A path in the same folder with the same suffix.
-
-    Raises:
-        WriteError: If the file cannot be written.
     """
     scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     with writing(path):
@@ -84,13 +69,6 @@ class Writer:
 
     The operating system takes it from a process that ends in any way. In one process, it is given
     again to the thread that has it.
-
-    Args:
-        folder: The folder. If it holds anything, the right is taken at once; else by `make`.
-
-    Raises:
-        RunError: If another process has it.
-        WriteError: If the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,12 +80,7 @@ class Writer:
             self._take()
 
     def make(self) -> None:
-        """Makes the folder, if it is not there, and takes the right to it, if it is not taken.
-
-        Raises:
-            RunError: If another process has it.
-            WriteError: If the folder cannot be made or written to.
-        """
+        """Makes the folder, if it is not there, and takes the right to it, if it is not taken."""
         if self._lock is None:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)

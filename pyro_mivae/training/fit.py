@@ -160,21 +160,9 @@ class Training:
     and the caller's are as they were after it. So trainings may take turns stage by stage, and
     each is what it is alone.
 
-    Args:
-        vae: The variant, which is moved to ``device``.
-        x: Training images, as `place` gave them.
-        held_out: Held-out images, likewise, or None.
-        settings: How to train.
-        device: Where to train.
-
     Attributes:
         trainer: The trainer.
         history: The rows so far.
-
-    Raises:
-        OptionError: If an option does not go with the objective.
-        SiteError: If model, guide and objective do not fit each other.
-        StagingError: If the step cannot be staged, and the precision is ``"bf16"``.
     """
 
     def __init__(
@@ -195,38 +183,17 @@ class Training:
             self.trainer.check_staging()
 
     def load(self, keeper: Keeper, images: Images) -> None:
-        """Goes to where a folder's run was left; writes nothing.
-
-        Args:
-            keeper: Keeps the folder.
-            images: The images as they were given.
-
-        Raises:
-            OptionError: If the run was started with other options, images or another model.
-            RunError: If the checkpoint cannot be read.
-        """
+        """Goes to where a folder's run was left; writes nothing."""
         with self._world():
             self.keeper = keeper
             self.history = keeper.load(self.trainer, images)
 
     def open(self) -> None:
-        """Makes the folder.
-
-        Raises:
-            RunError: If it cannot be made.
-        """
+        """Makes the folder."""
         self.keeper.open(self.history, finished=self.trainer.finished)
 
     def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
-        """Trains to the end.
-
-        Args:
-            bar: The progress bar.
-            on_epoch: Called with each row of the history.
-
-        Raises:
-            TrainingError: If the loss is no longer finite.
-        """
+        """Trains to the end."""
         with self._world():
             try:
                 with stoppable():
@@ -262,18 +229,7 @@ def train(
     bar: Any,
     on_epoch: Callable[[Mapping[str, float]], object] | None,
 ) -> None:
-    """Prepares a fresh trainer, and runs the epochs that are left.
-
-    Args:
-        trainer: The trainer.
-        history: Gets a row per epoch.
-        keeper: Keeps it.
-        bar: The progress bar.
-        on_epoch: Called with each row.
-
-    Raises:
-        TrainingError: If the loss is no longer finite.
-    """
+    """Prepares a fresh trainer, and runs the epochs that are left."""
     if not trainer.begun:
         trainer.begun = True
         bar.set_description("preparing")

@@ -37,17 +37,7 @@ DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Gives the device that a name stands for.
-
-    Args:
-        device: ``"auto"`` (CUDA if there is one, else the CPU), or what torch takes.
-
-    Returns:
-        The device, with its index on CUDA.
-
-    Raises:
-        OptionError: If there is no such device; it names those that there are.
-    """
+    """Gives the device that a name stands for."""
     has_cuda = torch.cuda.is_available()
     wanted = str(device) if device != "auto" else "cuda" if has_cuda else "cpu"
     cause: Exception | None = None
@@ -102,12 +92,6 @@ class Images:
 
         On the device if they take at most a third of its free memory, else on the CPU: recorded
         steps read them arranged, which takes as much again.
-
-        Args:
-            device: The device.
-
-        Returns:
-            The images to train on, and those held out.
         """
         x, held_out = _split(self.x, self.validation)
         size = x.dtype.itemsize * (x.numel() + (0 if held_out is None else held_out.numel()))
@@ -123,22 +107,7 @@ def check_given(
     validation: Any,
     device: torch.device,
 ) -> Images:
-    """Checks images and options against the variant, before it is moved or run.
-
-    Args:
-        vae: The variant.
-        x: Training images.
-        settings: How to train.
-        validation: Held-out images, or the share of ``x`` to hold out; a tenth if omitted and
-            there is a ``patience``.
-        device: Where to train.
-
-    Raises:
-        OptionError: If ``validation`` is no share, weights are not finite, or there are too few
-            images to hold out.
-        DataError: If images are no tensor, are not finite, or the likelihood cannot score them.
-        ShapeError: If images have another shape than the variant's.
-    """
+    """Checks images and options against the variant, before it is moved or run."""
     if isinstance(validation, Real):
         number(above=0, below=1)("validation", validation)
     check_precision(settings.precision, vae.dtype, device, settings.engine)
@@ -162,26 +131,14 @@ def _split(x: Tensor, validation: Tensor | float | None) -> tuple[Tensor, Tensor
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Checks that training can begin: data, options, model, guide and objective fit each other.
-
-    Args:
-        trainer: The trainer.
-
-    Raises:
-        OptionError: If an option does not go with the objective.
-        SiteError: If model, guide and objective do not fit each other.
-    """
+    """Checks that training can begin: data, options, model, guide and objective fit each other."""
     _check_patience(trainer)
     _check_pairs(trainer)
     trainer.check_pair()
 
 
 def _check_patience(trainer: Trainer) -> None:
-    """Checks that the loss can tell which epoch was the best.
-
-    Raises:
-        OptionError: If it cannot.
-    """
+    """Checks that the loss can tell which epoch was the best."""
     if trainer.settings.patience is not None and not trainer.objective.measures_fit:
         raise OptionError(
             f"patience={trainer.settings.patience}: the loss of {type(trainer.vae).__name__} is "
@@ -190,11 +147,7 @@ def _check_patience(trainer: Trainer) -> None:
 
 
 def _check_pairs(trainer: Trainer) -> None:
-    """Checks that there are pairs to be had where the objective needs them.
-
-    Raises:
-        OptionError: If a batch would hold a single image.
-    """
+    """Checks that there are pairs to be had where the objective needs them."""
     if trainer.pairs_data and min(trainer.batch_sizes) < 2:
         raise OptionError(
             f"batch_size={trainer.settings.batch_size} for {len(trainer.x)} image(s): the "

@@ -31,9 +31,6 @@ class History:
     name gives a column, one value per row, NaN where a row has none; ``"loss" in history`` tells
     whether there is such a column.
 
-    Args:
-        rows: The rows to begin with.
-
     Attributes:
         rows: The rows, each from column name to value.
 
@@ -84,11 +81,7 @@ class History:
         return f"History({len(self)} epochs: {', '.join(self.columns)})"
 
     def append(self, row: Row) -> None:
-        """Adds a row.
-
-        Args:
-            row: From column name to value.
-        """
+        """Adds a row."""
         self.rows.append(dict(row))
 
     def to_state(self) -> dict[str, Any]:
@@ -101,14 +94,7 @@ class History:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> History:
-        """Reads what `to_state` returned, to the same values.
-
-        Args:
-            state: Names and values.
-
-        Raises:
-            RunError: If it is damaged.
-        """
+        """Reads what `to_state` returned, to the same values."""
         try:
             names = state["columns"]
             return cls(
@@ -119,11 +105,7 @@ class History:
             raise RunError(f"the checkpoint's history is damaged: {error}") from error
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the table; what it replaces stays until all is written.
-
-        Args:
-            path: The file.
-        """
+        """Writes the table; what it replaces stays until all is written."""
         with atomic_path(Path(path)) as scratch:
             scratch.write_text(self._text(), newline="")
 
@@ -142,11 +124,7 @@ class History:
             return False
 
     def append_to_csv(self, path: Path) -> None:
-        """Adds the last row to a file that holds the others, or writes the file if need be.
-
-        Args:
-            path: The file.
-        """
+        """Adds the last row to a file that holds the others, or writes the file if need be."""
         before, last = self.rows[-2:-1], list(self.rows[-1])
         if not before or last != list(before[0]) or last != self.columns or not path.exists():
             self.to_csv(path)
@@ -156,14 +134,7 @@ class History:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> History:
-        """Reads a table that `to_csv` wrote, to the same values.
-
-        Args:
-            path: The file.
-
-        Raises:
-            RunError: If it cannot be read.
-        """
+        """Reads a table that `to_csv` wrote, to the same values."""
         try:
             with Path(path).open(newline="") as file:
                 return cls(

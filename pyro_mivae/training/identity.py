@@ -52,11 +52,7 @@ class Identity:
 
     @classmethod
     def from_state(cls, state: Checkpoint) -> Identity:
-        """Reads a checkpoint's.
-
-        Raises:
-            RunError: If it is damaged.
-        """
+        """Reads a checkpoint's."""
         try:
             found = cls(**state["identity"])
             if not all(isinstance(part, dict) for part in vars(found).values()):
@@ -85,11 +81,7 @@ class Identity:
 
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
-    """Checks that a training is the one that a folder's run was started as, but for its epochs.
-
-    Raises:
-        OptionError: If it differs; it says in what.
-    """
+    """Checks that a training is the one that a folder's run was started as, but for its epochs."""
     for name in given.options.keys() - {"epochs"}:
         if given.options[name] != started.options.get(name):
             raise OptionError(
@@ -131,17 +123,7 @@ def versions() -> Texts:
 
 
 def describe_model(vae: Any) -> dict[str, Texts]:
-    """Describes how a variant is built, in texts that are equal for models that are built alike.
-
-    Args:
-        vae: The variant.
-
-    Returns:
-        ``class``; ``options``, the plain ones of its constructor, defaults included; ``parts``,
-        its modules and objective as text, with plain attributes and fixed numbers of the library's
-        own; ``code``, a digest of the source of each class that is not the library's, and of each
-        function that was given, as far as there is one.
-    """
+    """Describes how a variant is built; the texts of models built alike are equal."""
     bound = inspect.signature(type(vae)).bind_partial(**vae.given)
     bound.apply_defaults()
     plain = {k: v for k, v in bound.arguments.items() if v is not None and _is_plain(v)}
@@ -169,15 +151,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Tells in words what differs between two descriptions.
-
-    Args:
-        ours: The one that is called "here".
-        theirs: The one that is called "there".
-
-    Yields:
-        A text per difference; of texts with several lines, the first that differs.
-    """
+    """Tells in words what differs between two descriptions."""
     for name in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if isinstance(here, Mapping) and isinstance(there, Mapping):

@@ -32,15 +32,6 @@ class Keeper:
     """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
 
     Without a folder it keeps nothing. The right to write is given back as its ``with`` ends.
-
-    Args:
-        folder: The folder, made by `open` if it is not there.
-        resume: True to go on from what it holds.
-
-    Raises:
-        OptionError: If ``resume`` is on without a folder.
-        RunError: If it holds a checkpoint or history, and ``resume`` is off; or if another
-            process writes to it.
     """
 
     def __init__(self, folder: Path | None, *, resume: bool) -> None:
@@ -85,19 +76,7 @@ class Keeper:
             )
 
     def load(self, trainer: Trainer, images: Images) -> History:
-        """Takes a trainer to where the folder's run was left; writes nothing.
-
-        Args:
-            trainer: Fresh.
-            images: The images as they were given.
-
-        Returns:
-            The history so far.
-
-        Raises:
-            OptionError: If the run was started with other options, images or another model.
-            RunError: If the checkpoint cannot be read, or does not fit.
-        """
+        """Takes a trainer to where the folder's run was left; writes nothing."""
         if self.folder is None:
             return History()
         self._identity = given = Identity.of(trainer.settings, images.fingerprints, trainer.vae)
@@ -118,16 +97,7 @@ class Keeper:
         return history
 
     def open(self, history: History, *, finished: bool) -> None:
-        """Makes the folder, and drops rows after the checkpoint: they are trained again.
-
-        Args:
-            history: What `load` returned.
-            finished: True if no epoch is left.
-
-        Raises:
-            RunError: If another process made a run of it meanwhile.
-            WriteError: If it cannot be made.
-        """
+        """Makes the folder, and drops rows after the checkpoint: they are trained again."""
         if self.folder is None or self._writer is None:
             return
         self._writer.make()
@@ -149,15 +119,7 @@ class Keeper:
         self._state = None
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
-        """Writes the epoch's row, and the checkpoint if the last one is some seconds old.
-
-        Args:
-            trainer: At an epoch's end.
-            history: With the epoch's row.
-
-        Raises:
-            WriteError: If they cannot be written.
-        """
+        """Writes the epoch's row, and the checkpoint if the last one is some seconds old."""
         if self.folder is None:
             return
         self._state = trainer.state()
@@ -169,14 +131,7 @@ class Keeper:
             self.write(history)
 
     def write(self, history: History) -> None:
-        """Writes history and checkpoint of the last whole epoch, if there is any to write.
-
-        Args:
-            history: The rows so far.
-
-        Raises:
-            WriteError: If they cannot be written.
-        """
+        """Writes history and checkpoint of the last whole epoch, if there is any to write."""
         if self._state is None or self.folder is None or self._identity is None:
             return
         epoch = self._state["epoch"]

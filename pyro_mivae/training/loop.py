@@ -55,15 +55,7 @@ class Settings:
 
 
 class Trainer:
-    """A variant, its objective and optimiser, and how far they have come.
-
-    Args:
-        vae: The variant, on ``device``.
-        x: Training images, shape ``(N, *data_shape)``, on ``device`` or on the CPU.
-        validation: Held-out images, likewise, or None.
-        settings: How to train.
-        device: Where to train.
-    """
+    """A variant, its objective and optimiser, and how far they have come."""
 
     def __init__(
         self,
@@ -91,10 +83,6 @@ class Trainer:
         """Evaluates the objective once, with all of Pyro's and torch's checks on.
 
         It leaves the random numbers, and the networks' running statistics, as they were.
-
-        Raises:
-            SiteError: If the pair fails, or does not fit the objective, or holds parameters that
-                are not the variant's and so would not be trained.
         """
         x = self.example(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x)))
         try:
@@ -116,11 +104,7 @@ class Trainer:
             )
 
     def check_staging(self) -> None:
-        """Stages a step and forgets it, if there is no training without a staged one.
-
-        Raises:
-            StagingError: If it cannot be staged, and the precision is ``"bf16"``.
-        """
+        """Stages a step and forgets it, if there is no training without a staged one."""
         if self.settings.precision == "bf16":
             training = self.vae.training
             self.vae.train()
@@ -179,17 +163,7 @@ class Trainer:
             self.recorded  # noqa: B018
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
-        """Trains for one epoch.
-
-        Args:
-            on_step: Called after each step.
-
-        Returns:
-            The epoch's row of the history.
-
-        Raises:
-            TrainingError: If the loss of a step was not finite.
-        """
+        """Trains for one epoch."""
         start = time.perf_counter()
         meter = Meter(self.step + 1)
         order = self.next_order()
@@ -208,18 +182,7 @@ class Trainer:
         return torch.randperm(len(self.x), generator=self.shuffle)
 
     def end_epoch(self, meter: Meter, start: float) -> dict[str, float]:
-        """Ends an epoch whose steps were taken: evaluates on held-out images, and counts.
-
-        Args:
-            meter: The ledgers of its steps.
-            start: When it began, by ``time.perf_counter``.
-
-        Returns:
-            The epoch's row of the history.
-
-        Raises:
-            TrainingError: If the loss of a step was not finite.
-        """
+        """Ends an epoch whose steps were taken: evaluates on held-out images, and counts."""
         means = meter.means()
         lr = self.settings.lr * self.lr_factor(self.step - 1)
         self.epoch += 1
@@ -254,14 +217,7 @@ class Trainer:
         )
 
     def load(self, state: Checkpoint) -> None:
-        """Goes back to where `state` was taken.
-
-        Args:
-            state: What `state` returned, its tensors on any device.
-
-        Raises:
-            RunError: If it belongs to another model.
-        """
+        """Goes back to where `state` was taken."""
         try:
             self.vae.load_state_dict(state["weights"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -282,11 +238,7 @@ class Trainer:
         self.finished = self.has_waited or self.epoch >= self.settings.epochs
 
     def example(self, size: int) -> Tensor:
-        """Gives a batch, to see what a step does with the like.
-
-        Args:
-            size: Its size.
-        """
+        """Gives a batch, to see what a step does with the like."""
         return self._batch(torch.arange(size, device=self.x.device))
 
     def _run_one_by_one(self, order: Tensor, meter: Meter, on_step: Callable[[], object]) -> None:
@@ -296,11 +248,7 @@ class Trainer:
             on_step()
 
     def lr_factor(self, step: int) -> float:
-        """Gives what the learning rates are multiplied by.
-
-        Args:
-            step: Steps done.
-        """
+        """Gives what the learning rates are multiplied by."""
         return schedule_factor(self.settings.lr_schedule, step, self.num_steps)
 
     def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:

@@ -12,11 +12,7 @@ from pyro_mivae.errors import TrainingError
 
 
 class Meter:
-    """Gathers an objective's ledgers and gives their mean per datum, with one synchronisation.
-
-    Args:
-        first_step: Number of the first step that is added, for the message of an error.
-    """
+    """Gathers an objective's ledgers and gives their mean per datum, with one synchronisation."""
 
     def __init__(self, first_step: int = 1) -> None:
         self._keys: tuple[str, ...] = ()
@@ -25,28 +21,13 @@ class Meter:
         self._count = 0
 
     def add(self, keys: tuple[str, ...], values: Tensor, count: int) -> None:
-        """Adds the ledger of a batch, or of several.
-
-        Args:
-            keys: Names of the entries, the same each time.
-            values: The entries, summed over the batch, shape ``(entries,)``; or shape
-                ``(steps, entries)``.
-            count: How many data there were in all.
-        """
+        """Adds the ledger of a batch, or of several."""
         self._keys = keys
         self._values.append(values.view(-1, len(keys)))
         self._count += count
 
     def means(self) -> dict[str, float]:
-        """Gives each entry's mean per datum.
-
-        Returns:
-            The means; NaN for entries that are not defined, as a deterministic site's KL.
-
-        Raises:
-            TrainingError: If a step's loss was not finite; it names the first such step, and what
-                was not finite there and had been before.
-        """
+        """Gives each entry's mean per datum."""
         values = torch.cat(self._values).double().cpu()  # (steps, entries)
         bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
         if len(bad):

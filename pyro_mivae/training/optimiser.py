@@ -15,20 +15,7 @@ LR_SCHEDULES = ("constant", "cosine")
 
 
 def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
-    """Makes a fused Adam with a group of parameters for each distinct set of options.
-
-    Args:
-        vae: The variant. Its ``optim_args(name)`` gives each parameter's options, meant for the
-            standard rate of 1e-3.
-        lr: Learning rate. Another than the standard one changes every part's in proportion, so
-            that a part whose own is a fifth keeps a fifth.
-
-    Raises:
-        OptionError: If every parameter is frozen.
-
-    Returns:
-        The optimiser; each group remembers its rate as ``"initial_lr"``.
-    """
+    """Makes a fused Adam with a group of parameters for each distinct set of options."""
     groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
     for name, parameter in vae.named_parameters():
         if parameter.requires_grad:
@@ -52,14 +39,6 @@ def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
 def schedule_factor(schedule: str, step: int, total: int) -> float:
     """Gives what all learning rates are multiplied by.
 
-    Args:
-        schedule: ``"constant"``, or ``"cosine"``: from 1 at the first step to 0 after the last.
-        step: Steps done.
-        total: Steps of the whole run.
-
-    Returns:
-        The factor, from 0 to 1.
-
     Example:
         >>> [round(schedule_factor("cosine", step, 4), 2) for step in range(5)]
         [1.0, 0.85, 0.5, 0.15, 0.0]
@@ -70,14 +49,7 @@ def schedule_factor(schedule: str, step: int, total: int) -> float:
 
 
 def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Gives an optimiser's state as it goes on any device, however steps are taken there.
-
-    Args:
-        optimiser: The optimiser.
-
-    Returns:
-        Its ``state_dict``, learning rates as numbers.
-    """
+    """Gives an optimiser's state as it goes on any device, however steps are taken there."""
     state = optimiser.state_dict()
     plain = [
         {**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]
@@ -86,11 +58,6 @@ def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Sets each group's learning rate to its initial one times a factor.
-
-    Args:
-        optimiser: The optimiser.
-        factor: The factor.
-    """
+    """Sets each group's learning rate to its initial one times a factor."""
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor

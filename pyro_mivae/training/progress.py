@@ -13,12 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def progress_bar(trainers: Sequence[Trainer], *, enabled: bool) -> Any:
-    """Makes a bar of all their steps on stderr.
-
-    Args:
-        trainers: The trainers.
-        enabled: Whether it is shown.
-    """
+    """Makes a bar of all their steps on stderr."""
     from tqdm.std import tqdm
 
     return tqdm(
@@ -32,12 +27,7 @@ def progress_bar(trainers: Sequence[Trainer], *, enabled: bool) -> Any:
 
 
 def tell_batches(trainer: Trainer, bar: Any) -> None:
-    """Says so where a last batch was too small to stand alone.
-
-    Args:
-        trainer: The trainer.
-        bar: The progress bar.
-    """
+    """Says so where a last batch was too small to stand alone."""
     batch_size = trainer.settings.batch_size
     if max(trainer.batch_sizes) > batch_size:
         text = (
@@ -50,11 +40,6 @@ def tell_batches(trainer: Trainer, bar: Any) -> None:
 
 
 def show_row(bar: Any, row: Mapping[str, float]) -> None:
-    """Shows what an epoch came to.
-
-    Args:
-        bar: The progress bar.
-        row: The epoch's row.
-    """
+    """Shows what an epoch came to."""
     shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
     bar.set_postfix_str(", ".join(shown), False)

@@ -29,10 +29,6 @@ class RecordedSteps:
     """Takes a trainer's steps by a recording of the whole step, the optimiser's part included.
 
     What cannot be recorded runs as it is, on the device all the same, which one warning says.
-
-    Args:
-        trainer: The trainer, whose step can be staged. It is not kept.
-        recorder: What records it.
     """
 
     def __init__(self, trainer: Trainer, recorder: Recording) -> None:
@@ -52,14 +48,7 @@ class RecordedSteps:
 
     @classmethod
     def of(cls, trainer: Trainer) -> RecordedSteps | None:
-        """Records a trainer's steps, if its device and its program allow that.
-
-        Args:
-            trainer: The trainer, in training mode.
-
-        Returns:
-            None if its steps are to be taken one by one.
-        """
+        """Records a trainer's steps, if its device and its program allow that."""
         recorder = recorder_for(trainer.optimiser, trainer.device)
         if recorder is None:
             return None
@@ -70,17 +59,7 @@ class RecordedSteps:
     def run(
         self, order: Tensor, first_step: int, meter: Meter, on_step: Callable[[], object]
     ) -> int:
-        """Takes the steps of an epoch; nothing waits for the device.
-
-        Args:
-            order: The order of the data.
-            first_step: Training steps done before.
-            meter: Gets their ledgers.
-            on_step: Called after each step was begun.
-
-        Returns:
-            The number of steps.
-        """
+        """Takes the steps of an epoch; nothing waits for the device."""
         if not self.static.is_prepared:
             self._prepare()
         values = self.static.run(order, first_step, on_step)
@@ -97,12 +76,7 @@ class RecordedSteps:
 
 
 def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
-    """Puts learning rates into tensors, and lets the optimiser be captured.
-
-    Args:
-        optimiser: The optimiser.
-        device: Where its parameters are.
-    """
+    """Puts learning rates into tensors, and lets the optimiser be captured."""
     for group in optimiser.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
         group["capturable"] = True

@@ -19,11 +19,6 @@ def suitable_threads(module: nn.Module, batch_size: int) -> Iterator[None]:
     Threads that share a small step wait for each other most of the time. On a machine that is busy
     with something else, or a container with a share of its cores, they wait for a slice of time
     each: steps of a small network have been seen to take 200 times as long on two threads.
-
-    Args:
-        module: What is run; convolutions do more work than their parameters tell, and are left
-            to all threads.
-        batch_size: Images per step.
     """
     size = sum(parameter.numel() for parameter in module.parameters())
     convolves = any(isinstance(part, CONVOLUTIONS) for part in module.modules())

@@ -24,12 +24,6 @@ class Validation:
     The program evaluates in the first epochs, and from then on where its graph is compared with
     it. Which epochs these are follows from their number alone, so that a resumed training rounds
     as a whole one does.
-
-    Args:
-        program: The loss per datum, and its ledger.
-        images: Held-out images, shape ``(n, *data_shape)``. They stay where they are.
-        sizes: Sizes of the batches.
-        device: Where the program runs.
     """
 
     def __init__(
@@ -40,18 +34,7 @@ class Validation:
 
     @torch.no_grad()
     def run(self, number: int, *, staged: bool) -> dict[str, float]:
-        """Evaluates on all images; the host waits once, at the end.
-
-        Args:
-            number: The number of the epoch, from 0.
-            staged: Whether training steps are taken by a graph.
-
-        Returns:
-            The mean per image of each entry of the ledger.
-
-        Raises:
-            TrainingError: If the loss is not finite.
-        """
+        """Evaluates on all images; the host waits once, at the end."""
         meter = Meter()
         for part in self.images.split(self.sizes):
             x = part.to(self.device, non_blocking=True)

@@ -100,24 +100,7 @@ class Variant(PyroModule):
         decoder: nn.Module | None = None,
         build_guide: GuideBuilder | None = None,
     ) -> None:
-        """Assembles the pair and checks that it fits.
-
-        Args:
-            data_shape: Shape of one datum.
-            prior: Samples the code.
-            likelihood: A likelihood or its name.
-            guide: Takes the place of the default guide.
-            encoder: Takes the place of the default guide's encoder.
-            decoder: Takes the place of the default decoder.
-            build_guide: From the sites and the encoder to the default guide; mean field if
-                omitted.
-
-        Raises:
-            OptionError: If an encoder is given beside a guide, a part is of another kind, the
-                likelihood is unknown, or the networks do not fit into memory.
-            ShapeError: If the decoder does not take the codes to the data's shape.
-            SiteError: If model and guide do not sample the same sites in the same shapes.
-        """
+        """Assembles the pair and checks that it fits."""
         super().__init__(self._new_name())
         self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:
@@ -173,11 +156,7 @@ class Variant(PyroModule):
         return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes a name of its own; with the original's, SVI would train the original's parameters.
-
-        Args:
-            state: What was pickled or copied.
-        """
+        """Takes a new name: with the original's, SVI would train the original's parameters."""
         super().__setstate__(state)
         name = self._new_name()
         for prefix, module in self.named_modules():

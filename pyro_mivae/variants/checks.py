@@ -31,15 +31,7 @@ PARTS: dict[str, Checker] = {
 
 
 def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
-    """Checks that an encoder takes data and returns features of each datum.
-
-    Args:
-        encoder: From ``(batch, *data_shape)`` to ``(batch, features)``.
-        data_shape: Shape of one datum.
-
-    Raises:
-        ShapeError: If it does not.
-    """
+    """Checks that an encoder takes data and returns features of each datum."""
     training = encoder.training
     example = next(encoder.parameters(), torch.zeros(()))
     try:
@@ -61,15 +53,7 @@ def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
 
 
 def check_guide(vae: Variant, prior: Mapping[str, Any]) -> None:
-    """Checks that the guide samples the prior's sites in the prior's shapes.
-
-    Args:
-        vae: The variant.
-        prior: The distributions of the prior's sites.
-
-    Raises:
-        SiteError: If it does not.
-    """
+    """Checks that the guide samples the prior's sites in the prior's shapes."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]), vae.evaluating():
         guide = trace_program(vae.guide, (vae.blank(2),), {})
         for name, p in prior.items():
@@ -84,15 +68,7 @@ def check_guide(vae: Variant, prior: Mapping[str, Any]) -> None:
 
 
 def check_decoder(vae: Variant, code_dim: int) -> None:
-    """Checks that decoder and likelihood take codes to data.
-
-    Args:
-        vae: The variant.
-        code_dim: Size of the code.
-
-    Raises:
-        ShapeError: If they do not.
-    """
+    """Checks that decoder and likelihood take codes to data."""
     leading = (2,) if vae.num_categories is None else (vae.num_categories, 2)
     codes = torch.zeros(*leading, code_dim, device=vae.device, dtype=vae.dtype)
     with torch.no_grad(), vae.evaluating():
@@ -120,15 +96,7 @@ def check_decoder(vae: Variant, code_dim: int) -> None:
 
 
 def require_sizes(vae: Variant, **given: int | None) -> None:
-    """Refuses a size, other than the default, that is given beside a prior of another.
-
-    Args:
-        vae: The variant.
-        **given: Sizes by keyword.
-
-    Raises:
-        OptionError: If one differs.
-    """
+    """Refuses a size, other than the default, that is given beside a prior of another."""
     for name, size in given.items():
         actual = vae.sites.get(vae.code_site) if name == "code_dim" else getattr(vae, name)
         signatures = (inspect.signature(cls).parameters for cls in type(vae).__mro__[:-1])
@@ -141,15 +109,7 @@ def require_sizes(vae: Variant, **given: int | None) -> None:
 
 
 def check_weights(vae: Variant, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Checks that a variant's weights are finite.
-
-    Args:
-        vae: The variant.
-        weights: A ``state_dict`` for it; its own if omitted.
-
-    Raises:
-        OptionError: If some are not.
-    """
+    """Checks that a variant's weights are finite."""
     wrong = broken_weights(vae, weights)
     if wrong:
         raise OptionError(
@@ -160,12 +120,7 @@ def check_weights(vae: Variant, weights: Mapping[str, Tensor] | None = None) -> 
 
 
 def broken_weights(module: nn.Module, weights: Mapping[str, Tensor] | None = None) -> list[str]:
-    """Names the parameters and running statistics of a module that are not finite.
-
-    Args:
-        module: The module; other buffers may hold infinities on purpose, as masks do.
-        weights: A ``state_dict`` for it; its own if omitted.
-    """
+    """Names the parameters and running statistics of a module that are not finite."""
     own = {name for name, _ in module.named_parameters()}
     watched = {
         name: value

@@ -11,16 +11,7 @@ from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
 
 
 def posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site given the data; of an enumerated one the probabilities.
-
-    Args:
-        run: Runs the pair on the data.
-        device: Where it runs. Torch's generators stay as they are.
-
-    Returns:
-        Means by site. Where they vary with what is drawn at other sites, they are averaged over
-        100 runs, always the same ones.
-    """
+    """Returns the mean of every site given the data; of an enumerated one the probabilities."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(MEAN_SEED)
         traces = run()

@@ -17,36 +17,21 @@ if TYPE_CHECKING:
 
 
 def site_size(fn: Any) -> int:
-    """Returns how many values a site has, or how many categories.
-
-    Args:
-        fn: The site's distribution.
-    """
+    """Returns how many values a site has, or how many categories."""
     if fn.has_enumerate_support:
         return int(fn.probs.shape[-1])
     return int(fn.event_shape.numel())
 
 
 def is_bounded(fn: Any) -> bool:
-    """Tells whether a site lives on the unit interval.
-
-    Args:
-        fn: The site's distribution.
-    """
+    """Tells whether a site lives on the unit interval."""
     while isinstance(fn, Independent):
         fn = fn.base_dist
     return fn.support is constraints.unit_interval
 
 
 def find_likelihood(likelihood: str | Likelihood) -> Likelihood:
-    """Gives a likelihood by name; one that is an instance is handed back.
-
-    Args:
-        likelihood: A likelihood or its name.
-
-    Raises:
-        OptionError: If there is none of this name.
-    """
+    """Gives a likelihood by name; one that is an instance is handed back."""
     if isinstance(likelihood, Likelihood):
         return likelihood
     if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
@@ -60,18 +45,7 @@ def find_likelihood(likelihood: str | Likelihood) -> Likelihood:
 
 
 def code_value(vae: Variant, name: str, code: Tensor, n: int) -> Tensor:
-    """Returns values of a site, given as `Variant.decode` takes them, as the model takes them.
-
-    Args:
-        vae: The variant.
-        name: The site.
-        code: What was given.
-        n: How many values there are to be.
-
-    Raises:
-        OptionError: If there is no category of a number.
-        ShapeError: If they have another shape.
-    """
+    """Returns values of a site, given as `Variant.decode` takes them, as the model takes them."""
     code, size = code.to(vae.device), vae.sites[name]
     is_category = name in vae.one_hot
     if is_category and code.shape == (n,) and not code.is_floating_point():
@@ -87,16 +61,7 @@ def code_value(vae: Variant, name: str, code: Tensor, n: int) -> Tensor:
 
 
 def category_value(vae: Variant, name: str, index: Tensor) -> Tensor:
-    """Returns values of a category, one-hot where the prior's are.
-
-    Args:
-        vae: The variant.
-        name: The site.
-        index: The categories' numbers.
-
-    Raises:
-        OptionError: If there is no category of a number.
-    """
+    """Returns values of a category, one-hot where the prior's are."""
     count = vae.sites[name]
     wrong = index[(index < 0) | (index >= count)]
     if len(wrong):

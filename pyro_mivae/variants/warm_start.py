@@ -22,14 +22,6 @@ def warm_start_categories(
     r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
 
     No decoder and no label takes part.
-
-    Args:
-        guide: A guide whose site is a category given the data.
-        x: Data, shape ``(n, *data_shape)``, on any device; each batch is moved to the guide's.
-        site: The category.
-        steps: Number of training steps.
-        batch_size: Data per step, drawn with replacement.
-        lr: Learning rate of Adam.
     """
     term = RegularizedInformation(site)
 
