@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pyro_mivae"
 LAYERS = (
-    "interrupts errors inputs arguments sizes schedules networks sites handlers traces "
+    "interrupts errors inputs arguments options sizes schedules networks sites handlers traces "
     "distributions priors likelihoods models guides bounds terms elbo engine diagnostics variants "
     "data training metrics plots report runs cli_options cli __main__"
 ).split()
