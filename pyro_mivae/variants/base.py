@@ -26,6 +26,7 @@ from pyro_mivae.arguments import (
     text,
     whole,
 )
+from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
@@ -171,7 +172,7 @@ class Variant(PyroModule):
         name = self._new_name()
         for prefix, module in self.named_modules():
             if isinstance(module, PyroModule):
-                module._pyro_name = f"{name}.{prefix}" if prefix else name
+                name_module(module, f"{name}.{prefix}" if prefix else name)
 
     @checked(num_steps=whole(least=0))
     def objective(self, num_steps: int | None = None) -> Objective:
