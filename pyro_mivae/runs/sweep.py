@@ -17,16 +17,16 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function, named, number, several
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError
+from pyro_mivae.options import checks_of
 from pyro_mivae.runs.sweep_table import SweepTable
-from pyro_mivae.training import fit_many, suitable_threads
-from pyro_mivae.training.given import OPTIONS
+from pyro_mivae.training import TrainingOptions, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
 FIGURES = ("distortion", "rate", "elbo", "mi_lower", "mi_upper", "active_units")
 Point = dict[str, Any]
 
 
-@checked(make=function("make(beta=1.0)"), seeds=several(OPTIONS["seed"]))
+@checked(make=function("make(beta=1.0)"), seeds=several(checks_of(TrainingOptions)["seed"]))
 def sweep(
     make: Callable[..., Variant],
     x: Tensor,
