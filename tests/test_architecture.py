@@ -10,9 +10,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pyro_mivae"
 LAYERS = (
-    "interrupts errors inputs arguments sizes schedules networks sites handlers traces "
-    "distributions priors likelihoods models guides bounds terms elbo engine diagnostics variants "
-    "data training metrics plots report runs cli_options cli __main__"
+    "interrupts errors inputs arguments sizes figures tables schedules networks sites handlers "
+    "traces distributions priors likelihoods models guides bounds terms elbo engine diagnostics "
+    "variants data training metrics plots report runs cli_options cli __main__"
 ).split()
 HEAVY = ("torchvision", "matplotlib", "sklearn", "scipy", "jinja2", "click", "PIL", "tqdm")
 MODULES = sorted(PACKAGE.rglob("*.py"))
