@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
 from pyro_mivae.engine import CudaGraphs, Recording, comparison, matmul_precision
-from pyro_mivae.training import loop, recorded, world
+from pyro_mivae.training import TrainingOptions, loop, recorded, world
 
 Build = Callable[[Any, Tensor, int], Turn]
 
@@ -61,7 +61,7 @@ def ours(
     """
 
     def build(vae: Any, x: Tensor, batch_size: int) -> Turn:
-        settings = loop.Settings(1, batch_size, 1e-3, "constant", None, 0, None, engine, precision)
+        settings = TrainingOptions(1, batch_size, engine=engine, precision=precision)
         due = comparison.is_due if compare else lambda step, every=0: False
 
         @contextlib.contextmanager

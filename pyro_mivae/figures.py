@@ -209,10 +209,7 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "DCI completeness",
             "How far one dimension alone is of use for each factor",
         ),
-        "dci_informativeness": (
-            "DCI informativeness",
-            "Accuracy of forests that read the factors from the code",
-        ),
+        "dci_informativeness": ("DCI informativeness", "Accuracy of forests on the factors"),
         "factor_vae_score": (
             "FactorVAE score",
             "How often the dimension that varies least tells which factor is held fixed",

@@ -14,6 +14,8 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import Independent, OneHotCategorical, kl_divergence
 
+from pyro_mivae.compat import mask_of
+
 Site = Any
 
 
@@ -22,7 +24,7 @@ def is_note(site: Site) -> bool:
     fn = site["fn"]
     if not (site["is_observed"] and isinstance(fn, MaskedDistribution)):
         return False
-    return fn._mask is False and isinstance(fn.base_dist, Delta)
+    return mask_of(fn) is False and isinstance(fn.base_dist, Delta)
 
 
 def data_sites(trace: Any) -> list[str]:
@@ -133,6 +135,6 @@ def _masks(fn: Any) -> list[Any]:
     masks = []
     while hasattr(fn, "base_dist"):
         if isinstance(fn, MaskedDistribution):
-            masks.append(fn._mask)
+            masks.append(mask_of(fn))
         fn = fn.base_dist
     return masks

@@ -1,4 +1,4 @@
-"""The README's script runs as it stands, only shorter."""
+"""The code of the README and of the documentation runs, with fewer epochs."""
 
 import re
 from pathlib import Path
@@ -16,33 +16,35 @@ def text():
     return README.read_text(encoding="utf-8")
 
 
-def test_the_script_runs_and_learns(text, few_digits, quick, encoder_side):
-    (script,) = re.findall(r"```python\n(import pyro\n.*?)```", text, flags=re.S)
-    quick = script.replace("epochs = 80", "epochs = 2").replace(
-        "mi.InfoCatVAE(digits.data_shape)", "mi.InfoCatVAE(digits.data_shape, warm_start=20)"
-    )
-    assert quick.count("epochs = 2") == quick.count("warm_start=20") == 1
+def test_the_blocks_run_and_the_script_learns(text, few_digits, quick, encoder_side):
+    lines, script = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     names = {}
-    exec(compile(quick, str(README), "exec"), names)
+    for block in (lines, script):
+        short = block.replace("80", "2").replace("data_shape)", "data_shape, warm_start=20)", 1)
+        assert short.count("warm_start=20") == 1
+        exec(compile(short, str(README), "exec"), names)
+    assert len(names["history"]) == 2
     assert set(names["objective"].ledger) >= {"elbo", "kl_z", "kl_c", "mi_c_mean"}
     assert names["objective"].kl_weights["z"]() == 1.0
-    (critic,) = re.findall(r"```python\n(critic = .*?)```", text, flags=re.S)
-    exec(compile(critic, str(README), "exec"), names)
+    (report,) = re.findall(r"```python\n(report = .*?)```", page("evaluation"), flags=re.S)
+    exec(compile(report, "evaluation.md", "exec"), names)
+    assert names["results"]["elbo"] == names["report"]["elbo"]
+    (critic,) = re.findall(r"```python\n(critic = .*?)```", page("own_parts"), flags=re.S)
+    exec(compile(critic, "own_parts.md", "exec"), names)
     vae = mi.VAE(names["digits"].data_shape)
     names["elbo"].loss_and_grads(vae.model, vae.guide, names["digits"].x_train[:64])
     assert all(p.grad is not None for p in names["critic"].parameters())
-    page = (README.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    for written in (text, page):
-        (report,) = re.findall(r"```python\n(report = .*?)```", written, flags=re.S)
-        exec(compile(report, str(README), "exec"), names)
-        assert names["results"]["elbo"] == names["report"]["elbo"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_a_page_links_to_is_there(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+def page(name):
+    return (README.parent / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_of_a_page_lead_to_files(path):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
     for link in links:
-        assert (page.parent / link).is_file()
+        assert (path.parent / link).is_file()
         if link.endswith(".png"):
-            assert (page.parent / link).read_bytes().startswith(b"\x89PNG")
-    assert links or page is not README
+            assert (path.parent / link).read_bytes().startswith(b"\x89PNG")
+    assert links or path is not README

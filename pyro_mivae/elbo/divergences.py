@@ -16,6 +16,7 @@ from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyro_mivae.compat import version_of
 from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import are_equal
 from pyro_mivae.schedules import Weight
@@ -146,7 +147,7 @@ def _modules_kept() -> Iterator[None]:
 
     def keep(module: nn.Module, args: Any) -> None:
         for buffer in module.buffers(recurse=False):
-            kept.setdefault(id(buffer), (buffer, buffer.detach().clone(), buffer._version))
+            kept.setdefault(id(buffer), (buffer, buffer.detach().clone(), version_of(buffer)))
 
     hook = register_module_forward_pre_hook(keep)
     try:
@@ -154,5 +155,5 @@ def _modules_kept() -> Iterator[None]:
     finally:
         hook.remove()
         for buffer, value, version in kept.values():
-            if buffer._version != version:
+            if version_of(buffer) != version:
                 buffer.copy_(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_mivae.compat import end_capture_pool
 from pyro_mivae.engine.reasons import first_cause, quiet
 from pyro_mivae.engine.staging import Staged
 from pyro_mivae.errors import CaptureError, OptionError
@@ -129,7 +130,7 @@ class CudaGraphs(Recording):
                 for _ in range(count):
                     body()
         except BaseException:
-            _end_pool(self.device, self._pool)
+            end_capture_pool(_index(self.device), self._pool)
             if not _draws(self.device):
                 _renew_generator(self.device, random)
             raise
@@ -273,15 +274,6 @@ def _aside(device: torch.device) -> Iterator[None]:
 
 def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
-
-
-def _end_pool(device: torch.device, pool: tuple[int, int]) -> None:
-    """Ends a capture's claim on new memory, which torch leaves standing where a capture failed.
-
-    While it stands no memory can be given back to the device.
-    """
-    with suppress(RuntimeError):  # where there is none
-        torch._C._cuda_endAllocateToPool(_index(device), pool)
 
 
 def _draws(device: torch.device) -> bool:

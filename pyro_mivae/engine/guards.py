@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from pyro_mivae.compat import members_of
+
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (list, dict, set)
 OTHERS = (ModuleType, FunctionType, MethodType, type, Tensor, *CONTAINERS)
@@ -119,9 +121,8 @@ class Guards:
         run = "forward" if isinstance(owner, nn.Module) else "__call__"
         self.watch(getattr(type(owner), run, None))
         if isinstance(owner, nn.Module):
-            for held in (owner._parameters, owner._buffers, owner._modules):
-                if isinstance(held, dict):  # TorchScript's are not
-                    self._add(label, held)
+            for held in members_of(owner):
+                self._add(label, held)
 
     def _watch_function(self, function: FunctionType) -> None:
         self.watch(getattr(function, "__wrapped__", None))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from pyro_mivae.compat import schema_of
+
 aten = torch.ops.aten
 SILENT = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
 """Operations that change running statistics without saying so."""
@@ -18,15 +20,16 @@ def is_impure(node: Node) -> bool:
     """Tells whether a node does more than give its value: changes a tensor, or draws numbers."""
     if node.op in ("placeholder", "output"):
         return True
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    target: Any = node.target
+    schema = schema_of(target)
+    if schema is None:
         return False
-    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+    return schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def is_view(node: Any) -> bool:
     """Tells whether a node gives the memory of its first argument, seen in another way."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+    return schema_of(node.target) is not None and node.target.is_view
 
 
 def origin(node: Any) -> Any:
@@ -42,9 +45,9 @@ def origin(node: Any) -> Any:
 
 def is_in_place(node: Any) -> bool:
     """Tells whether a node changes its first argument and gives that."""
-    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+    schema = schema_of(node.target)
+    if schema is None or not schema.is_mutable:
         return False
-    schema = node.target._schema
     first = schema.arguments[0].alias_info
     given = schema.returns[0].alias_info if schema.returns else None
     if first is None or given is None or not first.is_write:
@@ -54,9 +57,10 @@ def is_in_place(node: Any) -> bool:
 
 def changed(node: Node) -> Iterator[Any]:
     """Gives the arguments that an operation changes."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    schema = schema_of(node.target)
+    if schema is None:
         return
-    for index, argument in enumerate(node.target._schema.arguments):
+    for index, argument in enumerate(schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             named = node.kwargs.get(argument.name)
             value = node.args[index] if index < len(node.args) else named

@@ -14,6 +14,8 @@ from pyro.optim.clipped_adam import ClippedAdam
 from pyro.optim.optim import is_scheduler
 from torch import Tensor
 
+from pyro_mivae.compat import has_step_hooks
+
 ELEMENT_BY_ELEMENT = (
     AdagradRMSProp,
     ClippedAdam,
@@ -141,8 +143,7 @@ class GroupedOptimiser:
         """Returns whether Pyro has an optimiser for the parameter, and no hook hangs on it."""
         if parameter not in self.optim.optim_objs:
             return False
-        own = self._object(parameter)
-        return not (own._optimizer_step_pre_hooks or own._optimizer_step_post_hooks)
+        return not has_step_hooks(self._object(parameter))
 
     def _object(self, parameter: Tensor) -> torch.optim.Optimizer:
         """Pyro's optimiser of a parameter, without the scheduler about it."""

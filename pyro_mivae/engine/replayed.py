@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_mivae.compat import copy_all
 from pyro_mivae.engine.captured import Recording, check_capturable, recorder_for
 from pyro_mivae.engine.optimiser import CapturableOptimiser, GroupedOptimiser
 from pyro_mivae.engine.reasons import tell_no_capture
@@ -67,7 +68,7 @@ class ReplayedStep:
     def __call__(self, data: Sequence[Tensor]) -> Tensor:
         """Takes the step."""
         with self._recorder.running():
-            torch._foreach_copy_(self._data, list(data), non_blocking=True)
+            copy_all(self._data, data, non_blocking=True)
             self._replay()
             return self._values.clone()
 

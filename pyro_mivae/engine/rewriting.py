@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from pyro_mivae.compat import is_erased
 from pyro_mivae.engine.constants import HELD
 from pyro_mivae.engine.nodes import all_changed, is_impure, is_view, origin
 from pyro_mivae.engine.tape import Layout
@@ -28,7 +29,7 @@ class Rewriter:
         rules = tuple(rules)
         self.graph.eliminate_dead_code(is_impure)
         for node in list(self.graph.nodes):
-            if node.op != "call_function" or node._erased or node in skipped:
+            if node.op != "call_function" or is_erased(node) or node in skipped:
                 continue
             current: Node | None = node
             while current is not None:
@@ -97,7 +98,7 @@ class Rewriter:
         ahead = [node]
         while ahead:
             last = ahead.pop()
-            if not last.users and not last._erased and not is_impure(last):
+            if not last.users and not is_erased(last) and not is_impure(last):
                 ahead += last.all_input_nodes
                 self.graph.erase_node(last)
 

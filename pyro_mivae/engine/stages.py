@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pyro_mivae.compat import stored_parameters, tree_flatten, tree_unflatten
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.replayed import Replays
 from pyro_mivae.engine.staging import Staged
@@ -48,7 +47,7 @@ class Stage:
 
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""
-        held = pyro.get_param_store()._params
+        held = stored_parameters()
         return all(
             held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
             for name, parameter in self.parameters.items()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pyro_mivae.compat import decompositions, has_gradient_hooks
 from pyro_mivae.engine.constants import hold_constants, spell_out
 from pyro_mivae.engine.fusion import fuse, fuse_rounding
 from pyro_mivae.engine.guards import Guards
@@ -74,12 +75,9 @@ class Staged:
 
     def decomposed(self, *data: Tensor) -> GraphModule:
         """Returns a graph for a compiler, which every changed tensor is plain to see in."""
-        from torch._decomp import get_decompositions
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        table: dict[Any, Callable[..., Any]] = get_decompositions(
-            [aten.native_batch_norm, aten.cudnn_batch_norm]
-        )
+        table = decompositions([aten.native_batch_norm, aten.cudnn_batch_norm])
         run = deepcopy(self.graph)
         spell_out(run)
         run.recompile()
@@ -139,7 +137,7 @@ def record(
         tape.refuse(f"it finds an iterator ({', '.join(iterators)}), which a run may move on")
     if _drawn_from(randomness):
         tape.refuse("it draws random numbers of Python or NumPy, and not of torch")
-    if any(p._post_accumulate_grad_hooks for p in wanted):
+    if any(map(has_gradient_hooks, wanted)):
         tape.refuse("a parameter has a hook that acts on its accumulated gradient")
     try:
         graph = tape.graph([values, *owned])

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pyro_mivae.compat import copy_all
 from pyro_mivae.engine.captured import Body, check_capturable
 from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.steps import Engine, GraphStep
@@ -281,4 +282,4 @@ class _Table:
         """Sets what is scheduled to its values of the step that the cursor is at."""
         if self.scheduled:
             row = self.values.index_select(0, cursor).squeeze(0)
-            torch._foreach_copy_(self.targets, list(row.unbind()))
+            copy_all(self.targets, row.unbind())

@@ -17,6 +17,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, instance, shown
+from pyro_mivae.compat import version_of, zero_all
 from pyro_mivae.engine.choose import steps_until_compiling
 from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked, noise_state, run_graph
 from pyro_mivae.engine.guards import Guards
@@ -347,7 +348,7 @@ class SVI(pyro.infer.SVI):
             self._optimiser.step(parameters)
             held = [p.grad for p in parameters if p.grad is not None]
             if held:
-                torch._foreach_zero_(held)
+                zero_all(held)
             self._note_zeros(parameters)
         loss = float(self.ledger["loss"])
         if math.isnan(loss):
@@ -364,7 +365,7 @@ class SVI(pyro.infer.SVI):
     def _note_zeros(self, parameters: Iterable[Tensor]) -> None:
         """Notes that the gradients are zero, as long as nobody changes them."""
         held = [p.grad for p in parameters if p.grad is not None]
-        self._zeros = {id(gradient): (gradient, gradient._version) for gradient in held}
+        self._zeros = {id(gradient): (gradient, version_of(gradient)) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
         """Adds gradients to what the leaves hold, as ``backward`` does."""
@@ -376,7 +377,7 @@ class SVI(pyro.infer.SVI):
 
     def _is_zero(self, gradient: Tensor) -> bool:
         known, version = self._zeros.get(id(gradient), (None, 0))
-        return known is gradient and gradient._version == version
+        return known is gradient and version_of(gradient) == version
 
     def _part(self, difference: str, stage: Stage) -> None:
         """Ends staging, since the graph is not the program."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
+from pyro_mivae.compat import TorchDispatchMode, schema_of, storage_id, tree_leaves, tree_map
 from pyro_mivae.engine.nodes import all_changed
 from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.errors import StagingError
@@ -110,7 +109,7 @@ class Tape(TorchDispatchMode):
 
     def varies(self, tensor: Tensor) -> bool:
         """Returns whether a tensor's values can be others in the next step."""
-        return id(tensor) not in self._known or _storage(tensor) in self._varying
+        return id(tensor) not in self._known or storage_id(tensor) in self._varying
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -161,8 +160,8 @@ class Tape(TorchDispatchMode):
                     item = self._graph.call_function(operator.getitem, (node, index))
                     item.meta["val"] = Layout.of(part)
                     self._hold(part, item, varies)
-        if varies and func._schema.is_mutable:
-            self._varying.update(map(_storage, inputs))
+        if varies and schema_of(func).is_mutable:
+            self._varying.update(map(storage_id, inputs))
 
     def _check(self, func: Any, args: Any, outputs: list[Any]) -> None:
         """Refuses an operation whose effect the graph cannot repeat on other values."""
@@ -170,7 +169,7 @@ class Tape(TorchDispatchMode):
             raise StagingError(READS_A_VALUE)
         if any(isinstance(value, Tensor) and value.layout != torch.strided for value in outputs):
             raise StagingError("it makes a sparse tensor")
-        name = func._schema.name
+        name = schema_of(func).name
         if name in REBOUND:
             raise StagingError(f"it gives a tensor other memory ({name})")
         if func in INDEXED:
@@ -207,7 +206,7 @@ class Tape(TorchDispatchMode):
             raise StagingError(f"it uses a {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise StagingError("it uses a sparse tensor")
-        if _storage(tensor) in self._made:
+        if storage_id(tensor) in self._made:
             raise StagingError("it makes a tensor by no operation of torch's")
         if tensor.requires_grad and not tensor.is_leaf:
             raise StagingError("it differentiates through a tensor of an earlier step")
@@ -216,16 +215,16 @@ class Tape(TorchDispatchMode):
 
     def _add_placeholder(self, tensor: Tensor) -> Node:
         placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
-        place = placeholders[-1] if placeholders else self._graph._root
-        with self._graph.inserting_after(place):
+        here = self._graph.inserting_after(placeholders[-1]) if placeholders else nullcontext()
+        with here:
             node = self._graph.placeholder(f"input{len(placeholders)}")
         node.meta["val"] = Layout.of(tensor)
         self._known[id(tensor)] = tensor, node
-        self._varying.add(_storage(tensor))
+        self._varying.add(storage_id(tensor))
         return node
 
     def _hold(self, tensor: Tensor, node: Node, varies: bool) -> None:
-        storage = _storage(tensor)
+        storage = storage_id(tensor)
         if storage not in self._varying and storage not in self._made:
             self._made.add(storage)
         if varies:
@@ -262,7 +261,3 @@ def multinomial(
         return NotImplemented
     race = torch.empty_like(probs).exponential_(1.0)
     return (probs / race).argmax(-1, keepdim=True)
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)

@@ -23,13 +23,14 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
 from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.options import checks_of, flags_of
 from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
-from pyro_mivae.training import atomic_path, versions
-from pyro_mivae.training.given import OPTIONS
+from pyro_mivae.training import TrainingOptions, atomic_path, versions
 from pyro_mivae.variants import VARIANTS
 
 DEFAULT_DATA = "digits"
 PROGRAMS = ("prior", "guide")  # options that may name a file's code
+OPTIONS = checks_of(TrainingOptions)
 
 
 def sizes(count: int) -> Checker:
@@ -64,9 +65,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "fingerprints.": FINGERPRINTS,
     "versions.": tuple(versions()),
 }
-FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | {
-    name: "--" + name.replace("_", "-") for name in OPTIONS
-}
+FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | flags_of(TrainingOptions)
 
 
 UNSAID = {"engine": "auto", "precision": "float32", "network": "auto"}

@@ -18,11 +18,13 @@ from pyro_mivae.training.identity import (
     versions,
 )
 from pyro_mivae.training.many import fit_many
+from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.threads import suitable_threads
 
 __all__ = [
     "History",
     "Identity",
+    "TrainingOptions",
     "Writer",
     "atomic_path",
     "describe_model",

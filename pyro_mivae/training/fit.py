@@ -19,7 +19,6 @@ from pyro_mivae.training.breakdown import check_end, last_weights_kept
 from pyro_mivae.training.checkpoint import rng_state, set_rng_state
 from pyro_mivae.training.given import (
     DEVICE,
-    OPTIONS,
     Images,
     check_given,
     check_trainer,
@@ -27,7 +26,8 @@ from pyro_mivae.training.given import (
 )
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
-from pyro_mivae.training.loop import Settings, Trainer
+from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
 from pyro_mivae.training.world import own_world
@@ -42,23 +42,22 @@ from pyro_mivae.variants import VARIANT
     resume=flag(),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(row)"),
-    **OPTIONS,
 )
 def fit(
     vae: Any,
     x: Any,
     *,
     epochs: int,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    lr_schedule: str = "constant",
-    clip_norm: float | None = None,
+    batch_size: int = TrainingOptions.batch_size,
+    lr: float = TrainingOptions.lr,
+    lr_schedule: str = TrainingOptions.lr_schedule,
+    clip_norm: float | None = TrainingOptions.clip_norm,
     device: str | torch.device = "auto",
-    seed: int = 0,
-    engine: Means | Literal["auto"] = "auto",
-    precision: Precision = "float32",
+    seed: int = TrainingOptions.seed,
+    engine: Means | Literal["auto"] = TrainingOptions.engine,
+    precision: Precision = TrainingOptions.precision,
     validation: Any = None,
-    patience: int | None = None,
+    patience: int | None = TrainingOptions.patience,
     progress: bool = False,
     run: str | Path | None = None,
     resume: bool = False,
@@ -137,8 +136,8 @@ def fit(
         >>> len(history), history["loss"][1] < history["loss"][0]
         (2, True)
     """
-    settings = Settings(
-        epochs, batch_size, lr, lr_schedule, clip_norm, seed, patience, engine, precision
+    settings = TrainingOptions(
+        epochs, batch_size, lr, lr_schedule, clip_norm, patience, seed, engine, precision
     )
     target = resolve_device(device)
     images = check_given(vae, x, settings, validation, target)
@@ -170,7 +169,7 @@ class Training:
         vae: Any,
         x: Tensor,
         held_out: Tensor | None,
-        settings: Settings,
+        settings: TrainingOptions,
         device: torch.device,
     ) -> None:
         self.vae = vae.to(device)

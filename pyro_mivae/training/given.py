@@ -5,33 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import Checker, choice, either, instance, number, text, whole
-from pyro_mivae.engine import Means, Precision, check_precision
+from pyro_mivae.arguments import either, instance, number, text
+from pyro_mivae.engine import check_precision
 from pyro_mivae.errors import OptionError
 from pyro_mivae.inputs import fingerprint
-from pyro_mivae.training.loop import Settings, Trainer
-from pyro_mivae.training.optimiser import LR_SCHEDULES
+from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.variants.checks import check_weights
 
 HELD_OUT = 0.1
-NUM_SEEDS = 2**32
-OPTIONS: dict[str, Checker] = {
-    "epochs": whole(least=1),
-    "batch_size": whole(least=1),
-    "lr": number(above=0),
-    "lr_schedule": choice(*LR_SCHEDULES),
-    "clip_norm": number(above=0),
-    "patience": whole(least=1),
-    "seed": whole(least=0, most=NUM_SEEDS - 1),
-    "engine": choice("auto", *get_args(Means)),
-    "precision": choice(*get_args(Precision)),
-}
-"""The options of a training, which a run folder and the command line share."""
 
 DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
@@ -103,7 +90,7 @@ class Images:
 def check_given(
     vae: Any,
     x: Any,
-    settings: Settings,
+    settings: TrainingOptions,
     validation: Any,
     device: torch.device,
 ) -> Images:

@@ -22,7 +22,7 @@ from torch import nn
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
 from pyro_mivae.training.checkpoint import Checkpoint
-from pyro_mivae.training.loop import Settings
+from pyro_mivae.training.options import TrainingOptions
 
 LIBRARIES = {"builtins", "pyro", "pyro_mivae", "torch", "torchvision", "zuko"}
 PACKAGES = ("pyro-mivae", "pyro-ppl", "torch")
@@ -46,7 +46,7 @@ class Identity:
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, settings: Settings, data: dict[str, str], vae: Any) -> Identity:
+    def of(cls, settings: TrainingOptions, data: dict[str, str], vae: Any) -> Identity:
         """Describes a training whose model is as it was built."""
         return cls(asdict(settings), data, describe_model(vae), versions())
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
@@ -15,8 +14,6 @@ from torch import Tensor
 
 from pyro_mivae.engine import (
     Engine,
-    Means,
-    Precision,
     Program,
     is_due_in_epoch,
     most_unchecked,
@@ -34,24 +31,10 @@ from pyro_mivae.training.optimiser import (
     schedule_factor,
     set_learning_rates,
 )
+from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.recorded import RecordedSteps
 from pyro_mivae.training.validation import VALIDATION_BATCH, Validation
 from pyro_mivae.training.world import cuda_devices
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; see `fit` for what each of them means."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_schedule: str
-    clip_norm: float | None
-    seed: int
-    patience: int | None
-    engine: Means | Literal["auto"] = "auto"
-    precision: Precision = "float32"
 
 
 class Trainer:
@@ -62,7 +45,7 @@ class Trainer:
         vae: Any,
         x: Tensor,
         validation: Tensor | None,
-        settings: Settings,
+        settings: TrainingOptions,
         device: torch.device,
     ) -> None:
         self.vae, self.x = vae, x

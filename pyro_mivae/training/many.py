@@ -14,13 +14,16 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, either, flag, function, path, several
 from pyro_mivae.engine import Engine, Means, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
+from pyro_mivae.options import checks_of
 from pyro_mivae.training.fit import Training
-from pyro_mivae.training.given import DEVICE, OPTIONS, Images, check_given, resolve_device
+from pyro_mivae.training.given import DEVICE, Images, check_given, resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.keeper import Keeper
-from pyro_mivae.training.loop import Settings
+from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.progress import progress_bar
 from pyro_mivae.variants import VARIANT
+
+OPTIONS = checks_of(TrainingOptions)
 
 
 @checked(
@@ -115,8 +118,8 @@ def fit_many(
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     folders = _check_folders(runs, count)
     settings = [
-        Settings(
-            epochs, batch_size, rate, lr_schedule, clip_norm, seed, patience, engine, precision
+        TrainingOptions(
+            epochs, batch_size, rate, lr_schedule, clip_norm, patience, seed, engine, precision
         )
         for rate, seed in zip(lrs, seeds, strict=True)
     ]

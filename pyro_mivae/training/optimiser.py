@@ -11,7 +11,6 @@ from torch import nn
 from pyro_mivae.errors import OptionError
 
 STANDARD_LR = 1e-3
-LR_SCHEDULES = ("constant", "cosine")
 
 
 def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:

@@ -11,8 +11,8 @@ import torch
 import pyro_mivae as mi
 from pyro_mivae.engine import CudaGraphs, captured
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
-from pyro_mivae.training import fit, recorded
-from pyro_mivae.training.loop import Settings, Trainer
+from pyro_mivae.training import TrainingOptions, fit, recorded
+from pyro_mivae.training.loop import Trainer
 from pyro_mivae.training.meter import Meter
 
 SIZES = {"epochs": 2, "batch_size": 14}
@@ -203,7 +203,7 @@ def build(make, images):
         taken = {**SIZES, "lr": 1e-3, "seed": 4, "patience": None, **settings}
         vae = (make("vae") if vae is None else vae).to(DEVICE)
         x = images.to(DEVICE, vae.dtype) if x is None else x
-        trainer = Trainer(vae, x, None, Settings(**taken), DEVICE)
+        trainer = Trainer(vae, x, None, TrainingOptions(**taken), DEVICE)
         trainer.prepare()
         return trainer
 

@@ -451,7 +451,10 @@ def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat
     assert "All 1 numbers rate" in page.text
     assert "2 numbers of single dimensions and categories kl_z[0]" in page.text
     assert "KL of dimension 0 of z." in page.text
-    assert "Information of dimension, or category, 2 of c, at least." in page.text
+    assert (
+        "Information that dimension, or category, 2 of c holds about the data, at least."
+        in page.text
+    )
 
 
 def test_headings_are_in_order_and_every_picture_is_described(tmp_path, infocat):

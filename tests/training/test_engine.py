@@ -8,8 +8,8 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
-from pyro_mivae.training import fit
-from pyro_mivae.training.loop import Settings, Trainer
+from pyro_mivae.training import TrainingOptions, fit
+from pyro_mivae.training.loop import Trainer
 
 SHAPE = (1, 4, 4)
 
@@ -161,7 +161,7 @@ def test_a_model_that_cannot_be_staged_is_trained_all_the_same(x):
 
 def test_short_trainings_wait_for_nothing(x, make):
     def means(epochs):
-        settings = Settings(epochs, 50, 1e-3, "constant", None, 0, None)
+        settings = TrainingOptions(epochs, 50)
         trainer = Trainer(make("vae"), x, None, settings, torch.device("cpu"))
         return trainer.engine.means
 
