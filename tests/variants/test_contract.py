@@ -268,7 +268,7 @@ def train(request):
 
 def least(vae):
     """How small a batch may be."""
-    return 2 if vae.objective().pairs_data else 1
+    return 2 if vae.objective().needs_batch else 1
 
 
 def train_globally(vae, x):
