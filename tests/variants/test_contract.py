@@ -471,7 +471,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.InfoGAN(SHAPE, likelihood="gaussian"), TypeError, "likelihood"),
         (lambda: mi.InfoGAN(SHAPE, prior=mi.StandardNormalPrior(2)), SiteError, "z is noise"),
         (
-            lambda: mi.InfoGAN(SHAPE, prior=mi.CodesPrior(3, 4, 0), code_dim=3),
+            lambda: mi.InfoGAN(SHAPE, prior=mi.InfoGANPrior(3, 4, 0), code_dim=3),
             OptionError,
             "code_dim=3 is given, and a prior whose code_dim is None",
         ),
