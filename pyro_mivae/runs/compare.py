@@ -13,8 +13,8 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.contrast import Line, contrast
 from pyro_mivae.report.render import flatten
-from pyro_mivae.runs.load import Run, open_run
-from pyro_mivae.runs.target import runs_of_seeds
+from pyro_mivae.runs.run import Run, open_run
+from pyro_mivae.runs.run_folder import runs_of_seeds
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters

@@ -12,7 +12,7 @@ from torch import nn
 
 from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
-from pyro_mivae.runs.load import open_run
+from pyro_mivae.runs.run import open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.training import (
     Identity,
@@ -178,7 +178,7 @@ def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
                 fields = dict(value)
                 given[name] = SCHEDULES[fields.pop("schedule")](**fields)
         given["data_shape"] = tuple(given["data_shape"])
-        return VARIANTS[variant](**given)
+        return VARIANTS[variant].build(**given)
     except (KeyError, TypeError, PyroMivaeError) as error:
         raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
 

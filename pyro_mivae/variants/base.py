@@ -17,7 +17,17 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from pyro_mivae.arguments import checked, either, instance, named, numbers, several, text, whole
+from pyro_mivae.arguments import (
+    checked,
+    either,
+    instance,
+    named,
+    numbers,
+    several,
+    size,
+    text,
+    whole,
+)
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
@@ -25,10 +35,10 @@ from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
-from pyro_mivae.sizes import build_fitting, size
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants.checks import (
     PARTS,
@@ -434,8 +444,8 @@ class Variant(PyroModule):
             defaults = [own[name][1].default for own in self._own_options() if name in own]
             if given not in (actual, *defaults):
                 raise OptionError(
-                    f"{name}={given} is given, and a prior whose {name} is {actual}; leave it out, "
-                    "or build the prior with it"
+                    f"{name}={given} is given, and a prior whose {name} is {actual}; leave it "
+                    "out, or build the prior with it"
                 )
 
     def _check_names(self, names: Collection[str]) -> None:

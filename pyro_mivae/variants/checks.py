@@ -10,12 +10,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Independent, constraints
 
-from pyro_mivae.arguments import Checker, instance
+from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.priors.base import PRIOR
-from pyro_mivae.sizes import shape
 from pyro_mivae.traces import TracePair, trace_program
 
 PARTS: dict[str, Checker] = {

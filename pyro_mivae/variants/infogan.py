@@ -11,15 +11,15 @@ from typing import Any, Unpack
 
 from torch import nn
 
-from pyro_mivae.arguments import checked, text
+from pyro_mivae.arguments import checked, shape, text
 from pyro_mivae.compat import name_of
 from pyro_mivae.elbo import InfoGANLoss
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import RecognitionGuide
 from pyro_mivae.likelihoods import DeltaLikelihood
+from pyro_mivae.memory import build_fitting
 from pyro_mivae.networks import Discriminator, build_adversarial_networks, output_dim
 from pyro_mivae.priors import InfoGANPrior, prior_sites
-from pyro_mivae.sizes import build_fitting, shape
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import SMALLER, Variant
 

@@ -13,8 +13,7 @@ from pyro_mivae import arguments as check
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.networks import CRITICS, Critic
 from pyro_mivae.options import option
-from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, number_or_schedule
-from pyro_mivae.sizes import size
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import CriticBound, Push
 from pyro_mivae.terms.critic import CriticBoundName
 from pyro_mivae.terms.mmd import Kernel
@@ -67,13 +66,13 @@ def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
     return option(check=one, help=f"{help}: {', '.join(names)}")
 
 
-_COUNT, _WEIGHT = size(least=0), number_or_schedule(least=0)
+_COUNT, _WEIGHT = check.size(least=0), check.number_or_schedule(least=0)
 _LIKELIHOOD = check.instance(Likelihood, example="mi.GaussianLikelihood(0.1)")
 _CRITIC = check.instance(Critic, CriticBound, example="mi.build_critic(...)")
 _START = check.instance(CategoryStart, example="mi.CategoryStart(900)")
 _OF_TERM = "weight of the information term, per image"
 
-LatentDim = Annotated[int, option(check=size(), help="size of the continuous code")]
+LatentDim = Annotated[int, option(check=check.size(), help="size of the continuous code")]
 CodeDim = Annotated[int, option(check=_COUNT, help="size of the code's part c, or of InfoGAN's u")]
 NumCategories = Annotated[
     int, option(check=_COUNT, help="number of categories", flag="--categories")
@@ -82,12 +81,12 @@ LikelihoodLike = Annotated[str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, 
 Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
 MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]
 SignedMIWeight = Annotated[
-    float, option(check=check.number(least=-LARGEST_WEIGHT, most=1), help=_OF_TERM)
+    float, option(check=check.number(least=-check.LARGEST_WEIGHT, most=1), help=_OF_TERM)
 ]
 MarginalWeight = Annotated[
     float,
     option(
-        check=check.number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
+        check=check.number(least=-check.LARGEST_WEIGHT, most=check.LARGEST_WEIGHT),
         help="weight that holds q(z) at the prior",
     ),
 ]
@@ -117,11 +116,11 @@ Radius = Annotated[
 ]
 CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of c")]
 NumDecodes = Annotated[
-    int, option(check=size(least=2), help="categories of each image that sample decodes")
+    int, option(check=check.size(least=2), help="categories of each image that sample decodes")
 ]
 Temperature = Annotated[
     float | Schedule,
-    option(check=number_or_schedule(above=0), help="temperature of the relaxed category"),
+    option(check=check.number_or_schedule(above=0), help="temperature of the relaxed category"),
 ]
 WarmStart = Annotated[
     int | CategoryStart,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import number, whole
+from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
 from pyro_mivae.engine import WORTH_STAGING, Engine, Program, is_due
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, linear_warmup
+from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
 
 
