@@ -1,4 +1,4 @@
-"""What is raised and warned of on purpose: what was given, what is allowed, and the remedy."""
+"""Errors and warnings: each tells what was given, what is allowed, and the remedy."""
 
 import difflib
 from collections.abc import Iterable
