@@ -58,15 +58,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     command.add_argument("--code-dim", type=int, help="size of c  [default: half]")
     command.add_argument("--sites", default="c", help="c, z or all")
     command.add_argument("--mi-weight", type=float, default=1.0)
-    command.add_argument(
-        "--generated", default="mean", help="mean, relaxed, straight-through, ..."
-    )
+    command.add_argument("--generated", default="mean", help="mean, relaxed, ...")
     command.add_argument("--uniform", action="store_true", help="c uniform on the unit interval")
     args = command.parse_args(argv)
     code_dim = args.latent_dim // 2 if args.code_dim is None else args.code_dim
 
     rows = {}
-    terms = [mi.BarberAgakov(site, push=args.generated) for site in ("z", "c")]
+    terms = [mi.BarberAgakov(site, generated=args.generated) for site in ("z", "c")]
     measured = mi.MutualInformationELBO(terms)  # the same for both
     for name, mi_weight in {"without": 0.0, "with": args.mi_weight}.items():
         images = start(args)

@@ -148,14 +148,11 @@ class Variant(PyroModule):
     @classmethod
     def options(cls) -> type:
         """Returns a dataclass of the options that a command or a file may set."""
-        own = {
-            name: option
-            for options in cls._own_options()[::-1]
-            for name, option in options.items()
-        }
-        return make_dataclass(
-            f"{cls.__name__}Options", [(n, *option) for n, option in own.items()]
-        )
+        found: dict[str, Any] = {}
+        for own in cls._own_options():
+            found |= {name: option for name, option in own.items() if name not in found}
+        fields = [(name, *option) for name, option in found.items()]
+        return make_dataclass(f"{cls.__name__}Options", fields)
 
     @classmethod
     def _own_options(cls) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ class CriticInfomaxVAE(VAE):
                 "bound to that"
             )
         self.term, self.regularization = critic, regularization
-        self.critic, self.baseline = critic.critic, critic.baseline
+        self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.mi_weight, self.beta = mi_weight, beta
         self.critic_lr = critic_lr
         self.num_particles = num_particles

@@ -14,9 +14,9 @@ from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.networks import CRITICS, Critic
 from pyro_mivae.options import option
 from pyro_mivae.schedules import Schedule
-from pyro_mivae.terms import CriticBound, Push
+from pyro_mivae.terms import CriticBound, Generation
 from pyro_mivae.terms.critic import CriticBoundName
-from pyro_mivae.terms.mmd import Kernel
+from pyro_mivae.terms.in_batch import Kernel
 from pyro_mivae.variants.warm_start import CategoryStart
 
 Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
@@ -105,7 +105,9 @@ Sites = Annotated[
         help="site that the information term is about, or all",
     ),
 ]
-Generated = Annotated[Push, _name(get_args(Push), "generated data that this term reads")]
+Generated = Annotated[
+    Generation, _name(get_args(Generation), "generated data that this term reads")
+]
 Bound = Annotated[CriticBoundName, _name(get_args(CriticBoundName), "the critic's bound")]
 CriticLike = Annotated[str | Critic | CriticBound, _name_or(_CRITIC, CRITICS, "the critic")]
 CriticLR = Annotated[

@@ -93,5 +93,5 @@ class VMIVAE(Variant):
         self.generated = generated
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        term = BarberAgakov(*self.term_sites, weight=self.mi_weight, push=self.generated)
+        term = BarberAgakov(*self.term_sites, weight=self.mi_weight, generated=self.generated)
         return MutualInformationELBO([term])
