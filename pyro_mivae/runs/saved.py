@@ -30,7 +30,7 @@ from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
-    type(make(2)).__name__: make for make in (linear_warmup, cyclic_warmup)
+    type(made).__name__: type(made) for made in (linear_warmup(2), cyclic_warmup(2))
 }
 KEYS = {
     **{"format": int, "class": str, "variant": str, "options": dict, "needed": str},
