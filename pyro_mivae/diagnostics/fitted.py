@@ -1,28 +1,31 @@
-"""The information in a code by a marginal fitted on other data, where log N is the limit."""
+"""Information in a code by a marginal fitted on other data, for which log N is no limit."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.aggregate import Contrast
-from pyro_mivae.diagnostics.charts import coordinates
+from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
-from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
+from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.layout import Layout, coordinates
 
 LEAST_ITEMS = 20  # data from which a marginal is fitted
 LEARNED = 0.8  # share of a half that the mixtures are fitted on; the rest weighs them
 EVENTS = 30  # alpha times the number of data of a half, at the least
 ALPHAS = tuple(10 ** (0.5 * step) for step in range(4))  # in units of the least
 OFFSETS = tuple(0.25 * step for step in range(17))  # of t, in nats
+COMPONENTS = (1, 4, 16)  # sizes of the mixtures, in each configuration
+FLOOR = 1e-3  # least variance of a component, in variances of the codes
+ENOUGH = 4  # codes per component and dimension from which a mixture is fitted
 
+Density = Callable[[Tensor], Tensor]
 Places = tuple[Tensor, Tensor] | None
 
 
@@ -32,7 +35,7 @@ class Fitted(NamedTuple):
     Attributes:
         lower: The lower bound, and its standard error.
         upper: The upper bound, and its standard error.
-        reach: The most that the lower bound can say.
+        reach: The ceiling of the lower bound.
         why_unfitted: Reason for which no mixtures were fitted; None if they were.
     """
 
@@ -43,7 +46,11 @@ class Fitted(NamedTuple):
 
 
 def fitted_information(
-    contrast: Contrast, codes: Codes, log_prior: Tensor | None, layout: Layout, seed: int
+    aggregate: AggregatePosterior,
+    codes: Codes,
+    log_prior: Tensor | None,
+    layout: Layout,
+    seed: int,
 ) -> Fitted:
     r"""Bounds the information in a code by a marginal that was fitted on other data.
 
@@ -85,34 +92,100 @@ def fitted_information(
     """
     n = len(codes.configuration)
     places, why_unfitted = _places(codes, layout)
-    same = contrast.others_by_half()[0]
+    same = aggregate.others_by_half()[0]
     log_marginal = torch.empty_like(same)
     gain, average = torch.empty_like(same), torch.empty_like(same)
     reach = 0.0
     for fitting, rows, within, across in _judgements(
-        contrast, places, codes.configuration, layout.num_configurations, log_prior, seed
+        aggregate, places, codes.configuration, layout.num_configurations, log_prior, seed
     ):
-        alpha, t = _choose(contrast.own[fitting], same[fitting], within)
+        alpha, t = _choose(aggregate.own[fitting], same[fitting], within)
         log_marginal[rows] = across
-        gain[rows], average[rows] = _interpolated(contrast.own[rows], same[rows], across, alpha, t)
+        gain[rows], average[rows] = _interpolated(
+            aggregate.own[rows], same[rows], across, alpha, t
+        )
         reach += (1 + math.log((len(rows) - 1) / alpha)) * len(rows) / n
     lower, error = mean_of(1 + gain - average)
     # The data that the average is over scatter it too, and no more than its codes do.
     error = math.hypot(error, mean_of(average)[1])
-    upper = mean_of(contrast.own - log_marginal)
+    upper = mean_of(aggregate.own - log_marginal)
     return Fitted((lower, error), upper, reach, why_unfitted)
 
 
-def fitted_log_marginal(contrast: Contrast, codes: Codes, layout: Layout, seed: int) -> Tensor:
+def fitted_log_marginal(
+    aggregate: AggregatePosterior, codes: Codes, layout: Layout, seed: int
+) -> Tensor:
     r"""Scores the drawn sites by a density that was fitted on the other half of the data."""
     places, why_unfitted = _places(codes, layout)
     if why_unfitted:
-        return contrast.others
-    result = torch.empty_like(contrast.own)
+        return aggregate.others
+    result = torch.empty_like(aggregate.own)
     alike = torch.zeros_like(codes.configuration)
-    for _, rows, _, across in _judgements(contrast, places, alike, 1, None, seed):
+    for _, rows, _, across in _judgements(aggregate, places, alike, 1, None, seed):
         result[rows] = across
     return result
+
+
+class MixtureDensities:
+    r"""Mixtures of Gaussians over the drawn part of a code, one in each configuration.
+
+    :math:`r(k, z) = \pi_k\, r(z \mid k)` with :math:`\pi_k` the share of the configuration, and
+    :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation in
+    several sizes. A configuration with too few codes for a size gets the next smaller one, and
+    at the least the single Gaussian of all codes.
+    """
+
+    def __init__(
+        self, values: Tensor, configuration: Tensor, num_configurations: int, seed: int
+    ) -> None:
+        self._center = values.mean(0)
+        self._spread = values.std(0).clamp_min(torch.finfo(values.dtype).tiny ** 0.5)
+        scaled = self._scale(values)
+        counts = configuration.bincount(minlength=num_configurations).double()
+        self._log_shares = ((counts + 1) / (counts.sum() + num_configurations)).log()
+        self._densities: list[list[Density]] = []  # by size and configuration
+        smaller = [_fit(scaled, 1, seed)] * num_configurations
+        for size in COMPONENTS:
+            densities = list(smaller)
+            for k in range(num_configurations):
+                some = scaled[configuration == k]
+                if len(some) >= ENOUGH * size * (values.shape[1] + 1):
+                    densities[k] = _fit(some, size, seed)
+            if densities != smaller or not self._densities:
+                self._densities.append(densities)
+            smaller = densities
+
+    def __call__(self, values: Tensor, configuration: Tensor) -> Tensor:
+        """Scores codes under every size."""
+        scaled = self._scale(values)
+        table = values.new_empty(len(values), len(self._densities))
+        for k in configuration.unique().tolist():
+            rows = (configuration == k).nonzero()[:, 0]
+            for column, densities in enumerate(self._densities):
+                table[rows, column] = densities[k](scaled[rows])
+        table += self._log_shares[configuration, None] - self._spread.log().sum()
+        return table
+
+    def _scale(self, values: Tensor) -> Tensor:
+        return (values - self._center) / self._spread
+
+
+def stack_densities(log_densities: Tensor) -> Tensor:
+    r"""Weighs densities so that their mixture is most likely.
+
+    References:
+        Smyth & Wolpert (1999), Linearly Combining Density Estimators via Stacking.
+        https://doi.org/10.1023/A:1007511322260
+
+    Example:
+        >>> stack_densities(torch.tensor([[0.0, -50.0], [0.0, -50.0]])).round()
+        tensor([1., 0.])
+    """
+    weights = torch.full_like(log_densities[0], 1 / log_densities.shape[1])
+    log_densities = log_densities[(log_densities != -torch.inf).any(1)]
+    for _ in range(50 if len(log_densities) else 0):
+        weights = (log_densities + weights.log()).softmax(1).mean(0)
+    return weights
 
 
 def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
@@ -131,7 +204,7 @@ def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
 
 
 def _judgements(
-    contrast: Contrast,
+    aggregate: AggregatePosterior,
     places: Places,
     configuration: Tensor,
     num_configurations: int,
@@ -139,11 +212,10 @@ def _judgements(
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Fits on each half in turn: its rows, the other's, and the log-densities of either."""
-    if contrast.second is None:
-        raise ValueError("the contrast was made without halves")
-    same, cross = contrast.others_by_half()
+    same, cross = aggregate.others_by_half()
     generator = torch.Generator().manual_seed(seed)
-    for judged in (contrast.second, ~contrast.second):
+    second = torch.as_tensor(aggregate.second)
+    for judged in (second, ~second):
         fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
         fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
         learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
@@ -186,3 +258,26 @@ def _interpolated(
     gain = own - torch.logaddexp(base, everyone + math.log(alpha))
     average = (others - torch.logaddexp(base, others + math.log(alpha))).exp()
     return gain, average
+
+
+def _fit(values: Tensor, components: int, seed: int) -> Density:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    tied = len(values) >= 2 * (values.shape[1] + 1)
+    mixture = GaussianMixture(
+        components,
+        covariance_type="full" if tied else "diag",
+        reg_covar=FLOOR,
+        init_params="k-means++",
+        max_iter=30,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # any density will do
+        mixture.fit(values.cpu().numpy())
+
+    def density(values: Tensor) -> Tensor:
+        return torch.from_numpy(mixture.score_samples(values.cpu().numpy())).to(values)
+
+    return density

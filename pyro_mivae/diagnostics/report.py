@@ -1,54 +1,52 @@
-"""What a trained model/guide pair knows: every figure of the information report, in nats."""
+"""The information report: figures of what a code knows about the data, in nats."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, function, text, whole
-from pyro_mivae.diagnostics.context import Context
+from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.isolation import device_of, isolated
+from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
+from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.keys import by_index, is_indexed
-from pyro_mivae.diagnostics.measurement import measure
-from pyro_mivae.diagnostics.probe import probe
-from pyro_mivae.errors import DataError
-from pyro_mivae.models import data_for
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.posterior.draws import draw_codes
+from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program
 
-ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
-DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
-PAIR = {"model": function("model(x)"), "guide": function("guide(x)")}
-OPTIONS = {
-    "num_samples": DRAWS,
-    "iwae_samples": DRAWS,
-    "iwae_items": whole(least=1),
-    "subset": whole(least=1),
-    "generative_items": whole(least=0, most=10**7),
-    "generative_samples": DRAWS,
-    "ais_items": whole(least=0),
-    "ais_temperatures": DRAWS,
-    "batch_size": whole(least=1),
-}
-"""Checks of the options of `information` but for its seed."""
+FAMILIES = (
+    costs,
+    information_in_code,
+    dimensions,
+    active_units,
+    generative_information,
+    annealed_evidence,
+)
+ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
+RELIABLE = 10  # data from which a standard error is one
 
 
 class InformationReport(Mapping[str, float]):
-    """The figures of `information` by name, and how they were measured.
+    """Figures of `information` by name, and how they were measured.
 
     Standard errors stand under ``<name>_se``. It is a mapping, and prints as a table.
 
     Args:
         figures: Every figure by name.
-        protocol: How many data, draws and codes went in, and in which way.
-        seconds: How long each part took on the clock.
+        protocol: Numbers of data, draws and codes, and the way in which each figure was measured.
+        seconds: Time of each part on the clock.
 
     Attributes:
-        protocol: How many data, draws and codes went in, and in which way.
-        seconds: How long each part took on the clock.
+        protocol: As given.
+        seconds: As given.
     """
 
     def __init__(
@@ -59,6 +57,9 @@ class InformationReport(Mapping[str, float]):
     ) -> None:
         self._figures = dict(figures)
         self.protocol, self.seconds = dict(protocol), dict(seconds or {})
+
+    def __getitem__(self, name: str) -> float:
+        return self._figures[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._figures)
@@ -72,7 +73,7 @@ class InformationReport(Mapping[str, float]):
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
-        """What the figures say is wrong with the pair, see `diagnose`."""
+        """Faults of the pair that the figures show, see `diagnose`."""
         return diagnose(self._figures)
 
     @checked(site=text())
@@ -91,9 +92,6 @@ class InformationReport(Mapping[str, float]):
         """
         return by_index(self._figures, site)
 
-    def __getitem__(self, name: str) -> float:
-        return self._figures[name]
-
     def __str__(self) -> str:
         names = [n for n in self._figures if not (n.endswith("_se") or is_indexed(n))]
         width = max(map(len, names))
@@ -109,31 +107,18 @@ class InformationReport(Mapping[str, float]):
         return "\n".join(lines)
 
 
-@checked(**PAIR, **OPTIONS, seed=whole(least=0))
+@checked(model=function("model(x)"), guide=function("guide(x)"), seed=whole(least=0))
 def information(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    *,
-    num_samples: int | None = None,
-    iwae_samples: int = 64,
-    iwae_items: int = 1000,
-    subset: int = 2000,
-    generative_items: int = 500,
-    generative_samples: int = 200,
-    ais_items: int = 0,
-    ais_temperatures: int = 500,
-    batch_size: int = 1024,
-    seed: int = 0,
+    model: Program, guide: Program, x: Tensor, *, seed: int = 0, **options: Any
 ) -> InformationReport:
     r"""Reports what a code knows about the data, for any Pyro model/guide pair, without a critic.
 
     The pair is called with ``x`` alone, a batch of it at a time. The model observes at least one
     site; the latent sites, of whatever names, are the same in both, each with a density per
     datum, inside one plate over the data. Enumerable sites are summed out, whether annotated
-    or not; others are drawn. What ``pyro.deterministic`` notes counts for nothing. Which sites
-    depend on which, and on the data, is found by several draws of all data; programs that score
-    the same datum and code in several ways (dropout, statistics of the batch) are refused.
+    or not; others are drawn. Sites of ``pyro.deterministic`` do not count. Several draws of all
+    data find which sites depend on which, and on the data; programs that score the same datum and
+    code in several ways (dropout, statistics of the batch) are refused.
 
     Figures, per datum in nats unless they say otherwise:
 
@@ -144,16 +129,15 @@ def information(
     * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
       more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
     * ``log_px_ais``, on request: lower bound of :math:`\log p(x)` by `annealed_log_likelihood`,
-      for guides that make the importance-weighted one loose. With more data than ``ais_items`` it
-      is the ELBO plus the mean gain over it; where the guide has deterministic sites it is
-      annealed from the prior, and the mean over these data.
+      for guides that make the importance-weighted one loose; extended from ``ais_items`` to all
+      data likewise. Where the guide has deterministic sites it is annealed from the prior, and the
+      mean over these data.
     * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the data's and the guide's joint
       distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
-      The upper one is the smaller of the leave-one-out bound over all data and the rate, so it
-      is never above the rate. As :math:`I \ge 0`, the lower bound is at least 0, and it is kept
-      at or below the upper one. Each errs outwards in expectation, but for the smaller of two
-      upper ones that are about equal, which is low by a part of its standard error; a sample
-      scatters by that. A code of enumerated sites alone needs no draws: its lower bound is
+      The upper one is the smaller of the leave-one-out bound over all data and the rate. The lower
+      bound is kept between 0 and the upper one. Each errs outwards in expectation, except that
+      the smaller of two upper ones that are about equal is low by a part of its standard error.
+      A code of enumerated sites alone needs no draws: its lower bound is
       the plug-in :math:`H(\bar q) - \overline{H(q)}`, low by about
       :math:`(K - 1) / 2N` for data drawn from a population and exact for the data themselves;
       the upper one leaves each datum out of :math:`\bar q`, and is high by as much.
@@ -165,10 +149,10 @@ def information(
       left out of all upper bounds.
     * ``mi_<site>[d]_lower``, ``mi_<site>[d]_upper`` of every dimension of a drawn site (its event
       flattened, from 0): :math:`I_q(x; z_d)` between the same bounds, on ``subset`` data, all else
-      averaged out. They need not add up to the site's information. NaN where the posterior of
-      single dimensions is not known; it is where they are independent given the datum, of
-      whatever family, or jointly normal. ``kl_<site>[d]``, on all data: what each dimension adds
-      to ``kl_<site>``; NaN where guide or model tie the dimensions together.
+      averaged out. They need not add up to the site's information. NaN unless the dimensions are
+      independent given the datum, of whatever family, or jointly normal. ``kl_<site>[d]``, on all
+      data: the part of each dimension in ``kl_<site>``; NaN where guide or model tie the
+      dimensions together.
     * ``mi_<site>[k]_lower``, ``mi_<site>[k]_upper`` of every category of an enumerated site: its
       share :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)}` of I(c; x). A share is
       :math:`\bar q(k)` times the divergence of the data that are taken to be in the category from
@@ -179,36 +163,34 @@ def information(
       ``_upper``: the lower one takes for q(z) a density fitted on the other half of these data, as
       ``fitted_mi_upper`` does; the upper one the mean of their posteriors, each code's own
       included, which errs high where log of ``subset`` limits it. The figure itself is that of
-      these posteriors where the bounds are within 0.5 nats, and else the lower bound. NaN
+      these posteriors where the bounds are within 0.5 nats, and the lower bound otherwise. NaN
       unless the posterior of each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.
     * ``generative_mi_lower``, ``generative_mi_upper``, and ``generative_mi_<site>_lower``,
       ``_upper``: :math:`I_p(x; code)` and :math:`I_p(x; s)` of the generative model, under its
-      own joint distribution, whatever the data given. ``generative_items`` data are drawn from the
-      model: codes from the prior, data *sampled* from the likelihood (a Bernoulli likelihood gives
-      binary ones, even where it was trained on grey ones). The code of each is an exact sample of
-      its posterior, so that importance sampling bounds the evidence from both sides (`Evidence`);
-      both ends close as ``generative_samples`` grows, and a poor guide widens them. With
-      ``ais_items``, so many of them are annealed, in both directions, as by
-      `bidirectional_monte_carlo`, whole and with each site's value fixed: that closes the bounds,
-      which are means over these then.
-      Kept at 0 or above, a site's at or below the whole code's. NaN, for a reason that the
-      protocol names, where the model does not observe its argument at one site, unchanged, or the
-      guide has deterministic sites.
+      own joint distribution, on ``generative_items`` data drawn from the model: codes from the
+      prior, data *sampled* from the likelihood (a Bernoulli likelihood gives binary ones, even
+      where it was trained on grey ones). The code of each is an exact sample of its posterior, so
+      importance sampling bounds the evidence from both sides (`Evidence`); both ends close as
+      ``generative_samples`` grows, and a poor guide widens them. With ``ais_items``, the bounds
+      are means over so many of these data, annealed in both directions as by
+      `bidirectional_monte_carlo`, whole and with each site's value fixed. A lower bound is kept at
+      0 or above, a site's at or below the whole code's. NaN, for a reason that the protocol names,
+      where the model does not observe its argument at one site, unchanged, or the guide has
+      deterministic sites.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
       since :math:`\log N` is the limit; else 0. Read the next ones then.
     * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density r(code) that is
-      fitted on one half of the data and judged on the other, and the other way round, on all
-      data (`fitted_information` has the mathematics). Neither has :math:`\log N` as its limit.
+      fitted on one half of the data and judged on the other, and the other way round
+      (`fitted_information` has the mathematics). Neither has :math:`\log N` as its limit.
       The upper one is :math:`I_q + KL(q(code) \| r)` in expectation, and never above the rate.
-      The lower one looks for pairs of data whose codes are so close that they could be exchanged:
-      of these there are about :math:`N^2 e^{-I}`, so that it can tell up to about
-      :math:`2 \log N` nats from none; ``fitted_reach`` is the most that it can say. It is fitted
-      in coordinates of the codes' support; where there are none, as of discrete sites that are
-      not enumerated, r is made of the prior and the posteriors of other data. Both are NaN
-      for fewer than 20 data, for deterministic sites, and for a code of enumerated sites alone,
-      which needs no draws.
+      The lower one looks for pairs of data whose codes could be exchanged, about
+      :math:`N^2 e^{-I}`, so it can tell up to about :math:`2 \log N` nats from none;
+      ``fitted_reach`` is its ceiling. The density is fitted in coordinates of the codes' support;
+      where there are none, as of discrete sites that are not enumerated, r is made of the prior
+      and the posteriors of other data. Both are NaN for fewer than 20 data, for deterministic
+      sites, and for a code of enumerated sites alone, which needs no draws.
 
     A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
     upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
@@ -217,39 +199,19 @@ def information(
     (transforms without an inverse, straight-through samples, values that their floating-point type
     hardly tells apart), the bounds that need it are NaN, and the protocol says why.
 
-    ``<name>_se`` is a standard error over the data, taken as a sample of their population. For the
-    information it is that of the mean over codes; the averages that the codes share add to it
-    in higher order only. It is NaN for one datum, and said to be unreliable for fewer than 10.
-
-    Scales and masks of sites are left out: every site counts once.
+    ``<name>_se`` is a standard error over the data, taken as a sample of their population; of the
+    information, that of the mean over codes. It is NaN for one datum, and said to be unreliable
+    for fewer than 10. Scales and masks of sites are left out: every site counts once.
 
     Args:
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
             precision (see `data_for`).
-        num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
-            many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
-            site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
-        iwae_samples: Importance samples per datum. Each is a run of guide and model for it: 5,000
-            of 1,000 data take as long as encoding and decoding five million. Memory does not grow
-            with them.
-        iwae_items: How many data, at random, get importance samples.
-        subset: How many data, at random, serve the single dimensions and the total correlation
-            (fewer where there are many dimensions: ``protocol["dimension_items"]``), the codes of
-            a site whose density is a mixture, and guides whose sites depend on drawn ones.
-        generative_items: How many data to draw from the model for ``generative_mi``; 0 leaves it
-            out.
-        generative_samples: Importance samples for each of these, shared out among the joint
-            values of the enumerable sites: half of them evenly, at least 4 to each, and the rest
-            to the one that the guide finds likeliest.
-        ais_items: How many data, at random, to anneal for ``log_px_ais``, and how many of those
-            that the model draws; 0 leaves it out, as it costs thousands of gradients for each.
-        ais_temperatures: Temperatures of each annealing.
-        batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
             left as they were; modules are evaluated in evaluation mode, also those that a plain
             function calls.
+        **options: Fields of `InformationOptions`: how many draws and data each figure takes.
 
     Returns:
         The report.
@@ -259,7 +221,7 @@ def information(
 
     Raises:
         DataError: If there are no data, or a variant cannot score them.
-        OptionError: If a number is out of range.
+        OptionError: If a number is out of range, or an option is unknown.
         SiteError: If the pair is not as said above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
 
@@ -285,32 +247,57 @@ def information(
         >>> abs(report["mi_lower"] - 0.5 * math.log(2)) < 4 * report["mi_lower_se"]
         True
     """
-    x = data_for(model, guide, x)
-    if x.dim() < 1 or not len(x):
-        raise DataError(f"x: expected one or more data, shape (N, ...), got {tuple(x.shape)}")
-    device = device_of(x, model, guide)
-    with isolated(seed, model, guide, device=device):
-        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
-        if num_samples is None:
+    how = InformationOptions.of(options)
+    with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, device, layout):
+        if how.num_samples is None:
             exact = layout.free - layout.meanless
             least = 1 if exact.issuperset(layout.latent) else 2
             num_samples = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
-        context = Context(
-            model=model,
-            guide=guide,
-            x=x,
-            layout=layout,
-            device=device,
-            num_samples=num_samples,
-            iwae_samples=iwae_samples,
-            iwae_items=iwae_items,
-            subset=subset,
-            generative_items=generative_items,
-            generative_samples=generative_samples,
-            ais_items=ais_items,
-            ais_temperatures=ais_temperatures,
-            codes_at_once=batch_size,
-            seed=seed,
+            how = replace(how, num_samples=num_samples)
+        context = Context(model, guide, x, layout, device, how, seed)
+        figures = _measure(context)
+    return InformationReport(figures, context.protocol, context.seconds)
+
+
+def _measure(context: Context) -> dict[str, float]:
+    """Measures every family of figures, each with its time on the clock."""
+    layout, num_samples = context.layout, context.options.num_samples or 1
+    context.protocol.update(
+        items=len(context.x),
+        seed=context.seed,
+        num_samples=num_samples,
+        configurations=layout.num_configurations,
+    )
+    if layout.meanless:
+        context.protocol["active_units"] = (
+            f"by means of 100 draws of each code, twice, as the guide knows no mean of "
+            f"{', '.join(sorted(layout.meanless))}"
         )
-        values = measure(context)
-    return InformationReport(values, context.protocol, context.seconds)
+    began = time.perf_counter()
+    draws = draw_codes(
+        context.model,
+        context.guide,
+        context.x,
+        layout,
+        num_samples=num_samples,
+        batch_size=context.batch_size,
+        device=context.device,
+    )
+    context.seconds["draw_codes"] = time.perf_counter() - began
+    values: dict[str, float] = {}
+    for family in FAMILIES:
+        began = time.perf_counter() - sum(context.seconds.values())
+        for name, figure in family(context, draws).items():
+            if isinstance(figure, float):
+                values[name] = figure
+            else:
+                values[name], values[f"{name}_se"] = figure
+        passed = time.perf_counter() - began
+        context.seconds[family.__name__] = passed - sum(context.seconds.values())
+    protocol = context.protocol
+    few = [n for n, count in protocol.items() if n.endswith("items") and 0 < count < RELIABLE]
+    if few:
+        protocol["standard_errors"] = (
+            f"unreliable where they are of under {RELIABLE} data ({', '.join(sorted(few))})"
+        )
+    return values

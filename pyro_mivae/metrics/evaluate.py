@@ -9,8 +9,6 @@ from typing import Any
 
 from pyro_mivae.arguments import checked, flag
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.isolation import isolated
-from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.metrics import families
 from pyro_mivae.metrics.effort import GIVEN, PROBE_ITEMS, SAMPLES, Effort
@@ -24,6 +22,8 @@ from pyro_mivae.metrics.lesson import (
 from pyro_mivae.metrics.progress import bars
 from pyro_mivae.metrics.protocol import information_lines
 from pyro_mivae.metrics.subject import Subject
+from pyro_mivae.posterior.preserved_state import preserved_state
+from pyro_mivae.posterior.progress import tell
 from pyro_mivae.variants import Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -160,7 +160,7 @@ def measure(vae: Variant, known: Known, effort: Effort, seed: int) -> Evaluation
         """Draws from the seed anew, so that no part depends on which others there are."""
         began = time.perf_counter()
         tell(name, 0, 1)
-        with isolated(seed, vae, device=vae.device):
+        with preserved_state(seed, vae, device=vae.device):
             yield
         tell(name, 1, 1)
         clock[name] = time.perf_counter() - began

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyro_mivae.arguments import checked, number
-from pyro_mivae.diagnostics.dimensions import MOST_NUMBERS
+from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.metrics.classifier import training_steps
 from pyro_mivae.metrics.effort import DEFAULTS, GIVEN, PROBE_ITEMS, SAMPLES, Effort

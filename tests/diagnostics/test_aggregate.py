@@ -13,8 +13,8 @@ from pyro_mivae.diagnostics.aggregate import (
     contrast,
     contrast_conditioned,
 )
-from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.probe import probe
+from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.probe import probe
 
 N, KINDS, DIMS = 11, 3, 2
 CPU = torch.device("cpu")

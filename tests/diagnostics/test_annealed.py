@@ -10,12 +10,12 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.annealed import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.diagnostics.draws import importance_weighted
-from pyro_mivae.diagnostics.hmc import make_plan, transition
-from pyro_mivae.diagnostics.probe import probe
-from pyro_mivae.diagnostics.target import Target
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning, SiteError
+from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
+from pyro_mivae.evidence.annealing_path import Target
+from pyro_mivae.evidence.hmc import make_plan, transition
+from pyro_mivae.posterior.draws import importance_weighted
+from pyro_mivae.posterior.probe import probe
 
 SIGMA = 0.5
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from pyro_mivae.diagnostics.charts import chart, coordinates, num_coordinates, support_of
+from pyro_mivae.posterior.layout import chart, coordinates, num_coordinates, support_of
 
 FAMILIES = {
     "real": (dist.Normal(1.0, 2.0), 1),

@@ -10,15 +10,14 @@ from torch.distributions import Normal
 
 from pyro_mivae.diagnostics import fitted, measurement
 from pyro_mivae.diagnostics.aggregate import Contrast
-from pyro_mivae.diagnostics.costs import costs
-from pyro_mivae.diagnostics.dimensions import dimensions
-from pyro_mivae.diagnostics.draws import Codes, draw_codes
-from pyro_mivae.diagnostics.fitted import fitted_information
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
-from pyro_mivae.diagnostics.probe import probe
+from pyro_mivae.diagnostics.elbo_parts import costs
+from pyro_mivae.diagnostics.fitted import MixtureDensities, fitted_information, stack_densities
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.diagnostics.sandwich import information_in_code
+from pyro_mivae.posterior.draws import Codes, draw_codes
+from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.probe import probe
 
 
 @pytest.fixture(autouse=True)

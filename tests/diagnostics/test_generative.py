@@ -11,13 +11,13 @@ from torch.distributions import MultivariateNormal, Normal
 
 import pyro_mivae as mi
 from pyro_mivae.diagnostics import generative, measurement
-from pyro_mivae.diagnostics.annealing import Options, Run
-from pyro_mivae.diagnostics.evidence import Evidence
-from pyro_mivae.diagnostics.generated import generate
 from pyro_mivae.diagnostics.generative import GenerativeInformation, why_undefined
-from pyro_mivae.diagnostics.isolation import isolated
-from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import OptionError
+from pyro_mivae.evidence.annealing import Options, Run
+from pyro_mivae.evidence.importance import Evidence
+from pyro_mivae.evidence.prior_predictive import generate
+from pyro_mivae.posterior.preserved_state import preserved_state
+from pyro_mivae.posterior.probe import probe
 
 SIGMA = 0.7
 
@@ -28,7 +28,7 @@ def double():
 
 
 def measure(pair, x, num_samples, items=1000, batch_size=2**13):
-    with isolated(0, device=x.device):
+    with preserved_state(0, device=x.device):
         layout = probe(pair.model, pair.guide, x[:4])
         assert why_undefined(pair.model, pair.guide, x[:4], layout) is None
         data = generate(pair.model, x, items, layout, batch_size)
@@ -411,7 +411,7 @@ def test_closer_bounds_take_the_place_of_the_evidence():
 def test_annealing_with_a_site_fixed(site, short_pilot):
     pair = Mixture() if site == "kind" else Chain(True)
     x = torch.zeros(4) if site == "kind" else torch.zeros(4, 2)
-    with isolated(0, device=x.device), pyro.validation_enabled(False):
+    with preserved_state(0, device=x.device), pyro.validation_enabled(False):
         layout = probe(pair.model, pair.guide, x)
         data = generate(pair.model, x, 150, layout, 1000)
         options = Options(num_temperatures=30, num_chains=4, leapfrog_steps=3)

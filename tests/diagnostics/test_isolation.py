@@ -7,8 +7,8 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from pyro_mivae.diagnostics.isolation import evaluation_mode, isolated
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.posterior.preserved_state import evaluation_mode, preserved_state
 
 
 class Pair:
@@ -68,7 +68,7 @@ def test_modes_come_back_after_an_error():
     state = torch.get_rng_state()
 
     def evaluate(*programs):
-        with isolated(0, *programs, device=torch.device("cpu")):
+        with preserved_state(0, *programs, device=torch.device("cpu")):
             module(torch.zeros(1, 1))
             assert not module[1].training
             raise KeyError
@@ -92,5 +92,5 @@ def test_a_method_under_a_handler_is_evaluated_at_once():
 def test_data_drawn_from_the_same_seed_are_not_drawn_again():
     torch.manual_seed(0)
     x = torch.randn(50, 2)
-    with isolated(0, device=x.device):
+    with preserved_state(0, device=x.device):
         assert not torch.allclose(torch.randn(50, 2), x)

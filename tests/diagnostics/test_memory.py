@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_mivae.diagnostics import measurement
-from pyro_mivae.diagnostics.dimensions import dimensions
-from pyro_mivae.diagnostics.draws import importance_weighted
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.diagnostics.sandwich import information_in_code
+from pyro_mivae.posterior.draws import importance_weighted
 
 MODULES = ("aggregate", "posterior")
 BLOCK, BATCH, DIMS, KINDS = 2**12, 64, 4, 3

@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from pyro_mivae.diagnostics import measurement
-from pyro_mivae.diagnostics.costs import active_units, costs
-from pyro_mivae.diagnostics.dimensions import dimensions
+from pyro_mivae.diagnostics.elbo_parts import active_units, costs
 from pyro_mivae.diagnostics.generative import generative_information
-from pyro_mivae.diagnostics.posterior import Posterior
-from pyro_mivae.diagnostics.probe import probe
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.errors import ShapeError, SiteError
+from pyro_mivae.posterior.densities import Posterior
+from pyro_mivae.posterior.probe import probe
 
 FEW = {"iwae_samples": 1, "iwae_items": 1, "generative_items": 0, "subset": 300}
 

@@ -14,12 +14,12 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.bounds import infonce_bound, leave_one_out_bound
 from pyro_mivae.diagnostics import measurement
-from pyro_mivae.diagnostics.costs import costs
-from pyro_mivae.diagnostics.dimensions import dimensions
-from pyro_mivae.diagnostics.isolation import seeded
+from pyro_mivae.diagnostics.elbo_parts import costs
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information as report_of
-from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.posterior.preserved_state import seeded
 
 SIGMA = 0.7
 # Without data of the model's own, and with few importance samples: both take their time.

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pyro_mivae.diagnostics.sandwich import between
+from pyro_mivae.diagnostics.mi_bounds import between
 
 NAN = (math.nan, math.nan)
 

@@ -9,7 +9,6 @@ import torch
 from pyro.nn import PyroModule
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.metrics import (
     agreement_of_models,
     category_agreement,
@@ -24,6 +23,7 @@ from pyro_mivae.metrics import (
 from pyro_mivae.metrics.findings import Findings
 from pyro_mivae.metrics.lesson import check_known, make_lesson
 from pyro_mivae.metrics.subject import Subject
+from pyro_mivae.posterior.preserved_state import preserved_state
 
 K = 4
 PATTERNS = torch.eye(K).repeat_interleave(2, 1)[:, None, None]  # (4, 1, 1, 8): four bars
@@ -83,7 +83,7 @@ def measured(vae, x, labels, train=None, probes=True):
     """The figures with labels, without the information report."""
     known = check_known(vae, x, labels, None, train)
     findings = Findings()
-    with isolated(0, vae, device=vae.device):
+    with preserved_state(0, vae, device=vae.device):
         subject = Subject(vae, known.x, 0)
         lesson = make_lesson(known, 0, vae.device)
         generated = families.categories(subject, findings, 40)

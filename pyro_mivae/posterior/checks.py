@@ -1,4 +1,4 @@
-"""What the report asks of the sites of a pair, with a remedy where it is not so."""
+"""Requirements of the report on the sites of a pair, each refused with a remedy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import pyro
 from pyro.poutine.messenger import Messenger
+from torch import Size
 from torch.distributions import Distribution
 
-from pyro_mivae.diagnostics.charts import num_coordinates, support_of
 from pyro_mivae.errors import ShapeError, SiteError
+from pyro_mivae.posterior.layout import chart, support_of
 from pyro_mivae.traces import Program
 
 
@@ -27,18 +28,17 @@ class WholePlates(Messenger):
             )
 
 
-def check_signatures(model: Program, guide: Program) -> None:
-    """Refuses programs that need more than the data."""
-    for role, program in (("model", model), ("guide", guide)):
-        try:
-            inspect.signature(program).bind(None)
-        except TypeError as error:
-            raise SiteError(
-                f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
-                f"lambda x: {role}(x, option), and put what belongs to each datum into x"
-            ) from None
-        except ValueError:  # no signature is known
-            continue
+def check_signature(role: str, program: Program) -> None:
+    """Refuses a program that needs more than the data."""
+    try:
+        inspect.signature(program).bind(None)
+    except TypeError as error:
+        raise SiteError(
+            f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
+            f"lambda x: {role}(x, option), and put what belongs to each datum into x"
+        ) from None
+    except ValueError:  # no signature is known
+        return
 
 
 def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
@@ -46,10 +46,8 @@ def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
     shape = tuple(fn.batch_shape)
     expected = (*sizes, batch)
     padded = (1,) * (len(expected) - len(shape)) + shape
-    fits = len(padded) == len(expected) and all(
-        got in (1, want) for got, want in zip(padded, expected)
-    )
-    if not fits or (shape[-1:] != (batch,)):
+    fits = len(padded) == len(expected) and shape[-1:] == (batch,)
+    if not fits or any(got not in (1, want) for got, want in zip(padded, expected)):
         raise ShapeError(
             f"site {name!r}: expected batch shape {(batch,)} from one plate over the data (and "
             f"{sizes} to its left for enumerated sites), got {shape}; sample it inside "
@@ -57,25 +55,18 @@ def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
         )
 
 
-def check_measure(name: str, q: Distribution, p: Distribution) -> None:
+def check_match(name: str, q: Distribution, p: Distribution) -> None:
     """Refuses densities of guide and model that are with respect to different measures."""
-    if isinstance(q, pyro.distributions.Delta) or has_point_mass(q):
+    if has_point_mass(q):
         return
-    ours, theirs = support_of(q), support_of(p)
-    if ours is None or theirs is None:
-        return
-    kinds = [
-        "discrete" if support.is_discrete else num_coordinates(support, fn.event_shape)
-        for support, fn in ((ours, q), (theirs, p))
-    ]
-    if None in kinds or kinds[0] == kinds[1]:
-        return
-    described = ["discrete" if kind == "discrete" else f"{kind}-dimensional" for kind in kinds]
-    raise SiteError(
-        f"site {name!r} is {described[0]} in the guide ({type(q).__name__}) and {described[1]} in "
-        f"the model ({type(p).__name__}), so that log q - log p means nothing; use distributions "
-        "of one kind in both, for a category pyro's OneHotCategorical, which the report sums out"
-    )
+    kinds = [_measure(fn) for fn in (q, p)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise SiteError(
+            f"site {name!r} is {kinds[0]} in the guide ({type(q).__name__}) and {kinds[1]} in "
+            f"the model ({type(p).__name__}), so log q - log p means nothing; use distributions "
+            "of one kind in both, for a category pyro's OneHotCategorical, which the report sums "
+            "out"
+        )
 
 
 def check_values(name: str, q: Distribution, p: Distribution) -> None:
@@ -92,6 +83,17 @@ def check_values(name: str, q: Distribution, p: Distribution) -> None:
 
 
 def has_point_mass(fn: Distribution) -> bool:
-    """Tells whether a distribution is, or is made of, a Delta."""
+    """True if a distribution is, or is made of, a Delta."""
     parts = [part for part in vars(fn).values() if isinstance(part, Distribution)]
     return isinstance(fn, pyro.distributions.Delta) or any(map(has_point_mass, parts))
+
+
+def _measure(fn: Distribution) -> str | None:
+    """Kind of a distribution's support: discrete, or its dimension; None where unknown."""
+    support = support_of(fn)
+    if support is None or support.is_discrete:
+        return None if support is None else "discrete"
+    bijection = chart(support)
+    if bijection is None:
+        return None
+    return f"{bijection.inverse_shape(Size(fn.event_shape)).numel()}-dimensional"

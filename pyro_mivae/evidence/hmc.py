@@ -1,14 +1,14 @@
-r"""Batched Hamiltonian Monte Carlo along an annealed path, its step sizes found by a pilot run."""
+r"""Batched Hamiltonian Monte Carlo along an annealed path, with step sizes from a pilot run."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.target import Point, Target
+from pyro_mivae.evidence.annealing_path import AnnealingPath, Point
 
 KNOTS = 20  # temperatures of the pilot run, besides 0
 POWER = 3  # by which they crowd towards 0, where most changes
@@ -21,7 +21,12 @@ SPREADS = 8  # draws of each chain that give the coordinates their scale
 
 
 def transition(
-    target: Target, point: Point, temperature: Tensor, step: Tensor, scale: Tensor, leapfrogs: int
+    path: AnnealingPath,
+    point: Point,
+    temperature: Tensor,
+    step: Tensor,
+    scale: Tensor,
+    leapfrogs: int,
 ) -> tuple[Point, Tensor]:
     r"""Moves every chain by one step of Hamiltonian Monte Carlo, which keeps its density.
 
@@ -34,16 +39,15 @@ def transition(
     there = point
     momentum = momentum + 0.5 * stride * there.slope(temperature)
     for left in reversed(range(leapfrogs)):
-        there = target.at(there.place + stride * momentum)
+        there = path.at(there.place + stride * momentum)
         momentum = momentum + (1.0 if left else 0.5) * stride * there.slope(temperature)
     after = there.height(temperature) - 0.5 * momentum.square().sum(1)
     chance = (after - before).exp().clamp(max=1.0).nan_to_num(0.0)
     return point.where(torch.rand_like(chance) < chance, there), chance
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run of annealing does, fixed before it starts.
+class Plan(NamedTuple):
+    """Temperatures and step sizes of annealing, fixed before it starts.
 
     Attributes:
         temperatures: From 0 to 1, shape ``(num_temperatures + 1,)``.
@@ -68,7 +72,7 @@ class Plan:
 
 
 def make_plan(
-    target: Target,
+    path: AnnealingPath,
     num_chains: int,
     num_temperatures: int,
     leapfrogs: int,
@@ -84,31 +88,26 @@ def make_plan(
         Gelman & Meng (1998), Simulating Normalizing Constants, section 4.2 (the spread of
         temperatures of least variance).
     """
-    draws = torch.stack([target.draw().unflatten(0, (num_chains, -1)) for _ in range(SPREADS)])
+    draws = torch.stack([path.draw().unflatten(0, (num_chains, -1)) for _ in range(SPREADS)])
     spread = draws.flatten(0, 1).std(0)  # (n, dims)
     scale = torch.where(spread > 0, spread, 1.0).repeat(num_chains, 1)
     knots = torch.linspace(0, 1, KNOTS + 1, dtype=torch.float64, device=scale.device) ** POWER
     log_step = torch.full((len(spread),), math.log(FIRST_STEP), device=scale.device)
-    point = target.at(target.draw())
+    point = path.at(path.draw())
     log_steps, speeds = [], []
     for place, knot in enumerate(knots):
         gains, found = [], []
         for _ in range(ADAPT if place else SETTLE):
             step = log_step.exp().repeat(num_chains)[:, None].to(scale.dtype)
-            point, chance = transition(target, point, knot, step, scale, leapfrogs)
+            point, chance = transition(path, point, knot, step, scale, leapfrogs)
             rate = chance.unflatten(0, (num_chains, -1)).mean(0)
             found.append(log_step)
             log_step = log_step + RATE * (rate - target_acceptance).to(log_step.dtype)
             gains.append(point.gain.unflatten(0, (num_chains, -1)))
         log_steps.append(torch.stack(found[-3:]).mean(0).repeat(num_chains))
         speeds.append(torch.cat(gains).std(0).nan_to_num(0.0, posinf=0.0).median())
-    return Plan(
-        _spread(knots, torch.stack(speeds), num_temperatures),
-        knots,
-        torch.stack(log_steps).to(scale.dtype),
-        scale,
-        leapfrogs,
-    )
+    temperatures = _spread(knots, torch.stack(speeds), num_temperatures)
+    return Plan(temperatures, knots, torch.stack(log_steps).to(scale.dtype), scale, leapfrogs)
 
 
 def _spread(knots: Tensor, speeds: Tensor, count: int) -> Tensor:

@@ -1,30 +1,34 @@
-r"""The densities that annealing runs between, in unconstrained coordinates."""
+r"""Path of densities from the guide, or the prior, to the posterior, in unconstrained coordinates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro import poutine
-from pyro.infer import config_enumerate
-from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.proposals import configurations, repeat
+from pyro_mivae.compat import tree_map
 from pyro_mivae.errors import SiteError
+from pyro_mivae.posterior.densities import (
+    conditioned_trace,
+    configurations,
+    enumerated_trace,
+    log_density,
+    repeat,
+)
+from pyro_mivae.posterior.layout import Layout
 from pyro_mivae.traces import Program, trace_program
 
 Start = Literal["guide", "prior"]
+Values = Mapping[str, Tensor]
 
 TRIED = 8  # rows on which a program is tried with enumerable sites laid out
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A place of every chain, and the densities there; all float64.
 
     Attributes:
@@ -52,20 +56,14 @@ class Point:
 
     def where(self, moved: Tensor, other: Point) -> Point:
         """Takes another point in some rows."""
-        column = moved[:, None]
-        return Point(
-            torch.where(column, other.place, self.place),
-            torch.where(moved, other.start, self.start),
-            torch.where(moved, other.gain, self.gain),
-            torch.where(moved, other.volume, self.volume),
-            (
-                torch.where(column, other.slopes[0], self.slopes[0]),
-                torch.where(column, other.slopes[1], self.slopes[1]),
-            ),
-        )
+
+        def choose(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(moved[:, None] if new.dim() > 1 else moved, new, old)
+
+        return tree_map(choose, self, other)
 
 
-class Target:
+class AnnealingPath:
     r"""The geometric path :math:`f_\beta = q^{1-\beta}\, p(x, \cdot)^\beta` for a few data.
 
     Enumerable sites are summed out at both ends, :math:`q(z \mid x) = \sum_c q(c, z \mid x)` and
@@ -73,7 +71,7 @@ class Target:
     densities have the factor :math:`|dz / du|`.
 
     Attributes:
-        sites: Those that move.
+        sites: Sites that move.
     """
 
     def __init__(
@@ -83,16 +81,15 @@ class Target:
         x: Tensor,
         layout: Layout,
         start: Start,
-        fixed: Mapping[str, Tensor] | None = None,
+        fixed: Values | None = None,
     ) -> None:
-        self._x = x
-        self._fixed = dict(fixed or {})
-        layout = _without(layout, self._fixed)
+        self._x, self._fixed = x, dict(fixed or {})
+        layout = layout.without(self._fixed)
         self.sites = [name for name in layout.latent if name not in layout.enumerated]
         if layout.deterministic and start == "guide":
             raise SiteError(
-                f"sites {list(layout.deterministic)} of the guide are deterministic, so that it "
-                "has no density to anneal from; use start='prior'"
+                f"sites {list(layout.deterministic)} of the guide are deterministic, so it has no "
+                "density to anneal from; use start='prior'"
             )
         self._source = poutine.condition(guide if start == "guide" else model, data=self._fixed)
         prior = trace_program(model, (x,), {})
@@ -100,27 +97,21 @@ class Target:
         self._maps = {name: biject_to(support) for name, support in self._supports.items()}
         values = {**self._draw(), **self._fixed}
         self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
-        self._model_density = Conditioned(model, guide, x, layout, values)
-        self._guide_density: _Known | Conditioned | None = None
+        self._model_density = SummedDensity(model, guide, x, layout, values)
+        self._guide_density: Callable[[Values], tuple[Tensor, Tensor]] | None = None
         if start == "guide" and layout.is_known(*layout.drawn):
-            self._guide_density = _Known(self._source, x, layout)
+            self._guide_density = _known_density(self._source, x, layout)
         elif start == "guide":
-            self._guide_density = Conditioned(guide, guide, x, layout, values)
+            self._guide_density = SummedDensity(guide, guide, x, layout, values)
 
     def draw(self) -> Tensor:
         """Draws from the start of the path, shape ``(rows, dims)``."""
         return self.coordinates(self._draw())
 
-    def coordinates(self, values: Mapping[str, Tensor]) -> Tensor:
+    def coordinates(self, values: Values) -> Tensor:
         """Turns values of the sites, ``(rows, *event)``, into coordinates, ``(rows, dims)``."""
         parts = [self._maps[n].inv(values[n]).reshape(len(self._x), -1) for n in self.sites]
         return torch.cat(parts, 1)
-
-    def _draw(self) -> dict[str, Tensor]:
-        trace = trace_program(self._source, (self._x,), {})
-        values = {name: trace.nodes[name]["value"] for name in self.sites}
-        self._check(values)
-        return values
 
     def at(self, place: Tensor) -> Point:
         """Evaluates both ends of the path, with their gradients."""
@@ -134,6 +125,17 @@ class Target:
         parts = (start.detach(), (end - start).detach(), volume.detach())
         return Point(place.detach(), *parts, (first, last))
 
+    def _draw(self) -> dict[str, Tensor]:
+        trace = trace_program(self._source, (self._x,), {})
+        values = {name: trace.nodes[name]["value"] for name in self.sites}
+        for name, support in self._supports.items():
+            if not support.check(values[name]).all():
+                raise SiteError(
+                    f"site {name!r}: the guide draws values outside the support of the model's "
+                    f"{support}; give it a distribution on that support, or use start='prior'"
+                )
+        return values
+
     def _values(self, place: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         values = dict(self._fixed)
         volume = torch.zeros(len(place), dtype=torch.float64, device=place.device)
@@ -145,52 +147,20 @@ class Target:
             volume = volume + slope.reshape(len(place), -1).sum(1).double()
         return values, volume
 
-    def _check(self, values: Mapping[str, Tensor]) -> None:
-        for name in self.sites:
-            if not self._supports[name].check(values[name]).all():
-                raise SiteError(
-                    f"site {name!r}: the guide draws values outside the support of the model's "
-                    f"{self._supports[name]}; give it a distribution on that support, or use "
-                    "start='prior'"
-                )
 
-
-class _Known:
-    """A guide whose distribution of the drawn sites is a finite sum: it runs once."""
-
-    def __init__(self, guide: Program, x: Tensor, layout: Layout) -> None:
-        program = EnumMessenger(first_available_dim=-2)(config_enumerate(guide))
-        trace = trace_program(program, (x,), {})
-        self._fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
-        summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
-        self._log_weights = _total(trace, summed)
-
-    def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        total = self._log_weights
-        for name, fn in self._fns.items():
-            total = total + fn.log_prob(values[name]).double()
-        density = _sum_out(total, len(next(iter(values.values()))))
-        return density, density
-
-
-class Conditioned:
+class SummedDensity:
     """A program's density of given values, the enumerable sites summed out.
 
     They are laid out along dimensions of their own where the program broadcasts the values against
-    them, which is tried on a few rows; else they are written out, row by row.
+    them, which is tried on a few rows; otherwise they are written out, row by row.
     """
 
     def __init__(
-        self,
-        program: Program,
-        guide: Program,
-        x: Tensor,
-        layout: Layout,
-        values: dict[str, Tensor],
+        self, program: Program, guide: Program, x: Tensor, layout: Layout, values: Values
     ) -> None:
         self._program, self._x, self._layout = program, x, layout
         kept = {name: value[:1] for name, value in values.items() if name not in layout.latent}
-        self._configurations = configurations(poutine.condition(guide, data=kept), x[:1], layout)
+        self._configurations = configurations(poutine.condition(guide, data=kept), x, layout)
         some = slice(None, None, max(1, len(x) // TRIED))
         few = {name: value[some] for name, value in values.items()}
         self._laid = bool(layout.enumerated)
@@ -201,32 +171,48 @@ class Conditioned:
             except (RuntimeError, ValueError, IndexError):
                 self._laid = False
             else:
-                self._laid = all(map(_near, laid, rows))
+                pairs = zip(laid, rows)
+                self._laid = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
 
-    def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def __call__(self, values: Values) -> tuple[Tensor, Tensor]:
         """Scores values of the layout's sites, and the same with what is observed."""
         return (self._broadcast if self._laid else self._written)(self._x, values)
 
-    def _broadcast(self, x: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        program = config_enumerate(poutine.condition(self._program, data=dict(values)))
-        trace = trace_program(EnumMessenger(first_available_dim=-2)(program), (x,), {})
-        code = _total(trace, self._layout.latent)
-        return _sum_out(code, len(x)), _sum_out(code + self._seen(trace), len(x))
+    def _broadcast(self, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+        trace = enumerated_trace(poutine.condition(self._program, data=dict(values)), x)
+        return self._totals(trace, x, len(x))
 
-    def _written(self, x: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _written(self, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
         count, n = self._layout.num_configurations, len(x)
         data = {name: repeat(value, count) for name, value in values.items()}
         data |= {name: v.repeat_interleave(n, 0) for name, v in self._configurations.items()}
-        program = poutine.condition(self._program, data=data)
-        trace = trace_program(program, (repeat(x, count),), {})
-        code = _total(trace, self._layout.latent)
-        seen = code + self._seen(trace)
-        return _sum_out(code.reshape(count, n), n), _sum_out(seen.reshape(count, n), n)
+        x = repeat(x, count)
+        return self._totals(conditioned_trace(self._program, x, data), x, n)
 
-    def _seen(self, trace: Any) -> Tensor:
+    def _totals(self, trace: Any, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        code = log_density(trace, self._layout.latent, x)
         sites = trace.nodes.items()
-        names = [n for n, s in sites if s["type"] == "sample" and n not in self._layout.latent]
-        return _total(trace, names)
+        seen = [s for s, t in sites if t["type"] == "sample" and s not in self._layout.latent]
+        return _sum_out(code, n), _sum_out(code + log_density(trace, seen, x), n)
+
+
+def _known_density(
+    guide: Program, x: Tensor, layout: Layout
+) -> Callable[[Values], tuple[Tensor, Tensor]]:
+    """Density of a guide whose distribution of the drawn sites is a finite sum: it runs once."""
+    trace = enumerated_trace(guide, x)
+    fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
+    summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
+    log_weights = log_density(trace, summed, x)
+
+    def score(values: Values) -> tuple[Tensor, Tensor]:
+        total = log_weights
+        for name, fn in fns.items():
+            total = total + fn.log_prob(values[name]).double()
+        density = _sum_out(total, len(x))
+        return density, density
+
+    return score
 
 
 def _support(site: Mapping[str, Any]) -> Any:
@@ -239,34 +225,5 @@ def _support(site: Mapping[str, Any]) -> Any:
     return support
 
 
-def _without(layout: Layout, names: Iterable[str]) -> Layout:
-    """A layout whose sites of these names are given."""
-    sizes = zip(reversed(layout.enumerated), layout.sizes, strict=True)
-
-    def rest(sites: Iterable[str]) -> tuple[str, ...]:
-        return tuple(name for name in sites if name not in names)
-
-    return replace(
-        layout,
-        latent=rest(layout.latent),
-        enumerated=rest(layout.enumerated),
-        drawn=rest(layout.drawn),
-        deterministic=rest(layout.deterministic),
-        sizes=tuple(size for name, size in sizes if name not in names),
-    )
-
-
-def _near(first: Tensor, second: Tensor) -> bool:
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-4)
-
-
-def _total(trace: Any, names: Iterable[str]) -> Tensor:
-    total = torch.zeros((), dtype=torch.float64)
-    for name in names:
-        site = trace.nodes[name]
-        total = total + site["fn"].log_prob(site["value"]).double()
-    return total
-
-
 def _sum_out(total: Tensor, n: int) -> Tensor:
-    return total.expand(*total.shape[:-1], n).reshape(-1, n).logsumexp(0)
+    return total.reshape(-1, n).logsumexp(0)

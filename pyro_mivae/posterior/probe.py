@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import config_enumerate
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import NonlocalExit
 from torch import Tensor
 
-from pyro_mivae.diagnostics.charts import support_of
-from pyro_mivae.diagnostics.checks import (
+from pyro_mivae.errors import DataError, PyroMivaeError, SiteError
+from pyro_mivae.models import data_for
+from pyro_mivae.posterior.checks import (
     WholePlates,
-    check_measure,
+    check_match,
     check_plate,
-    check_signatures,
+    check_signature,
     check_values,
     has_point_mass,
 )
-from pyro_mivae.diagnostics.isolation import seeded
-from pyro_mivae.diagnostics.layout import Layout, leading, observed_sites, run_pair
-from pyro_mivae.diagnostics.posterior import Posterior
-from pyro_mivae.errors import PyroMivaeError, SiteError
+from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
+from pyro_mivae.posterior.layout import Layout, leading, observed_sites, run_pair, support_of
+from pyro_mivae.posterior.preserved_state import device_of, preserved_state, seeded
 from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, trace_program
 
 PROBED = 256  # data on which what needs the decoder is tried; structure is looked for on all
 MOST_DRAWS = 4  # of each datum, where there are few
 PAIRED = 6  # data whose codes are scored under each other's posterior in two ways
+RUN_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError)
+RUN_ERRORS += (TypeError, ValueError)
+
+
+@contextmanager
+def probed(
+    model: Program, guide: Program, x: Tensor, *, batch_size: int, seed: int
+) -> Iterator[tuple[Tensor, torch.device, Layout]]:
+    """Checks the data and probes the pair; leaves all as it was, see `preserved_state`."""
+    x = data_for(model, guide, x)
+    if x.dim() < 1 or not len(x):
+        raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
+    device = device_of(x, model, guide)
+    with preserved_state(seed, model, guide, device=device):
+        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
+        yield x, device, layout
 
 
 def probe(
@@ -53,21 +68,26 @@ def probe(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     some = x[order[:PROBED]].to(device)
     with seeded(seed, device), torch.no_grad(), pyro.validation_enabled(False), _explained():
-        check_signatures(model, guide)
+        for role, program in (("model", model), ("guide", guide)):
+            check_signature(role, program)
         with WholePlates():
             pair = run_pair(model, guide, some)
         layout = _layout(pair)
-        for name in layout.latent:
-            check_plate(name, pair.guide.nodes[name]["fn"], len(some), layout.sizes)
-            check_measure(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
+        ends = {n: (pair.guide.nodes[n]["fn"], pair.model.nodes[n]["fn"]) for n in layout.latent}
+        for name, (q, p) in ends.items():
+            check_plate(name, q, len(some), layout.sizes)
+            check_match(name, q, p)
         for name in layout.enumerated:
-            check_values(name, pair.guide.nodes[name]["fn"], pair.model.nodes[name]["fn"])
+            check_values(name, *ends[name])
         for name in observed_sites(pair):
             check_plate(name, pair.model.nodes[name]["fn"], len(some), layout.sizes)
         first, second = (trace_program(guide, (some,), {}) for _ in range(2))
         layout = replace(layout, unscored=_unscored(layout, first, second))
         values = {name: first.nodes[name]["value"] for name in layout.latent}
-        _check_repeatable(model, guide, some, values, layout)
+        skipped = {*layout.unscored, *layout.deterministic}
+        shuffled = torch.randperm(len(some)).to(some.device)
+        for role, program in (("guide", guide), ("model", model)):
+            _check_repeatable(role, program, some, values, skipped, shuffled)
         size = max(1, batch_size // layout.num_configurations)
         chunks = (x[rows].to(device) for rows in order.split(size))
         layout = _with_dependence(layout, model, guide, chunks, len(x))
@@ -76,24 +96,16 @@ def probe(
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Says what the report asks of a pair where that fails in the middle of one of its runs."""
+    """Explains an error in the middle of a run of the pair."""
     try:
         yield
     except PyroMivaeError:
         raise
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except RUN_ERRORS as error:
         lines = str(error).strip().splitlines() or [""]
         raise SiteError(
             f"the pair cannot be run on batches of the data: {type(error).__name__}: {lines[0]}; "
-            "model(x) and guide(x) are called with batches of any size, so that each needs "
+            "model(x) and guide(x) are called with batches of any size, so each needs "
             "pyro.plate('data', len(x)) and no parameter of its own per datum"
         ) from error
 
@@ -119,8 +131,8 @@ def _layout(pair: TracePair) -> Layout:
         if has_point_mass(nodes[name]["fn"]):
             raise SiteError(
                 f"site {name!r} ({type(nodes[name]['fn']).__name__}) of the guide mixes points "
-                "with a density, so that its codes have none; draw which of the two it is at a "
-                "site of its own"
+                "with a density, so its codes have none; draw which of the two it is at a site of "
+                "its own"
             )
     return Layout(
         latent=tuple(pair.latent),
@@ -140,7 +152,7 @@ def _layout(pair: TracePair) -> Layout:
 
 
 def _unscored(layout: Layout, first: Any, second: Any) -> dict[str, str]:
-    """Sites whose density at a given value is not to be had, with the reason."""
+    """Sites without a density at a given value, with the reason."""
     found = {}
     for name in layout.drawn:
         site, other = first.nodes[name], second.nodes[name]
@@ -153,11 +165,11 @@ def _unscored(layout: Layout, first: Any, second: Any) -> dict[str, str]:
                 "no inverse; use one that has (pyro's affine_autoregressive, spline_coupling)"
             )
             continue
-        kind = type(fn).__name__
         if float(_differs(own, again, 0.01, 0.05).double().mean()) > 0.1:
             found[name] = (
-                f"site {name} of the guide ({kind}) passes on other values than it scores, as "
-                "straight-through samples do; a category that is not relaxed is summed out"
+                f"site {name} of the guide ({type(fn).__name__}) passes on other values than it "
+                "scores, as straight-through samples do; a category that is not relaxed is summed "
+                "out"
             )
         elif _is_coarse(value, other["value"], layout.supports[name]):
             found[name] = (
@@ -169,7 +181,7 @@ def _unscored(layout: Layout, first: Any, second: Any) -> dict[str, str]:
 
 
 def _is_coarse(value: Tensor, other: Tensor, support: Any) -> bool:
-    """Tells whether the noise of two draws is hardly above the rounding of their type."""
+    """True if the noise of two draws is hardly above the rounding of their type."""
     if not value.is_floating_point() or (support is not None and support.is_discrete):
         return False
     step = torch.finfo(value.dtype).eps * value.abs()
@@ -178,51 +190,48 @@ def _is_coarse(value: Tensor, other: Tensor, support: Any) -> bool:
 
 
 def _check_repeatable(
-    model: Program, guide: Program, x: Tensor, values: Mapping[str, Tensor], layout: Layout
+    role: str,
+    program: Program,
+    x: Tensor,
+    values: Mapping[str, Tensor],
+    skipped: set[str],
+    order: Tensor,
 ) -> None:
-    """Refuses programs that score the same datum and code in several ways."""
-    skipped = {*layout.unscored, *layout.deterministic}
-    order = torch.randperm(len(x)).to(x.device)
-    for role, program in (("guide", guide), ("model", model)):
-        first, again = (_scores(program, x, values, skipped) for _ in range(2))
-        for name, scores in first.items():
-            if _moved(scores, again[name]) and scores.isnan().any():
-                raise SiteError(
-                    f"the {role} scores site {name!r} as NaN: its weights may have run away in "
-                    "training, train anew with a lower learning rate; or data lie out of range"
-                )
-            if _moved(scores, again[name]):
-                raise SiteError(
-                    f"the {role} scores the same datum and code anew each time (site {name!r}): "
-                    "it draws random numbers outside pyro.sample, as dropout does; put its "
-                    "modules in evaluation mode (module.eval()), or draw them at a site"
-                )
-        parts: dict[str, list[Tensor]] = {name: [] for name in first}
-        for rows in order.tensor_split([len(x) // 2 + 1]):
-            if len(rows):
-                some = {name: value[rows] for name, value in values.items()}
-                for name, scores in _scores(program, x[rows], some, skipped).items():
-                    parts[name].append(scores)
-        for name, scores in first.items():
-            moved = _differs(scores[order], torch.cat(parts[name]), 1e-3, 1e-2)
-            if bool(moved.any()):
-                raise SiteError(
-                    f"the {role} scores a datum and its code by the other data of the batch (site "
-                    f"{name!r}), as batch normalisation does in training mode; put its modules in "
-                    "evaluation mode (module.eval()), or make it a function of each datum"
-                )
+    """Refuses a program that scores the same datum and code in several ways."""
 
+    def scores(rows: Tensor | slice) -> dict[str, Tensor]:
+        """Log-density of each site of some data, with the code's values given."""
+        some = {name: value[rows] for name, value in values.items()}
+        trace = conditioned_trace(program, x[rows], some)
+        return {
+            name: site["fn"].log_prob(site["value"]).double().expand(len(x[rows]))
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample" and name not in skipped and not is_deterministic(site)
+        }
 
-def _scores(
-    program: Program, x: Tensor, values: Mapping[str, Tensor], skipped: set[str]
-) -> dict[str, Tensor]:
-    """Log-density of each site of a program, ``(n,)``, with the code's values given."""
-    trace = trace_program(poutine.condition(program, data=dict(values)), (x,), {})
-    return {
-        name: site["fn"].log_prob(site["value"]).double().expand(len(x))
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and name not in skipped and not is_deterministic(site)
-    }
+    first, again = (scores(slice(None)) for _ in range(2))
+    for name in first:
+        if not _moved(first[name], again[name]):
+            continue
+        if first[name].isnan().any():
+            raise SiteError(
+                f"the {role} scores site {name!r} as NaN: its weights may have run away in "
+                "training, train anew with a lower learning rate; or data lie out of range"
+            )
+        raise SiteError(
+            f"the {role} scores the same datum and code anew each time (site {name!r}): "
+            "it draws random numbers outside pyro.sample, as dropout does; put its "
+            "modules in evaluation mode (module.eval()), or draw them at a site"
+        )
+    halves = [scores(rows) for rows in order.tensor_split([len(x) // 2 + 1]) if len(rows)]
+    for name in first:
+        apart = torch.cat([half[name] for half in halves])
+        if bool(_differs(first[name][order], apart, 1e-3, 1e-2).any()):
+            raise SiteError(
+                f"the {role} scores a datum and its code by the other data of the batch (site "
+                f"{name!r}), as batch normalisation does in training mode; put its modules in "
+                "evaluation mode (module.eval()), or make it a function of each datum"
+            )
 
 
 def _with_dependence(
@@ -234,7 +243,7 @@ def _with_dependence(
     entangled: set[str] = set()
     conditional: set[str] = set()
     for chunk in chunks:
-        guides = [_guide_trace(guide, chunk) for _ in range(draws)]
+        guides = [enumerated_trace(guide, chunk) for _ in range(draws)]
         priors = [_prior_trace(model, trace, chunk, layout.latent) for trace in guides]
         shifted = _prior_trace(model, guides[0], chunk.roll(1, 0), layout.latent)
         for name in layout.latent:
@@ -252,42 +261,22 @@ def _with_dependence(
     )
 
 
-def _guide_trace(guide: Program, x: Tensor) -> Any:
-    program = EnumMessenger(first_available_dim=-2)(config_enumerate(guide, default="parallel"))
-    return trace_program(program, (x,), {})
-
-
-class _Drawn(Exception):
-    """Ends a run of the model once its code is drawn."""
-
-
-class _UntilDrawn(Messenger):
-    """Ends the program after the last of some sites, before anything is decoded."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.left = set(names)
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        self.left.discard(msg["name"])
-        if not self.left:
-            raise _Drawn
-
-
 def _prior_trace(model: Program, guide_trace: Any, x: Tensor, names: tuple[str, ...]) -> Any:
-    """Traces the model's code, at the values of a guide's trace."""
-    tracer = poutine.trace()
+    """Traces the model's code at the values of a guide's trace, and decodes nothing."""
+    left = set(names)
+
+    def is_last(msg: Any) -> bool:
+        left.discard(msg["name"])
+        return not left
+
     program = poutine.replay(EnumMessenger()(model), trace=guide_trace)
-    with tracer, _UntilDrawn(names):
-        try:
-            program(x)
-        except _Drawn:
-            pass
+    with poutine.escape(escape_fn=is_last), poutine.trace() as tracer, suppress(NonlocalExit):
+        program(x)
     return tracer.trace
 
 
 def _site_moved(first: Any, second: Any, name: str, drawn: bool = False) -> bool:
-    """Tells whether a site's distribution differs between two traces of the same data."""
+    """True if a site's distribution differs between two traces of the same data."""
     a, b = first.nodes[name], second.nodes[name]
     if is_deterministic(a) and is_deterministic(b):
         return _moved(a["fn"].mean, b["fn"].mean)
@@ -299,7 +288,7 @@ def _site_moved(first: Any, second: Any, name: str, drawn: bool = False) -> bool
 
 
 def _moved(first: Tensor, second: Tensor) -> bool:
-    """Tells whether numbers that the same operations made differ, NaN from all others too."""
+    """True if numbers that the same operations made differ, NaN from all others too."""
     kind = first.dtype if first.is_floating_point() else torch.float32
     tolerance = torch.finfo(kind).eps ** 0.7  # what rounding may do where kernels vary
     return bool(_differs(first, second, tolerance, tolerance).any())
@@ -318,21 +307,18 @@ def _unpaired(
     n = len(few)
     repeated = Posterior(guide, few.repeat(n, *[1] * (few.dim() - 1)), layout)
     paired = Posterior(guide, few, layout)
-    found = []
-    for name in layout.drawn:
-        if not layout.is_known(name):
-            continue
+    found = set()
+    for name in filter(layout.is_known, layout.drawn):
         value = values[name][:n]
         written = repeated.fns[name].log_prob(value.repeat_interleave(n, 0)).double()
         count = paired.configurations(name)
         sizes = layout.sizes if written.dim() > 1 else ()
         written = written.expand(*sizes, n * n).reshape(count, n, n)
         try:
-            wrong = _differs(paired.log_densities(name, value), written, 1e-3, 1e-2)
+            wrong = _differs(paired.log_density(name, value), written, 1e-3, 1e-2)
         except (IndexError, RuntimeError, ValueError):
-            found.append(name)
+            found.add(name)
             continue
-        inside = written.isfinite()  # outside of a support a density may be anything
-        if bool((wrong & inside).any()):
-            found.append(name)
+        # Outside of a support a density may be anything.
+        found |= {name} if bool((wrong & written.isfinite()).any()) else set()
     return frozenset(found)

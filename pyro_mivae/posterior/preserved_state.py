@@ -1,4 +1,4 @@
-"""Evaluation of a model and a guide without a trace: random numbers, parameters, modes stay."""
+"""Evaluation that restores random generators, parameters and modes of modules afterwards."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 SALT = 1_640_531_527  # added to seeds: data that a user drew from the same one are not drawn again
+Runnable = Callable[..., Any] | nn.Module
 
 
 @contextmanager
-def isolated(
-    seed: int, *programs: Callable[..., Any] | nn.Module, device: torch.device
-) -> Iterator[None]:
-    """Evaluates under a seed of its own and leaves everything as it was.
+def preserved_state(seed: int, *programs: Runnable, device: torch.device) -> Iterator[None]:
+    """Evaluates without gradients, in evaluation mode, under a seed of its own.
 
-    Inside, gradients are off, modules are in evaluation mode, and torch's generators of the CPU
-    and of the device start by the seed. Afterwards the generators, each module's mode and Pyro's
+    Afterwards torch's generators of the CPU and of the device, each module's mode and Pyro's
     parameter store are what they were before.
     """
     store = pyro.get_param_store()
@@ -37,7 +35,7 @@ def isolated(
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Starts torch's generators of the CPU and of a device by a seed, and puts them back."""
+    """Seeds torch's generators of the CPU and of a device, and restores them afterwards."""
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed + SALT)
@@ -48,26 +46,23 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(*programs: Callable[..., Any] | nn.Module) -> Iterator[None]:
+def evaluation_mode(*programs: Runnable) -> Iterator[None]:
     """Puts modules in evaluation mode, and each back in its own mode afterwards.
 
-    Modules that are programs, or own a method that is one, change at once. Any other module, as
-    those that a plain function calls, changes when it is called, before it computes.
+    Modules that are programs, or own a method that is one, change at once. Any other module, such
+    as one that a plain function calls, changes when it is called, before it computes.
     """
     changed: list[nn.Module] = []
 
-    def evaluate(module: nn.Module, *_: Any) -> None:
-        training = [part for part in module.modules() if part.training]
-        if training:
-            changed.extend(training)
+    def evaluate(module: nn.Module | None, *_: Any) -> None:
+        if module is not None:
+            changed.extend(part for part in module.modules() if part.training)
             module.eval()
 
     hook = register_module_forward_pre_hook(lambda m, _: evaluate(m) if m.training else None)
     try:
         for program in programs:
-            module = _module_of(program)
-            if module is not None:
-                evaluate(module)
+            evaluate(_module_of(program))
         yield
     finally:
         hook.remove()
@@ -75,17 +70,16 @@ def evaluation_mode(*programs: Callable[..., Any] | nn.Module) -> Iterator[None]
             module.training = True
 
 
-def device_of(x: Tensor, *programs: Callable[..., Any] | nn.Module) -> torch.device:
+def device_of(x: Tensor, *programs: Runnable) -> torch.device:
     """Returns the device of the programs' parameters, or of the data where they have none."""
     for program in programs:
         module = _module_of(program)
-        if module is not None:
-            for tensor in (*module.parameters(), *module.buffers()):
-                return tensor.device
+        for tensor in () if module is None else (*module.parameters(), *module.buffers()):
+            return tensor.device
     return x.device
 
 
-def _module_of(program: Callable[..., Any] | nn.Module) -> nn.Module | None:
+def _module_of(program: Runnable) -> nn.Module | None:
     inner = unwrap(program)
     owner = getattr(inner, "__self__", inner)
     return owner if isinstance(owner, nn.Module) else None

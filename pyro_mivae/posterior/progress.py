@@ -1,4 +1,4 @@
-"""Telling who listens how far a long computation has come."""
+"""Progress of long computations, told to a listener if there is one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], object]
-"""Is called with what is computed, how many steps of it are done, and of how many."""
+"""Function of the name of a computation, its steps that are done, and all its steps."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Lets a function hear of what is computed inside."""
+    """Calls a function with the progress of what is computed inside."""
     token = _listener.set(listener)
     try:
         yield
@@ -25,7 +25,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(what: str, done: int, total: int) -> None:
-    """Says how far something has come, if anyone listens."""
+    """Calls the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(what, done, total)

@@ -1,4 +1,4 @@
-"""Single coordinates of a site: their densities under each posterior, whatever its family."""
+"""Information in single dimensions of the drawn sites, and the dimensions' total correlation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,72 @@ from torch.distributions import (
     Normal,
 )
 
-from pyro_mivae.diagnostics.aggregate import Contrast, blocks, posteriors
-from pyro_mivae.diagnostics.draws import Codes, factors
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.posterior import Posterior, log_density_anywhere
+from pyro_mivae.diagnostics.aggregate import AggregatePosterior, aggregate, blocks, posteriors
+from pyro_mivae.diagnostics.context import (
+    UNDEFINED,
+    Context,
+    Figure,
+    Figures,
+    in_order,
+    mean_of,
+    means_of,
+)
+from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, fitted_log_marginal
+from pyro_mivae.posterior.densities import Posterior, log_density_anywhere
+from pyro_mivae.posterior.draws import Codes, Draws, rows_of
+from pyro_mivae.posterior.layout import Layout, factors
 from pyro_mivae.traces import Program
 
-SMALLER = 2  # times less at once than else: every number is gone over several times
+MOST_NUMBERS = 2**31  # densities of single coordinates in a report
+SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
 PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
 NEAR = 1e4  # deviations that codes span up to which single precision tells neighbours apart
+
+
+def dimensions(context: Context, draws: Draws) -> Figures:
+    """Measures every dimension of the drawn sites, and their total correlation, on a subset."""
+    layout, device = context.layout, context.device
+    count = sum(part.shape[1] for part in draws.parts.values())
+    most = math.isqrt(MOST_NUMBERS // max(1, count * layout.num_configurations))
+    items = context.choose(min(context.options.subset, max(2, most)))
+    context.protocol["dimension_items"] = len(items)
+    context.protocol["total_correlation_items"] = len(items)
+    x, codes = context.take(items), rows_of(draws.codes, items.to(device))
+    fns = Posterior(context.guide, x[:2], layout).fns
+    known = [
+        name for name in filter(layout.is_known, layout.drawn) if marginals(fns[name]) is not None
+    ]
+    each = aggregate_dimensions(
+        context.guide, x, codes, layout, known, batch_size=context.batch_size, device=device
+    )
+    figures: dict[str, Figure] = {}
+    for name in layout.drawn:
+        figures |= _site(name, draws, each.get(name), name in layout.alone)
+    tied = [UNDEFINED] * 3
+    is_known = layout.is_known(*layout.drawn) and not layout.deterministic and len(items) > 1
+    if is_known and count == 1:
+        tied = [(0.0, 0.0)] * 3
+    elif is_known and known and known == list(layout.drawn):
+        (whole,) = aggregate(
+            context.guide,
+            x,
+            codes,
+            layout,
+            [(layout.drawn, torch.arange(len(items), device=device))],
+            batch_size=context.batch_size,
+            device=device,
+            second=context.second_half[items.to(device)],
+        )
+        marginal = whole.others
+        if len(items) >= LEAST_ITEMS:
+            marginal = fitted_log_marginal(whole, codes, layout, context.seed)
+        everyone = torch.cat([each[name].everyone for name in layout.drawn], 1).sum(1)
+        others = torch.cat([each[name].others for name in layout.drawn], 1).sum(1)
+        ends = mean_of(marginal - everyone), mean_of(whole.everyone - others)
+        lower, upper, wide = in_order(*ends, [])
+        tied = [lower if wide else mean_of(whole.everyone - everyone), lower, upper]
+    names = ("total_correlation", "total_correlation_lower", "total_correlation_upper")
+    return figures | dict(zip(names, tied))
 
 
 def marginals(fn: Distribution) -> Distribution | None:
@@ -32,7 +89,7 @@ def marginals(fn: Distribution) -> Distribution | None:
     return factors(fn)
 
 
-def contrast_coordinates(
+def aggregate_dimensions(
     guide: Program,
     x: Tensor,
     codes: Codes,
@@ -41,12 +98,14 @@ def contrast_coordinates(
     *,
     batch_size: int,
     device: torch.device,
-) -> dict[str, Contrast]:
-    """Contrasts every coordinate of drawn sites with the data, on its own."""
+) -> dict[str, AggregatePosterior]:
+    """Aggregates the posteriors of every coordinate of drawn sites, on its own."""
     rows = torch.arange(len(x), device=device)
     values = {name: codes.values[name].reshape(len(x), -1) for name in names}
     centres = {name: value.double().mean(0) for name, value in values.items()}
-    results = {name: Contrast(rows, len(x), value.shape[1:]) for name, value in values.items()}
+    results = {
+        name: AggregatePosterior(rows, len(x), value.shape[1:]) for name, value in values.items()
+    }
     for start, posterior in posteriors(guide, x, layout, batch_size, device):
         mine = slice(start, start + posterior.size)
         for name, result in results.items():
@@ -61,11 +120,26 @@ def contrast_coordinates(
     return results
 
 
+def _site(
+    name: str, draws: Draws, rows: AggregatePosterior | None, alone: bool
+) -> dict[str, Figure]:
+    figures = {}
+    costs = means_of(draws.parts[name])
+    unknown = [UNDEFINED] * len(costs)
+    lowest = unknown if rows is None else means_of(rows.lower)
+    highest = unknown if rows is None else means_of(rows.upper)
+    for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
+        lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
+        figures[f"kl_{name}[{d}]"] = cost
+        figures[f"mi_{name}[{d}]_lower"], figures[f"mi_{name}[{d}]_upper"] = lower, upper
+    return figures
+
+
 class _Coordinates:
     """Log-densities of coordinates under a few data's posteriors, configurations apart.
 
     Attributes:
-        datum: Whose each component is, counted within the posterior, shape ``(components,)``.
+        datum: Datum of each component, counted within the posterior, shape ``(components,)``.
         width: How many numbers each row of values makes.
     """
 
@@ -74,17 +148,17 @@ class _Coordinates:
         each = marginals(fn)
         if each is None:
             raise TypeError(f"site {name!r}: the density of its coordinates is not known")
-        self._each, self._layout = each, posterior.layout
+        self._each = each
         self._event, self._batch = tuple(fn.event_shape), posterior.size
-        self._dims = math.prod(self._event)
-        self._branches = posterior.configurations(name) > 1
         self._log_weights = posterior.log_weights
-        if not self._branches:  # no enumerated site matters here
+        self._sizes = posterior.layout.sizes
+        if posterior.configurations(name) == 1:  # no enumerated site matters here
             self._log_weights = self._log_weights.logsumexp(0, keepdim=True)
+            self._sizes = ()
         self._kept = self._log_weights > math.log(PRUNED)
         self.datum = self._kept.nonzero()[:, 1]
-        self.width = self._kept.numel() * self._dims
-        self._normal: tuple[Tensor, Tensor, Tensor] | None = None
+        self.width = self._kept.numel() * math.prod(self._event)
+        self._normal: tuple[Tensor, ...] | None = None
         if isinstance(each, Normal):
             loc, scale = (self._flat(p)[0, self._kept].double() for p in (each.loc, each.scale))
             constant = self._log_weights[self._kept, None] - scale.log()
@@ -94,8 +168,9 @@ class _Coordinates:
             span = ((values.double() - centre) / self._unit).abs().max()
             self._type = torch.float32 if span < NEAR else torch.float64
             parameters = ((loc - centre) / self._unit, 0.5**0.5 * self._unit / scale, constant)
-            loc, shrink, constant = (p.t().to(self._type).unsqueeze(1) for p in parameters)
-            self._normal = (loc.contiguous(), shrink.contiguous(), constant.contiguous())
+            self._normal = tuple(
+                p.t().to(self._type).unsqueeze(1).contiguous() for p in parameters
+            )
 
     def __call__(self, values: Tensor) -> Tensor:
         """Scores rows of values, ``(n, dims)``, under every component: ``(dims, n, components)``.
@@ -107,27 +182,22 @@ class _Coordinates:
             places = ((values.double() - self._centre) / self._unit).t().to(self._type)
             squares = (places.unsqueeze(2) - loc).mul_(shrink).square_()
             return torch.sub(constant, squares, out=squares)
-        lead = len(self._layout.sizes) if self._branches else 0
-        pairs = values.reshape(len(values), *[1] * (lead + 1), *self._event)
+        pairs = values.reshape(len(values), *[1] * (len(self._sizes) + 1), *self._event)
         density = self._flat(log_density_anywhere(self._each, pairs))
         density = density[:, self._kept] + self._log_weights[self._kept, None]
         return density.permute(2, 0, 1).contiguous()
 
     def own(self, values: Tensor) -> Tensor:
-        """Scores each datum's own values, ``(batch, dims)``, with the enumerated sites summed out.
-
-        Returns float64 of the same shape.
-        """
+        """Scores each datum's own values, float64, ``(batch, dims)``, over all configurations."""
         values = values.reshape(self._batch, *self._event)
         density = self._flat(log_density_anywhere(self._each, values))[0]
         return (density.double() + self._log_weights[:, :, None]).logsumexp(0)
 
     def _flat(self, value: Tensor) -> Tensor:
         """Shape ``(n, configurations, batch, dims)``, with n = 1 if the value has no rows."""
-        sizes = self._layout.sizes if self._branches else ()
-        shape = (*sizes, self._batch, *self._event)
+        shape = (*self._sizes, self._batch, *self._event)
         rows = len(value) if value.dim() > len(shape) else 1
-        return value.expand(rows, *shape).reshape(rows, -1, self._batch, self._dims)
+        return value.expand(rows, *shape).reshape(rows, -1, self._batch, math.prod(self._event))
 
 
 def _logsumexp(table: Tensor) -> Tensor:

@@ -1,0 +1,331 @@
+r"""Importance sampling of the evidence :math:`p(x)`, from below and from both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.evidence.prior_predictive import PriorPredictive
+from pyro_mivae.posterior.densities import (
+    Posterior,
+    conditioned_trace,
+    configurations,
+    log_density,
+    repeat,
+)
+from pyro_mivae.posterior.draws import rows_of
+from pyro_mivae.posterior.layout import Layout, observed_sites
+from pyro_mivae.posterior.progress import tell, telling
+from pyro_mivae.traces import Program, TracePair
+
+Bounds = tuple[Tensor, Tensor]
+Values = dict[str, Tensor]
+
+PRIOR_SHARE = 4  # one in so many draws comes from the prior
+
+
+def importance_weighted(
+    model: Program, guide: Program, x: Tensor, *, num_samples: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    r"""Lower-bounds each datum's log-likelihood, in memory that does not grow with the samples.
+
+    .. math:: \log \frac1k \sum_{s=1}^k \frac{p(x, code_s)}{q(code_s \mid x)},
+        \quad code_s \sim q(\cdot \mid x)
+
+    Every site is drawn, the enumerable ones too. It is low in expectation for every k, the ELBO at
+    k = 1, and rises to :math:`\log p(x)`. The ELBO of the same draws is returned beside it.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
+        https://arxiv.org/abs/1509.00519
+    """
+    bounds, elbos = [], []
+    done, of = 0, len(x) * num_samples
+    for chunk in x.split(batch_size):
+        total = torch.full((len(chunk),), -torch.inf, dtype=torch.float64, device=x.device)
+        elbo = torch.zeros_like(total)
+        for count in _shares(num_samples, max(1, batch_size // len(chunk))):
+            repeated = repeat(chunk, count)
+            pair = TracePair.run(model, guide, (repeated,), {}, max_plate_nesting=None)
+            log_weight = _log_weight(pair, len(repeated)).reshape(count, len(chunk))
+            total = torch.logaddexp(total, log_weight.logsumexp(0))
+            elbo += log_weight.sum(0)
+            done += len(repeated)
+            tell("log p(x)", done, of)
+        bounds.append(total - math.log(num_samples))
+        elbos.append(elbo / num_samples)
+    return torch.cat(bounds), torch.cat(elbos)
+
+
+class Evidence:
+    r"""Bounds :math:`\log p(x)` of data that the model drew, configuration by configuration.
+
+    The code that a datum was drawn with is an exact sample :math:`r^*` of its posterior. In the
+    place of one draw of importance sampling, it turns the lower bound into an upper one.
+
+    Let :math:`\hat p = \frac1k \sum_i p(x, r_i) / \bar q(r_i)`, where the draws
+    :math:`r_i \sim q_i` are independent and :math:`\bar q = \frac1k \sum_i q_i`. Then
+    :math:`E\,\hat p = p(x)`, and :math:`E \log \hat p \le \log p(x)` by Jensen. Now put
+    :math:`r^*` in the place of the i-th draw with probability
+    :math:`q_i(r^*) / k \bar q(r^*)`. The joint density of the draws becomes
+
+    .. math:: P(r_{1:k}) = \sum_i p(r_i \mid x) \frac{q_i(r_i)}{k \bar q(r_i)}
+        \prod_{j \ne i} q_j(r_j) = \frac{\hat p}{p(x)} \prod_j q_j(r_j),
+
+    so :math:`E_P \log \hat p = \log p(x) + KL(P \| \prod_j q_j) \ge \log p(x)`. Both bounds
+    close as k grows. Three draws in four come from the guide and one from the prior, so
+    :math:`p(x, r) / \bar q(r) \le 4\, p(x \mid r)`: a guide that is wrong, or too sure, about data
+    that it never saw costs accuracy and no more.
+
+    Enumerable sites c are summed, :math:`\hat p = \sum_c \hat p(c)`, with draws of their own for
+    each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`, and the
+    same holds, whatever the datum itself makes of k for each value.
+
+    Attributes:
+        configurations: Value of each enumerable site, shape ``(configurations, *event)``.
+        data: The data, their enumerable sites as the guide writes them.
+        most, least: Draws for the configuration that the guide finds likeliest, and for others.
+
+    References:
+        Grosse, Ghahramani & Adams (2015), Sandwiching the marginal likelihood using bidirectional
+        Monte Carlo. https://arxiv.org/abs/1511.02543
+        Brekelmans et al. (2022), Improving Mutual Information Estimation with Annealed and
+        Energy-Based Bounds (the multi-sample upper bound, for one q).
+        https://arxiv.org/abs/2303.06992
+        Veach & Guibas (1995), Optimally Combining Sampling Techniques for Monte Carlo Rendering
+        (several q weighed by their mean: the balance heuristic).
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        data: PriorPredictive,
+        layout: Layout,
+        *,
+        num_samples: int,
+        batch_size: int,
+    ) -> None:
+        self._model, self._guide, self.data, self._layout = model, guide, data, layout
+        self._batch_size = batch_size
+        count = layout.num_configurations
+        self.most = self.least = num_samples
+        if count > 1:
+            self.least = max(PRIOR_SHARE, num_samples // (2 * count))
+            self.most = max(self.least, num_samples - (count - 1) * self.least)
+        self.configurations = configurations(guide, data.x, layout)
+        self._own = torch.ones((count, len(data.x)), dtype=torch.bool, device=data.x.device)
+        for name in layout.enumerated:
+            self._own &= self.agrees(name)
+        place = self._own.to(torch.uint8).argmax(0)
+        # As the guide writes them: the model's own may be of another type.
+        summed = {name: value[place] for name, value in self.configurations.items()}
+        self.data = data._replace(code={**data.code, **summed})
+
+    def agrees(self, name: str) -> Tensor:
+        """Returns which configurations give an enumerable site its value in the data's codes."""
+        return same(self.configurations[name], self.data.code[name])
+
+    def bound(self, fixed: str | None = None) -> Bounds:
+        """Bounds the evidence of the data, together with the value of a site if one is fixed."""
+        return self._tables(_Integrand(self._layout, fixed, self.data.observed))
+
+    def bound_prior(self, name: str) -> Bounds:
+        """Bounds the prior's density of a site's value, the other sites integrated out."""
+        fixed = None if name in self._layout.enumerated else name
+        return self._tables(_Integrand(self._layout, fixed, None), exact=self.is_known(name))
+
+    def is_known(self, name: str) -> bool:
+        """True if a site's prior density is the same whatever is drawn for the others."""
+        if not set(self._layout.drawn) - {name}:
+            return True
+        some = rows_of(self.data, slice(4))
+        kept = {site: some.code[site] for site in {*self._layout.enumerated, name}}
+        traces = [conditioned_trace(self._model, some.x, kept) for _ in range(2)]
+        return all(
+            torch.allclose(*(log_density(trace, [site], some.x) for trace in traces))
+            for site in kept
+        )
+
+    def _tables(self, integrand: _Integrand, exact: bool = False) -> Bounds:
+        size = max(1, self._batch_size // self._layout.num_configurations)
+        parts = []
+        starts = range(0, len(self.data.x), size)
+        for start in telling("log p(x) of the model's own data", starts):
+            rows = slice(start, start + size)
+            data = rows_of(self.data, rows)
+            parts.append(self._table(integrand, data, self._own[:, rows], exact))
+        lower, upper = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))
+        return lower, upper
+
+    def _table(
+        self, integrand: _Integrand, data: PriorPredictive, own: Tensor, exact: bool
+    ) -> Bounds:
+        lower = torch.empty(own.shape, dtype=torch.float64, device=own.device)
+        upper = torch.empty_like(lower)
+        likely = torch.zeros_like(own)
+        if integrand.observed and len(own) > 1 and not exact:
+            found = Posterior(self._guide, data.x, self._layout).log_weights.argmax(0)
+            likely[found, torch.arange(len(found), device=found.device)] = True
+        for cells, num_samples in ((likely, self.most), (~likely, self.least)):
+            place, item = cells.nonzero(as_tuple=True)
+            if len(place):
+                kept = {name: value[place] for name, value in self.configurations.items()}
+                lower[cells], upper[cells] = self._rows(
+                    integrand, rows_of(data, item), kept, own[cells], 0 if exact else num_samples
+                )
+        return lower, upper
+
+    def _rows(
+        self,
+        integrand: _Integrand,
+        data: PriorPredictive,
+        kept: Values,
+        own: Tensor,
+        num_samples: int,
+    ) -> Bounds:
+        """Bounds the log-weights of one configuration for each datum, shape ``(n,)``."""
+        if integrand.fixed is not None:
+            kept = {**kept, integrand.fixed: data.code[integrand.fixed]}
+        code = {**{name: data.code[name] for name in integrand.free}, **kept}
+        if not num_samples or not integrand.free:
+            joint, prior, _ = integrand.weigh(self._model, data.x, code)
+            return joint - prior, joint - prior
+        from_prior = num_samples // PRIOR_SHARE if integrand.observed else num_samples
+        sizes = {False: num_samples - from_prior, True: from_prior}  # by whether from the prior
+        sizes = {kind: size for kind, size in sizes.items() if size}
+
+        def mean_density(proposal: _Proposal, drawn: Values, prior: Tensor) -> Tensor:
+            """Log of k times the mean density of the proposals, at some draws."""
+            densities = [
+                math.log(size) + (prior if kind else proposal.density(drawn))
+                for kind, size in sizes.items()
+            ]
+            return torch.stack(densities).logsumexp(0)
+
+        proposal = _Proposal(self._guide, data.x, kept, integrand.free, self._layout)
+        nothing = torch.full(own.shape, -torch.inf, dtype=torch.float64).to(own.device)
+        sums, rests = {}, {}  # of the weights of all draws, and of all but the first
+        for kind, size in sizes.items():
+            sums[kind], rests[kind] = nothing, nothing
+            for done, some in enumerate(_shares(size, max(1, self._batch_size // len(own)))):
+                values = {name: repeat(value, some) for name, value in kept.items()}
+                if not kind:
+                    values |= proposal.draw(some)
+                joint, prior, drawn = integrand.weigh(self._model, repeat(data.x, some), values)
+                weights = (joint - mean_density(proposal, drawn, prior)).reshape(some, len(own))
+                sums[kind] = torch.logaddexp(sums[kind], weights.logsumexp(0))
+                others = weights if done else weights[1:]
+                if len(others):
+                    rests[kind] = torch.logaddexp(rests[kind], others.logsumexp(0))
+        lower = torch.stack([*sums.values()]).logsumexp(0)
+        # The same with the data's own draws in the place of one other each.
+        joint, prior, own_draw = integrand.weigh(self._model, data.x, code)
+        proposal = _Proposal(self._guide, data.x, kept, integrand.free, self._layout)
+        total = mean_density(proposal, own_draw, prior)
+        share_of_prior = torch.zeros_like(total)
+        if True in sizes:
+            share_of_prior = (prior + math.log(sizes[True]) - total).exp()
+        in_prior = torch.rand_like(share_of_prior) < share_of_prior
+        parts = [joint - total]
+        for kind in sizes:
+            loses_one = in_prior if kind else ~in_prior
+            parts.append(torch.where(loses_one, rests[kind], sums[kind]))
+        return lower, torch.where(own, torch.stack(parts).logsumexp(0), lower)
+
+
+class _Integrand(NamedTuple):
+    """Sites that are weighed.
+
+    Attributes:
+        layout: Layout of the pair.
+        fixed: A drawn site that keeps its value, if any.
+        observed: The site of the data; None to leave their likelihood out.
+    """
+
+    layout: Layout
+    fixed: str | None
+    observed: str | None
+
+    @property
+    def free(self) -> list[str]:
+        """The sites that are integrated out by drawing them."""
+        return [name for name in self.layout.drawn if name != self.fixed]
+
+    def weigh(
+        self, model: Program, x: Tensor, values: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Values]:
+        """Returns the joint log-density, the prior's share and the draws of the free sites.
+
+        Sites without a value are drawn from the prior.
+        """
+        trace = conditioned_trace(model, x, values)
+        prior = log_density(trace, self.free, x)
+        others = [name for name in self.layout.latent if name not in self.free]
+        if self.observed is not None:
+            others.append(self.observed)
+        drawn = {name: trace.nodes[name]["value"] for name in self.free}
+        return log_density(trace, others, x) + prior, prior, drawn
+
+
+class _Proposal:
+    """The guide's distribution of the free sites, given the others' values, for some data.
+
+    Where no site depends on a drawn one, the guide runs once.
+    """
+
+    def __init__(
+        self, guide: Program, x: Tensor, kept: Values, free: list[str], layout: Layout
+    ) -> None:
+        self._guide, self._x, self._kept, self._free = guide, x, kept, free
+        self._fns = None
+        if layout.free.issuperset(free):
+            trace = conditioned_trace(guide, x, kept)
+            self._fns = {name: trace.nodes[name]["fn"] for name in free}
+
+    def draw(self, count: int) -> Values:
+        """Draws the free sites, ``(count * n, *event)`` each, the data running fastest."""
+        if self._fns is not None:
+            drawn = {name: fn(torch.Size((count,))) for name, fn in self._fns.items()}
+            return {name: value.flatten(0, 1) for name, value in drawn.items()}
+        trace = self._run(count, {})
+        return {name: trace.nodes[name]["value"] for name in self._free}
+
+    def density(self, values: Values) -> Tensor:
+        """Scores values as `draw` returns them, shape ``(count * n,)``."""
+        n = len(self._x)
+        count = len(values[self._free[0]]) // n
+        if self._fns is None:
+            return log_density(self._run(count, values), self._free, repeat(self._x, count))
+        total: Any = 0.0
+        for name, fn in self._fns.items():
+            total = total + fn.log_prob(values[name].unflatten(0, (count, n))).double()
+        return torch.as_tensor(total).flatten()
+
+    def _run(self, count: int, values: Values) -> Any:
+        kept = {name: repeat(value, count) for name, value in self._kept.items()}
+        return conditioned_trace(self._guide, repeat(self._x, count), {**kept, **values})
+
+
+def same(values: Tensor, others: Tensor) -> Tensor:
+    """Returns which values agree, shape ``(values, others)``."""
+    equal = values[:, None] == others[None].to(values.dtype)
+    return equal.flatten(2).all(-1) if equal.dim() > 2 else equal
+
+
+def _log_weight(pair: TracePair, batch: int) -> Tensor:
+    total = sum(pair.log_likelihood(name).double() for name in observed_sites(pair))
+    for name in pair.latent:
+        p = pair.model.nodes[name]
+        total = total + p["fn"].log_prob(p["value"]).double() - pair.log_density(name).double()
+    return torch.as_tensor(total).expand(batch)
+
+
+def _shares(total: int, at_most: int) -> Iterator[int]:
+    while total > 0:
+        yield min(total, at_most)
+        total -= at_most
