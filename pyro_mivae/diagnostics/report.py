@@ -15,9 +15,9 @@ from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
 from pyro_mivae.diagnostics.generative import generative_information
-from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
 from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.figures import by_index, error_of, parsed, with_errors
 from pyro_mivae.posterior.draws import draw_codes
 from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program
@@ -93,12 +93,12 @@ class InformationReport(Mapping[str, float]):
         return by_index(self._figures, site)
 
     def __str__(self) -> str:
-        names = [n for n in self._figures if not (n.endswith("_se") or is_indexed(n))]
+        names = [str(k) for k, _ in parsed(self._figures) if k.index is None]
         width = max(map(len, names))
         lines = []
         for name in names:
-            error = self._figures.get(f"{name}_se")
-            margin = "" if error is None else f" +- {error:.3f}"
+            error = error_of(self._figures, name)
+            margin = "" if math.isnan(error) else f" +- {error:.3f}"
             shown = f"{self._figures[name]:10.3f}{margin}"
             undefined = math.isnan(self._figures[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
@@ -287,11 +287,7 @@ def _measure(context: Context) -> dict[str, float]:
     values: dict[str, float] = {}
     for family in FAMILIES:
         began = time.perf_counter() - sum(context.seconds.values())
-        for name, figure in family(context, draws).items():
-            if isinstance(figure, float):
-                values[name] = figure
-            else:
-                values[name], values[f"{name}_se"] = figure
+        values |= with_errors(family(context, draws))
         passed = time.perf_counter() - began
         context.seconds[family.__name__] = passed - sum(context.seconds.values())
     protocol = context.protocol

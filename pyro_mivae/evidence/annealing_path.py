@@ -1,4 +1,4 @@
-r"""Path of densities from the guide, or the prior, to the posterior, in unconstrained coordinates."""
+r"""Annealing paths from the guide, or the prior, to the posterior, in unconstrained coordinates."""
 
 from __future__ import annotations
 
