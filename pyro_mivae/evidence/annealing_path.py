@@ -1,4 +1,4 @@
-r"""Annealing paths from the guide, or the prior, to the posterior, in unconstrained coordinates."""
+r"""Annealing paths from guide, or prior, to posterior, in unconstrained coordinates."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.diagnostics.aggregate import (
-    contrast,
-    contrast_conditioned,
+    aggregate,
+    aggregate_conditioned,
 )
 from pyro_mivae.posterior.draws import Codes
 from pyro_mivae.posterior.probe import probe
@@ -130,18 +130,18 @@ def test_contrasts_are_those_of_the_loops(case, batch_size):
         (("weight",), some),
         (("place", "tint", "weight"), every),
     ]
-    results = contrast(guide, x, codes, layout, targets, batch_size=batch_size, device=CPU)
+    results = aggregate(guide, x, codes, layout, targets, batch_size=batch_size, device=CPU)
     for (names, rows), result in zip(targets, results):
         check(result, guide.densities(names, codes, rows), rows)
 
 
 def test_small_blocks_change_nothing(case, monkeypatch):
     guide, x, codes, layout = case
-    monkeypatch.setattr(sys.modules[contrast.__module__], "BLOCK", 12)
+    monkeypatch.setattr(sys.modules[aggregate.__module__], "BLOCK", 12)
     rows = torch.arange(N)
     targets = [(None, rows), (("place",), rows)]
     for (names, _), result in zip(
-        targets, contrast(guide, x, codes, layout, targets, batch_size=4, device=CPU)
+        targets, aggregate(guide, x, codes, layout, targets, batch_size=4, device=CPU)
     ):
         check(result, guide.densities(names, codes, rows), rows)
 
@@ -149,7 +149,7 @@ def test_small_blocks_change_nothing(case, monkeypatch):
 def test_conditioned_contrasts_are_those_of_the_loops(case):
     guide, x, codes, layout = case
     rows = torch.arange(N)
-    result = contrast_conditioned(guide, x, codes, layout)
+    result = aggregate_conditioned(guide, x, codes, layout)
     check(result, guide.densities(None, codes, rows), rows)
 
 
@@ -160,6 +160,6 @@ def test_groups_keep_codes_from_other_data(case):
     table = guide.densities(None, codes, rows)
     table[group[:, None] != group] = -torch.inf
     grouped = Codes(codes.values, codes.configuration, group)
-    (result,) = contrast(guide, x, grouped, layout, [(None, rows)], batch_size=4, device=CPU)
+    (result,) = aggregate(guide, x, grouped, layout, [(None, rows)], batch_size=4, device=CPU)
     check(result, table, rows)
-    check(contrast_conditioned(guide, x, grouped, layout), table, rows)
+    check(aggregate_conditioned(guide, x, grouped, layout), table, rows)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import contrast_coordinates, factors, marginals
+from pyro_mivae.diagnostics.per_dimension import aggregate_dimensions, factors, marginals
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
@@ -95,7 +95,7 @@ def test_single_coordinates_are_those_of_the_loops(batch_size, block, monkeypatc
     assert layout.sizes == (2, KINDS)
     assert layout.branching == {"place", "share", "tint"}
     codes = Codes({"kind": kind, "side": kind % 2, **values}, kind, None)
-    results = contrast_coordinates(
+    results = aggregate_dimensions(
         guide, x, codes, layout, values, batch_size=batch_size, device=CPU
     )
     for name, value in values.items():
@@ -131,7 +131,7 @@ def test_a_code_far_from_all_others_is_no_less_far():
     x = torch.tensor([0.0, 1.0, 4.0])
     layout = probe(model, guide, x)
     codes = Codes({"z": x}, torch.zeros(3, dtype=torch.long), None)
-    result = contrast_coordinates(guide, x, codes, layout, ["z"], batch_size=2, device=CPU)["z"]
+    result = aggregate_dimensions(guide, x, codes, layout, ["z"], batch_size=2, device=CPU)["z"]
     expected = torch.tensor([1e4 / 2, 1e4 / 2, 9e4 / 2]) + math.log(2)
     torch.testing.assert_close(result.upper[:, 0], expected, rtol=1e-5, atol=0.0)
 
@@ -340,7 +340,7 @@ def test_no_category_holds_more_than_the_site_less_the_others():
 
 
 def test_shares_bound_those_of_a_population_on_either_side(monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code,))
+    monkeypatch.setattr(measuring, "FAMILIES", (information_in_code,))
     generator = torch.Generator().manual_seed(4)
     table = (1.5 * torch.randn(6, 4, generator=generator)).softmax(-1)
     truth = (table * (table / table.mean(0)).log()).mean(0)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyro_mivae.diagnostics import fitted, measurement
-from pyro_mivae.diagnostics.aggregate import Contrast
+from pyro_mivae.diagnostics import fitted
+from pyro_mivae.diagnostics import report as measuring
+from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.elbo_parts import costs
 from pyro_mivae.diagnostics.fitted import MixtureDensities, fitted_information, stack_densities
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
@@ -42,7 +43,7 @@ def measure(loc, scale, seed, prior=0.0):
     generator = torch.Generator().manual_seed(1000 + seed)
     z = loc + scale * torch.randn(loc.shape, generator=generator)
     n = len(z)
-    result = Contrast(torch.arange(n), n, second=halves(n, seed))
+    result = AggregatePosterior(torch.arange(n), n, second=halves(n, seed))
     table = Normal(loc, scale).log_prob(z[:, None]).sum(-1)
     result.add(slice(0, n), 0, table.clone())
     codes = Codes({"z": z}, torch.zeros(n, dtype=torch.long), None)
@@ -73,8 +74,8 @@ def test_both_bounds_hold_and_are_close_above_log_n(nats, n, short, prior):
     assert lower.mean() < nats + 3 * error
     assert lower.mean() > nats - short
     if nats > math.log(n):
-        nce = torch.stack([contrast.lower.mean() for _, contrast, _ in runs]).mean()
-        loo = torch.stack([contrast.upper.mean() for _, contrast, _ in runs]).mean()
+        nce = torch.stack([aggregate.lower.mean() for _, aggregate, _ in runs]).mean()
+        loo = torch.stack([aggregate.upper.mean() for _, aggregate, _ in runs]).mean()
         assert nce < lower.mean() - 0.4  # held down by log N
         assert loo > upper.mean() + 0.8
 
@@ -89,11 +90,11 @@ def test_standard_errors_are_the_scatter_of_many_runs():
 
 def test_far_beyond_reach_the_lower_one_stays_under_its_ceiling():
     """20 nats from 200 data: no two codes are close, and that is all it can say."""
-    found, contrast, _ = measure(*gaussian(20.0, 4, 200, 0), 0)
+    found, aggregate, _ = measure(*gaussian(20.0, 4, 200, 0), 0)
     assert found.reach == pytest.approx(1 + math.log(99 / 0.3))
     assert math.log(200) + 1 < found.lower[0] <= found.reach < 20
     assert found.reach - found.lower[0] < 0.1
-    assert contrast.lower.mean() <= math.log(200)
+    assert aggregate.lower.mean() <= math.log(200)
     assert abs(found.upper[0] - 20) < 4 * found.upper[1] + 0.2
 
 
@@ -187,14 +188,14 @@ def test_the_bounds_are_those_of_the_prior_where_it_has_all_the_weight(monkeypat
     n = 120
     loc, scale = gaussian(3.0, 3, n, 5)
     z = loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(1005))
-    found, contrast, table = measure(loc, scale, 5, prior=0.4)
+    found, aggregate, table = measure(loc, scale, 5, prior=0.4)
     log_prior = Normal(0.4, 1.0).log_prob(z).sum(-1)
     torch.testing.assert_close(found.upper[0], (table.diagonal() - log_prior).mean().item())
 
-    same, cross = contrast.others_by_half()
+    same, cross = aggregate.others_by_half()
     alpha, size = fitted.EVENTS / 60, 60
     lower = []
-    for half in (contrast.second, ~contrast.second):
+    for half in (aggregate.second, ~aggregate.second):
         scores = table[half][:, half].exp()
         joint = scores.diagonal()
         apart = (scores.sum(1) - joint) / (size - 1)
@@ -354,7 +355,7 @@ def test_too_few_data_to_fit_on(n):
 @pytest.fixture
 def encoder_side(monkeypatch):
     families = (costs, information_in_code, dimensions)
-    monkeypatch.setattr(measurement, "FAMILIES", families)
+    monkeypatch.setattr(measuring, "FAMILIES", families)
 
 
 class Simplex:

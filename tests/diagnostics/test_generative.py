@@ -10,12 +10,13 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics import generative, measurement
-from pyro_mivae.diagnostics.generative import GenerativeInformation, why_undefined
+from pyro_mivae.diagnostics import generative
+from pyro_mivae.diagnostics import report as measuring
+from pyro_mivae.diagnostics.generative import GenerativeInformation
 from pyro_mivae.errors import OptionError
-from pyro_mivae.evidence.annealing import Options, Run
+from pyro_mivae.evidence.annealing import AnnealingOptions, AnnealingRun
 from pyro_mivae.evidence.importance import Evidence
-from pyro_mivae.evidence.prior_predictive import generate
+from pyro_mivae.evidence.prior_predictive import generate, why_undefined
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.posterior.probe import probe
 
@@ -369,8 +370,10 @@ def test_the_report_says_what_was_measured():
 
 
 def test_annealing_closes_the_bounds(monkeypatch, short_pilot):
-    monkeypatch.setattr(measurement, "FAMILIES", (generative.generative_information,))
-    monkeypatch.setattr(generative, "Options", partial(Options, leapfrog_steps=3))
+    monkeypatch.setattr(measuring, "FAMILIES", (generative.generative_information,))
+    monkeypatch.setattr(
+        generative, "AnnealingOptions", partial(AnnealingOptions, leapfrog_steps=3)
+    )
     pair = Linear(1.5, 0.3)
     options = {"generative_samples": 5, "ais_temperatures": 40}
     wide, close = (
@@ -414,8 +417,8 @@ def test_annealing_with_a_site_fixed(site, short_pilot):
     with preserved_state(0, device=x.device), pyro.validation_enabled(False):
         layout = probe(pair.model, pair.guide, x)
         data = generate(pair.model, x, 150, layout, 1000)
-        options = Options(num_temperatures=30, num_chains=4, leapfrog_steps=3)
-        run = Run(pair.model, pair.guide, layout, options, 150, 2, None)
+        options = AnnealingOptions(num_temperatures=30, num_chains=4, leapfrog_steps=3)
+        run = AnnealingRun(pair.model, pair.guide, layout, options, 150, runs=2)
         low, high = run.sandwich(data, [site])
     if site == "kind":
         kind = data.code[site].argmax(-1)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.bounds import infonce_bound, leave_one_out_bound
-from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import costs
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
 from pyro_mivae.diagnostics.per_dimension import dimensions
@@ -326,7 +326,7 @@ def test_a_discrete_model_is_summed_exactly():
 
 
 def test_the_plugin_is_low_and_leaving_out_is_high_for_a_population(monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code,))
+    monkeypatch.setattr(measuring, "FAMILIES", (information_in_code,))
     pair = Discrete(seed=1)
     table = pair.guide_a
     truth = float((table * (table / table.mean(0)).log()).sum(1).mean())
@@ -724,7 +724,7 @@ def test_svi_goes_on_after_a_report():
 
 
 def test_the_size_of_a_batch_changes_no_expectation(monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code))
+    monkeypatch.setattr(measuring, "FAMILIES", (costs, information_in_code))
     pair = CASES["exact"]
     x = pair.data(100)
     small, large = (
@@ -780,7 +780,7 @@ def moved(shift, scale, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shift_and_scale_of_the_code_change_nothing_or_are_too_much(dtype, monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code, dimensions))
+    monkeypatch.setattr(measuring, "FAMILIES", (costs, information_in_code, dimensions))
     options = {"iwae_items": 1, "iwae_samples": 1, "num_samples": 1}
     x = torch.randn(150, 3)
     expected = information(*moved(0.0, 1.0, dtype), x, **options)
@@ -807,7 +807,7 @@ def test_shift_and_scale_of_the_code_change_nothing_or_are_too_much(dtype, monke
 
 def test_clusters_far_apart_are_told_apart(monkeypatch):
     """1e8 deviations between two halves of the codes: log 2 more, and no less within."""
-    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code, dimensions))
+    monkeypatch.setattr(measuring, "FAMILIES", (costs, information_in_code, dimensions))
     options = {"iwae_items": 1, "iwae_samples": 1, "num_samples": 1}
     x, half = torch.randn(300, 1), torch.arange(300) % 2
 
@@ -831,7 +831,7 @@ def test_clusters_far_apart_are_told_apart(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 9, 10])
 def test_standard_errors_of_few_data_are_called_unreliable(n, monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (costs,))
+    monkeypatch.setattr(measuring, "FAMILIES", (costs,))
     pair = CASES["exact"]
     report = information(pair.model, pair.guide, pair.data(n), iwae_samples=1)
     assert math.isnan(report["rate_se"]) is (n == 1)

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import nn
 from torch.nn import functional
 
-from pyro_mivae.diagnostics import measurement
+from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import active_units, costs
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
@@ -28,7 +28,7 @@ FEW = {"iwae_samples": 1, "iwae_items": 1, "generative_items": 0, "subset": 300}
 @pytest.fixture
 def no_evidence(monkeypatch):
     families = (costs, information_in_code, dimensions, active_units)
-    monkeypatch.setattr(measurement, "FAMILIES", families)
+    monkeypatch.setattr(measuring, "FAMILIES", families)
 
 
 def plain_model(x):
@@ -214,7 +214,7 @@ def test_a_flow_gives_the_figures_of_the_normal_that_it_is(no_evidence):
 
 @pytest.mark.parametrize("gain", [0.0, 0.5])
 def test_noise_of_a_flow_is_no_active_unit(gain, monkeypatch):
-    monkeypatch.setattr(measurement, "FAMILIES", (active_units,))
+    monkeypatch.setattr(measuring, "FAMILIES", (active_units,))
 
     def flow(x):
         base = dist.Normal(gain * x[:, :2], 1.0).to_event(1)
@@ -263,7 +263,7 @@ def test_what_cannot_be_scored_is_nan_for_a_reason(kind):
 
 def test_generative_information_without_a_density_is_not_zero(monkeypatch):
     """A model whose own samples score NaN."""
-    monkeypatch.setattr(measurement, "FAMILIES", (generative_information,))
+    monkeypatch.setattr(measuring, "FAMILIES", (generative_information,))
 
     class Broken(dist.Normal):
         def log_prob(self, value):

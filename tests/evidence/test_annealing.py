@@ -12,9 +12,9 @@ from torch.distributions import MultivariateNormal, Normal
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.evidence.annealing_path import Target
+from pyro_mivae.evidence.annealing_path import AnnealingPath
 from pyro_mivae.evidence.hmc import make_plan, transition
-from pyro_mivae.posterior.draws import importance_weighted
+from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.posterior.probe import probe
 
 SIGMA = 0.5
@@ -268,7 +268,7 @@ def test_sites_that_depend_on_one_another(short_pilot):
 
 
 def target_of(pair, x, start="guide"):
-    return Target(pair.model, pair.guide, x, probe(pair.model, pair.guide, x[:4]), start)
+    return AnnealingPath(pair.model, pair.guide, x, probe(pair.model, pair.guide, x[:4]), start)
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])

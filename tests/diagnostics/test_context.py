@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pyro_mivae.diagnostics.mi_bounds import between
+from pyro_mivae.diagnostics.context import in_order
 
 NAN = (math.nan, math.nan)
 
@@ -25,5 +25,5 @@ NAN = (math.nan, math.nan)
     ],
 )
 def test_bounds_are_put_in_order_and_nan_stays(lower, upper, ceilings, expected):
-    low, high, open_ = between((lower, 0.1), (upper, 0.1), [(c, 0.1) for c in ceilings])
+    low, high, open_ = in_order((lower, 0.1), (upper, 0.1), [(c, 0.1) for c in ceilings])
     assert (low[0], high[0], open_) == pytest.approx(expected, nan_ok=True)
