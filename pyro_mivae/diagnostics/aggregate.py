@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.posterior.densities import Posterior, conditioned_trace, log_density, repeat
 from pyro_mivae.posterior.draws import Codes, rows_of
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import telling
 from pyro_mivae.traces import Program
 
@@ -92,14 +92,10 @@ class AggregatePosterior:
 
 
 def aggregate(
-    guide: Program,
+    pair: ProbedPair,
     x: Tensor,
     codes: Codes,
-    layout: Layout,
     targets: Iterable[tuple[tuple[str, ...] | None, Tensor]],
-    *,
-    batch_size: int,
-    device: torch.device,
     second: Tensor | None = None,
 ) -> list[AggregatePosterior]:
     """Aggregates posteriors at some codes for each target, in one pass over the data.
@@ -110,7 +106,7 @@ def aggregate(
         (names, AggregatePosterior(rows, len(x), second=None if place else second))
         for place, (names, rows) in enumerate(targets)
     ]
-    for start, posterior in posteriors(guide, x, layout, batch_size, device):
+    for start, posterior in posteriors(pair, x):
         columns = slice(start, start + posterior.size)
         for names, result in wanted:
             depth = max((posterior.configurations(name) for name in names or ()), default=1)
@@ -126,7 +122,7 @@ def aggregate(
 
 
 def aggregate_conditioned(
-    guide: Program, x: Tensor, codes: Codes, layout: Layout, second: Tensor | None = None
+    pair: ProbedPair, x: Tensor, codes: Codes, second: Tensor | None = None
 ) -> AggregatePosterior:
     """Aggregates posteriors at whole codes by running the guide conditioned on each code.
 
@@ -134,7 +130,7 @@ def aggregate_conditioned(
     where the guide allows it, which is checked on a few pairs; otherwise every pair is a run of
     its own, and only the first 300 data are taken.
     """
-    names = layout.enumerated + layout.drawn
+    guide, names = pair.guide, pair.layout.enumerated + pair.layout.drawn
     rows = torch.arange(len(x), device=x.device)
     few = rows[:: max(1, len(rows) // TRIED)]
     try:
@@ -162,12 +158,11 @@ def aggregate_conditioned(
     return result
 
 
-def posteriors(
-    guide: Program, x: Tensor, layout: Layout, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, Posterior]]:
+def posteriors(pair: ProbedPair, x: Tensor) -> Iterator[tuple[int, Posterior]]:
     """Yields the posteriors of the data, a batch at a time, after the index of its first datum."""
-    for start in telling("information", range(0, len(x), batch_size)):
-        yield start, Posterior(guide, x[start : start + batch_size].to(device), layout)
+    size = pair.data_at_once
+    for start in telling("information", range(0, len(x), size)):
+        yield start, Posterior(pair.guide, x[start : start + size].to(pair.device), pair.layout)
 
 
 def blocks(count: int, width: int) -> Iterator[slice]:

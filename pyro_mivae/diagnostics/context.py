@@ -14,8 +14,7 @@ from torch import Tensor
 from pyro_mivae.arguments import whole
 from pyro_mivae.errors import OptionError
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.posterior.layout import Layout
-from pyro_mivae.traces import Program
+from pyro_mivae.posterior.layout import Layout, ProbedPair
 
 OPEN = 0.5  # nats between bounds of an information from which they count as open
 DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
@@ -90,26 +89,27 @@ class Context:
 
     Attributes:
         x: The data, shape ``(n, ...)``; on any device.
-        device: Device of the programs.
         seed: Of every choice at random.
         protocol: How the figures were measured; each family adds its own part.
         seconds: Time of each family on the clock.
     """
 
-    model: Program
-    guide: Program
+    pair: ProbedPair
     x: Tensor
-    layout: Layout
-    device: torch.device
     options: InformationOptions
     seed: int
     protocol: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def batch_size(self) -> int:
-        """Number of data per run of the pair with its enumerated sites laid out."""
-        return max(1, self.options.batch_size // self.layout.num_configurations)
+    def layout(self) -> Layout:
+        """Layout of the pair."""
+        return self.pair.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the programs."""
+        return self.pair.device
 
     @cached_property
     def _order(self) -> Tensor:

@@ -33,11 +33,7 @@ def costs(context: Context, draws: Draws) -> Figures:
     context.protocol["iwae_items"] = len(items)
     if not elbo.isnan().any():
         bound, same_draws = importance_weighted(
-            context.model,
-            context.guide,
-            context.take(items),
-            num_samples=options.iwae_samples,
-            batch_size=options.batch_size,
+            context.pair, context.take(items), options.iwae_samples
         )
         figures["log_px"] = _extended(bound, same_draws, elbo)
     for name, divergence in draws.divergences.items():
@@ -54,8 +50,8 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
     start: Start = "prior" if layout.deterministic or layout.unscored else "guide"
     try:
         found = annealed_log_likelihood(
-            context.model,
-            context.guide,
+            context.pair.model,
+            context.pair.guide,
             context.take(items),
             start=start,
             num_temperatures=options.ais_temperatures,

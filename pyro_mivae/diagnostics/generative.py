@@ -15,9 +15,8 @@ from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, Anneali
 from pyro_mivae.evidence.importance import Bounds, Evidence, same
 from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
 from pyro_mivae.posterior.draws import Draws, rows_of
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import tell
-from pyro_mivae.traces import Program
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
@@ -26,24 +25,16 @@ def generative_information(context: Context, _: Draws) -> Figures:
     names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
     if not options.generative_items:
         return {}
-    model, guide = context.model, context.guide
     some = context.take(context.choose(ITEMS_TRIED))
-    reason = why_undefined(model, guide, some, layout)
+    reason = why_undefined(context.pair, some)
     if reason is None:
-        data = generate(model, some, options.generative_items, layout, options.batch_size)
-        reason = _refusal(guide, data.x, options.batch_size)
+        data = generate(context.pair, some, options.generative_items)
+        reason = _refusal(context.pair, data.x)
     if reason is not None:
         context.protocol["generative_mi"] = f"not defined: {reason}"
         ends = ("lower", "upper")
         return {f"{name}_{end}": UNDEFINED for name in names.values() for end in ends}
-    measured = GenerativeInformation(
-        model,
-        guide,
-        data,
-        layout,
-        num_samples=options.generative_samples,
-        batch_size=options.batch_size,
-    )
+    measured = GenerativeInformation(context.pair, data, options.generative_samples)
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
     note = ", whole numbers where the data given are not" if whole else ""
     context.protocol.update(
@@ -92,21 +83,10 @@ class GenerativeInformation:
         data: The data, their enumerable sites as the guide writes them.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        data: PriorPredictive,
-        layout: Layout,
-        *,
-        num_samples: int,
-        batch_size: int,
-    ) -> None:
-        self._layout = layout
-        self._bounds = Evidence(
-            model, guide, data, layout, num_samples=num_samples, batch_size=batch_size
-        )
-        rest = layout.num_configurations - 1
+    def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
+        self._layout = pair.layout
+        self._bounds = Evidence(pair, data, num_samples)
+        rest = pair.layout.num_configurations - 1
         self.num_samples = self._bounds.most + rest * self._bounds.least
         self.data = self._bounds.data
         self._tables = self._bounds.bound()
@@ -165,9 +145,7 @@ def _anneal(context: Context, measured: GenerativeInformation) -> None:
     sites = [name for name in layout.latent if set(layout.drawn) - {name}]
     fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
     run = AnnealingRun(
-        context.model,
-        context.guide,
-        layout,
+        context.pair,
         AnnealingOptions(num_temperatures=temperatures, batch_size=context.options.batch_size),
         len(few.x),
         runs=2 * len(fixed),
@@ -190,11 +168,11 @@ def _summed(tables: Bounds) -> Bounds:
     return tables[0].logsumexp(0), tables[1].logsumexp(0)
 
 
-def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
+def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
     """Returns the error of a guide that refuses data which the model drew, if it does."""
     try:
-        for part in x.split(batch_size):
-            guide(part)
+        for part in x.split(pair.batch_size):
+            pair.guide(part)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [""]
         return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"

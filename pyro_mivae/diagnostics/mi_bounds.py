@@ -41,7 +41,7 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
     elif not layout.unscored:
         items = context.choose(context.options.subset).to(context.device)
         codes, half = rows_of(draws.codes, items), context.second_half[items]
-        rows = aggregate_conditioned(context.guide, context.take(items), codes, layout, half)
+        rows = aggregate_conditioned(context.pair, context.take(items), codes, half)
         items = items[: len(rows.rows)]
     context.protocol["information_items"] = len(items)
     ceilings = [] if layout.conditional else [mean_of(draws.rate)]
@@ -91,16 +91,7 @@ def _aggregates(context: Context, draws: Draws) -> dict[Names, AggregatePosterio
         targets.append(((name,), mixed if name in layout.branching else everything))
     if not targets:
         return {}
-    results = aggregate(
-        context.guide,
-        context.x,
-        draws.codes,
-        layout,
-        targets,
-        batch_size=context.batch_size,
-        device=context.device,
-        second=context.second_half,
-    )
+    results = aggregate(context.pair, context.x, draws.codes, targets, context.second_half)
     return dict(zip((names for names, _ in targets), results))
 
 

@@ -27,8 +27,7 @@ from pyro_mivae.diagnostics.context import (
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, fitted_log_marginal
 from pyro_mivae.posterior.densities import Posterior, log_density_anywhere
 from pyro_mivae.posterior.draws import Codes, Draws, rows_of
-from pyro_mivae.posterior.layout import Layout, factors
-from pyro_mivae.traces import Program
+from pyro_mivae.posterior.layout import ProbedPair, factors
 
 MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
@@ -45,13 +44,11 @@ def dimensions(context: Context, draws: Draws) -> Figures:
     context.protocol["dimension_items"] = len(items)
     context.protocol["total_correlation_items"] = len(items)
     x, codes = context.take(items), rows_of(draws.codes, items.to(device))
-    fns = Posterior(context.guide, x[:2], layout).fns
+    fns = Posterior(context.pair.guide, x[:2], layout).fns
     known = [
         name for name in filter(layout.is_known, layout.drawn) if marginals(fns[name]) is not None
     ]
-    each = aggregate_dimensions(
-        context.guide, x, codes, layout, known, batch_size=context.batch_size, device=device
-    )
+    each = aggregate_dimensions(context.pair, x, codes, known)
     figures: dict[str, Figure] = {}
     for name in layout.drawn:
         figures |= _site(name, draws, each.get(name), name in layout.alone)
@@ -60,16 +57,9 @@ def dimensions(context: Context, draws: Draws) -> Figures:
     if is_known and count == 1:
         tied = [(0.0, 0.0)] * 3
     elif is_known and known and known == list(layout.drawn):
-        (whole,) = aggregate(
-            context.guide,
-            x,
-            codes,
-            layout,
-            [(layout.drawn, torch.arange(len(items), device=device))],
-            batch_size=context.batch_size,
-            device=device,
-            second=context.second_half[items.to(device)],
-        )
+        target = (layout.drawn, torch.arange(len(items), device=device))
+        half = context.second_half[items.to(device)]
+        (whole,) = aggregate(context.pair, x, codes, [target], half)
         marginal = whole.others
         if len(items) >= LEAST_ITEMS:
             marginal = fitted_log_marginal(whole, codes, layout, context.seed)
@@ -90,23 +80,16 @@ def marginals(fn: Distribution) -> Distribution | None:
 
 
 def aggregate_dimensions(
-    guide: Program,
-    x: Tensor,
-    codes: Codes,
-    layout: Layout,
-    names: Iterable[str],
-    *,
-    batch_size: int,
-    device: torch.device,
+    pair: ProbedPair, x: Tensor, codes: Codes, names: Iterable[str]
 ) -> dict[str, AggregatePosterior]:
     """Aggregates the posteriors of every coordinate of drawn sites, on its own."""
-    rows = torch.arange(len(x), device=device)
+    rows = torch.arange(len(x), device=pair.device)
     values = {name: codes.values[name].reshape(len(x), -1) for name in names}
     centres = {name: value.double().mean(0) for name, value in values.items()}
     results = {
         name: AggregatePosterior(rows, len(x), value.shape[1:]) for name, value in values.items()
     }
-    for start, posterior in posteriors(guide, x, layout, batch_size, device):
+    for start, posterior in posteriors(pair, x):
         mine = slice(start, start + posterior.size)
         for name, result in results.items():
             density = _Coordinates(posterior, name, values[name], centres[name])

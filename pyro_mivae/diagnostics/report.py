@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,10 @@ ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
 RELIABLE = 10  # data from which a standard error is one
 
 
-class InformationReport(Mapping[str, float]):
-    """Figures of `information` by name, and how they were measured.
+class InformationReport(dict[str, float]):
+    """Figures of `information` by name, and how they were measured; it prints as a table.
 
-    Standard errors stand under ``<name>_se``. It is a mapping, and prints as a table.
+    Standard errors stand under ``<name>_se``; figures that are not defined are NaN.
 
     Args:
         figures: Every figure by name.
@@ -55,26 +55,17 @@ class InformationReport(Mapping[str, float]):
         protocol: Mapping[str, Any],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
-        self._figures = dict(figures)
+        super().__init__(figures)
         self.protocol, self.seconds = dict(protocol), dict(seconds or {})
 
-    def __getitem__(self, name: str) -> float:
-        return self._figures[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._figures)
-
-    def __len__(self) -> int:
-        return len(self._figures)
-
     def to_dict(self) -> dict[str, float]:
-        """Returns every figure by name, as plain floats; NaN where it is not defined."""
-        return dict(self._figures)
+        """Returns every figure by name, as plain floats."""
+        return dict(self)
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
         """Faults of the pair that the figures show, see `diagnose`."""
-        return diagnose(self._figures)
+        return diagnose(self)
 
     @checked(site=text())
     def dimensions(self, site: str) -> dict[str, Tensor]:
@@ -90,17 +81,17 @@ class InformationReport(Mapping[str, float]):
         Raises:
             OptionError: If the site has no such figures.
         """
-        return by_index(self._figures, site)
+        return by_index(self, site)
 
     def __str__(self) -> str:
-        names = [str(k) for k, _ in parsed(self._figures) if k.index is None]
+        names = [str(k) for k, _ in parsed(self) if k.index is None]
         width = max(map(len, names))
         lines = []
         for name in names:
-            error = error_of(self._figures, name)
+            error = error_of(self, name)
             margin = "" if math.isnan(error) else f" +- {error:.3f}"
-            shown = f"{self._figures[name]:10.3f}{margin}"
-            undefined = math.isnan(self._figures[name])
+            shown = f"{self[name]:10.3f}{margin}"
+            undefined = math.isnan(self[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
         if "standard_errors" in self.protocol:
             lines.append(f"standard errors are {self.protocol['standard_errors']}")
@@ -248,13 +239,13 @@ def information(
         True
     """
     how = InformationOptions.of(options)
-    with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, device, layout):
+    with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair):
         if how.num_samples is None:
-            exact = layout.free - layout.meanless
-            least = 1 if exact.issuperset(layout.latent) else 2
+            exact = pair.layout.free - pair.layout.meanless
+            least = 1 if exact.issuperset(pair.layout.latent) else 2
             num_samples = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
             how = replace(how, num_samples=num_samples)
-        context = Context(model, guide, x, layout, device, how, seed)
+        context = Context(pair, x, how, seed)
         figures = _measure(context)
     return InformationReport(figures, context.protocol, context.seconds)
 
@@ -274,15 +265,7 @@ def _measure(context: Context) -> dict[str, float]:
             f"{', '.join(sorted(layout.meanless))}"
         )
     began = time.perf_counter()
-    draws = draw_codes(
-        context.model,
-        context.guide,
-        context.x,
-        layout,
-        num_samples=num_samples,
-        batch_size=context.batch_size,
-        device=context.device,
-    )
+    draws = draw_codes(context.pair, context.x, num_samples)
     context.seconds["draw_codes"] = time.perf_counter() - began
     values: dict[str, float] = {}
     for family in FAMILIES:

@@ -20,7 +20,7 @@ from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.densities import repeat
 from pyro_mivae.posterior.draws import rows_of
-from pyro_mivae.posterior.layout import Layout, observed_sites, run_pair
+from pyro_mivae.posterior.layout import ProbedPair, observed_sites, run_pair
 from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program, is_deterministic
 
@@ -199,12 +199,12 @@ def annealed_log_likelihood(
     """
     how = AnnealingOptions(**options)
     with (
-        probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, device, layout),
+        probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair),
         pyro.validation_enabled(False),
     ):
-        _check_density(model, guide, x[:ITEMS_TRIED].to(device), layout, how.start)
-        run = AnnealingRun(model, guide, layout, how, len(x), callback=callback)
-        parts = [run.bound(chunk.to(device))[0] for chunk in x.split(how.data_at_once)]
+        _check_density(pair, x[:ITEMS_TRIED].to(pair.device), how.start)
+        run = AnnealingRun(pair, how, len(x), callback=callback)
+        parts = [run.bound(chunk.to(pair.device))[0] for chunk in x.split(how.data_at_once)]
     run.warn()
     return AnnealedLogLikelihood(torch.cat(parts), run.acceptance, run.acceptance_by_part)
 
@@ -254,18 +254,17 @@ def bidirectional_monte_carlo(
     """
     how = AnnealingOptions(**options)
     with (
-        probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, device, layout),
+        probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair),
         pyro.validation_enabled(False),
     ):
-        some = x[:ITEMS_TRIED].to(device)
-        known = layout
+        some, known = x[:ITEMS_TRIED].to(pair.device), pair
         if how.start == "prior":
-            known = replace(layout, deterministic=(), unscored={})
-        reason = why_undefined(model, guide, some, known)
+            known = replace(pair, layout=replace(pair.layout, deterministic=(), unscored={}))
+        reason = why_undefined(known, some)
         if reason is not None:
             raise SiteError(f"no data of the model's own to bound the evidence of: {reason}")
-        data = generate(model, some, items, layout, how.batch_size)
-        run = AnnealingRun(model, guide, layout, how, items, runs=2, callback=callback)
+        data = generate(pair, some, items)
+        run = AnnealingRun(pair, how, items, runs=2, callback=callback)
         lower, upper = run.sandwich(data)
     run.warn()
     return BidirectionalBounds(lower, upper, data.log_likelihood, run.acceptance)
@@ -276,18 +275,14 @@ class AnnealingRun:
 
     def __init__(
         self,
-        model: Program,
-        guide: Program,
-        layout: Layout,
+        pair: ProbedPair,
         options: AnnealingOptions,
         items: int,
         *,
         runs: int = 1,
         callback: Callback | None = None,
     ) -> None:
-        self._model, self._guide, self._layout = model, guide, layout
-        self._options = options
-        self._callback = callback
+        self._pair, self._options, self._callback = pair, options, callback
         chunks = math.ceil(items / options.data_at_once)
         self._done, self._total = 0, chunks * options.num_temperatures * runs
         self._accepted, self._proposed = torch.zeros(2, PARTS, dtype=torch.float64)
@@ -325,14 +320,14 @@ class AnnealingRun:
         self, x: Tensor, code: dict[str, Tensor] | None = None, fixed: Iterable[str] = ()
     ) -> tuple[Tensor, Tensor]:
         """Bounds log p(x) from below and, where the code of each datum is given, from above."""
-        if set(self._layout.latent) == set(self._layout.enumerated):
-            exact = SummedDensity(self._model, self._guide, x, self._layout, {})({})[1]
+        if set(self._pair.layout.latent) == set(self._pair.layout.enumerated):
+            exact = SummedDensity(self._pair, x, {})({})[1]
             return exact, exact
         how = self._options
         rows = repeat(x, how.num_chains)
         own = {name: repeat(value, how.num_chains) for name, value in (code or {}).items()}
         kept = {name: own[name] for name in fixed}
-        path = AnnealingPath(self._model, self._guide, rows, self._layout, how.start, kept)
+        path = AnnealingPath(self._pair, rows, how.start, kept)
         plan = make_plan(
             path, how.num_chains, how.num_temperatures, how.leapfrog_steps, how.target_acceptance
         )
@@ -367,12 +362,10 @@ class AnnealingRun:
         return chains.logsumexp(0) - math.log(len(chains))
 
 
-def _check_density(
-    model: Program, guide: Program, x: Tensor, layout: Layout, start: Start
-) -> None:
-    if start == "guide" and layout.why_unscored:
-        raise SiteError(f"{layout.why_unscored}; or use start='prior'")
-    pair = run_pair(model, guide, x)
+def _check_density(probed: ProbedPair, x: Tensor, start: Start) -> None:
+    if start == "guide" and probed.layout.why_unscored:
+        raise SiteError(f"{probed.layout.why_unscored}; or use start='prior'")
+    pair = run_pair(probed.model, probed.guide, x)
     for name in observed_sites(pair):
         if is_deterministic(pair.model.nodes[name]):
             raise SiteError(

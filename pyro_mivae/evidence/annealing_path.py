@@ -3,6 +3,7 @@ r"""Annealing paths from guide, or prior, to posterior, in unconstrained coordin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from pyro_mivae.posterior.densities import (
     log_density,
     repeat,
 )
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import Layout, ProbedPair
 from pyro_mivae.traces import Program, trace_program
 
 Start = Literal["guide", "prior"]
@@ -76,15 +77,14 @@ class AnnealingPath:
 
     def __init__(
         self,
-        model: Program,
-        guide: Program,
+        pair: ProbedPair,
         x: Tensor,
-        layout: Layout,
         start: Start,
         fixed: Values | None = None,
     ) -> None:
         self._x, self._fixed = x, dict(fixed or {})
-        layout = layout.without(self._fixed)
+        pair = replace(pair, layout=pair.layout.without(self._fixed))
+        model, guide, layout = pair.model, pair.guide, pair.layout
         self.sites = [name for name in layout.latent if name not in layout.enumerated]
         if layout.deterministic and start == "guide":
             raise SiteError(
@@ -97,12 +97,12 @@ class AnnealingPath:
         self._maps = {name: biject_to(support) for name, support in self._supports.items()}
         values = {**self._draw(), **self._fixed}
         self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
-        self._model_density = SummedDensity(model, guide, x, layout, values)
+        self._model_density = SummedDensity(pair, x, values)
         self._guide_density: Callable[[Values], tuple[Tensor, Tensor]] | None = None
         if start == "guide" and layout.is_known(*layout.drawn):
             self._guide_density = _known_density(self._source, x, layout)
         elif start == "guide":
-            self._guide_density = SummedDensity(guide, guide, x, layout, values)
+            self._guide_density = SummedDensity(replace(pair, model=guide), x, values)
 
     def draw(self) -> Tensor:
         """Draws from the start of the path, shape ``(rows, dims)``."""
@@ -149,18 +149,17 @@ class AnnealingPath:
 
 
 class SummedDensity:
-    """A program's density of given values, the enumerable sites summed out.
+    """A model's density of given values, the enumerable sites summed out.
 
     They are laid out along dimensions of their own where the program broadcasts the values against
     them, which is tried on a few rows; otherwise they are written out, row by row.
     """
 
-    def __init__(
-        self, program: Program, guide: Program, x: Tensor, layout: Layout, values: Values
-    ) -> None:
-        self._program, self._x, self._layout = program, x, layout
+    def __init__(self, pair: ProbedPair, x: Tensor, values: Values) -> None:
+        self._program, self._x, self._layout = pair.model, x, pair.layout
+        layout = pair.layout
         kept = {name: value[:1] for name, value in values.items() if name not in layout.latent}
-        self._configurations = configurations(poutine.condition(guide, data=kept), x, layout)
+        self._configurations = configurations(poutine.condition(pair.guide, data=kept), x, layout)
         some = slice(None, None, max(1, len(x) // TRIED))
         few = {name: value[some] for name, value in values.items()}
         self._laid = bool(layout.enumerated)

@@ -18,9 +18,9 @@ from pyro_mivae.posterior.densities import (
     repeat,
 )
 from pyro_mivae.posterior.draws import rows_of
-from pyro_mivae.posterior.layout import Layout, observed_sites
+from pyro_mivae.posterior.layout import ProbedPair, observed_sites
 from pyro_mivae.posterior.progress import tell, telling
-from pyro_mivae.traces import Program, TracePair
+from pyro_mivae.traces import TracePair
 
 Bounds = tuple[Tensor, Tensor]
 Values = dict[str, Tensor]
@@ -28,9 +28,7 @@ Values = dict[str, Tensor]
 PRIOR_SHARE = 4  # one in so many draws comes from the prior
 
 
-def importance_weighted(
-    model: Program, guide: Program, x: Tensor, *, num_samples: int, batch_size: int
-) -> tuple[Tensor, Tensor]:
+def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     r"""Lower-bounds each datum's log-likelihood, in memory that does not grow with the samples.
 
     .. math:: \log \frac1k \sum_{s=1}^k \frac{p(x, code_s)}{q(code_s \mid x)},
@@ -45,13 +43,12 @@ def importance_weighted(
     """
     bounds, elbos = [], []
     done, of = 0, len(x) * num_samples
-    for chunk in x.split(batch_size):
+    for chunk in x.split(pair.batch_size):
         total = torch.full((len(chunk),), -torch.inf, dtype=torch.float64, device=x.device)
         elbo = torch.zeros_like(total)
-        for count in _shares(num_samples, max(1, batch_size // len(chunk))):
+        for count in _shares(num_samples, max(1, pair.batch_size // len(chunk))):
             repeated = repeat(chunk, count)
-            pair = TracePair.run(model, guide, (repeated,), {}, max_plate_nesting=None)
-            log_weight = _log_weight(pair, len(repeated)).reshape(count, len(chunk))
+            log_weight = _log_weight(pair, repeated).reshape(count, len(chunk))
             total = torch.logaddexp(total, log_weight.logsumexp(0))
             elbo += log_weight.sum(0)
             done += len(repeated)
@@ -100,24 +97,15 @@ class Evidence:
         (several q weighed by their mean: the balance heuristic).
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        data: PriorPredictive,
-        layout: Layout,
-        *,
-        num_samples: int,
-        batch_size: int,
-    ) -> None:
-        self._model, self._guide, self.data, self._layout = model, guide, data, layout
-        self._batch_size = batch_size
+    def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
+        self._pair, self._layout = pair, pair.layout
+        layout = pair.layout
         count = layout.num_configurations
         self.most = self.least = num_samples
         if count > 1:
             self.least = max(PRIOR_SHARE, num_samples // (2 * count))
             self.most = max(self.least, num_samples - (count - 1) * self.least)
-        self.configurations = configurations(guide, data.x, layout)
+        self.configurations = configurations(pair.guide, data.x, layout)
         self._own = torch.ones((count, len(data.x)), dtype=torch.bool, device=data.x.device)
         for name in layout.enumerated:
             self._own &= self.agrees(name)
@@ -132,12 +120,12 @@ class Evidence:
 
     def bound(self, fixed: str | None = None) -> Bounds:
         """Bounds the evidence of the data, together with the value of a site if one is fixed."""
-        return self._tables(_Integrand(self._layout, fixed, self.data.observed))
+        return self._tables(_Integrand(self._pair, fixed, self.data.observed))
 
     def bound_prior(self, name: str) -> Bounds:
         """Bounds the prior's density of a site's value, the other sites integrated out."""
         fixed = None if name in self._layout.enumerated else name
-        return self._tables(_Integrand(self._layout, fixed, None), exact=self.is_known(name))
+        return self._tables(_Integrand(self._pair, fixed, None), exact=self.is_known(name))
 
     def is_known(self, name: str) -> bool:
         """True if a site's prior density is the same whatever is drawn for the others."""
@@ -145,39 +133,30 @@ class Evidence:
             return True
         some = rows_of(self.data, slice(4))
         kept = {site: some.code[site] for site in {*self._layout.enumerated, name}}
-        traces = [conditioned_trace(self._model, some.x, kept) for _ in range(2)]
+        traces = [conditioned_trace(self._pair.model, some.x, kept) for _ in range(2)]
         return all(
             torch.allclose(*(log_density(trace, [site], some.x) for trace in traces))
             for site in kept
         )
 
     def _tables(self, integrand: _Integrand, exact: bool = False) -> Bounds:
-        size = max(1, self._batch_size // self._layout.num_configurations)
-        parts = []
-        starts = range(0, len(self.data.x), size)
-        for start in telling("log p(x) of the model's own data", starts):
-            rows = slice(start, start + size)
-            data = rows_of(self.data, rows)
-            parts.append(self._table(integrand, data, self._own[:, rows], exact))
-        lower, upper = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))
-        return lower, upper
-
-    def _table(
-        self, integrand: _Integrand, data: PriorPredictive, own: Tensor, exact: bool
-    ) -> Bounds:
-        lower = torch.empty(own.shape, dtype=torch.float64, device=own.device)
+        lower = torch.empty(self._own.shape, dtype=torch.float64, device=self._own.device)
         upper = torch.empty_like(lower)
-        likely = torch.zeros_like(own)
-        if integrand.observed and len(own) > 1 and not exact:
-            found = Posterior(self._guide, data.x, self._layout).log_weights.argmax(0)
-            likely[found, torch.arange(len(found), device=found.device)] = True
-        for cells, num_samples in ((likely, self.most), (~likely, self.least)):
-            place, item = cells.nonzero(as_tuple=True)
-            if len(place):
-                kept = {name: value[place] for name, value in self.configurations.items()}
-                lower[cells], upper[cells] = self._rows(
-                    integrand, rows_of(data, item), kept, own[cells], 0 if exact else num_samples
-                )
+        items = torch.arange(len(self.data.x), device=lower.device).split(self._pair.data_at_once)
+        for rows in telling("log p(x) of the model's own data", items):
+            likely = torch.zeros_like(self._own[:, rows])
+            if integrand.observed and len(likely) > 1 and not exact:
+                posterior = Posterior(self._pair.guide, self.data.x[rows], self._layout)
+                found = posterior.log_weights.argmax(0)
+                likely[found, torch.arange(len(found), device=found.device)] = True
+            for cells, num_samples in ((likely, self.most), (~likely, self.least)):
+                place, item = cells.nonzero(as_tuple=True)
+                if len(place):
+                    item = rows[item]
+                    kept = {name: value[place] for name, value in self.configurations.items()}
+                    data, own = rows_of(self.data, item), self._own[place, item]
+                    bounds = self._rows(integrand, data, kept, own, 0 if exact else num_samples)
+                    lower[place, item], upper[place, item] = bounds
         return lower, upper
 
     def _rows(
@@ -193,7 +172,7 @@ class Evidence:
             kept = {**kept, integrand.fixed: data.code[integrand.fixed]}
         code = {**{name: data.code[name] for name in integrand.free}, **kept}
         if not num_samples or not integrand.free:
-            joint, prior, _ = integrand.weigh(self._model, data.x, code)
+            joint, prior, _ = integrand.weigh(data.x, code)
             return joint - prior, joint - prior
         from_prior = num_samples // PRIOR_SHARE if integrand.observed else num_samples
         sizes = {False: num_samples - from_prior, True: from_prior}  # by whether from the prior
@@ -207,16 +186,18 @@ class Evidence:
             ]
             return torch.stack(densities).logsumexp(0)
 
-        proposal = _Proposal(self._guide, data.x, kept, integrand.free, self._layout)
+        proposal = _Proposal(integrand, data.x, kept)
         nothing = torch.full(own.shape, -torch.inf, dtype=torch.float64).to(own.device)
         sums, rests = {}, {}  # of the weights of all draws, and of all but the first
         for kind, size in sizes.items():
             sums[kind], rests[kind] = nothing, nothing
-            for done, some in enumerate(_shares(size, max(1, self._batch_size // len(own)))):
+            for done, some in enumerate(_shares(size, max(1, self._pair.batch_size // len(own)))):
                 values = {name: repeat(value, some) for name, value in kept.items()}
                 if not kind:
                     values |= proposal.draw(some)
-                joint, prior, drawn = integrand.weigh(self._model, repeat(data.x, some), values)
+                joint, prior, drawn = integrand.weigh(
+                    self._pair.model, repeat(data.x, some), values
+                )
                 weights = (joint - mean_density(proposal, drawn, prior)).reshape(some, len(own))
                 sums[kind] = torch.logaddexp(sums[kind], weights.logsumexp(0))
                 others = weights if done else weights[1:]
@@ -224,8 +205,8 @@ class Evidence:
                     rests[kind] = torch.logaddexp(rests[kind], others.logsumexp(0))
         lower = torch.stack([*sums.values()]).logsumexp(0)
         # The same with the data's own draws in the place of one other each.
-        joint, prior, own_draw = integrand.weigh(self._model, data.x, code)
-        proposal = _Proposal(self._guide, data.x, kept, integrand.free, self._layout)
+        joint, prior, own_draw = integrand.weigh(data.x, code)
+        proposal = _Proposal(integrand, data.x, kept)
         total = mean_density(proposal, own_draw, prior)
         share_of_prior = torch.zeros_like(total)
         if True in sizes:
@@ -242,30 +223,27 @@ class _Integrand(NamedTuple):
     """Sites that are weighed.
 
     Attributes:
-        layout: Layout of the pair.
         fixed: A drawn site that keeps its value, if any.
         observed: The site of the data; None to leave their likelihood out.
     """
 
-    layout: Layout
+    pair: ProbedPair
     fixed: str | None
     observed: str | None
 
     @property
     def free(self) -> list[str]:
         """The sites that are integrated out by drawing them."""
-        return [name for name in self.layout.drawn if name != self.fixed]
+        return [name for name in self.pair.layout.drawn if name != self.fixed]
 
-    def weigh(
-        self, model: Program, x: Tensor, values: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Values]:
+    def weigh(self, x: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Values]:
         """Returns the joint log-density, the prior's share and the draws of the free sites.
 
         Sites without a value are drawn from the prior.
         """
-        trace = conditioned_trace(model, x, values)
+        trace = conditioned_trace(self.pair.model, x, values)
         prior = log_density(trace, self.free, x)
-        others = [name for name in self.layout.latent if name not in self.free]
+        others = [name for name in self.pair.layout.latent if name not in self.free]
         if self.observed is not None:
             others.append(self.observed)
         drawn = {name: trace.nodes[name]["value"] for name in self.free}
@@ -278,14 +256,13 @@ class _Proposal:
     Where no site depends on a drawn one, the guide runs once.
     """
 
-    def __init__(
-        self, guide: Program, x: Tensor, kept: Values, free: list[str], layout: Layout
-    ) -> None:
-        self._guide, self._x, self._kept, self._free = guide, x, kept, free
+    def __init__(self, integrand: _Integrand, x: Tensor, kept: Values) -> None:
+        self._guide, self._free = integrand.pair.guide, integrand.free
+        self._x, self._kept = x, kept
         self._fns = None
-        if layout.free.issuperset(free):
-            trace = conditioned_trace(guide, x, kept)
-            self._fns = {name: trace.nodes[name]["fn"] for name in free}
+        if integrand.pair.layout.free.issuperset(self._free):
+            trace = conditioned_trace(self._guide, x, kept)
+            self._fns = {name: trace.nodes[name]["fn"] for name in self._free}
 
     def draw(self, count: int) -> Values:
         """Draws the free sites, ``(count * n, *event)`` each, the data running fastest."""
@@ -317,12 +294,13 @@ def same(values: Tensor, others: Tensor) -> Tensor:
     return equal.flatten(2).all(-1) if equal.dim() > 2 else equal
 
 
-def _log_weight(pair: TracePair, batch: int) -> Tensor:
+def _log_weight(probed: ProbedPair, x: Tensor) -> Tensor:
+    pair = TracePair.run(probed.model, probed.guide, (x,), {}, max_plate_nesting=None)
     total = sum(pair.log_likelihood(name).double() for name in observed_sites(pair))
     for name in pair.latent:
         p = pair.model.nodes[name]
         total = total + p["fn"].log_prob(p["value"]).double() - pair.log_density(name).double()
-    return torch.as_tensor(total).expand(batch)
+    return torch.as_tensor(total).expand(len(x))
 
 
 def _shares(total: int, at_most: int) -> Iterator[int]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_mivae.compat import tree_map
-from pyro_mivae.posterior.layout import Layout, factors, observed_sites, run_pair
+from pyro_mivae.posterior.layout import ProbedPair, factors, observed_sites, run_pair
 from pyro_mivae.posterior.progress import telling
-from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, mean_by_draws
+from pyro_mivae.traces import TracePair, has_mean, is_deterministic, mean_by_draws
 
 DECIMALS = 5  # to which values of deterministic sites are compared
 
@@ -76,24 +76,15 @@ def join(parts: list[Tree]) -> Tree:
     return tree_map(lambda *p: torch.cat(p) if isinstance(p[0], Tensor) else p[0], *parts)
 
 
-def draw_codes(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    layout: Layout,
-    *,
-    num_samples: int,
-    batch_size: int,
-    device: torch.device,
-) -> Draws:
+def draw_codes(pair: ProbedPair, x: Tensor, num_samples: int) -> Draws:
     """Draws every datum's code and scores model and guide."""
     batches = []
-    for chunk in telling("draws", x.split(batch_size)):
-        every = [_draw(model, guide, chunk.to(device), layout) for _ in range(num_samples)]
+    for chunk in telling("draws", x.split(pair.data_at_once)):
+        every = [_draw(pair, chunk.to(pair.device)) for _ in range(num_samples)]
         costs = tree_map(lambda *c: torch.stack(c).mean(0), *[draws[:3] for draws in every])
         batches.append(Draws(*costs, *every[0][3:-1], [draws.means[0] for draws in every[:2]]))
     draws = join(batches)
-    fixed = [draws.codes.values[name].reshape(len(x), -1) for name in layout.deterministic]
+    fixed = [draws.codes.values[name].reshape(len(x), -1) for name in pair.layout.deterministic]
     group = distinct(torch.cat(fixed, 1)) if fixed else None
     return draws._replace(codes=draws.codes._replace(group=group))
 
@@ -105,8 +96,8 @@ def distinct(values: Tensor) -> Tensor:
     return index
 
 
-def _draw(model: Program, guide: Program, x: Tensor, layout: Layout) -> Draws:
-    pair = run_pair(model, guide, x)
+def _draw(probed: ProbedPair, x: Tensor) -> Draws:
+    pair, layout = run_pair(probed.model, probed.guide, x), probed.layout
     batch = len(x)
     log_weights = torch.zeros(
         (layout.num_configurations, batch), dtype=torch.float64, device=x.device

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from pyro.infer import config_enumerate
 from torch import Tensor
 from torch.distributions import Distribution, Independent, biject_to, constraints
@@ -76,6 +77,27 @@ class Layout:
         # Enumerated dimensions go leftwards in the order of the guide.
         sizes = zip(reversed(self.enumerated), self.sizes, strict=True)
         return replace(self, **rest, sizes=tuple(size for n, size in sizes if n not in names))
+
+
+@dataclass(frozen=True)
+class ProbedPair:
+    """A model/guide pair with its layout.
+
+    Attributes:
+        device: Device of the programs.
+        batch_size: Number of decoded codes at once.
+    """
+
+    model: Program
+    guide: Program
+    layout: Layout
+    device: torch.device = torch.device("cpu")
+    batch_size: int = 1024
+
+    @property
+    def data_at_once(self) -> int:
+        """Number of data per run with all configurations laid out."""
+        return max(1, self.batch_size // self.layout.num_configurations)
 
 
 def run_pair(model: Program, guide: Program, x: Tensor) -> TracePair:

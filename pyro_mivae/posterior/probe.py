@@ -25,7 +25,14 @@ from pyro_mivae.posterior.checks import (
     has_point_mass,
 )
 from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
-from pyro_mivae.posterior.layout import Layout, leading, observed_sites, run_pair, support_of
+from pyro_mivae.posterior.layout import (
+    Layout,
+    ProbedPair,
+    leading,
+    observed_sites,
+    run_pair,
+    support_of,
+)
 from pyro_mivae.posterior.preserved_state import device_of, preserved_state, seeded
 from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, trace_program
 
@@ -39,7 +46,7 @@ RUN_ERRORS += (TypeError, ValueError)
 @contextmanager
 def probed(
     model: Program, guide: Program, x: Tensor, *, batch_size: int, seed: int
-) -> Iterator[tuple[Tensor, torch.device, Layout]]:
+) -> Iterator[tuple[Tensor, ProbedPair]]:
     """Checks the data and probes the pair; leaves all as it was, see `preserved_state`."""
     x = data_for(model, guide, x)
     if x.dim() < 1 or not len(x):
@@ -47,7 +54,7 @@ def probed(
     device = device_of(x, model, guide)
     with preserved_state(seed, model, guide, device=device):
         layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
-        yield x, device, layout
+        yield x, ProbedPair(model, guide, layout, device, batch_size)
 
 
 def probe(
