@@ -195,9 +195,7 @@ class Evidence:
                 values = {name: repeat(value, some) for name, value in kept.items()}
                 if not kind:
                     values |= proposal.draw(some)
-                joint, prior, drawn = integrand.weigh(
-                    self._pair.model, repeat(data.x, some), values
-                )
+                joint, prior, drawn = integrand.weigh(repeat(data.x, some), values)
                 weights = (joint - mean_density(proposal, drawn, prior)).reshape(some, len(own))
                 sums[kind] = torch.logaddexp(sums[kind], weights.logsumexp(0))
                 others = weights if done else weights[1:]

@@ -17,7 +17,7 @@ from pyro_mivae.diagnostics.mi_bounds import information_in_code
 from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.posterior.draws import Codes, draw_codes
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import Layout, ProbedPair
 from pyro_mivae.posterior.probe import probe
 
 
@@ -314,9 +314,7 @@ def test_the_prior_of_a_code_is_that_of_its_own_category():
     pair = Kinds()
     x = torch.randn(30, 4)
     layout = probe(pair.model, pair.guide, x[:4])
-    draws = draw_codes(
-        pair.model, pair.guide, x, layout, num_samples=2, batch_size=8, device=x.device
-    )
+    draws = draw_codes(ProbedPair(pair.model, pair.guide, layout, batch_size=32), x, 2)
     kind, place = draws.codes.values["c"], draws.codes.values["z"]
     expected = Normal(pair.centres[kind], 1.0).log_prob(place).sum(-1) - math.log(4)
     torch.testing.assert_close(draws.log_prior, expected)

@@ -1,6 +1,7 @@
 """Information of the generative model, against closed forms, sums and integrals."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pyro
@@ -17,6 +18,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.evidence.annealing import AnnealingOptions, AnnealingRun
 from pyro_mivae.evidence.importance import Evidence
 from pyro_mivae.evidence.prior_predictive import generate, why_undefined
+from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.posterior.probe import probe
 
@@ -28,20 +30,23 @@ def double():
     torch.set_default_dtype(torch.float64)
 
 
+def probed(pair, x, batch_size):
+    layout = probe(pair.model, pair.guide, x[:4])
+    return ProbedPair(pair.model, pair.guide, layout, batch_size=batch_size)
+
+
 def measure(pair, x, num_samples, items=1000, batch_size=2**13):
     with preserved_state(0, device=x.device):
-        layout = probe(pair.model, pair.guide, x[:4])
-        assert why_undefined(pair.model, pair.guide, x[:4], layout) is None
-        data = generate(pair.model, x, items, layout, batch_size)
-        options = {"num_samples": num_samples, "batch_size": batch_size}
-        return data, GenerativeInformation(pair.model, pair.guide, data, layout, **options)
+        known = probed(pair, x, batch_size)
+        assert why_undefined(known, x[:4]) is None
+        data = generate(known, x, items)
+        return data, GenerativeInformation(known, data, num_samples)
 
 
 def evidence(pair, x, num_samples, items, batch_size=2**13):
-    layout = probe(pair.model, pair.guide, x[:4])
-    data = generate(pair.model, x, items, layout, 10**6)
-    options = {"num_samples": num_samples, "batch_size": batch_size}
-    return data, Evidence(pair.model, pair.guide, data, layout, **options)
+    known = probed(pair, x, batch_size)
+    data = generate(replace(known, batch_size=10**6), x, items)
+    return data, Evidence(known, data, num_samples)
 
 
 def is_zero_on_average(rows, slack=4.0):
@@ -163,10 +168,7 @@ def test_draws_go_where_the_guide_looks_for_them():
         trace = pyro.poutine.trace(count).get_trace(x)
         seen.add_(trace.nodes["kind"]["value"].sum(0))
 
-    options = {"num_samples": 60, "batch_size": 4096}
-    layout = probe(pair.model, pair.guide, data.x[:4])
-    counted = Evidence(counting, pair.guide, data, layout, **options)
-    counted.bound()
+    Evidence(replace(probed(pair, data.x, 4096), model=counting), data, 60).bound()
     likeliest = torch.stack([-data.x, 0 * data.x, data.x], -1).argmax(-1)  # as the guide has it
     drawn = 50 * 10 + 30 * likeliest.bincount(minlength=3)
     assert torch.equal(seen, drawn + 50.0)  # and once each what the datum was drawn with
@@ -415,10 +417,10 @@ def test_annealing_with_a_site_fixed(site, short_pilot):
     pair = Mixture() if site == "kind" else Chain(True)
     x = torch.zeros(4) if site == "kind" else torch.zeros(4, 2)
     with preserved_state(0, device=x.device), pyro.validation_enabled(False):
-        layout = probe(pair.model, pair.guide, x)
-        data = generate(pair.model, x, 150, layout, 1000)
+        known = probed(pair, x, 1000)
+        data = generate(known, x, 150)
         options = AnnealingOptions(num_temperatures=30, num_chains=4, leapfrog_steps=3)
-        run = AnnealingRun(pair.model, pair.guide, layout, options, 150, runs=2)
+        run = AnnealingRun(known, options, 150, runs=2)
         low, high = run.sandwich(data, [site])
     if site == "kind":
         kind = data.code[site].argmax(-1)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -15,6 +16,7 @@ from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional
 from pyro_mivae.evidence.annealing_path import AnnealingPath
 from pyro_mivae.evidence.hmc import make_plan, transition
 from pyro_mivae.evidence.importance import importance_weighted
+from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
 SIGMA = 0.5
@@ -104,8 +106,9 @@ def test_a_bad_guide_is_annealed_where_importance_sampling_is_loose():
         pair.model, pair.guide, x, num_temperatures=160, num_chains=4, leapfrog_steps=3
     )
     with torch.no_grad():  # with as many evaluations of the model
+        known = ProbedPair(pair.model, pair.guide, probe(pair.model, pair.guide, x[:4]))
         sampled, _ = importance_weighted(
-            pair.model, pair.guide, x, num_samples=4 * (160 + 140) * 3, batch_size=2**14
+            replace(known, batch_size=2**14), x, num_samples=4 * (160 + 140) * 3
         )
     error, loose = (found.log_px - truth).mean(), (sampled - truth).mean()
     assert loose < -2
@@ -268,7 +271,8 @@ def test_sites_that_depend_on_one_another(short_pilot):
 
 
 def target_of(pair, x, start="guide"):
-    return AnnealingPath(pair.model, pair.guide, x, probe(pair.model, pair.guide, x[:4]), start)
+    layout = probe(pair.model, pair.guide, x[:4])
+    return AnnealingPath(ProbedPair(pair.model, pair.guide, layout), x, start)
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])
