@@ -54,21 +54,19 @@ def fitted_information(
 ) -> Fitted:
     r"""Bounds the information in a code by a marginal that was fitted on other data.
 
-    The data are in two halves. On each, a density r of codes is fitted: mixtures of Gaussians,
-    the prior, and the mean of the half's own posteriors, weighed on a part of the half that the
-    mixtures were not fitted on. The mixtures are fitted in `coordinates` of the codes' support,
-    and left out where it has none (discrete sites, spheres): a Gaussian is no density there. The
-    codes of the other half, n of them, are judged by r. From above, with no :math:`\log n` in it,
+    On each half of the data a density r of codes is fitted: mixtures of Gaussians in `coordinates`
+    of the codes' support (none for discrete sites or spheres), the prior, and the mean of the
+    half's own posteriors, weighed on a part of the half that the mixtures were not fitted on. The
+    codes of the other half, n of them, are judged by r. From above,
 
     .. math:: E_{q(x, z)}\Big[\log \frac{q(z \mid x)}{r(z)}\Big]
         = I_q + KL(q(z) \| r(z)) \ge I_q.
 
     From below, `tuba_bound` with the baseline r would have no ceiling either, but its average of
-    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the
-    :math:`e^{-I}` of them that are so close that one could have the other's code. Where these are
-    too rare to be among the :math:`n^2` pairs there are, it reads up to
-    :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which no code
-    counts for more than :math:`1 / \alpha` in that average:
+    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the :math:`e^{-I}` of
+    them whose codes could be exchanged. Where these are too rare to be among :math:`n^2` pairs, it
+    reads up to :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which
+    no code counts for more than :math:`1 / \alpha` in that average:
 
     .. math:: I_q \ge 1 + E\Big[\log \frac{q(z_j \mid x_j)}{(1 - \alpha)\, e^t r(z_j)
         + \alpha\, m(z_j)}\Big] - E\Big[\frac{m'(z_j)}{(1 - \alpha)\, e^t r(z_j)
@@ -76,12 +74,9 @@ def fitted_information(
 
     with :math:`m'(z_j)` the mean of :math:`q(z_j \mid x_i)` over :math:`i \ne j` and
     :math:`m(z_j) = m'(z_j) + q(z_j \mid x_j) / (n - 1)`. Its ceiling is
-    :math:`1 + \log \frac{n - 1}{\alpha}`. With :math:`\alpha = 30 / n` no code makes more than a
-    thirtieth of the average, and the ceiling is about :math:`2 \log n - 2.4` nats, of the
-    :math:`2 \log n` that the number of pairs allows. The fitting half chooses :math:`\alpha`, 30/n
-    or more, and t.
-
-    Both hold in expectation over data from a population, however good or bad r is, since nothing
+    :math:`1 + \log \frac{n - 1}{\alpha}`, about :math:`2 \log n - 2.4` nats for
+    :math:`\alpha = 30 / n`. The fitting half chooses :math:`\alpha`, 30/n or more, and t. Both
+    bounds hold in expectation over data from a population, however good or bad r is, since nothing
     that is chosen depends on the half that is judged.
 
     References:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,10 +129,7 @@ class _Coordinates:
 
     def __init__(self, posterior: Posterior, name: str, values: Tensor, centre: Tensor) -> None:
         fn = posterior.fns[name]
-        each = marginals(fn)
-        if each is None:
-            raise TypeError(f"site {name!r}: the density of its coordinates is not known")
-        self._each = each
+        self._each: Any = marginals(fn)  # known, see `dimensions`
         self._event, self._batch = tuple(fn.event_shape), posterior.size
         self._log_weights = posterior.log_weights
         self._sizes = posterior.layout.sizes
@@ -142,8 +140,9 @@ class _Coordinates:
         self.datum = self._kept.nonzero()[:, 1]
         self.width = self._kept.numel() * math.prod(self._event)
         self._normal: tuple[Tensor, ...] | None = None
-        if isinstance(each, Normal):
-            loc, scale = (self._flat(p)[0, self._kept].double() for p in (each.loc, each.scale))
+        if isinstance(self._each, Normal):
+            ends = (self._each.loc, self._each.scale)
+            loc, scale = (self._flat(p)[0, self._kept].double() for p in ends)
             constant = self._log_weights[self._kept, None] - scale.log()
             constant -= 0.5 * math.log(2 * math.pi)
             # An error in a far code's density counts for nothing.

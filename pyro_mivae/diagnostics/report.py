@@ -104,95 +104,77 @@ def information(
 ) -> InformationReport:
     r"""Reports what a code knows about the data, for any Pyro model/guide pair, without a critic.
 
-    The pair is called with ``x`` alone, a batch of it at a time. The model observes at least one
-    site; the latent sites, of whatever names, are the same in both, each with a density per
-    datum, inside one plate over the data. Enumerable sites are summed out, whether annotated
-    or not; others are drawn. Sites of ``pyro.deterministic`` do not count. Several draws of all
-    data find which sites depend on which, and on the data; programs that score the same datum and
-    code in several ways (dropout, statistics of the batch) are refused.
+    The pair is called with a batch of ``x`` alone. The model observes at least one site; the
+    latent sites, of whatever names, are the same in both, each with a density per datum, inside
+    one plate over the data. Enumerable sites are summed out, whether annotated or not; others are
+    drawn. Sites of ``pyro.deterministic`` do not count, nor do scales and masks. Several draws of
+    all data find which sites depend on which, and on the data. Programs that score the same datum
+    and code in several ways (dropout, statistics of the batch) are refused.
 
     Figures, per datum in nats unless they say otherwise:
 
     * ``distortion``, ``kl_<site>``, ``rate`` (their sum), ``elbo``: without weights or
-      information terms, whatever the pair was trained with. ``kl_<site>`` is the divergence
-      given the sites that the guide draws before, averaged over them; in closed form where there
-      is one.
+      information terms. ``kl_<site>`` is the divergence given the sites that the guide draws
+      before, averaged over them; in closed form where there is one.
     * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
       more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
-    * ``log_px_ais``, on request: lower bound of :math:`\log p(x)` by `annealed_log_likelihood`,
-      for guides that make the importance-weighted one loose; extended from ``ais_items`` to all
-      data likewise. Where the guide has deterministic sites it is annealed from the prior, and the
-      mean over these data.
-    * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the data's and the guide's joint
-      distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
-      The upper one is the smaller of the leave-one-out bound over all data and the rate. The lower
-      bound is kept between 0 and the upper one. Each errs outwards in expectation, except that
-      the smaller of two upper ones that are about equal is low by a part of its standard error.
-      A code of enumerated sites alone needs no draws: its lower bound is
-      the plug-in :math:`H(\bar q) - \overline{H(q)}`, low by about
-      :math:`(K - 1) / 2N` for data drawn from a population and exact for the data themselves;
-      the upper one leaves each datum out of :math:`\bar q`, and is high by as much.
+    * ``log_px_ais``, on request: lower bound by `annealed_log_likelihood`, for guides that make
+      the importance-weighted one loose, extended to all data in the same way. With deterministic sites
+      it is annealed from the prior, and the mean over ``ais_items`` data.
+    * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the joint distribution of data and
+      guide. The lower bound is InfoNCE over all data, at most :math:`\log N`; the upper one the
+      smaller of the leave-one-out bound and the rate. Each errs outwards in expectation, except
+      that the smaller of two upper ones that are about equal is low by a part of its standard
+      error. Of enumerated sites alone, without draws: the plug-in
+      :math:`H(\bar q) - \overline{H(q)}`, low by about :math:`(K - 1) / 2N` for data drawn from a
+      population, and the same with each datum left out of :math:`\bar q`, high by as much.
     * ``mi_<site>_lower``, ``mi_<site>_upper``: the same for one site, the others averaged out;
       bounded by the site's own KL divergence too where neither side makes it depend on another.
       NaN where the site's density given x alone is not known.
-    * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I.
-      NaN where the model's prior depends on the data: the rate bounds no information then, and is
-      left out of all upper bounds.
-    * ``mi_<site>[d]_lower``, ``mi_<site>[d]_upper`` of every dimension of a drawn site (its event
-      flattened, from 0): :math:`I_q(x; z_d)` between the same bounds, on ``subset`` data, all else
-      averaged out. They need not add up to the site's information. NaN unless the dimensions are
-      independent given the datum, of whatever family, or jointly normal. ``kl_<site>[d]``, on all
-      data: the part of each dimension in ``kl_<site>``; NaN where guide or model tie the
-      dimensions together.
-    * ``mi_<site>[k]_lower``, ``mi_<site>[k]_upper`` of every category of an enumerated site: its
-      share :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)}` of I(c; x). A share is
-      :math:`\bar q(k)` times the divergence of the data that are taken to be in the category from
-      all data (the specific information of k), so it is at least 0; all of them are I(c; x). The
-      lower ones add up to ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
-    * ``total_correlation``: :math:`KL(q(z) \| \prod_d q(z_d))` over every dimension of the drawn
-      sites, on ``subset`` data, between bounds in expectation, ``total_correlation_lower`` and
-      ``_upper``: the lower one takes for q(z) a density fitted on the other half of these data, as
-      ``fitted_mi_upper`` does; the upper one the mean of their posteriors, each code's own
-      included, which errs high where log of ``subset`` limits it. The figure itself is that of
-      these posteriors where the bounds are within 0.5 nats, and the lower bound otherwise. NaN
-      unless the posterior of each dimension and that of all of them are known.
+    * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I. NaN
+      where the model's prior depends on the data: the rate bounds no information then.
+    * ``mi_<site>[d]_lower``, ``_upper``, ``kl_<site>[d]`` of every dimension of a drawn site (its
+      event flattened, from 0): :math:`I_q(x; z_d)` on ``subset`` data, all else averaged out, and
+      the dimension's part of ``kl_<site>`` on all data. The former need not add up; they are NaN
+      unless the dimensions are independent given the datum, or jointly normal. The latter is NaN
+      where guide or model tie the dimensions together.
+    * ``mi_<site>[k]_lower``, ``_upper`` of every category of an enumerated site: its share
+      :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)} \ge 0` of I(c; x),
+      :math:`\bar q(k)` times the specific information of k. The lower ones add up to
+      ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
+    * ``total_correlation``, ``_lower``, ``_upper``: :math:`KL(q(z) \| \prod_d q(z_d))` over every
+      dimension of the drawn sites, on ``subset`` data. The lower bound takes for q(z) a density
+      fitted on the other half of these data, the upper one the mean of their posteriors, which
+      errs high where log of ``subset`` limits it. The figure is that of these posteriors where
+      the bounds are within 0.5 nats, and the lower bound otherwise. NaN unless the posterior of
+      each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.
-    * ``generative_mi_lower``, ``generative_mi_upper``, and ``generative_mi_<site>_lower``,
-      ``_upper``: :math:`I_p(x; code)` and :math:`I_p(x; s)` of the generative model, under its
-      own joint distribution, on ``generative_items`` data drawn from the model: codes from the
-      prior, data *sampled* from the likelihood (a Bernoulli likelihood gives binary ones, even
-      where it was trained on grey ones). The code of each is an exact sample of its posterior, so
-      importance sampling bounds the evidence from both sides (`Evidence`); both ends close as
-      ``generative_samples`` grows, and a poor guide widens them. With ``ais_items``, the bounds
-      are means over so many of these data, annealed in both directions as by
-      `bidirectional_monte_carlo`, whole and with each site's value fixed. A lower bound is kept at
-      0 or above, a site's at or below the whole code's. NaN, for a reason that the protocol names,
-      where the model does not observe its argument at one site, unchanged, or the guide has
-      deterministic sites.
+    * ``generative_mi_lower``, ``_upper``, ``generative_mi_<site>_lower``, ``_upper``:
+      :math:`I_p(x; code)` and :math:`I_p(x; s)` under the model's own joint distribution, on
+      ``generative_items`` data *sampled* from it (a Bernoulli likelihood gives binary ones).
+      The code of each is an exact sample of its posterior, so importance sampling bounds the
+      evidence from both sides; both ends close as ``generative_samples`` grows, and a poor guide
+      widens them. With ``ais_items``, so many of these data are annealed in both directions
+      instead, as by `bidirectional_monte_carlo`. NaN, for a reason that the protocol names, where
+      the model does not observe its argument at one site, unchanged, or sites are deterministic.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
-      since :math:`\log N` is the limit; else 0. Read the next ones then.
-    * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density r(code) that is
-      fitted on one half of the data and judged on the other, and the other way round
-      (`fitted_information` has the mathematics). Neither has :math:`\log N` as its limit.
-      The upper one is :math:`I_q + KL(q(code) \| r)` in expectation, and never above the rate.
-      The lower one looks for pairs of data whose codes could be exchanged, about
-      :math:`N^2 e^{-I}`, so it can tell up to about :math:`2 \log N` nats from none;
-      ``fitted_reach`` is its ceiling. The density is fitted in coordinates of the codes' support;
-      where there are none, as of discrete sites that are not enumerated, r is made of the prior
-      and the posteriors of other data. Both are NaN for fewer than 20 data, for deterministic
-      sites, and for a code of enumerated sites alone, which needs no draws.
+      since :math:`\log N` is the limit, and 0 otherwise. Read the next ones then.
+    * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density of codes that is
+      fitted on one half of the data and judged on the other (`fitted_information` has the
+      mathematics). The upper one has no :math:`\log N` as its limit; the lower one has
+      ``fitted_reach``, about :math:`2 \log N`. NaN for fewer than 20 data, for deterministic
+      sites, and for enumerated sites alone, which need no draws.
 
-    A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
-    upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
-    Where the model makes the data a function of the code (`DeltaLikelihood`) they have no density:
-    distortion, ELBO and ``log_px`` are NaN. Where codes cannot be scored under other data
-    (transforms without an inverse, straight-through samples, values that their floating-point type
-    hardly tells apart), the bounds that need it are NaN, and the protocol says why.
-
-    ``<name>_se`` is a standard error over the data, taken as a sample of their population; of the
-    information, that of the mean over codes. It is NaN for one datum, and said to be unreliable
-    for fewer than 10. Scales and masks of sites are left out: every site counts once.
+    Lower bounds of an information are kept between 0 and the upper ones, a site's upper bound at
+    or below the whole code's. A deterministic (Delta) site has no KL divergence: it, the rate, the
+    ELBO, ``log_px`` and the upper bounds are NaN, and its lower bound is the entropy of its
+    distinct values (to five decimals). Where the model makes the data a function of the code
+    (`DeltaLikelihood`), distortion, ELBO and ``log_px`` are NaN. Where codes cannot be scored
+    under other data (transforms without an inverse, straight-through samples, values that their
+    floating-point type hardly tells apart), the bounds that need it are NaN, and the protocol says
+    why. ``<name>_se`` is a standard error over the data, taken as a sample of their population:
+    NaN for one datum, and said to be unreliable for fewer than 10.
 
     Args:
         model: The model, called as ``model(x)``.
@@ -200,8 +182,7 @@ def information(
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
             precision (see `data_for`).
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
-            left as they were; modules are evaluated in evaluation mode, also those that a plain
-            function calls.
+            left as they were; every module is evaluated in evaluation mode.
         **options: Fields of `InformationOptions`: how many draws and data each figure takes.
 
     Returns:

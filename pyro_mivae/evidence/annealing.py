@@ -147,11 +147,10 @@ def annealed_log_likelihood(
     chains is low in expectation; it rises to :math:`\log p(x)` as T grows, where importance
     sampling needs exponentially many draws. With T = 1 it is the importance-weighted bound.
 
-    Enumerable sites are summed out; the others move in unconstrained coordinates, all data and
-    chains at once. A pilot run of 140 transitions chooses each datum's step sizes and where the
-    temperatures crowd. Both are fixed before the run that counts, which would be biased otherwise.
-    Memory does not grow with the temperatures. The cost is that of about ``num_chains *
-    (num_temperatures + 140) * leapfrog_steps`` gradients of the model for each datum.
+    Enumerable sites are summed out; the others move in unconstrained coordinates. A pilot run of
+    140 transitions fixes each datum's step sizes and temperatures before the run that counts. The
+    cost is that of about ``num_chains * (num_temperatures + 140) * leapfrog_steps`` gradients of
+    the model for each datum.
 
     Args:
         model: The model, called as ``model(x)``.
@@ -224,9 +223,8 @@ def bidirectional_monte_carlo(
 
     The code that a datum was drawn with is an exact sample of its posterior. Chains that go the
     way of `annealed_log_likelihood` back from it have weights whose inverse has mean
-    :math:`1 / p(x')`: minus the logarithm of that average is high in expectation. The gap says how
-    far such annealing falls short on this model. The two ends bound :math:`I_p(x; code)`, as
-    ``generative_mi`` of `information` does with less work and, on sharp posteriors, less closely.
+    :math:`1 / p(x')`, so minus the logarithm of that average is high in expectation. The two ends
+    bound :math:`I_p(x; code)` too, as ``generative_mi`` of `information` does with less work.
 
     Args:
         model: The model; it observes its argument, unchanged, at one site.

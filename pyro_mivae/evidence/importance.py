@@ -61,14 +61,11 @@ def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[
 class Evidence:
     r"""Bounds :math:`\log p(x)` of data that the model drew, configuration by configuration.
 
-    The code that a datum was drawn with is an exact sample :math:`r^*` of its posterior. In the
-    place of one draw of importance sampling, it turns the lower bound into an upper one.
-
-    Let :math:`\hat p = \frac1k \sum_i p(x, r_i) / \bar q(r_i)`, where the draws
-    :math:`r_i \sim q_i` are independent and :math:`\bar q = \frac1k \sum_i q_i`. Then
-    :math:`E\,\hat p = p(x)`, and :math:`E \log \hat p \le \log p(x)` by Jensen. Now put
-    :math:`r^*` in the place of the i-th draw with probability
-    :math:`q_i(r^*) / k \bar q(r^*)`. The joint density of the draws becomes
+    With independent draws :math:`r_i \sim q_i` and :math:`\bar q = \frac1k \sum_i q_i`,
+    :math:`\hat p = \frac1k \sum_i p(x, r_i) / \bar q(r_i)` has the mean :math:`p(x)`, so
+    :math:`E \log \hat p \le \log p(x)`. The code that a datum was drawn with is an exact sample
+    :math:`r^*` of its posterior. Put in the place of the i-th draw with probability
+    :math:`q_i(r^*) / k \bar q(r^*)`, it gives the draws the joint density
 
     .. math:: P(r_{1:k}) = \sum_i p(r_i \mid x) \frac{q_i(r_i)}{k \bar q(r_i)}
         \prod_{j \ne i} q_j(r_j) = \frac{\hat p}{p(x)} \prod_j q_j(r_j),
@@ -79,8 +76,7 @@ class Evidence:
     that it never saw costs accuracy and no more.
 
     Enumerable sites c are summed, :math:`\hat p = \sum_c \hat p(c)`, with draws of their own for
-    each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`, and the
-    same holds, whatever the datum itself makes of k for each value.
+    each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`.
 
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.

@@ -39,8 +39,6 @@ from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, tr
 PROBED = 256  # data on which what needs the decoder is tried; structure is looked for on all
 MOST_DRAWS = 4  # of each datum, where there are few
 PAIRED = 6  # data whose codes are scored under each other's posterior in two ways
-RUN_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError)
-RUN_ERRORS += (TypeError, ValueError)
 
 
 @contextmanager
@@ -108,7 +106,7 @@ def _explained() -> Iterator[None]:
         yield
     except PyroMivaeError:
         raise
-    except RUN_ERRORS as error:
+    except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise SiteError(
             f"the pair cannot be run on batches of the data: {type(error).__name__}: {lines[0]}; "
