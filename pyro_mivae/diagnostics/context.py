@@ -150,10 +150,10 @@ def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figu
         upper = min(defined)
     gap = upper[0] - lower[0]
     saturated = math.nan if math.isnan(gap) else float(gap > OPEN)
-    if upper[0] < 0:
-        upper = (0.0, upper[1])
-    if lower[0] < 0:
-        lower = (0.0, lower[1])
-    if lower[0] > upper[0]:
-        lower = (upper[0], lower[1])
-    return lower, upper, saturated
+    upper = (max(upper[0], 0.0), upper[1])  # the order of the arguments keeps NaN
+    return (min(max(lower[0], 0.0), upper[0]), lower[1]), upper, saturated
+
+
+def ends(name: str, lower: Figure, upper: Figure) -> dict[str, Figure]:
+    """Names both bounds of a figure."""
+    return {f"{name}_lower": lower, f"{name}_upper": upper}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ COMPONENTS = (1, 4, 16)  # sizes of the mixtures, in each configuration
 FLOOR = 1e-3  # least variance of a component, in variances of the codes
 ENOUGH = 4  # codes per component and dimension from which a mixture is fitted
 
-Density = Callable[[Tensor], Tensor]
 Places = tuple[Tensor, Tensor] | None
 
 
@@ -121,48 +120,38 @@ def fitted_log_marginal(
     return result
 
 
-class MixtureDensities:
-    r"""Mixtures of Gaussians over the drawn part of a code, one in each configuration.
+def mixture_densities(
+    values: Tensor, configuration: Tensor, learned: Tensor, num_configurations: int, seed: int
+) -> Tensor:
+    r"""Scores the drawn part of codes under mixtures of Gaussians, fitted on some, of any size.
 
     :math:`r(k, z) = \pi_k\, r(z \mid k)` with :math:`\pi_k` the share of the configuration, and
-    :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation in
-    several sizes. A configuration with too few codes for a size gets the next smaller one, and
-    at the least the single Gaussian of all codes.
+    :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation. A
+    configuration with too few codes for a size gets the next smaller one, and at the least the
+    single Gaussian of all codes. A column for each size is returned.
     """
-
-    def __init__(
-        self, values: Tensor, configuration: Tensor, num_configurations: int, seed: int
-    ) -> None:
-        self._center = values.mean(0)
-        self._spread = values.std(0).clamp_min(torch.finfo(values.dtype).tiny ** 0.5)
-        scaled = self._scale(values)
-        counts = configuration.bincount(minlength=num_configurations).double()
-        self._log_shares = ((counts + 1) / (counts.sum() + num_configurations)).log()
-        self._densities: list[list[Density]] = []  # by size and configuration
-        smaller = [_fit(scaled, 1, seed)] * num_configurations
-        for size in COMPONENTS:
-            densities = list(smaller)
-            for k in range(num_configurations):
-                some = scaled[configuration == k]
-                if len(some) >= ENOUGH * size * (values.shape[1] + 1):
-                    densities[k] = _fit(some, size, seed)
-            if densities != smaller or not self._densities:
-                self._densities.append(densities)
-            smaller = densities
-
-    def __call__(self, values: Tensor, configuration: Tensor) -> Tensor:
-        """Scores codes under every size."""
-        scaled = self._scale(values)
-        table = values.new_empty(len(values), len(self._densities))
-        for k in configuration.unique().tolist():
-            rows = (configuration == k).nonzero()[:, 0]
-            for column, densities in enumerate(self._densities):
-                table[rows, column] = densities[k](scaled[rows])
-        table += self._log_shares[configuration, None] - self._spread.log().sum()
-        return table
-
-    def _scale(self, values: Tensor) -> Tensor:
-        return (values - self._center) / self._spread
+    spread = values[learned].std(0).clamp_min(torch.finfo(values.dtype).tiny ** 0.5)
+    scaled = (values - values[learned].mean(0)) / spread
+    kinds = configuration[learned]
+    counts = kinds.bincount(minlength=num_configurations).double()
+    log_shares = ((counts + 1) / (counts.sum() + num_configurations)).log()
+    mixtures = [_fit(scaled[learned], 1, seed)] * num_configurations
+    columns: list[Tensor] = []
+    for size in COMPONENTS:
+        is_new = not columns
+        for k in range(num_configurations):
+            some = scaled[learned][kinds == k]
+            if len(some) >= ENOUGH * size * (values.shape[1] + 1):
+                mixtures[k], is_new = _fit(some, size, seed), True
+        if is_new:
+            column = values.new_empty(len(values))
+            for k in configuration.unique().tolist():
+                scores = mixtures[k].score_samples(scaled[configuration == k].cpu().numpy())
+                column[configuration == k] = torch.from_numpy(scores).to(values)
+            columns.append(column)
+    table = torch.stack(columns, 1)
+    table += log_shares[configuration, None] - spread.log().sum()
+    return table
 
 
 def stack_densities(log_densities: Tensor) -> Tensor:
@@ -217,10 +206,8 @@ def _judgements(
         columns = [] if log_prior is None else [log_prior[:, None]]
         if places is not None:
             values, slope = places
-            mixtures = MixtureDensities(
-                values[learned], configuration[learned], num_configurations, seed
-            )
-            columns.insert(0, mixtures(values, configuration) - slope[:, None])
+            mixtures = mixture_densities(values, configuration, learned, num_configurations, seed)
+            columns.insert(0, mixtures - slope[:, None])
         within = torch.cat([*columns, same[:, None]], 1)  # each code's own posterior left out
         across = torch.cat([*columns, cross[:, None]], 1)
         log_weights = stack_densities(within[rest]).log()
@@ -255,7 +242,7 @@ def _interpolated(
     return gain, average
 
 
-def _fit(values: Tensor, components: int, seed: int) -> Density:
+def _fit(values: Tensor, components: int, seed: int) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -270,9 +257,4 @@ def _fit(values: Tensor, components: int, seed: int) -> Density:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # any density will do
-        mixture.fit(values.cpu().numpy())
-
-    def density(values: Tensor) -> Tensor:
-        return torch.from_numpy(mixture.score_samples(values.cpu().numpy())).to(values)
-
-    return density
+        return mixture.fit(values.cpu().numpy())

@@ -10,7 +10,15 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, in_order, mean_of
+from pyro_mivae.diagnostics.context import (
+    UNDEFINED,
+    Context,
+    Figure,
+    Figures,
+    ends,
+    in_order,
+    mean_of,
+)
 from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, AnnealingRun
 from pyro_mivae.evidence.importance import Bounds, Evidence, same
 from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
@@ -32,8 +40,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
         reason = _refusal(context.pair, data.x)
     if reason is not None:
         context.protocol["generative_mi"] = f"not defined: {reason}"
-        ends = ("lower", "upper")
-        return {f"{name}_{end}": UNDEFINED for name in names.values() for end in ends}
+        return {k: v for n in names.values() for k, v in ends(n, UNDEFINED, UNDEFINED).items()}
     measured = GenerativeInformation(context.pair, data, options.generative_samples)
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
     note = ", whole numbers where the data given are not" if whole else ""
@@ -50,7 +57,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     for site, name in names.items():
         bounds = measured.site(site) if site else measured.code()
         lower, upper = in_order(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
-        figures |= {f"{name}_lower": lower, f"{name}_upper": upper}
+        figures |= ends(name, lower, upper)
         ceilings = [figures["generative_mi_upper"]]
     if any(math.isnan(mean) for mean, _ in figures.values()):
         context.protocol["generative_mi"] += "; not defined where their densities are not numbers"

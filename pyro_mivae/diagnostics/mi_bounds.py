@@ -17,6 +17,7 @@ from pyro_mivae.diagnostics.context import (
     Context,
     Figure,
     Figures,
+    ends,
     in_order,
     mean_of,
     means_of,
@@ -45,17 +46,16 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
         items = items[: len(rows.rows)]
     context.protocol["information_items"] = len(items)
     ceilings = [] if layout.conditional else [mean_of(draws.rate)]
-    ends = (UNDEFINED, UNDEFINED)
+    lower, upper = UNDEFINED, UNDEFINED
     if rows is None:
         context.protocol["mi"] = f"not defined: {layout.why_unscored}"
     else:
-        ends = (mean_of(rows.lower), mean_of(rows.upper))
-    lower, upper, saturated = in_order(*ends, ceilings)
+        lower, upper = mean_of(rows.lower), mean_of(rows.upper)
+    lower, upper, saturated = in_order(lower, upper, ceilings)
     if layout.deterministic:
         upper = UNDEFINED
     figures: dict[str, Figure | float] = {
-        "mi_lower": lower,
-        "mi_upper": upper,
+        **ends("mi", lower, upper),
         "saturated": saturated,
         **_marginal_divergence(context, draws.rate, rows, lower, upper),
     }
@@ -69,11 +69,7 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
         fitted = fitted._replace(lower=low, upper=high)
         if fitted.why_unfitted:
             context.protocol["fitted_mi"] = fitted.why_unfitted
-    figures |= {
-        "fitted_mi_lower": fitted.lower,
-        "fitted_mi_upper": fitted.upper,
-        "fitted_reach": fitted.reach,
-    }
+    figures |= ends("fitted_mi", fitted.lower, fitted.upper) | {"fitted_reach": fitted.reach}
     for name in layout.latent:
         figures |= _site(name, layout, draws, aggregates.get((name,)), lower, upper)
     return figures
@@ -106,20 +102,18 @@ def _marginal_divergence(
     if context.layout.conditional:
         sites = ", ".join(sorted(context.layout.conditional))
         context.protocol["marginal_kl"] = f"not defined: the prior of {sites} depends on the data"
-        return {"marginal_kl_lower": UNDEFINED, "marginal_kl_upper": UNDEFINED}
-    figures = {}
+        return ends("marginal_kl", UNDEFINED, UNDEFINED)
     mean, error = mean_of(rate)
-    for name, bound, each in (
-        ("marginal_kl_lower", upper, None if rows is None else rows.upper),
-        ("marginal_kl_upper", lower, None if rows is None else rows.lower),
-    ):
+
+    def rest(bound: Figure, each: Tensor | None) -> Figure:
         if bound[0] == mean:  # the rate itself is the bound
-            figures[name] = (0.0, 0.0)
-        elif each is not None and len(each) == len(rate):
-            figures[name] = (mean - bound[0], mean_of(rate - each)[1])
-        else:
-            figures[name] = (mean - bound[0], math.hypot(error, bound[1]))
-    return figures
+            return 0.0, 0.0
+        if each is not None and len(each) == len(rate):
+            return mean - bound[0], mean_of(rate - each)[1]
+        return mean - bound[0], math.hypot(error, bound[1])
+
+    low, high = (None, None) if rows is None else (rows.upper, rows.lower)
+    return ends("marginal_kl", rest(upper, low), rest(lower, high))
 
 
 def _site(
@@ -142,19 +136,18 @@ def _site(
             lower = mean_of(math.log(len(values)) - values.bincount()[values].double().log())
     elif name in layout.enumerated:
         plugin = _Categorical(_marginal(draws.log_weights.exp(), layout, name))
-        ends = mean_of(plugin.lower), mean_of(plugin.upper)
-        lower, upper, _ = in_order(*ends, [own, most])
+        lower, upper, _ = in_order(mean_of(plugin.lower), mean_of(plugin.upper), [own, most])
         known = layout.free.issuperset(layout.enumerated)  # else weights hold what was drawn
         gap = upper[0] - lower[0]
         for k, (low, high) in enumerate(zip(means_of(plugin.lowers), means_of(plugin.uppers))):
-            shares[f"mi_{name}[{k}]_lower"] = low if known else UNDEFINED
             # The site's upper bound less the other categories' lower bounds.
             rest = (low[0] + gap, upper[1])
-            shares[f"mi_{name}[{k}]_upper"] = high if high[0] < rest[0] else rest
+            high = high if high[0] < rest[0] else rest
+            shares |= ends(f"mi_{name}[{k}]", low if known else UNDEFINED, high)
         lower = lower if known else UNDEFINED
     elif rows is not None:
         lower, upper, _ = in_order(mean_of(rows.lower), mean_of(rows.upper), [own, most])
-    return {f"mi_{name}_lower": lower, f"mi_{name}_upper": upper, **shares}
+    return ends(f"mi_{name}", lower, upper) | shares
 
 
 class _Categorical:

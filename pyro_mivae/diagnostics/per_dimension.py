@@ -21,6 +21,7 @@ from pyro_mivae.diagnostics.context import (
     Context,
     Figure,
     Figures,
+    ends,
     in_order,
     mean_of,
     means_of,
@@ -66,11 +67,11 @@ def dimensions(context: Context, draws: Draws) -> Figures:
             marginal = fitted_log_marginal(whole, codes, layout, context.seed)
         everyone = torch.cat([each[name].everyone for name in layout.drawn], 1).sum(1)
         others = torch.cat([each[name].others for name in layout.drawn], 1).sum(1)
-        ends = mean_of(marginal - everyone), mean_of(whole.everyone - others)
-        lower, upper, wide = in_order(*ends, [])
+        lower, upper = mean_of(marginal - everyone), mean_of(whole.everyone - others)
+        lower, upper, wide = in_order(lower, upper, [])
         tied = [lower if wide else mean_of(whole.everyone - everyone), lower, upper]
-    names = ("total_correlation", "total_correlation_lower", "total_correlation_upper")
-    return figures | dict(zip(names, tied))
+    name = "total_correlation"
+    return figures | {name: tied[0]} | ends(name, *tied[1:])
 
 
 def marginals(fn: Distribution) -> Distribution | None:
@@ -115,7 +116,7 @@ def _site(
     for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
         lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
         figures[f"kl_{name}[{d}]"] = cost
-        figures[f"mi_{name}[{d}]_lower"], figures[f"mi_{name}[{d}]_upper"] = lower, upper
+        figures |= ends(f"mi_{name}[{d}]", lower, upper)
     return figures
 
 
@@ -141,8 +142,8 @@ class _Coordinates:
         self.width = self._kept.numel() * math.prod(self._event)
         self._normal: tuple[Tensor, ...] | None = None
         if isinstance(self._each, Normal):
-            ends = (self._each.loc, self._each.scale)
-            loc, scale = (self._flat(p)[0, self._kept].double() for p in ends)
+            both = (self._each.loc, self._each.scale)
+            loc, scale = (self._flat(p)[0, self._kept].double() for p in both)
             constant = self._log_weights[self._kept, None] - scale.log()
             constant -= 0.5 * math.log(2 * math.pi)
             # An error in a far code's density counts for nothing.

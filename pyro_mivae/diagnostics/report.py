@@ -119,8 +119,8 @@ def information(
     * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
       more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
     * ``log_px_ais``, on request: lower bound by `annealed_log_likelihood`, for guides that make
-      the importance-weighted one loose, extended to all data in the same way. With deterministic sites
-      it is annealed from the prior, and the mean over ``ais_items`` data.
+      the importance-weighted one loose, extended to all data in the same way. With deterministic
+      sites it is annealed from the prior, and the mean over ``ais_items`` data.
     * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the joint distribution of data and
       guide. The lower bound is InfoNCE over all data, at most :math:`\log N`; the upper one the
       smaller of the leave-one-out bound and the rate. Each errs outwards in expectation, except

@@ -12,7 +12,7 @@ from pyro_mivae.diagnostics import fitted
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.fitted import MixtureDensities, fitted_information, stack_densities
+from pyro_mivae.diagnostics.fitted import fitted_information, mixture_densities, stack_densities
 from pyro_mivae.diagnostics.mi_bounds import information_in_code
 from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
@@ -218,25 +218,32 @@ def test_weights_of_densities_find_the_shares_of_a_mixture():
     torch.testing.assert_close(weights, torch.tensor([0.3, 0.7, 0.0]), rtol=0.0, atol=0.03)
 
 
+def scores(values, kind, at, of, kinds):
+    """Codes under mixtures that were fitted on others."""
+    learned = torch.arange(len(values))
+    both = torch.cat([values, at]), torch.cat([kind, of])
+    return mixture_densities(*both, learned, kinds, seed=0)[len(values) :]
+
+
 def test_mixtures_are_densities_in_every_configuration():
     """They integrate to 1 over configurations and values, one without codes of its own too."""
     generator = torch.Generator().manual_seed(0)
     kind = (torch.rand(400, generator=generator) < 0.9).long()
     values = (4.0 * kind + 0.5 * torch.randn(400, generator=generator))[:, None] / 3
-    mixtures = MixtureDensities(values, kind, 3, seed=0)
     grid = torch.linspace(-12, 12, 4001)[:, None]
     total = 0.0
     for k in range(3):
-        total = total + mixtures(grid, torch.full((4001,), k)).exp().sum(0)
+        total = total + scores(values, kind, grid, torch.full((4001,), k), 3).exp().sum(0)
     torch.testing.assert_close(total * (grid[1] - grid[0]), torch.ones(len(total)))
-    apart = mixtures(values, kind) - mixtures(values, torch.full_like(kind, 2))
+    own, other = (scores(values, kind, values, k, 3) for k in (kind, torch.full_like(kind, 2)))
+    apart = own - other
     assert (apart > 0).double().mean() > 0.9
 
 
 def test_dimensions_without_a_spread_are_no_trouble():
     values = torch.cat([torch.randn(50, 1), torch.zeros(50, 1)], 1)
-    mixtures = MixtureDensities(values, torch.zeros(50, dtype=torch.long), 1, seed=0)
-    assert mixtures(values, torch.zeros(50, dtype=torch.long)).isfinite().all()
+    alike = torch.zeros(50, dtype=torch.long)
+    assert scores(values, alike, values, alike, 1).isfinite().all()
 
 
 # In the report ---------------------------------------------------------------------------------
