@@ -94,7 +94,7 @@ class Evidence:
     """
 
     def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
-        self._pair, self._layout = pair, pair.layout
+        self._pair, self._layout, self.data = pair, pair.layout, data
         layout = pair.layout
         count = layout.num_configurations
         self.most = self.least = num_samples
