@@ -1,4 +1,4 @@
-"""What there is to choose from, by name."""
+"""Lists of all that is chosen by name."""
 
 from __future__ import annotations
 

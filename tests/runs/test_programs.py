@@ -22,7 +22,7 @@ from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs import RunConfig, SweepTable, open_run, sweep_run, train_run, train_seeds
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.programs import approve
-from pyro_mivae.runs.sweep import FIGURES, sweep_points
+from pyro_mivae.runs.sweep import FIGURES, fill_table
 from pyro_mivae.training import fit
 
 SOURCE = """
@@ -137,7 +137,7 @@ COMMANDS = {
 @pytest.mark.parametrize("relative", [False, True])
 def test_no_command_runs_the_code_of_a_folder(evil, monkeypatch, capsys, words, relative):
     monkeypatch.chdir(evil)
-    monkeypatch.setitem(sweep_points.__globals__, "fit_many", stopped)
+    monkeypatch.setitem(fill_table.__globals__, "fit_many", stopped)
     if relative:
         for config in (evil / "run" / "config.toml", evil / "sweep" / "sweep.toml"):
             config.write_text(config.read_text().replace(f"{evil}/own.py", "own.py"))
@@ -193,7 +193,7 @@ def test_ones_own_training_is_trusted_afterwards(own, asked, tmp_path, state):
 
 def test_seeds_and_sweeps_are_trusted_afterwards(own, asked, tmp_path, state, monkeypatch):
     figures = dict.fromkeys(FIGURES, 1.0)
-    monkeypatch.setitem(sweep_points.__globals__, "_measure", lambda *args: figures)
+    monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: figures)
     monkeypatch.setattr(SweepTable, "to_png", lambda table, path: path.touch())
     train_seeds(asked(own), tmp_path / "seeds", 1)
     assert open_run(tmp_path / "seeds" / "seed-0")
