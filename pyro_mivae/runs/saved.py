@@ -171,6 +171,6 @@ def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
                 fields = dict(value)
                 given[name] = SCHEDULES[fields.pop("schedule")](**fields)
         given["data_shape"] = tuple(given["data_shape"])
-        return VARIANTS[variant](**given)
+        return VARIANTS[variant].build(**given)
     except (KeyError, TypeError, PyroMivaeError) as error:
         raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
