@@ -24,8 +24,8 @@ from pyro_mivae.arguments import (
 from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
 from pyro_mivae.data.dataset import image_sides
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.options import checks_of, flags_of
-from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
+from pyro_mivae.options import checks_of, flags_of, kinds_of
+from pyro_mivae.runs.options import TOLD, ModelOptions, default_options, plain_defaults
 from pyro_mivae.training import TrainingOptions, atomic_path, versions
 from pyro_mivae.variants import VARIANTS
 
@@ -35,7 +35,10 @@ OPTIONS = checks_of(TrainingOptions)
 
 
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
-MODEL = {o.keyword: path() if o.keyword in PROGRAMS else KINDS[o.kind] for o in MODEL_OPTIONS}
+MODEL = {  # by type alone: the bounds are the variant's own
+    name: path() if name in PROGRAMS else KINDS[kind]
+    for name, kind in kinds_of(ModelOptions).items()
+}
 STORED: dict[str, Checker | dict[str, Checker]] = {
     "variant": choice(*VARIANTS),
     "data": path(),
@@ -50,14 +53,14 @@ STORED: dict[str, Checker | dict[str, Checker]] = {
 }
 NEEDED: dict[str, tuple[str, ...]] = {
     "": ("variant", "data", "data_shape", "model", "training", "fingerprints", "versions"),
-    "training.": ("epochs", "batch_size", "lr", "lr_schedule", "seed"),
+    "training.": TOLD,
     "fingerprints.": FINGERPRINTS,
     "versions.": tuple(versions()),
 }
-FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | flags_of(TrainingOptions)
+FLAGS = flags_of(ModelOptions) | flags_of(TrainingOptions)
 
 
-UNSAID = {**{f.name: f.default for f in fields(TrainingOptions)}, "network": "auto"}
+UNSAID = {f.name: f.default for f in fields(TrainingOptions)} | {"network": "auto"}
 """Values of options that a run's configuration leaves out."""
 
 
@@ -107,8 +110,9 @@ class RunConfig:
         if unknown:
             raise OptionError(f"training={min(unknown)!r}; allowed are {', '.join(OPTIONS)}")
 
-    def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
+    def complete(self, dataset: Dataset) -> RunConfig:
         """Fills in the defaults, which depend on the data."""
+        taken = plain_defaults(self.variant)
         data = self.data or DEFAULT_DATA
         defaults = default_options(data, self.variant, len(dataset.x_train))
         model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **self.model}
@@ -117,7 +121,7 @@ class RunConfig:
             self,
             data=absolute_path(data),
             data_root=None if self.data_root is None else str(Path(self.data_root).resolve()),
-            model={k: absolute_program(v) for k, v in model.items()},
+            model={k: absolute_program(v) for k, v in model.items() if v is not None},
             training={**training, **self.training},
             data_shape=dataset.data_shape,
             fingerprints=dataset.fingerprints,

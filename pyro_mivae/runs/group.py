@@ -18,8 +18,9 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.figures import label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
-from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
+from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.options import check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.run import (
@@ -92,7 +93,7 @@ class RunGroup:
     on_start: Callable[[], object] = lambda: None
 
     def __enter__(self) -> Self:
-        check_config(self.config)
+        check_model_options(self.config.variant, self.config.model)
         how = {"resume": self.resume, "overwrite": self.overwrite}
         check_target(self.folder, self.kind, **how, runs=self.places)
         self._there = held(self.folder) is not None
@@ -250,7 +251,7 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
     if started:
         check_same_data(config, dataset, folder)
         return config
-    return config.complete(dataset, plain_defaults(find_variant(config.variant)))
+    return config.complete(dataset)
 
 
 def is_finished(folder: Path) -> bool:

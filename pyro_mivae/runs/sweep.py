@@ -27,9 +27,10 @@ from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import checks_of
-from pyro_mivae.runs.build import build_variant, check_config
+from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import FLAGS, RunConfig, started_with
 from pyro_mivae.runs.group import RunGroup, seeds_from, settled
+from pyro_mivae.runs.options import check_model_options
 from pyro_mivae.runs.run_folder import GRID, MODELS, PICTURE, ROWS, SWEEP, TABLE, clear_models
 from pyro_mivae.runs.sweep_table import SweepTable
 from pyro_mivae.training import TrainingOptions, fit_many, suitable_threads
@@ -182,7 +183,7 @@ def sweep_run(
         **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
     """
     folder = Path(folder)
-    check_config(replace(config, model={**config.model, **dict.fromkeys(grid, 0.0)}))
+    check_model_options(config.variant, {**config.model, **grid})
     with RunGroup(config, folder, GRID, **how) as group:
         known = _known(folder) if group.resume and (folder / ROWS).is_file() else None
         if known is not None:

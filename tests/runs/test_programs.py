@@ -70,9 +70,10 @@ def plain(tmp_path_factory):
     home = tmp_path_factory.mktemp("plain")
     digits = mi.load_dataset("digits")
     np.savez(home / "few.npz", images=(digits.x_train[:40, 0] * 255).byte().numpy())
-    config = RunConfig("vae", str(home / "few.npz"), training={"epochs": 1, "engine": "eager"})
+    training = {"epochs": 1, "engine": "eager"}
+    config = RunConfig("vae", str(home / "few.npz"), model={"latent_dim": 2}, training=training)
     dataset = config.load_dataset()
-    config = config.complete(dataset, {"latent_dim": 2})
+    config = config.complete(dataset)
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, epochs=1, run=home / "run", engine="eager")
     config.write(home / "run" / "config.toml")
