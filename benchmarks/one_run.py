@@ -73,12 +73,11 @@ def settings_of(
     """
     import pyro_mivae as mi
     from pyro_mivae.diagnostics.report import information
-    from pyro_mivae.runs.build import plain_defaults
-    from pyro_mivae.runs.options import default_options
+    from pyro_mivae.runs.options import default_options, plain_defaults
 
     options = default_options(data, cell["variant"], num_train) | given | {"seed": seed}
     of_model, of_fit = split_options(options)
-    model = plain_defaults(mi.VARIANTS[cell["variant"]])
+    model = plain_defaults(cell["variant"])
     model |= {name: value for name, value in of_model.items() if name in model}
     if "categorical" in cell:
         model["categorical"] = cell["categorical"]
@@ -118,7 +117,7 @@ def run_one(task: Task, progress: bool = False) -> Run:
     began = time.perf_counter()
     images = mi.load_dataset(task.data, root=task.data_root)
     torch.manual_seed(task.seed)
-    vae = mi.VARIANTS[task.cell["variant"]](images.data_shape, **task.settings["model"])
+    vae = mi.VARIANTS[task.cell["variant"]].build(images.data_shape, **task.settings["model"])
     run: Run = {**task.cell, "seed": task.seed, "settings": task.settings}
     run["made_with"] = made_with()
     try:

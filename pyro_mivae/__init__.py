@@ -23,7 +23,7 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
-from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
+from pyro_mivae.priors import InfoGANPrior, MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
@@ -40,6 +40,7 @@ from pyro_mivae.variants import (
     VARIANTS,
     VMIVAE,
     BetaVAE,
+    CategoryStart,
     CatVAE,
     CriticInfomaxVAE,
     InfoCatVAE,
@@ -58,7 +59,8 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaVAE",
     "CatVAE",
-    "CodesPrior",
+    "CategoryStart",
+    "InfoGANPrior",
     "Comparison",
     "ContinuousBernoulliLikelihood",
     "Critic",
