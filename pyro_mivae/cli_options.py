@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import ModelOptions, open_run
 from pyro_mivae.training import TrainingOptions
@@ -98,7 +99,18 @@ def trains(swept: bool = False) -> Decorator:
         click.option("--overwrite", is_flag=True, help="throw the folder's training away"),
         trust_option,
     ]
-    return lambda command: functools.reduce(lambda made, add: add(made), reversed(added), command)
+    return _adds(added)
+
+
+def measures(command: Command) -> Command:
+    """Adds the options of an information report."""
+    return _adds(field_options(InformationOptions))(command)
+
+
+def _adds(options: list[Decorator]) -> Decorator:
+    return lambda command: functools.reduce(
+        lambda made, add: add(made), reversed(options), command
+    )
 
 
 def read_size(value: str) -> tuple[int, int]:
