@@ -8,94 +8,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.evidence.annealing_path import AnnealingPath
-from pyro_mivae.evidence.hmc import make_plan, transition
 from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
-SIGMA = 0.5
+from .pairs import EVIDENCE, SIGMA, Linear, Mixture, is_zero_on_average, weights_of
 
 
 @pytest.fixture(autouse=True)
 def double():
     torch.set_default_dtype(torch.float64)
-
-
-class Linear:
-    """x = W z + noise, with a guide that is off by whatever is wanted."""
-
-    def __init__(self, shift, scale, latent=3):
-        self.weight = torch.randn(latent + 1, latent, generator=torch.Generator().manual_seed(4))
-        self.shift, self.scale = shift, scale
-        self.cov = self.weight @ self.weight.T + SIGMA**2 * torch.eye(latent + 1)
-
-    def data(self, n):
-        return MultivariateNormal(torch.zeros(len(self.cov)), self.cov).sample((n,))
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(self.weight.shape[1]), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ self.weight.T, SIGMA).to_event(1), obs=x)
-
-    def guide(self, x):
-        loc = x @ torch.linalg.pinv(self.weight).T + self.shift
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(loc, self.scale).to_event(1))
-
-    def log_px(self, x):
-        return MultivariateNormal(torch.zeros(len(self.cov)), self.cov).log_prob(x)
-
-
-class Mixture:
-    """A category and a place given it."""
-
-    centres = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-    probs = torch.tensor([0.7, 0.3], dtype=torch.float64)
-    first = torch.eye(3, 1, dtype=torch.float64)
-
-    def __init__(self, joined=False):
-        self.joined = joined
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            c = pyro.sample("kind", dist.OneHotCategorical(self.probs))
-            z = pyro.sample("place", dist.Normal(c @ self.centres, 0.7))
-            if self.joined:  # a decoder of both, which needs one place for each category
-                z = (torch.cat([z[..., None], c.expand(*z.shape, 2)], -1) @ self.first)[..., 0]
-            pyro.sample("x", dist.Normal(z, SIGMA), obs=x)
-
-    def guide(self, x):
-        with pyro.plate("data", len(x)):
-            c = pyro.sample("kind", dist.OneHotCategorical(torch.ones(2)))
-            pyro.sample("place", dist.Normal(0.5 * x + 0.5 * (c @ self.centres), 1.0))
-
-    def log_px(self, x):
-        density = Normal(self.centres, math.hypot(0.7, SIGMA)).log_prob(x[:, None])
-        return (density + self.probs.log()).logsumexp(-1)
-
-
-def is_zero_on_average(rows, slack=4.0):
-    error = rows.std() / math.sqrt(len(rows))
-    assert abs(rows.mean()) < slack * error, f"{rows.mean():.4f} +- {error:.4f}"
-
-
-def weights_of(model, guide, x, log_px, **options):
-    """Each datum's one weight, relative to the evidence."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PyroMivaeWarning)
-        found = annealed_log_likelihood(
-            model, guide, x, num_chains=1, leapfrog_steps=2, batch_size=len(x), **options
-        )
-    return (found.log_px - log_px).exp()
-
-
-# The estimate ---------------------------------------------------------------------------------
 
 
 def test_a_bad_guide_is_annealed_where_importance_sampling_is_loose():
@@ -176,37 +103,6 @@ def test_backwards_from_the_posterior_the_inverse_is_unbiased(short_pilot):
     assert bounds.gap > 0.1
 
 
-EVIDENCE = {
-    # Beta(2, 3) prior of a coin; Gamma(2, 3) prior of a rate; a scale on (-1, 2); two simplices.
-    "beta": (
-        lambda: dist.Beta(2.0, 3.0),
-        lambda p: dist.Bernoulli(p),
-        torch.tensor([0.0, 1.0], dtype=torch.float64),
-        lambda x: torch.where(x > 0, torch.tensor(0.4), torch.tensor(0.6)).log(),
-    ),
-    "gamma": (
-        lambda: dist.Gamma(2.0, 3.0),
-        lambda rate: dist.Exponential(rate),
-        torch.tensor([0.1, 1.0, 4.0], dtype=torch.float64),
-        lambda x: math.log(2 * 9.0) - 3 * (3 + x).log(),
-    ),
-    "uniform": (
-        lambda: dist.Uniform(-1.0, 2.0),
-        lambda z: dist.Normal(z, 0.5),
-        torch.tensor([-1.5, 0.0, 2.2], dtype=torch.float64),
-        lambda x: (
-            (Normal(x, 0.5).cdf(torch.tensor(2.0)) - Normal(x, 0.5).cdf(torch.tensor(-1.0))) / 3
-        ).log(),
-    ),
-    "simplex": (
-        lambda: dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0])),
-        lambda probs: dist.Categorical(probs),
-        torch.tensor([0, 1, 2]),
-        lambda x: torch.tensor([1.0, 2.0, 3.0])[x].log() - math.log(6.0),
-    ),
-}
-
-
 @pytest.mark.parametrize("name", EVIDENCE)
 def test_constrained_supports(name, short_pilot):
     prior, likelihood, kinds, log_px = EVIDENCE[name]
@@ -265,83 +161,6 @@ def test_sites_that_depend_on_one_another(short_pilot):
     weights = weights_of(model, guide, x, truth, num_temperatures=8)
     is_zero_on_average(weights - 1)
     assert weights.std() < 1.5
-
-
-# Its parts ------------------------------------------------------------------------------------
-
-
-def target_of(pair, x, start="guide"):
-    layout = probe(pair.model, pair.guide, x[:4])
-    return AnnealingPath(ProbedPair(pair.model, pair.guide, layout), x, start)
-
-
-@pytest.mark.parametrize("start", ["guide", "prior"])
-@pytest.mark.parametrize("name", ["mixture", "beta", "simplex"])
-def test_gradients_are_finite_differences(name, start):
-    if name == "mixture":
-        pair, x = Mixture(), torch.tensor([0.3, -1.0, 2.0, 0.0])
-    else:
-        prior, likelihood, kinds, _ = EVIDENCE[name]
-        x = kinds[torch.tensor([0, 1, 1, 0])]
-
-        class Pair:
-            def model(self, x):
-                with pyro.plate("data", len(x)):
-                    pyro.sample("x", likelihood(pyro.sample("z", prior())), obs=x)
-
-            def guide(self, x):
-                with pyro.plate("data", len(x)):
-                    pyro.sample("z", prior())
-
-        pair = Pair()
-    target = target_of(pair, x, start)
-    place = target.draw()
-    temperature = torch.tensor(0.4)
-    slope = target.at(place).slope(temperature)
-    for d in range(place.shape[1]):
-        nudge = torch.zeros_like(place)
-        nudge[:, d] = 1e-6
-        up, down = (target.at(place + sign * nudge).height(temperature) for sign in (1, -1))
-        assert torch.allclose(slope[:, d], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
-
-
-def test_a_transition_keeps_the_density_of_its_temperature():
-    pair = Linear(shift=0.5, scale=0.5, latent=1)
-    x = torch.full((4000, 2), 0.7)
-    target = target_of(pair, x)
-    temperature = torch.tensor(0.5)
-    # Both ends are normal, and so is the path between them.
-    grid = torch.linspace(-6, 6, 4000)[:, None]
-    height = target.at(grid).height(temperature)
-    probs = (height - height.max()).exp()
-    mean = (probs * grid[:, 0]).sum() / probs.sum()
-    var = (probs * (grid[:, 0] - mean).square()).sum() / probs.sum()
-    point = target.at(mean + var.sqrt() * torch.randn(4000, 1))
-    step, scale = torch.full((4000, 1), 1.2), torch.full((4000, 1), 0.4)
-    for _ in range(5):
-        point, chance = transition(target, point, temperature, step, scale, 3)
-    assert chance.mean() < 0.97  # rejections matter
-    is_zero_on_average(point.place[:, 0] - mean)
-    is_zero_on_average((point.place[:, 0] - mean).square() - var)
-
-
-def test_temperatures_crowd_where_most_changes_and_steps_suit_each_datum():
-    pair = Linear(shift=0.0, scale=0.6)
-    x = pair.data(10)
-    plan = make_plan(target_of(pair, x.repeat(4, 1), "prior"), 4, 100, 2, 0.7)
-    ends = plan.temperatures
-    assert ends[0] == 0
-    assert ends[-1] == 1
-    assert (ends.diff() > 0).all()
-    assert ends[50] < 0.3  # most changes near the prior
-    assert plan.log_steps.shape == (21, 40)
-    assert torch.equal(plan.log_steps[:, :10], plan.log_steps[:, 30:])  # shared by its chains
-    assert (plan.log_steps[0] > plan.log_steps[-1]).all()  # the posterior is narrower
-    step = plan.step(plan.knots[7])
-    assert torch.allclose(step[:, 0].log(), plan.log_steps[7])
-
-
-# What it says ---------------------------------------------------------------------------------
 
 
 def test_bidirectional_bounds_close_around_the_information(short_pilot):
