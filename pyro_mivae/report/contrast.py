@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pyro_mivae.diagnostics.keys import is_indexed
-from pyro_mivae.plots.intervals import write_interval
+from pyro_mivae.plots.bars import write_interval
 
 _ERRORS = 2.0  # standard errors of a difference, over many data, from which it counts
 _CHANCE = 0.975  # of Student's t, whose quantile takes their place for a few runs

@@ -12,7 +12,8 @@ from typing import Any
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.contrast import Line, contrast
-from pyro_mivae.report.render import flatten
+from pyro_mivae.report.data import ReportData
+from pyro_mivae.report.page import flatten
 from pyro_mivae.runs.load import Run, open_run
 from pyro_mivae.runs.target import runs_of_seeds
 
@@ -139,17 +140,10 @@ class Comparison:
             if place not in loaded:
                 loaded[place] = run.dataset(root)
             dataset = loaded[place]
-            contenders.append(
-                Contender(
-                    side.name,
-                    run.vae,
-                    [run.history for run in side.runs],
-                    side.metrics,
-                    dataset.x_test,
-                    dataset.y_test,
-                    dataset.name,
-                )
-            )
+            x, labels = dataset.x_test, dataset.y_test
+            data = ReportData(run.vae, x, labels, run.history, side.metrics[0])
+            histories = [run.history for run in side.runs]
+            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
         try:
             path.parent.mkdir(exist_ok=True)
             return write_comparison(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.report.files import PICTURES, listed_pictures
+from pyro_mivae.report.pictures import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
 from pyro_mivae.training import Writer, has_checkpoint, writing

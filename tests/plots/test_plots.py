@@ -13,8 +13,7 @@ from sklearn.decomposition import PCA
 
 from pyro_mivae import plots
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.plots.grids import percent
-from pyro_mivae.plots.style import DARK, INK, PALETTE
+from pyro_mivae.plots.style import DARK, INK, PALETTE, percent
 from pyro_mivae.training.history import History
 
 
