@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pyro_mivae.arguments import checked, flag, instance, named, text
+from pyro_mivae.arguments import checked, flag, instance, named, number_or_schedule, text
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import data_sites
 from pyro_mivae.terms import score_code
 from pyro_mivae.traces import Program, Site, is_deterministic, trace_program

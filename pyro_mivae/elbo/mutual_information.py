@@ -11,11 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
+from pyro_mivae.arguments import (
+    checked,
+    either,
+    flag,
+    instance,
+    named,
+    number,
+    number_or_schedule,
+    several,
+    whole,
+)
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair

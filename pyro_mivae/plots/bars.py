@@ -24,6 +24,7 @@ from pyro_mivae.plots.style import (
     style_axes,
     write,
 )
+from pyro_mivae.tables import write_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,21 +178,6 @@ def plot_occupancy(
     ax.set_ylabel("category")
     name_rows(ax, [name_of(k, names) for k in order])
     return ax
-
-
-def write_interval(lower: float, upper: float, digits: int = 2) -> str:
-    """Writes an interval: both ends, one where they are the same, or the one that is known.
-
-    Example:
-        >>> write_interval(1.0, 1.001), write_interval(1.0, 2.0), write_interval(1.0, math.nan)
-        ('1.00', '1.00 – 2.00', '≥ 1.00')
-    """
-    ends = [f"{v:.{digits}f}".replace("-", "−") for v in (lower, upper) if math.isfinite(v)]
-    if not ends:
-        return "not defined"
-    if len(ends) == 1:
-        return ("≥ " if math.isfinite(lower) else "≤ ") + ends[0]
-    return " – ".join(dict.fromkeys(ends))
 
 
 def _draw_interval(ax: Axes, row: int, bounds: Interval, span: float, color: str) -> None:

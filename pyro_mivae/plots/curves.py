@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_mivae.arguments import checked, named, several, text, whole
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.figures import parse
 from pyro_mivae.plots.checks import HISTORY, color, pair, series
 from pyro_mivae.plots.style import (
     FONT,
@@ -122,14 +123,17 @@ def plot_information_curves(
     """Draws what the code carries: the KL of every site, and every information term."""
     curves: dict[str, Sequence[float]] = {}
     colors, names = {}, {}
-    terms = [column for column in history.columns if column.startswith("mi_")]
+    terms = [k for k in map(parse, history.columns) if k is not None and k.name == "mi"]
     for column in history.columns:
-        key = column.removeprefix("val_")
-        kind, _, sites = key.partition("_")
-        if kind in ("kl", "mi") and sites and any(map(math.isfinite, history[column])):
-            curves[column] = history[column]
-            colors[key] = site_color(sites) if kind == "kl" else _TERM_COLORS[terms.index(key) % 3]
-            names[column] = f"KL of {sites}" if kind == "kl" else _term_name(sites)
+        found = parse(column.removeprefix("val_"))
+        if found is None or found.name not in ("kl", "mi"):
+            continue
+        if any(map(math.isfinite, history[column])):
+            curves[column], names[column] = history[column], found.label
+            if found.name == "kl":
+                colors[str(found)] = site_color(found.site)
+            else:
+                colors[str(found)] = _TERM_COLORS[terms.index(found) % 3]
     plot_curves(ax, curves, epochs=epochs_of(history), colors=colors, names=names)
     if num_categories and num_categories > 1 and any("_c" in name for name in curves):
         ceiling = math.log(num_categories)
@@ -143,13 +147,6 @@ def plot_information_curves(
 def epochs_of(history: History) -> Sequence[float] | None:
     """The epochs of a history that counts them."""
     return history["epoch"] if "epoch" in history else None
-
-
-def _term_name(sites: str) -> str:
-    """Names an information term: the ledger calls it ``SITES_HOW``, as in ``z_c_mean``."""
-    code, _, how = sites.rpartition("_")
-    code = " and ".join(code.split("_"))
-    return f"information on {code} ({how})" if code else f"information on {sites}"
 
 
 def _draw_line(

@@ -12,7 +12,7 @@ import torch
 from pyro_mivae import plots
 from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import group_color
-from pyro_mivae.report.contrast import Line
+from pyro_mivae.report.comparison_table import Line
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import render
 from pyro_mivae.report.pictures import Panel, Picture, render_panels

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics import Diagnosis, diagnose
-from pyro_mivae.diagnostics.keys import by_index
 from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.figures import LOWER, by_index, key
 from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.metrics import match_labels
@@ -151,15 +151,15 @@ class ReportData:
 
     def nats(self, site: str) -> Tensor:
         """Returns the KL of a site: a term per dimension where these were measured, else one."""
-        whole = torch.tensor(self.metrics.get(f"kl_{site}", math.nan))
+        whole = torch.tensor(self.metrics.get(key("kl", site), math.nan))
         return self.indexed(site).get("kl", whole)
 
     def ranking(self, site: str) -> tuple[Tensor, str]:
         """Ranks the dimensions of a continuous site by the best measure known."""
         figures = self.indexed(site)
-        for key, kind in {"mi_lower": "information", "kl": "KL"}.items():
-            if key in figures and bool(figures[key].isfinite().all()):
-                return figures[key], kind
+        for name, kind in {key("mi", side=LOWER): "information", "kl": "KL"}.items():
+            if name in figures and bool(figures[name].isfinite().all()):
+                return figures[name], kind
         return self.codes[site].var(0, correction=0).double(), "variance"
 
     @cached_property

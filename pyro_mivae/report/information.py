@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from pyro_mivae import plots
+from pyro_mivae.figures import LOWER, UPPER, interval, key
 from pyro_mivae.plots.style import site_color
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
@@ -20,10 +21,10 @@ def sandwich(data: ReportData) -> Iterator[Panel]:
     """Draws every bound on the information in the code, and in each site, on one axis."""
     rows: dict[str, tuple[float, float]] = {}
     colors: dict[str, str] = {}
-    for name, key, end in _intervals(data):
-        lower, upper = (data.metrics.get(f"{key}_{side}", math.nan) for side in ("lower", "upper"))
-        if math.isfinite(lower) or math.isfinite(upper):
-            rows[name + end], colors[name + end] = (lower, upper), _COLORS[end]
+    for name, figure_name, site, end in _intervals(data):
+        bounds = interval(data.metrics, figure_name, site)
+        if any(map(math.isfinite, bounds)):
+            rows[name + end], colors[name + end] = bounds, _COLORS[end]
     if not rows:
         return
     n = data.num_data
@@ -55,15 +56,15 @@ def sandwich(data: ReportData) -> Iterator[Panel]:
     yield Panel("sandwich", "What the code knows", sentence, look_for, figure)
 
 
-def _intervals(data: ReportData) -> Iterator[tuple[str, str, str]]:
-    """Name, key and kind of every interval; a code of one site is that site."""
-    names = {"code": ""} if len(data.codes) > 1 else {}
-    names |= {site: f"_{site}" for site in data.codes}
-    for place, (name, suffix) in enumerate(names.items()):
-        yield f"I({name}; x)", f"mi{suffix}", ""
+def _intervals(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
+    """Name, figure, site and kind of every interval; a code of one site is that site."""
+    sites = ["", *data.codes] if len(data.codes) > 1 else list(data.codes)
+    for place, site in enumerate(sites):
+        name = f"I({site or 'code'}; x)"
+        yield name, "mi", site, ""
         if place == 0:
-            yield f"I({name}; x)", "fitted_mi", ", fitted"
-        yield f"I({name}; x)", f"generative_mi{suffix}", ", model"
+            yield name, "fitted_mi", "", ", fitted"
+        yield name, "generative_mi", site, ", model"
 
 
 def information_bar(data: ReportData) -> Iterator[Panel]:
@@ -96,7 +97,7 @@ def contributions(data: ReportData) -> Iterator[Panel]:
     """Draws what each dimension of a site says, or each category, where it was measured."""
     for site in data.codes:
         figures = data.indexed(site)
-        lower, upper = figures.get("mi_lower"), figures.get("mi_upper")
+        lower, upper = (figures.get(key("mi", side=side)) for side in (LOWER, UPPER))
         if lower is None or upper is None or len(lower) < 2:
             continue
         sizes = torch.where(lower.isfinite(), lower, upper)

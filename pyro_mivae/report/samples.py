@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pyro_mivae import plots
+from pyro_mivae.figures import key
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
+from pyro_mivae.tables import write_number
 
 _MAX_ROWS = 24
 _MOVED = 4  # rows in which a site other than z moves
@@ -61,9 +63,9 @@ def reconstructions(data: ReportData) -> Iterator[Panel]:
     whole = vae.reconstruct(x)
     alone = {site: vae.reconstruct(x, keep={site}) for site in sites if len(sites) > 1}
     same = [site for site, picture in alone.items() if torch.allclose(picture, whole, atol=1e-4)]
-    rows = {_with_r2(data, " and ".join(sites) if alone else "decoded", ""): whole}
+    rows = {_with_r2(data, " and ".join(sites) if alone else "decoded"): whole}
     for site in [site for site in alone if site not in same]:
-        rows[_with_r2(data, f"{site} alone", f"_{site}")] = alone[site]
+        rows[_with_r2(data, f"{site} alone", site)] = alone[site]
     moved, names = _moving_rows(data, steps=len(x))
     figure, ax = plots.grid_figure(
         1 + len(rows) + len(names), len(x), vae.data_shape, label_width=1.3
@@ -114,8 +116,6 @@ def _moving_rows(data: ReportData, steps: int) -> tuple[list[Tensor], list[str]]
     return pictures, names
 
 
-def _with_r2(data: ReportData, name: str, suffix: str) -> str:
-    value = data.metrics.get(f"reconstruction_r2{suffix}", math.nan)
-    if not math.isfinite(value):
-        return name
-    return f"{name}  R² {round(value, 2) + 0.0:.2f}".replace("-", "−")
+def _with_r2(data: ReportData, name: str, site: str = "") -> str:
+    value = data.metrics.get(key("reconstruction_r2", site), math.nan)
+    return f"{name}  R² {write_number(round(value, 2) + 0.0)}" if math.isfinite(value) else name

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pyro_mivae import plots
+from pyro_mivae.figures import parse
 from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import MUTED
 from pyro_mivae.report.data import ReportData
@@ -62,10 +63,11 @@ def information_curves(data: ReportData) -> Iterator[Panel]:
         return
     columns = data.history.columns
     sentence = "A curve per site, epoch by epoch."
-    if any(column.startswith("kl_") for column in columns):
+    names = {found.name for found in map(parse, columns) if found is not None}
+    if "kl" in names:
         sentence += " The KL of a site is the most that it can say of the data"
         sentence += " (of z: once the category is known)." if data.category else "."
-    if any(column.startswith("mi_") for column in columns):
+    if "mi" in names:
         sentence += (
             " The information terms of the objective: at least so much of a site can be read back "
             "from what the model generates (from its mean or from a sample, as it says)."

@@ -15,10 +15,10 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, choice, number
+from pyro_mivae.arguments import checked, choice, number, number_or_schedule
 from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Site, is_deterministic, trace_program
 

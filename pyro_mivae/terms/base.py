@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, text
+from pyro_mivae.arguments import checked, number_or_schedule, text
 from pyro_mivae.errors import OptionError
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.traces import Program, TracePair
 
 

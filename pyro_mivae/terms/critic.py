@@ -14,10 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae import bounds
-from pyro_mivae.arguments import checked, choice, function, instance, number, text, whole
+from pyro_mivae.arguments import (
+    checked,
+    choice,
+    function,
+    instance,
+    number,
+    number_or_schedule,
+    text,
+    whole,
+)
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks.pairs import Critic
-from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms.base import Particle
 from pyro_mivae.terms.paired import PairedTerm
 

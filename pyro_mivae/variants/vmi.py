@@ -10,13 +10,12 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, either, several, text
+from pyro_mivae.arguments import checked, choice, either, number_or_schedule, several, size, text
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule, number_or_schedule
-from pyro_mivae.sizes import size
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import BarberAgakov, Push
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
