@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from pyro_mivae import plots
-from pyro_mivae.figures import LOWER, UPPER, interval, key
+from pyro_mivae.figures import LOWER, UPPER, interval, key, label
 from pyro_mivae.plots.style import site_color
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
@@ -60,7 +60,7 @@ def _intervals(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
     """Name, figure, site and kind of every interval; a code of one site is that site."""
     sites = ["", *data.codes] if len(data.codes) > 1 else list(data.codes)
     for place, site in enumerate(sites):
-        name = f"I({site or 'code'}; x)"
+        name = label(key("mi", site))
         yield name, "mi", site, ""
         if place == 0:
             yield name, "fitted_mi", "", ", fitted"
@@ -122,7 +122,7 @@ def contributions(data: ReportData) -> Iterator[Panel]:
 def _of_categories(data: ReportData, site: str) -> tuple[str, str, str]:
     return (
         "What each category says",
-        f"The information in the category, I({site}; x), shared among the categories: each one's "
+        f"The information in the category, {label(key("mi", site))}, shared among the categories: each one's "
         "share of the data times what being in it tells. The bars add up to the whole.",
         "Bars of equal length: categories that are equally many and equally sure. A short one is "
         f"rare, or holds {data.nouns} that are between two categories.",
