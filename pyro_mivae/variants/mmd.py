@@ -15,7 +15,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.terms import MaximumMeanDiscrepancy
-from pyro_mivae.terms.mmd import Kernel
+from pyro_mivae.terms.in_batch import Kernel
 from pyro_mivae.variants.vae import VAE
 
 
