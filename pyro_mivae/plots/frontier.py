@@ -10,6 +10,7 @@ import numpy as np
 
 from pyro_mivae.arguments import checked, named, several, text
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import LOWER, key, label
 from pyro_mivae.plots.checks import REAL
 from pyro_mivae.plots.style import INK, LINE, MUTED, SMALL, group_marker, style_axes, write
 
@@ -27,11 +28,7 @@ CLOSE = 0.06
 """Share of the picture's width within which a value is written once."""
 Row = Mapping[str, float]
 Mean = tuple[float, float, float]
-_SYMBOLS = {
-    "beta": "β",
-    "mi_weight": "λ",
-    "mi_lower": "information I(x; code), at least (nats)",
-}
+_SYMBOLS = {"beta": "β", "mi_weight": "λ"}
 
 
 @checked(rows=several(named(REAL)), along=text(), apart=text(), color=text())
@@ -41,7 +38,7 @@ def plot_rate_distortion(
     *,
     along: str,
     apart: str | None = None,
-    color: str = "mi_lower",
+    color: str = key("mi", side=LOWER),
 ) -> Axes:
     r"""Draws models as points in the plane of rate and distortion, joined along one option.
 
@@ -107,7 +104,7 @@ def plot_rate_distortion(
     bar: Any = points.figure.colorbar(points, ax=ax, pad=0.02, aspect=28)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
-    bar.set_label(_SYMBOLS.get(color, color), color=MUTED, fontsize=SMALL)
+    bar.set_label(label(color), color=MUTED, fontsize=SMALL)
     if apart:
         ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="upper right")
     ax.set(xlabel="rate (nats)", ylabel="distortion (nats)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pyro_mivae import plots
+from pyro_mivae.figures import interval
 from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import group_color
 from pyro_mivae.report.comparison_table import Line
@@ -152,7 +154,7 @@ def _samples(group: Named, suffix: str, where: str) -> Iterator[Panel]:
 
 def _intervals(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
     rows = {
-        name: (_mean(one.metrics, "mi_lower"), _mean(one.metrics, "mi_upper"))
+        name: tuple(map(statistics.fmean, zip(*(interval(m, "mi") for m in one.metrics))))
         for name, one in named.items()
     }
     rows = {name: bounds for name, bounds in rows.items() if any(map(math.isfinite, bounds))}
@@ -200,7 +202,3 @@ def _curves(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
 
 def _label_width(names: Iterable[str]) -> float:
     return 0.3 + 0.075 * max(8, *map(len, names))
-
-
-def _mean(metrics: Sequence[Mapping[str, float]], key: str) -> float:
-    return sum(run.get(key, math.nan) for run in metrics) / len(metrics)

@@ -122,8 +122,8 @@ def contributions(data: ReportData) -> Iterator[Panel]:
 def _of_categories(data: ReportData, site: str) -> tuple[str, str, str]:
     return (
         "What each category says",
-        f"The information in the category, {label(key("mi", site))}, shared among the categories: each one's "
-        "share of the data times what being in it tells. The bars add up to the whole.",
+        f"The information in the category, {label(key('mi', site))}, shared among the categories: "
+        "each one's share of the data times what being in it tells. The bars add up to the whole.",
         "Bars of equal length: categories that are equally many and equally sure. A short one is "
         f"rare, or holds {data.nouns} that are between two categories.",
     )
