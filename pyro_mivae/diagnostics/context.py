@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_mivae.arguments import whole
 from pyro_mivae.errors import OptionError
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.posterior.layout import Layout, ProbedPair
+from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
 
 OPEN = 0.5  # nats between bounds of an information from which they count as open
 DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
@@ -102,8 +102,8 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def layout(self) -> Layout:
-        """Layout of the pair."""
+    def layout(self) -> SiteLayout:
+        """SiteLayout of the pair."""
         return self.pair.layout
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
 from pyro_mivae.posterior.draws import Codes
-from pyro_mivae.posterior.layout import Layout, coordinates
+from pyro_mivae.posterior.layout import SiteLayout, coordinates
 
 LEAST_ITEMS = 20  # data from which a marginal is fitted
 LEARNED = 0.8  # share of a half that the mixtures are fitted on; the rest weighs them
@@ -48,7 +48,7 @@ def fitted_information(
     aggregate: AggregatePosterior,
     codes: Codes,
     log_prior: Tensor | None,
-    layout: Layout,
+    layout: SiteLayout,
     seed: int,
 ) -> Fitted:
     r"""Bounds the information in a code by a marginal that was fitted on other data.
@@ -107,7 +107,7 @@ def fitted_information(
 
 
 def fitted_log_marginal(
-    aggregate: AggregatePosterior, codes: Codes, layout: Layout, seed: int
+    aggregate: AggregatePosterior, codes: Codes, layout: SiteLayout, seed: int
 ) -> Tensor:
     r"""Scores the drawn sites by a density that was fitted on the other half of the data."""
     places, why_unfitted = _places(codes, layout)
@@ -172,7 +172,7 @@ def stack_densities(log_densities: Tensor) -> Tensor:
     return weights
 
 
-def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
+def _places(codes: Codes, layout: SiteLayout) -> tuple[Places, str | None]:
     """Coordinates of the drawn sites with the log of their volume, or why there are none."""
     parts = []
     for name in layout.drawn:

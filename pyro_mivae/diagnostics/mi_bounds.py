@@ -24,7 +24,7 @@ from pyro_mivae.diagnostics.context import (
 )
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, Fitted, fitted_information
 from pyro_mivae.posterior.draws import Draws, distinct, rows_of
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import SiteLayout
 
 Names = tuple[str, ...] | None
 
@@ -118,7 +118,7 @@ def _marginal_divergence(
 
 def _site(
     name: str,
-    layout: Layout,
+    layout: SiteLayout,
     draws: Draws,
     rows: AggregatePosterior | None,
     least: Figure,
@@ -170,7 +170,7 @@ class _Categorical:
         self.lower, self.upper = self.lowers.sum(1), self.uppers.sum(1)
 
 
-def _marginal(probs: Tensor, layout: Layout, name: str) -> Tensor:
+def _marginal(probs: Tensor, layout: SiteLayout, name: str) -> Tensor:
     """Probabilities of one enumerated site, shape ``(n, categories)``."""
     # Enumerated dimensions go leftwards in the order of the guide.
     dim = len(layout.sizes) - layout.enumerated.index(name)

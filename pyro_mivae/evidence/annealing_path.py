@@ -20,7 +20,7 @@ from pyro_mivae.posterior.densities import (
     log_density,
     repeat,
 )
-from pyro_mivae.posterior.layout import Layout, ProbedPair
+from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
 from pyro_mivae.traces import Program, trace_program
 
 Start = Literal["guide", "prior"]
@@ -196,7 +196,7 @@ class SummedDensity:
 
 
 def _known_density(
-    guide: Program, x: Tensor, layout: Layout
+    guide: Program, x: Tensor, layout: SiteLayout
 ) -> Callable[[Values], tuple[Tensor, Tensor]]:
     """Density of a guide whose distribution of the drawn sites is a finite sum: it runs once."""
     trace = enumerated_trace(guide, x)

@@ -14,7 +14,7 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_mivae.posterior.layout import Layout, factors, leading, support_of
+from pyro_mivae.posterior.layout import SiteLayout, factors, leading, support_of
 from pyro_mivae.traces import Program, has_mean, trace_program
 
 FARTHEST = 3e5  # deviations from the centre up to which expanded squares are exact to 1e-4
@@ -31,7 +31,7 @@ class Posterior:
         fns: The distribution of every drawn site.
     """
 
-    def __init__(self, guide: Program, x: Tensor, layout: Layout) -> None:
+    def __init__(self, guide: Program, x: Tensor, layout: SiteLayout) -> None:
         with pyro.validation_enabled(False):  # a code may be outside another datum's support
             trace = enumerated_trace(guide, x)
         self.size = len(x)
@@ -146,7 +146,7 @@ def log_density_anywhere(fn: Any, values: Tensor) -> Tensor:
     return density if support is None else density.masked_fill(~support.check(values), -torch.inf)
 
 
-def configurations(guide: Program, x: Tensor, layout: Layout) -> dict[str, Tensor]:
+def configurations(guide: Program, x: Tensor, layout: SiteLayout) -> dict[str, Tensor]:
     """Returns the value of each enumerable site in every configuration."""
     nodes = enumerated_trace(guide, x[:1]).nodes
     return {

@@ -1,4 +1,4 @@
-"""Layout of a model/guide pair: its sites, their supports, and what each site depends on."""
+"""SiteLayout of a model/guide pair: its sites, their supports, and what each site depends on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyro_mivae.traces import Program, TracePair
 
 
 @dataclass(frozen=True)
-class Layout:
+class SiteLayout:
     """Sites of a model/guide pair and what they depend on, as `probe` finds them.
 
     Attributes:
@@ -70,8 +70,8 @@ class Layout:
         expanded = value.expand((*self.sizes, batch, *event))
         return expanded.reshape(self.num_configurations, batch, *event)
 
-    def without(self, names: Collection[str]) -> Layout:
-        """Layout whose sites of these names are given."""
+    def without(self, names: Collection[str]) -> SiteLayout:
+        """SiteLayout whose sites of these names are given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
         rest = {p: tuple(name for name in getattr(self, p) if name not in names) for p in parts}
         # Enumerated dimensions go leftwards in the order of the guide.
@@ -90,7 +90,7 @@ class ProbedPair:
 
     model: Program
     guide: Program
-    layout: Layout
+    layout: SiteLayout
     device: torch.device = torch.device("cpu")
     batch_size: int = 1024
 

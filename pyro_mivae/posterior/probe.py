@@ -26,8 +26,8 @@ from pyro_mivae.posterior.checks import (
 )
 from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
 from pyro_mivae.posterior.layout import (
-    Layout,
     ProbedPair,
+    SiteLayout,
     leading,
     observed_sites,
     run_pair,
@@ -63,7 +63,7 @@ def probe(
     batch_size: int = 1024,
     device: torch.device | None = None,
     seed: int = 0,
-) -> Layout:
+) -> SiteLayout:
     """Finds what the sites of a pair depend on, by several draws of all data.
 
     A site depends on others, or on the data, if that shows for a single datum in a single draw.
@@ -115,7 +115,7 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _layout(pair: TracePair) -> Layout:
+def _layout(pair: TracePair) -> SiteLayout:
     """Lists the sites; which are free, alone or conditional is found later."""
     if not observed_sites(pair):
         raise SiteError("the model observes nothing; give one of its sites obs=x")
@@ -139,7 +139,7 @@ def _layout(pair: TracePair) -> Layout:
                 "with a density, so its codes have none; draw which of the two it is at a site of "
                 "its own"
             )
-    return Layout(
+    return SiteLayout(
         latent=tuple(pair.latent),
         enumerated=tuple(pair.enumerated),
         deterministic=fixed,
@@ -156,7 +156,7 @@ def _layout(pair: TracePair) -> Layout:
     )
 
 
-def _unscored(layout: Layout, first: Any, second: Any) -> dict[str, str]:
+def _unscored(layout: SiteLayout, first: Any, second: Any) -> dict[str, str]:
     """Sites without a density at a given value, with the reason."""
     found = {}
     for name in layout.drawn:
@@ -240,8 +240,8 @@ def _check_repeatable(
 
 
 def _with_dependence(
-    layout: Layout, model: Program, guide: Program, chunks: Iterator[Tensor], n: int
-) -> Layout:
+    layout: SiteLayout, model: Program, guide: Program, chunks: Iterator[Tensor], n: int
+) -> SiteLayout:
     """Finds which sites depend on drawn ones, on any others, and on the data."""
     draws = 1 + max(1, min(MOST_DRAWS, PROBED // n)) if len(layout.latent) > 1 else 1
     moved: set[str] = set()
@@ -305,7 +305,7 @@ def _differs(first: Tensor, second: Tensor, relative: float, absolute: float) ->
 
 
 def _unpaired(
-    guide: Program, x: Tensor, values: Mapping[str, Tensor], layout: Layout
+    guide: Program, x: Tensor, values: Mapping[str, Tensor], layout: SiteLayout
 ) -> frozenset[str]:
     """Sites whose density is wrong, or fails, when codes are broadcast against data."""
     few = x[:PAIRED]

@@ -10,7 +10,7 @@ from pyro_mivae.diagnostics import fitted
 from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.fitted import fitted_information, mixture_densities, stack_densities
 from pyro_mivae.posterior.draws import Codes
-from pyro_mivae.posterior.layout import Layout
+from pyro_mivae.posterior.layout import SiteLayout
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def double():
 
 
 REAL = {"z": torch.distributions.constraints.real_vector}
-PLAIN = Layout(
+PLAIN = SiteLayout(
     ("z",), (), (), ("z",), frozenset("z"), frozenset("z"), frozenset(), (), supports=REAL
 )
 
