@@ -3,8 +3,8 @@ r"""Importance sampling of the evidence :math:`p(x)`, from below and from both s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,12 +116,12 @@ class Evidence:
 
     def bound(self, fixed: str | None = None) -> Bounds:
         """Bounds the evidence of the data, together with the value of a site if one is fixed."""
-        return self._tables(_Integrand(self._pair, fixed, self.data.observed))
+        return self._tables(fixed, self.data.observed)
 
     def bound_prior(self, name: str) -> Bounds:
         """Bounds the prior's density of a site's value, the other sites integrated out."""
         fixed = None if name in self._layout.enumerated else name
-        return self._tables(_Integrand(self._pair, fixed, None), exact=self.is_known(name))
+        return self._tables(fixed, None, exact=self.is_known(name))
 
     def is_known(self, name: str) -> bool:
         """True if a site's prior density is the same whatever is drawn for the others."""
@@ -135,73 +135,80 @@ class Evidence:
             for site in kept
         )
 
-    def _tables(self, integrand: _Integrand, exact: bool = False) -> Bounds:
+    def _tables(self, fixed: str | None, observed: str | None, exact: bool = False) -> Bounds:
+        """Bounds by configuration and datum, of p(x, code) or, without x, of p(code)."""
         lower = torch.empty(self._own.shape, dtype=torch.float64, device=self._own.device)
         upper = torch.empty_like(lower)
         items = torch.arange(len(self.data.x), device=lower.device).split(self._pair.data_at_once)
         for rows in telling("log p(x) of the model's own data", items):
             likely = torch.zeros_like(self._own[:, rows])
-            if integrand.observed and len(likely) > 1 and not exact:
+            if observed and len(likely) > 1 and not exact:
                 posterior = Posterior(self._pair.guide, self.data.x[rows], self._layout)
                 found = posterior.log_weights.argmax(0)
                 likely[found, torch.arange(len(found), device=found.device)] = True
             for cells, num_samples in ((likely, self.most), (~likely, self.least)):
                 place, item = cells.nonzero(as_tuple=True)
                 if len(place):
-                    item = rows[item]
+                    data, own = rows_of(self.data, rows[item]), self._own[place, rows[item]]
                     kept = {name: value[place] for name, value in self.configurations.items()}
-                    data, own = rows_of(self.data, item), self._own[place, item]
-                    bounds = self._rows(integrand, data, kept, own, 0 if exact else num_samples)
-                    lower[place, item], upper[place, item] = bounds
+                    kept |= {name: data.code[name] for name in ([fixed] if fixed else [])}
+                    sampler = _Sampler(self._pair, data, kept, observed)
+                    bounds = sampler.bound(own, 0 if exact else num_samples)
+                    lower[place, rows[item]], upper[place, rows[item]] = bounds
         return lower, upper
 
-    def _rows(
-        self,
-        integrand: _Integrand,
-        data: PriorPredictive,
-        kept: Values,
-        own: Tensor,
-        num_samples: int,
-    ) -> Bounds:
-        """Bounds the log-weights of one configuration for each datum, shape ``(n,)``."""
-        if integrand.fixed is not None:
-            kept = {**kept, integrand.fixed: data.code[integrand.fixed]}
-        code = {**{name: data.code[name] for name in integrand.free}, **kept}
-        if not num_samples or not integrand.free:
-            joint, prior, _ = integrand.weigh(data.x, code)
+
+class _Sampler:
+    """Importance sampling of the sites that are not kept, in one configuration for each datum.
+
+    Attributes:
+        free: The sites that are integrated out by drawing them.
+    """
+
+    def __init__(
+        self, pair: ProbedPair, data: PriorPredictive, kept: Values, observed: str | None
+    ) -> None:
+        self._pair, self._data, self._kept, self._observed = pair, data, kept, observed
+        self.free = [name for name in pair.layout.drawn if name not in kept]
+        self._fns: dict[str, Any] | None = None
+
+    def bound(self, own: Tensor, num_samples: int) -> Bounds:
+        """Bounds the log-weights, shape ``(n,)``; from above where the data's code is there."""
+        code = {**{name: self._data.code[name] for name in self.free}, **self._kept}
+        if not num_samples or not self.free:
+            joint, prior, _ = self._weigh(code)
             return joint - prior, joint - prior
-        from_prior = num_samples // PRIOR_SHARE if integrand.observed else num_samples
+        from_prior = num_samples // PRIOR_SHARE if self._observed else num_samples
         sizes = {False: num_samples - from_prior, True: from_prior}  # by whether from the prior
         sizes = {kind: size for kind, size in sizes.items() if size}
 
-        def mean_density(proposal: _Proposal, drawn: Values, prior: Tensor) -> Tensor:
+        def mean_density(drawn: Values, prior: Tensor) -> Tensor:
             """Log of k times the mean density of the proposals, at some draws."""
             densities = [
-                math.log(size) + (prior if kind else proposal.density(drawn))
+                math.log(size) + (prior if kind else self._density(drawn))
                 for kind, size in sizes.items()
             ]
             return torch.stack(densities).logsumexp(0)
 
-        proposal = _Proposal(integrand, data.x, kept)
+        self._propose()
         nothing = torch.full(own.shape, -torch.inf, dtype=torch.float64).to(own.device)
         sums, rests = {}, {}  # of the weights of all draws, and of all but the first
         for kind, size in sizes.items():
             sums[kind], rests[kind] = nothing, nothing
             for done, some in enumerate(_shares(size, max(1, self._pair.batch_size // len(own)))):
-                values = {name: repeat(value, some) for name, value in kept.items()}
-                if not kind:
-                    values |= proposal.draw(some)
-                joint, prior, drawn = integrand.weigh(repeat(data.x, some), values)
-                weights = (joint - mean_density(proposal, drawn, prior)).reshape(some, len(own))
+                values = {name: repeat(value, some) for name, value in self._kept.items()}
+                values |= {} if kind else self._draw(some)
+                joint, prior, drawn = self._weigh(values, some)
+                weights = (joint - mean_density(drawn, prior)).reshape(some, len(own))
                 sums[kind] = torch.logaddexp(sums[kind], weights.logsumexp(0))
                 others = weights if done else weights[1:]
                 if len(others):
                     rests[kind] = torch.logaddexp(rests[kind], others.logsumexp(0))
         lower = torch.stack([*sums.values()]).logsumexp(0)
         # The same with the data's own draws in the place of one other each.
-        joint, prior, own_draw = integrand.weigh(data.x, code)
-        proposal = _Proposal(integrand, data.x, kept)
-        total = mean_density(proposal, own_draw, prior)
+        joint, prior, own_draw = self._weigh(code)
+        self._propose()
+        total = mean_density(own_draw, prior)
         share_of_prior = torch.zeros_like(total)
         if True in sizes:
             share_of_prior = (prior + math.log(sizes[True]) - total).exp()
@@ -212,74 +219,49 @@ class Evidence:
             parts.append(torch.where(loses_one, rests[kind], sums[kind]))
         return lower, torch.where(own, torch.stack(parts).logsumexp(0), lower)
 
-
-class _Integrand(NamedTuple):
-    """Sites that are weighed.
-
-    Attributes:
-        fixed: A drawn site that keeps its value, if any.
-        observed: The site of the data; None to leave their likelihood out.
-    """
-
-    pair: ProbedPair
-    fixed: str | None
-    observed: str | None
-
-    @property
-    def free(self) -> list[str]:
-        """The sites that are integrated out by drawing them."""
-        return [name for name in self.pair.layout.drawn if name != self.fixed]
-
-    def weigh(self, x: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Values]:
-        """Returns the joint log-density, the prior's share and the draws of the free sites.
+    def _weigh(self, values: Values, count: int = 1) -> tuple[Tensor, Tensor, Values]:
+        """Returns the joint log-density, the prior's share of it and the draws of the free sites.
 
         Sites without a value are drawn from the prior.
         """
-        trace = conditioned_trace(self.pair.model, x, values)
+        x = repeat(self._data.x, count)
+        trace = conditioned_trace(self._pair.model, x, values)
         prior = log_density(trace, self.free, x)
-        others = [name for name in self.pair.layout.latent if name not in self.free]
-        if self.observed is not None:
-            others.append(self.observed)
+        others = [name for name in self._pair.layout.latent if name not in self.free]
+        others += [self._observed] if self._observed else []
         drawn = {name: trace.nodes[name]["value"] for name in self.free}
         return log_density(trace, others, x) + prior, prior, drawn
 
+    def _propose(self) -> None:
+        """Runs the guide once for all draws, where no free site depends on a drawn one."""
+        if self._pair.layout.free.issuperset(self.free):
+            nodes = conditioned_trace(self._pair.guide, self._data.x, self._kept).nodes
+            self._fns = {name: nodes[name]["fn"] for name in self.free}
 
-class _Proposal:
-    """The guide's distribution of the free sites, given the others' values, for some data.
-
-    Where no site depends on a drawn one, the guide runs once.
-    """
-
-    def __init__(self, integrand: _Integrand, x: Tensor, kept: Values) -> None:
-        self._guide, self._free = integrand.pair.guide, integrand.free
-        self._x, self._kept = x, kept
-        self._fns = None
-        if integrand.pair.layout.free.issuperset(self._free):
-            trace = conditioned_trace(self._guide, x, kept)
-            self._fns = {name: trace.nodes[name]["fn"] for name in self._free}
-
-    def draw(self, count: int) -> Values:
+    def _draw(self, count: int) -> Values:
         """Draws the free sites, ``(count * n, *event)`` each, the data running fastest."""
         if self._fns is not None:
             drawn = {name: fn(torch.Size((count,))) for name, fn in self._fns.items()}
             return {name: value.flatten(0, 1) for name, value in drawn.items()}
-        trace = self._run(count, {})
-        return {name: trace.nodes[name]["value"] for name in self._free}
+        trace = self._run(count, {})[0]
+        return {name: trace.nodes[name]["value"] for name in self.free}
 
-    def density(self, values: Values) -> Tensor:
-        """Scores values as `draw` returns them, shape ``(count * n,)``."""
-        n = len(self._x)
-        count = len(values[self._free[0]]) // n
+    def _density(self, values: Values) -> Tensor:
+        """Scores values as `_draw` returns them, shape ``(count * n,)``."""
+        n = len(self._data.x)
+        count = len(values[self.free[0]]) // n
         if self._fns is None:
-            return log_density(self._run(count, values), self._free, repeat(self._x, count))
+            trace, x = self._run(count, values)
+            return log_density(trace, self.free, x)
         total: Any = 0.0
         for name, fn in self._fns.items():
             total = total + fn.log_prob(values[name].unflatten(0, (count, n))).double()
         return torch.as_tensor(total).flatten()
 
-    def _run(self, count: int, values: Values) -> Any:
+    def _run(self, count: int, values: Values) -> tuple[Any, Tensor]:
         kept = {name: repeat(value, count) for name, value in self._kept.items()}
-        return conditioned_trace(self._guide, repeat(self._x, count), {**kept, **values})
+        x = repeat(self._data.x, count)
+        return conditioned_trace(self._pair.guide, x, {**kept, **values}), x
 
 
 def same(values: Tensor, others: Tensor) -> Tensor:
