@@ -55,7 +55,7 @@ def opened_run(command: Command) -> Command:
 def field_options(cls: type, without: Collection[str] = ()) -> list[Decorator]:
     """Makes an option of each field of an options dataclass; none has a default."""
     flags, kinds = flags_of(cls), kinds_of(cls)
-    made = []
+    made: list[Decorator] = []
     for f in fields(cls):
         how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
         if kinds[f.name] is bool:
@@ -71,7 +71,7 @@ def trains(swept: bool = False) -> Decorator:
     folder = (
         "runs/sweep-VARIANT-DATA" if swept else "runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds"
     )
-    added = [
+    added: list[Decorator] = [
         click.argument("variant"),
         *(
             click.option(

@@ -130,10 +130,8 @@ class Evidence:
         some = rows_of(self.data, slice(4))
         kept = {site: some.code[site] for site in {*self._layout.enumerated, name}}
         traces = [conditioned_trace(self._pair.model, some.x, kept) for _ in range(2)]
-        return all(
-            torch.allclose(*(log_density(trace, [site], some.x) for trace in traces))
-            for site in kept
-        )
+        first, second = ([log_density(t, [site], some.x) for site in kept] for t in traces)
+        return all(map(torch.allclose, first, second))
 
     def _tables(self, fixed: str | None, observed: str | None, exact: bool = False) -> Bounds:
         """Bounds by configuration and datum, of p(x, code) or, without x, of p(code)."""

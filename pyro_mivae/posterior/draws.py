@@ -81,8 +81,11 @@ def draw_codes(pair: ProbedPair, x: Tensor, num_samples: int) -> Draws:
     batches = []
     for chunk in telling("draws", x.split(pair.data_at_once)):
         every = [_draw(pair, chunk.to(pair.device)) for _ in range(num_samples)]
-        costs = tree_map(lambda *c: torch.stack(c).mean(0), *[draws[:3] for draws in every])
-        batches.append(Draws(*costs, *every[0][3:-1], [draws.means[0] for draws in every[:2]]))
+        distortion, divergences, parts = tree_map(
+            lambda *costs: torch.stack(costs).mean(0), *[draws[:3] for draws in every]
+        )
+        means = [draws.means[0] for draws in every[:2]]
+        batches.append(Draws(distortion, divergences, parts, *every[0][3:6], means))
     draws = join(batches)
     fixed = [draws.codes.values[name].reshape(len(x), -1) for name in pair.layout.deterministic]
     group = distinct(torch.cat(fixed, 1)) if fixed else None

@@ -73,7 +73,9 @@ class SiteLayout:
     def without(self, names: Collection[str]) -> SiteLayout:
         """SiteLayout whose sites of these names are given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
-        rest = {p: tuple(name for name in getattr(self, p) if name not in names) for p in parts}
+        rest: dict[str, Any] = {
+            p: tuple(s for s in getattr(self, p) if s not in names) for p in parts
+        }
         # Enumerated dimensions go leftwards in the order of the guide.
         sizes = zip(reversed(self.enumerated), self.sizes, strict=True)
         return replace(self, **rest, sizes=tuple(size for n, size in sizes if n not in names))
