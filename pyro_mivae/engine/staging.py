@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_mivae.compat import decompositions, has_gradient_hooks
-from pyro_mivae.engine.constants import hold_constants, spell_out
-from pyro_mivae.engine.fusion import fuse, fuse_rounding
+from pyro_mivae.engine.constant_folding import hold_constants, spell_out
+from pyro_mivae.engine.fusion import fuse_rounding
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
 from pyro_mivae.engine.tape import Tape
@@ -145,7 +145,6 @@ def record(
         return Recording(ledger, gradients, None, str(error))
     hold_constants(graph)
     simplify(graph)
-    fuse(graph)
     if values.device.type != "cpu":  # where a launch costs more than the operation
         fuse_rounding(graph)
     graph.recompile()

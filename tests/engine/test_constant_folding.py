@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine.constants import hold_constants
+from pyro_mivae.engine.constant_folding import hold_constants
 from pyro_mivae.engine.staging import record
 
 aten = torch.ops.aten
