@@ -6,10 +6,11 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +20,12 @@ from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.inputs import as_tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Options = ParamSpec("Options")
 Sizes = dict[str, int]
 LARGEST = 2**31 - 1
-GUARDS = (LARGEST, 10**6, 10**7, 1e30)  # limits that are told where they are passed alone
+LARGEST_SIZE = 10**7  # of a code or a layer; a prior is run to see its sites
+LARGEST_WEIGHT = 1e30  # far within float32
+GUARDS = (LARGEST, 10**6, LARGEST_SIZE, LARGEST_WEIGHT)
 SHOWN = 60
 _MISSING = object()
 
@@ -31,6 +35,38 @@ class Checker(Protocol):
 
     def __call__(self, name: str, value: Any, sizes: Sizes | None = None) -> Any:
         """Returns the value as the function takes it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An argument, and the sizes of the dimensions that earlier arguments have named."""
+
+    name: str
+    value: Any
+    sizes: Sizes
+
+    def refused(self, allowed: str) -> OptionError:
+        """The error that tells what is allowed instead."""
+        return OptionError(f"{self.name}={shown(self.value)}; allowed are {allowed}")
+
+    def refuse_class(self) -> None:
+        """Refuses a class where an instance of it is meant."""
+        if inspect.isclass(self.value):
+            called = self.value.__name__
+            raise OptionError(f"{self.name}={called} is a class; give an instance, {called}(...)")
+
+
+def checker(check: Callable[Concatenate[Given, Options], Any]) -> Callable[Options, Checker]:
+    """Turns a check with options into a function that makes a `Checker` of these options."""
+
+    @functools.wraps(check)
+    def make(*args: Options.args, **options: Options.kwargs) -> Checker:
+        def bound(name: str, value: Any, sizes: Sizes | None = None) -> Any:
+            return check(Given(name, value, {} if sizes is None else sizes), *args, **options)
+
+        return bound
+
+    return make
 
 
 def checked(**checks: Checker) -> Callable[[Function], Function]:
@@ -76,202 +112,220 @@ def checked(**checks: Checker) -> Callable[[Function], Function]:
     return decorate
 
 
-def whole(*, least: int | None = None, most: int = LARGEST) -> Checker:
-    """Whole numbers, of Python, NumPy or torch; returned as ``int``."""
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of a number. Those that only guard the machine are told where they are passed."""
 
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> int:
-        try:
-            if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
-                raise TypeError
-            number = operator.index(value)
-        except (TypeError, RuntimeError, ValueError):
-            raise _refused(name, value, "whole numbers" + _range(least, most)) from None
-        if number > most or (least is not None and number < least):
-            beyond = number > most and most in GUARDS
-            told = f" up to {most}" if beyond else _range(least, most)
-            raise _refused(name, value, "whole numbers" + told)
-        return number
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
 
-    return check
-
-
-def number(
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    finite: bool = True,
-) -> Checker:
-    """Numbers, finite ones unless said otherwise, never NaN; returned as ``int`` or ``float``."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> float:
-        fits = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-        try:
-            fits = fits and (math.isfinite(value) or (not finite and not math.isnan(value)))
-        except OverflowError:  # a whole number beyond float
-            fits = False
+    def check(self, given: Given, value: float, kind: str) -> None:
+        if self.most in GUARDS and self.most is not None and value > self.most:
+            raise given.refused(f"{kind} up to {self.most}")
         if (
-            not fits
-            or (least is not None and value < least)
-            or (above is not None and value <= above)
-            or (most is not None and value > most)
-            or (below is not None and value >= below)
+            (self.least is not None and value < self.least)
+            or (self.above is not None and value <= self.above)
+            or (self.most is not None and value > self.most)
+            or (self.below is not None and value >= self.below)
         ):
-            allowed = "finite " * finite + "numbers"
-            beyond = fits and most in GUARDS and value > most
-            told = f" up to {most}" if beyond else _range(least, most, above, below)
-            raise _refused(name, value, allowed + told)
-        plain: float = value.item() if isinstance(value, np.generic) else value
-        return plain
+            raise given.refused(f"{kind}{self}")
 
-    return check
+    def __str__(self) -> str:
+        most = None if self.most in GUARDS else self.most
+        parts = [f" above {self.above}"] if self.above is not None else []
+        parts += [f" below {self.below}"] if self.below is not None else []
+        if self.least is not None and -self.least not in GUARDS:
+            parts += [f" from {self.least} " + ("up" if most is None else f"to {most}")]
+        elif most is not None:
+            parts += [f" up to {most}"]
+        return " and".join(parts)
 
 
-def flag() -> Checker:
+@checker
+def whole(given: Given, *, least: int | None = None, most: int = LARGEST) -> int:
+    """Whole numbers, of Python, NumPy or torch; returned as ``int``."""
+    value, limits = given.value, _Limits(least, most)
+    try:
+        if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
+            raise TypeError
+        number = operator.index(value)
+    except (TypeError, RuntimeError, ValueError):
+        raise given.refused(f"whole numbers{limits}") from None
+    limits.check(given, number, "whole numbers")
+    return number
+
+
+@checker
+def number(given: Given, /, *, finite: bool = True, **limits: float | None) -> float:
+    """Numbers, finite ones unless said otherwise, never NaN; returned as ``int`` or ``float``.
+
+    The limits are ``least``, ``most``, ``above`` and ``below``.
+    """
+    value, kind = given.value, "finite " * finite + "numbers"
+    fits = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    try:
+        fits = fits and (math.isfinite(value) or (not finite and not math.isnan(value)))
+    except OverflowError:  # a whole number beyond float
+        fits = False
+    if not fits:
+        raise given.refused(f"{kind}{_Limits(**limits)}")
+    _Limits(**limits).check(given, value, kind)
+    plain: float = value.item() if isinstance(value, np.generic) else value
+    return plain
+
+
+@checker
+def number_or_schedule(
+    given: Given, *, least: float | None = None, above: float | None = None
+) -> Any:
+    """Weights: finite numbers, or schedules of them; returned as they are."""
+    if callable(given.value) and not inspect.isclass(given.value):
+        return given.value
+    try:
+        return number(least=least, above=above, most=LARGEST_WEIGHT)(given.name, given.value)
+    except OptionError as error:
+        raise OptionError(f"{error}, or schedules, such as mi.linear_warmup(1000)") from None
+
+
+def size(*, least: int = 1) -> Checker:
+    """Sizes of codes and layers."""
+    return whole(least=least, most=LARGEST_SIZE)
+
+
+@checker
+def shape(given: Given) -> tuple[int, ...]:
+    """The shape of one datum; returned as a tuple of ``int``."""
+    told = f"{given.name}={shown(given.value)}"
+    try:
+        found = tuple(several(whole(least=1))(given.name, given.value))
+    except OptionError:
+        hint = f", ({given.value},) for a vector" if isinstance(given.value, int) else ""
+        raise ShapeError(
+            f"{told}: give the shape of one datum as whole numbers from 1 up{hint}, such as "
+            "(1, 28, 28) for an image"
+        ) from None
+    if math.prod(found) > LARGEST:
+        raise ShapeError(f"{told}: a datum may hold up to {LARGEST} values")
+    return found
+
+
+@checker
+def flag(given: Given) -> bool:
     """True or False; returned as ``bool``."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> bool:
-        if not isinstance(value, bool | np.bool_):
-            raise _refused(name, value, "True and False")
-        return bool(value)
-
-    return check
+    if not isinstance(given.value, bool | np.bool_):
+        raise given.refused("True and False")
+    return bool(given.value)
 
 
-def text() -> Checker:
+@checker
+def text(given: Given) -> str:
     """Text that is not empty, and holds no NUL."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> str:
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise _refused(name, value, "texts that are not empty")
-        return str(value)
-
-    return check
+    if not isinstance(given.value, str) or not given.value.strip() or "\0" in given.value:
+        raise given.refused("texts that are not empty")
+    return str(given.value)
 
 
-def path() -> Checker:
+@checker
+def path(given: Given) -> str | Path:
     """A path, text or ``Path``, that is not empty; returned as it is."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> str | Path:
-        if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
-            raise _refused(name, value, "paths, text or pathlib.Path, that are not empty")
-        return value
-
-    return check
+    value = given.value
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+        raise given.refused("paths, text or pathlib.Path, that are not empty")
+    return value
 
 
-def choice(*allowed: str) -> Checker:
+@checker
+def choice(given: Given, *allowed: str) -> str:
     """One of several names."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise _refused(name, value, ", ".join(allowed))
-        return str(value)
-
-    return check
+    if not isinstance(given.value, str) or given.value not in allowed:
+        raise given.refused(", ".join(allowed))
+    return str(given.value)
 
 
-def instance(*kinds: type, example: str) -> Checker:
+@checker
+def instance(given: Given, *kinds: type, example: str) -> Any:
     """An instance of a class."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        _refuse_class(name, value)
-        if not isinstance(value, kinds):
-            told = " or ".join(kind.__name__ for kind in kinds)
-            raise _refused(name, value, f"instances of {told}, such as {example}")
-        return value
-
-    return check
+    given.refuse_class()
+    if not isinstance(given.value, kinds):
+        told = " or ".join(kind.__name__ for kind in kinds)
+        raise given.refused(f"instances of {told}, such as {example}")
+    return given.value
 
 
-def function(example: str) -> Checker:
+@checker
+def function(given: Given, example: str) -> Any:
     """A function, or an object that can be called."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        _refuse_class(name, value)
-        if not callable(value):
-            raise _refused(name, value, f"functions, called as {example}")
-        return value
-
-    return check
+    given.refuse_class()
+    if not callable(given.value):
+        raise given.refused(f"functions, called as {example}")
+    return given.value
 
 
-def several(each: Checker, *, least: int = 1) -> Checker:
+@checker
+def several(given: Given, each: Checker, *, least: int = 1) -> list[Any]:
     """A list, tuple or other sequence; returned as a list, each element checked."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> list[Any]:
-        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
-            raise _refused(name, value, "sequences, such as lists")
-        try:
-            values = list(value)
-        except TypeError:  # a tensor without dimensions is iterable by its class
-            raise _refused(name, value, "sequences, such as lists") from None
-        if len(values) < least:
-            raise OptionError(f"{name} holds {len(values)}; give {least} or more")
-        return [each(f"{name}[{i}]", item, sizes) for i, item in enumerate(values)]
-
-    return check
+    try:
+        if isinstance(given.value, str | bytes | dict):
+            raise TypeError
+        values = list(given.value)
+    except TypeError:
+        raise given.refused("sequences, such as lists") from None
+    if len(values) < least:
+        raise OptionError(f"{given.name} holds {len(values)}; give {least} or more")
+    return [each(f"{given.name}[{i}]", value, given.sizes) for i, value in enumerate(values)]
 
 
-def named(each: Checker, *, least: int = 0) -> Checker:
+@checker
+def named(given: Given, each: Checker, *, least: int = 0) -> dict[str, Any]:
     """A mapping from names; returned as a ``dict``, each value checked."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> dict[str, Any]:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise _refused(name, value, "dicts whose keys are names")
-        if len(value) < least:
-            raise OptionError(f"{name} holds {len(value)}; give {least} or more")
-        return {key: each(f"{name}[{key!r}]", item, sizes) for key, item in value.items()}
-
-    return check
+    name, values = given.name, given.value
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise given.refused("dicts whose keys are names")
+    if len(values) < least:
+        raise OptionError(f"{name} holds {len(values)}; give {least} or more")
+    return {key: each(f"{name}[{key!r}]", value, given.sizes) for key, value in values.items()}
 
 
-def either(*checks: Checker) -> Checker:
-    """What one of several checkers accepts; the message is that of a shape, or of the first."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        errors = []
-        for attempt in checks:
-            try:
-                return attempt(name, value, sizes)
-            except (OptionError, DataError, ShapeError) as error:
-                errors.append(error)
-        raise next((error for error in errors if isinstance(error, ShapeError)), errors[0])
-
-    return check
+@checker
+def either(given: Given, *checks: Checker) -> Any:
+    """The first of several checks that passes; the message is that of a shape, or of the first."""
+    errors: list[Exception] = []
+    for check in checks:
+        try:
+            return check(given.name, given.value, given.sizes)
+        except (OptionError, DataError, ShapeError) as error:
+            errors.append(error)
+    raise next((error for error in errors if isinstance(error, ShapeError)), errors[0])
 
 
-def floats(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "") -> Checker:
-    """Tensors or arrays of floating-point numbers; arrays become tensors."""
-    return _tensors(shape, "fc", "floating-point numbers", finite, least, hint)
-
-
-def integers(*shape: str | int, least: int = 1, hint: str = "") -> Checker:
-    """Tensors or arrays of integers or booleans; arrays become tensors. See `floats`."""
-    return _tensors(shape, "iub", "integers", False, least, hint)
-
-
-def numbers(*shape: str | int, finite: bool = True, least: int = 1, hint: str = "") -> Checker:
-    """Tensors or arrays of any real numbers; arrays become tensors. See `floats`."""
-    return _tensors(shape, "fciub", "numbers", finite, least, hint)
-
-
+@checker
 def _tensors(
-    shape: tuple[str | int, ...], kinds: str, told: str, finite: bool, least: int, hint: str
-) -> Checker:
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> Tensor:
-        tensor = as_tensor(value, name)
-        kind = "f" if tensor.is_floating_point() else "i"
-        if kind not in kinds:
-            raise DataError(f"{name} has dtype {tensor.dtype}; allowed are {told}")
-        if shape:
-            _fit(name, tuple(tensor.shape), shape, {} if sizes is None else sizes, least, hint)
-        if finite and kind == "f" and not bool(tensor.detach().isfinite().all()):
-            raise DataError(f"{name} holds NaN or infinities; allowed are finite numbers")
-        return tensor
+    given: Given,
+    kind: str,
+    *shape: str | int,
+    finite: bool = True,
+    least: int = 1,
+    hint: str = "",
+) -> Tensor:
+    name, tensor = given.name, as_tensor(given.value, given.name)
+    floating = tensor.is_floating_point()
+    if kind == ("integers" if floating else "floating-point numbers"):
+        raise DataError(f"{name} has dtype {tensor.dtype}; allowed are {kind}")
+    if shape:
+        _fit(name, tuple(tensor.shape), shape, given.sizes, least, hint)
+    if finite and floating and not bool(tensor.detach().isfinite().all()):
+        raise DataError(f"{name} holds NaN or infinities; allowed are finite numbers")
+    return tensor
 
-    return check
+
+floats = functools.partial(_tensors, "floating-point numbers")
+"""Tensors or arrays of floating-point numbers; arrays become tensors."""
+integers = functools.partial(_tensors, "integers")
+"""Tensors or arrays of integers or booleans."""
+numbers = functools.partial(_tensors, "numbers")
+"""Tensors or arrays of any real numbers."""
 
 
 def _fit(
@@ -304,32 +358,6 @@ def _fit(
             + (f"; {hint}" if hint else "")
         )
     sizes.update(found)
-
-
-def _range(
-    least: float | None,
-    most: float | None,
-    above: float | None = None,
-    below: float | None = None,
-) -> str:
-    parts = [f" above {above}"] if above is not None else []
-    parts += [f" below {below}"] if below is not None else []
-    if least is not None and -least not in GUARDS:
-        up = most is None or most in GUARDS
-        parts += [f" from {least} up" if up else f" from {least} to {most}"]
-    elif most is not None and most not in GUARDS:
-        parts += [f" up to {most}"]
-    return " and".join(parts)
-
-
-def _refuse_class(name: str, value: Any) -> None:
-    if inspect.isclass(value):
-        called = value.__name__
-        raise OptionError(f"{name}={called} is a class; give an instance, {called}(...)")
-
-
-def _refused(name: str, value: Any, allowed: str) -> OptionError:
-    return OptionError(f"{name}={shown(value)}; allowed are {allowed}")
 
 
 def shown(value: Any) -> str:

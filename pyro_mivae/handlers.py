@@ -10,9 +10,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, function, named, numbers
+from pyro_mivae.arguments import checked, function, named, number_or_schedule, numbers
 from pyro_mivae.errors import SiteError
-from pyro_mivae.schedules import Weight, number_or_schedule
+from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")

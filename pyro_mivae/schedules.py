@@ -5,67 +5,40 @@ A schedule is any callable from the number of training steps done, an ``int``, t
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, Sizes, checked, number, shown, whole
+from pyro_mivae.arguments import checked, number, number_or_schedule, shown, whole
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
-LARGEST_WEIGHT = 1e30  # far within float32
-
-
-def number_or_schedule(*, least: float | None = None, above: float | None = None) -> Checker:
-    """A check: weights, finite numbers or schedules of them; returned as they are."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> Any:
-        if callable(value) and not inspect.isclass(value):
-            return value
-        try:
-            return number(least=least, above=above, most=LARGEST_WEIGHT)(name, value)
-        except OptionError as error:
-            raise OptionError(f"{error}, or schedules, such as mi.linear_warmup(1000)") from None
-
-    return check
 
 
 @dataclass(frozen=True)
 class _Ramp:
-    steps: int
+    """A line from one value to another, and flat before and after it."""
+
     start: float
     end: float
-    delay: int
+    length: float
+    delay: int = 0
+    period: int | None = None
 
     def __call__(self, step: int) -> float:
-        share = min(max((step - self.delay) / self.steps, 0.0), 1.0)
-        return self.start + (self.end - self.start) * share
+        since = step - self.delay if self.period is None else step % self.period
+        return self.start + (self.end - self.start) * min(max(since / self.length, 0.0), 1.0)
 
     @property
     def description(self) -> str:
-        last = self.delay + self.steps
-        return f"{self.start:g} to {self.end:g} over steps {self.delay} to {last}"
-
-
-@dataclass(frozen=True)
-class _Cycle:
-    period: int
-    fraction: float
-    start: float
-    end: float
-
-    def __call__(self, step: int) -> float:
-        share = min((step % self.period) / (self.period * self.fraction), 1.0)
-        return self.start + (self.end - self.start) * share
-
-    @property
-    def description(self) -> str:
-        return f"{self.start:g} to {self.end:g} in every {self.period} steps"
+        """The schedule, as `explain` writes it."""
+        values = f"{self.start:g} to {self.end:g}"
+        if self.period is not None:
+            return f"{values} in every {self.period} steps"
+        return f"{values} over steps {self.delay} to {self.delay + self.length}"
 
 
 @checked(steps=whole(least=1), start=number(), end=number(), delay=whole(least=0))
@@ -73,7 +46,7 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
     r"""Rises linearly from ``start`` to ``end`` over ``steps`` training steps.
 
     Args:
-        steps: Length of the rise, in training steps, at least 1.
+        steps: Length of the rise, at least 1.
         start: Value until step ``delay``.
         end: Value from step ``delay + steps`` on.
         delay: Steps before the rise begins.
@@ -93,17 +66,17 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
         >>> warmup(0), warmup(5), warmup(100)
         (0.0, 0.5, 1.0)
     """
-    return _Ramp(steps, start, end, delay)
+    return _Ramp(start, end, steps, delay)
 
 
 @checked(period=whole(least=1), fraction=number(above=0, most=1), start=number(), end=number())
 def cyclic_warmup(
     period: int, fraction: float = 0.5, start: float = 0.0, end: float = 1.0
 ) -> Schedule:
-    r"""Repeats a linear warm-up every ``period`` steps.
+    r"""Repeats a linear warm-up every ``period`` training steps.
 
     Args:
-        period: Length of a cycle, in training steps, at least 1.
+        period: Length of a cycle, at least 1.
         fraction: Share of the cycle that rises, in (0, 1]; the rest stays at ``end``.
         start: Value at the beginning of a cycle.
         end: Value at its end.
@@ -123,7 +96,7 @@ def cyclic_warmup(
         >>> cycle(0), cycle(5), cycle(9), cycle(10)
         (0.0, 1.0, 1.0, 0.0)
     """
-    return _Cycle(period, fraction, start, end)
+    return _Ramp(start, end, period * fraction, period=period)
 
 
 class Weight(nn.Module):

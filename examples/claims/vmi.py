@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
         "halves": {
             **off,
             "on c": model(),
-            "on c, sampled": model(push="straight-through"),
+            "on c, sampled": model(generated="straight-through"),
             "narrow, on c": model(units=32),
         },
         "codes": {
@@ -220,7 +220,7 @@ def measure(x: Tensor, strokes: Tensor | None, vae: mi.Variant) -> dict[str, flo
     groups = {"mi": sites, **({f"mi_{s}": [s] for s in sites} if len(sites) > 1 else {})}
     for how, push in (("mean", "mean"), ("sample", "score-function")):
         for name, group in groups.items():
-            term = mi.BarberAgakov(*group, push=push)
+            term = mi.BarberAgakov(*group, generated=push)
             objective = mi.MutualInformationELBO([term], max_plate_nesting=1)
             with pyro.get_param_store().scope():
                 objective.loss(vae.model, vae.guide, x)

@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pyro_mivae.arguments import checked, flag, instance, named, text
+from pyro_mivae.arguments import checked, flag, instance, named, number_or_schedule, text
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import data_sites
 from pyro_mivae.terms import score_code
 from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
@@ -109,7 +109,7 @@ class InfoGANLoss(Objective):
         return {"discriminator": self.discriminator}
 
     @property
-    def pairs_data(self) -> bool:
+    def needs_batch(self) -> bool:
         """Whether the discriminator normalises by the batch, which one datum is not."""
         return _normalises(self.discriminator)
 
@@ -147,7 +147,7 @@ class InfoGANLoss(Objective):
         """
         discriminator = pyro.module(self.name, self.discriminator)
         x = args[0]
-        if self.pairs_data and discriminator.training and len(x) < 2:
+        if self.needs_batch and discriminator.training and len(x) < 2:
             raise DataError(
                 "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
                 "normalise it by; give 2 or more, 32 and more are of use"

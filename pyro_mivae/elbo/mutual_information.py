@@ -11,11 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
+from pyro_mivae.arguments import (
+    checked,
+    either,
+    flag,
+    instance,
+    named,
+    number,
+    number_or_schedule,
+    several,
+    whole,
+)
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, Particle
 from pyro_mivae.traces import Program, TracePair
@@ -146,9 +156,9 @@ class MutualInformationELBO(Objective):
         }
 
     @property
-    def pairs_data(self) -> bool:
+    def needs_batch(self) -> bool:
         """Whether a term sets data of the batch beside each other."""
-        return any(term.pairs_data and not term.is_idle for term in self.terms)
+        return any(term.needs_batch and not term.is_idle for term in self.terms)
 
     @property
     def reconstruction(self) -> str:

@@ -10,12 +10,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, choice
+from pyro_mivae.arguments import checked, choice, number_or_schedule
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import relax_categories
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule, Weight, number_or_schedule
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.traces import Program, TracePair
 

@@ -12,12 +12,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked, named, several, text
+from pyro_mivae.arguments import checked, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.checks import NETWORK
-from pyro_mivae.sizes import shape, size
 
 MIN_SCALE = 1e-4
 

@@ -11,11 +11,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, shape, size
 from pyro_mivae.guides.mean_field import MIN_SCALE
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.checks import NETWORK
-from pyro_mivae.sizes import shape, size
 
 
 class MixtureGuide(PyroModule):

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked, instance, named, several, text
+from pyro_mivae.arguments import checked, instance, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import SiteError
 from pyro_mivae.guides.mean_field import NormalHead, TwoLinear
@@ -20,7 +20,6 @@ from pyro_mivae.guides.truncated_normal import TruncatedNormal
 from pyro_mivae.networks import build_adversarial_networks, output_dim
 from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.networks.norm import BatchNorm1d
-from pyro_mivae.sizes import shape, size
 
 MIN_SCALE = 0.1  # of half the interval
 

@@ -15,14 +15,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice
+from pyro_mivae.arguments import checked, choice, shape, size
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks.checks import NETWORK, WIDTHS, check_data_shape
 from pyro_mivae.networks.conv import halvings
 from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
 from pyro_mivae.networks.norm import BatchNorm1d, BatchNorm2d
 from pyro_mivae.networks.presets import mlp_widths
-from pyro_mivae.sizes import shape, size
 
 KERNEL = 4
 SLOPE = 0.1  # of a leaky ReLU, below 0

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, Sizes, instance, several, shown
+from pyro_mivae.arguments import Checker, Sizes, instance, several, shown, size
 from pyro_mivae.errors import DataError, OptionError, ShapeError
-from pyro_mivae.sizes import size
 
 NETWORK = instance(nn.Module, example="torch.nn.Sequential(...)")
 WIDTHS = several(size())

@@ -8,11 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, flag
+from pyro_mivae.arguments import checked, flag, shape, size
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.networks.checks import WIDTHS, check_data_shape
 from pyro_mivae.networks.norm import BatchNorm2d
-from pyro_mivae.sizes import shape, size
 
 KERNEL = 5
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, several
+from pyro_mivae.arguments import checked, choice, several, size
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.networks.checks import ACTIVATION, NETWORK, WIDTHS
 from pyro_mivae.networks.conv import ConvEncoder
 from pyro_mivae.networks.mlp import MLPEncoder, mlp
 from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
-from pyro_mivae.sizes import size
 
 
 class JointCritic(LayeredCritic):

@@ -8,10 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, flag, several, whole
+from pyro_mivae.arguments import checked, flag, several, shape, size, whole
 from pyro_mivae.networks.checks import ACTIVATION, WIDTHS, check_data_shape
 from pyro_mivae.networks.norm import BatchNorm1d
-from pyro_mivae.sizes import shape, size
 
 
 @checked(sizes=several(whole(least=1), least=2), activation=ACTIVATION, batch_norm=flag())

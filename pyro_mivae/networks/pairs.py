@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, shape, size
 from pyro_mivae.errors import DataError, ShapeError
 from pyro_mivae.networks.checks import check_data_shape, check_kind
-from pyro_mivae.sizes import shape, size
 
 PAIRS_AT_ONCE = 65_536
 """How many pairs `Critic.all_pairs` hands to a network in one call."""

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, flag
+from pyro_mivae.arguments import checked, choice, flag, shape, size
 from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder
 from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
-from pyro_mivae.sizes import shape, size
 
 CONV_CHANNELS = (64, 128, 256)
 

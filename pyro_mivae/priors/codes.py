@@ -8,9 +8,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, size
 from pyro_mivae.errors import OptionError
-from pyro_mivae.sizes import size
 
 
 class CodesPrior(PyroModule):

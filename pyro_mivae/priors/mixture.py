@@ -10,9 +10,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, number
+from pyro_mivae.arguments import checked, number, size
 from pyro_mivae.errors import OptionError
-from pyro_mivae.sizes import check_fitting, size
+from pyro_mivae.memory import check_fitting
 
 
 class MixturePrior(PyroModule):

@@ -10,8 +10,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
-from pyro_mivae.sizes import size
+from pyro_mivae.arguments import checked, size
 
 
 class StandardNormalPrior(PyroModule):

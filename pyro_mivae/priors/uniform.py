@@ -10,9 +10,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, size
 from pyro_mivae.distributions import ProbitNormal
-from pyro_mivae.sizes import size
 
 
 class UniformPrior(PyroModule):

@@ -44,7 +44,7 @@ MODEL_OPTIONS = (
     Option("decodes", "--decodes", int, "how many categories of each image sample decodes"),
     Option("mi_weight", "--mi-weight", float, "weight of the information term, per image"),
     Option("informed", "--informed", str, "site that the information term is about, or all"),
-    Option("push", "--push", str, "what that term recognises: mean, relaxed, ..."),
+    Option("generated", "--generated", str, "what that term recognises: mean, relaxed, ..."),
     Option("continuous_weight", "--continuous-weight", float, "that of InfoGAN's uniform codes"),
     Option("saturating", "--saturating", bool, "let InfoGAN's generator minimise V itself"),
     Option("beta", "--beta", float, "weight of the KL divergence"),

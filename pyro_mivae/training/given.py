@@ -135,14 +135,14 @@ def _check_patience(trainer: Trainer) -> None:
 
 def _check_pairs(trainer: Trainer) -> None:
     """Checks that there are pairs to be had where the objective needs them."""
-    if trainer.pairs_data and min(trainer.batch_sizes) < 2:
+    if trainer.needs_batch and min(trainer.batch_sizes) < 2:
         raise OptionError(
             f"batch_size={trainer.settings.batch_size} for {len(trainer.x)} image(s): the "
             "objective sets each image beside others of its batch; 2 is the least, 64 and more "
             "are of use"
         )
     held_out = trainer.validation
-    if trainer.pairs_data and held_out is not None and len(held_out.images) < 2:
+    if trainer.needs_batch and held_out is not None and len(held_out.images) < 2:
         raise OptionError(
             "one image is held out, and the objective sets each beside others; hold out 2 or more"
         )

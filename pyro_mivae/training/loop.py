@@ -52,8 +52,8 @@ class Trainer:
         self.settings, self.device = settings, device
         self.optimiser = make_optimiser(vae, settings.lr)
         self.shuffle = torch.Generator().manual_seed(settings.seed)
-        self.pairs_data = vae.objective().pairs_data
-        self.batch_sizes = batch_sizes(len(x), settings.batch_size, self.pairs_data)
+        self.needs_batch = vae.objective().needs_batch
+        self.batch_sizes = batch_sizes(len(x), settings.batch_size, self.needs_batch)
         self.steps_per_epoch = len(self.batch_sizes)
         self.objective = vae.objective(self.num_steps).to(device)
         self.validation = None if validation is None else self._make_validation(validation)
@@ -67,7 +67,7 @@ class Trainer:
 
         It leaves the random numbers, and the networks' running statistics, as they were.
         """
-        x = self.example(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x)))
+        x = self.example(min(ENOUGH_DATA if self.needs_batch else 2, len(self.x)))
         try:
             with self._evaluating(), pyro.validation_enabled(True):
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
@@ -109,7 +109,7 @@ class Trainer:
         return Program.of_modules(loss, self.vae, self.objective.state)
 
     def _make_validation(self, images: Tensor) -> Validation:
-        sizes = batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)
+        sizes = batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)
         return Validation(self._make_program(), images, sizes, self.device)
 
     @property

@@ -15,7 +15,17 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, either, instance, named, numbers, several, text, whole
+from pyro_mivae.arguments import (
+    checked,
+    either,
+    instance,
+    named,
+    numbers,
+    several,
+    size,
+    text,
+    whole,
+)
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
@@ -23,10 +33,10 @@ from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks
 from pyro_mivae.priors import prior_sites
-from pyro_mivae.sizes import build_fitting, size
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants.checks import (
     PARTS,

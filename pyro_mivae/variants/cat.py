@@ -10,7 +10,15 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, number, whole
+from pyro_mivae.arguments import (
+    LARGEST_WEIGHT,
+    checked,
+    choice,
+    number,
+    number_or_schedule,
+    size,
+    whole,
+)
 from pyro_mivae.elbo import (
     MutualInformationELBO,
     RelaxedCategoricalELBO,
@@ -20,8 +28,7 @@ from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import MixturePrior
-from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, linear_warmup, number_or_schedule
-from pyro_mivae.sizes import size
+from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import InformationTerm, RegularizedInformation
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes

@@ -10,11 +10,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, instance
+from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.priors.base import PRIOR
-from pyro_mivae.sizes import shape
 from pyro_mivae.traces import trace_program
 
 if TYPE_CHECKING:

@@ -11,12 +11,23 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, either, function, instance, number, text, whole
+from pyro_mivae.arguments import (
+    LARGEST_WEIGHT,
+    checked,
+    choice,
+    either,
+    function,
+    instance,
+    number,
+    number_or_schedule,
+    text,
+    whole,
+)
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.guides import CorruptedGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.networks import CRITICS, Critic, build_critic
-from pyro_mivae.schedules import LARGEST_WEIGHT, Schedule, number_or_schedule
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import CriticBound, InformationTerm, Particle, Penalty
 from pyro_mivae.terms.critic import CriticBoundName, Pairs, Regularization
 from pyro_mivae.variants.vae import VAE

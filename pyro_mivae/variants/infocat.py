@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, number_or_schedule
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.schedules import Schedule, number_or_schedule
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms import BarberAgakov, InformationTerm
 from pyro_mivae.variants.cat import Categorical, CatVAE
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, flag, text
+from pyro_mivae.arguments import checked, flag, number_or_schedule, size, text
 from pyro_mivae.elbo import InfoGANLoss
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import RecognitionGuide
 from pyro_mivae.likelihoods import DeltaLikelihood
+from pyro_mivae.memory import build_fitting
 from pyro_mivae.networks import Discriminator, build_adversarial_networks, output_dim
 from pyro_mivae.priors import CodesPrior, prior_sites
-from pyro_mivae.schedules import Schedule, number_or_schedule
-from pyro_mivae.sizes import build_fitting, size
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.variants.base import SMALLER, Variant
 from pyro_mivae.variants.checks import PARTS, require_sizes
 

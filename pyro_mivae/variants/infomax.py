@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, flag
+from pyro_mivae.arguments import checked, flag, size
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.sizes import size
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
 

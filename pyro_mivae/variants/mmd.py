@@ -10,13 +10,12 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, number
+from pyro_mivae.arguments import LARGEST_WEIGHT, checked, choice, number
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.schedules import LARGEST_WEIGHT
 from pyro_mivae.terms import MaximumMeanDiscrepancy
-from pyro_mivae.terms.mmd import Kernel
+from pyro_mivae.terms.in_batch import Kernel
 from pyro_mivae.variants.vae import VAE
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, number_or_schedule, size
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule, number_or_schedule
-from pyro_mivae.sizes import size
+from pyro_mivae.schedules import Schedule
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
 

@@ -10,14 +10,13 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, either, several, text
+from pyro_mivae.arguments import checked, choice, either, number_or_schedule, several, size, text
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule, number_or_schedule
-from pyro_mivae.sizes import size
-from pyro_mivae.terms import BarberAgakov, Push
+from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms import BarberAgakov, Generation
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import require_sizes
 
@@ -45,7 +44,7 @@ class VMIVAE(Variant):
         code_dim: Size of ``c``, half of ``latent_dim`` if omitted; likewise.
         informed: The part of the code that the term is about: a site, several, or ``"all"``.
         mi_weight: :math:`\lambda`, per datum, a number of at least 0 or a schedule.
-        push: What is pushed through the guide in the term, see `BarberAgakov`.
+        generated: The data that the guide reads in the term, see `BarberAgakov`.
         likelihood: A likelihood or its name.
         prior: Takes the place of :math:`N(0, I)`.
         guide: Takes the place of the mean-field guide.
@@ -53,7 +52,7 @@ class VMIVAE(Variant):
         decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
 
     Raises:
-        OptionError: If ``code_dim`` leaves no ``z``, or ``mi_weight`` or ``push`` is none of
+        OptionError: If ``code_dim`` leaves no ``z``, or ``mi_weight`` or ``generated`` is none of
             these.
         SiteError: If ``informed`` names no site, or one that the prior does not have.
 
@@ -80,7 +79,7 @@ class VMIVAE(Variant):
         code_dim=size(),
         informed=either(several(text(), least=0), text()),
         mi_weight=number_or_schedule(least=0),
-        push=choice(*get_args(Push)),
+        generated=choice(*get_args(Generation)),
     )
     def __init__(
         self,
@@ -90,7 +89,7 @@ class VMIVAE(Variant):
         code_dim: int | None = None,
         informed: str | Collection[str] = "c",
         mi_weight: float | Schedule = 1.0,
-        push: Push = "mean",
+        generated: Generation = "mean",
         likelihood: str | Likelihood = "bernoulli",
         prior: Callable[[], Tensor] | None = None,
         guide: nn.Module | None = None,
@@ -123,9 +122,9 @@ class VMIVAE(Variant):
             )
         self.informed = tuple(name for name in self.sites if name in names)
         self.mi_weight = mi_weight
-        self.push = push
+        self.generated = generated
         self.objective()
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        term = BarberAgakov(*self.informed, weight=self.mi_weight, push=self.push)
+        term = BarberAgakov(*self.informed, weight=self.mi_weight, generated=self.generated)
         return MutualInformationELBO([term])

@@ -28,7 +28,7 @@ ARGUMENTS: dict[type[mi.Variant], dict[str, Any]] = {
     mi.BetaVAE: {**SIZED, "beta": 2.0},
     mi.MMDVAE: {**SIZED, "mi_weight": 1.0, "marginal_weight": 10.0, "kernel": "rbf"},
     mi.InfomaxVAE: {**SIZED, "code_dim": 1, "deterministic": False},
-    mi.VMIVAE: {**SIZED, "code_dim": 1, "informed": "c", "mi_weight": 1.0, "push": "mean"},
+    mi.VMIVAE: {**SIZED, "code_dim": 1, "informed": "c", "mi_weight": 1.0, "generated": "mean"},
     mi.CriticInfomaxVAE: {**SIZED, **CRITIC},
     mi.CatVAE: CATEGORIES,
     mi.InfoCatVAE: {**CATEGORIES, "mi_weight": 5.0},

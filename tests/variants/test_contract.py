@@ -49,7 +49,7 @@ CASES = {
     "infocat gumbel": ("infocat", MIXTURE | {"categorical": "gumbel", "temperature": 0.9}),
     "vmi": ("vmi", {"latent_dim": 4}),
     "vmi all": ("vmi", {"latent_dim": 3, "code_dim": 2, "informed": "all"}),
-    "vmi sampled": ("vmi", {"latent_dim": 4, "push": "relaxed"}),
+    "vmi sampled": ("vmi", {"latent_dim": 4, "generated": "relaxed"}),
     "vmi scheduled": ("vmi", {"latent_dim": 4, "mi_weight": mi.linear_warmup(3)}),
     "vmi uniform": ("vmi", lambda: {"prior": mi.UniformPrior(3, 2)}),
     "infogan": ("infogan", {"latent_dim": 5, "num_categories": 3}),
@@ -268,7 +268,7 @@ def train(request):
 
 def least(vae):
     """How small a batch may be."""
-    return 2 if vae.objective().pairs_data else 1
+    return 2 if vae.objective().needs_batch else 1
 
 
 def train_globally(vae, x):

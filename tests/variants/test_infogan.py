@@ -81,7 +81,7 @@ def test_ones_own_networks():
     gan = mi.InfoGAN(SHAPE, latent_dim=6, num_categories=3, encoder=trunk, decoder=generator)
     assert gan.guide.encoder is gan.discriminator.trunk is trunk
     assert gan.model.decoder is generator
-    assert not gan.objective().pairs_data  # without batch norm
+    assert not gan.objective().needs_batch  # without batch norm
     assert not train(gan)
 
 

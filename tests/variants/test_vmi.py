@@ -125,7 +125,7 @@ def test_sizes():
 
 
 def test_push_is_the_terms(x):
-    vae = mi.VMIVAE(SHAPE, latent_dim=4, push="straight-through")
+    vae = mi.VMIVAE(SHAPE, latent_dim=4, generated="straight-through")
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     assert "mi_c_sample" in objective.ledger
@@ -155,7 +155,7 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
         ({"informed": ("c", "w")}, SiteError, r"informed=\['c', 'w'\]"),
         ({"informed": ()}, SiteError, r"informed=\[\]"),
         ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0"),
-        ({"push": "median"}, OptionError, "push='median'; allowed are mean, relaxed"),
+        ({"generated": "median"}, OptionError, "generated='median'; allowed are mean, relaxed"),
         (
             {"prior": mi.StandardNormalPrior(3)},
             SiteError,

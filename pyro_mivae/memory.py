@@ -1,4 +1,4 @@
-"""Sizes of models: checks of them, and the memory they need, told before it is taken."""
+"""Memory that a model needs, told before it is taken."""
 
 from __future__ import annotations
 
@@ -7,48 +7,20 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from pyro_mivae.arguments import LARGEST, Checker, Sizes, several, shown, whole
-from pyro_mivae.errors import OptionError, ShapeError
-
-LARGEST_SIZE = 10**7
-"""Of a code or a layer. A prior is run to see its sites, which takes memory for a few codes."""
+from pyro_mivae.errors import OptionError
 
 ADAM = 16  # bytes of a number in float32 that Adam trains: itself, its gradient, two moments
 
 Built = TypeVar("Built", bound=tuple[nn.Module, ...])
 
 
-def size(*, least: int = 1) -> Checker:
-    """A check: sizes of codes and layers, whole numbers; returned as ``int``."""
-    return whole(least=least, most=LARGEST_SIZE)
-
-
-def shape() -> Checker:
-    """A check: the shape of one datum; returned as a tuple of ``int``."""
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> tuple[int, ...]:
-        try:
-            found = tuple(several(whole(least=1))(name, value))
-        except OptionError:
-            hint = f", ({value},) for a vector" if isinstance(value, int) else ""
-            raise ShapeError(
-                f"{name}={shown(value)}: give the shape of one datum as whole numbers from 1 up"
-                f"{hint}, such as (1, 28, 28) for an image"
-            ) from None
-        if math.prod(found) > LARGEST:
-            raise ShapeError(f"{name}={shown(value)}: a datum may hold up to {LARGEST} values")
-        return found
-
-    return check
-
-
 def build_fitting(build: Callable[[], Built], remedy: str) -> Built:
-    """Builds modules, once it is known that they can be trained in the memory there is.
+    """Builds modules, once their parameters are known to fit into memory.
 
     They are counted on torch's meta device, where a tensor has a shape and takes no memory.
     """

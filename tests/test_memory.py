@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae import sizes
+from pyro_mivae import memory
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.sizes import build_fitting, free_memory
+from pyro_mivae.memory import build_fitting, free_memory
 
 
 @pytest.fixture
 def four_gigabytes(monkeypatch):
-    monkeypatch.setattr(sizes, "free_memory", lambda: 4e9)
+    monkeypatch.setattr(memory, "free_memory", lambda: 4e9)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
