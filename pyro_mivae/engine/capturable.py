@@ -136,7 +136,7 @@ class _Part:
         self._load(steps.start)
         step = epoch.engine.step(self._fetch())
         if not isinstance(step, GraphStep):
-            raise CaptureError("the program cannot be traced")
+            raise CaptureError("the program cannot be staged")
         self.step = step
 
     def record(self, recorder: Recording | None) -> None:

@@ -112,10 +112,11 @@ class Guards:
         for place in was.keys() | now.keys():
             old, new = was.get(place), now.get(place)
             space = self._spaces[place[0]]
-            both = isinstance(old, _Object) and isinstance(new, _Object)
-            if old != new and both and old.id not in ids:
+            if old == new:
+                continue
+            if isinstance(old, _Object) and isinstance(new, _Object) and old.id not in ids:
                 space.skipped.add(place[1])
-            elif old != new:
+            else:
                 changed.append(space.label or place[1])
         self._state = None
         return sorted(set(changed))

@@ -37,7 +37,9 @@ def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True)
     if args[0].is_cuda:
         return WORTH_COMPILING_CAPTURED
     work, convolves = work_of_step(traced, *args)
-    return math.inf if convolves else math.ceil((WORTH_COMPILING if known else 1) * COMPILING / work)
+    return (
+        math.inf if convolves else math.ceil((WORTH_COMPILING if known else 1) * COMPILING / work)
+    )
 
 
 def work_of_step(traced: TracedStep, *args: Tensor) -> tuple[float, bool]:

@@ -122,7 +122,7 @@ class Engine:
                 self._keep(key, trace_step(self.program, *args), args)
             except StagingError as error:
                 self._give_up(error)
-        return self.program if self.mode == "eager" else self._steps[key]
+        return self._steps.get(key, self.program)
 
     def take(self, *args: Tensor, number: int, compare: bool) -> Taken:
         """Takes a step."""

@@ -293,9 +293,7 @@ class SVI(pyro.infer.SVI):
             self._optimiser = GroupedOptimiser(self.optim)
         replay = None
         if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
-            replay = stage.replays.current(
-                traced, stage.run, tensors, parameters, self._optimiser
-            )
+            replay = stage.replays.current(traced, stage.run, tensors, parameters, self._optimiser)
         try:
             if replay is not None:
                 values = replay(tensors)

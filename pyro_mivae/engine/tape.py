@@ -20,8 +20,8 @@ from pyro_mivae.compat import (
     tree_map,
     version_of,
 )
+from pyro_mivae.engine.fallback import first_cause
 from pyro_mivae.engine.fx_utils import Layout, all_changed
-from pyro_mivae.engine.reasons import first_cause
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten

@@ -62,10 +62,11 @@ class TracedStep:
 
     def rebound(self, tensors: Mapping[Tensor, Tensor]) -> TracedStep:
         """Returns the same step of another model."""
-        groups = {name: getattr(self, name) for name in ("inputs", "leaves", "written")}
-        return replace(
-            self, **{name: tuple(tensors.get(t, t) for t in old) for name, old in groups.items()}
+        inputs, leaves, written = (
+            tuple(tensors.get(tensor, tensor) for tensor in group)
+            for group in (self.inputs, self.leaves, self.written)
         )
+        return replace(self, inputs=inputs, leaves=leaves, written=written)
 
     def decomposed(self, *data: Tensor) -> GraphModule:
         """Returns a graph for a compiler, with every change in place in plain sight."""
@@ -165,7 +166,7 @@ def _leaves(value: Tensor) -> list[Tensor]:
     """Every leaf tensor that a value can be differentiated by."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = {None}
-    ahead = [value.grad_fn]
+    ahead: list[Any] = [value.grad_fn]
     while ahead:
         node = ahead.pop()
         if node in seen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.engine import WORTH_STAGING, Engine, Program, is_due
+from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.terms import RegularizedInformation
 
 
@@ -29,9 +29,7 @@ def warm_start_categories(
         value = -term.per_datum(guide, batch)
         return value, {"loss": value.detach()}
 
-    engine = Engine(
-        Program.of_modules(loss, guide), "staged" if steps >= WORTH_STAGING else "eager"
-    )
+    engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps)
     device = next(guide.parameters()).device
     optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
     for number in range(steps):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from benchmarks.nodes import build, count_graph, handwritten_kernels, staged_kernels
-from pyro_mivae.engine import stage
+from pyro_mivae.engine import trace_step
 from pyro_mivae.engine.constant_folding import hold_constants, spell_out
 from pyro_mivae.engine.fusion import fuse_rounding
 from pyro_mivae.engine.simplify import simplify
-from pyro_mivae.engine.staging import preserved
+from pyro_mivae.engine.snapshot import preserved
 
 aten = torch.ops.aten
 KERNELS = {
@@ -163,7 +163,7 @@ def test_kernels_are_counted(write_down):
 @pytest.mark.parametrize("name", KERNELS)
 def test_steps_stay_equal_to_rounding(name, make, images, program_of):
     images = images.double()
-    staged = stage(program_of(make(name).double()), images)
+    staged = trace_step(program_of(make(name).double()), images)
 
     def run():
         with preserved(staged.changed(images), images.device):
