@@ -5,9 +5,9 @@ r"""Which part of a code can be found again in what it generates?
 
 The braces bound I(c; x') from below (Barber & Agakov): codes drawn from the prior are decoded,
 and the guide must find them again, which makes them the data of a dual autoencoder. The same
-seed trains without the term and with it; the term can be about ``--informed z`` or ``all``.
+seed trains without the term and with it; the term can be about ``--sites z`` or ``all``.
 
-    python examples/vmi.py [--informed c] [--mi-weight 1] [--generated mean] [--uniform] [--smoke]
+    python examples/vmi.py [--sites c] [--mi-weight 1] [--generated mean] [--uniform] [--smoke]
 
 Expected (seed 0, 359 test digits), without and with the term on c, half of 20 dimensions:
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     command = parser(__doc__, epochs=EPOCHS)
     command.add_argument("--latent-dim", type=int, default=LATENT_DIM, help="z and c together")
     command.add_argument("--code-dim", type=int, help="size of c  [default: half]")
-    command.add_argument("--informed", default="c", help="c, z or all")
+    command.add_argument("--sites", default="c", help="c, z or all")
     command.add_argument("--mi-weight", type=float, default=1.0)
     command.add_argument("--generated", default="mean", help="mean, relaxed, ...")
     command.add_argument("--uniform", action="store_true", help="c uniform on the unit interval")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         vae = mi.VMIVAE(
             images.data_shape,
             prior=prior(args.latent_dim - code_dim, code_dim),
-            informed=args.informed,
+            sites=args.sites,
             mi_weight=mi_weight,
             generated=args.generated,
         ).to(args.device)

@@ -9,10 +9,12 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of every dimension; not public
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
+    "BatchNorm",
     "TorchDispatchMode",
     "copy_all",
     "decompositions",
@@ -23,6 +25,7 @@ __all__ = [
     "mask_of",
     "members_of",
     "name_module",
+    "name_of",
     "schema_of",
     "storage_id",
     "stored_parameters",
@@ -112,3 +115,8 @@ def mask_of(distribution: Any) -> Any:
 def name_module(module: Any, name: str) -> None:
     """Sets the name under which a PyroModule's parameters go into the store."""
     module._pyro_name = name
+
+
+def name_of(module: Any) -> str:
+    """Name under which a PyroModule's parameters go into the store."""
+    return str(module._pyro_name)

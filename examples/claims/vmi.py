@@ -112,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
         },
         "codes": {
             **off,
-            "term 1": model(informed="all"),
-            "term 4": model(informed="all", mi_weight=4.0),
+            "term 1": model(sites="all"),
+            "term 4": model(sites="all", mi_weight=4.0),
             "reconstruction 2": model(mi.BetaVAE, beta=1 / 2),
             "reconstruction 5": model(mi.BetaVAE, beta=1 / 5),
             "large, off": model(size=50, mi_weight=0.0),
-            "large, term 1": model(size=50, informed="all"),
+            "large, term 1": model(size=50, sites="all"),
         },
         "factors": {
             "c normal": model(size=10, code_dim=1),

@@ -11,8 +11,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.elbo import choose_categories
-from pyro_mivae.elbo import sampled as sampled_module
+from pyro_mivae.elbo import choose_categories, mutual_information
 from pyro_mivae.engine import TrainStep, trace_step
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
@@ -201,7 +200,7 @@ def test_with_a_scale_and_a_mask(x, monkeypatch):
     plain = sampled(1, 4)
     plain.loss(vae.model, vae.guide, x[[0, 1, 3]])
     vae.model.__class__, vae.guide.__class__ = ScaledModel, ScaledGuide
-    monkeypatch.setattr(sampled_module, "code_program", lambda m: scaled(code_program(m)))
+    monkeypatch.setattr(mutual_information, "code_program", lambda m: scaled(code_program(m)))
     objective = sampled(1, 1, kl_weights={"z": 0.3})
     assert_exact_on_average(objective, vae, x, monkeypatch)
     kl_c, unscaled = objective.ledger["kl_c"], plain.ledger["kl_c"]
@@ -298,7 +297,7 @@ def test_only_the_chosen_are_decoded(vae, x, decodes, rows):
 
 
 def test_decodes_is_what_each_step_decodes(x):
-    vae = build(categorical="sample", decodes=4)
+    vae = build(categorical="sample", num_decodes=4)
     vae.model.decoder = Counting(vae.model.decoder)
     vae.objective().loss(vae.model, vae.guide, x)
     assert vae.model.decoder.rows == 4 * BATCH
