@@ -1,4 +1,4 @@
-"""Why something cannot be done, in a line."""
+"""Warnings that a training step runs more slowly than asked, and why."""
 
 from __future__ import annotations
 
@@ -25,20 +25,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def give_up(what: str, instead: str, reason: str) -> None:
-    """Warns that steps are taken by another means, and why."""
+def give_up(what: str, instead: str, reason: object) -> None:
+    """Warns that steps are taken in another mode, and why."""
     warnings.warn(
         f"the training step cannot be {what}: {reason}. It runs {instead}, slower; the results "
-        "are the same",
-        PyroMivaeWarning,
-        stacklevel=3,
-    )
-
-
-def tell_no_capture(reason: object) -> None:
-    """Warns that steps are taken without being captured."""
-    warnings.warn(
-        f"the training step cannot be captured: {reason}. It runs without, slower; the results "
         "are the same",
         PyroMivaeWarning,
         stacklevel=3,
