@@ -8,8 +8,7 @@ from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.saved import load, save
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.runs.sweep import sweep, sweep_run
-from pyro_mivae.runs.sweep_table import SweepTable
+from pyro_mivae.runs.sweep import SweepTable, sweep, sweep_run
 
 __all__ = [
     "Comparison",

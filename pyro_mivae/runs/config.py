@@ -66,32 +66,18 @@ UNSAID = {f.name: f.default for f in fields(TrainingOptions)} | {"network": "aut
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to train, on what, and how. What is left out is filled in by :meth:`complete`.
-
-    Attributes:
-        variant: Name of the variant, a key of ``VARIANTS``.
-        data: Name of a data set, or path of an ``.npz`` file or folder; the digits if None.
-        data_root: Folder of torchvision's data sets.
-        image_size: Height and width to resize the images to.
-        model: Keywords of the variant, and ``network``, ``prior`` and ``guide`` as text.
-        training: Keywords of `fit`, among ``epochs``, ``batch_size``, ``lr``, ``lr_schedule``,
-            ``clip_norm``, ``patience``, ``seed``, ``engine`` and ``precision``.
-        data_shape: Shape of one image, filled in.
-        programs: SHA-256 of the file that ``prior`` or ``guide`` names, by these keywords, filled
-            in by `approve` before anything of them is run.
-        fingerprints: Those of the data, see `Dataset.fingerprints`, filled in.
-        versions: Those of Python and the packages, filled in.
-    """
+    """A model, its data and its training; `complete` fills in what is left out."""
 
     variant: str
-    data: str | None = None
+    data: str | None = None  # name of a data set, or path of a file or folder
     data_root: str | None = None
     image_size: tuple[int, int] | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)  # see `ModelOptions`
+    training: Mapping[str, Any] = field(default_factory=dict)  # see `TrainingOptions`
+    # filled in:
     data_shape: tuple[int, ...] | None = None
-    programs: Mapping[str, str] = field(default_factory=dict)
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of files that model names
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the data
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

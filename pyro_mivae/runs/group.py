@@ -59,38 +59,24 @@ LABELS = {name: label(name) for name in SHOWN if name.startswith("category_agree
 
 @dataclass
 class RunGroup:
-    """A folder that is trained into: of one run, of several seeds, or of a sweep.
+    """A folder that is trained into: a run, the runs of several seeds, or a sweep.
 
     Used as a context it is the folder's one writer. Everything given is checked before anything
     is written. An interrupted group (Ctrl-C) goes on with ``resume``.
-
-    Attributes:
-        config: What was asked for.
-        folder: The folder.
-        kind: What it holds, a key of `run_folder.COMMANDS`.
-        places: The run folders in it, or itself if it is one.
-        resume: Goes on where the folder's runs stopped.
-        overwrite: Throws them away.
-        trust: Runs the code that the folder names.
-        device: Where to compute.
-        progress: Shows a progress bar.
-        tensorboard: Writes the histories for TensorBoard too.
-        say: Called with lines for the user.
-        on_start: Called once everything is checked, as training begins.
     """
 
     config: RunConfig
     folder: Path
-    kind: str
-    places: Sequence[Path] = ()
-    resume: bool = False
-    overwrite: bool = False
-    trust: bool = False
+    kind: str  # a key of `run_folder.COMMANDS`
+    places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
+    resume: bool = False  # goes on where the folder's training stopped
+    overwrite: bool = False  # throws it away
+    trust: bool = False  # runs the code that the folder names
     device: str = "auto"
-    progress: bool = False
-    tensorboard: bool = False
-    say: Callable[[str], object] = lambda text: None
-    on_start: Callable[[], object] = lambda: None
+    progress: bool = False  # shows a progress bar
+    tensorboard: bool = False  # writes the histories for TensorBoard too
+    say: Callable[[str], object] = lambda text: None  # called with lines for the user
+    on_start: Callable[[], object] = lambda: None  # called as training begins
 
     def __enter__(self) -> Self:
         check_model_options(self.config.variant, self.config.model)
@@ -200,13 +186,7 @@ class RunGroup:
 
 @checked(folder=a_path())
 def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
-    """Trains, evaluates and reports, and leaves all of it in a folder.
-
-    Args:
-        config: What to train.
-        folder: The run folder.
-        **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
-    """
+    """Trains, evaluates and reports into a folder; see `RunGroup` for the options."""
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
         return group.train([config])[0]

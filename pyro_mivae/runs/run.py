@@ -37,21 +37,13 @@ from pyro_mivae.variants.checks import check_weights
 
 @dataclass(frozen=True)
 class Run:
-    """A training run and what it left behind.
-
-    Attributes:
-        folder: Its folder.
-        config: Its configuration.
-        vae: The variant with its trained weights, in ``eval`` mode.
-        history: A row per epoch.
-        finished: True if training came to its end.
-    """
+    """A training run: its folder, configuration and model, in ``eval`` mode, with its history."""
 
     folder: Path
     config: RunConfig
     vae: Variant
     history: History
-    finished: bool
+    finished: bool  # True if training came to its end
 
     def dataset(self, root: str | Path | None = None) -> Dataset:
         """Loads the data that it was trained on."""
@@ -75,7 +67,7 @@ class Run:
         return metrics, protocol
 
     def summary(self) -> str:
-        """Puts the numbers that were measured, and matter most, in a small table."""
+        """Writes the figures that matter most as a small table."""
         metrics, protocol = self.measured()
         note = protocol.get("likelihood", "")
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
