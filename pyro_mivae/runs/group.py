@@ -74,6 +74,7 @@ class RunGroup:
     trust: bool = False  # runs the code that the folder names
     device: str = "auto"
     progress: bool = False  # shows a progress bar
+    jobs: int = 1  # models that are trained at the same time
     tensorboard: bool = False  # writes the histories for TensorBoard too
     say: Callable[[str], object] = lambda text: None  # called with lines for the user
     on_start: Callable[[], object] = lambda: None  # called as training begins
@@ -146,6 +147,7 @@ class RunGroup:
                     seeds=seeds,
                     device=self.device,
                     progress=self.progress,
+                    jobs=self.jobs,
                     runs=self.places,
                     resume=self.resume,
                     on_start=lambda: self.begin(configs[0], new, dataset, several),

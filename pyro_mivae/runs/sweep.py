@@ -350,6 +350,7 @@ def sweep_run(
             resume=True,
             device=group.device,
             progress=group.progress,
+            jobs=group.jobs,
         )
         _write_rows(found, folder)
         found.to_png(folder / PICTURE)
