@@ -56,7 +56,8 @@ class EagerStep:
         for parameter in self.program.parameters:
             parameter.grad = None
         loss, ledger = self.program.loss(*args)
-        loss.backward()
+        if self.program.parameters:
+            loss.backward()
         self.entries = tuple(ledger)
         return torch.stack(list(ledger.values()))
 

@@ -34,7 +34,7 @@ from pyro_mivae.runs.target import (
 from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.training import History, Writer, fit, has_checkpoint, read_checkpoint
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
-from pyro_mivae.training.keeper import HISTORY
+from pyro_mivae.training.checkpointer import HISTORY
 
 
 @checked(folder=a_path())
