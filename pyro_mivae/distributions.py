@@ -38,10 +38,10 @@ class NormalCDFTransform(Transform):
 
 
 class ProbitNormal(dist.TransformedDistribution):
-    r"""What :math:`\Phi(u)` follows for :math:`u \sim N(\mu, \sigma^2)`, on the unit interval.
+    r"""Distribution of :math:`\Phi(u)` for :math:`u \sim N(\mu, \sigma^2)`, on the unit interval.
 
-    :math:`\mu = 0, \sigma = 1` gives the uniform. Two of them diverge as the two normals do, since
-    :math:`\Phi` is invertible, so the divergence from the uniform is in closed form.
+    :math:`\mu = 0, \sigma = 1` gives the uniform. The divergence of two of them is that of the two
+    normals, since :math:`\Phi` is invertible.
 
     Example:
         >>> uniform = ProbitNormal(torch.zeros(()), torch.ones(()))
@@ -62,15 +62,8 @@ class ProbitNormal(dist.TransformedDistribution):
         new = self._get_checked_instance(ProbitNormal, _instance)
         return super().expand(batch_shape, _instance=new)
 
-    @property
-    def loc(self) -> Tensor:
-        r""":math:`\mu`."""
-        return self.base_dist.loc
-
-    @property
-    def scale(self) -> Tensor:
-        r""":math:`\sigma`."""
-        return self.base_dist.scale
+    loc = property(lambda self: self.base_dist.loc)
+    scale = property(lambda self: self.base_dist.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -83,8 +76,6 @@ def _inside(y: Tensor) -> Tensor:
     return y.clamp(info.tiny, 1 - info.eps / 2)
 
 
+@register_kl(ProbitNormal, ProbitNormal)
 def _divergence(p: ProbitNormal, q: ProbitNormal) -> Tensor:
     return kl_divergence(p.base_dist, q.base_dist)
-
-
-register_kl(ProbitNormal, ProbitNormal)(_divergence)

@@ -1,5 +1,7 @@
-"""What is raised and warned of on purpose: what was given, what is allowed, and the remedy."""
+"""Errors and warnings: each tells what was given, what is allowed, and the remedy."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -53,3 +55,9 @@ class CaptureError(PyroMivaeError, RuntimeError):
 
 class PyroMivaeWarning(UserWarning):
     """Something that works, but whose figures should not be trusted as they are."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the middle of a message on an unknown name: the nearest ones, if there are any."""
+    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +18,40 @@ STOPPING = [
 PATIENCE = 20.0  # seconds that the answer to a signal may take
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable() -> AbstractContextManager[None]:
     """Raises KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C.
 
-    A signal that the program handles or ignores already (as under ``nohup``) is left alone, and
-    so are all in threads other than the main one.
+    A signal that the program handles or ignores already (as under ``nohup``) is left alone.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours = [s for s in STOPPING if signal.getsignal(s) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _raise)
-    try:
-        yield
-    finally:
-        for number in ours:
-            if signal.getsignal(number) is _raise:  # nobody has set another meanwhile
-                signal.signal(number, signal.SIG_DFL)
+    ours = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+    return _answered(_raise, ours)
+
+
+def held_back() -> AbstractContextManager[None]:
+    """Ignores signals while a write must stay whole, as they have come once already."""
+    known = [number for number in STOPPING if signal.getsignal(number) is not None]
+    return _answered(signal.SIG_IGN, known)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Ignores signals while what must be whole is done, as they have come once already."""
+def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Answers signals by a handler; the main thread alone may set one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    before = {number: handler for number, handler in before.items() if handler is not None}
-    for number in before:
-        signal.signal(number, signal.SIG_IGN)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            if signal.getsignal(number) is handler:  # nobody has set another meanwhile
+                signal.signal(number, former)
 
 
 def stop_once() -> None:
-    """Raises KeyboardInterrupt at the first signal of a command, which ignores further ones.
+    """Raises KeyboardInterrupt at the first signal of a command, and ignores those that follow.
 
-    Those that come many seconds later end the process at once.
+    A signal that comes many seconds later ends the process at once.
     """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -67,7 +59,7 @@ def stop_once() -> None:
 
 
 def ignore_further() -> None:
-    """Ignores signals for good, so that none cuts short how a command ends."""
+    """Ignores signals for good: a command has ended."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 

@@ -32,25 +32,11 @@ class Likelihood(PyroModule):
 
     @abstractmethod
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data, independent over their elements.
-
-        Args:
-            decoded: Shape ``(..., *data_shape)``.
-
-        Returns:
-            A distribution over the same shape.
-        """
+        """Returns the distribution of data, shape ``(..., *data_shape)``."""
 
     @checked(x=numbers(finite=False))
     def check(self, x: Tensor) -> None:
-        """Checks that data can be scored.
-
-        Args:
-            x: Data.
-
-        Raises:
-            DataError: If a value is not finite, or outside the likelihood's support.
-        """
+        """Raises a `DataError` where a value is not finite, or outside the interval."""
         if not x.numel():
             return
         least, most = map(float, x.aminmax())  # NaN where a value is
@@ -67,63 +53,47 @@ class Likelihood(PyroModule):
             )
 
 
-class _UnitIntervalLikelihood(Likelihood):
-    """A likelihood of values in [0, 1]."""
-
-    interval = (0.0, 1.0)
-
-
 class _UnitIntervalBernoulli(dist.Bernoulli):
     """A Bernoulli that also scores values between 0 and 1, by their cross-entropy."""
 
     support = constraints.unit_interval
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns the logarithm of the probability, minus the cross-entropy."""
+        """Minus the cross-entropy."""
         if self._validate_args:
             self._validate_sample(value)
         cost = softplus(self.logits, threshold=LARGE_LOGIT)
         return -torch.addcmul(cost, value, self.logits, value=-1)
 
 
-class BernoulliLikelihood(_UnitIntervalLikelihood):
+class BernoulliLikelihood(Likelihood):
     """Bernoulli with the decoder's output as logits, for values in [0, 1].
 
-    Values strictly between 0 and 1 are scored by their cross-entropy, which is no probability of
-    such data: binarise them, or use `ContinuousBernoulliLikelihood`, to have one.
+    The cross-entropy of values strictly between 0 and 1 is no probability of such data: binarise
+    them, or use `ContinuousBernoulliLikelihood`.
     """
 
+    interval = (0.0, 1.0)
+
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data.
-
-        Args:
-            decoded: Logits, shape ``(..., *data_shape)``.
-
-        Returns:
-            A distribution over the same shape.
-        """
+        """Returns the distribution of data."""
         return _UnitIntervalBernoulli(logits=decoded)
 
 
-class DeltaLikelihood(_UnitIntervalLikelihood):
+class DeltaLikelihood(Likelihood):
     """A point mass at the logistic of the decoder's output: a generator without noise, in [0, 1].
 
-    Data have no density under it, so that no ELBO is defined: it serves adversarial objectives.
+    Data have no density under it, so no ELBO is defined: it serves adversarial objectives.
     """
 
+    interval = (0.0, 1.0)
+
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data.
-
-        Args:
-            decoded: Before the logistic function, shape ``(..., *data_shape)``.
-
-        Returns:
-            A distribution over the same shape.
-        """
+        """Returns the distribution of data."""
         return dist.Delta(torch.sigmoid(decoded))
 
 
-class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
+class ContinuousBernoulliLikelihood(Likelihood):
     """Continuous Bernoulli with the decoder's output as logits: a density of values in [0, 1].
 
     References:
@@ -131,15 +101,10 @@ class ContinuousBernoulliLikelihood(_UnitIntervalLikelihood):
         https://arxiv.org/abs/1907.06845
     """
 
+    interval = (0.0, 1.0)
+
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data.
-
-        Args:
-            decoded: Logits, shape ``(..., *data_shape)``.
-
-        Returns:
-            A distribution over the same shape.
-        """
+        """Returns the distribution of data."""
         return dist.ContinuousBernoulli(logits=decoded)
 
 
@@ -169,28 +134,17 @@ class GaussianLikelihood(Likelihood):
             self.register_buffer("scale", start)
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data.
-
-        Args:
-            decoded: Means, shape ``(..., *data_shape)``.
-
-        Returns:
-            A distribution over the same shape.
-        """
+        """Returns the distribution of data."""
         return dist.Normal(decoded, self.scale)
 
 
-def learned_gaussian() -> GaussianLikelihood:
-    """Normal with the decoder's output as mean and one scale for all elements, which is learned.
-
-    A fixed scale decides what a code may cost: where it is above the data's spread in every
-    direction, as 1 is for images in [0, 1], no code pays for itself.
-    """
+def _learned_gaussian() -> GaussianLikelihood:
+    """Normal with the decoder's output as mean and one learned scale for all elements."""
     return GaussianLikelihood(learn_scale=True)
 
 
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "continuous-bernoulli": ContinuousBernoulliLikelihood,
-    "gaussian": learned_gaussian,
+    "gaussian": _learned_gaussian,
 }

@@ -146,9 +146,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     def report(run: Run, dataset: Dataset, **how: object) -> None:
         (run.folder / "report.html").touch()
 
-    for module in ("seeds", "train"):
-        monkeypatch.setattr(f"pyro_mivae.runs.{module}.evaluate_run", evaluate)
-        monkeypatch.setattr(f"pyro_mivae.runs.{module}.report_run", report)
+    monkeypatch.setattr("pyro_mivae.runs.group.evaluate_run", evaluate)
+    monkeypatch.setattr("pyro_mivae.runs.group.report_run", report)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,10 +1,11 @@
 """Bounds on mutual information and estimates of it: pure functions of tensors, in nats.
 
-What is no tensor or array of floating-point numbers is a `DataError`. Values are not looked at, as
-that would wait for the device: NaN gives NaN.
+Values are not checked, as that would wait for the device: NaN gives NaN. A `DataError` refuses
+everything but tensors and arrays of floating-point numbers.
 """
 
 from pyro_mivae.bounds.critics import (
+    MovingAverage,
     donsker_varadhan_bound,
     interpolated_bound,
     mine_bound,
@@ -19,7 +20,6 @@ from pyro_mivae.bounds.densities import (
     rate,
 )
 from pyro_mivae.bounds.estimates import jensen_shannon_estimate, smile_estimate
-from pyro_mivae.bounds.moving_average import MovingAverage
 from pyro_mivae.bounds.shapes import off_diagonal
 
 __all__ = [

@@ -1,13 +1,9 @@
 r"""Lower bounds on mutual information from the scores of a critic, in nats.
 
-A critic is any function :math:`T(x, z)`; a joint score is its value at a pair drawn together, a
-marginal score at a datum and a code drawn apart. Of a matrix of scores, its diagonal and
-`off_diagonal` are these. Each function is a lower bound for every critic when its expectations are
-exact, and each says what becomes of it when they are means over a sample.
-
-The figures in the docstrings are the optimal critic's on correlated Gaussians, in samples of 512
-pairs, unless they say otherwise: mean ± standard deviation over the 120 samples of
-``python -m benchmarks bounds``.
+A critic is any function :math:`T(x, z)`. A joint score is its value at a pair drawn together, a
+marginal score at a datum and a code drawn apart: the diagonal of a matrix of scores, and its
+`off_diagonal`. Each function is a lower bound for every critic when its expectations are exact,
+and its docstring says how the mean over a sample errs. ``docs/bounds.md`` measures all of them.
 
 References:
     Poole et al. (2019), On Variational Bounds of Mutual Information.
@@ -22,11 +18,59 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, instance, number
-from pyro_mivae.bounds.moving_average import MovingAverage
+from pyro_mivae.arguments import checked, floats, instance, number
 from pyro_mivae.bounds.shapes import like, off_diagonal, scalar_or, square, vector
+
+
+class MovingAverage(nn.Module):
+    r"""Exponential moving average :math:`\bar Y` of positive numbers given by their logarithms.
+
+    .. math::
+        \bar Y_t = \sum_{s \le t} (1 - \rho)^{t - s} Y_s \Big/ \sum_{s \le t} (1 - \rho)^{t - s}
+
+    The first average is the first number. The state is two scalar buffers, the logarithms of these
+    sums, updated in place: a checkpoint keeps it, a captured graph sees it, and nothing is copied
+    to the host. A number that is infinite or NaN is left out.
+
+    Args:
+        rate: :math:`\rho`, the share of the newest number, above 0 and at most 1.
+
+    Raises:
+        OptionError: If the rate is not in that range.
+
+    Example:
+        >>> average = MovingAverage(rate=0.5)
+        >>> average.update(torch.tensor(1.0)), average.update(torch.tensor(1.0))
+        (tensor(1.), tensor(1.))
+    """
+
+    log_sum: Tensor
+    log_weight: Tensor
+
+    @checked(rate=number(above=0, most=1))
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("log_sum", torch.tensor(-torch.inf))
+        self.register_buffer("log_weight", torch.tensor(-torch.inf))
+
+    def extra_repr(self) -> str:
+        """The rate."""
+        return f"rate={self.rate}"
+
+    @torch.no_grad()
+    @checked(log_value=floats("()", finite=False))
+    def update(self, log_value: Tensor) -> Tensor:
+        r"""Takes the scalar :math:`\log Y_t` in, and returns :math:`\log \bar Y_t`."""
+        value = log_value.to(self.log_sum)
+        keep = math.log1p(-self.rate) if self.rate < 1 else -math.inf
+        counts = value < torch.inf  # as NaN is not
+        for buffer, new in ((self.log_sum, value), (self.log_weight, torch.zeros_like(value))):
+            moved = torch.logaddexp(buffer + keep, new)
+            buffer.copy_(torch.where(counts, moved, buffer))
+        return self.log_sum - self.log_weight
 
 
 @checked(joint_scores=vector("n"), marginal_scores=vector("m"))
@@ -37,14 +81,9 @@ def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Ten
 
     Tight for :math:`T = \log \frac{p(x \mid z)}{p(x)}` plus any constant.
 
-    A lower bound with the exact expectations only. The logarithm of a mean over a sample errs low,
-    so a finite sample errs high, and more so the more information there is: the mean is then made
-    by pairs too rare to be drawn. Its gradient is biased likewise, which `mine_bound` mends. Of
-    10 nats in 20 dimensions it says 12.7 ± 1.8 from 512 permuted pairs, and 10.2 ± 0.6 from all
-    512 · 511; of 2 nats, 2.0 ± 0.3 and 2.0 ± 0.1. There is no ceiling: of 10 nats in one
-    dimension, permuted pairs make thousands.
-
-    The value is finite for scores of any finite size.
+    A finite sample errs high, more so the more information there is: the logarithm of a mean over
+    a sample errs low, and pairs too rare to be drawn make that mean. There is no ceiling. The
+    gradient is biased likewise, which `mine_bound` mends. The value is finite for finite scores.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -57,8 +96,7 @@ def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Ten
         ShapeError: If an argument is not one-dimensional, or empty.
 
     References:
-        Donsker & Varadhan (1983). Belghazi et al. (2018), Mutual Information Neural Estimation.
-        https://arxiv.org/abs/1801.04062
+        Donsker & Varadhan (1983), Asymptotic Evaluation of Certain Markov Process Expectations.
 
     Example:
         >>> donsker_varadhan_bound(torch.ones(4), torch.zeros(4))
@@ -76,20 +114,15 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
     r"""Is `donsker_varadhan_bound`, with a less biased gradient.
 
     The gradient of a batch's own log-partition function is the ratio of two means over the same
-    few pairs, which is biased. Here the denominator is a moving average over the batches:
+    few pairs. Here the denominator is a moving average over the batches:
 
     .. math:: \nabla = \mathbb{E}_{p(x,z)}[\nabla T]
         - \frac{\mathbb{E}_{p(x)p(z)}[e^T \nabla T]}{\bar Y},
         \qquad \bar Y \approx \mathbb{E}_{p(x)p(z)}[e^T]
 
-    The average takes the batch in first, so that no weight in this gradient can exceed one over
-    its rate. It moves only where a step is being made: in training mode, with gradients enabled,
-    as `average.training` and `torch.is_grad_enabled` tell. Elsewhere it takes no part, and value
-    and gradient are those of `donsker_varadhan_bound`, whatever was averaged before.
-
-    The value errs as that function's does: high, in a finite sample. Of 6 nats in 20 dimensions a
-    joint critic that learned from it for 800 steps found 4.5 ± 0.4 in three trainings, and one
-    that learned from `donsker_varadhan_bound` itself 4.6 ± 0.4, so nothing was gained there.
+    The average takes the batch in first, so no weight in this gradient exceeds one over its rate.
+    It moves only where ``average.training`` is set and gradients are enabled. Elsewhere value and
+    gradient are those of `donsker_varadhan_bound`, whose value this is in any case.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -123,18 +156,13 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
 
     .. math:: \mathbb{E}_{p(x,z)}[g] - \mathbb{E}_{p(x)p(z)}[e^{g-1}]
 
-    Tight for :math:`g = 1 + \log \frac{p(x \mid z)}{p(x)}` alone: unlike Donsker and Varadhan's,
-    the critic has to normalise itself. Also known as f-GAN's KL and as MINE-f.
+    Tight for :math:`g = 1 + \log \frac{p(x \mid z)}{p(x)}` alone: the critic has to normalise
+    itself. Also known as f-GAN's KL and as MINE-f.
 
-    A lower bound in expectation at every sample size, since each mean is unbiased. A single
-    sample scatters with a variance that grows exponentially with the information: where that is
-    large, the second mean is made by pairs too rare to be drawn, so that most samples lie above
-    their expectation, and a rare other one far below. Of 10 nats in 20 dimensions it says
-    10.6 ± 1.4 from 512 permuted pairs, more than the truth in 92 % of the samples, and 9.9 ± 2.1
-    from all 512 · 511; of 2 nats, 2.0 ± 0.3 and 2.0 ± 0.1.
-
-    :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is then
-    ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
+    A lower bound in expectation at every sample size. The variance grows exponentially with the
+    information: where that is large, most samples lie above their expectation, and a rare one far
+    below. :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is
+    then ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
 
     Args:
         joint_scores: :math:`g(x_i, z_i)`, shape ``(n,)``.
@@ -149,7 +177,6 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     References:
         Nguyen, Wainwright & Jordan (2010), Estimating Divergence Functionals and the Likelihood
         Ratio by Convex Risk Minimization. https://arxiv.org/abs/0809.0853
-        Poole et al. (2019), I_NWJ. https://arxiv.org/abs/1905.06922
 
     Example:
         >>> nwj_bound(torch.ones(4), torch.ones(4))
@@ -176,11 +203,9 @@ def tuba_bound(
         - \mathbb{E}_{p(x)p(z)}\Big[\frac{e^T}{a(z)}\Big]
 
     Tight for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`, as with :math:`T = \log
-    p(z \mid x)` and :math:`a(z) = p(z)`. The baseline may be learned; a closer one lowers the
-    variance, which else is that of `nwj_bound`: the case :math:`a = e`.
-
-    A lower bound in expectation at every sample size, for every baseline that depends on the
-    code alone. Samples scatter and overflow as those of `nwj_bound` do.
+    p(z \mid x)` and :math:`a(z) = p(z)`. A lower bound in expectation at every sample size, for
+    every baseline of the code alone, learned or not. Samples scatter and overflow as those of
+    `nwj_bound` do, the case :math:`a = e`; a closer baseline lowers the variance.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
@@ -193,9 +218,6 @@ def tuba_bound(
 
     Raises:
         ShapeError: If scores are not one-dimensional, or empty, or a baseline does not fit.
-
-    References:
-        Poole et al. (2019), I_TUBA. https://arxiv.org/abs/1905.06922
 
     Example:
         >>> tuba_bound(torch.ones(4), torch.zeros(4), 0.0, 0.0)
@@ -215,17 +237,14 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
         b(z; x_{1:K}) = \frac{\alpha}{K} \sum_{k} e^{T(x_k, z)} + (1 - \alpha)\, a(z)
 
     with z drawn together with :math:`x_1`, and :math:`z'` apart from all K data. The n pairs give
-    n sub-batches of :math:`K = n - 1`, each leaving one pair out, and both means run over them
-    all. So at :math:`\alpha = 1` this is the mean of `infonce_bound` over these sub-batches, and
-    at :math:`\alpha = 0` it is `tuba_bound` of the diagonal and the rest (`nwj_bound` where the
-    baseline's logarithm is 1). Tight, as n grows, for :math:`T - \log a(z) = \log
-    \frac{p(x \mid z)}{p(x)}`, but for :math:`\alpha = 1`, where the baseline takes no part.
+    n sub-batches of :math:`K = n - 1`, each leaving one pair out, and both means run over all. So
+    :math:`\alpha = 1` is the mean of `infonce_bound` over the sub-batches, and :math:`\alpha = 0`
+    is `tuba_bound`. Tight, as n grows, for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`,
+    whatever the baseline if :math:`\alpha = 1`.
 
-    A lower bound in expectation at every n of 2 or more, whatever the critic, the baseline and
+    A lower bound in expectation at every n of 2 or more, for every critic, baseline and
     :math:`\alpha`, which trades the variance of the one end for the bias of the other. No sample
-    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Of 10 nats in 20 dimensions it says 7.21 ± 0.05
-    for :math:`\alpha = 0.5` and 9.2 ± 0.2 for 0.01, where InfoNCE says 6.1; of 6 nats, 5.4 ± 0.1
-    and 5.9 ± 0.2. Finite for scores of any finite size if :math:`\alpha > 0`.
+    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for finite scores if :math:`\alpha > 0`.
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``.
@@ -239,10 +258,6 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
         ShapeError: If the scores are not a square matrix of at least two rows, or the baseline
             does not fit.
         OptionError: If ``alpha`` is not in that range.
-
-    References:
-        Poole et al. (2019), I_alpha, in the section on interpolating the bounds.
-        https://arxiv.org/abs/1905.06922
 
     Example:
         >>> interpolated_bound(torch.eye(3), 0.0, alpha=0.5)
@@ -266,22 +281,18 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
 
 
 def _exp(log_value: Tensor) -> Tensor:
-    """Exponential that goes on as a straight line just before it overflows.
-
-    The line soon is infinite too, but its slope is not, and so the gradient by a score that
-    underflows beside the largest is 0, not 0 times infinity.
-    """
+    """Exponential that goes on as a straight line just before it overflows."""
+    # The line becomes infinite too, but its slope does not: the gradient by a score that
+    # underflows beside the largest is 0, not 0 times infinity.
     limit = math.floor(math.log(torch.finfo(log_value.dtype).max))
     within = log_value.clamp(max=limit).exp()
     return within + (log_value - limit).clamp(min=0) * math.exp(limit)
 
 
 def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
-    """Log-sum-exp of each row without its element in each column, shape ``(n, n)``.
-
-    Taking a row's largest element out of the finished sum would cancel, so that sum is made
-    anew; every other element is at most half of the sum.
-    """
+    """Log-sum-exp of each row without its element in each column, shape ``(n, n)``."""
+    # Without its largest element a row's sum is made anew, as the difference would cancel; every
+    # other element is at most half of the sum.
     largest = torch.zeros_like(scores, dtype=torch.bool)
     largest.scatter_(1, scores.argmax(1, keepdim=True), True)
     total = scores.logsumexp(1, keepdim=True)

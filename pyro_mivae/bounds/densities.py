@@ -1,12 +1,11 @@
-r"""Bounds on mutual information: pure functions of tensors, in nats.
+r"""Bounds on mutual information from densities, in nats.
 
-Where the conditional density is known, as :math:`q(z \mid x)` of a guide is, no critic has to be
-learned: scores :math:`T_{ij} = \log q(z_i \mid x_j)` of every code under every datum's posterior
-do. Each function says from which side it bounds, and how a finite sample errs.
+The conditional density is known where a guide has it. The scores :math:`T_{ij} = \log q(z_i \mid
+x_j)` of every code under every datum's posterior then take the place of a learned critic's.
 
 References:
-    Poole et al. (2019), On Variational Bounds of Mutual Information.
-    https://arxiv.org/abs/1905.06922
+    Poole et al. (2019), On Variational Bounds of Mutual Information, section on tractable
+    encoders. https://arxiv.org/abs/1905.06922
 """
 
 from __future__ import annotations
@@ -29,16 +28,12 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
 
     .. math:: \frac1n \sum_i \Big[ T_{ii} - \log \frac1n \sum_j e^{T_{ij}} \Big]
 
-    The scores are a critic's, or the known densities :math:`T_{ij} = \log q(z_i \mid x_j)`: the
-    formula is the same, and with the densities it is the best that any critic can reach, since
-    the sum is then an estimate of the marginal :math:`q(z_i)`. Adding to row i what depends on
-    :math:`z_i` alone changes nothing, which is why the marginal itself is not needed.
+    The scores are a critic's, or the densities :math:`T_{ij} = \log q(z_i \mid x_j)`, which reach
+    the most that any critic can: the sum is then an estimate of the marginal :math:`q(z_i)`.
+    Adding a function of :math:`z_i` alone to row i changes nothing.
 
-    A lower bound in expectation at every n. It can never exceed :math:`\log n`, so it errs low
-    as soon as the information comes near that, and it rises with n to the information. Its
-    variance is small. A single finite sample scatters around the expectation. With the densities
-    of Gaussians in 20 dimensions, samples of 512 say 1.96 ± 0.08 of 2 nats, 4.95 ± 0.07 of 6 and
-    6.05 ± 0.03 of 10, where :math:`\log 512` is 6.24 (``python -m benchmarks bounds``).
+    A lower bound in expectation at every n, of small variance. It never exceeds :math:`\log n`, so
+    it errs low as the information comes near that, and rises with n to the information.
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``; ``-inf`` is allowed.
@@ -55,8 +50,6 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     References:
         van den Oord et al. (2018), Contrastive Predictive Coding, eq. 4 and appendix.
         https://arxiv.org/abs/1807.03748
-        Poole et al. (2019), eq. 10, and for known densities its section on tractable encoders.
-        https://arxiv.org/abs/1905.06922
 
     Example:
         >>> infonce_bound(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]]))
@@ -74,12 +67,10 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
         \frac1n \sum_i \Big[ \log q(z_i \mid x_i)
         - \log \frac{1}{n-1} \sum_{j \ne i} q(z_i \mid x_j) \Big]
 
-    An upper bound in expectation at every n, if the scores are the densities themselves: a
-    critic's scores will not do. The average over the others is an unbiased estimate of
-    :math:`q(z_i)`, so its logarithm errs low and the bound high: without limit where posteriors
-    do not overlap. There the rate is the tighter bound. Of Gaussians in 20 dimensions, samples of
-    512 say 2.03 ± 0.08 of 2 nats, 6.7 ± 0.2 of 6 and 13.3 ± 0.3 of 10; in one dimension,
-    where they overlap least, hundreds of thousands of 10 (``python -m benchmarks bounds``).
+    An upper bound in expectation at every n, for the densities themselves: a critic's scores do
+    not bound. The average over the others is an unbiased estimate of :math:`q(z_i)`, so its
+    logarithm errs low and the bound high, without limit where posteriors do not overlap. There the
+    rate is the tighter bound.
 
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
@@ -92,9 +83,6 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
     Raises:
         ShapeError: If the densities are not a square matrix of at least two rows.
         OptionError: If the reduction is unknown.
-
-    References:
-        Poole et al. (2019), section on tractable encoders. https://arxiv.org/abs/1905.06922
 
     Example:
         >>> leave_one_out_bound(torch.zeros(3, 3))
@@ -115,16 +103,14 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
         \mathbb{E}_{p(x, z)}[\log q(z \mid x)] - \mathbb{E}_{p(x) p(z)}[\log q(z \mid x)]
         = I(X; Z) + KL(p(x) p(z) \| p(x, z))
 
-    An upper bound in expectation at every n, if the scores are the densities themselves: a
-    critic's scores will not do, nor will a learned approximation of :math:`q(z \mid x)`. The gap
-    above is as large as the information when there is little of it and grows exponentially: for
-    Gaussians with the information spread over d dimensions, the bound is
-    :math:`d\,(e^{2I/d} - 1)`, in 20 dimensions 4.4 for 2 nats and 34.4 for 10. A finite sample is
-    unbiased for it and scatters on both sides. The leave-one-out bound of the same matrix is never
-    above it, in any row, as a mean's logarithm is never below the logarithms' mean.
+    An upper bound in expectation at every n, for the densities themselves: neither a critic's
+    scores nor a learned approximation of :math:`q(z \mid x)` bound. The gap grows exponentially:
+    for Gaussians with the information spread over d dimensions, the bound is
+    :math:`d\,(e^{2I/d} - 1)`. A finite sample is unbiased. In every row `leave_one_out_bound` is
+    never above it.
 
-    The mean over the other data leaves the own datum out, which the paper's sample version counts
-    among them: that is smaller by the factor :math:`1 - 1/n`, and so biased towards 0.
+    The mean over the other data leaves the own datum out. The paper's sample version counts it,
+    which makes that smaller by the factor :math:`1 - 1/n`.
 
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
@@ -160,9 +146,8 @@ def barber_agakov_bound(
     .. math:: \mathbb{E}_{p(c, x)}[\log q(c \mid x)] + H(c)
 
     A lower bound for every normalised density q; the gap is
-    :math:`\mathbb{E}_x KL(p(c \mid x) \| q(c \mid x))`. The mean over a sample is unbiased for
-    the expectation, so it scatters on both sides of it, heavily where q is confidently wrong.
-    There is no ceiling but :math:`H(c)`, for a discrete code.
+    :math:`\mathbb{E}_x KL(p(c \mid x) \| q(c \mid x))`. A finite sample is unbiased, and scatters
+    heavily where q is confidently wrong. The ceiling of a discrete code is :math:`H(c)`.
 
     Args:
         log_recognition: :math:`\log q(c_i \mid x_i)` of codes and the data that they generated,
@@ -200,8 +185,8 @@ def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "me
         = I_q(X; Z) + KL(q(z) \| p(z))
 
     An upper bound in expectation for every normalised density :math:`p(z)`, tight where it is the
-    aggregate posterior :math:`q(z)`. The mean over a sample is unbiased for the expectation, so
-    it scatters on both sides; use the closed form of the KL divergence where there is one.
+    aggregate posterior :math:`q(z)`. A finite sample is unbiased; the closed form of the KL
+    divergence, where there is one, does not scatter.
 
     Args:
         log_posterior: :math:`\log q(z_i \mid x_i)`, shape ``(n,)``.

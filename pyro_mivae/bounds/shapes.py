@@ -1,4 +1,4 @@
-"""The shapes that scores come in."""
+"""Checks of the shapes of scores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def off_diagonal(scores: Tensor) -> Tensor:
     """Takes the independent pairs out of a matrix of scores.
 
     Args:
-        scores: Of code i and datum j, shape ``(n, n)``; the diagonal holds the joint pairs.
+        scores: Scores of code i and datum j, shape ``(n, n)``; joint pairs on the diagonal.
 
     Returns:
         Shape ``(n * (n - 1),)``, row by row.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import tempfile
@@ -27,7 +26,7 @@ from pyro_mivae.data.dataset import (
 from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.idx import find_idx, read_idx
 from pyro_mivae.data.sprites import read_sprites
-from pyro_mivae.errors import DataError
+from pyro_mivae.errors import DataError, nearest
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -124,8 +123,7 @@ def read_images(
             raise DataError(f"{path} is no .npz file; allowed is {_allowed()}")
         raw = read_npz(path)
     else:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest(name, DATASETS)
         raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {_allowed()}")
     if image_size is None:
         return raw

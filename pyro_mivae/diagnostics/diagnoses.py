@@ -1,4 +1,4 @@
-"""What the figures of a report say is wrong with a model, in plain sentences."""
+"""Sentences that say what is wrong with a model, from the figures of its report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from pyro_mivae.arguments import checked, instance, named, several, text
+from pyro_mivae.figures import CRITIC, LOWER, UPPER, error_of, interval, key, parsed, sites_of
 
 NOTHING = 0.02  # nats under which a site, a dimension or a category says nothing
 RARE = 0.005  # share of the data under which a category is out of use
@@ -83,14 +84,13 @@ def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> li
 
 
 def _sites(figures: Mapping[str, float]) -> list[str]:
-    names = [key[3:-6] for key in figures if key.startswith("mi_") and key.endswith("_lower")]
-    return [name for name in names if f"kl_{name}" in figures and "[" not in name]
+    return [site for site in sites_of(figures) if key("mi", site, LOWER) in figures]
 
 
 def _site(figures: Mapping[str, float], site: str) -> Iterator[Diagnosis]:
-    most = _get(figures, f"mi_{site}_upper")
-    if most + 2 * _error(figures, f"mi_{site}_upper") < NOTHING:
-        cost = _get(figures, f"kl_{site}")
+    most = interval(figures, "mi", site)[1]
+    if most + 2 * _error(figures, key("mi", site, UPPER)) < NOTHING:
+        cost = _get(figures, key("kl", site))
         spent = "" if math.isnan(cost) else f", at a cost of {_nats(cost)}"
         yield Diagnosis(
             "collapsed",
@@ -99,13 +99,17 @@ def _site(figures: Mapping[str, float], site: str) -> Iterator[Diagnosis]:
             + _cause(figures),
         )
         return
-    if any(key.startswith("occupancy_") for key in figures) and _is_category(figures, site):
+    every = {
+        k.index: value
+        for k, value in parsed(figures, "mi")
+        if k.site == site and k.index is not None and k.side == UPPER
+    }
+    # Categories have shares of the information, and no KL of their own.
+    is_category = key("kl", site, index=0) not in figures
+    unused = [index for index, value in every.items() if value < NOTHING]
+    if not unused or (is_category and any(parsed(figures, "occupancy"))):
         return
-    every = list(_bracketed(figures, f"mi_{site}", "_upper"))
-    unused = [index for index, value in every if value < NOTHING]
-    if not unused:
-        return
-    kind = "categories" if _is_category(figures, site) else "dimensions"
+    kind = "categories" if is_category else "dimensions"
     yield Diagnosis(
         f"unused {kind}",
         site,
@@ -127,11 +131,7 @@ def _cause(figures: Mapping[str, float]) -> str:
 
 
 def _categories(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
-    shares = {
-        int(key[10:]): value
-        for key, value in figures.items()
-        if key.startswith("occupancy_") and key[10:].isdigit()
-    }
+    shares = {int(k.site): value for k, value in parsed(figures, "occupancy") if k.site.isdigit()}
     if not shares:
         return
     largest = max(shares, key=lambda k: shares[k])
@@ -157,7 +157,7 @@ def _categories(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
 
 def _decoder(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
     for site in _sites(figures):
-        written, read = f"mi_{site}_lower", f"generative_mi_{site}_upper"
+        written, read = key("mi", site, LOWER), key("generative_mi", site, UPPER)
         if _is_short(figures, read, written):
             yield Diagnosis(
                 "ignored by the decoder",
@@ -169,13 +169,11 @@ def _decoder(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
 
 
 def _critics(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
-    for key in figures:
-        if not (key.startswith("mi_") and key.endswith("_critic")):
+    for k, heard in parsed(figures, "mi"):
+        if k.side != CRITIC:
             continue
-        sites = key.removeprefix("mi_").removesuffix("_critic")
-        name = "mi" if _is_whole(figures, sites) else f"mi_{sites}"
-        heard, least = _get(figures, key), _get(figures, f"{name}_lower")
-        most = _get(figures, f"{name}_upper")
+        sites = k.site
+        least, most = interval(figures, "mi", "" if _is_whole(figures, sites) else sites)
         if falls_short(heard, least):
             yield Diagnosis(
                 "critic too low",
@@ -183,7 +181,7 @@ def _critics(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
                 f"The critic hears {_nats(heard)} nats of I(x; {sites}), of which there are "
                 f"{_nats(least)} at least: its term raised a part of the information.",
             )
-        elif heard - MARGIN - 2 * _error(figures, key) > most:
+        elif heard - MARGIN - 2 * _error(figures, str(k)) > most:
             yield Diagnosis(
                 "critic too high",
                 "critic",
@@ -193,8 +191,8 @@ def _critics(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
 
 
 def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
-    far, rate = _get(figures, "marginal_kl_lower"), _get(figures, "rate")
-    if far - 2 * _error(figures, "marginal_kl_lower") > max(FAR, rate / 4):
+    far, rate = interval(figures, "marginal_kl")[0], _get(figures, "rate")
+    if far - 2 * _error(figures, key("marginal_kl", side=LOWER)) > max(FAR, rate / 4):
         yield Diagnosis(
             "prior unlike the codes",
             "code",
@@ -202,9 +200,9 @@ def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
             f"{_nats(rate)}: what is sampled from the prior is decoded where few data are.",
         )
     elbo = _get(figures, "elbo")
-    for key, name in (("log_px_ais", "annealed"), ("log_px", "importance-weighted")):
-        gap = _get(figures, key) - elbo
-        if gap - 2 * _error(figures, key) > LOOSE:
+    for bound, name in (("log_px_ais", "annealed"), ("log_px", "importance-weighted")):
+        gap = _get(figures, bound) - elbo
+        if gap - 2 * _error(figures, bound) > LOOSE:
             yield Diagnosis(
                 "loose bound",
                 "code",
@@ -213,9 +211,9 @@ def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
             )
             break
     if _get(figures, "saturated") == 1:
-        least, most = _get(figures, "mi_lower"), _get(figures, "mi_upper")
+        least, most = interval(figures, "mi")
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"
-        fitted = [_get(figures, f"fitted_mi_{end}") for end in ("lower", "upper")]
+        fitted = interval(figures, "fitted_mi")
         other = f"; a fitted marginal says {_nats(fitted[0])} to {_nats(fitted[1])}"
         ending = "" if math.isnan(sum(fitted)) else other
         yield Diagnosis(
@@ -237,32 +235,18 @@ def _is_short(figures: Mapping[str, float], small: str, large: str) -> bool:
     return falls_short(_get(figures, small) + margin, _get(figures, large))
 
 
-def _is_category(figures: Mapping[str, float], site: str) -> bool:
-    """Categories have shares of the information, and no KL of their own."""
-    return f"mi_{site}[0]_upper" in figures and f"kl_{site}[0]" not in figures
-
-
 def _is_whole(figures: Mapping[str, float], sites: str) -> bool:
     """Tells whether sites joined by ``_`` are all there are, in any order."""
     return sorted(sites.split("_")) == sorted("_".join(_sites(figures)).split("_"))
 
 
-def _bracketed(
-    figures: Mapping[str, float], prefix: str, suffix: str
-) -> Iterator[tuple[int, float]]:
-    index = 0
-    while (key := f"{prefix}[{index}]{suffix}") in figures:
-        yield index, figures[key]
-        index += 1
+def _get(figures: Mapping[str, float], name: str) -> float:
+    return figures.get(name, math.nan)
 
 
-def _get(figures: Mapping[str, float], key: str) -> float:
-    return figures.get(key, math.nan)
-
-
-def _error(figures: Mapping[str, float], key: str) -> float:
+def _error(figures: Mapping[str, float], name: str) -> float:
     """Standard error of a figure, 0 where there is none; NaN, as of one datum, stays."""
-    return figures.get(f"{key}_se", 0.0)
+    return error_of(figures, name, missing=0.0)
 
 
 def _nats(value: float) -> str:

@@ -11,6 +11,7 @@ from pyro_mivae.diagnostics.dimensions import dimensions
 from pyro_mivae.diagnostics.draws import draw_codes
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.sandwich import information_in_code
+from pyro_mivae.figures import with_errors
 
 FAMILIES = (
     costs,
@@ -51,11 +52,7 @@ def measure(context: Context) -> dict[str, float]:
     values: dict[str, float] = {}
     for family in FAMILIES:
         began = time.perf_counter() - sum(context.seconds.values())
-        for name, figure in family(context, draws).items():
-            if isinstance(figure, float):
-                values[name] = figure
-            else:
-                values[name], values[f"{name}_se"] = figure
+        values |= with_errors(family(context, draws))
         passed = time.perf_counter() - began
         context.seconds[family.__name__] = passed - sum(context.seconds.values())
     few = sorted(

@@ -12,10 +12,10 @@ from pyro_mivae.arguments import checked, function, text, whole
 from pyro_mivae.diagnostics.context import Context
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.isolation import device_of, isolated
-from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.measurement import measure
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.errors import DataError
+from pyro_mivae.figures import by_index, error_of, parsed
 from pyro_mivae.models import data_for
 from pyro_mivae.traces import Program
 
@@ -95,12 +95,12 @@ class InformationReport(Mapping[str, float]):
         return self._figures[name]
 
     def __str__(self) -> str:
-        names = [n for n in self._figures if not (n.endswith("_se") or is_indexed(n))]
+        names = [str(k) for k, _ in parsed(self._figures) if k.index is None]
         width = max(map(len, names))
         lines = []
         for name in names:
-            error = self._figures.get(f"{name}_se")
-            margin = "" if error is None else f" +- {error:.3f}"
+            error = error_of(self._figures, name)
+            margin = "" if math.isnan(error) else f" +- {error:.3f}"
             shown = f"{self._figures[name]:10.3f}{margin}"
             undefined = math.isnan(self._figures[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pyro_mivae.arguments import checked, several, text, whole
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.figures import parse
 from pyro_mivae.plots.checks import color, columns, named, pair, series
 from pyro_mivae.plots.style import (
     FONT,
@@ -170,15 +171,21 @@ def plot_information_curves(
 ) -> Axes:
     """Draws what the code carries: the KL of every site, and every information term."""
     curves: dict[str, Sequence[float]] = {}
-    colors, names = {}, {}
-    terms = [column for column in history.columns if column.startswith("mi_")]
+    colors: dict[str, str] = {}
+    names = {}
     for column in history.columns:
-        key = column.removeprefix("val_")
-        kind, _, sites = key.partition("_")
-        if kind in ("kl", "mi") and sites and any(map(math.isfinite, history[column])):
+        name = column.removeprefix("val_")
+        found = parse(name)
+        if found is None or found.name not in ("kl", "mi"):
+            continue
+        if name not in colors:
+            terms = sum(color in _TERM_COLORS for color in colors.values())
+            colors[name] = (
+                site_color(found.site) if found.name == "kl" else _TERM_COLORS[terms % 3]
+            )
+        if any(map(math.isfinite, history[column])):
             curves[column] = history[column]
-            colors[key] = site_color(sites) if kind == "kl" else _TERM_COLORS[terms.index(key) % 3]
-            names[column] = f"KL of {sites}" if kind == "kl" else _term_name(sites)
+            names[column] = found.label
     plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
     if num_categories and num_categories > 1 and any("_c" in name for name in curves):
         ceiling = math.log(num_categories)
@@ -194,13 +201,6 @@ def plot_information_curves(
             fontsize=SMALL,
         )
     return ax
-
-
-def _term_name(sites: str) -> str:
-    """Names an information term: the ledger calls it ``SITES_HOW``, as in ``z_c_mean``."""
-    code, _, how = sites.rpartition("_")
-    code = " and ".join(code.split("_"))
-    return f"information on {code} ({how})" if code else f"information on {sites}"
 
 
 def _write_legend(ax: Axes, handles: Sequence[Artist]) -> None:

@@ -11,6 +11,7 @@ from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots.checks import REAL, named, pair, series, words
 from pyro_mivae.plots.checks import color as a_color
 from pyro_mivae.plots.style import FONT, INK, LINE, MUTED, PALETTE, SMALL, style_axes
+from pyro_mivae.tables import write_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,21 +117,6 @@ def plot_contributions(
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("nats per datum")
     return ax
-
-
-def write_interval(lower: float, upper: float, digits: int = 2) -> str:
-    """Writes an interval: both ends, one where they are the same, or the one that is known.
-
-    Example:
-        >>> write_interval(1.0, 1.001), write_interval(1.0, 2.0), write_interval(1.0, math.nan)
-        ('1.00', '1.00 – 2.00', '≥ 1.00')
-    """
-    ends = [f"{v:.{digits}f}".replace("-", "−") for v in (lower, upper) if math.isfinite(v)]
-    if not ends:
-        return "not defined"
-    if len(ends) == 1:
-        return ("≥ " if math.isfinite(lower) else "≤ ") + ends[0]
-    return " – ".join(dict.fromkeys(ends))
 
 
 def _draw_row(ax: Axes, row: int, bounds: Interval, limits: Interval, color: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_mivae import plots
 from pyro_mivae.diagnostics import Diagnosis
 from pyro_mivae.plots.style import group_color
-from pyro_mivae.report.contrast import Line
+from pyro_mivae.report.comparison_table import Line
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.render import render, render_panels
 from pyro_mivae.report.subject import Subject

@@ -6,10 +6,21 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pyro_mivae.diagnostics.keys import is_indexed
+from pyro_mivae.figures import (
+    CRITIC,
+    LOWER,
+    UPPER,
+    error_of,
+    interval,
+    key,
+    label,
+    meaning_of,
+    parsed,
+    without_errors,
+)
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.plots.intervals import write_interval
 from pyro_mivae.report.subject import Subject
+from pyro_mivae.tables import write_error, write_interval, write_number
 
 
 @dataclass(frozen=True)
@@ -27,43 +38,6 @@ class Number:
     value: str
     unit: str
     meaning: str
-
-
-_MEANINGS = {
-    "elbo": "Lower bound on log p(x).",
-    "distortion": "−log p(x | code), on average over codes.",
-    "rate": "KL of all sites together.",
-    "log_px": "Importance-weighted estimate of log p(x): a tighter lower bound than the ELBO.",
-    "mi_lower": "Information that the whole code has on the data, at least.",
-    "mi_upper": "The same, at most.",
-    "marginal_kl_lower": "How far all codes together are from the prior, at least.",
-    "marginal_kl_upper": "The same, at most.",
-    "total_correlation": "How much the dimensions of the code depend on each other.",
-    "total_correlation_lower": "The same, at least.",
-    "total_correlation_upper": "The same, at most.",
-    "active_units": "Dimensions whose posterior mean varies (variance above 0.01).",
-    "critic_falls_short": "1 where a critic hears under half of the information's lower bound.",
-    "fitted_mi_lower": "Information that the whole code has on the data, at least, by a marginal "
-    "of the codes that was fitted to other data.",
-    "fitted_mi_upper": "The same, at most.",
-    "generative_mi_lower": "Information between code and data that the model generates, at least.",
-    "generative_mi_upper": "The same, at most.",
-    "log_px_ais": "Annealed estimate of log p(x): a lower bound.",
-    "saturated": "1 where the bounds on the information are more than 0.5 nats apart.",
-    "cluster_accuracy": "Share of the data whose category stands for their label.",
-    "categories_used": "Categories that take data.",
-    "nmi": "Normalised mutual information of categories and labels, 0 to 1.",
-    "ari": "Adjusted Rand index: 0 by chance, 1 where categories are the labels.",
-    "cluster_accuracy_chance": "What the same categories get with the labels shuffled.",
-    "generation_accuracy": "Share of a category's samples that a classifier of real data takes "
-    "for the label that the category stands for; each category stands for another one.",
-    "generation_consistency": "Share of a category's samples that a classifier of real data takes "
-    "for one and the same label, whichever it is.",
-    "largest_label": "Share of the most frequent label: the accuracy of a constant guess.",
-    "reconstruction_r2": "Share of the variance that decoded codes account for: 1 is all of it.",
-    "linear_probe": "Accuracy of a linear classifier that reads labels from the code.",
-    "mlp_probe": "Accuracy of a small network that reads labels from the code.",
-}
 
 
 _OPEN = 0.5  # nats between the bounds from which a sentence says why
@@ -100,100 +74,53 @@ def headline(subject: Subject) -> Iterator[Number]:
             )
         if not math.isfinite(m["elbo"]):
             meaning = "Not defined, since a site that is a function of the data has no KL."
-        yield _figure(m, "elbo", "ELBO", meaning)
+        yield _figure(m, "elbo", meaning)
     if "distortion" in m and subject.has_density:
         meaning = (
             f"−log p(x | code): what is left to say of {subject.a_noun} once its code is known. "
             "Lower is better."
         )
-        yield _figure(m, "distortion", "Distortion", meaning)
+        yield _figure(m, "distortion", meaning)
     for site in subject.codes:
-        if f"kl_{site}" in m and subject.has_density:
+        if key("kl", site) in m and subject.has_density:
             yield _kl(subject, site)
     for site in subject.codes:
-        if f"mi_{site}_lower" in m or f"mi_{site}_upper" in m:
+        if any(key("mi", site, side) in m for side in (LOWER, UPPER)):
             yield _information(subject, site)
-    for key in m:
-        if key.startswith("mi_") and key.endswith("_critic"):
-            yield _figure(m, key, f"Critic's I({_heard(key)}; x)", _meaning(key))
+    for k, _ in parsed(m, "mi"):
+        if k.side == CRITIC:
+            yield _figure(m, str(k), k.meaning)
     if _defined(m, "cluster_accuracy"):
         meaning = (
             "Each category is matched to one label, as well as can be: the share of the "
             f"{subject.nouns} for which that is right. Labels serve this number, not the training."
         )
         value = f"{100 * m['cluster_accuracy']:.1f}"
-        yield Number("Clustering accuracy", value, "%", meaning)
+        yield Number(_title("cluster_accuracy"), value, "%", meaning)
     if subject.num_categories:
         meaning = f"Categories that take {subject.nouns}; fewer can tell less apart."
         value = f"{_used(subject)} of {subject.num_categories}"
-        yield Number("Categories in use", value, "", meaning)
+        yield Number(_title("categories_used"), value, "", meaning)
 
 
 def remaining(subject: Subject) -> Iterator[Number]:
     """Gives every metric under its key, in the order in which they were measured."""
-    m = subject.metrics
-    for key, value in m.items():
-        if key.removesuffix("_se") in m and key.endswith("_se"):
-            continue
+    for name, value in without_errors(subject.metrics).items():
         written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
-        error = m.get(f"{key}_se", math.nan)
+        error = error_of(subject.metrics, name)
         margin = f"± {error:.2g}" if math.isfinite(error) else ""
-        yield Number(key, written, margin, _meaning(key))
+        yield Number(name, written, margin, meaning_of(name))
 
 
-def _meaning(key: str) -> str:
-    if key in _MEANINGS:
-        return _MEANINGS[key]
-    if is_indexed(key):
-        return _meaning_of_one(key)
-    kind, _, rest = key.partition("_")
-    if kind == "kl" and rest:
-        return f"KL of {rest}."
-    if kind == "mi" and rest.endswith(("_lower", "_upper")):
-        site, _, side = rest.rpartition("_")
-        return f"Information that {site} has on the data, at {_SIDES[side]}."
-    if kind == "mi" and rest.endswith("_critic"):
-        return f"What the critic hears of {_heard(key)} in held-out data; it may err either way."
-    if key.startswith("generative_mi_") and rest.endswith(("_lower", "_upper")):
-        site, _, side = key.removeprefix("generative_mi_").rpartition("_")
-        return f"The same of {site} alone, at {_SIDES[side]}."
-    if key.startswith("occupancy_"):
-        return f"Share of the data in category {rest}."
-    if key.startswith("linear_probe_"):
-        return f"The same, from {key.removeprefix('linear_probe_')} alone."
-    if key.startswith("reconstruction_r2_"):
-        site = key.removeprefix("reconstruction_r2_")
-        return f"The same, of {site} alone, the rest of the code at its prior mean."
-    if key.startswith("active_units_"):
-        return f"The same, of {key.removeprefix('active_units_')}."
-    return ""
+def _figure(metrics: Mapping[str, float], name: str, meaning: str) -> Number:
+    value = metrics[name]
+    unit = f"nats {write_error(error_of(metrics, name))}".rstrip()
+    return Number(_title(name), write_number(value), unit if math.isfinite(value) else "", meaning)
 
 
-def _meaning_of_one(key: str) -> str:
-    name, _, side = key.partition("]")
-    kind, _, place = name.partition("_")
-    site, _, index = place.partition("[")
-    if kind == "kl":
-        return f"KL of dimension {index} of {site}."
-    least = _SIDES.get(side.removeprefix("_"), "most")
-    return f"Information of dimension, or category, {index} of {site}, at {least}."
-
-
-def _heard(key: str) -> str:
-    return key.removeprefix("mi_").removesuffix("_critic")
-
-
-_SIDES = {"lower": "least", "upper": "most"}
-
-
-def _figure(metrics: Mapping[str, float], key: str, name: str, meaning: str) -> Number:
-    value = metrics[key]
-    if not math.isfinite(value):
-        return Number(name, "not defined", "", meaning)
-    written = f"{value:.2f}".replace("-", "−")
-    error = metrics.get(f"{key}_se", math.nan)
-    unit = f"nats ± {error:.2f}" if math.isfinite(error) else "nats"
-    return Number(name, written, unit, meaning)
+def _title(name: str) -> str:
+    text = label(name)
+    return text[:1].upper() + text[1:]
 
 
 def _kl(subject: Subject, site: str) -> Number:
@@ -206,14 +133,14 @@ def _kl(subject: Subject, site: str) -> Number:
             f"How far q({site} | x) is from the prior, on average: the cost of {site}, and an "
             "upper bound on its information."
         )
-    if not math.isfinite(subject.metrics[f"kl_{site}"]):
+    if not math.isfinite(subject.metrics[key("kl", site)]):
         meaning = f"The guide makes {site} a function of the data, so that no KL is defined."
-    return _figure(subject.metrics, f"kl_{site}", f"KL of {site}", meaning)
+    return _figure(subject.metrics, key("kl", site), meaning)
 
 
 def _information(subject: Subject, site: str) -> Number:
-    lower, upper = (subject.metrics.get(f"mi_{site}_{s}", math.nan) for s in ("lower", "upper"))
-    name, k = f"I({site}; x)", subject.num_categories
+    lower, upper = interval(subject.metrics, "mi", site)
+    name, k = label(key("mi", site)), subject.num_categories
     meaning = f"What {site} really says about which {subject.noun} it is, between two bounds."
     if k and site == subject.category:
         meaning = (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.keys import is_indexed
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.figures import is_indexed
 from pyro_mivae.report.files import write_pictures
 from pyro_mivae.report.headline import Number, headline, remaining, summarize
 from pyro_mivae.report.panel import Panel

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_mivae.diagnostics import Diagnosis, diagnose
-from pyro_mivae.diagnostics.keys import by_index
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import by_index
 from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.models import code_program

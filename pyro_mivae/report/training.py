@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyro_mivae import plots
+from pyro_mivae.figures import parse
 from pyro_mivae.report.game import player_curves
 from pyro_mivae.report.panel import Panel
 from pyro_mivae.report.subject import Subject
@@ -41,10 +42,11 @@ def information_curves(subject: Subject) -> Iterator[Panel]:
         return
     columns = subject.history.columns
     sentence = "A curve per site, epoch by epoch."
-    if any(column.startswith("kl_") for column in columns):
+    names = {found.name for found in map(parse, columns) if found is not None}
+    if "kl" in names:
         sentence += " The KL of a site is the most that it can say of the data"
         sentence += " (of z: once the category is known)." if subject.category else "."
-    if any(column.startswith("mi_") for column in columns):
+    if "mi" in names:
         sentence += (
             " The information terms of the objective: at least so much of a site can be read back "
             "from what the model generates (from its mean or from a sample, as it says)."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from pyro_mivae.errors import OptionError, PyroMivaeError
+from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
@@ -24,7 +23,8 @@ PARTS = ("network", *PROGRAMS)
 def find_variant(name: str) -> type[Variant]:
     """Gives the class of a variant."""
     if name not in VARIANTS:
-        raise OptionError(f"no variant {name!r}{_nearest(name, VARIANTS)}")
+        hint = nearest(name, VARIANTS)
+        raise OptionError(f"no variant {name!r}{hint}; allowed are {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 
@@ -91,7 +91,8 @@ def load_program(
     elif spec in registry:
         factory = registry[spec]
     else:
-        raise OptionError(f"no {kind} {spec!r}{_nearest(spec, registry)}, or FILE.py:NAME")
+        known = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
+        raise OptionError(f"no {kind} {spec!r}{known}")
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
@@ -144,9 +145,3 @@ def _site_sizes(prior: Callable[[], torch.Tensor]) -> dict[str, int]:
             keyword = "latent_dim" if name == "z" else "code_dim"
             sizes[keyword] = int(fn.event_shape.numel())
     return sizes
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{hint}; allowed are {', '.join(names)}"

@@ -11,10 +11,10 @@ from typing import Any
 
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
-from pyro_mivae.report.contrast import Line, contrast
+from pyro_mivae.report.comparison_table import Line, compare_metrics
 from pyro_mivae.report.render import flatten
-from pyro_mivae.runs.load import Run, open_run
-from pyro_mivae.runs.target import runs_of_seeds
+from pyro_mivae.runs.run import Run, open_run
+from pyro_mivae.runs.run_folder import runs_of_seeds
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
@@ -53,7 +53,7 @@ class Comparison:
     @cached_property
     def lines(self) -> list[Line]:
         """Their figures, those that some model has."""
-        return contrast([side.metrics for side in self.sides])
+        return compare_metrics([side.metrics for side in self.sides])
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:

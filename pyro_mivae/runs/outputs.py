@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.load import Run
+from pyro_mivae.runs.run import Run
+from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.runs.target import METRICS
 from pyro_mivae.training import (
     Writer,
     atomic_path,
@@ -76,7 +75,7 @@ def evaluate_run(
                 raise unwritable
             if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
                 raise RunError(f"{run.folder} was trained anew meanwhile; measure it again")
-            write_metrics(run.folder / METRICS, metrics, protocol)
+            write_json(run.folder / METRICS, {"metrics": dict(metrics), "protocol": protocol})
         except WriteError:
             say(summarise(metrics, vae.num_categories, note, vae.noise))
             raise
@@ -91,14 +90,6 @@ def _likelihood_note(vae: Variant, x: Tensor) -> str:
             "cross-entropies and no log-probabilities of data"
         )
     return ""
-
-
-def write_metrics(path: Path, metrics: Mapping[str, float], protocol: Any) -> None:
-    """Writes ``metrics`` and ``protocol`` as JSON, with null for NaN."""
-    numbers = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
-    content = {"metrics": numbers, "protocol": protocol}
-    with atomic_path(path) as scratch:
-        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -13,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.errors import OptionError, RunError, nearest
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
 
 STATE = "PYRO_MIVAE_STATE"
@@ -112,8 +111,7 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
         ) from error
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
-        near = difflib.get_close_matches(name, public, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = nearest(name, public)
         raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
     return getattr(module, name)
 

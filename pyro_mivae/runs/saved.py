@@ -12,7 +12,7 @@ from torch import nn
 
 from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
-from pyro_mivae.runs.load import open_run
+from pyro_mivae.runs.run import open_run
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.training import (
     Identity,

@@ -1,10 +1,11 @@
-"""`sweep`: trains a grid of weights, and measures what becomes of rate and information."""
+"""Sweeps over a grid of weights: the rate and the information of each model."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, function, named, number, several
 from pyro_mivae.diagnostics import information
-from pyro_mivae.errors import ManyTrainingError, OptionError
+from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.options import checks_of
+from pyro_mivae.runs.build import build_variant, check_config
+from pyro_mivae.runs.config import FLAGS, RunConfig
+from pyro_mivae.runs.group import RunGroup, settled
+from pyro_mivae.runs.run_folder import GRID, MODELS, PICTURE, ROWS, SWEEP, TABLE, clear_models
 from pyro_mivae.runs.sweep_table import SweepTable
 from pyro_mivae.training import TrainingOptions, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
@@ -167,3 +172,128 @@ def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
         for kind, side in (("kl", ""), ("mi", "_lower"), ("mi", "_upper"))
     ]
     return {name: figures.get(name, math.nan) for name in (*FIGURES, *sites)}
+
+
+def sweep_run(
+    config: RunConfig,
+    folder: str | Path,
+    grid: Mapping[str, Sequence[float]],
+    count: int | None = None,
+    **how: Any,
+) -> SweepTable:
+    """Sweeps a configuration's weights, and leaves table and picture in a folder.
+
+    Figures are of the test images. Each row is written as it is measured. Until the sweep is
+    finished the folder's ``models`` holds a checkpoint of each model, so that it can be resumed.
+
+    Args:
+        config: What to train.
+        folder: The sweep's folder.
+        grid: The values of each option.
+        count: The number of seeds, from the configuration's own on; 1 if omitted.
+        **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
+    """
+    folder = Path(folder)
+    check_config(replace(config, model={**config.model, **dict.fromkeys(grid, 0.0)}))
+    with RunGroup(config, folder, GRID, **how) as group:
+        known: SweepTable | None = None
+        if group.resume and (folder / ROWS).is_file():
+            known = _known(folder)
+            config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
+            _check_resumed(grid, count, known, folder)
+            grid, count = known.grid, count or len(known.seeds)
+        elif group.resume:
+            group.say(f"{folder} holds no sweep to go on with: starting anew")
+        if not grid:
+            raise OptionError(
+                "nothing to sweep; give --beta or --mi-weight, with one value or more, such as "
+                "--beta 0.5,1,4"
+            )
+        plain = check_grid(grid)
+        first = config.training.get("seed") or 0
+        seeds = tuple(range(first, first + (1 if count is None else count)))
+        points = points_of(plain, seeds)
+        done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
+        if known is not None and len(done) == len(points) and (folder / PICTURE).is_file():
+            clear_models(folder)
+            group.say(f"{folder} is finished: nothing to do")
+            return known
+        started = known is not None
+        config = group.approve(config, folder, started=started)
+        dataset = config.load_dataset()
+        config = settled(config, dataset, folder, started=started)
+
+        def make(seed: int, **options: float) -> Variant:
+            own = replace(
+                config,
+                model={**config.model, **options},
+                training={**config.training, "seed": seed},
+            )
+            return build_variant(own, dataset.data_shape)
+
+        def begin() -> None:
+            new = {} if started else {folder / SWEEP: config}
+            group.begin(config, new, dataset, f", {len(points)} models")
+            SweepTable(done, plain, seeds=seeds).to_json(folder / ROWS)
+
+        found = sweep_points(
+            make,
+            dataset.x_train,
+            plain,
+            seeds,
+            x_test=dataset.x_test,
+            known=done,
+            on_row=lambda table: _write_rows(table, folder),
+            runs=[folder / MODELS / _name(point) for point in points],
+            resume=True,
+            on_start=begin,
+            **{name: value for name, value in config.training.items() if name != "seed"},
+            device=group.device,
+            progress=group.progress,
+        )
+        _write_rows(found, folder)
+        found.to_png(folder / PICTURE)
+        clear_models(folder)
+        return found
+
+
+def _known(folder: Path) -> SweepTable:
+    """Reads the table of a sweep that is to go on."""
+    if not (folder / SWEEP).is_file():
+        raise RunError(
+            f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw it away "
+            "with --overwrite, or choose another --run DIR"
+        )
+    return SweepTable.from_json(folder / ROWS)
+
+
+def _check_resumed(
+    grid: Mapping[str, Sequence[float]], count: int | None, known: SweepTable, folder: Path
+) -> None:
+    """Checks that nothing that is given contradicts the sweep that goes on."""
+    for name, values in check_grid(grid).items() if grid else ():
+        before = known.grid.get(name)
+        if values != before:
+            raise OptionError(
+                f"{FLAGS[name]} {_listed(values)} given, but the sweep in {folder} was started "
+                f"with {'none' if before is None else _listed(before)}; leave it out to resume, "
+                "or start anew with --overwrite"
+            )
+    if count is not None and count < len(known.seeds):
+        raise OptionError(
+            f"--seeds {count} given, but the sweep in {folder} is of {len(known.seeds)}; leave it "
+            "out to resume, or start anew with --overwrite"
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _name(point: Point) -> str:
+    return ",".join(f"{name}={value!r}" for name, value in point.items())
+
+
+def _write_rows(table: SweepTable, folder: Path) -> None:
+    table.to_csv(folder / TABLE)
+    table.to_json(folder / ROWS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyro_mivae.errors import OptionError, RunError
+from pyro_mivae.runs.run_folder import write_json
 from pyro_mivae.training import atomic_path
 
 SHOWN = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
@@ -52,18 +53,8 @@ class SweepTable:
         Args:
             path: The file.
         """
-        rows = [
-            {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for row in self.rows
-        ]
-        content = {
-            "grid": self.grid,
-            "seeds": self.seeds,
-            "rows": rows,
-            "failed": self.failures,
-        }
-        with atomic_path(Path(path)) as scratch:
-            scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content = {"grid": self.grid, "seeds": self.seeds, "rows": self.rows}
+        write_json(Path(path), {**content, "failed": self.failures})
 
     @classmethod
     def from_json(cls, path: str | Path) -> SweepTable:

@@ -12,12 +12,12 @@ from torch.distributions import Normal, kl_divergence
 from pyro_mivae.diagnostics import measurement
 from pyro_mivae.diagnostics.coordinates import contrast_coordinates, factors, marginals
 from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.keys import by_index, is_indexed
 from pyro_mivae.diagnostics.probe import probe
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.diagnostics.sandwich import information_in_code
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import by_index, is_indexed
 
 N, KINDS, DIMS = 11, 3, 2
 CPU = torch.device("cpu")

@@ -95,14 +95,14 @@ def test_loss_curves_turn_the_elbo_and_join_it_with_an_equal_loss(ax):
 
 def test_information_on_several_sites_names_them(ax):
     plots.plot_information_curves(ax, history(epoch=[1, 2], mi_z_c_mean=[0.5, 2.0]))
-    assert legend(ax) == ["information on z and c (mean)"]
+    assert legend(ax) == ["I(x; z_c), read from the mean"]
 
 
 def test_information_curves_draw_sites_and_terms_and_the_ceiling_of_c(ax):
     columns = {"rate": [4.0, 4.0], "kl_z": [3.0, 3.0], "kl_c": [1.0, 1.0], "mi_c_mean": [0.5, 2.0]}
     columns |= {"kl_w": [math.nan, math.nan], "val_kl_c": [1.0, 1.1]}
     plots.plot_information_curves(ax, history(epoch=[1, 2], **columns), num_categories=10)
-    names = ["KL of z", "KL of c", "information on c (mean)", "held out"]
+    names = ["KL of z", "KL of c", "I(x; c), read from the mean", "held out"]
     assert legend(ax) == names
     assert texts(ax.texts) == ["log 10 = 2.30"]
     assert ax.lines[-1].get_ydata()[0] == pytest.approx(math.log(10))

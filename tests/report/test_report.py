@@ -307,7 +307,7 @@ def test_the_numbers_come_first_with_their_bounds_and_errors(tmp_path, infocat):
         "An image costs 25.2 nats: 5.2 for its code, and 20.0",
         "−25.25 nats ± 0.50",
         "KL of c not defined",
-        "I(c; x) 1.90 – 2.05 nats",
+        "I(x; c) 1.90 – 2.05 nats",
         "log 3 = 1.10",
         "Clustering accuracy 81.2 %",
         "3 of 3",
@@ -333,7 +333,7 @@ def test_critic_stands_beside_the_bounds(tmp_path):
     vae = VAE(data_shape=(1, 8, 8))
     metrics = {"mi_z_lower": 3.0, "mi_z_upper": 3.1, "mi_z_critic": 0.01, "mi_z_critic_se": 0.02}
     text = report(tmp_path, vae, metrics=metrics, panels=()).text
-    assert "Critic's I(z; x) 0.01 nats ± 0.02" in text
+    assert "I(x; z), by the critic 0.01 nats ± 0.02" in text
 
 
 def test_binary_data_under_a_bernoulli_have_a_log_probability(tmp_path, infocat):
@@ -451,7 +451,10 @@ def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat
     assert "All 1 numbers rate" in page.text
     assert "2 numbers of single dimensions and categories kl_z[0]" in page.text
     assert "KL of dimension 0 of z." in page.text
-    assert "Information of dimension, or category, 2 of c, at least." in page.text
+    assert (
+        "Information that dimension, or category, 2 of c holds about the data, at least."
+        in page.text
+    )
 
 
 def test_headings_are_in_order_and_every_picture_is_described(tmp_path, infocat):

@@ -10,7 +10,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import PyroMivaeWarning, RunError, WriteError
 from pyro_mivae.runs import RunConfig, evaluate_run, open_run, train_run
 from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
-from pyro_mivae.runs.target import prepare_folder
+from pyro_mivae.runs.run_folder import prepare
 from pyro_mivae.training import Writer, fit
 
 FEW = {"iwae_samples": 2, "iwae_items": 2, "generative_items": 2, "generative_samples": 2}
@@ -34,7 +34,7 @@ def make_run(folder, data, variant="vae", model=None, **training):
     asked = RunConfig(variant, str(data), model=model or {}, training=TRAINING | training)
     dataset = asked.load_dataset()
     config = asked.complete(dataset, plain_defaults(find_variant(variant)))
-    prepare_folder(folder, config)
+    prepare(folder, "a run", {folder / "config.toml": config})
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, **config.training, run=folder)
     return folder
@@ -197,7 +197,7 @@ def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch, quick
         raise WriteError(f"cannot write {path}: No space left on device")
 
     opened, said = open_run(run), []
-    monkeypatch.setattr("pyro_mivae.runs.outputs.write_metrics", full)
+    monkeypatch.setattr("pyro_mivae.runs.outputs.write_json", full)
     few = {**FEW, "say": said.append}
     with pytest.raises(WriteError, match="metrics.json: No space left"):
         evaluate_run(opened, opened.dataset(), **few)

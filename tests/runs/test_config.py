@@ -13,8 +13,8 @@ from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
 from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
-from pyro_mivae.runs.load import read_config
 from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options, default_options
+from pyro_mivae.runs.run import read_config
 from pyro_mivae.variants import VARIANTS
 
 

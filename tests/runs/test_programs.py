@@ -53,9 +53,8 @@ def state(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Figures, pages and pictures are tested elsewhere."""
-    for module in ("train", "seeds"):
-        monkeypatch.setattr(f"pyro_mivae.runs.{module}.evaluate_run", measured)
-        monkeypatch.setattr(f"pyro_mivae.runs.{module}.report_run", lambda *args, **options: None)
+    monkeypatch.setattr("pyro_mivae.runs.group.evaluate_run", measured)
+    monkeypatch.setattr("pyro_mivae.runs.group.report_run", lambda *args, **options: None)
     for name in ("evaluate_run", "report_run", "write_samples"):
         monkeypatch.setattr(f"pyro_mivae.runs.{name}", lambda *args, **options: None)
     monkeypatch.setattr("pyro_mivae.runs.write_codes", lambda *args, **options: {})
@@ -103,7 +102,7 @@ def own(tmp_path):
 @pytest.fixture
 def evil(plain, own, tmp_path, monkeypatch):
     """A run and a sweep of somebody else's, with code and its right digest."""
-    for name in ("load", "train"):  # that its parts do not belong together is seen elsewhere
+    for name in ("run", "group"):  # that its parts do not belong together is seen elsewhere
         module = sys.modules[f"pyro_mivae.runs.{name}"]
         monkeypatch.setattr(module, "check_belongs", lambda *args: None)
     for name in ("run", "second"):

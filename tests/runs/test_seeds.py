@@ -12,7 +12,7 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
 from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.seeds import sum_up
+from pyro_mivae.runs.group import sum_up
 from pyro_mivae.training import checkpointer, read_checkpoint
 from pyro_mivae.training.trainer import Trainer
 
@@ -162,8 +162,8 @@ def test_a_seed_that_breaks_is_told_and_the_others_are_there(tmp_path, monkeypat
             return mi.BetaVAE(data_shape, beta=mi.linear_warmup(1, 1.0, 3e38, delay=3))
         return build_variant(config, data_shape)
 
-    monkeypatch.setattr("pyro_mivae.runs.seeds.build_variant", build)
-    monkeypatch.setattr("pyro_mivae.runs.seeds.check_belongs", lambda *args: None)
+    monkeypatch.setattr("pyro_mivae.runs.group.build_variant", build)
+    monkeypatch.setattr("pyro_mivae.runs.group.check_belongs", lambda *args: None)
     config = replace(CONFIG, training={**CONFIG.training, "batch_size": 16})
     with pytest.raises(ManyTrainingError, match="1 of 3 models: model 1: the loss is not finite"):
         train_seeds(config, tmp_path, 3)

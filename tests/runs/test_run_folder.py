@@ -7,13 +7,12 @@ import pytest
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.report.files import PICTURES, listed_pictures, write_pictures
 from pyro_mivae.runs import RunConfig, sweep_run, train_run, train_seeds
-from pyro_mivae.runs.target import (
+from pyro_mivae.runs.run_folder import (
     check_target,
     clear_run,
     clear_sweep,
     held,
-    prepare_folder,
-    prepare_seeds,
+    prepare,
     runs_of_seeds,
 )
 
@@ -118,7 +117,7 @@ def test_files_of_the_user_outlive_a_run(tmp_path):
 
 def test_a_run_is_made_anew_in_its_folder(tmp_path):
     make(tmp_path, *OURS.split(), "grid.png")
-    prepare_folder(tmp_path, RunConfig("beta"))
+    prepare(tmp_path, "a run", {tmp_path / "config.toml": RunConfig("beta")})
     assert names(tmp_path) == ["config.toml", "grid.png"]
     assert "beta" in (tmp_path / "config.toml").read_text()
 
@@ -126,7 +125,7 @@ def test_a_run_is_made_anew_in_its_folder(tmp_path):
 def test_files_of_the_user_outlive_seeds(tmp_path):
     make(tmp_path, "seeds.json", "notes.txt", "seed-1/config.toml", "seed-2/config.toml")
     make(tmp_path, "seed-2/checkpoint.pt", "seed-3/config.toml", "seed-3/grid.png")
-    prepare_seeds(tmp_path, {tmp_path / "seed-4": RunConfig("vae")}, resume=True)
+    prepare(tmp_path, KINDS[1], {tmp_path / "seed-4/config.toml": RunConfig("vae")}, resume=True)
     left = ["notes.txt", "seed-2/checkpoint.pt", "seed-2/config.toml", "seed-3/grid.png"]
     assert names(tmp_path) == [*left, "seed-4/config.toml"]
     assert [path.name for path in runs_of_seeds(tmp_path)] == ["seed-2", "seed-4"]

@@ -1,17 +1,20 @@
-"""Run folders: their files, what a folder holds, and how it is made ready and emptied."""
+"""Run folders: the names of their files, their kinds, and their preparation."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.report.files import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
-from pyro_mivae.training import Writer, has_checkpoint, writing
+from pyro_mivae.training import Writer, atomic_path, has_checkpoint, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
 from pyro_mivae.training.checkpointer import HISTORY
 from pyro_mivae.training.files import LOCK, OWNER
@@ -21,28 +24,29 @@ KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training
 SEEDS = "seeds.json"
 SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
 MODELS = "models"
+ONE, SEVERAL, GRID = "a run", "the runs of several seeds", "a sweep"
 COMMANDS = {  # by what a folder may hold
-    "a run": "pyro-mivae train without --seeds",
-    "the runs of several seeds": "pyro-mivae train --seeds",
-    "a sweep": "pyro-mivae sweep",
+    ONE: "pyro-mivae train without --seeds",
+    SEVERAL: "pyro-mivae train --seeds",
+    GRID: "pyro-mivae sweep",
 }
 
 
 def held(folder: Path) -> str | None:
-    """Says what a folder holds."""
+    """Names what a folder holds: one of `COMMANDS`, other files, or nothing (None)."""
     if not os.path.isdir(folder):
         return None
     if is_run(folder):
-        return "a run"
+        return ONE
     if runs_of_seeds(folder) or (folder / SEEDS).is_file():
-        return "the runs of several seeds"
+        return SEVERAL
     if (folder / SWEEP).is_file() or (folder / ROWS).is_file():
-        return "a sweep"
+        return GRID
     return "files, but no run" if any(map(_visible, folder.iterdir())) else None
 
 
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder holds a run, and not just a ``config.toml`` of another program."""
+    """Returns True for a run, and False for a ``config.toml`` of another program."""
     config = folder / CONFIG
     if not config.is_file():
         return False
@@ -51,7 +55,7 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
-    """Finds the runs that a folder holds of several seeds."""
+    """Finds the runs of several seeds in their folder, in the order of the seeds."""
     if not os.path.isdir(folder):
         return []
     numbered = {path: re.fullmatch(r"seed-(\d+)", path.name) for path in folder.iterdir()}
@@ -67,7 +71,7 @@ def check_target(
     if resume and overwrite:
         raise OptionError("--resume and --overwrite given; allowed is one of them")
     try:
-        for place, allowed in {folder: kind, **dict.fromkeys(runs, "a run")}.items():
+        for place, allowed in {folder: kind, **dict.fromkeys(runs, ONE)}.items():
             if os.path.exists(place) and not os.path.isdir(place):
                 raise RunError(f"{place} is a file; choose another --run DIR")
             there = held(place)
@@ -81,6 +85,31 @@ def check_target(
                 )
     except OSError as error:
         raise RunError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def prepare(
+    folder: Path, kind: str, configs: Mapping[Path, RunConfig], *, resume: bool = False
+) -> None:
+    """Writes the configurations of new runs, each into a folder without an earlier run.
+
+    Of several seeds their summary goes too, and every run but one that ``resume`` goes on with.
+    """
+    for config in configs.values():
+        config.dumps()  # what cannot be written down is no reason to throw a run away
+    if kind == SEVERAL:
+        with writing(folder):
+            for old in runs_of_seeds(folder):
+                if not (resume and has_checkpoint(old)):
+                    with Writer(old):
+                        clear_run(old)
+                        _remove_if_empty(old)
+            _remove(folder / SEEDS)
+    for file, config in configs.items():
+        place = file.parent
+        with Writer(place) as writer, writing(place):
+            writer.make()
+            clear_sweep(place) if kind == GRID else clear_run(place)
+            config.write(file)
 
 
 def clear_run(folder: Path) -> None:
@@ -105,34 +134,18 @@ def clear_models(folder: Path) -> None:
     _remove_if_empty(folder / MODELS)
 
 
-def prepare_folder(
-    folder: Path,
-    config: RunConfig,
-    clear: Callable[[Path], None] = clear_run,
-    name: str = CONFIG,
-) -> None:
-    """Makes a folder, without anything of an earlier run, and writes its configuration."""
-    config.dumps()  # what cannot be written down is no reason to throw a run away
-    with Writer(folder) as writer, writing(folder):
-        writer.make()
-        clear(folder)
-        config.write(folder / name)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON, with null for numbers that are not finite."""
+    with atomic_path(path) as scratch:
+        scratch.write_text(json.dumps(_defined(content), indent=2) + "\n", encoding="utf-8")
 
 
-def prepare_seeds(folder: Path, configs: Mapping[Path, RunConfig], *, resume: bool) -> None:
-    """Makes the folders of the runs of several seeds that are to be started.
-
-    What was summed up of earlier runs goes, and unless they go on so do the runs.
-    """
-    with writing(folder):
-        for old in runs_of_seeds(folder):
-            if not (resume and has_checkpoint(old)):
-                with Writer(old):
-                    clear_run(old)
-                    _remove_if_empty(old)
-        _remove(folder / SEEDS)
-    for place, config in configs.items():
-        prepare_folder(place, config)
+def _defined(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _visible(path: Path) -> bool:

@@ -5,11 +5,11 @@ import statistics
 
 import pytest
 
-from pyro_mivae.report.contrast import contrast
+from pyro_mivae.report.comparison_table import compare_metrics
 
 
 def line(runs, key):
-    (found,) = [line for line in contrast(runs) if line.key == key]
+    (found,) = [line for line in compare_metrics(runs) if line.key == key]
     return found
 
 
@@ -62,7 +62,7 @@ def test_order_and_what_is_left_out():
     figures = {"nmi": 0.5, "active_units": 3.0, "mi_z_lower": 1.0, "mi_z_upper": 2.0, "rate": 1.0}
     figures |= {"kl_z": 1.0, "kl_z[0]": 1.0, "mi_z[0]_lower": 1.0, "distortion": 9.0, "hm": 1.0}
     figures |= {"generative_mi_z_lower": 0.5, "log_px": math.nan}
-    keys = [line.key for line in contrast([[figures], [figures]])]
+    keys = [line.key for line in compare_metrics([[figures], [figures]])]
     assert keys == [
         "distortion", "kl_z", "rate", "mi_z", "generative_mi_z", "active_units", "nmi",
     ]  # fmt: skip

@@ -18,8 +18,8 @@ from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.programs import approve
+from pyro_mivae.runs.run_folder import CONFIG, METRICS, runs_of_seeds
 from pyro_mivae.runs.summary import summarise
-from pyro_mivae.runs.target import CONFIG, METRICS, runs_of_seeds
 from pyro_mivae.training import (
     History,
     Identity,

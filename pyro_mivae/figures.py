@@ -1,0 +1,398 @@
+"""Table of all figures that the library reports, and the keys that name them.
+
+A key reads ``NAME[_SITE][[INDEX]][_SIDE][_se]``, as ``kl_z[3]`` or ``mi_c_lower_se``; `key` makes
+one and `parse` takes one apart.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError
+
+Unit = Literal["nats", "share", "count", "flag", "data"]
+Table = Literal["summary", "comparison", "listing"]
+T = TypeVar("T")
+About = Literal["labels", "factors", ""]
+DIGITS: dict[Unit, int] = {"nats": 2, "share": 3, "count": 1, "flag": 0, "data": 3}
+LOWER, UPPER, CRITIC, MEAN, SAMPLE = SIDES = ("lower", "upper", "critic", "mean", "sample")
+WORDS = {
+    LOWER: ", at least",
+    UPPER: ", at most",
+    CRITIC: ", by the critic",
+    MEAN: ", read from the mean",
+    SAMPLE: ", read from a sample",
+}
+ERROR = "_se"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A quantity that the library reports.
+
+    Attributes:
+        name: First part of its keys.
+        label: Name in tables; ``{site}`` stands for the site, or the whole code.
+        meaning: Sentence without its full stop; ``{of}``, in those that may be measured of each
+            site, stands for what is measured.
+        unit: Unit, which also sets the digits after the point.
+        tables: Tables that hold it: all of them, comparisons and listings, or listings alone.
+        about: What must be known of the data: their labels, their factors, or neither.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    unit: Unit
+    tables: Table
+    about: About
+
+    @property
+    def per_site(self) -> bool:
+        """True if there may be one for each site."""
+        return "{of}" in self.meaning
+
+    @property
+    def labels_site(self) -> bool:
+        """True if tables show one for each site."""
+        return "{site}" in self.label
+
+
+_GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
+    ("nats", "summary", ""): {
+        "distortion": ("distortion, -E log p(x|code)", "−log p(x | code), averaged over codes"),
+        "kl": ("KL of {site}", "KL of {of}"),
+        "rate": ("rate, sum of the KLs", "KL of all sites together"),
+        "elbo": ("ELBO", "Lower bound on log p(x)"),
+        "log_px": (
+            "log p(x), importance-weighted",
+            "Importance-weighted estimate of log p(x): a tighter lower bound than the ELBO",
+        ),
+        "log_px_ais": ("log p(x), annealed", "Annealed estimate of log p(x): a lower bound"),
+        "mi": ("I(x; {site})", "Information that {of} holds about the data"),
+    },
+    ("nats", "comparison", ""): {
+        "fitted_mi": (
+            "I(x; {site}), by a fitted marginal",
+            "Information that the whole code holds about the data, by a marginal of the codes "
+            "that is fitted to other data",
+        ),
+        "generative_mi": (
+            "I(x; {site}) in samples",
+            "Information between {of} and data that the model generates",
+        ),
+    },
+    ("nats", "listing", ""): {
+        "barber_agakov": (
+            "I(x; {site})",
+            "Lower bound on the information between {of} and data that it generates",
+        ),
+        "marginal_kl": ("KL of all codes together", "How far all codes are from the prior"),
+        "total_correlation": (
+            "total correlation",
+            "How much the dimensions of the code depend on each other",
+        ),
+    },
+    ("flag", "listing", ""): {
+        "saturated": ("saturated", "1 where the bounds on the information are 0.5 nats apart"),
+        "critic_falls_short": (
+            "critic falls short",
+            "1 where a critic hears under half of the information's lower bound",
+        ),
+    },
+    ("count", "comparison", ""): {
+        "active_units": (
+            "active units",
+            "Dimensions of {of} whose posterior mean varies (variance above 0.01)",
+        ),
+    },
+    ("count", "summary", ""): {
+        "categories_used": ("categories in use", "Categories that take data"),
+    },
+    ("share", "comparison", ""): {
+        "reconstruction_r2": (
+            "R² of the reconstruction",
+            "Share of the variance that {of} accounts for when it is decoded, every other site "
+            "at its prior mean; 1 is all of it",
+        ),
+    },
+    ("share", "listing", ""): {
+        "occupancy": ("share of category {site}", "Share of the data in category {of}"),
+        "category_agreement_accuracy": (
+            "pairs: agreement",
+            "Share of the data that two models put into the same category, up to its name",
+        ),
+        "category_agreement_nmi": ("pairs: NMI", "NMI of two models' categories"),
+        "category_agreement_ari": ("pairs: ARI", "ARI of two models' categories"),
+    },
+    ("data", "listing", ""): {
+        "fixed_scale": ("fixed scale", "Fixed scale of the Gaussian likelihood"),
+        "data_scale": (
+            "scale of the data",
+            "Standard deviation of the data in the direction that varies most",
+        ),
+    },
+    ("share", "summary", "labels"): {
+        "cluster_accuracy": (
+            "clustering accuracy",
+            "Share of the data whose category stands for their label",
+        ),
+        "nmi": (
+            "normalised mutual information",
+            "Normalised mutual information of categories and labels, 0 to 1",
+        ),
+        "generation_accuracy": (
+            "generation accuracy",
+            "Share of a category's samples that a classifier of real data takes for the label "
+            "that the category stands for; each category stands for another one",
+        ),
+        "generation_consistency": (
+            "generation consistency",
+            "Share of a category's samples that a classifier of real data takes for one and the "
+            "same label, whichever it is",
+        ),
+        "linear_probe": (
+            "linear probe of the code",
+            "Accuracy of a linear classifier that reads labels from {of}",
+        ),
+    },
+    ("share", "comparison", "labels"): {
+        "ari": (
+            "adjusted Rand index",
+            "Adjusted Rand index: 0 by chance, 1 where categories are the labels",
+        ),
+        "mlp_probe": (
+            "MLP probe of the code",
+            "Accuracy of a small network that reads labels from the code",
+        ),
+    },
+    ("share", "listing", "labels"): {
+        "cluster_accuracy_chance": (
+            "clustering accuracy by chance",
+            "Clustering accuracy of the same categories with the labels shuffled",
+        ),
+        "judge_accuracy": (
+            "accuracy of the judge",
+            "Accuracy on real data of the classifier that judges samples",
+        ),
+        "largest_label": (
+            "share of the largest label",
+            "Share of the most frequent label: the accuracy of a constant guess",
+        ),
+        "linear_probe_sampled": (
+            "linear probe of drawn codes",
+            "Accuracy of a linear classifier that reads labels from one draw of each code",
+        ),
+        "mlp_probe_sampled": (
+            "MLP probe of drawn codes",
+            "Accuracy of a small network that reads labels from one draw of each code",
+        ),
+    },
+    ("share", "summary", "factors"): {
+        "mig": ("mutual information gap (MIG)", "How far one dimension alone knows a factor"),
+        "sap": (
+            "separated attribute predictability",
+            "How much better the best dimension tells a factor than the second best",
+        ),
+        "dci_disentanglement": (
+            "DCI disentanglement",
+            "How far each dimension is of use for one factor alone",
+        ),
+        "dci_completeness": (
+            "DCI completeness",
+            "How far one dimension alone is of use for each factor",
+        ),
+        "dci_informativeness": ("DCI informativeness", "Accuracy of forests on the factors"),
+        "factor_vae_score": (
+            "FactorVAE score",
+            "How often the dimension that varies least tells which factor is held fixed",
+        ),
+        "modularity": ("modularity", "How far each dimension knows one factor alone"),
+    },
+}
+FIGURES = {
+    name: Figure(name, label, meaning, unit, tables, about)
+    for (unit, tables, about), rows in _GROUPS.items()
+    for name, (label, meaning) in rows.items()
+}
+"""All figures by name, in the order in which tables show them."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key taken apart.
+
+    Attributes:
+        figure: The figure.
+        site: Site, sites joined by ``_``, or a category's number; empty for the whole code.
+        index: Dimension of the site, or its category.
+        side: One of `SIDES`, or empty.
+        is_error: True for the standard error of the figure.
+    """
+
+    figure: Figure
+    site: str = ""
+    index: int | None = None
+    side: str = ""
+    is_error: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the figure."""
+        return self.figure.name
+
+    @property
+    def label(self) -> str:
+        """Name of the figure in tables, the side among it where there is one."""
+        site = self.site or "code"
+        text = self.figure.label.format(
+            site=site if self.index is None else f"{site}[{self.index}]"
+        )
+        if self.site and not self.figure.labels_site:
+            text += f", {self.site}"
+        return text + WORDS.get(self.side, "")
+
+    @property
+    def meaning(self) -> str:
+        """Sentence that says what the figure is."""
+        of = self.site or "the whole code"
+        if self.index is not None:
+            kind = "dimension" if self.name == "kl" else "dimension, or category,"
+            of = f"{kind} {self.index} of {of}"
+        text = self.figure.meaning.format(of=of) + WORDS.get(self.side, "")
+        return (
+            f"{text} on held-out data; it may err either way."
+            if self.side == CRITIC
+            else f"{text}."
+        )
+
+    def __str__(self) -> str:
+        return key(self.name, self.site, self.side, index=self.index) + ERROR * self.is_error
+
+
+_NAMES = "|".join(sorted(FIGURES, key=len, reverse=True))
+_KEY = re.compile(rf"({_NAMES})(?:_(.+?))??(?:\[(\d+)\])?(?:_({'|'.join(SIDES)}))?({ERROR})?")
+
+
+def key(name: str, site: str = "", side: str = "", *, index: int | None = None) -> str:
+    """Makes the public key of a figure.
+
+    Example:
+        >>> key("rate"), key("mi", "c", "lower"), key("kl", "z", index=3)
+        ('rate', 'mi_c_lower', 'kl_z[3]')
+    """
+    place = "" if index is None else f"[{index}]"
+    return "_".join(filter(None, (name, site + place, side)))
+
+
+def parse(text: str) -> Key | None:
+    """Takes a key apart; None for one that names no figure.
+
+    Example:
+        >>> found = parse("mi_my_site[3]_lower_se")
+        >>> found.name, found.site, found.index, found.side, found.is_error
+        ('mi', 'my_site', 3, 'lower', True)
+    """
+    match = _KEY.fullmatch(text)
+    if match is None:
+        return None
+    name, site, index, side, error = match.groups()
+    figure = FIGURES[name]
+    if site and not figure.per_site:
+        return None
+    return Key(figure, site or "", int(index) if index else None, side or "", error is not None)
+
+
+def parsed(values: Mapping[str, Any], name: str | None = None) -> Iterator[tuple[Key, Any]]:
+    """Yields the figures among values, or those of one name, without standard errors."""
+    for text, value in values.items():
+        found = parse(text)
+        if found is not None and not found.is_error and name in (None, found.name):
+            yield found, value
+
+
+def label(text: str) -> str:
+    """Returns the label of a key; of one that names no figure, the key."""
+    found = parse(text)
+    return text if found is None else found.label
+
+
+def meaning_of(text: str) -> str:
+    """Returns what a key means, in a sentence; nothing for one that names no figure."""
+    found = parse(text)
+    return "" if found is None else found.meaning
+
+
+def is_indexed(text: str) -> bool:
+    """Tells whether a key is of a single dimension or category, as ``kl_z[3]``."""
+    found = parse(text)
+    return found is not None and found.index is not None
+
+
+def error_of(values: Mapping[str, float], text: str, *, missing: float = math.nan) -> float:
+    """Returns the standard error of a figure, by its key."""
+    return values.get(text + ERROR, missing)
+
+
+def without_errors(values: Mapping[str, T]) -> dict[str, T]:
+    """Returns all values but the standard errors that stand beside their figures."""
+    return {
+        k: v for k, v in values.items() if not (k.endswith(ERROR) and k[: -len(ERROR)] in values)
+    }
+
+
+def with_errors(values: Mapping[str, float | tuple[float, float]]) -> dict[str, float]:
+    """Writes standard errors, given beside their figures, under keys of their own."""
+    found: dict[str, float] = {}
+    for text, value in values.items():
+        if isinstance(value, tuple):
+            found[text], found[text + ERROR] = value
+        else:
+            found[text] = value
+    return found
+
+
+def interval(values: Mapping[str, float], name: str, site: str = "") -> tuple[float, float]:
+    """Returns lower and upper bound of a figure; NaN for one that is missing."""
+    low, high = (values.get(key(name, site, side), math.nan) for side in (LOWER, UPPER))
+    return low, high
+
+
+def sites_of(values: Mapping[str, float]) -> list[str]:
+    """Returns the sites whose KL is among values."""
+    return [found.site for found, _ in parsed(values, "kl") if found.index is None]
+
+
+def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
+    """Collects the figures of a site's dimensions, or categories, by their key without the site.
+
+    Example:
+        >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()
+        [1.5, 0.0]
+    """
+    columns: dict[str, dict[int, float]] = {}
+    sites = []
+    for text, value in values.items():
+        found = parse(text)
+        if found is None or found.index is None:
+            continue
+        sites.append(found.site)
+        if found.site == site:
+            column = columns.setdefault(str(replace(found, site="", index=None)), {})
+            column[found.index] = math.nan if value is None else value
+    if not columns:
+        raise OptionError(
+            f"site {site!r} has no figures of single dimensions or categories; sites that have: "
+            f"{', '.join(dict.fromkeys(sites)) or 'none'}"
+        )
+    return {
+        name: torch.tensor([column[d] for d in sorted(column)], dtype=torch.float64)
+        for name, column in columns.items()
+    }

@@ -1,0 +1,124 @@
+"""Figures of several models side by side, with the differences that exceed their errors."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pyro_mivae.figures import DIGITS, FIGURES, LOWER, UPPER, Key, error_of, parsed
+from pyro_mivae.tables import write_error, write_interval
+
+_ERRORS = 2.0  # standard errors of a difference, over many data, from which it counts
+_CHANCE = 0.975  # of Student's t, whose quantile takes their place for a few runs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model's figure, or interval.
+
+    Attributes:
+        lower: The figure, or the lower bound; NaN where it is not defined.
+        upper: The same, or the upper bound.
+        spread: Of one run the standard error over the data, of several their standard deviation.
+        error: Standard error of the figure, of several runs that of their mean.
+        margin: How far the figure may be off: two errors, or as many as Student's t has at 97.5 %
+            for the number of runs.
+        digits: Digits after the point.
+        differs: True if it differs from the first model's by more than both margins explain.
+    """
+
+    lower: float
+    upper: float
+    spread: float
+    error: float
+    margin: float
+    digits: int
+    differs: bool = False
+
+    def __str__(self) -> str:
+        if math.isnan(self.lower) and math.isnan(self.upper):
+            return "–"
+        written = write_interval(self.lower, self.upper, self.digits)
+        is_point = self.lower == self.upper
+        return f"{written} {write_error(self.spread, self.digits) if is_point else ''}".rstrip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A figure of every model.
+
+    Attributes:
+        key: Its name in ``metrics.json``, without a side where it is an interval.
+        name: Its label.
+        cells: One per model.
+    """
+
+    key: str
+    name: str
+    cells: tuple[Cell, ...]
+
+
+def compare_metrics(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Line]:
+    """Sets the figures of models side by side.
+
+    A difference from the first model counts where it is more than two standard errors of the
+    difference (more of a few runs' mean, by Student's t: 12.7 of two runs', 2.8 of five's), taken
+    as if the models had been measured on different data: on the same data they err together, so
+    that this is on the cautious side. Of intervals it is the gap between them.
+    A figure without a standard error is not marked.
+
+    Example:
+        >>> runs = [{"rate": 3.0, "rate_se": 0.1}], [{"rate": 4.0, "rate_se": 0.1}]
+        >>> (line,) = compare_metrics(runs)
+        >>> [str(cell) for cell in line.cells], line.cells[1].differs
+        (['3.00 ± 0.10', '4.00 ± 0.10'], True)
+    """
+    found = [k for runs in metrics for run in runs for k, _ in parsed(run) if k.index is None]
+    places = list(FIGURES)
+    sides: dict[Key, set[str]] = {}
+    for k in sorted(found, key=lambda k: places.index(k.name)):
+        is_shown = k.figure.tables != "listing" and (not k.site or k.figure.labels_site)
+        if is_shown and k.side in ("", LOWER, UPPER):
+            sides.setdefault(replace(k, side=""), set()).add(k.side)
+    lines = []
+    for k, of in sides.items():
+        cells = [_cell(runs, k, is_interval=bool(of - {""})) for runs in metrics]
+        if any(math.isfinite(cell.lower) or math.isfinite(cell.upper) for cell in cells):
+            marked = tuple(_marked(cells[0], cell) for cell in cells)
+            lines.append(Line(str(k), k.label, marked))
+    return lines
+
+
+def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> Cell:
+    means, errors, spreads = [], [], []
+    for side in (LOWER, UPPER) if is_interval else ("",):
+        name = str(replace(k, side=side))
+        values = [run.get(name, math.nan) for run in runs]
+        means.append(statistics.fmean(values))
+        if len(values) == 1:
+            spread = error = error_of(runs[0], name)
+        else:
+            defined = all(map(math.isfinite, values))
+            spread = statistics.stdev(values) if defined else math.nan
+            error = spread / math.sqrt(len(values))
+        spreads.append(spread)
+        errors.append(error)
+    error = max(filter(math.isfinite, errors), default=math.nan)
+    margin = _times(len(runs)) * error
+    return Cell(means[0], means[-1], spreads[0], error, margin, DIGITS[k.figure.unit])
+
+
+def _times(runs: int) -> float:
+    """How many standard errors a mean may be off."""
+    from scipy.stats import t
+
+    return _ERRORS if runs == 1 else max(_ERRORS, float(t.ppf(_CHANCE, runs - 1)))
+
+
+def _marked(first: Cell, cell: Cell) -> Cell:
+    gap = max(cell.lower - first.upper, first.lower - cell.upper)
+    margin = math.hypot(first.margin, cell.margin)
+    differs = gap > max(margin, 0.0)  # never of what is not defined
+    return replace(cell, differs=differs)

@@ -1,0 +1,303 @@
+"""Training into folders: one run, or a group of runs from several seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data import Dataset
+from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
+from pyro_mivae.inputs import fingerprint_all
+from pyro_mivae.metrics import agreement_of_models
+from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
+from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.outputs import evaluate_run, report_run
+from pyro_mivae.runs.programs import approve, named_programs, remember
+from pyro_mivae.runs.run import (
+    Run,
+    check_belongs,
+    check_same_data,
+    read_config,
+    read_metrics,
+    read_run,
+)
+from pyro_mivae.runs.run_folder import (
+    CONFIG,
+    METRICS,
+    ONE,
+    REPORT,
+    SEEDS,
+    SEVERAL,
+    check_target,
+    held,
+    prepare,
+    runs_of_seeds,
+    write_json,
+)
+from pyro_mivae.runs.tensorboard import logging_epochs
+from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_checkpoint
+from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
+from pyro_mivae.training.checkpointer import HISTORY
+
+SHOWN = (
+    "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
+    "linear_probe categories_used category_agreement_accuracy category_agreement_nmi"
+).split()
+LABELS = {
+    "category_agreement_accuracy": "pairs: agreement",
+    "category_agreement_nmi": "pairs: NMI",
+}
+
+
+@dataclass
+class RunGroup:
+    """A folder that is trained into: of one run, of several seeds, or of a sweep.
+
+    Used as a context it is the folder's one writer. Everything given is checked before anything
+    is written. An interrupted group (Ctrl-C) goes on with ``resume``.
+
+    Attributes:
+        config: What was asked for.
+        folder: The folder.
+        kind: What it holds, a key of `run_folder.COMMANDS`.
+        places: The run folders in it, or itself if it is one.
+        resume: Goes on where the folder's runs stopped.
+        overwrite: Throws them away.
+        trust: Runs the code that the folder names.
+        device: Where to compute.
+        progress: Shows a progress bar.
+        tensorboard: Writes the histories for TensorBoard too.
+        say: Called with lines for the user.
+        on_start: Called once everything is checked, as training begins.
+    """
+
+    config: RunConfig
+    folder: Path
+    kind: str
+    places: Sequence[Path] = ()
+    resume: bool = False
+    overwrite: bool = False
+    trust: bool = False
+    device: str = "auto"
+    progress: bool = False
+    tensorboard: bool = False
+    say: Callable[[str], object] = lambda text: None
+    on_start: Callable[[], object] = lambda: None
+
+    def __enter__(self) -> Self:
+        check_config(self.config)
+        how = {"resume": self.resume, "overwrite": self.overwrite}
+        check_target(self.folder, self.kind, **how, runs=self.places)
+        self._there = held(self.folder) is not None
+        self._named = named_programs(self.config)
+        self._writer = Writer(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.release()
+
+    def approve(self, config: RunConfig, folder: Path, *, started: bool) -> RunConfig:
+        """Checks that the code that a configuration names may be run; digests start with a run."""
+        if not started:
+            digests = config.programs.items()
+            known = {kind: digest for kind, digest in digests if kind not in self._named}
+            config = replace(config, programs=known)
+        return approve(config, folder, named=self._named, trust=self.trust)
+
+    def begin(
+        self, config: RunConfig, new: Mapping[Path, RunConfig], dataset: Dataset, several: str = ""
+    ) -> None:
+        """Prepares the folder for new runs, given by the files of their configurations."""
+        self._writer.make()
+        there = self._there  # what another process has made meanwhile is not thrown away
+        how = {"resume": self.resume and there, "overwrite": self.overwrite and there}
+        check_target(self.folder, self.kind, **how, runs=self.places if there else ())
+        prepare(self.folder, self.kind, new, resume=self.resume)
+        remember(config, self._named)
+        self.on_start()
+        shape = "x".join(map(str, dataset.data_shape))
+        self.say(
+            f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
+            f"{len(dataset.x_test)} test images of {shape}{several}"
+        )
+
+    def train(self, asked: Sequence[RunConfig]) -> list[Run]:
+        """Trains, evaluates and reports a run in each place."""
+        taken = [self._taken_on(*pair) for pair in zip(asked, self.places, strict=True)]
+        started = [goes_on for _, goes_on in taken]
+        done = [goes_on and is_finished(place) for goes_on, place in zip(started, self.places)]
+        if self.kind == ONE and all(done):
+            self.say(f"{self.folder} is finished: nothing to do")
+            return [read_run(self.folder, taken[0][0])]
+        dataset = taken[0][0].load_dataset()
+        configs = [
+            settled(own, dataset, place, started=goes_on)
+            for (own, goes_on), place in zip(taken, self.places)
+        ]
+        vaes = [build_variant(own, dataset.data_shape) for own in configs]
+        for own, vae, place, goes_on in zip(configs, vaes, self.places, started):
+            if goes_on:
+                check_belongs(own, vae, read_checkpoint(place), place)
+        vaes[0].check_data(dataset.x_test)
+        seeds = [own.training["seed"] for own in configs]
+        new = {p / CONFIG: own for p, own, old in zip(self.places, configs, started) if not old}
+        several = f", seeds {seeds[0]} to {seeds[-1]}" if self.kind == SEVERAL else ""
+        failure: ManyTrainingError | None = None
+        with logging_epochs(self.places, self.tensorboard) as on_epoch:
+            try:
+                fit_many(
+                    vaes,
+                    dataset.x_train,
+                    **{k: v for k, v in configs[0].training.items() if k != "seed"},
+                    seeds=seeds,
+                    device=self.device,
+                    progress=self.progress,
+                    runs=self.places,
+                    resume=self.resume,
+                    on_start=lambda: self.begin(configs[0], new, dataset, several),
+                    on_epoch=on_epoch,
+                )
+            except ManyTrainingError as error:
+                if self.kind == ONE:
+                    raise TrainingError(error.failures[0]) from error
+                if len(error.failures) == len(vaes):
+                    raise
+                failure = error
+        failed = {} if failure is None else failure.failures
+        whole = [number for number in range(len(vaes)) if number not in failed]
+        runs = [read_run(self.places[number], configs[number]) for number in whole]
+        self.say("evaluating on the test images")
+        for number, run in zip(whole, runs, strict=True):
+            if not done[number]:
+                evaluate_run(run, dataset, device=self.device, say=self.say)
+                report_run(run, dataset, device=self.device)
+        if self.kind == SEVERAL:
+            told = {str(seeds[number]): reason for number, reason in failed.items()}
+            _write_summary(self.folder, runs, dataset, told)
+        if failure is not None:
+            raise failure
+        return runs
+
+    def _taken_on(self, config: RunConfig, folder: Path) -> tuple[RunConfig, bool]:
+        """Takes on what a run was started with, if it goes on, which is returned too."""
+        started = self.resume and has_checkpoint(folder)
+        if started:
+            config = config.resumed_from(read_config(folder), folder)
+        elif self.resume:
+            self.say(f"{folder} holds no checkpoint to go on from: starting anew")
+            if os.path.exists(folder / CONFIG):
+                config = config.over(read_config(folder))
+        return self.approve(config, folder, started=started), started
+
+
+@checked(folder=a_path())
+def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
+    """Trains, evaluates and reports, and leaves all of it in a folder.
+
+    Args:
+        config: What to train.
+        folder: The run folder.
+        **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
+    """
+    folder = Path(folder)
+    with RunGroup(config, folder, ONE, [folder], **how) as group:
+        return group.train([config])[0]
+
+
+def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -> list[Run]:
+    """Trains from several seeds, one after the other; each run is the one of `train_run`.
+
+    The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
+    of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure,
+    and of the agreement of the categories of every two runs on the test images.
+    All are of one configuration: seeds that are added to a folder take that of those in it.
+    """
+    if count < 1:
+        raise OptionError(f"seeds={count}: 1 or more is needed")
+    folder = Path(folder)
+    first = config.training.get("seed") or 0
+    seeds = range(first, first + count)
+    places = [folder / f"seed-{seed}" for seed in seeds]
+    with RunGroup(config, folder, SEVERAL, places, **how) as group:
+        shared = _shared(config, runs_of_seeds(folder)) if group.resume else config
+        return group.train(
+            [replace(shared, training={**shared.training, "seed": seed}) for seed in seeds]
+        )
+
+
+def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
+    """Takes on the configuration of the runs that are there, but for the seed."""
+    begun = [run for run in there if has_checkpoint(run)]
+    given = replace(config, training={**config.training, "seed": None})
+    if begun:
+        return given.resumed_from(read_config(begun[0]), begun[0])
+    return given.over(read_config(there[0])) if there else given
+
+
+def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool) -> RunConfig:
+    """Fills in the defaults of a new run; checks the data of one that goes on."""
+    if started:
+        check_same_data(config, dataset, folder)
+        return config
+    return config.complete(dataset, plain_defaults(find_variant(config.variant)))
+
+
+def is_finished(folder: Path) -> bool:
+    """True if a run was trained to its end, evaluated and reported, with its history whole."""
+    if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
+        return False
+    state = read_checkpoint(folder)
+    whole = History.from_state(state["history"]).is_in_csv(folder / HISTORY)
+    weights = fingerprint_all(kept_weights(state))
+    protocol = read_metrics(folder / METRICS)[1]
+    of_these = protocol.get("weights", weights) == weights if isinstance(protocol, dict) else True
+    return whole and of_these and bool(state["finished"])
+
+
+def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Gives the mean and the standard deviation of each figure.
+
+    Example:
+        >>> sum_up([{"rate": 1.0}, {"rate": 3.0}])
+        {'rate': (2.0, 1.4142135623730951)}
+    """
+    names = dict.fromkeys(name for of_run in metrics for name in of_run)
+    summary = {}
+    for name in names:
+        values = [of_run.get(name, math.nan) for of_run in metrics]
+        defined = len(values) > 1 and all(map(math.isfinite, values))
+        spread = statistics.stdev(values) if defined else math.nan
+        summary[name] = (statistics.fmean(values), spread)
+    return summary
+
+
+def _write_summary(
+    folder: Path, runs: Sequence[Run], dataset: Dataset, failed: Mapping[str, str]
+) -> None:
+    """Writes means and deviations of the figures, and of the agreement of every two runs."""
+    summary = sum_up([run.measured()[0] for run in runs])
+    if len(runs) > 1 and runs[0].vae.category is not None:
+        summary |= agreement_of_models([run.vae for run in runs], dataset.x_test)
+    metrics = {name: {"mean": mean, "sd": spread} for name, (mean, spread) in summary.items()}
+    seeds = [run.config.training["seed"] for run in runs]
+    write_json(folder / SEEDS, {"seeds": seeds, "metrics": metrics, "failed": failed})
+
+
+def seeds_table(folder: str | Path) -> str:
+    """Puts the figures of several seeds that matter most in a small table."""
+    content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
+    lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation"]
+    for name in SHOWN:
+        mean, spread = (content["metrics"].get(name, {}).get(key) for key in ("mean", "sd"))
+        if mean is not None:
+            told = "" if spread is None else f" ± {spread:.3f}"
+            lines.append(f"  {LABELS.get(name, name):<20}  {mean:.3f}{told}")
+    return "\n".join(lines)
