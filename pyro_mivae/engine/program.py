@@ -24,6 +24,8 @@ class Program:
         buffers: Tensors that the loss reads, and may change in place.
         modules: Modules that the loss calls; whether they train is part of what it does.
         guards: Plain values that it reads from Python; those of the modules if omitted.
+        name: Its name in warnings.
+        unit: That of its numbers in warnings.
     """
 
     loss: Loss
@@ -31,6 +33,8 @@ class Program:
     buffers: Sequence[Tensor]
     modules: Sequence[nn.Module]
     guards: Guards = field(default_factory=Guards)
+    name: str = "training step"
+    unit: str = "step"
 
     def __post_init__(self) -> None:
         for module in self.modules:

@@ -273,7 +273,8 @@ class Engine:
         (entries, values), difference = _compare(self.program, step.staged, *args)
         if difference:
             self.means = "eager"
-            tell_difference(difference, number, step.unchecked, "it is")
+            of = self.program.name, self.program.unit
+            tell_difference(difference, number, step.unchecked, "it is", *of)
         step.unchecked = None
         return entries, values
 
@@ -299,7 +300,7 @@ class Engine:
         if self.precision == "bf16":
             raise no_rounding(error) from error
         self.means = "eager"
-        give_up("staged", "as it is", str(error))
+        give_up("staged", "as it is", str(error), self.program.name)
 
 
 def _compare(

@@ -113,15 +113,16 @@ def fit_many(
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     folders = _check_folders(runs, count)
-    own = [TrainingOptions(lr=lr, seed=seed, **options) for lr, seed in zip(lrs, seeds)]
     target = resolve_device(device)
     placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
     trainings = []
-    for vae, each in zip(vaes, own, strict=True):
-        images = Images.checked(vae, x, validation, each.patience)
+    for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
+        own = TrainingOptions(epochs, lr=own_lr, seed=seed, **options)
+        images = Images.checked(vae, x, validation, own.patience)
         known = str(images.fingerprints)  # models share the images where they take the same
-        images, on_device = placed.setdefault(known, (images, images.place(target)))
-        trainings.append(Training(vae, images, on_device, each, target))
+        if known not in placed:
+            placed[known] = images, images.place(target)
+        trainings.append(Training(vae, *placed[known], own, target))
     if on_start is not None:
         on_start()
     with ExitStack() as writers:

@@ -265,7 +265,8 @@ class Trainer:
     def _validation(self) -> Engine:
         """What evaluates on held-out images: steps without a parameter, a graph if it can be."""
         step = self._program()
-        return Engine(Program(step.loss, [], step.state, step.modules, step.guards), "staged")
+        of = "validation", "epoch"
+        return Engine(Program(step.loss, [], step.state, step.modules, step.guards, *of), "staged")
 
     def _validate(self, images: Tensor) -> dict[str, float]:
         """Evaluates on held-out images, on the same noise in every epoch."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_mivae.engine import Recording
-from pyro_mivae.training import fit
+from pyro_mivae.training import fit, trainer
 
 
 @pytest.fixture
