@@ -44,7 +44,7 @@ def load_images(root: Path | None, count: int, smoke: bool) -> tuple[Tensor, str
     """
     import torch
 
-    from pyro_mivae.data.idx import find_idx, read_idx
+    from pyro_mivae.data.load import find_idx, read_idx
 
     if root is None:
         side = 8 if smoke else 28

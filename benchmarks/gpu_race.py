@@ -61,7 +61,9 @@ class Bench:
     def model(self, variant: str = "vae", **options: Any) -> Any:
         """Builds a variant for the images, the same each time."""
         torch.manual_seed(0)
-        vae = mi.VARIANTS[variant](self.images.shape[1:], **OPTIONS.get(variant, {}), **options)
+        vae = mi.VARIANTS[variant].build(
+            self.images.shape[1:], **OPTIONS.get(variant, {}), **options
+        )
         return vae.to(self.scale.device)
 
     def mlp_vae(self, widths: tuple[int, ...] = (400,), guide: Any = None) -> Any:

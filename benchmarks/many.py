@@ -113,7 +113,7 @@ def _model(variant: str, size: int, seed: int) -> Any:
     import pyro_mivae as mi
 
     torch.manual_seed(seed)
-    return mi.VARIANTS[variant]((1, size, size), **OPTIONS.get(variant, {}))
+    return mi.VARIANTS[variant].build((1, size, size), **OPTIONS.get(variant, {}))
 
 
 def _images(size: int) -> Any:

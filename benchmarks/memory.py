@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 
     contender, variant, batch_size, device, options = argv
     torch.set_num_threads(1)
-    vae = mi.VARIANTS[variant]((1, 28, 28), **json.loads(options)).to(device)
+    vae = mi.VARIANTS[variant].build((1, 28, 28), **json.loads(options)).to(device)
     x = torch.rand(STEPS * int(batch_size), 1, 28, 28, device=device)
     turn: Any = build(contender, vae, HANDWRITTEN[variant], x, int(batch_size))
     read, reset = (

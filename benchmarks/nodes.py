@@ -199,12 +199,12 @@ def build(variant: str, data_shape: tuple[int, ...], hidden_dims: list[int] | No
 
     options: dict[str, Any] = dict(OPTIONS.get(variant, {}))
     torch.manual_seed(0)
-    vae = mi.VARIANTS[variant](data_shape, **options)
+    vae = mi.VARIANTS[variant].build(data_shape, **options)
     if hidden_dims is None or variant == "infogan":
         return vae
     options["encoder"] = MLPEncoder(data_shape, hidden_dims)
     options["decoder"] = MLPDecoder(vae.latent_dim, data_shape, hidden_dims[::-1])
-    return mi.VARIANTS[variant](data_shape, **options)
+    return mi.VARIANTS[variant].build(data_shape, **options)
 
 
 def table(content: dict[str, dict[str, Counter[str]]]) -> str:

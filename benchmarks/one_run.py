@@ -118,7 +118,7 @@ def run_one(task: Task, progress: bool = False) -> Run:
     began = time.perf_counter()
     images = mi.load_dataset(task.data, root=task.data_root)
     torch.manual_seed(task.seed)
-    vae = mi.VARIANTS[task.cell["variant"]](images.data_shape, **task.settings["model"])
+    vae = mi.VARIANTS[task.cell["variant"]].build(images.data_shape, **task.settings["model"])
     run: Run = {**task.cell, "seed": task.seed, "settings": task.settings}
     run["made_with"] = made_with()
     try:

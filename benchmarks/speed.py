@@ -84,11 +84,11 @@ def measure(
     torch.manual_seed(0)
     taken = {**OPTIONS.get(variant, {}), **(options or {})}
     shape = tuple(images.shape[1:])
-    vae = mi.VARIANTS[variant](shape, **taken)
+    vae = mi.VARIANTS[variant].build(shape, **taken)
     if hidden_dims is not None:
         taken["encoder"] = MLPEncoder(shape, hidden_dims)
         taken["decoder"] = MLPDecoder(vae.latent_dim, shape, hidden_dims)
-        vae = mi.VARIANTS[variant](shape, **taken)
+        vae = mi.VARIANTS[variant].build(shape, **taken)
     names = contenders_for(variant) if contenders is None else contenders
     return compare(vae, HANDWRITTEN[variant], names, images, batch_size, device, turns, steps)
 

@@ -5,9 +5,9 @@ r"""Which part of a code can be found again in what it generates?
 
 The braces bound I(c; x') from below (Barber & Agakov): codes drawn from the prior are decoded,
 and the guide must find them again, which makes them the data of a dual autoencoder. The same
-seed trains without the term and with it; the term can be about ``--informed z`` or ``all``.
+seed trains without the term and with it; the term can be about ``--sites z`` or ``all``.
 
-    python examples/vmi.py [--informed c] [--mi-weight 1] [--push mean] [--uniform] [--smoke]
+    python examples/vmi.py [--sites c] [--mi-weight 1] [--generated mean] [--uniform] [--smoke]
 
 Expected (seed 0, 359 test digits), without and with the term on c, half of 20 dimensions:
 
@@ -16,7 +16,7 @@ Expected (seed 0, 359 test digits), without and with the term on c, half of 20 d
     with     -26.27     22.54      0.01      3.72     -0.28     16.63  0.56     -0.27      0.56
 
 z is given up, and the term reads 17 nats of c in mean images whose c costs 4 nats: it finds them
-in shades that no sampled pixel would show. With ``--push straight-through``, which looks at
+in shades that no sampled pixel would show. With ``--generated straight-through``, which looks at
 samples, -24.73, 3.41 nats of KL and 3.73 of information, and R² 0.62. R² is the share of the
 variance reconstructed; a part alone is decoded with the other at its prior mean, a code that the
 decoder seldom saw.
@@ -56,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     command = parser(__doc__, epochs=EPOCHS)
     command.add_argument("--latent-dim", type=int, default=LATENT_DIM, help="z and c together")
     command.add_argument("--code-dim", type=int, help="size of c  [default: half]")
-    command.add_argument("--informed", default="c", help="c, z or all")
+    command.add_argument("--sites", default="c", help="c, z or all")
     command.add_argument("--mi-weight", type=float, default=1.0)
-    command.add_argument("--push", default="mean", help="mean, relaxed, straight-through, ...")
+    command.add_argument("--generated", default="mean", help="mean, relaxed, ...")
     command.add_argument("--uniform", action="store_true", help="c uniform on the unit interval")
     args = command.parse_args(argv)
     code_dim = args.latent_dim // 2 if args.code_dim is None else args.code_dim
 
     rows = {}
-    terms = [mi.BarberAgakov(site, push=args.push) for site in ("z", "c")]
+    terms = [mi.BarberAgakov(site, generated=args.generated) for site in ("z", "c")]
     measured = mi.MutualInformationELBO(terms)  # the same for both
     for name, mi_weight in {"without": 0.0, "with": args.mi_weight}.items():
         images = start(args)
@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         vae = mi.VMIVAE(
             images.data_shape,
             prior=prior(args.latent_dim - code_dim, code_dim),
-            informed=args.informed,
+            sites=args.sites,
             mi_weight=mi_weight,
-            push=args.push,
+            generated=args.generated,
         ).to(args.device)
         elbo = vae.objective()
         print(mi.explain(elbo))

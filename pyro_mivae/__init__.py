@@ -27,7 +27,7 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
-from pyro_mivae.priors import CodesPrior, MixturePrior, StandardNormalPrior, UniformPrior
+from pyro_mivae.priors import InfoGANPrior, MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
@@ -44,6 +44,7 @@ from pyro_mivae.variants import (
     VARIANTS,
     VMIVAE,
     BetaVAE,
+    CategoryStart,
     CatVAE,
     CriticInfomaxVAE,
     InfoCatVAE,
@@ -62,7 +63,8 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaVAE",
     "CatVAE",
-    "CodesPrior",
+    "CategoryStart",
+    "InfoGANPrior",
     "Comparison",
     "ContinuousBernoulliLikelihood",
     "Critic",

@@ -23,6 +23,7 @@ __all__ = [
     "mask_of",
     "members_of",
     "name_module",
+    "name_of",
     "schema_of",
     "storage_id",
     "stored_parameters",
@@ -112,3 +113,8 @@ def mask_of(distribution: Any) -> Any:
 def name_module(module: Any, name: str) -> None:
     """Sets the name under which a PyroModule's parameters go into the store."""
     module._pyro_name = name
+
+
+def name_of(module: Any) -> str:
+    """Name under which a PyroModule's parameters go into the store."""
+    return str(module._pyro_name)

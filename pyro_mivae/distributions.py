@@ -76,6 +76,8 @@ def _inside(y: Tensor) -> Tensor:
     return y.clamp(info.tiny, 1 - info.eps / 2)
 
 
-@register_kl(ProbitNormal, ProbitNormal)
 def _divergence(p: ProbitNormal, q: ProbitNormal) -> Tensor:
     return kl_divergence(p.base_dist, q.base_dist)
+
+
+register_kl(ProbitNormal, ProbitNormal)(_divergence)

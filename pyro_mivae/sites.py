@@ -19,6 +19,13 @@ from pyro_mivae.compat import mask_of
 Site = Any
 
 
+def base_of(fn: Any) -> Any:
+    """Returns the innermost distribution of one that is transformed, masked or independent."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
 def is_note(site: Site) -> bool:
     """Tells whether a site is ``pyro.deterministic``'s: an observed value without a density."""
     fn = site["fn"]

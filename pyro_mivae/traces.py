@@ -20,6 +20,7 @@ from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import (
+    base_of,
     batches,
     check_shapes,
     data_sites,
@@ -48,10 +49,7 @@ def is_enumerated(site: Site) -> bool:
 
 def is_deterministic(site: Site) -> bool:
     """Tells whether the site is a point mass, for which no KL divergence is defined."""
-    fn = site["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
+    return isinstance(base_of(site["fn"]), Delta)
 
 
 def has_mean(fn: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import inspect
 import re
 import runpy
 import shlex
@@ -16,6 +15,7 @@ import torch
 
 import pyro_mivae as mi
 from pyro_mivae.cli import run_command
+from pyro_mivae.options import flags_of
 from pyro_mivae.runs import load
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def test_plugs_in_as_it_says(path, data, monkeypatch, tmp_path, quick, encoder_s
     for number, command in enumerate(commands(path)):
         run = tmp_path / str(number)
         options = ["--data", str(data), "--epochs", "1", "--run", str(run)]
-        if "warm_start" in inspect.signature(mi.VARIANTS[command[1]]).parameters:
+        if "start_weight" in flags_of(mi.VARIANTS[command[1]].options()):
             options += ["--warm-start", "2"]
         assert run_command([*command, *options]) == 0
         vae = load(run)

@@ -24,7 +24,7 @@ from study import Study, parser
 
 import pyro_mivae as mi
 
-AS_PUBLISHED = {"warm_start": 0, "start_weight": 0.0, "warmup": 0.0}
+AS_PUBLISHED = {"warm_start": mi.CategoryStart(0, start_weight=0.0, warmup=0.0)}
 FIGURES = {
     "elbo": "ELBO",
     "mi_c_lower": "I(c;x) >=",

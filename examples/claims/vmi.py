@@ -107,17 +107,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
         "halves": {
             **off,
             "on c": model(),
-            "on c, sampled": model(push="straight-through"),
+            "on c, sampled": model(generated="straight-through"),
             "narrow, on c": model(units=32),
         },
         "codes": {
             **off,
-            "term 1": model(informed="all"),
-            "term 4": model(informed="all", mi_weight=4.0),
+            "term 1": model(sites="all"),
+            "term 4": model(sites="all", mi_weight=4.0),
             "reconstruction 2": model(mi.BetaVAE, beta=1 / 2),
             "reconstruction 5": model(mi.BetaVAE, beta=1 / 5),
             "large, off": model(size=50, mi_weight=0.0),
-            "large, term 1": model(size=50, informed="all"),
+            "large, term 1": model(size=50, sites="all"),
         },
         "factors": {
             "c normal": model(size=10, code_dim=1),
@@ -220,7 +220,7 @@ def measure(x: Tensor, strokes: Tensor | None, vae: mi.Variant) -> dict[str, flo
     groups = {"mi": sites, **({f"mi_{s}": [s] for s in sites} if len(sites) > 1 else {})}
     for how, push in (("mean", "mean"), ("sample", "score-function")):
         for name, group in groups.items():
-            term = mi.BarberAgakov(*group, push=push)
+            term = mi.BarberAgakov(*group, generated=push)
             objective = mi.MutualInformationELBO([term], max_plate_nesting=1)
             with pyro.get_param_store().scope():
                 objective.loss(vae.model, vae.guide, x)

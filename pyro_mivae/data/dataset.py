@@ -1,19 +1,20 @@
-"""What every data set becomes: tensors in [0, 1], split once into training and test images."""
+"""Data sets as tensors in [0, 1], split once into training and test images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_mivae.arguments import Checker, Sizes, checked, floats, integers, several, whole
+from pyro_mivae.arguments import Given, checked, checker, floats, integers, several, whole
 from pyro_mivae.errors import DataError, OptionError, ShapeError
-from pyro_mivae.inputs import fingerprint
+from pyro_mivae.inputs import clamp_rounding, fingerprint
 
 TEST_FRACTION = 0.2
 FINGERPRINTS = ("training images", "test images", "labels", "factors")
@@ -22,17 +23,14 @@ AT_ONCE = 4096  # images resized together
 SEED = whole(least=0, most=2**32 - 1)
 
 
-def image_sides() -> Checker:
+@checker
+def image_sides(given: Given) -> tuple[int, int]:
     """Height and width, or one number for both; returned as a tuple of two."""
-    pair = several(whole(least=1, most=LARGEST_SIDE))
-
-    def check(name: str, value: Any, sizes: Sizes | None = None) -> tuple[int, int]:
-        sides = pair(name, value if isinstance(value, Iterable) else [value] * 2, sizes)
-        if len(sides) != 2:
-            raise OptionError(f"{name} holds {len(sides)} numbers; give height and width")
-        return sides[0], sides[1]
-
-    return check
+    value = given.value if isinstance(given.value, Iterable) else [given.value] * 2
+    sides = several(whole(least=1, most=LARGEST_SIDE))(given.name, value)
+    if len(sides) != 2:
+        raise OptionError(f"{given.name} holds {len(sides)} numbers; give height and width")
+    return sides[0], sides[1]
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,15 @@ class Dataset:
     """Images and labels, split into a training and a test part.
 
     Attributes:
-        name: What it was loaded by: a built-in's name, or the file's or folder's.
+        name: Name of a built-in set, or of the file or folder.
         x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``.
         y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
         x_test: Test images, shape ``(M, C, H, W)``.
         y_test: Their labels, shape ``(M,)``, or None.
         class_names: A name for each label; empty without labels.
-        factors_train: What made each training image, where it is known: integers from 0, shape
-            ``(N, F)``, or None.
-        factors_test: That of the test images, shape ``(M, F)``, or None.
+        factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``,
+            or None.
+        factors_test: Those of the test images, shape ``(M, F)``, or None.
         factor_names: A name for each factor; empty without factors.
     """
 
@@ -70,17 +68,10 @@ class Dataset:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Digests of the images of both parts, of their labels and of their factors."""
-        parts = (
-            self.x_train,
-            self.x_test,
-            _joined(self.y_train, self.y_test),
-            _joined(self.factors_train, self.factors_test),
-        )
+        pairs = (self.y_train, self.y_test), (self.factors_train, self.factors_test)
+        joined = [None if a is None or b is None else torch.cat([a, b]) for a, b in pairs]
+        parts = (self.x_train, self.x_test, *joined)
         return dict(zip(FINGERPRINTS, map(fingerprint, parts), strict=True))
-
-
-def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other])
 
 
 @dataclass(frozen=True)
@@ -88,13 +79,13 @@ class RawImages:
     """Images as they were read, before any split.
 
     Attributes:
-        name: What they were read by.
+        name: As of a `Dataset`, and so are labels, factors and their names.
         images: float32 in [0, 1], shape ``(N, C, H, W)``.
         labels: int64, shape ``(N,)``, or None.
         class_names: A name for each label.
-        num_train: How many of the first images are for training, for sets that come with a test
-            part of their own; None for sets that are still to be split.
-        factors: What made each image, where it is known: integers from 0, shape ``(N, F)``.
+        num_train: The number of images at the beginning that are for training, of sets that have
+            a test part of their own; None for sets that are still to be split.
+        factors: Integers from 0, shape ``(N, F)``, or None.
         factor_names: A name for each factor.
     """
 
@@ -163,18 +154,26 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     except RuntimeError as error:
         raise DataError(f"no memory for images of shape {shape}: {told(error)}") from error
     dtype = torch.promote_types(images.dtype, torch.float32)  # torch resizes no float16 on a CPU
-    for start in range(0, len(images), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        resized[part] = F.interpolate(
-            images[part].to(dtype),
-            size=sides,
-            mode="bilinear",
-            antialias=True,
-            align_corners=False,
-        )
+    for part, into in zip(images.split(AT_ONCE), resized.split(AT_ONCE), strict=True):
+        into.copy_(F.interpolate(part.to(dtype), size=sides, mode="bilinear", antialias=True))
     return resized.clamp_(0.0, 1.0)
 
 
+def in_range(pixels: Tensor, where: str) -> Tensor:
+    """Floating-point pixels in [0, 1], but for rounding; raises DataError on others."""
+    if not all(map(math.isfinite, map(float, pixels.aminmax()))):
+        bad = int((~pixels.isfinite()).sum())
+        raise DataError(f"{where} has {bad} pixels that are NaN or infinite; remove or mend them")
+    pixels = clamp_rounding(pixels, (0.0, 1.0), pixels.dtype)
+    low, high = map(float, pixels.aminmax())
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{where} has pixels from {low:.8g} to {high:.8g}; allowed are floats in [0, 1] "
+            "(or uint8 from 0 to 255): rescale them"
+        )
+    return pixels
+
+
 def told(error: Exception) -> str:
-    """What an error of another package says, on one line, or its kind where it says nothing."""
+    """The message of another package's error on one line, or its kind if it is empty."""
     return " ".join(str(error).split()) or type(error).__name__

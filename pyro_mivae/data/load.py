@@ -1,15 +1,18 @@
-"""Loads a data set by name or by path."""
+"""Data sets by name or by path."""
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +25,11 @@ from pyro_mivae.data.dataset import (
     image_sides,
     resize_images,
     split_indices,
+    told,
 )
-from pyro_mivae.data.files import read_folder, read_npz
-from pyro_mivae.data.idx import find_idx, read_idx
-from pyro_mivae.data.sprites import read_sprites
+from pyro_mivae.data.folder import read_folder
+from pyro_mivae.data.npz import read_npz
+from pyro_mivae.data.sprites import draw_sprites
 from pyro_mivae.errors import DataError, nearest
 
 IDX_FILES = (
@@ -59,9 +63,9 @@ def load_dataset(
     Args:
         name_or_path: One of :data:`DATASETS`, an ``.npz`` file (see :func:`read_npz`), or a folder
             of images (see :func:`read_folder`).
-        root: Folder of torchvision's data sets, or of one of them: its IDX files, compressed
-            (``.gz``) or not, which are downloaded only if they are not there; see
-            :func:`default_root`. Nothing is written beside files that are there.
+        root: Folder of torchvision's data sets, or of one of them, :func:`default_root` if
+            omitted. It holds IDX files, compressed (``.gz``) or not; they are downloaded only if
+            they are not there. Nothing is written beside files that are there.
         image_size: Height and width to resize to; one number for both. None keeps the size.
         seed: Of the split, and deliberately not a training run's.
 
@@ -75,23 +79,21 @@ def load_dataset(
         (torch.Size([1438, 1, 8, 8]), torch.Size([359, 1, 8, 8]))
     """
     raw = read_images(name_or_path, root=root, image_size=image_size)
-    x, y, factors = raw.images, raw.labels, raw.factors
-    train: Tensor | slice
-    test: Tensor | slice
+    train: Tensor | slice = slice(raw.num_train)
+    test: Tensor | slice = slice(raw.num_train, None)
     if raw.num_train is None:
-        train, test = split_indices(len(x), y, seed=seed)
-    else:
-        train, test = slice(raw.num_train), slice(raw.num_train, None)
+        train, test = split_indices(len(raw.images), raw.labels, seed=seed)
+    y, factors = raw.labels, raw.factors
     return Dataset(
-        name=raw.name,
-        x_train=x[train],
-        y_train=None if y is None else y[train],
-        x_test=x[test],
-        y_test=None if y is None else y[test],
-        class_names=raw.class_names,
-        factors_train=None if factors is None else factors[train],
-        factors_test=None if factors is None else factors[test],
-        factor_names=raw.factor_names,
+        raw.name,
+        raw.images[train],
+        None if y is None else y[train],
+        raw.images[test],
+        None if y is None else y[test],
+        raw.class_names,
+        None if factors is None else factors[train],
+        None if factors is None else factors[test],
+        raw.factor_names,
     )
 
 
@@ -111,27 +113,24 @@ def read_images(
 
     Raises:
         DataError: If there is no such data set, or it cannot be read.
-        OptionError: If a path is empty, or ``image_size`` out of range.
+        OptionError: If a path is empty, or ``image_size`` is out of range.
     """
     name, path = str(name_or_path), Path(name_or_path)
+    allowed = f"{', '.join(DATASETS)}, an .npz file, or a folder of images"
     if name in DATASETS:
         raw = DATASETS[name](Path(root) if root is not None else default_root())
     elif os.path.isdir(path):
         return read_folder(path, image_size)
     elif os.path.isfile(path):
         if path.suffix.lower() != ".npz":
-            raise DataError(f"{path} is no .npz file; allowed is {_allowed()}")
+            raise DataError(f"{path} is no .npz file; allowed is {allowed}")
         raw = read_npz(path)
     else:
         hint = nearest(name, DATASETS)
-        raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {_allowed()}")
+        raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {allowed}")
     if image_size is None:
         return raw
     return replace(raw, images=resize_images(raw.images, image_size))
-
-
-def _allowed() -> str:
-    return f"{', '.join(DATASETS)}, an .npz file, or a folder of images"
 
 
 def _digits(root: Path) -> RawImages:
@@ -140,8 +139,8 @@ def _digits(root: Path) -> RawImages:
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).float().div_(16.0)[:, None]
-    names = tuple(str(k) for k in range(10))
-    return RawImages("digits", images, torch.from_numpy(digits.target).long(), names)
+    labels = torch.from_numpy(digits.target).long()
+    return RawImages("digits", images, labels, tuple("0123456789"))
 
 
 def _mnist(root: Path) -> RawImages:
@@ -156,7 +155,7 @@ def _fashion_mnist(root: Path) -> RawImages:
 
 def _sprites(root: Path) -> RawImages:
     """18,000 sprites of 32×32 pixels, drawn here: shape, scale, rotation and position known."""
-    return read_sprites()
+    return draw_sprites()
 
 
 def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
@@ -185,6 +184,29 @@ def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
     images = torch.cat([train, test]).float().div_(255.0)[:, None]
     labels = torch.cat([y_train, y_test]).long()
     return RawImages(name, images, labels, names, num_train=len(train))
+
+
+def find_idx(folders: Sequence[Path], name: str) -> Path | None:
+    """Finds an IDX file, plain or compressed."""
+    places = [folder / file for folder in folders for file in (name, f"{name}.gz")]
+    return next((path for path in places if path.is_file()), None)
+
+
+def read_idx(path: Path, dims: int) -> Tensor:
+    """Reads an IDX file of bytes; of a compressed one, no more than its header tells."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            header = file.read(4 + 4 * dims)
+            shape = [int(n) for n in np.frombuffer(header[4:], ">u4", -1)]
+            content = bytearray(file.read(math.prod(shape) + 1))
+    except Exception as error:  # a damaged file fails in many ways
+        raise DataError(f"cannot read {path}: {told(error)}") from error
+    begins = bytes([0, 0, 8, dims])  # of unsigned bytes
+    if header[:4] != begins or len(shape) != dims or not 0 < math.prod(shape) == len(content):
+        raise DataError(
+            f"cannot read {path}: it is no IDX file of bytes in {dims} dimension(s), or cut short"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 
 
 def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:

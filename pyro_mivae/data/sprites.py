@@ -18,14 +18,11 @@ SIZE = 32
 RADII = (4.0, 5.0, 6.0, 7.0, 8.0)  # of the circle about the centroid that holds the sprite, pixels
 NUM_ROTATIONS = 12  # 30 degrees apart, over the whole circle
 NUM_POSITIONS = 10
-CENTRES = (
-    8.5,
-    23.5,
-)  # first and last position of the centroid, so that no sprite leaves the image
+CENTRES = (8.5, 23.5)  # first and last position of the centroid: no sprite leaves the image
 FACTOR_NAMES = ("shape", "scale", "rotation", "position_x", "position_y")
 
 
-def read_sprites() -> RawImages:
+def draw_sprites() -> RawImages:
     """Draws every combination of the factors once: 18,000 images of 32×32 pixels.
 
     Grey sprites on black, each pixel as bright as the share of it that the sprite covers. The
@@ -33,9 +30,9 @@ def read_sprites() -> RawImages:
     rotations (30 degrees apart, against the clock), 10 × 10 positions of the centroid, to the
     right and down. The shape is the label.
     """
-    parts = [
-        _draw(shape, radius, _turns(), _centres()) for shape in SHAPES.values() for radius in RADII
-    ]
+    turns = torch.arange(NUM_ROTATIONS) * (2 * math.pi / NUM_ROTATIONS)
+    centres = torch.linspace(*CENTRES, NUM_POSITIONS)
+    parts = [_draw(shape, r, turns, centres) for shape in SHAPES.values() for r in RADII]
     sizes = (len(SHAPES), len(RADII), NUM_ROTATIONS, NUM_POSITIONS, NUM_POSITIONS)
     factors = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
     return RawImages(
@@ -46,14 +43,6 @@ def read_sprites() -> RawImages:
         factors=factors,
         factor_names=FACTOR_NAMES,
     )
-
-
-def _turns() -> Tensor:
-    return torch.arange(NUM_ROTATIONS) * (2 * math.pi / NUM_ROTATIONS)
-
-
-def _centres() -> Tensor:
-    return torch.linspace(*CENTRES, NUM_POSITIONS)
 
 
 def _draw(

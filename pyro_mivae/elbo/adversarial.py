@@ -109,7 +109,7 @@ class InfoGANLoss(Objective):
         return {"discriminator": self.discriminator}
 
     @property
-    def pairs_data(self) -> bool:
+    def needs_batch(self) -> bool:
         """Whether the discriminator normalises by the batch, which one datum is not."""
         return _normalises(self.discriminator)
 
@@ -147,7 +147,7 @@ class InfoGANLoss(Objective):
         """
         discriminator = pyro.module(self.name, self.discriminator)
         x = args[0]
-        if self.pairs_data and discriminator.training and len(x) < 2:
+        if self.needs_batch and discriminator.training and len(x) < 2:
             raise DataError(
                 "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
                 "normalise it by; give 2 or more, 32 and more are of use"

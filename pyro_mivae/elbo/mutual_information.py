@@ -156,9 +156,9 @@ class MutualInformationELBO(Objective):
         }
 
     @property
-    def pairs_data(self) -> bool:
+    def needs_batch(self) -> bool:
         """Whether a term sets data of the batch beside each other."""
-        return any(term.pairs_data and not term.is_idle for term in self.terms)
+        return any(term.needs_batch and not term.is_idle for term in self.terms)
 
     @property
     def reconstruction(self) -> str:

@@ -49,7 +49,7 @@ class Objective(ELBO):
 
     @property
     @abstractmethod
-    def pairs_data(self) -> bool:
+    def needs_batch(self) -> bool:
         """Whether data of a batch count beside each other, so that one alone will not do.
 
         They may serve as counterexamples, or be normalised by the batch in what is trained on it.

@@ -47,7 +47,7 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
         return {}
     if len(x) < ENOUGH_DATA:
         return dict.fromkeys([key for name in names for key in (name, f"{name}_se")], math.nan)
-    sizes = batch_sizes(len(x), CRITIC_BATCH, pairs_data=True)
+    sizes = batch_sizes(len(x), CRITIC_BATCH, needs_batch=True)
     rows: list[list[float]] = []
     with isolated(seed, vae, device=vae.device):
         order = torch.randperm(len(x)).to(x.device)

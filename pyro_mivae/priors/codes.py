@@ -12,7 +12,7 @@ from pyro_mivae.arguments import checked, size
 from pyro_mivae.errors import OptionError
 
 
-class CodesPrior(PyroModule):
+class InfoGANPrior(PyroModule):
     r"""Noise, a uniform category, and uniform codes; the code is their concatenation.
 
     .. math:: z \sim N(0, I),\quad c \sim U\{1..K\},\quad u \sim U[-1, 1]^d

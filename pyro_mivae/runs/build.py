@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,11 +14,9 @@ from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
-from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options
+from pyro_mivae.runs.options import PARTS, check_model_options
 from pyro_mivae.runs.programs import run_program
 from pyro_mivae.variants import VARIANTS, Variant
-
-PARTS = ("network", *PROGRAMS)
 
 
 def find_variant(name: str) -> type[Variant]:
@@ -35,10 +34,11 @@ def check_config(config: RunConfig) -> None:
 
 def plain_defaults(variant_class: type[Variant]) -> dict[str, Any]:
     """Gives a variant's own options and their defaults."""
-    parameters = inspect.signature(variant_class).parameters
-    keywords = [o.keyword for o in MODEL_OPTIONS if o.keyword not in PARTS]
-    defaults = {k: parameters[k].default for k in keywords if k in parameters}
-    return {k: v for k, v in defaults.items() if isinstance(v, bool | int | float | str | None)}
+    return {
+        f.name: f.default
+        for f in fields(variant_class.options())
+        if isinstance(f.default, bool | int | float | str | None)
+    }
 
 
 def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
@@ -58,7 +58,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes |= _site_sizes(modules["prior"])
         # A named guide would else normalise by the batch, which its class does not know about.
         if network != "auto" or (parts["guide"] and not variant_class.batch_norm):
-            prior = modules.get("prior") or variant_class(data_shape, **options).prior
+            prior = modules.get("prior") or variant_class.build(data_shape, **options).prior
             networks = variant_class.build_networks(network, data_shape, prior_sites(prior)[1])
             modules["encoder"], modules["decoder"] = networks
         if parts["guide"]:
@@ -66,7 +66,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes, digests)
         torch.manual_seed(seed)
         try:
-            return variant_class(data_shape, **options, **modules)
+            return variant_class.build(data_shape, **options, **modules)
         except PyroMivaeError:
             raise
         except Exception as error:
@@ -129,7 +129,7 @@ def _sizes(
     for name in ("latent_dim", "code_dim", "num_categories"):
         sizes[name] = options.get(name)
     try:
-        sizes |= _site_sizes(variant_class(data_shape, **options).prior)
+        sizes |= _site_sizes(variant_class.build(data_shape, **options).prior)
     except OptionError:
         pass  # sizes that the variant's own prior refuses may suit another
     return sizes

@@ -9,18 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pyro_mivae.data import Dataset
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
 from pyro_mivae.report.render import flatten
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
+from pyro_mivae.tables import align
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
-_ALSO_DATA = ("data", "image_size", "data_shape")
+_DATA = ("data", "image_size", "data_shape")
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,16 @@ class Side:
     """One of the models that are compared.
 
     Attributes:
-        name: What it is called: its folder, with as much before it as tells it from the others.
+        name: Its folder, with as much before it as tells it from the others.
         runs: Its run, or those of several seeds.
-        metrics: What was measured, of every run.
-        protocols: How it was measured, of every run.
+        metrics: Figures of every run.
+        protocols: Protocols of every run.
     """
 
     name: str
     runs: Sequence[Run]
     metrics: Sequence[Mapping[str, float]]
-    protocols: Sequence[Any]
+    protocols: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ class Comparison:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """Their figures, those that some model has."""
+        """Figures that some model has."""
         return compare_metrics([side.metrics for side in self.sides])
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """What they were made with, where it differs: a text per model."""
+        """Settings that differ: a text per model."""
         made = [_settings(side) for side in self.sides]
         names = dict.fromkeys(name for one in made for name in one)
         rows = {name: [one.get(name, "–") for one in made] for name in names}
@@ -65,43 +67,27 @@ class Comparison:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """Why their figures may not be comparable, in sentences."""
+        """Reasons why figures may not be comparable, in sentences."""
         return list(_warnings(self.sides))
 
     def table(self, width: int = _WIDTH) -> str:
-        """Puts figures in rows and models in columns, as many as fit beside each other.
+        """Puts figures in rows and models in columns, as many as fit in ``width`` characters.
 
         Args:
-            width: How many characters a line may have.
-
-        Returns:
-            Lines of text, without a newline at the end.
+            width: Characters in a line.
         """
-        names = [line.name for line in self.lines]
-        left = max(map(len, names), default=0)
-        columns = [
-            [
-                side.name,
-                *(
-                    f"{line.cells[i]} {'*' if line.cells[i].differs else ' '}"
-                    for line in self.lines
-                ),
-            ]
-            for i, side in enumerate(self.sides)
-        ]
-        blocks: list[list[list[str]]] = [[]]
-        for column in columns:
-            wide = max(map(len, column))
-            column = [f"{text:>{wide}}" for text in column]
-            room = width - left - sum(len(other[0]) + 2 for other in blocks[-1])
-            if blocks[-1] and wide + 2 > room:
-                blocks.append([])
+        heads = ["nats per test image", *(line.name for line in self.lines)]
+        blocks: list[list[list[str]]] = [[heads]]
+        for number, side in enumerate(self.sides):
+            cells = [line.cells[number] for line in self.lines]
+            column = [side.name, *(f"{cell} {'*' if cell.differs else ' '}" for cell in cells)]
+            room = width - sum(max(map(len, other)) + 2 for other in blocks[-1])
+            if len(blocks[-1]) > 1 and max(map(len, column)) > room:
+                blocks.append([heads])
             blocks[-1].append(column)
         lines = [f"warning: {warning}" for warning in self.warnings]
         for block in blocks:
-            for name, *cells in zip(["nats per test image", *names], *block, strict=True):
-                lines.append("  ".join([f"{name:<{max(left, 19)}}", *cells]).rstrip())
-            lines.append("")
+            lines += [*align(list(zip(*block, strict=True))), ""]
         lines.append(f"* more than two standard errors from {self.sides[0].name}")
         spread = "±: the standard error over the test images"
         if any(len(side.runs) > 1 for side in self.sides):
@@ -118,38 +104,32 @@ class Comparison:
         """Writes ``compare.html``, one page with table, curves and pictures.
 
         Args:
-            folder: Where to; it is made if need be.
+            folder: Folder of the page; it is made if it is not there.
             root: Folder of torchvision's data sets, if they have moved.
-            overwrite: Whether a page that is there may be replaced.
+            overwrite: Replaces a page that is there.
 
         Returns:
             The page.
 
         Raises:
-            OptionError: If it may not be written.
-            DataError: If the data are not to be had any more.
-            RunError: If they are not what they were.
+            OptionError: If it cannot be written.
+            DataError: If the data cannot be read any more.
+            RunError: If they have changed.
         """
         path = check_page(folder, overwrite)
-        loaded: dict[tuple[object, ...], Any] = {}
+        loaded: dict[tuple[object, ...], Dataset] = {}
         contenders = []
         for side in self.sides:
             run = side.runs[0]
             place = (run.config.data, run.config.image_size)
-            if place not in loaded:
-                loaded[place] = run.dataset(root)
-            dataset = loaded[place]
-            contenders.append(
-                Contender(
-                    side.name,
-                    run.vae,
-                    [run.history for run in side.runs],
-                    side.metrics,
-                    dataset.x_test,
-                    dataset.y_test,
-                    dataset.name,
-                )
+            data = loaded[place] if place in loaded else run.dataset(root)
+            loaded[place] = data
+            histories = [run.history for run in side.runs]
+            x, labels = data.x_test, data.y_test
+            contender = Contender(
+                side.name, run.vae, histories, side.metrics, x, labels, data.name
             )
+            contenders.append(contender)
         try:
             path.parent.mkdir(exist_ok=True)
             return write_comparison(
@@ -167,14 +147,13 @@ class Comparison:
 
 
 def compare(*folders: str | Path, trust: bool = False) -> Comparison:
-    """Opens run folders to set what was measured side by side.
+    """Opens run folders to set their figures side by side.
 
-    A folder of several seeds, as ``train --seeds`` makes it, counts as one model: its figures are
-    means.
+    A folder of several seeds, as ``train --seeds`` makes it, counts as one model, by its means.
 
     Args:
-        *folders: Two run folders or more, evaluated; others are compared with the first.
-        trust: Runs the code that the folders name, see `open_run`.
+        *folders: Two or more run folders, evaluated; all are compared with the first.
+        trust: Runs the code that the folders name, see `load`.
 
     Returns:
         The comparison: its ``table()``, its ``warnings``, and the page by ``write(folder)``.
@@ -238,54 +217,36 @@ def _settings(side: Side) -> dict[str, str]:
 def _warnings(sides: Sequence[Side]) -> Iterator[str]:
     first = sides[0]
     for side in sides[1:]:
-        ours, theirs = first.runs[0], side.runs[0]
         pair = f"{first.name} and {side.name}"
-        data = [
-            name
-            for name in _ALSO_DATA
-            if getattr(ours.config, name) != getattr(theirs.config, name)
-        ]
-        prints = [of.config.fingerprints["test images"] for of in (ours, theirs)]
-        data = (data or ["test images"]) if prints[0] != prints[1] else []
-        if data:
+        ours, theirs = first.runs[0].config, side.runs[0].config
+        apart = ours.fingerprints["test images"] != theirs.fingerprints["test images"]
+        if apart:
+            data = [name for name in _DATA if getattr(ours, name) != getattr(theirs, name)]
             yield (
-                f"{pair} were measured on different data ({', '.join(data)}): their nats and "
-                "accuracies cannot be compared"
+                f"{pair} were measured on different data ({', '.join(data or ['test images'])}): "
+                "their nats and accuracies cannot be compared"
             )
-        kinds = [type(run.vae.likelihood).__name__ for run in (ours, theirs)]
+        kinds = [type(of.runs[0].vae.likelihood).__name__ for of in (first, side)]
+        notes = [of.protocols[0].get("likelihood", "") for of in (first, side)]
         if kinds[0] != kinds[1]:
             yield (
                 f"{pair} have likelihoods of different kinds ({kinds[0]}, {kinds[1]}): "
                 "distortion, ELBO and log p(x) cannot be compared"
             )
-        notes = [_note(one) for one in (first, side)]
-        if notes[0] != notes[1] and kinds[0] == kinds[1]:
+        elif notes[0] != notes[1]:
             grey = first.name if notes[0] else side.name
             yield (
                 f"of {pair} only {grey} scores grey pixels under a Bernoulli likelihood: its "
                 "distortion, ELBO and log p(x) are cross-entropies and cannot be compared"
             )
-        if not data:
-            differing = _protocol_differences(first, side)
-            if differing:
-                yield f"{pair} were measured in different ways: {differing}"
+        one, other = (dict(flatten(of.protocols[0])) for of in (first, side))
+        differing = [
+            f"{name} {one[name]} and {other[name]}"
+            for name in (f"information.{name}" for name in _MEASURED_BY)
+            if name in one and name in other and one[name] != other[name]
+        ]
+        if differing and not apart:
+            yield f"{pair} were measured in different ways: {', '.join(differing)}"
     for side in sides:
         if not all(run.finished for run in side.runs):
             yield f"{side.name} was not trained to its end"
-
-
-def _note(side: Side) -> str:
-    protocol = side.protocols[0]
-    return protocol.get("likelihood", "") if isinstance(protocol, Mapping) else ""
-
-
-def _protocol_differences(first: Side, other: Side) -> str:
-    protocols = [side.protocols[0] for side in (first, other)]
-    if not all(isinstance(protocol, Mapping) for protocol in protocols):
-        return ""
-    ours, theirs = (dict(flatten(protocol)) for protocol in protocols)
-    return ", ".join(
-        f"{name} {ours[name]} and {theirs[name]}"
-        for name in (f"information.{name}" for name in _MEASURED_BY)
-        if name in ours and name in theirs and ours[name] != theirs[name]
-    )

@@ -257,9 +257,8 @@ def is_finished(folder: Path) -> bool:
     state = read_checkpoint(folder)
     whole = History.from_state(state["history"]).is_in_csv(folder / HISTORY)
     weights = fingerprint_all(kept_weights(state))
-    protocol = read_metrics(folder / METRICS)[1]
-    of_these = protocol.get("weights", weights) == weights if isinstance(protocol, dict) else True
-    return whole and of_these and bool(state["finished"])
+    measured = read_metrics(folder / METRICS)[1].get("weights", weights)
+    return whole and measured == weights and bool(state["finished"])
 
 
 def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pyro_mivae.errors import OptionError
+from pyro_mivae.options import flags_of, kinds_of
+from pyro_mivae.variants import VARIANTS, Variant
 
 
 @dataclass(frozen=True)
@@ -19,48 +20,28 @@ class Option:
         flag: Its name on the command line.
         kind: Type of its value.
         help: What it is, in a line.
-        needs: Keywords of a variant's constructor that it acts through, if not its own.
     """
 
     keyword: str
     flag: str
     kind: type
     help: str
-    needs: tuple[str, ...] = ()
 
-    def is_taken_by(self, variant_class: type) -> bool:
-        """Tells whether a variant has a use for it."""
-        parameters = inspect.signature(variant_class).parameters
-        return any(name in parameters for name in self.needs or (self.keyword,))
+    def is_taken_by(self, variant_class: type[Variant]) -> bool:
+        """True if a variant has a use for it."""
+        return self.keyword in (*PARTS, *flags_of(variant_class.options()))
 
 
+def _of_variants() -> Iterator[Option]:
+    of = {f.name: (f, cls.options()) for cls in VARIANTS.values() for f in fields(cls.options())}
+    for name, (field, cls) in of.items():
+        yield Option(name, flags_of(cls)[name], kinds_of(cls)[name], field.metadata["help"])
+
+
+PARTS = ("network", "prior", "guide")
 MODEL_OPTIONS = (
-    Option("latent_dim", "--latent-dim", int, "size of the continuous code"),
-    Option("code_dim", "--code-dim", int, "size of the part c of the code, or of InfoGAN's u"),
-    Option("num_categories", "--categories", int, "number of categories"),
-    Option(
-        "categorical", "--categorical", str, "how c is treated: enumerate, sample, soft or gumbel"
-    ),
-    Option("decodes", "--decodes", int, "how many categories of each image sample decodes"),
-    Option("mi_weight", "--mi-weight", float, "weight of the information term, per image"),
-    Option("informed", "--informed", str, "site that the information term is about, or all"),
-    Option("push", "--push", str, "what that term recognises: mean, relaxed, ..."),
-    Option("continuous_weight", "--continuous-weight", float, "that of InfoGAN's uniform codes"),
-    Option("saturating", "--saturating", bool, "let InfoGAN's generator minimise V itself"),
-    Option("beta", "--beta", float, "weight of the KL divergence"),
-    Option("bound", "--bound", str, "the critic's bound: nwj, infonce, donsker-varadhan, ..."),
-    Option("critic", "--critic", str, "joint, separable, bilinear or chain"),
-    Option("critic_lr", "--critic-lr", float, "the critic's learning rate, for a model's of 1e-3"),
-    Option("marginal_weight", "--marginal-weight", float, "weight that holds q(z) at the prior"),
-    Option("kernel", "--kernel", str, "of the discrepancy: rbf or imq"),
-    Option("radius", "--radius", float, "distance of the categories' means from the origin"),
-    Option("temperature", "--temperature", float, "temperature of the relaxed category"),
-    Option("deterministic", "--deterministic", bool, "make c a function of the image"),
-    Option("warm_start", "--warm-start", int, "steps of the categories' unsupervised start"),
-    Option("start_weight", "--start-weight", float, "weight with which that start goes on"),
-    Option("warmup", "--warmup", float, "share of the training in which the weights rise from 0"),
-    Option("likelihood", "--likelihood", str, "bernoulli, continuous-bernoulli or gaussian"),
-    Option("network", "--network", str, "auto, or NAME", ("encoder", "decoder")),
+    *_of_variants(),
+    Option("network", "--network", str, "auto, or NAME"),
     Option("prior", "--prior", str, "NAME, or FILE.py:NAME of your own"),
     Option("guide", "--guide", str, "NAME, or FILE.py:NAME of your own"),
 )
@@ -92,7 +73,7 @@ def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:
 
 
 def check_model_options(
-    variant: str, variant_class: type, given: Mapping[str, Any]
+    variant: str, variant_class: type[Variant], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Refuses options that a variant has no use for."""
     taken = {o.keyword: o.flag for o in MODEL_OPTIONS if o.is_taken_by(variant_class)}

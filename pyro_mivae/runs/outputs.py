@@ -1,4 +1,4 @@
-"""What is made from a trained run: numbers, the page, samples and codes."""
+"""Outputs of a trained run: figures, the page, samples and codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
@@ -27,11 +26,14 @@ from pyro_mivae.training import (
     suitable_threads,
 )
 from pyro_mivae.training.checkpoint import kept_weights
-from pyro_mivae.variants import Variant
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
 EVALUATION_BATCH = 128  # what its work per image compares with
+GREY = (
+    "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are cross-entropies "
+    "and no log-probabilities of data"
+)
 
 
 def evaluate_run(
@@ -47,8 +49,7 @@ def evaluate_run(
     """Measures a run's model on the test images and writes ``metrics.json``."""
     from pyro_mivae.metrics import duration, evaluate, forecast
 
-    target = resolve_device(device)
-    vae = run.vae.to(target)
+    vae = run.vae.to(resolve_device(device))
     options = {name: value for name, value in options.items() if value is not None}
     what: dict[str, Any] = {
         "labels": dataset.y_test,
@@ -67,9 +68,10 @@ def evaluate_run(
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test images: this will take {duration(seconds)}")
         metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
-        note = _likelihood_note(vae, dataset.x_test)
         protocol = {**metrics.protocol, "weights": run.weights}
-        protocol |= {"likelihood": note} if note else {}
+        grey = bool(((dataset.x_test > 0) & (dataset.x_test < 1)).any())
+        if grey and isinstance(vae.likelihood, BernoulliLikelihood):
+            protocol["likelihood"] = GREY
         try:
             if unwritable is not None:
                 raise unwritable
@@ -77,19 +79,10 @@ def evaluate_run(
                 raise RunError(f"{run.folder} was trained anew meanwhile; measure it again")
             write_json(run.folder / METRICS, {"metrics": dict(metrics), "protocol": protocol})
         except WriteError:
+            note = protocol.get("likelihood", "")
             say(summarise(metrics, vae.num_categories, note, vae.noise))
             raise
     return dict(metrics)
-
-
-def _likelihood_note(vae: Variant, x: Tensor) -> str:
-    """What the likelihood makes of grey pixels, if anything."""
-    if isinstance(vae.likelihood, BernoulliLikelihood) and bool(((x > 0) & (x < 1)).any()):
-        return (
-            "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are "
-            "cross-entropies and no log-probabilities of data"
-        )
-    return ""
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
@@ -126,24 +119,17 @@ def write_samples(
     overwrite: bool = False,
 ) -> None:
     """Writes a square grid of samples from the prior as a PNG."""
+    from torchvision.utils import save_image
+
     check_out(out, ".png", overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images = run.vae.sample(count, category=category)
-    with atomic_path(out) as scratch:
-        _write_grid(images.cpu(), scratch)
-
-
-def _write_grid(images: Tensor, path: Path) -> None:
-    """Draws images ``(N, C, H, W)`` in rows of about the root of their number."""
-    from torchvision.utils import save_image
-
-    if images.shape[1] not in (1, 3):
-        images = images.mean(1, keepdim=True)
+    images = images.cpu() if images.shape[1] in (1, 3) else images.cpu().mean(1, keepdim=True)
     scale = max(1, math.ceil(CELL / max(images.shape[-2:])))
     images = images.clamp(0, 1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    columns = math.ceil(math.sqrt(len(images)))
-    save_image(images, path, nrow=columns, padding=2, pad_value=1.0)
+    with atomic_path(out) as scratch:
+        save_image(images, scratch, nrow=math.ceil(math.sqrt(count)), padding=2, pad_value=1.0)
 
 
 def write_codes(

@@ -1,15 +1,15 @@
-"""Code from files that options name: whose it is, and the running of just what was approved."""
+"""Code from files that options name: its approval, and the running of the approved bytes."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError, nearest
@@ -20,7 +20,7 @@ _approved: dict[str, bytes] = {}  # files by their digest, as they were read
 
 
 def named_programs(config: RunConfig) -> frozenset[str]:
-    """Gives the options that name code from a file."""
+    """Returns the options that name code from a file."""
     return frozenset(kind for kind in PROGRAMS if names_file(config.model.get(kind)))
 
 
@@ -30,13 +30,16 @@ def approve(
     """Checks that the code that a configuration names may be run; runs none.
 
     It may be run where the user names it or trusts the folder, or where a training in which this
-    user named it ran the same file before. Each file is read once: what is run later in this
-    process is what was read here.
+    user named it ran the same file before. Each file is read once, so later calls in this process
+    run the bytes that were read here.
     """
     digests = {}
     for kind in sorted(named_programs(config)):
         path, name = find_program(config.model[kind], kind)
-        source = _read(path)
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise OptionError(f"cannot read {path}: {error.strerror}") from error
         now, then = hashlib.sha256(source).hexdigest(), config.programs.get(kind)
         if then not in (None, now):
             raise RunError(
@@ -87,19 +90,17 @@ def find_program(spec: str, kind: str) -> tuple[Path, str]:
 
 
 def run_program(spec: str, kind: str, digest: str | None) -> Any:
-    """Runs a file, and gives the object in it that ``FILE.py:NAME`` names.
+    """Runs a file, and returns the object in it that ``FILE.py:NAME`` names.
 
-    The bytes that are run are those that `approve` read, and not a compiled copy that lies beside
-    the file. Their digest is the module's ``__pyro_mivae_digest__``.
+    The bytes are those that `approve` read, not a compiled copy beside the file. Their digest is
+    the module's ``__pyro_mivae_digest__``.
     """
     path, name = find_program(spec, kind)
     if digest is None or digest not in _approved:
         raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
     module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
-    module_spec = importlib.util.spec_from_file_location(module_name, path)
-    assert module_spec is not None  # its suffix is .py
-    module = importlib.util.module_from_spec(module_spec)
-    module.__dict__["__pyro_mivae_digest__"] = digest
+    module = ModuleType(module_name)
+    module.__dict__.update(__file__=str(path), __pyro_mivae_digest__=digest)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # for modules beside the file
     sys.modules[module_name] = module  # dataclasses and pickling look their module up
@@ -114,13 +115,6 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
         hint = nearest(name, public)
         raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
     return getattr(module, name)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _entry(digest: str, path: Path, name: str) -> str:

@@ -1,13 +1,12 @@
-"""Reads a run folder back."""
+"""Runs that are read back from their folders."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from pyro_mivae.runs.summary import summarise
 from pyro_mivae.training import (
     History,
     Identity,
+    TrainingOptions,
     describe_model,
     differences,
-    fit,
     has_checkpoint,
     in_words,
     read_checkpoint,
@@ -42,11 +41,10 @@ class Run:
 
     Attributes:
         folder: Its folder.
-        config: What was asked for.
+        config: Its configuration.
         vae: The variant with its trained weights, in ``eval`` mode.
         history: A row per epoch.
-        finished: Whether training came to its end.
-        best_epoch: The epoch whose weights these are, where early stopping chose them.
+        finished: True if training came to its end.
     """
 
     folder: Path
@@ -54,13 +52,11 @@ class Run:
     vae: Variant
     history: History
     finished: bool
-    best_epoch: int | None = None
 
     def dataset(self, root: str | Path | None = None) -> Dataset:
         """Loads the data that it was trained on."""
-        config = self.config
-        dataset = config.load_dataset(root)
-        check_same_data(config, dataset, self.folder)
+        dataset = self.config.load_dataset(root)
+        check_same_data(self.config, dataset, self.folder)
         return dataset
 
     @cached_property
@@ -68,11 +64,10 @@ class Run:
         """Fingerprint of the weights."""
         return fingerprint_all(self.vae.state_dict())
 
-    def measured(self) -> tuple[dict[str, float], Any]:
+    def measured(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Reads the numbers that were measured, and how."""
         metrics, protocol = read_metrics(self.folder / METRICS)
-        told = protocol.get("weights", self.weights) if isinstance(protocol, dict) else ""
-        if told not in ("", self.weights):
+        if protocol.get("weights", self.weights) != self.weights:
             raise RunError(
                 f"{self.folder / METRICS} was measured with other weights than the checkpoint's; "
                 "make it anew with pyro-mivae evaluate"
@@ -82,7 +77,7 @@ class Run:
     def summary(self) -> str:
         """Puts the numbers that were measured, and matter most, in a small table."""
         metrics, protocol = self.measured()
-        note = protocol.get("likelihood", "") if isinstance(protocol, dict) else ""
+        note = protocol.get("likelihood", "")
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
@@ -120,15 +115,14 @@ def read_run(folder: Path, config: RunConfig) -> Run:
         vae.eval(),
         History.from_state(state["history"]),
         finished=state["finished"],
-        best_epoch=state["best"]["epoch"] if state["best"] else None,
     )
 
 
 def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Path) -> None:
     """Checks that a checkpoint is of the training that a configuration describes."""
     trained = Identity.from_state(state)
-    defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
-    ours = {name: config.training.get(name, defaults.get(name)) for name in trained.options}
+    options = asdict(TrainingOptions(**config.training))
+    ours: dict[str, Any] = {name: options.get(name) for name in trained.options}
     ours["training images"] = config.fingerprints["training images"]
     theirs = {**trained.options, "training images": trained.data["training images"]}
     differing = [*differences(ours, theirs), *trained.other_model(describe_model(vae))]
@@ -177,12 +171,12 @@ def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
         )
 
 
-def read_metrics(path: Path) -> tuple[dict[str, float], Any]:
+def read_metrics(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Reads ``metrics.json``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         metrics = {k: math.nan if v is None else float(v) for k, v in content["metrics"].items()}
-        return metrics, content["protocol"]
+        return metrics, dict(content["protocol"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         told = f"it holds no {error}" if isinstance(error, KeyError) else error
         raise RunError(f"cannot read {path}: {told}; make it with pyro-mivae evaluate") from error

@@ -1,4 +1,4 @@
-"""Models in a file: what they were built with, as far as that is plain, and their weights."""
+"""Models in a file: their weights, and the plain options that they were built with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
@@ -31,7 +30,7 @@ from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
-    type(make(2)).__name__: make for make in (linear_warmup, cyclic_warmup)
+    type(made).__name__: type(made) for made in (linear_warmup(2), cyclic_warmup(2))
 }
 KEYS = {
     **{"format": int, "class": str, "variant": str, "options": dict, "needed": str},
@@ -43,16 +42,14 @@ KEYS = {
 def save(vae: Variant, path: str | Path) -> None:
     """Saves a model in one file: its weights, and the options that it was built with.
 
-    What is plain is saved as it is: sizes, weights, names, our schedules. A model built from that
-    alone is rebuilt by ``load(path)``. Parts of one's own (a prior, guide, encoder, decoder or
-    likelihood that was passed, a class of one's own, what was changed after building) are code,
-    which no file holds: their weights are saved, and ``load(path, into=vae)`` puts them into a
-    model that was built in the same way.
+    Plain options are saved: sizes, numbers, names, our schedules. A model built from these alone
+    is rebuilt by ``load(path)``. Parts of one's own (a prior, guide, encoder, decoder or
+    likelihood, a class of one's own, changes after building) are code, which no file holds: their
+    weights are saved, and ``load(path, into=vae)`` puts them into a model built in the same way.
 
     Args:
         vae: The model.
-        path: The file, which is replaced if it is there. Read it with `load`; it holds tensors and
-            plain values alone.
+        path: The file, which is replaced if it is there; it holds tensors and plain values alone.
 
     Raises:
         OptionError: If it is no variant.
@@ -71,17 +68,9 @@ def save(vae: Variant, path: str | Path) -> None:
         with torch.random.fork_rng(devices=[]):
             changed = list(differences(model, describe_model(_rebuilt(vae.name, options))))
         needed = f"changes after it was built ({changed[0]})" if changed else ""
-    content = {
-        "format": FORMAT,
-        "class": type(vae).__name__,
-        "variant": vae.name,
-        "options": options,
-        "needed": needed,
-        "model": model,
-        "versions": versions(),
-        "weights": vae.state_dict(),
-    }
-    write_archive(Path(path), content)
+    built = {"class": type(vae).__name__, "variant": vae.name, "options": options, "model": model}
+    kept = {"needed": needed, "versions": versions(), "weights": vae.state_dict()}
+    write_archive(Path(path), {"format": FORMAT, **built, **kept})
 
 
 @checked(path=path(), into=VARIANT, trust=flag())
@@ -89,13 +78,12 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
     """Loads the model of a run folder, or of a file that `save` wrote, on the CPU.
 
     Args:
-        path: What `train_run`, or ``pyro-mivae train``, wrote; or a file of `save`. With ``into``
-            also a folder that `fit` kept a checkpoint in.
+        path: A run folder of ``pyro-mivae train``, or a file of `save`; with ``into`` also a
+            folder that `fit` kept a checkpoint in.
         into: A model that was built as the saved one was, which gets its weights in place: for
             models with parts of one's own.
-        trust: Runs the code that a run folder names, which is otherwise run only if a training of
-            this user's ran it before. Read it first, if the folder is not yours. No other file or
-            folder holds or names code.
+        trust: Runs the code that a run folder names, which otherwise runs only if a training of
+            this user's ran it before. Read it first, if the folder is not yours.
 
     Returns:
         The variant with its trained weights, in ``eval`` mode; ``into`` itself if that is given.
@@ -107,26 +95,41 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
             if the weights do not fit, or are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        if into is None or not has_checkpoint(path):
-            return open_run(path, trust=trust).vae
+    if path.is_file():
+        content = _read_saved(path)
+        saved, weights = (
+            Identity({}, {}, content["model"], content["versions"]),
+            content["weights"],
+        )
+        if into is None:
+            if content["needed"]:
+                raise RunError(
+                    f"{path} holds the weights of a {content['class']} with {content['needed']}, "
+                    "which no file holds; build the model as before and give it: "
+                    f"mi.load({str(path)!r}, into=vae)"
+                )
+            into = _rebuilt(content["variant"], content["options"])
+    elif into is None or not has_checkpoint(path):
+        return open_run(path, trust=trust).vae
+    else:
         state = read_checkpoint(path)
-        _check_model(into, Identity.from_state(state), path)
-        return _with_weights(into, kept_weights(state), path)
-    content = read_saved(path)
-    if into is None:
-        if content["needed"]:
-            raise RunError(
-                f"{path} holds the weights of a {content['class']} with {content['needed']}, "
-                "which no file holds; build the model as before and give it: "
-                f"mi.load({str(path)!r}, into=vae)"
-            )
-        into = _rebuilt(content["variant"], content["options"])
-    _check_model(into, Identity({}, {}, content["model"], content["versions"]), path)
-    return _with_weights(into, content["weights"], path)
+        saved, weights = Identity.from_state(state), kept_weights(state)
+    differing = saved.other_model(describe_model(into))
+    if differing:
+        raise RunError(
+            f"{path} holds the weights of another model: {in_words(differing)} (here is the "
+            "given one); build the same, or take the weights alone by load_state_dict"
+        )
+    try:
+        check_weights(into, weights)
+        dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
+        into.to(dtypes.pop() if len(dtypes) == 1 else into.dtype).load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError, OptionError) as error:
+        raise RunError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from error
+    return into.eval()
 
 
-def read_saved(path: Path) -> dict[str, Any]:
+def _read_saved(path: Path) -> dict[str, Any]:
     """Reads what `save` wrote, running no code from it."""
     content = read_archive(path)
     if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
@@ -160,16 +163,6 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _check_model(vae: Variant, saved: Identity, path: Path) -> None:
-    """Checks that a model is built as the one was whose weights a file holds."""
-    differing = saved.other_model(describe_model(vae))
-    if differing:
-        raise RunError(
-            f"{path} holds the weights of another model: {in_words(differing)} (here is the "
-            "given one); build the same, or take the weights alone by load_state_dict"
-        )
-
-
 def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
     given = dict(options)
     try:
@@ -178,35 +171,6 @@ def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
                 fields = dict(value)
                 given[name] = SCHEDULES[fields.pop("schedule")](**fields)
         given["data_shape"] = tuple(given["data_shape"])
-        return VARIANTS[variant](**given)
+        return VARIANTS[variant].build(**given)
     except (KeyError, TypeError, PyroMivaeError) as error:
         raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
-
-
-def _with_weights(vae: Variant, weights: Mapping[str, Any], path: Path) -> Variant:
-    floating = {v.dtype for v in weights.values() if v.is_floating_point()}
-    try:
-        _fits(vae, weights)
-        check_weights(vae, weights)
-        if len(floating) == 1:
-            vae.to(floating.pop())
-        vae.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"the weights in {path} do not fit the model: {reason}") from error
-    except OptionError as error:
-        raise RunError(f"cannot load {path}: {error}") from None
-    return vae.eval()
-
-
-def _fits(module: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Checks names and shapes before anything is written."""
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    saved = {name: tuple(value.shape) for name, value in weights.items()}
-    wrong = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))
-    if wrong:
-        name = wrong[0]
-        raise RuntimeError(
-            f"{name} has shape {own.get(name, 'none')} in the model and "
-            f"{saved.get(name, 'none')} in the file ({len(wrong)} such tensors)"
-        )

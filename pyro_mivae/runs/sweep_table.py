@@ -1,4 +1,4 @@
-"""What a sweep found: a table, as CSV, as JSON, as text and as a picture."""
+"""Tables of sweeps as CSV, JSON, text and picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs.run_folder import write_json
+from pyro_mivae.tables import align
 from pyro_mivae.training import atomic_path
 
 SHOWN = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
@@ -18,7 +19,7 @@ SHOWN = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
 
 @dataclass(frozen=True)
 class SweepTable:
-    """What a sweep found.
+    """Figures of the models of a sweep.
 
     Attributes:
         rows: One per model: its options and ``seed``, and its figures in nats per datum:
@@ -26,8 +27,8 @@ class SweepTable:
             ``kl_<site>``, ``mi_<site>_lower`` and ``mi_<site>_upper``; ``active_units`` too.
             NaN for a model that broke down.
         grid: The values of each option.
-        failures: What became of models that broke down, by the number of the row.
-        seeds: The seeds that each combination is trained from.
+        failures: Reasons of the models that broke down, by the number of the row.
+        seeds: The seeds of each combination.
     """
 
     rows: list[dict[str, float]]
@@ -82,8 +83,7 @@ class SweepTable:
     def to_png(self, path: str | Path) -> None:
         """Draws the models in the plane of rate and distortion.
 
-        The lines follow the option with the most values; of another option each value has a line
-        of its own.
+        The lines follow the option with the most values, one for each value of another option.
 
         Args:
             path: The file.
@@ -100,20 +100,18 @@ class SweepTable:
             scratch.write_bytes(render_png(figure))
 
     def table(self) -> str:
-        """Gives the means over seeds of the figures that matter most, as lines of text."""
-        names = (*self.grid, *SHOWN)
-        lines = ["  ".join(f"{name:>10}" for name in names)]
+        """Writes the means over seeds of the figures that matter most, as lines of text."""
+        rows = [[*self.grid, *SHOWN]]
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
             same = [r for r in self.rows if all(r[k] == v for k, v in point.items())]
             means = [sum(row[name] for row in same) / len(same) for name in SHOWN]
-            cells = [f"{value:g}" for value in values] + [f"{mean:.3f}" for mean in means]
-            lines.append("  ".join(f"{cell:>10}" for cell in cells))
-        return "\n".join(lines)
+            rows.append([f"{value:g}" for value in values] + [f"{mean:.3f}" for mean in means])
+        return "\n".join(align(rows))
 
     @property
     def axes(self) -> tuple[str, str | None]:
-        """The option that the picture's lines follow, and the one that tells them apart."""
+        """The option along the picture's lines, and the one that tells them apart."""
         several = [name for name, values in self.grid.items() if len(values) > 1]
         if len(several) > 2:
             raise OptionError(

@@ -1,24 +1,28 @@
-"""Terms of an objective beside the ELBO: information, and what stands in for it."""
+"""Terms of an objective beside the ELBO: information, and penalties."""
 
-from pyro_mivae.terms.barber_agakov import BarberAgakov, Push, score_code
-from pyro_mivae.terms.base import InformationTerm, Particle
-from pyro_mivae.terms.critic import CriticBound
-from pyro_mivae.terms.mmd import MaximumMeanDiscrepancy, maximum_mean_discrepancy
-from pyro_mivae.terms.paired import ENOUGH_DATA, PairedTerm
-from pyro_mivae.terms.penalty import Penalty
+from pyro_mivae.terms.barber_agakov import BarberAgakov, Generation, score_code
+from pyro_mivae.terms.base import InformationTerm, Particle, Penalty
+from pyro_mivae.terms.critic import CriticBound, ScoreBound
+from pyro_mivae.terms.in_batch import (
+    ENOUGH_DATA,
+    MaximumMeanDiscrepancy,
+    PairedTerm,
+    maximum_mean_discrepancy,
+)
 from pyro_mivae.terms.regularized import RegularizedInformation
 
 __all__ = [
     "ENOUGH_DATA",
     "BarberAgakov",
     "CriticBound",
+    "Generation",
     "InformationTerm",
     "MaximumMeanDiscrepancy",
     "PairedTerm",
     "Particle",
     "Penalty",
-    "Push",
     "RegularizedInformation",
+    "ScoreBound",
     "maximum_mean_discrepancy",
     "score_code",
 ]

@@ -19,10 +19,11 @@ from pyro_mivae.arguments import checked, choice, number, number_or_schedule
 from pyro_mivae.errors import SiteError
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule
+from pyro_mivae.sites import base_of, log_prob
 from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Site, is_deterministic, trace_program
 
-Push = Literal["mean", "relaxed", "straight-through", "score-function"]
+Generation = Literal["mean", "relaxed", "straight-through", "score-function"]
 
 
 class BarberAgakov(InformationTerm):
@@ -30,29 +31,28 @@ class BarberAgakov(InformationTerm):
 
     .. math:: I(c; x') \ge E_{c,z \sim p,\ x' \sim p(x \mid z,c)}[\log q(c \mid x')] + H(c)
 
-    The model is run from its prior, what it generates is pushed through the guide, and the guide
-    scores the sites that generated it; sites that the term does not name are drawn from the
-    guide, which keeps it a bound. It works for any model that observes its first argument at
-    one site; the gradient reaches the model and the guide.
+    The model runs from its prior and generates data, and the guide scores the sites that generated
+    them. The guide draws the sites that the term does not name, which keeps it a bound. It works
+    for any model that observes its first argument at one site; model and guide get its gradient.
 
-    What is pushed through the guide decides whose information is bounded. The likelihood's mean
-    can carry more than sampled data. The samples' gradient is relaxed (a binary concrete sample
-    at ``temperature``), straight through (a sample, with the mean's gradient: biased), or the
-    score function's (unbiased for networks that treat each datum on its own, noisier). A
-    likelihood with ``rsample`` is sampled by that in each of the three.
+    The bound is on the information in the data that are generated, and the likelihood's mean can
+    carry more than sampled data. The samples' gradient is relaxed (a binary concrete sample at
+    ``temperature``), straight through (a sample, with the mean's gradient: biased), or the score
+    function's (unbiased for networks that treat each datum on its own, noisier). A likelihood
+    with ``rsample`` is sampled by that in each of the three.
 
     Where the model draws a named site given others that are not named, :math:`H` is the entropy
-    given these: smaller than the site's own, so that the figure stays a lower bound.
+    given these: smaller than the site's own, so the figure stays a lower bound.
 
     Args:
         sites: The sites whose information is meant.
         weight: :math:`\lambda`, per datum.
-        push: ``"mean"``, ``"relaxed"``, ``"straight-through"`` or ``"score-function"``.
-        temperature: Of the relaxed sample.
+        generated: ``"mean"``, ``"relaxed"``, ``"straight-through"`` or ``"score-function"``.
+        temperature: Temperature of the relaxed sample.
 
     Raises:
-        OptionError: If ``push`` is none of these, the temperature is not positive, or the weight
-            is negative: to minimise a lower bound would not make the information small.
+        OptionError: If ``generated`` is none of these, the temperature is not positive, or the
+            weight is negative: to minimise a lower bound would not make the information small.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
@@ -61,38 +61,38 @@ class BarberAgakov(InformationTerm):
 
     @checked(
         weight=number_or_schedule(least=0),
-        push=choice(*get_args(Push)),
+        generated=choice(*get_args(Generation)),
         temperature=number(above=0),
     )
     def __init__(
         self,
         *sites: str,
         weight: float | Schedule = 1.0,
-        push: Push = "mean",
+        generated: Generation = "mean",
         temperature: float = 0.5,
     ) -> None:
         super().__init__(*sites, weight=weight)
-        self.push = push
+        self.generated = generated
         self.temperature = temperature
 
     @property
     def name(self) -> str:
-        """``mi_<sites>_mean`` or ``mi_<sites>_sample``, after what is pushed."""
-        return f"mi_{'_'.join(self.sites)}_{'mean' if self.push == 'mean' else 'sample'}"
+        """``mi_<sites>_mean`` or ``mi_<sites>_sample``, after the data that are generated."""
+        return f"mi_{self.key}_{'mean' if self.generated == 'mean' else 'sample'}"
 
     @property
     def formula(self) -> str:
-        """The bound, with what is pushed through the guide."""
-        code = ",".join(self.sites)
-        pushed = "mean of p(x|code)" if self.push == "mean" else f"sample ({self.push})"
-        return f"(E_p[log q({code}|x')] + H({code})),  x' = {pushed}"
+        """The bound, with the data that are generated."""
+        code, how = ",".join(self.sites), self.generated
+        told = "mean of p(x|code)" if how == "mean" else f"sample ({how})"
+        return f"(E_p[log q({code}|x')] + H({code})),  x' = {told}"
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the bound from as many draws of the prior as the batch holds."""
         x_site = self._check(particle)
         hold = particle.traces.on_same_batches
         generated = trace_program(
-            hold(push_forward(particle.model, self._pushed)), particle.args, particle.kwargs
+            hold(push_forward(particle.model, self._generate)), particle.args, particle.kwargs
         )
         codes = {name: generated.nodes[name]["value"] for name in self.sites}
         recognised = trace_program(
@@ -109,25 +109,23 @@ class BarberAgakov(InformationTerm):
                 total = total + _score_function(reward.detach(), density)
         return total
 
-    def _pushed(self, fn: Any) -> Tensor:
-        if self.push == "mean":
+    def _generate(self, fn: Any) -> Tensor:
+        if self.generated == "mean":
             return fn.mean
         if fn.has_rsample:
             return fn.rsample()
-        if self.push == "relaxed":
-            base = fn
-            while hasattr(base, "base_dist"):
-                base = base.base_dist
+        if self.generated == "relaxed":
+            base = base_of(fn)
             if not isinstance(base, torch.distributions.Bernoulli):
                 raise SiteError(
-                    f"push='relaxed' has no relaxation of {type(base).__name__}; "
-                    "use push='score-function' or 'mean'"
+                    f"generated='relaxed' has no relaxation of {type(base).__name__}; "
+                    "use generated='score-function' or 'mean'"
                 )
             temperature = base.logits.new_tensor(self.temperature)
             concrete = dist.RelaxedBernoulli(temperature, logits=base.logits)
             return concrete.rsample()
         sample: Tensor = fn.sample()
-        if self.push == "straight-through":
+        if self.generated == "straight-through":
             return sample + fn.mean - fn.mean.detach()
         return sample
 
@@ -135,11 +133,11 @@ class BarberAgakov(InformationTerm):
         """Log-densities of what was drawn without a path for the gradient."""
         sites = [*generated.nodes.values(), *recognised.nodes.values()]
         drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
-        if self.push == "score-function":
+        if self.generated == "score-function":
             drawn.append(generated.nodes[x_site])
         for site in drawn:
             if not site["fn"].has_rsample:
-                density = _log_prob(site)
+                density = log_prob(site)
                 if density.requires_grad:
                     yield density
 
@@ -155,16 +153,12 @@ class BarberAgakov(InformationTerm):
         x = particle.args[0] if particle.args else None
         if not isinstance(x, Tensor) or not _same_data(value, x):
             raise SiteError(
-                f"{type(self).__name__} pushes what the model generates through the guide, so the "
+                f"{type(self).__name__} lets the guide read what the model generates, so the "
                 f"observed site {x_site!r} must be the first argument itself, shape "
                 f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) take it"
             )
+        self.check_latent(traces)
         for name in self.sites:
-            if name not in traces.latent:
-                raise SiteError(
-                    f"{type(self).__name__} names the site {name!r}; the latent sites are "
-                    f"{traces.latent}"
-                )
             if is_deterministic(traces.guide.nodes[name]):
                 raise SiteError(
                     f"{type(self).__name__} scores the site {name!r}, which the guide makes "
@@ -174,17 +168,23 @@ class BarberAgakov(InformationTerm):
 
 
 def score_code(generated: Site, recognised: Site) -> Tensor:
-    r"""Scores a code that generated something by what the guide makes of it.
+    r"""Scores a code by the guide's density of it, given the data that it generated.
 
     Args:
         generated: The code's site in the model, run from its prior.
-        recognised: The same site in the guide, conditioned on the code, run on what it generated.
+        recognised: The same site in the guide, conditioned on the code, run on these data.
 
     Returns:
         :math:`\log q(c \mid x') + H(c)` over the site's batch shape, with the scale and mask of
         the model's site, in nats; a lower bound on the information in expectation.
     """
-    return _per_datum(_log_prob(recognised) + _entropy(generated), generated)
+    density = log_prob(recognised)
+    try:
+        score = density + generated["fn"].entropy()
+    except NotImplementedError:
+        score = density - log_prob(generated)
+    weighed: Tensor = scale_and_mask(score, scale=generated["scale"], mask=generated["mask"])
+    return weighed
 
 
 def _same_data(a: Tensor, b: Tensor) -> bool:
@@ -192,30 +192,9 @@ def _same_data(a: Tensor, b: Tensor) -> bool:
     return a is b or (same_place and a.data_ptr() == b.data_ptr())
 
 
-def _log_prob(site: Site) -> Tensor:
-    value: Tensor = site["fn"].log_prob(site["value"])
-    return value
-
-
-def _entropy(site: Site) -> Tensor:
-    try:
-        value: Tensor = site["fn"].entropy()
-    except NotImplementedError:
-        return -_log_prob(site)
-    return value
-
-
-def _per_datum(value: Tensor, site: Site) -> Tensor:
-    """Applies a site's scale and mask to what it earns."""
-    weighed: Tensor = scale_and_mask(value, scale=site["scale"], mask=site["mask"])
-    return weighed
-
-
 def _score_function(reward: Tensor, density: Tensor) -> Tensor:
-    """Is 0, with the gradient that the mean of a reward has by what it was drawn from.
-
-    A draw in a plate answers for the rewards of its own element of the plate.
-    """
+    """Is 0, with the gradient that the mean of a reward has by the density of its draws."""
+    # A draw in a plate answers for the rewards of its own element of the plate.
     pairs = zip_longest(reversed(reward.shape), reversed(density.shape), fillvalue=1)
     common = [min(pair) for pair in pairs][::-1]
     reward = reward.sum_to_size(common[len(common) - reward.dim() :])

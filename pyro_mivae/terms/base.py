@@ -1,16 +1,16 @@
-"""What an objective adds to the ELBO, estimated from the program itself."""
+"""Terms that an objective adds to the ELBO, estimated from the program itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, number_or_schedule, text
-from pyro_mivae.errors import OptionError
+from pyro_mivae.arguments import checked, function, number_or_schedule, text
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.traces import Program, TracePair
 
@@ -42,22 +42,22 @@ class InformationTerm(ABC):
         weight: Its weight per datum, a number or a schedule of the training step.
 
     Attributes:
-        pairs_data: Whether it sets each datum beside the codes of others, so that the size of the
-            batch decides what it can say. A batch of one is an error then.
+        needs_batch: True if the term compares data within a batch (needs two or more).
     """
 
-    pairs_data: ClassVar[bool] = False
+    needs_batch: ClassVar[bool] = False
 
     @checked(sites=text(), weight=number_or_schedule())
     def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
         if not sites or len(set(sites)) < len(sites):
             raise OptionError(f"sites {sites}: name one or more latent sites, each once")
         self.sites = sites
+        self.key = "_".join(sites)
         self.weight = Weight(weight)
 
     @property
     def is_idle(self) -> bool:
-        """Whether it takes no part at all: its weight is the constant 0."""
+        """True if it takes no part at all: its weight is the constant 0."""
         return self.weight.is_zero
 
     @property
@@ -73,7 +73,7 @@ class InformationTerm(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Name in the ledger, ``mi_<sites>_...`` for what is in nats."""
+        """Name in the ledger, ``mi_<sites>_...`` for information in nats."""
 
     @property
     @abstractmethod
@@ -85,14 +85,63 @@ class InformationTerm(ABC):
         """Estimates the term."""
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gives what an objective adds, and what it writes down.
+        """Estimates the weighted term, and its entries in the ledger.
 
         Args:
             particle: One run of the model/guide pair.
 
         Returns:
-            The weighted term, differentiable, and the entries of the ledger: its value under its
-            name, and further figures.
+            The weighted term, differentiable, and its value under its name, with further figures.
         """
         value = self(particle)
         return self.weight() * value, {self.name: value}
+
+    def check_latent(self, traces: TracePair) -> None:
+        """Raises a `SiteError` if a named site is no latent site of the pair."""
+        for name in self.sites:
+            if name not in traces.latent:
+                raise SiteError(
+                    f"{type(self).__name__} names the site {name!r}; the latent sites are "
+                    f"{traces.latent}"
+                )
+
+
+class Penalty(InformationTerm):
+    """Subtracts a function of the run from the objective.
+
+    With the weight of a site's KL divergence at 0, a function that computes a divergence of its
+    own takes that one's place: ``MutualInformationELBO([Penalty("z", function=mine)], {"z": 0})``.
+
+    Args:
+        sites: The sites that it is about; its name in the ledger has them.
+        function: From a `Particle` (arguments, and traces of guide and model) to a scalar to be
+            kept small, summed over the batch.
+        weight: Its weight.
+        name: Its name in the ledger; ``penalty_<sites>`` if omitted.
+    """
+
+    @checked(function=function("function(particle)"), name=text())
+    def __init__(
+        self,
+        *sites: str,
+        function: Callable[[Particle], Tensor],
+        weight: float | Schedule = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(*sites, weight=weight)
+        self.function = function
+        self._name = name or f"penalty_{self.key}"
+
+    @property
+    def name(self) -> str:
+        """``penalty_<sites>``, or the name that was given."""
+        return self._name
+
+    @property
+    def formula(self) -> str:
+        """The function's name."""
+        return f"(-{getattr(self.function, '__name__', self._name)})"
+
+    def __call__(self, particle: Particle) -> Tensor:
+        """Returns minus the function's value."""
+        return -self.function(particle)

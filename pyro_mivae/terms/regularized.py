@@ -1,4 +1,4 @@
-r"""The information between data and their category, told apart smoothly.
+r"""Regularised information maximisation: a category that tells data apart smoothly.
 
 Krause, Perona & Gomes (2010), Discriminative Clustering by Regularized Information Maximization;
 Hu et al. (2017), Learning Discrete Representations via Information Maximizing Self-Augmented
@@ -26,8 +26,7 @@ CATEGORIES = (
     torch.distributions.OneHotCategorical,
     torch.distributions.RelaxedOneHotCategorical,
 )
-PROBE = 0.1
-"""Length of the step that finds the direction of the largest change."""
+PROBE = 0.1  # length of the step that finds the direction of the largest change
 
 
 class RegularizedInformation(InformationTerm):
@@ -39,8 +38,8 @@ class RegularizedInformation(InformationTerm):
 
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
     the batch, less its greatest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
-    use, and :math:`r` is the direction in which :math:`q` changes most, so that categories part
-    where data are sparse. It asks the guide alone; no decoder and no label takes part.
+    use. :math:`r` is the direction in which :math:`q` changes most: categories part where data are
+    sparse. The guide alone takes part, no decoder and no label.
 
     Args:
         site: A category that the guide draws given the data.
@@ -73,11 +72,11 @@ class RegularizedInformation(InformationTerm):
     @property
     def name(self) -> str:
         """``rim_<site>``: not an information in nats, so not named as one."""
-        return f"rim_{self.sites[0]}"
+        return f"rim_{self.key}"
 
     @property
     def formula(self) -> str:
-        """The term, as `explain` writes it."""
+        """The three summands, with their weights."""
         (c,) = self.sites
         return (
             f"-({self.marginal_weight:g} KL(E q({c}|x) || U) + E H(q({c}|x)) "
@@ -117,14 +116,10 @@ class RegularizedInformation(InformationTerm):
     @torch.enable_grad()
     def _steepest(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         """Unit vectors along which q changes most, by one power iteration."""
-
-        def unit(direction: Tensor) -> Tensor:
-            return normalize(direction.flatten(1)).view_as(x)
-
-        probe = unit(torch.randn_like(x)).requires_grad_()
+        probe = _unit(torch.randn_like(x)).requires_grad_()
         moved = self._log_probs(guide, x + PROBE * probe)
         (gradient,) = torch.autograd.grad(-weigh(log_q.exp(), moved).sum(), probe)
-        return unit(gradient)
+        return _unit(gradient)
 
     def _log_probs(self, guide: Program, x: Tensor) -> Tensor:
         return log_softmax(self._site(guide, x)["fn"].logits, -1)
@@ -146,3 +141,7 @@ class RegularizedInformation(InformationTerm):
                 "mini-batch itself where its plate sub-samples the data"
             )
         return site
+
+
+def _unit(directions: Tensor) -> Tensor:
+    return normalize(directions.flatten(1)).view_as(directions)

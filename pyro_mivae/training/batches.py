@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyro_mivae.terms import ENOUGH_DATA
 
 
-def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
+def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:
     """Divides data into batches.
 
     Example:
@@ -14,7 +14,7 @@ def batch_sizes(count: int, batch_size: int, pairs_data: bool) -> list[int]:
     """
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + [rest] * bool(rest)
-    if pairs_data and whole and 0 < rest < ENOUGH_DATA:
+    if needs_batch and whole and 0 < rest < ENOUGH_DATA:
         last = sizes.pop()
         sizes[-1] += last
     return sizes

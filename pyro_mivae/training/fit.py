@@ -82,7 +82,7 @@ def fit(
             `Variant.check_data`.
         epochs: Passes over the images.
         batch_size: Images per step; a last batch may be smaller. Where the objective compares the
-            images of a batch (``objective.pairs_data``), a last batch of fewer than 64 joins the
+            images of a batch (``objective.needs_batch``), a last batch of fewer than 64 joins the
             one before it, which is said on the progress bar and in the log.
         lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
         lr_schedule: ``"constant"``, or ``"cosine"``: down to 0, step by step.

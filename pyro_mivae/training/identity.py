@@ -11,7 +11,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -124,9 +124,8 @@ def versions() -> Texts:
 
 def describe_model(vae: Any) -> dict[str, Texts]:
     """Describes how a variant is built; the texts of models built alike are equal."""
-    bound = inspect.signature(type(vae)).bind_partial(**vae.given)
-    bound.apply_defaults()
-    plain = {k: v for k, v in bound.arguments.items() if v is not None and _is_plain(v)}
+    arguments = {f.name: f.default for f in fields(type(vae).options())} | vae.given
+    plain = {k: v for k, v in arguments.items() if v is not None and _is_plain(v)}
     options = {name: _told(value) for name, value in plain.items()}
     modules = re.sub(r"0x[0-9a-f]+", "", repr(vae))
     shapes = "\n".join(f"{name} {tuple(v.shape)}" for name, v in vae.state_dict().items())
@@ -138,7 +137,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
     if _is_ours(type(vae.likelihood)):
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
     kinds = {kind for module in vae.modules() for kind in type(module).__mro__}
-    code = {name: _of_function(value) for name, value in bound.arguments.items()}
+    code = {name: _of_function(value) for name, value in arguments.items()}
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         if not _is_ours(kind):  # classes of one name stand together
             code[kind.__qualname__] = code.get(kind.__qualname__, "") + _digest(kind)

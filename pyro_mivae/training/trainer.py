@@ -66,8 +66,8 @@ class Trainer:
         self.options, self.device = options, device
         self.optimiser = make_optimiser(vae, options.lr)
         self.shuffle = torch.Generator().manual_seed(options.seed)
-        self.pairs_data = vae.objective().pairs_data
-        self.batch_sizes = batch_sizes(len(x), options.batch_size, self.pairs_data)
+        self.needs_batch = vae.objective().needs_batch
+        self.batch_sizes = batch_sizes(len(x), options.batch_size, self.needs_batch)
         self.num_steps = options.epochs * len(self.batch_sizes)
         self.objective = vae.objective(self.num_steps).to(device)
         self.epoch = self.step = 0
@@ -83,12 +83,12 @@ class Trainer:
                 f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
                 "of its players', which need not fall; leave patience out, and choose epochs"
             )
-        if self.pairs_data and min(self.batch_sizes) < 2:
+        if self.needs_batch and min(self.batch_sizes) < 2:
             raise OptionError(
                 f"batch_size={options.batch_size} for {len(self.x)} image(s): the objective "
                 "compares the images of a batch; 2 is the least, 64 and more are of use"
             )
-        if self.pairs_data and self.held_out is not None and len(self.held_out) < 2:
+        if self.needs_batch and self.held_out is not None and len(self.held_out) < 2:
             raise OptionError(
                 "one image is held out, and the objective compares several; hold out 2 or more"
             )
@@ -109,7 +109,7 @@ class Trainer:
 
         It leaves the random numbers, and the networks' running statistics, as they were.
         """
-        x = self.example(min(ENOUGH_DATA if self.pairs_data else 2, len(self.x)))
+        x = self.example(min(ENOUGH_DATA if self.needs_batch else 2, len(self.x)))
         try:
             with self.evaluating(), pyro.validation_enabled(True):
                 self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
@@ -275,7 +275,7 @@ class Trainer:
             self._validation.means = "eager"
         with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
             torch.manual_seed(self.options.seed)
-            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.pairs_data)):
+            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)):
                 x = part.to(self.device, non_blocking=True)
                 taken = self._validation.take(x, number=number, compare=is_due(number))
                 meter.add(*taken, len(x))

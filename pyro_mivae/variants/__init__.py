@@ -9,6 +9,7 @@ from pyro_mivae.variants.infomax import InfomaxVAE
 from pyro_mivae.variants.mmd import MMDVAE
 from pyro_mivae.variants.vae import VAE, BetaVAE
 from pyro_mivae.variants.vmi import VMIVAE
+from pyro_mivae.variants.warm_start import CategoryStart
 
 VARIANTS: dict[str, type[Variant]] = {
     variant.name: variant
@@ -33,6 +34,7 @@ __all__ = [
     "VMIVAE",
     "BetaVAE",
     "CatVAE",
+    "CategoryStart",
     "CriticInfomaxVAE",
     "InfoCatVAE",
     "InfoGAN",

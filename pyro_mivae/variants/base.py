@@ -1,4 +1,4 @@
-"""What all variants share: a model/guide pair, its objective, and ways to look into it."""
+"""A model/guide pair with its objective, and ways to look into it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import make_dataclass
 from typing import Any, ClassVar, Self
 
 import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from pyro_mivae.arguments import (
     checked,
@@ -32,7 +34,7 @@ from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import MeanFieldGuide
 from pyro_mivae.handlers import SubstituteMessenger, decode_means
 from pyro_mivae.inputs import as_tensor
-from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks
@@ -40,19 +42,17 @@ from pyro_mivae.priors import prior_sites
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants.checks import (
     PARTS,
+    category_index,
+    check_code,
     check_decoder,
     check_encoder,
     check_guide,
     check_weights,
-)
-from pyro_mivae.variants.means import posterior_means
-from pyro_mivae.variants.parts import (
-    category_value,
-    code_value,
-    find_likelihood,
     is_bounded,
     site_size,
 )
+from pyro_mivae.variants.means import posterior_means
+from pyro_mivae.variants.options import LikelihoodLike, Prior, checked_options
 
 SMALLER = (
     "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
@@ -61,23 +61,24 @@ SMALLER = (
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
 
-GuideBuilder = Callable[[Mapping[str, int], nn.Module], nn.Module]
+GuideBuilder = Callable[[Mapping[str, Any], nn.Module], nn.Module]
+"""Makes a guide from the prior's distributions by site, and an encoder."""
 
 
 class Variant(PyroModule):
     """A model/guide pair with the objective of one paper.
 
-    The module owns every parameter. Its Pyro name is its own, so that several can be trained in
+    The module owns every parameter. Its Pyro name is its own: several variants can be trained in
     one process without sharing parameters through Pyro's param store.
 
     Attributes:
         model: The generative model, called with data.
         guide: The guide, called with data.
         data_shape: Shape of one datum.
-        sites: Size of each site of the code, by name; of a category, how many there are.
-        category: Name of the site that is a category, or None; the first one of several.
-        one_hot: Whether its values are one-hot, of each category.
-        batch_norm: Whether the networks that it builds may normalise by the batch.
+        sites: Size of each site of the code, by name; of a category, the number of categories.
+        category: Name of the first site that is a category, or None.
+        one_hot: True for each category whose values are one-hot, by name.
+        batch_norm: True if the networks that it builds may normalise by the batch.
         given: The arguments that it was built with, by name.
         noise: Sites that the guide draws from their prior, whatever the data.
         code_site: The site whose size is the keyword ``code_dim``.
@@ -90,54 +91,87 @@ class Variant(PyroModule):
     given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps what the variant is built with, for `save`."""
+        """Keeps the arguments that the variant is built with, for `save`."""
         variant: Self = super().__new__(cls)
         try:
-            given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
+            given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
         except TypeError:  # __init__ says it better
             given = {}
         variant.__dict__["given"] = given
         return variant
 
-    @checked(**PARTS)
+    @checked_options(**PARTS)
     def __init__(
         self,
         data_shape: Sequence[int],
+        make_prior: Callable[[], Prior],
+        make_guide: GuideBuilder | None = None,
         *,
-        prior: Callable[[], Tensor],
-        likelihood: str | Likelihood,
+        likelihood: LikelihoodLike = "bernoulli",
+        prior: Prior | None = None,
         guide: nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
-        build_guide: GuideBuilder | None = None,
     ) -> None:
         """Assembles the pair and checks that it fits."""
         super().__init__(self._new_name())
         self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide brings its own encoder")
+        prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
         categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
         self.category = categories[0] if categories else None
-        self._bounded = [n for n, fn in distributions.items() if is_bounded(fn)]
         self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
         if encoder is not None:
             check_encoder(encoder, self.data_shape)
 
         def build() -> tuple[nn.Module, nn.Module]:
             first, last = self.build_networks("auto", self.data_shape, code_dim)
-            if guide is None:
-                first = first if encoder is None else encoder
-                first = (build_guide or self._mean_field)(self.sites, first)
-            return first if guide is None else guide, last if decoder is None else decoder
+            first = first if encoder is None else encoder
+            built = (
+                (make_guide or self._mean_field)(distributions, first) if guide is None else guide
+            )
+            return built, last if decoder is None else decoder
 
         self.guide, decoder = build_fitting(build, SMALLER)
-        self.model = GenerativeModel(
-            prior, decoder, find_likelihood(likelihood), len(self.data_shape)
-        )
-        check_guide(self, distributions)
-        check_decoder(self, code_dim)
+        if isinstance(likelihood, str):
+            likelihood = LIKELIHOODS[likelihood]()
+        self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
+        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
+            x = self.blank(2)
+            check_guide(self.model, self.guide, x, distributions)
+            check_decoder(self.model, x.new_zeros(*leading, code_dim), self.data_shape)
+
+    @classmethod
+    def options(cls) -> type:
+        """Returns a dataclass of the options that a command or a file may set."""
+        found: dict[str, Any] = {}
+        for own in cls._own_options():
+            found |= {name: option for name, option in own.items() if name not in found}
+        fields = [(name, *option) for name, option in found.items()]
+        return make_dataclass(f"{cls.__name__}Options", fields)
+
+    @classmethod
+    def _own_options(cls) -> list[dict[str, Any]]:
+        """Returns type and field of each constructor's options, the class's own first."""
+        constructors = [vars(parent).get("__init__") for parent in cls.__mro__]
+        return [getattr(constructor, "own_options", {}) for constructor in constructors]
+
+    @classmethod
+    def build(cls, data_shape: Sequence[int], **given: Any) -> Self:
+        """Builds the variant from plain values for `options`, and parts.
+
+        Args:
+            data_shape: Shape of one datum.
+            **given: Options and parts by keyword.
+
+        Returns:
+            The variant.
+        """
+        return cls(data_shape, **given)
 
     @classmethod
     def build_networks(
@@ -179,8 +213,8 @@ class Variant(PyroModule):
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Args:
-            num_steps: How many steps training will take. Warm-ups that are a share of the
-                training need it; without it they are left out.
+            num_steps: Number of steps of the training. Warm-ups that are a share of the training
+                need it; without it they are left out.
 
         Returns:
             The loss, on the device of the variant.
@@ -203,16 +237,16 @@ class Variant(PyroModule):
         """
 
     @checked(param_name=text())
-    def optim_args(self, param_name: str) -> dict[str, float]:
+    def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
         A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
 
         Args:
-            param_name: Name of the parameter in Pyro's param store.
+            param_name: Name of the parameter, of the module's own or in Pyro's param store.
 
         Returns:
-            The learning rate.
+            Keyword arguments of the optimiser, such as the learning rate.
         """
         return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
 
@@ -229,7 +263,7 @@ class Variant(PyroModule):
 
     @property
     def num_categories(self) -> int | None:
-        """How many categories there are, or None where the code has none."""
+        """Number of categories, or None where the code has none."""
         return None if self.category is None else self.sites[self.category]
 
     @property
@@ -239,7 +273,7 @@ class Variant(PyroModule):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are (the CPU if there are none)."""
+        """Device of the parameters (the CPU if there are none)."""
         return next(self.parameters(), torch.zeros(())).device
 
     @property
@@ -248,7 +282,7 @@ class Variant(PyroModule):
         return dtype_of(self) or torch.get_default_dtype()
 
     def check_data(self, x: Any) -> Tensor:
-        """Returns data as the variant takes them; everything that takes data begins with it.
+        """Returns data as the variant takes them; every method that takes data calls it first.
 
         Args:
             x: A tensor or a NumPy array of any dtype, shape ``(n, *data_shape)``, with ``n`` at
@@ -256,8 +290,7 @@ class Variant(PyroModule):
                 likelihood of values in [0, 1] refuses them.
 
         Returns:
-            The data in the weights' dtype, on their own device; see
-            `GenerativeModel.check_data`.
+            The data in the weights' dtype, on their own device.
 
         Raises:
             DataError: If there are none, or values are not finite or outside the support.
@@ -275,16 +308,18 @@ class Variant(PyroModule):
 
     @torch.no_grad()
     def encode(self, x: Any) -> dict[str, Tensor]:
-        """Returns what the guide says of each datum.
+        """Returns the posterior mean of each site.
+
+        Where a guide has no mean in closed form (a flow, a site that depends on a drawn one) it is
+        that of 100 draws, always the same ones: its error is a tenth of the posterior's deviation.
+        Torch's generators stay as they are.
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
 
         Returns:
-            By site, the posterior mean, shape ``(batch, size)``; of a category the probabilities,
-            shape ``(batch, num_categories)``. Where a guide has no mean in closed form (a flow, a
-            site that depends on a drawn one) it is that of 100 draws, always the same ones: its
-            error is a tenth of the posterior's deviation. Torch's generators stay as they are.
+            By site, shape ``(batch, size)``; of a category the probabilities, shape
+            ``(batch, num_categories)``.
 
         Raises:
             OptionError: If weights are not finite.
@@ -308,13 +343,10 @@ class Variant(PyroModule):
         Raises:
             SiteError: If ``keep`` names a site that is not in the code.
         """
-        keep = [keep] if isinstance(keep, str) else keep
-        if keep is not None:
-            self._check_names(keep)
+        keep = self.sites if keep is None else [keep] if isinstance(keep, str) else keep
+        self._check_names(keep)
         codes = self.encode(x)
-        if keep is not None:
-            codes = {name: codes[name] for name in keep}
-        return self.decode(codes, len(x))
+        return self.decode({name: codes[name] for name in keep}, len(x))
 
     @torch.no_grad()
     @checked(codes=named(numbers()), n=size())
@@ -337,7 +369,7 @@ class Variant(PyroModule):
             SiteError: If a site is not in the code.
         """
         self._check_names(codes)
-        values = {name: code_value(self, name, code, n) for name, code in codes.items()}
+        values = {name: self._value(name, code, n) for name, code in codes.items()}
         with self.evaluating():
             decoded: Tensor = decode_means(self.model, values)(self.blank(n))
         return decoded
@@ -348,7 +380,7 @@ class Variant(PyroModule):
         """Decodes codes drawn from the prior.
 
         Args:
-            n: How many.
+            n: Number of samples.
             category: The category to draw them from; any if omitted.
 
         Returns:
@@ -362,7 +394,7 @@ class Variant(PyroModule):
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
         chosen = None
         if self.category is not None and category is not None:
-            chosen = category_value(self, self.category, torch.full((n,), category))
+            chosen = self._value(self.category, torch.full((n,), category), n)
 
         def latent(name: str, fn: Any) -> Tensor | None:
             return chosen if name == self.category else None
@@ -393,19 +425,48 @@ class Variant(PyroModule):
             for module in training:
                 module.training = True
 
+    def _value(self, name: str, code: Tensor, n: int) -> Tensor:
+        """Returns values that are given for a site as the model takes them."""
+        code, size = code.to(self.device), self.sites[name]
+        if name not in self.one_hot:
+            check_code(name, code, n, size)
+            return code.to(self.dtype)
+        index = category_index(name, code, n, size)
+        return one_hot(index, size).to(self.dtype) if self.one_hot[name] else index
+
+    def _require(self, **sizes: int | None) -> None:
+        """Refuses a size, other than a default, that is given beside a prior of another."""
+        for name, given in sizes.items():
+            actual = self.sites.get(self.code_site) if name == "code_dim" else getattr(self, name)
+            defaults = [own[name][1].default for own in self._own_options() if name in own]
+            if given not in (actual, *defaults):
+                raise OptionError(
+                    f"{name}={given} is given, and a prior whose {name} is {actual}; leave it "
+                    "out, or build the prior with it"
+                )
+
     def _check_names(self, names: Collection[str]) -> None:
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
-    def _mean_field(self, sites: Mapping[str, int], encoder: nn.Module) -> nn.Module:
+    def _mean_field(
+        self,
+        distributions: Mapping[str, Any],
+        encoder: nn.Module,
+        deterministic: Collection[str] = (),
+    ) -> nn.Module:
+        """Builds the default guide: its sites live where the prior's do."""
         if self.one_hot:
             raise SiteError(
                 f"the prior samples the categories {list(self.one_hot)}, and the default guide "
                 "has no category; give a guide that samples them, such as mi.MixtureGuide(...) "
                 "or one of your own"
             )
-        return MeanFieldGuide(self.data_shape, sites, encoder, bounded=self._bounded)
+        bounded = [
+            n for n, fn in distributions.items() if is_bounded(fn) and n not in deterministic
+        ]
+        return MeanFieldGuide(self.data_shape, self.sites, encoder, deterministic, bounded)
 
 
 VARIANT = instance(Variant, example="mi.VAE((1, 28, 28))")

@@ -1,23 +1,21 @@
-"""Checks of the arguments of a variant, and of whether its parts fit each other."""
+"""Checks of a variant's arguments, and of how its parts fit each other."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import Independent, constraints
 
 from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.checks import NETWORK
 from pyro_mivae.priors.base import PRIOR
-from pyro_mivae.traces import trace_program
-
-if TYPE_CHECKING:
-    from pyro_mivae.variants.base import Variant
+from pyro_mivae.traces import TracePair, trace_program
 
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),
@@ -26,7 +24,46 @@ PARTS: dict[str, Checker] = {
     "encoder": NETWORK,
     "decoder": NETWORK,
 }
-"""Checks of the arguments that variants have in common."""
+"""Checks of the parts that variants have in common."""
+
+
+def site_size(fn: Any) -> int:
+    """Returns the number of values of a site, or of its categories."""
+    if fn.has_enumerate_support:
+        return int(fn.probs.shape[-1])
+    return int(fn.event_shape.numel())
+
+
+def is_bounded(fn: Any) -> bool:
+    """True if a site lives on the unit interval."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn.support is constraints.unit_interval
+
+
+def check_code(name: str, code: Tensor, n: int, size: int) -> None:
+    """Checks the shape of values that are given for a continuous site."""
+    if code.shape[:1] != (n,) or code.numel() != n * size:
+        raise ShapeError(f"{_told(name, code)}; give values of shape ({n}, {size})")
+
+
+def category_index(name: str, code: Tensor, n: int, count: int) -> Tensor:
+    """Returns the numbers of categories, which are given as such or as probabilities."""
+    if code.shape == (n, count):
+        return code.argmax(-1)
+    if code.shape != (n,) or code.is_floating_point():
+        raise ShapeError(
+            f"{_told(name, code)}; give values of shape ({n}, {count}), or its numbers, integers "
+            f"of shape ({n},)"
+        )
+    wrong = code[(code < 0) | (code >= count)]
+    if len(wrong):
+        raise OptionError(f"category={int(wrong[0])}: allowed are 0 to {count - 1}")
+    return code.long()
+
+
+def _told(name: str, code: Tensor) -> str:
+    return f"codes[{name!r}] has dtype {code.dtype} and shape {tuple(code.shape)}"
 
 
 def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
@@ -43,71 +80,53 @@ def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
         ) from error
     finally:
         encoder.train(training)
-    if not isinstance(features, torch.Tensor) or features.dim() != 2 or len(features) != 2:
-        got = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features)
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features)
         raise ShapeError(
             f"the encoder returns {got} for two data; let it return features of each, shape "
             "(batch, features)"
         )
 
 
-def check_guide(vae: Variant, prior: Mapping[str, Any]) -> None:
-    """Checks that the guide samples the prior's sites in the prior's shapes."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), vae.evaluating():
-        guide = trace_program(vae.guide, (vae.blank(2),), {})
-        for name, p in prior.items():
-            q = guide.nodes[name]["fn"] if name in guide.nodes else p
-            if q.event_shape != p.event_shape:
-                raise SiteError(
-                    f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
-                    f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
-                    "and a category as OneHotCategorical in both"
-                )
-        vae.code_traces(vae.blank(2))
+def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:
+    """Checks that a guide samples the prior's sites in the prior's shapes."""
+    nodes = trace_program(guide, (x,), {}).nodes
+    for name, p in prior.items():
+        q = nodes[name]["fn"] if name in nodes else p
+        if q.event_shape != p.event_shape:
+            raise SiteError(
+                f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
+                f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
+                "and a category as OneHotCategorical in both"
+            )
+    TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
 
 
-def check_decoder(vae: Variant, code_dim: int) -> None:
+def check_decoder(model: GenerativeModel, codes: Tensor, data_shape: tuple[int, ...]) -> None:
     """Checks that decoder and likelihood take codes to data."""
-    leading = (2,) if vae.num_categories is None else (vae.num_categories, 2)
-    codes = torch.zeros(*leading, code_dim, device=vae.device, dtype=vae.dtype)
-    with torch.no_grad(), vae.evaluating():
-        try:
-            decoded = vae.model.decoder(codes)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise ShapeError(
-                f"the decoder does not take codes of shape {tuple(codes.shape)} ({error}); "
-                "build it for codes of this size, with any leading dimensions"
-            ) from error
-        shape = tuple(decoded.shape[len(leading) :])
-        if decoded.shape[: len(leading)] != leading or shape != vae.data_shape:
-            raise ShapeError(
-                f"the decoder returns shape {tuple(decoded.shape)} for codes of shape "
-                f"{tuple(codes.shape)}, data_shape is {vae.data_shape}; let it keep leading "
-                "dimensions and return one value per element of a datum"
-            )
-        scored = vae.likelihood(decoded)
-        if tuple(scored.batch_shape) != tuple(decoded.shape):
-            raise ShapeError(
-                f"the likelihood {type(vae.likelihood).__name__} makes a distribution of batch "
-                f"shape {tuple(scored.batch_shape)} of a decoder's output of shape "
-                f"{tuple(decoded.shape)}; let it keep that shape, without to_event"
-            )
+    try:
+        decoded = model.decoder(codes)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ShapeError(
+            f"the decoder does not take codes of shape {tuple(codes.shape)} ({error}); "
+            "build it for codes of this size, with any leading dimensions"
+        ) from error
+    if tuple(decoded.shape) != (*codes.shape[:-1], *data_shape):
+        raise ShapeError(
+            f"the decoder returns shape {tuple(decoded.shape)} for codes of shape "
+            f"{tuple(codes.shape)}, data_shape is {data_shape}; let it keep leading "
+            "dimensions and return one value per element of a datum"
+        )
+    scored = model.likelihood(decoded)
+    if scored.batch_shape != decoded.shape:
+        raise ShapeError(
+            f"the likelihood {type(model.likelihood).__name__} makes a distribution of batch "
+            f"shape {tuple(scored.batch_shape)} of a decoder's output of shape "
+            f"{tuple(decoded.shape)}; let it keep that shape, without to_event"
+        )
 
 
-def require_sizes(vae: Variant, **given: int | None) -> None:
-    """Refuses a size, other than the default, that is given beside a prior of another."""
-    for name, size in given.items():
-        actual = vae.sites.get(vae.code_site) if name == "code_dim" else getattr(vae, name)
-        signatures = (inspect.signature(cls).parameters for cls in type(vae).__mro__[:-1])
-        defaults = {own[name].default for own in signatures if name in own}
-        if size not in {actual, *defaults}:
-            raise OptionError(
-                f"{name}={size} is given, and a prior whose {name} is {actual}; leave it out, "
-                "or build the prior with it"
-            )
-
-
-def check_weights(vae: Variant, weights: Mapping[str, Tensor] | None = None) -> None:
+def check_weights(vae: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
     """Checks that a variant's weights are finite."""
     wrong = broken_weights(vae, weights)
     if wrong:

@@ -1,4 +1,4 @@
-"""InfoMax-VAE: a critic tells the information between data and code, and it is maximised.
+"""InfoMax-VAE: a critic bounds the information between data and code, which is maximised.
 
 Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information in
 Variational Autoencoders, https://arxiv.org/abs/1912.13361
@@ -6,31 +6,20 @@ Variational Autoencoders, https://arxiv.org/abs/1912.13361
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import get_args
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar, Unpack
 
-from torch import Tensor, nn
-
-from pyro_mivae.arguments import (
-    LARGEST_WEIGHT,
-    checked,
-    choice,
-    either,
-    function,
-    instance,
-    number,
-    number_or_schedule,
-    text,
-    whole,
-)
+from pyro_mivae.arguments import checked, instance, text, whole
+from pyro_mivae.compat import name_of
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.guides import CorruptedGuide
-from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.networks import CRITICS, Critic, build_critic
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.terms import CriticBound, InformationTerm, Particle, Penalty
-from pyro_mivae.terms.critic import CriticBoundName, Pairs, Regularization
+from pyro_mivae.errors import OptionError
+from pyro_mivae.networks import build_critic
+from pyro_mivae.terms import CriticBound, InformationTerm, Penalty
+from pyro_mivae.variants import options
 from pyro_mivae.variants.vae import VAE
+
+Term = TypeVar("Term", bound=InformationTerm)
 
 
 class CriticInfomaxVAE(VAE):
@@ -38,45 +27,32 @@ class CriticInfomaxVAE(VAE):
 
     .. math:: J = E_q[\log p(x \mid z)] - \beta\,KL(q(z \mid x) \| p(z)) + \alpha\, I_q(x; z)
 
-    Model and critic are trained by one loss and one step: both maximise the bound, the critic
-    with a learning rate of its own, and neither's gradient reaches the other. See `CriticBound`.
+    One loss and one step train model and critic: both maximise the bound, the critic with a
+    learning rate of its own, and neither's gradient reaches the other. See `CriticBound`.
 
-    How much of the information the critic hears is told by `evaluate`, beside bounds that need no
-    critic. NWJ's may hear little of much information, and scatter: of the 9 nats or more that a
+    `evaluate` compares the information that the critic hears with bounds that need no critic.
+    NWJ's may hear little of much information, and scatter: of the 9 nats or more that a
     code of 10 dimensions has on MNIST it told 1.1, 4.2 and -5.9 on test images (20 epochs of
     10,000 images, three seeds). ``bound="infonce"`` with ``critic="separable"`` told 5.4 each
     time, just under its ceiling, the logarithm of the 256 in a batch.
 
-    For denoising, ``corrupt`` alters what the guide sees of the data while training; the model
-    scores the data themselves, and they are what the critic hears of. A reconstruction likelihood
-    of one's own is a `Likelihood`; a divergence of one's own is ``beta=0`` with a
-    ``regularization`` that computes it.
+    For denoising, a `CorruptedGuide` alters what the guide sees of the data while training; the
+    model scores the data themselves, and the critic hears of them.
 
     Args:
         data_shape: Shape of one datum.
         mi_weight: :math:`\alpha`, at least 0; at 0 the critic listens to a plain VAE.
         beta: :math:`\beta`.
         bound: The critic's bound, see `CriticBound`.
-        critic: ``"joint"``, ``"separable"``, ``"bilinear"``, ``"chain"``, or a critic of the data
-            and all sites' values joined.
+        critic: ``"joint"``, ``"separable"``, ``"bilinear"``, ``"chain"``; a critic of the data and
+            all sites' values joined; or a `CriticBound`, with weight, bound, pairs, seed and
+            regularisation of its own.
         critic_lr: The critic's learning rate, where the model's is 1e-3. The original code's
             default of 1e-5 leaves its critic deaf.
-        pairs: ``"permutation"`` or ``"all"``, see `CriticBound`.
         num_particles: Draws of the code per datum and step.
-        regularization: From a `Particle` to a scalar, summed over the batch, that model and guide
-            are to keep small.
-        regularization_strength: Its weight.
-        critic_regularization: From the scores of joint and of other pairs to a scalar per datum
-            that the critic is to keep small.
-        critic_regularization_strength: Its weight.
-        permutation_seed: Makes the permutations the same in every run.
-        corrupt: What the guide sees of the data while training.
-        latent_dim: Size of ``z``; a prior that is given has its own.
-        likelihood: A likelihood or its name.
-        prior: Takes the place of :math:`N(0, I)`.
-        guide: Takes the place of the mean-field guide.
-        encoder: From ``(batch, *data_shape)`` to features.
-        decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
+        regularization: A further term that model and guide are to keep small. With ``beta=0`` it
+            may be a divergence of one's own.
+        **parts: Further arguments of `VAE`.
 
     Raises:
         OptionError: If an option is out of its range, or has no use beside another.
@@ -84,73 +60,41 @@ class CriticInfomaxVAE(VAE):
 
     name = "critic-infomax"
 
-    @checked(
-        mi_weight=number_or_schedule(least=0),
-        beta=number_or_schedule(least=0),
-        bound=choice(*get_args(CriticBoundName)),
-        critic=either(choice(*CRITICS), instance(Critic, example="mi.build_critic(...)")),
-        critic_lr=number(above=0),
-        pairs=choice(*get_args(Pairs)),
+    @options.checked_options(
         num_particles=whole(least=1),
-        regularization=function("regularization(particle)"),
-        regularization_strength=number_or_schedule(),
-        critic_regularization=function("regularization(joint, marginal)"),
-        critic_regularization_strength=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
-        permutation_seed=whole(least=0),
-        corrupt=function("corrupt(x)"),
+        regularization=instance(Penalty, example='mi.Penalty("z", function=...)'),
     )
     def __init__(
         self,
         data_shape: Sequence[int],
         *,
-        mi_weight: float | Schedule = 1.0,
-        beta: float | Schedule = 1.0,
-        bound: CriticBoundName = "nwj",
-        critic: str | Critic = "joint",
-        critic_lr: float = 1e-3,
-        pairs: Pairs | None = None,
+        mi_weight: options.MIWeight = 1.0,
+        beta: options.Beta = 1.0,
+        bound: options.Bound = "nwj",
+        critic: options.CriticLike = "joint",
+        critic_lr: options.CriticLR = 1e-3,
         num_particles: int = 1,
-        regularization: Callable[[Particle], Tensor] | None = None,
-        regularization_strength: float | Schedule = 1.0,
-        critic_regularization: Regularization | None = None,
-        critic_regularization_strength: float = 1.0,
-        permutation_seed: int | None = None,
-        corrupt: Callable[[Tensor], Tensor] | None = None,
-        latent_dim: int = 20,
-        likelihood: str | Likelihood = "bernoulli",
-        prior: Callable[[], Tensor] | None = None,
-        guide: nn.Module | None = None,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        regularization: Penalty | None = None,
+        **parts: Unpack[options.SizedParts],
     ) -> None:
-        super().__init__(
-            data_shape,
-            latent_dim=latent_dim,
-            likelihood=likelihood,
-            prior=prior,
-            guide=guide,
-            encoder=encoder,
-            decoder=decoder,
-        )
-        self.critic = (
-            build_critic(critic, self.data_shape, self.latent_dim)
-            if isinstance(critic, str)
-            else critic
-        )
-        if corrupt is not None:
-            self.guide = CorruptedGuide(self.guide, corrupt)
+        super().__init__(data_shape, **parts)
+        if isinstance(critic, str):
+            critic = build_critic(critic, self.data_shape, self.latent_dim)
+        if not isinstance(critic, CriticBound):
+            critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
+        elif (mi_weight, bound) != (1.0, "nwj"):
+            raise OptionError(
+                f"mi_weight={mi_weight}, bound={bound!r} beside a CriticBound; give weight and "
+                "bound to that"
+            )
+        self.term, self.regularization = critic, regularization
+        self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.mi_weight, self.beta = mi_weight, beta
-        self.bound, self.pairs, self.permutation_seed = bound, pairs, permutation_seed
         self.critic_lr = critic_lr
         self.num_particles = num_particles
-        self.regularization = regularization
-        self.regularization_strength = regularization_strength
-        self.critic_regularization = critic_regularization
-        self.critic_regularization_strength = critic_regularization_strength
-        self.objective()
 
     @checked(param_name=text())
-    def optim_args(self, param_name: str) -> dict[str, float]:
+    def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter; the critic has a rate of its own.
 
         Args:
@@ -160,30 +104,22 @@ class CriticInfomaxVAE(VAE):
         Returns:
             The learning rate.
         """
-        of_critic = param_name.startswith(("critic.", f"{self._critic_name}."))
+        own = param_name.removeprefix(f"{name_of(self)}.")
+        of_critic = own.startswith(("critic", "baseline"))
         return {"lr": self.critic_lr} if of_critic else super().optim_args(param_name)
 
-    @property
-    def _critic_name(self) -> str:
-        return f"{self._pyro_name}.critic"
-
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        terms: list[InformationTerm] = [
-            CriticBound(
-                *self.sites,
-                critic=self.critic,
-                bound=self.bound,
-                weight=self.mi_weight,
-                pairs=self.pairs,
-                seed=self.permutation_seed,
-                regularization=self.critic_regularization,
-                regularization_strength=self.critic_regularization_strength,
-                module_name=self._critic_name,
-            )
-        ]
+        bound = _anew(self.term)
+        bound.module_name = f"{name_of(self)}.critic"
+        terms: list[InformationTerm] = [bound]
         if self.regularization is not None:
-            weight = self.regularization_strength
-            terms.append(Penalty(*self.sites, function=self.regularization, weight=weight))
+            terms.append(_anew(self.regularization))
         return MutualInformationELBO(
             terms, dict.fromkeys(self.sites, self.beta), num_particles=self.num_particles
         )
+
+
+def _anew(term: Term) -> Term:
+    """Copies a term, with its schedule at the start; networks and functions are the term's own."""
+    kept = (*term.networks.values(), term.weight.schedule, getattr(term, "function", None))
+    return copy.deepcopy(term, {id(part): part for part in kept})

@@ -5,17 +5,13 @@ Zhao, Song & Ermon (2017), InfoVAE, https://arxiv.org/abs/1706.02262
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Sequence
+from typing import Unpack
 
-from torch import Tensor, nn
-
-from pyro_mivae.arguments import LARGEST_WEIGHT, checked, choice, number
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
-from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.terms import MaximumMeanDiscrepancy
-from pyro_mivae.terms.mmd import Kernel
+from pyro_mivae.variants import options
 from pyro_mivae.variants.vae import VAE
 
 
@@ -33,12 +29,7 @@ class MMDVAE(VAE):
         mi_weight: :math:`\alpha`, the weight of the information, at most 1.
         marginal_weight: :math:`\lambda`, the weight with which :math:`q(z)` is held at the prior.
         kernel: ``"rbf"`` or ``"imq"``, see `maximum_mean_discrepancy`.
-        latent_dim: Size of ``z``; a prior that is given has its own.
-        likelihood: A likelihood or its name.
-        prior: Takes the place of :math:`N(0, I)`.
-        guide: Takes the place of the mean-field guide.
-        encoder: From ``(batch, *data_shape)`` to features.
-        decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
+        **parts: Further arguments of `VAE`.
 
     Raises:
         OptionError: If ``mi_weight`` is above 1, or the two together are under 1: a weight of the
@@ -50,43 +41,25 @@ class MMDVAE(VAE):
 
     name = "mmd"
 
-    @checked(
-        mi_weight=number(least=-LARGEST_WEIGHT, most=1),
-        marginal_weight=number(least=-LARGEST_WEIGHT, most=LARGEST_WEIGHT),
-        kernel=choice(*get_args(Kernel)),
-    )
+    @options.checked_options()
     def __init__(
         self,
         data_shape: Sequence[int],
         *,
-        mi_weight: float = 1.0,
-        marginal_weight: float = 1000.0,
-        kernel: Kernel = "rbf",
-        latent_dim: int = 20,
-        likelihood: str | Likelihood = "bernoulli",
-        prior: Callable[[], Tensor] | None = None,
-        guide: nn.Module | None = None,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        mi_weight: options.SignedMIWeight = 1.0,
+        marginal_weight: options.MarginalWeight = 1000.0,
+        kernel: options.KernelName = "rbf",
+        **parts: Unpack[options.SizedParts],
     ) -> None:
-        super().__init__(
-            data_shape,
-            latent_dim=latent_dim,
-            likelihood=likelihood,
-            prior=prior,
-            guide=guide,
-            encoder=encoder,
-            decoder=decoder,
-        )
+        super().__init__(data_shape, **parts)
         if mi_weight + marginal_weight < 1:
             raise OptionError(
-                f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: both together are to "
-                "be 1 at least"
+                f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: allowed are numbers "
+                "that together are 1 or more"
             )
         self.mi_weight = mi_weight
         self.marginal_weight = marginal_weight
         self.kernel = kernel
-        self.objective()
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         weight = self.mi_weight + self.marginal_weight - 1

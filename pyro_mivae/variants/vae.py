@@ -6,17 +6,15 @@ Higgins et al. (2017), beta-VAE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
 
-from torch import Tensor, nn
-
-from pyro_mivae.arguments import checked, number_or_schedule, size
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.errors import OptionError
 from pyro_mivae.priors import StandardNormalPrior
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import require_sizes
 
 
 class VAE(Variant):
@@ -25,7 +23,7 @@ class VAE(Variant):
     Args:
         data_shape: Shape of one datum.
         latent_dim: Size of ``z``; a prior that is given has its own.
-        likelihood: A likelihood or its name.
+        likelihood: A likelihood or its name, ``"bernoulli"`` if omitted.
         prior: Takes the place of :math:`N(0, I)`.
         guide: Takes the place of the mean-field guide.
         encoder: From ``(batch, *data_shape)`` to features.
@@ -34,27 +32,16 @@ class VAE(Variant):
 
     name = "vae"
 
-    @checked(latent_dim=size())
+    @options.checked_options()
     def __init__(
         self,
         data_shape: Sequence[int],
         *,
-        latent_dim: int = 20,
-        likelihood: str | Likelihood = "bernoulli",
-        prior: Callable[[], Tensor] | None = None,
-        guide: nn.Module | None = None,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        latent_dim: options.LatentDim = 20,
+        **parts: Unpack[options.Parts],
     ) -> None:
-        super().__init__(
-            data_shape,
-            prior=StandardNormalPrior(latent_dim) if prior is None else prior,
-            guide=guide,
-            likelihood=likelihood,
-            encoder=encoder,
-            decoder=decoder,
-        )
-        require_sizes(self, latent_dim=latent_dim)
+        super().__init__(data_shape, partial(StandardNormalPrior, latent_dim), **parts)
+        self._require(latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()
@@ -66,40 +53,31 @@ class BetaVAE(VAE):
     Args:
         data_shape: Shape of one datum.
         beta: :math:`\beta`, a number of at least 0 or a schedule of the training step.
-        latent_dim: Size of ``z``; a prior that is given has its own.
-        likelihood: A likelihood or its name.
-        prior: Takes the place of :math:`N(0, I)`.
-        guide: Takes the place of the mean-field guide.
-        encoder: From ``(batch, *data_shape)`` to features.
-        decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
+        **parts: Further arguments of `VAE`.
     """
 
     name = "beta"
 
-    @checked(beta=number_or_schedule(least=0))
+    @options.checked_options()
     def __init__(
         self,
         data_shape: Sequence[int],
         *,
-        beta: float | Schedule = 4.0,
-        latent_dim: int = 20,
-        likelihood: str | Likelihood = "bernoulli",
-        prior: Callable[[], Tensor] | None = None,
-        guide: nn.Module | None = None,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        beta: options.Beta = 4.0,
+        **parts: Unpack[options.SizedParts],
     ) -> None:
-        super().__init__(
-            data_shape,
-            latent_dim=latent_dim,
-            likelihood=likelihood,
-            prior=prior,
-            guide=guide,
-            encoder=encoder,
-            decoder=decoder,
-        )
+        super().__init__(data_shape, **parts)
         self.beta = beta
-        self.objective()
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights=dict.fromkeys(self.sites, self.beta))
+
+
+def split_normal_prior(latent_dim: int, code_dim: int) -> StandardNormalPrior:
+    """Returns the prior of ``z`` and ``c`` that are ``latent_dim`` together."""
+    if not 1 <= code_dim < latent_dim:
+        raise OptionError(
+            f"code_dim={code_dim} of latent_dim={latent_dim}: c needs 1 or more coordinates and "
+            "must leave z 1 or more"
+        )
+    return StandardNormalPrior(latent_dim - code_dim, code_dim)

@@ -2,11 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
 from pyro_mivae.engine import WORTH_STAGING, Engine, Program, is_due
+from pyro_mivae.options import check_fields, option
+from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
+
+
+@dataclass(frozen=True)
+class CategoryStart:
+    """The start of a variant with categories.
+
+    Args:
+        warm_start: Steps of `warm_start_categories` before training; 0 for a random start.
+        start_weight: Weight with which the start's `RegularizedInformation` goes on beside the
+            ELBO. It falls to 0 over the first 80 % of the training.
+        warmup: Share of the training during which the weights of the KL divergences, and of an
+            information term, rise from 0.
+
+    Raises:
+        OptionError: If a number is out of its range.
+    """
+
+    warm_start: int = option(
+        900, check=whole(least=0), help="steps of the categories' unsupervised start"
+    )
+    start_weight: float = option(
+        20.0,
+        check=number(least=0, most=LARGEST_WEIGHT),
+        help="weight with which that start goes on",
+    )
+    warmup: float = option(
+        0.5,
+        check=number(least=0, most=1),
+        help="share of the training in which the weights rise from 0",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
+        """Returns the term that goes on beside the ELBO, if there is one."""
+        steps = round(0.8 * (num_steps or 0))
+        if not (steps and self.start_weight and self.warm_start):
+            return ()
+        falling = linear_warmup(steps, start=self.start_weight, end=0.0)
+        return (RegularizedInformation(site, weight=falling),)
+
+    def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
+        """Lets a constant weight rise from 0 during the warm-up."""
+        steps = round(self.warmup * (num_steps or 0))
+        if callable(weight) or not (weight and steps):
+            return weight
+        return linear_warmup(steps, end=weight)
 
 
 @torch.enable_grad()
@@ -34,8 +87,8 @@ def warm_start_categories(
     )
     device = next(guide.parameters()).device
     optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
-    for number in range(steps):
+    for step in range(steps):
         index = torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)
         batch = x[index].to(device, non_blocking=True)
-        engine.take(batch, number=number, compare=is_due(number))
+        engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_mivae.data import images, read_folder, read_npz
+from pyro_mivae.data import folder, read_folder, read_npz
 from pyro_mivae.errors import DataError, PyroMivaeWarning
 
 
@@ -251,9 +251,9 @@ def test_tiffs_of_floats_16_and_8_bits(tmp_path, array, tolerance):
 @pytest.mark.parametrize(
     ("array", "name", "message"),
     [
-        (255 * RAMP, "a.tif", "a.tif holds floats from 0 to 255; allowed are finite floats in"),
-        (RAMP - 0.1, "a.tif", "a.tif holds floats from -0.1"),
-        (RAMP * np.nan, "a.tif", "a.tif holds floats from nan"),
+        (255 * RAMP, "a.tif", r"a.tif has pixels from 0 to 255; allowed are floats in \[0, 1\]"),
+        (RAMP - 0.1, "a.tif", "a.tif has pixels from -0.1"),
+        (RAMP * np.nan, "a.tif", "a.tif has 48 pixels that are NaN"),
         (
             (255 * RAMP).astype(np.int32),
             "a.tif",
@@ -328,7 +328,7 @@ def test_one_image_at_a_time_has_its_full_size(tmp_path, monkeypatch):
     frames[0].save(tmp_path / "0.tif", save_all=True, append_images=frames[1:])
     for k in (1, 2, 3):
         save(tmp_path / f"{k}.png", k, size=(60, 80))
-    kept, read = [], images._read_frame
+    kept, read = [], folder._read_frame
 
     def watched(*args):
         assert not any(ref() is not None for ref in kept)
@@ -336,7 +336,7 @@ def test_one_image_at_a_time_has_its_full_size(tmp_path, monkeypatch):
         kept.append(weakref.ref(pixels))
         return pixels, most
 
-    monkeypatch.setattr(images, "_read_frame", watched)
+    monkeypatch.setattr(folder, "_read_frame", watched)
     assert read_folder(tmp_path, (8, 6)).images.shape == (8, 1, 8, 6)
     assert len(kept) == 8
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyro_mivae.data import default_root, load, load_dataset, read_images
-from pyro_mivae.data.idx import read_idx
+from pyro_mivae.data.load import read_idx
 from pyro_mivae.errors import DataError, OptionError
 
 

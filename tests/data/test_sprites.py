@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.data.sprites import CENTRES, FACTOR_NAMES, RADII, SHAPES, SIZE, read_sprites
+from pyro_mivae.data.sprites import CENTRES, FACTOR_NAMES, RADII, SHAPES, SIZE, draw_sprites
 
 
 @pytest.fixture(scope="module")
 def sprites():
-    return read_sprites()
+    return draw_sprites()
 
 
 def moments(images):

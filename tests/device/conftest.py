@@ -15,8 +15,8 @@ CATEGORIES = {"num_categories": 2, "latent_dim": 4, "warm_start": 3}
 CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
     **{bound: ("critic-infomax", {"bound": bound}) for bound in ("mine", "infonce", "tuba")},
     **{bound: ("critic-infomax", {"bound": bound}) for bound in ("smile", "interpolated")},
-    **{push: ("vmi", {"push": push}) for push in ("relaxed", "straight-through")},
-    "score-function": ("vmi", {"push": "score-function"}),
+    **{push: ("vmi", {"generated": push}) for push in ("relaxed", "straight-through")},
+    "score-function": ("vmi", {"generated": "score-function"}),
     "scheduled": ("beta", {"beta": mi.linear_warmup(6, 0.1)}),
     "soft": ("cat", {"categorical": "soft"}),
     "gumbel": ("cat", {"categorical": "gumbel"}),

@@ -263,7 +263,7 @@ def test_a_batch_of_one_has_nothing_to_be_normalised_by(gan, x):
     assert math.isfinite(loss_of(gan).loss(gan.model, gan.guide, x[:1]))
     plain = Discriminator(nn.Flatten(), 12).double()
     alone = mi.InfoGANLoss(plain, WEIGHTS)
-    assert not alone.pairs_data
+    assert not alone.needs_batch
     assert math.isfinite(alone.loss(gan.model, gan.guide, x[:1]))
 
 

@@ -80,7 +80,7 @@ SHAPE = (1, 8, 8)
             maximised; nats per datum; not a bound on log p(x)""",
         ),
         (
-            mi.MutualInformationELBO([mi.BarberAgakov("z", "c", push="straight-through")]),
+            mi.MutualInformationELBO([mi.BarberAgakov("z", "c", generated="straight-through")]),
             """\
             J =  E_q[log p(x|code)]
                - 1 * KL of every site

@@ -298,7 +298,7 @@ def test_only_the_chosen_are_decoded(vae, x, decodes, rows):
 
 
 def test_decodes_is_what_each_step_decodes(x):
-    vae = build(categorical="sample", decodes=4)
+    vae = build(categorical="sample", num_decodes=4)
     vae.model.decoder = Counting(vae.model.decoder)
     vae.objective().loss(vae.model, vae.guide, x)
     assert vae.model.decoder.rows == 4 * BATCH

@@ -260,7 +260,7 @@ VARIANTS = {name: (name, {}) for name in mi.VARIANTS} | {
     "scheduled": ("beta", {"beta": mi.linear_warmup(6, 0.1)}),
     "gumbel": ("cat", {"categorical": "gumbel"}),
     "sample": ("infocat", {"categorical": "sample"}),
-    "relaxed": ("vmi", {"push": "relaxed"}),
+    "relaxed": ("vmi", {"generated": "relaxed"}),
 }
 
 

@@ -15,7 +15,7 @@ CASES = {name: (name, {}) for name in ("mmd", "vmi", "critic-infomax", "infogan"
     "sampled categories": ("infocat", MIXTURE | {"categorical": "sample"}),
     "gumbel": ("cat", MIXTURE | {"categorical": "gumbel"}),
     "mine": ("critic-infomax", {"bound": "mine"}),
-    "relaxed": ("vmi", {"push": "relaxed"}),
+    "relaxed": ("vmi", {"generated": "relaxed"}),
     "continuous": ("vae", {"likelihood": "continuous-bernoulli"}),
     "deterministic": ("infomax", {"deterministic": True}),
     "left out": ("beta", {"beta": 0.0}),

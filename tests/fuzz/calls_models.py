@@ -14,21 +14,19 @@ X = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
 KEPT = {"data_shape": (1, 8, 8), "prior": None, "guide": None, "encoder": None, "decoder": None}
 SIZED = {"likelihood": "bernoulli", "latent_dim": 2}
 CATEGORIES = {
-    **{"num_categories": 3, "latent_dim": 6, "radius": 3.0, "warm_start": 2, "start_weight": 2.0},
-    **{"warmup": 0.5, "likelihood": "bernoulli", "decodes": 2, "categorical": "sample"},
+    **{"num_categories": 3, "latent_dim": 6, "radius": 3.0, "warm_start": 2},
+    **{"likelihood": "bernoulli", "num_decodes": 2, "categorical": "sample"},
 }
 CRITIC = {
     **{"mi_weight": 1.0, "beta": 1.0, "bound": "nwj", "critic": "joint", "critic_lr": 1e-3},
-    **{"pairs": "permutation", "num_particles": 2, "regularization": None},
-    **{"regularization_strength": 1.0, "critic_regularization": None, "permutation_seed": 3},
-    **{"critic_regularization_strength": 1.0, "corrupt": None},
+    **{"num_particles": 2, "regularization": None},
 }
 ARGUMENTS: dict[type[mi.Variant], dict[str, Any]] = {
     mi.VAE: SIZED,
     mi.BetaVAE: {**SIZED, "beta": 2.0},
     mi.MMDVAE: {**SIZED, "mi_weight": 1.0, "marginal_weight": 10.0, "kernel": "rbf"},
     mi.InfomaxVAE: {**SIZED, "code_dim": 1, "deterministic": False},
-    mi.VMIVAE: {**SIZED, "code_dim": 1, "informed": "c", "mi_weight": 1.0, "push": "mean"},
+    mi.VMIVAE: {**SIZED, "code_dim": 1, "sites": "c", "mi_weight": 1.0, "generated": "mean"},
     mi.CriticInfomaxVAE: {**SIZED, **CRITIC},
     mi.CatVAE: CATEGORIES,
     mi.InfoCatVAE: {**CATEGORIES, "mi_weight": 5.0},
@@ -66,6 +64,13 @@ def svi(**changes):
 
 
 CALLS = [
+    Call(
+        "CategoryStart",
+        mi.CategoryStart,
+        lambda: {"warm_start": 2, "start_weight": 2.0, "warmup": 0.5},
+        20,
+        lambda start: trained_once(mi.CatVAE((1, 8, 8), num_categories=3, warm_start=start)),
+    ),
     *(
         Call(variant.__name__, variant, lambda given=given: KEPT | given, 30, trained_once)
         for variant, given in ARGUMENTS.items()

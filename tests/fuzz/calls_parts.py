@@ -48,8 +48,8 @@ CALLS = [
         after=prior_sites,
     ),
     Call(
-        "CodesPrior",
-        mi.CodesPrior,
+        "InfoGANPrior",
+        mi.InfoGANPrior,
         lambda: {"noise_dim": 2, "num_categories": 3, "uniform_dim": 1},
         after=prior_sites,
     ),
@@ -77,7 +77,7 @@ CALLS = [
         mi.RecognitionGuide,
         lambda: {
             **SHAPE,
-            "sites": prior_sites(mi.CodesPrior(2, 3, 1))[0],
+            "sites": prior_sites(mi.InfoGANPrior(2, 3, 1))[0],
             "encoder": None,
             "noise": ("z",),
             "hidden_dim": 4,

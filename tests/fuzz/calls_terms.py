@@ -57,17 +57,21 @@ def common():
 
 
 CALLS = [
-    term(mi.BarberAgakov, weight=1.0, push="mean", temperature=0.5),
+    term(mi.BarberAgakov, weight=1.0, generated="mean", temperature=0.5),
     term(
         mi.CriticBound,
         critic=mi.build_critic("joint", (2,), 2),
-        bound="interpolated",
+        bound=terms.ScoreBound("interpolated", alpha=0.5),
         weight=1.0,
         pairs="all",
-        alpha=0.5,
         seed=1,
         regularization_strength=1.0,
         module_name="critic",
+    ),
+    Call(
+        "ScoreBound",
+        lambda name, **given: terms.ScoreBound(name, **given),
+        lambda: {"name": "interpolated", "baseline": nn.Linear(2, 1), "alpha": 0.5},
     ),
     term(mi.MaximumMeanDiscrepancy, weight=1.0, kernel="rbf", bandwidth=2.0),
     term(mi.Penalty, weight=1.0, name="penalty", function=lambda particle: torch.ones(())),

@@ -10,7 +10,7 @@ from pyro import poutine
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.guides import RecognitionGuide, TruncatedNormal
-from pyro_mivae.priors import CodesPrior, prior_sites
+from pyro_mivae.priors import InfoGANPrior, prior_sites
 from pyro_mivae.traces import TracePair
 
 SHAPE = (1, 4, 4)
@@ -21,7 +21,7 @@ def trace_of(guide, n=3):
 
 
 def test_a_distribution_for_every_site_on_its_support():
-    guide = RecognitionGuide(SHAPE, prior_sites(CodesPrior(4, 3, 2))[0])
+    guide = RecognitionGuide(SHAPE, prior_sites(InfoGANPrior(4, 3, 2))[0])
     nodes = trace_of(guide).nodes
     shapes = {name: tuple(nodes[name]["value"].shape) for name in ("z", "c", "u")}
     assert shapes == {"z": (3, 4), "c": (3, 3), "u": (3, 2)}
@@ -30,7 +30,7 @@ def test_a_distribution_for_every_site_on_its_support():
 
 
 def test_noise_is_the_priors_whatever_the_data():
-    prior = CodesPrior(4, 3, 2)
+    prior = InfoGANPrior(4, 3, 2)
     guide = RecognitionGuide(SHAPE, prior_sites(prior)[0])
 
     def model(x):

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.priors import (
     PRIORS,
-    CodesPrior,
+    InfoGANPrior,
     MixturePrior,
     StandardNormalPrior,
     UniformPrior,
@@ -35,7 +35,7 @@ def draw(prior, n):
         (MixturePrior(3), {"c": 3, "z": 6}),
         (MixturePrior(3, 3), {"c": 3, "z": 3}),
         (MixturePrior(1, 1), {"c": 1, "z": 1}),
-        (CodesPrior(4, 0, 2), {"z": 4, "u": 2}),
+        (InfoGANPrior(4, 0, 2), {"z": 4, "u": 2}),
     ],
 )
 @pytest.mark.parametrize("n", [1, 5])
@@ -72,15 +72,15 @@ def test_mixture_has_the_stated_distribution():
 
 
 def test_codes_stand_beside_noise_with_the_stated_distribution():
-    trace = draw(CodesPrior(3, 4, 2), 20_000)
+    trace = draw(InfoGANPrior(3, 4, 2), 20_000)
     z, c, u = (trace.nodes[name]["value"] for name in "zcu")
     assert torch.equal(trace.nodes["_RETURN"]["value"], torch.cat([z, c, u], -1))
     torch.testing.assert_close(c.mean(0), torch.full((4,), 0.25), atol=0.02, rtol=0)
     torch.testing.assert_close(u.mean(0), torch.zeros(2), atol=0.02, rtol=0)
     torch.testing.assert_close(u.var(0), torch.full((2,), 1 / 3), atol=0.01, rtol=0)
     assert float(u.abs().max()) <= 1.0
-    assert draw(CodesPrior(3, 4, 0), 2).nodes["_RETURN"]["value"].shape == (2, 7)
-    cat = CodesPrior(3, 4, 2)
+    assert draw(InfoGANPrior(3, 4, 0), 2).nodes["_RETURN"]["value"].shape == (2, 7)
+    cat = InfoGANPrior(3, 4, 2)
     assert prior_sites(cat)[1] == 9
     c = torch.eye(4)[:, None]  # as enumeration lays it out
     with pyro.plate("data", 5), poutine.condition(data={"c": c}):
@@ -110,11 +110,11 @@ def test_named_priors_save_and_load(name):
         (lambda: MixturePrior(4, -4), "latent_dim=-4; allowed"),
         (lambda: MixturePrior(2, radius=-1.0), "radius=-1.0; .* from 0"),
         (lambda: MixturePrior(2, radius=math.nan), "radius=nan; .* from 0"),
-        (lambda: CodesPrior(0), "noise_dim=0; allowed"),
-        (lambda: CodesPrior(2, 1), "num_categories=1: one says nothing"),
-        (lambda: CodesPrior(2, -1), "num_categories=-1"),
-        (lambda: CodesPrior(2, 3, -1), "uniform_dim=-1; allowed"),
-        (lambda: CodesPrior(2, 0, 0), "num_categories=0 and uniform_dim=0: a code is needed"),
+        (lambda: InfoGANPrior(0), "noise_dim=0; allowed"),
+        (lambda: InfoGANPrior(2, 1), "num_categories=1: one says nothing"),
+        (lambda: InfoGANPrior(2, -1), "num_categories=-1"),
+        (lambda: InfoGANPrior(2, 3, -1), "uniform_dim=-1; allowed"),
+        (lambda: InfoGANPrior(2, 0, 0), "num_categories=0 and uniform_dim=0: a code is needed"),
     ],
 )
 def test_bad_options(make, message):

@@ -52,7 +52,7 @@ def test_given_options_overrule_defaults():
 def test_every_variant_has_defaults_that_it_takes(variant):
     config = complete(variant)
     assert set(config.model) <= {option.keyword for option in MODEL_OPTIONS}
-    assert find_variant(variant)(config.data_shape, **config.model).name == variant
+    assert find_variant(variant).build(config.data_shape, **config.model).name == variant
 
 
 def test_paths_are_made_absolute(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ PLAIN = {
     "beta": {"beta": mi.linear_warmup(3, 0.5)},
     "mmd": {"latent_dim": 2, "kernel": "imq"},
     "infomax": {"latent_dim": 4, "deterministic": True},
-    "vmi": {"latent_dim": 4, "informed": ("z", "c")},
+    "vmi": {"latent_dim": 4, "sites": ("z", "c")},
     "critic-infomax": {"latent_dim": 2, "critic": "separable", "bound": "infonce"},
     "cat": {"num_categories": 3, "radius": 2.0},
     "infocat": {"num_categories": 3, "mi_weight": mi.cyclic_warmup(4)},

@@ -110,7 +110,7 @@ def assert_close_to(mean, error, exact, largest_error):
 def test_is_the_bound_and_tight_for_the_exact_posterior(exact):
     pair = Discrete()
     pair.exact = exact
-    mean, error = estimates(mi.BarberAgakov("c", push="score-function"), pair, 5000, 20)
+    mean, error = estimates(mi.BarberAgakov("c", generated="score-function"), pair, 5000, 20)
     assert_close_to(mean, error, pair.bound(), 0.01)
     if exact:
         torch.testing.assert_close(pair.bound(), pair.information())
@@ -139,27 +139,27 @@ def test_mean_push_by_hand_on_the_same_draws():
 
 
 @pytest.mark.parametrize(
-    ("push", "exact"), [("score-function", Discrete.bound), ("mean", Discrete.mean_bound)]
+    ("generated", "exact"), [("score-function", Discrete.bound), ("mean", Discrete.mean_bound)]
 )
-def test_gradient_is_unbiased_for_every_parameter(push, exact):
+def test_gradient_is_unbiased_for_every_parameter(generated, exact):
     """The category's own prior is learned too: no path leads through a drawn category."""
     pair = Discrete()
     parameters = list(pair.parameters())
-    mean, error = estimates(mi.BarberAgakov("c", push=push), pair, 1000, 200, parameters)
+    mean, error = estimates(mi.BarberAgakov("c", generated=generated), pair, 1000, 200, parameters)
     expected = torch.autograd.grad(exact(pair), parameters)
     assert_close_to(mean[1:], error[1:], torch.cat([g.flatten() for g in expected]), 0.01)
 
 
-@pytest.mark.parametrize("push", ["mean", "relaxed", "straight-through"])
-def test_gradient_reaches_the_decoder_and_the_guide(push):
+@pytest.mark.parametrize("generated", ["mean", "relaxed", "straight-through"])
+def test_gradient_reaches_the_decoder_and_the_guide(generated):
     pair = Discrete()
-    value = mi.BarberAgakov("c", push=push)(particle(pair, torch.zeros(20, D)))
+    value = mi.BarberAgakov("c", generated=generated)(particle(pair, torch.zeros(20, D)))
     for slope in torch.autograd.grad(value, [pair.pixels, pair.weight, pair.bias]):
         assert slope.abs().max() > 0
 
 
-@pytest.mark.parametrize("push", ["straight-through", "score-function", "relaxed"])
-def test_what_is_pushed(push):
+@pytest.mark.parametrize("generated", ["straight-through", "score-function", "relaxed"])
+def test_what_is_generated(generated):
     pair = Discrete()
     pushed = []
 
@@ -169,11 +169,11 @@ def test_what_is_pushed(push):
 
     some = particle(pair, torch.zeros(200, D), guide=guide)
     pushed.clear()
-    term = mi.BarberAgakov("c", push=push)
+    term = mi.BarberAgakov("c", generated=generated)
     term(some)
     (x,) = pushed
     is_binary = ((x - x.round()).abs() < 1e-12).all()
-    assert bool(is_binary) == (push != "relaxed")
+    assert bool(is_binary) == (generated != "relaxed")
     assert x.min() >= -1e-12
     assert x.max() <= 1 + 1e-12
     assert term.name == "mi_c_sample"
@@ -182,7 +182,9 @@ def test_what_is_pushed(push):
 def test_relaxed_samples_become_samples_as_the_temperature_falls():
     pair = Discrete()
     n = 5000
-    mean, error = estimates(mi.BarberAgakov("c", push="relaxed", temperature=0.01), pair, n, 20)
+    mean, error = estimates(
+        mi.BarberAgakov("c", generated="relaxed", temperature=0.01), pair, n, 20
+    )
     assert abs(mean - pair.bound()) < 4 * error + 0.02 < 0.06
 
 
@@ -208,16 +210,16 @@ class Linear(PyroModule):
             pyro.sample("z", dist.Normal(self.gain * x, self.scale).to_event(1))
 
 
-@pytest.mark.parametrize("push", ["relaxed", "straight-through", "score-function"])
-def test_gaussian_information_is_reached_by_the_exact_posterior(push):
+@pytest.mark.parametrize("generated", ["relaxed", "straight-through", "score-function"])
+def test_gaussian_information_is_reached_by_the_exact_posterior(generated):
     pair = Linear()
     rho_squared = 1 / (1 + 0.25)
     information = -0.5 * math.log(1 - rho_squared) * D
-    mean, error = estimates(mi.BarberAgakov("z", push=push), pair, 5000, 20)
+    mean, error = estimates(mi.BarberAgakov("z", generated=generated), pair, 5000, 20)
     assert_close_to(mean, error, information, 0.01)
     with torch.no_grad():
         pair.scale.mul_(1.5)
-    mean, error = estimates(mi.BarberAgakov("z", push=push), pair, 5000, 20)
+    mean, error = estimates(mi.BarberAgakov("z", generated=generated), pair, 5000, 20)
     assert mean + 4 * error < information
 
 
@@ -329,16 +331,16 @@ def plated_particle(pair, x):
 
 
 @pytest.mark.parametrize("sites", [("g",), ("c",), ("g", "c"), ("c", "g")])
-@pytest.mark.parametrize("push", ["mean", "score-function"])
-def test_each_site_is_summed_over_its_own_plates(sites, push):
+@pytest.mark.parametrize("generated", ["mean", "score-function"])
+def test_each_site_is_summed_over_its_own_plates(sites, generated):
     pair, n, size = Plated(size=40), 5, 40
     some = plated_particle(pair, torch.zeros(D, n))
     torch.manual_seed(9)
-    value = mi.BarberAgakov(*sites, push=push)(some)
+    value = mi.BarberAgakov(*sites, generated=generated)(some)
     torch.manual_seed(9)
     trace = poutine.trace(pair.model).get_trace(torch.zeros(D, n))
     g, c = (trace.nodes[name]["value"] for name in "gc")
-    if push == "mean":
+    if generated == "mean":
         x = torch.sigmoid(pair.pixels * (c + g)).expand(D, n)
         recognised = {
             "g": dist.Normal(x.mean(), 0.5).log_prob(g) + dist.Normal(0.0, 1.0).entropy(),
@@ -355,7 +357,7 @@ def test_score_function_in_a_nested_plate():
     """The gradient of E_{x ~ p}[log q(c|x)] by the sum over all images."""
     pair, n = Plated(), 300
     x = torch.zeros(D, n)
-    term = mi.BarberAgakov("c", push="score-function")
+    term = mi.BarberAgakov("c", generated="score-function")
 
     def model(x):
         with pyro.plate("data", x.shape[-1], dim=-1):
@@ -438,7 +440,11 @@ def test_mask_leaves_data_out():
     [
         ((), {}, r"sites \(\): name one or more latent sites"),
         (("c", "c"), {}, "each once"),
-        (("c",), {"push": "softly"}, "push='softly'; allowed are mean, relaxed, straight-through"),
+        (
+            ("c",),
+            {"generated": "softly"},
+            "generated='softly'; allowed are mean, relaxed, straight-through",
+        ),
         (("c",), {"temperature": 0.0}, "temperature=0.0; allowed .* above 0"),
         (("c",), {"temperature": math.nan}, "temperature=nan; allowed"),
         (("c",), {"weight": math.inf}, "weight=inf; allowed are finite numbers"),
@@ -502,8 +508,10 @@ def test_no_relaxation_of_counts():
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Poisson(z.exp()[:, None]).to_event(1), obs=x)
 
-    objective = mi.MutualInformationELBO([mi.BarberAgakov("z", push="relaxed")])
-    with pytest.raises(SiteError, match="no relaxation of Poisson; use push='score-function'"):
+    objective = mi.MutualInformationELBO([mi.BarberAgakov("z", generated="relaxed")])
+    with pytest.raises(
+        SiteError, match="no relaxation of Poisson; use generated='score-function'"
+    ):
         objective.loss(model, normal, torch.ones(2, 1))
 
 
@@ -537,8 +545,8 @@ def test_a_note_counts_for_nothing():
 
     x, found = torch.rand(50, 2), []
     for model in (noted, poutine.block(noted, hide=["mean"])):
-        for push in ("mean", "score-function", "relaxed"):
-            objective = mi.MutualInformationELBO([mi.BarberAgakov("z", push=push)])
+        for generated in ("mean", "score-function", "relaxed"):
+            objective = mi.MutualInformationELBO([mi.BarberAgakov("z", generated=generated)])
             objective.max_plate_nesting = 1
             torch.manual_seed(0)
             found.append(objective.loss(model, normal, x))

@@ -16,7 +16,8 @@ import pyro_mivae as mi
 from pyro_mivae import bounds
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, ShapeError, SiteError, TrainingError
 from pyro_mivae.networks import Critic, JointCritic, SeparableCritic
-from pyro_mivae.terms import CriticBound, Particle, Penalty
+from pyro_mivae.terms import CriticBound, Particle, Penalty, ScoreBound
+from pyro_mivae.terms.critic import Permutations
 from pyro_mivae.traces import TracePair
 
 D = 3
@@ -101,14 +102,15 @@ def test_each_player_has_its_own_gradient(x, bound, weight):
     pair, critic, options = Linear(0.7), make_critic(), dict(BOUNDS[bound])
     if "baseline" in options:
         options["baseline"] = nn.Linear(D, 1)
-    term = CriticBound("z", critic=critic, bound=bound, weight=weight, seed=1, **options)
+    of_scores = ScoreBound(bound, **options)
+    term = CriticBound("z", critic=critic, bound=of_scores, weight=weight, seed=1)
     term._state.eval()  # MINE's average takes no part
     particle = run(pair, x)
     gain, _ = term.contribute(particle)
     code = particle.traces.guide.nodes["z"]["value"]
 
     def by_hand(code, critic):
-        partner = CriticBound("z", critic=critic, seed=1)._partners(len(x), x.device)
+        partner = Permutations(1)(len(x), x.device, training=False)
         joint, marginal = critic(x, code), critic(x, code[partner])
         log_a = options["baseline"](code).squeeze(-1) if "baseline" in options else None
         scores = critic.all_pairs(x, code)
@@ -216,7 +218,7 @@ def test_stock_svi_trains_the_critic_at_its_own_rate(x):
 def test_a_torch_optimiser_gets_the_critic_too(x):
     pair, critic = Linear(0.7), make_critic()
     baseline = nn.Linear(D, 1)
-    term = CriticBound("z", critic=critic, bound="tuba", baseline=baseline)
+    term = CriticBound("z", critic=critic, bound=ScoreBound("tuba", baseline=baseline))
     loss_of = mi.MutualInformationELBO([term], max_plate_nesting=1)(pair, pair)
     owned = set(loss_of.parameters())
     assert owned == {*pair.parameters(), *critic.parameters(), *baseline.parameters()}
@@ -307,20 +309,18 @@ def test_a_trained_critic_comes_close():
 
 
 def test_partners_are_a_permutation_without_a_fixed_point():
-    term = CriticBound("z", critic=make_critic(), seed=0)
+    cpu, partners = torch.device("cpu"), Permutations(0)
     seen = torch.zeros(5, 5)
     for _ in range(400):
-        partner = term._partners(5, torch.device("cpu"))
+        partner = partners(5, cpu, training=True)
         assert sorted(partner.tolist()) == list(range(5))
         assert not (partner == torch.arange(5)).any()
         seen[torch.arange(5), partner] += 1
     others = seen[~torch.eye(5, dtype=torch.bool)]
     assert others.min() > 100 - 5 * math.sqrt(400 * 0.25 * 0.75)  # 4 others, equally often
-    again = CriticBound("z", critic=make_critic(), seed=0)
-    first = CriticBound("z", critic=make_critic(), seed=0)
+    again, first = Permutations(0), Permutations(0)
     for n in (5, 7):
-        device = torch.device("cpu")
-        assert torch.equal(again._partners(n, device), first._partners(n, device))
+        assert torch.equal(again(n, cpu, training=True), first(n, cpu, training=True))
 
 
 # What cannot be
@@ -376,13 +376,18 @@ def test_unknown_site(x):
             "pairs='permutation' beside bound",
         ),
         ({"weight": -1.0}, "weight=-1.0; allowed .* from 0 up"),
-        ({"clip": 1.0}, "clip is given beside bound='nwj', which has none"),
-        ({"alpha": 0.1, "bound": "infonce"}, "alpha is given beside bound='infonce'"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(OptionError, match=message):
         CriticBound("z", critic=make_critic(), **options)
+
+
+def test_options_that_a_bound_has_no_use_for():
+    with pytest.raises(OptionError, match="clip is given beside bound='nwj', which has none"):
+        ScoreBound("nwj", clip=1.0)
+    with pytest.raises(OptionError, match="alpha is given beside bound='infonce'"):
+        ScoreBound("infonce", alpha=0.1)
 
 
 def test_scores_that_explode_are_named(x):

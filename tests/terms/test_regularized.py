@@ -13,7 +13,7 @@ from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.terms import Particle, RegularizedInformation
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import CatVAE, InfoCatVAE
-from pyro_mivae.variants.warm_start import warm_start_categories
+from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
 
 WEIGHTS = torch.tensor([[0.3, -1.2], [0.8, 0.1], [-0.4, 0.9]], dtype=torch.float64)
 
@@ -153,7 +153,8 @@ def test_no_steps_leave_the_guide_as_it_is():
 
 
 def test_the_start_goes_on_beside_the_elbo_and_fades_while_the_weights_rise():
-    vae = InfoCatVAE((4,), num_categories=3, start_weight=10.0, warmup=0.5, mi_weight=2.0)
+    start = CategoryStart(start_weight=10.0, warmup=0.5)
+    vae = InfoCatVAE((4,), num_categories=3, warm_start=start, mi_weight=2.0)
     objective = vae.objective(num_steps=10)
     weights = []
     for _ in range(11):
@@ -171,7 +172,7 @@ def test_the_start_goes_on_beside_the_elbo_and_fades_while_the_weights_rise():
 
 @pytest.mark.parametrize("options", [{}, {"warm_start": 0}, {"start_weight": 0.0}])
 def test_without_a_number_of_steps_or_a_start_the_objective_is_the_papers(options):
-    vae = InfoCatVAE((4,), num_categories=3, mi_weight=2.0, **options)
+    vae = InfoCatVAE((4,), num_categories=3, mi_weight=2.0, warm_start=CategoryStart(**options))
     objective = vae.objective(num_steps=None if not options else 10)
     assert [term.name for term in objective.terms] == ["mi_c_mean"]
     if not options:
@@ -182,7 +183,7 @@ def test_without_a_number_of_steps_or_a_start_the_objective_is_the_papers(option
 @pytest.mark.parametrize("options", [{"warm_start": -1}, {"start_weight": -1.0}, {"warmup": 1.5}])
 def test_a_start_out_of_range_is_refused(options):
     with pytest.raises(OptionError, match="; allowed are"):
-        CatVAE((4,), **options)
+        CatVAE.build((4,), **options)
 
 
 def test_a_category_that_is_never_used(x):

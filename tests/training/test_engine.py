@@ -39,7 +39,11 @@ MODELS = {
     "sampled category": lambda make: make("cat", categorical="sample"),
     "relaxed category": lambda make: make("infocat", categorical="gumbel"),
     "rates per part and a moving average": lambda make: make(
-        "critic-infomax", bound="mine", critic_lr=3e-3, permutation_seed=2
+        "critic-infomax",
+        critic=mi.CriticBound(
+            "z", critic=mi.build_critic("joint", SHAPE, 3), bound="mine", seed=2
+        ),
+        critic_lr=3e-3,
     ),
     "two players": lambda make: make("infogan", num_categories=3),
     "a deterministic code": lambda make: make("infomax", deterministic=True),

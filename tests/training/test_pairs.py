@@ -18,7 +18,7 @@ SHAPE = (1, 4, 4)
 class Paired(InformationTerm):
     """Notes how many data it was shown at once."""
 
-    pairs_data = True
+    needs_batch = True
     name = "paired"
     formula = "0"
 
@@ -41,7 +41,7 @@ class PairedVAE(mi.VAE):
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "pairs_data", "sizes"),
+    ("count", "batch_size", "needs_batch", "sizes"),
     [
         (270, 128, False, [128, 128, 14]),
         (270, 128, True, [128, 142]),
@@ -51,8 +51,8 @@ class PairedVAE(mi.VAE):
         (14, 128, True, [14]),
     ],
 )
-def test_batches(count, batch_size, pairs_data, sizes):
-    assert batch_sizes(count, batch_size, pairs_data) == sizes
+def test_batches(count, batch_size, needs_batch, sizes):
+    assert batch_sizes(count, batch_size, needs_batch) == sizes
 
 
 def test_small_last_batch_joins_the_one_before(x, caplog, capsys):

@@ -29,7 +29,7 @@ CASES = {
     "mmd": ("mmd", {"latent_dim": 3}),
     "mmd weighted": ("mmd", {"latent_dim": 1, "mi_weight": 0.5, "kernel": "imq"}),
     "critic": ("critic-infomax", {"latent_dim": 3}),
-    "critic chain": ("critic-infomax", {"latent_dim": 1, "critic": "chain", "pairs": "all"}),
+    "critic chain": ("critic-infomax", {"latent_dim": 1, "critic": "chain"}),
     "critic infonce": ("critic-infomax", {"bound": "infonce", "critic": "separable"}),
     "critic mine": ("critic-infomax", {"bound": "mine", "critic": "bilinear", "beta": 2.0}),
     "infomax": ("infomax", {"latent_dim": 3}),
@@ -44,12 +44,12 @@ CASES = {
     "cat gumbel": ("cat", MIXTURE | {"categorical": "gumbel"}),
     "infocat": ("infocat", MIXTURE),
     "infocat one category": ("infocat", {"num_categories": 1, "latent_dim": 1}),
-    "infocat sample": ("infocat", {"num_categories": 4, "categorical": "sample", "decodes": 3}),
+    "infocat sample": ("infocat", MIXTURE | {"categorical": "sample", "num_decodes": 3}),
     "infocat soft": ("infocat", MIXTURE | {"categorical": "soft"}),
     "infocat gumbel": ("infocat", MIXTURE | {"categorical": "gumbel", "temperature": 0.9}),
     "vmi": ("vmi", {"latent_dim": 4}),
-    "vmi all": ("vmi", {"latent_dim": 3, "code_dim": 2, "informed": "all"}),
-    "vmi sampled": ("vmi", {"latent_dim": 4, "push": "relaxed"}),
+    "vmi all": ("vmi", {"latent_dim": 3, "code_dim": 2, "sites": "all"}),
+    "vmi sampled": ("vmi", {"latent_dim": 4, "generated": "relaxed"}),
     "vmi scheduled": ("vmi", {"latent_dim": 4, "mi_weight": mi.linear_warmup(3)}),
     "vmi uniform": ("vmi", lambda: {"prior": mi.UniformPrior(3, 2)}),
     "infogan": ("infogan", {"latent_dim": 5, "num_categories": 3}),
@@ -268,7 +268,7 @@ def train(request):
 
 def least(vae):
     """How small a batch may be."""
-    return 2 if vae.objective().pairs_data else 1
+    return 2 if vae.objective().needs_batch else 1
 
 
 def train_globally(vae, x):
@@ -324,7 +324,7 @@ def test_stock_svi_goes_on_after_looking(case, x):
 @pytest.mark.parametrize("case", ["vae", "infocat", "infogan"])
 def test_stock_svi_goes_on_after_fit_and_fit_after_it(case, x):
     vae = build(case)
-    vae.warm_start = 0
+    vae.start = mi.CategoryStart(0)
     for train in (train_globally, fit, train_globally):
         before = weights(vae)
         train(vae, x)
@@ -416,7 +416,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
         (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "beta=-1.0; .* from 0"),
         (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan; allowed"),
-        (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0; allowed are"),
+        (lambda: mi.InfomaxVAE(SHAPE, code_dim=0), OptionError, "code_dim=0 of latent_dim=20"),
         (lambda: mi.InfomaxVAE(SHAPE, latent_dim=3, code_dim=3), OptionError, "must leave z 1"),
         (lambda: mi.CatVAE(SHAPE, num_categories=0), OptionError, "num_categories=0; allowed"),
         (
@@ -436,23 +436,23 @@ def test_in_double_precision_under_a_single_default(case, x):
             "temperature=0.0; .* above 0",
         ),
         (lambda: mi.CatVAE(SHAPE, temperature=0.5), OptionError, "only 'gumbel' has use"),
-        (lambda: mi.CatVAE(SHAPE, decodes=3), OptionError, "only 'sample' has use for it"),
+        (lambda: mi.CatVAE(SHAPE, num_decodes=3), OptionError, "only 'sample' has use for it"),
         (
-            lambda: mi.InfoCatVAE(SHAPE, categorical="sample", decodes=1),
+            lambda: mi.InfoCatVAE(SHAPE, categorical="sample", num_decodes=1),
             OptionError,
-            "decodes=1; allowed are whole numbers from 2",
+            "num_decodes=1; allowed are whole numbers from 2",
         ),
         (
-            lambda: mi.InfoCatVAE(SHAPE, num_categories=4, categorical="sample", decodes=5),
+            lambda: mi.InfoCatVAE(SHAPE, num_categories=4, categorical="sample", num_decodes=5),
             OptionError,
-            "decodes=5: .* to 4, all there are",
+            "num_decodes=5: .* to 4, all there are",
         ),
         (
-            lambda: mi.CatVAE(SHAPE, categorical="sample", decodes=2.5),
+            lambda: mi.CatVAE(SHAPE, categorical="sample", num_decodes=2.5),
             OptionError,
-            "decodes=2.5; allowed are whole numbers",
+            "num_decodes=2.5; allowed are whole numbers",
         ),
-        (lambda: mi.CatVAE(SHAPE, warmup=1.5), OptionError, "warmup=1.5"),
+        (lambda: mi.CategoryStart(warmup=1.5), OptionError, "warmup=1.5"),
         (lambda: mi.CatVAE(SHAPE, warm_start=-1), OptionError, "warm_start=-1"),
         (lambda: mi.InfoCatVAE(SHAPE, mi_weight=-1.0), OptionError, "mi_weight=-1.0; .* from 0"),
         (
@@ -471,7 +471,7 @@ def test_in_double_precision_under_a_single_default(case, x):
         (lambda: mi.InfoGAN(SHAPE, likelihood="gaussian"), TypeError, "likelihood"),
         (lambda: mi.InfoGAN(SHAPE, prior=mi.StandardNormalPrior(2)), SiteError, "z is noise"),
         (
-            lambda: mi.InfoGAN(SHAPE, prior=mi.CodesPrior(3, 4, 0), code_dim=3),
+            lambda: mi.InfoGAN(SHAPE, prior=mi.InfoGANPrior(3, 4, 0), code_dim=3),
             OptionError,
             "code_dim=3 is given, and a prior whose code_dim is None",
         ),

@@ -10,6 +10,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError
+from pyro_mivae.guides import CorruptedGuide, normal_guide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.networks import JointCritic
 from pyro_mivae.training import fit
@@ -25,6 +26,11 @@ def x():
 def make(**options):
     torch.manual_seed(1)
     return mi.CriticInfomaxVAE(SHAPE, latent_dim=3, **options)
+
+
+def bound(**options):
+    torch.manual_seed(2)
+    return mi.CriticBound("z", critic=JointCritic(SHAPE, 3), **options)
 
 
 def weights(vae):
@@ -123,12 +129,15 @@ def test_permutations_of_a_seed_go_on_after_a_break(x, tmp_path):
             raise KeyboardInterrupt
 
     settings = {"epochs": 4, "batch_size": 64, "device": "cpu", "validation": x}
-    options = {"permutation_seed": 3, "bound": "mine"}
-    whole = make(**options)
+
+    def options():
+        return {"critic": bound(seed=3, bound="mine")}
+
+    whole = make(**options())
     fit(whole, x, **settings, run=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(make(**options), x, **settings, run=tmp_path / "parts", on_epoch=stop)
-    resumed = make(**options)
+        fit(make(**options()), x, **settings, run=tmp_path / "parts", on_epoch=stop)
+    resumed = make(**options())
     fit(resumed, x, **settings, run=tmp_path / "parts", resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -136,7 +145,7 @@ def test_permutations_of_a_seed_go_on_after_a_break(x, tmp_path):
 
 def test_evaluation_takes_no_permutation_of_the_trainings(x):
     def losses(look):
-        vae = make(permutation_seed=3)
+        vae = make(critic=bound(seed=3))
         objective, found = vae.objective(), []
         for _ in range(3):
             if look:
@@ -165,7 +174,8 @@ def test_guide_sees_corrupted_data_and_nobody_else_does(x):
         seen["corrupted"] = x
         return x / 2
 
-    vae = make(corrupt=halve, critic=Listening(SHAPE, 3, (8,)))
+    guide = CorruptedGuide(normal_guide(SHAPE, 3), halve)
+    vae = make(guide=guide, critic=Listening(SHAPE, 3, (8,)))
     vae.guide.guide.encoder.register_forward_pre_hook(
         lambda module, inputs: seen.update(guide=inputs[0])
     )
@@ -216,7 +226,8 @@ def test_divergence_and_regularisation_of_ones_own(x):
         q, p = (trace.nodes["z"]["fn"] for trace in (particle.traces.guide, particle.traces.model))
         return torch.distributions.kl_divergence(q, p).sum()
 
-    own = make(beta=0.0, regularization=divergence, regularization_strength=1.5)
+    penalty = mi.Penalty("z", function=divergence, weight=1.5)
+    own = make(beta=0.0, regularization=penalty)
     usual = make(beta=1.5)
     losses = []
     for vae in (own, usual):
@@ -224,7 +235,7 @@ def test_divergence_and_regularisation_of_ones_own(x):
         losses.append(vae.objective().differentiable_loss(vae.model, vae.guide, x).detach())
     torch.testing.assert_close(*losses)
 
-    vae = make(critic_regularization=lambda joint, marginal: joint.abs().mean())
+    vae = make(critic=bound(regularization=lambda joint, marginal: joint.abs().mean()))
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     assert objective.ledger["loss_critic_z"] > -objective.ledger["mi_z_critic"]
@@ -237,6 +248,8 @@ def test_divergence_and_regularisation_of_ones_own(x):
         ({"bound": "club"}, "bound='club'; allowed are nwj"),
         ({"critic_lr": 0.0}, "critic_lr=0.0; allowed are finite numbers above 0"),
         ({"num_particles": 0}, "num_particles=0"),
+        ({"critic": bound(), "mi_weight": 2.0}, "mi_weight=2.0, bound='nwj' beside a CriticBound"),
+        ({"critic": bound(), "bound": "mine"}, "bound='mine' beside a CriticBound"),
         ({"mi_weight": -1.0}, "mi_weight=-1.0; allowed are finite numbers from 0 up"),
         ({"beta": -1.0}, "beta=-1.0; allowed are finite numbers from 0 up"),
     ],

@@ -69,7 +69,7 @@ def test_codes_on_the_unit_interval():
 
 
 def test_a_guide_of_ones_own_shares_nothing():
-    gan = mi.InfoGAN(SHAPE, prior=mi.CodesPrior(4, 3, 0), guide=OwnGuide(), code_dim=2)
+    gan = mi.InfoGAN(SHAPE, prior=mi.InfoGANPrior(4, 3, 0), guide=OwnGuide(), code_dim=2)
     assert not set(gan.guide.parameters()) & set(gan.discriminator.parameters())
     assert not train(gan)
     assert {gan.optim_args(f"guide.{n}")["lr"] for n, _ in gan.guide.named_parameters()} == {1e-3}
@@ -81,7 +81,7 @@ def test_ones_own_networks():
     gan = mi.InfoGAN(SHAPE, latent_dim=6, num_categories=3, encoder=trunk, decoder=generator)
     assert gan.guide.encoder is gan.discriminator.trunk is trunk
     assert gan.model.decoder is generator
-    assert not gan.objective().pairs_data  # without batch norm
+    assert not gan.objective().needs_batch  # without batch norm
     assert not train(gan)
 
 
@@ -117,7 +117,11 @@ def test_recovers_the_rows_of_made_up_images():
             SiteError,
             r"sites \['u'\] are not in both",
         ),
-        (lambda: mi.InfoGAN(SHAPE, prior=mi.CodesPrior(), latent_dim=9), OptionError, "is 64; le"),
+        (
+            lambda: mi.InfoGAN(SHAPE, prior=mi.InfoGANPrior(), latent_dim=9),
+            OptionError,
+            "is 64; le",
+        ),
     ],
 )
 def test_what_does_not_fit(make, error, message):

@@ -37,7 +37,7 @@ def test_is_a_vae_where_both_weights_say_so(x):
         torch.manual_seed(7)
         losses.append(objective.loss(vae.model, vae.guide, x))
     assert losses[0] == losses[1]
-    assert not vae.objective().pairs_data  # so that any batch will do
+    assert not vae.objective().needs_batch  # so that any batch will do
     vae.objective().loss(vae.model, vae.guide, x[:1])
 
 

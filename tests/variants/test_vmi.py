@@ -21,14 +21,14 @@ def x():
     return torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def linear(informed, **options):
+def linear(sites, **options):
     """A linear decoder of means and a linear guide: the term has a closed form."""
     torch.manual_seed(3)
     vae = mi.VMIVAE(
         SHAPE,
         latent_dim=5,
         code_dim=3,
-        informed=informed,
+        sites=sites,
         likelihood=mi.GaussianLikelihood(1.0),
         encoder=nn.Flatten(),
         decoder=nn.Sequential(nn.Linear(5, 6), nn.Unflatten(-1, SHAPE)),
@@ -56,23 +56,23 @@ def closed_form(vae, sites):
 
 
 @pytest.mark.parametrize(
-    ("informed", "sites"),
+    ("sites", "names"),
     [("c", "c"), ("z", "z"), (("c", "z"), "zc"), ("all", "zc"), (["c"], "c")],
 )
-def test_the_term_is_that_of_the_chosen_sites(informed, sites):
-    vae, n = linear(informed), 20_000
+def test_the_term_is_that_of_the_chosen_sites(sites, names):
+    vae, n = linear(sites), 20_000
     objective = vae.objective()
-    assert vae.informed == tuple(sites)
+    assert vae.term_sites == tuple(names)
     values = []
     for seed in range(8):
         torch.manual_seed(seed)
         x = torch.rand(n, *SHAPE, dtype=torch.float64)
         objective.loss(vae.model, vae.guide, x)
-        values.append(float(objective.ledger[f"mi_{'_'.join(sites)}_mean"]) / n)
+        values.append(float(objective.ledger[f"mi_{'_'.join(names)}_mean"]) / n)
     values = torch.tensor(values)
     error = float(values.std()) / len(values) ** 0.5
     assert error < 0.02
-    assert abs(float(values.mean() - closed_form(vae, sites).detach())) < 4 * error
+    assert abs(float(values.mean() - closed_form(vae, names).detach())) < 4 * error
 
 
 def test_gradient_of_the_term_is_that_of_its_closed_form():
@@ -92,16 +92,16 @@ def test_gradient_of_the_term_is_that_of_its_closed_form():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.03)
 
 
-@pytest.mark.parametrize("informed", ["c", "z", "all"])
-def test_every_parameter_learns_from_its_term_and_no_other(x, informed):
-    vae = mi.VMIVAE(SHAPE, latent_dim=4, informed=informed)
+@pytest.mark.parametrize("sites", ["c", "z", "all"])
+def test_every_parameter_learns_from_its_term_and_no_other(x, sites):
+    vae = mi.VMIVAE(SHAPE, latent_dim=4, sites=sites)
     traces = TracePair.run(vae.model, vae.guide, (x,), {}, max_plate_nesting=1)
     (term,) = vae.objective().terms
     value = term(Particle(vae.model, vae.guide, (x,), {}, traces))
     names, parameters = zip(*vae.named_parameters())
     slopes = torch.autograd.grad(value, parameters, allow_unused=True)
     learning = {n for n, slope in zip(names, slopes) if slope is not None and slope.any()}
-    heads = ["z", "c"] if informed == "all" else [informed]
+    heads = ["z", "c"] if sites == "all" else [sites]
     expected = ("model.decoder", "guide.encoder", *(f"guide.heads.{name}." for name in heads))
     assert learning == {name for name in names if name.startswith(expected)}
 
@@ -125,7 +125,7 @@ def test_sizes():
 
 
 def test_push_is_the_terms(x):
-    vae = mi.VMIVAE(SHAPE, latent_dim=4, push="straight-through")
+    vae = mi.VMIVAE(SHAPE, latent_dim=4, generated="straight-through")
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     assert "mi_c_sample" in objective.ledger
@@ -151,15 +151,15 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
     [
         ({"latent_dim": 1}, OptionError, "code_dim=0 of latent_dim=1: c needs 1 or more"),
         ({"latent_dim": 3, "code_dim": 3}, OptionError, "must leave z 1 or more"),
-        ({"informed": "w"}, SiteError, r"informed='w': allowed are.*\['z', 'c'\], or 'all'"),
-        ({"informed": ("c", "w")}, SiteError, r"informed=\['c', 'w'\]"),
-        ({"informed": ()}, SiteError, r"informed=\[\]"),
+        ({"sites": "w"}, SiteError, r"sites='w': allowed are.*\['z', 'c'\], or 'all'"),
+        ({"sites": ("c", "w")}, SiteError, r"sites=\['c', 'w'\]"),
+        ({"sites": ()}, SiteError, r"sites=\[\]"),
         ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0"),
-        ({"push": "median"}, OptionError, "push='median'; allowed are mean, relaxed"),
+        ({"generated": "median"}, OptionError, "generated='median'; allowed are mean, relaxed"),
         (
             {"prior": mi.StandardNormalPrior(3)},
             SiteError,
-            r"informed='c': allowed are one or more of the sites \['z'\]",
+            r"sites='c': allowed are one or more of the sites \['z'\]",
         ),
         (
             {"prior": mi.UniformPrior(3, 2), "code_dim": 5},
@@ -174,5 +174,5 @@ def test_bad_options(options, error, message):
 
 
 def test_any_part_of_any_prior():
-    assert mi.VMIVAE(SHAPE, prior=mi.StandardNormalPrior(3), informed="z").informed == ("z",)
-    assert mi.VMIVAE(SHAPE, prior=mi.StandardNormalPrior(3), informed="all").informed == ("z",)
+    assert mi.VMIVAE(SHAPE, prior=mi.StandardNormalPrior(3), sites="z").term_sites == ("z",)
+    assert mi.VMIVAE(SHAPE, prior=mi.StandardNormalPrior(3), sites="all").term_sites == ("z",)

@@ -28,7 +28,7 @@ def critic():
 
 
 for name, make_terms, quick in [
-    ("barber_agakov", lambda: [mi.BarberAgakov("z", push="straight-through")], True),
+    ("barber_agakov", lambda: [mi.BarberAgakov("z", generated="straight-through")], True),
     ("barber_agakov_of_means", lambda: [mi.BarberAgakov("z", weight=0.5)], False),
     (
         "barber_agakov_scheduled",
@@ -66,7 +66,10 @@ for name, make_terms, quick in [
     ),
     (
         "two_terms",
-        lambda: [mi.MaximumMeanDiscrepancy("z"), mi.BarberAgakov("z", push="straight-through")],
+        lambda: [
+            mi.MaximumMeanDiscrepancy("z"),
+            mi.BarberAgakov("z", generated="straight-through"),
+        ],
         False,
     ),
 ]:

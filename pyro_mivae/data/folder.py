@@ -1,0 +1,194 @@
+"""Image files in folders: every kind is read right, or refused with the file's name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.dataset import RawImages, image_sides, in_range, resize_images, told
+from pyro_mivae.errors import DataError
+
+SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
+STACKS = ("TIFF", "GIF", "WEBP", "PNG")
+"""Formats whose further frames are images; those of a JPEG are previews."""
+
+TWELVE_BITS = 4095
+SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
+
+
+@checked(path=a_path(), image_size=image_sides())
+def read_folder(path: str | Path, image_size: int | tuple[int, int] | None = None) -> RawImages:
+    """Reads a folder of image files, or one sub-folder of them per label.
+
+    Grey images stay grey, those with a palette too; if any is in colour, all become RGB. Images
+    are turned upright as their EXIF data say. Every frame of a stack or an animation is an image.
+    Bytes count from 0 to 255, 16 bits to 65535, and floats lie in [0, 1].
+
+    Args:
+        path: The folder.
+        image_size: Height and width to give every image, or one number for both; None if all
+            have one size already.
+
+    Raises:
+        DataError: If it holds no images, images beside sub-folders of them, images of several
+            sizes and no ``image_size``, or a file that cannot be read or whose white is not known:
+            with transparent pixels, integers of 32 bits, floats outside [0, 1], or 16 bits of
+            which no image uses more than 12.
+    """
+    path = Path(path)
+    files = _images_in(path)
+    folders = sorted((p for p in _visible(path) if p.is_dir()), key=_natural)
+    classes = {folder: found for folder in folders if (found := _images_in(folder))}
+    if files and classes:
+        raise DataError(
+            f"{path} holds both images and sub-folders of images ({next(iter(classes)).name}, "
+            "...); allowed is one or the other"
+        )
+    paths = files or [file for found in classes.values() for file in found]
+    if not paths:
+        allowed = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{path} holds no images; allowed are files ending in {allowed}")
+    images, counts = _read_all(paths, image_size)
+    if len(classes) < 2:
+        return RawImages(path.resolve().name, images)
+    numbers = [number for number, found in enumerate(classes.values()) for _ in found]
+    labels = torch.tensor(numbers).repeat_interleave(torch.tensor(counts))
+    names = tuple(folder.name for folder in classes)
+    return RawImages(path.resolve().name, images, labels, names)
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [p for p in folder.iterdir() if not p.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def _images_in(folder: Path) -> list[Path]:
+    found = [p for p in _visible(folder) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> tuple[bool, int, str]:
+    """Sorts numbers by value, before all other names."""
+    stem = path.stem
+    return (not stem.isdecimal(), int(stem) if stem.isdecimal() else 0, path.name)
+
+
+def _read_all(
+    paths: list[Path], image_size: int | tuple[int, int] | None
+) -> tuple[Tensor, list[int]]:
+    """All images as one tensor ``(N, C, H, W)``, and how many each file holds."""
+    images: list[Tensor] = []
+    counts, most = [], []
+    for path in paths:
+        before = len(images)
+        for image, largest in read_image_file(path):
+            sized = image if image_size is None else resize_images(image[None], image_size)[0]
+            images.append(sized)
+            most += [largest] if largest else []
+            del image  # of full size, before the next one is read
+            if sized.shape[1:] != images[0].shape[1:]:
+                sizes = [f"{i.shape[1]}x{i.shape[2]}" for i in (images[0], sized)]
+                raise DataError(
+                    f"images of several sizes: {paths[0].name} is {sizes[0]}, {path.name} is "
+                    f"{sizes[1]}; give all of them one size with image_size="
+                )
+        if len(images) == before:
+            raise DataError(f"{path} holds nothing but thumbnails; remove it")
+        counts.append(len(images) - before)
+    if most and max(most) <= TWELVE_BITS:
+        raise DataError(
+            f"the images of 16 bits in {paths[0].parent} have no value above {max(most)}: they "
+            "may hold 12 bits or fewer, of which white is not known; rescale them to 65535, or "
+            "save 8 bits"
+        )
+    channels = max(image.shape[0] for image in images)
+    together = torch.empty(len(images), channels, *images[0].shape[1:])
+    for index in reversed(range(len(images))):
+        together[index] = images.pop()  # whose memory is free again
+    return together, counts
+
+
+def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
+    """Reads the images of a file one by one: one, or all frames of a stack or an animation."""
+    from PIL import Image
+
+    with _reading(path), Image.open(path) as file:
+        count = getattr(file, "n_frames", 1) if file.format in STACKS else 1
+        for index in range(count):
+            file.seek(index)
+            read = [] if count > 1 and _is_reduced(file) else [_read_frame(file, path)]
+            while read:  # and keep nothing of it
+                yield read.pop()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which image cannot be read: decoders fail in many ways on damaged files."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except DataError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image {path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit "
+            "PIL.Image.MAX_IMAGE_PIXELS against files that fill the memory; make it smaller first"
+        ) from error
+    except Exception as error:
+        raise DataError(f"cannot read the image {path}: {told(error)}") from error
+
+
+def _is_reduced(frame: Any) -> bool:
+    return bool(int(getattr(frame, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & REDUCED)
+
+
+def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:
+    """Reads pixels ``(C, H, W)``, and the largest of 16 bits, or 0."""
+    from PIL import ImageOps
+
+    kind, most = frame.format, 0  # which the upright copy does not know
+    frame = ImageOps.exif_transpose(frame)
+    if frame.mode == "F":
+        pixels = in_range(torch.from_numpy(np.array(frame, np.float32)), str(path))
+    elif frame.mode.startswith("I"):
+        array = np.asarray(frame)
+        # A TIFF of unsigned 16 bits has the mode I;16; as I, PIL reads wider or signed integers.
+        if frame.mode == "I" and kind == "TIFF":
+            raise DataError(
+                f"{path} holds integers of 32 bits, or signed ones, from {array.min()} to "
+                f"{array.max()}, whose white is not known; save it as 8 or unsigned 16 bits, or "
+                "as floats in [0, 1]"
+            )
+        most = int(array.max())
+        pixels = torch.from_numpy(array.astype(np.float32)).div_(65535.0)
+    else:
+        pixels = torch.from_numpy(_bytes(frame, path, kind).astype(np.float32)).div_(255.0)
+    return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)), most
+
+
+def _bytes(frame: Any, path: Path, kind: str) -> np.ndarray[Any, Any]:
+    """Bytes ``(H, W)`` of a grey image, a grey palette's too, or ``(H, W, 3)``."""
+    if frame.has_transparency_data and np.asarray(frame.convert("RGBA"))[..., 3].min() < 255:
+        raise DataError(
+            f"{path} has transparent pixels, whose colour depends on what lies behind; put it on "
+            "a background first"
+        )
+    if frame.mode in ("1", "L", "LA"):
+        return np.asarray(frame.convert("L"))
+    array = np.asarray(frame.convert("RGB"))
+    of_palette = frame.mode in ("P", "PA") or kind == "GIF"
+    return array[..., 0] if of_palette and (array == array[..., :1]).all() else array

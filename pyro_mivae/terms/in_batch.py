@@ -1,0 +1,232 @@
+r"""Terms that compare the codes of a batch, and the maximum mean discrepancy among them.
+
+Gretton et al. (2012), A Kernel Two-Sample Test; Zhao, Song & Ermon (2017), InfoVAE,
+https://arxiv.org/abs/1706.02262
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.arguments import checked, choice, floats, number
+from pyro_mivae.errors import PyroMivaeWarning, ShapeError, SiteError
+from pyro_mivae.models import GenerativeModel, code_program
+from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms.base import InformationTerm, Particle
+from pyro_mivae.traces import trace_program
+
+ENOUGH_DATA = 64
+"""Data of a batch that say something about the whole data set."""
+
+Kernel = Literal["rbf", "imq"]
+
+
+class PairedTerm(InformationTerm):
+    """A term on continuous sites that are drawn once per datum, and compared within the batch.
+
+    Args:
+        sites: The sites, taken together in this order.
+        weight: Its weight per datum, a number or a schedule of the training step.
+    """
+
+    needs_batch = True
+    _has_warned = False
+
+    def count(self, particle: Particle) -> Tensor | float:
+        """Returns the number of data that the batch stands for: its size, times the plate's scale.
+
+        The scale is that of the observed data in a plate of the term's sites, apart from plates
+        that these are not in.
+
+        Args:
+            particle: One run of the model/guide pair.
+
+        Raises:
+            SiteError: If the model observes no data.
+        """
+        model = particle.traces.model.nodes
+        if not particle.traces.data:
+            raise SiteError(
+                f"{type(self).__name__} is summed over the data that the model observes, and it "
+                "observes none; give one of its sites obs=x"
+            )
+        plates = {frame.name for frame in model[self.sites[0]]["cond_indep_stack"]}
+        stacks = {name: model[name]["cond_indep_stack"] for name in particle.traces.data}
+        name = max(stacks, key=lambda n: len(plates & {frame.name for frame in stacks[n]}))
+        scale: Tensor | float = model[name]["scale"]
+        for frame in stacks[name]:
+            if frame.name not in plates and frame.full_size:
+                scale = scale * (frame.size / frame.full_size)
+        return scale * len(particle.args[0])
+
+    def codes(self, trace: Any, particle: Particle) -> Tensor:
+        """Returns the values of the named sites in a trace, flattened and joined.
+
+        Args:
+            trace: The guide's, or the model's.
+            particle: The run that it belongs to.
+
+        Returns:
+            Shape ``(particles, batch, size)``.
+
+        Raises:
+            ShapeError: If the batch holds a single datum.
+            SiteError: If a site is missing, discrete, beside an enumerated one, or not drawn once
+                per datum.
+        """
+        n, traces, told = len(particle.args[0]), particle.traces, type(self).__name__
+        self._check_batch(n)
+        self.check_latent(traces)
+        codes = []
+        for name in self.sites:
+            fn, value = trace.nodes[name]["fn"], trace.nodes[name]["value"]
+            if traces.enumerated or fn.support.is_discrete:
+                raise SiteError(
+                    f"{told} follows the gradient of what was drawn, and {name!r} is discrete, or "
+                    f"drawn beside the enumerated {traces.enumerated}; use BarberAgakov there"
+                )
+            if value.dim() == fn.event_dim or value.shape[value.dim() - fn.event_dim - 1] != n:
+                raise SiteError(
+                    f"{told} needs a value of {name!r} for each of {n} data; its shape is "
+                    f"{tuple(value.shape)}: draw it in the plate over the data, and give model "
+                    "and guide the mini-batch itself where the plate sub-samples them"
+                )
+            codes.append(value.reshape(-1, n, fn.event_shape.numel()))
+        return torch.cat(codes, -1)
+
+    def _check_batch(self, n: int) -> None:
+        if n < 2:
+            raise ShapeError(
+                f"a batch of {n} given to {type(self).__name__}, which compares each datum with "
+                f"the others; 2 are needed, {ENOUGH_DATA} or more are of use: use a larger batch"
+            )
+        if n < ENOUGH_DATA and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"a batch of {n} for {type(self).__name__}: fewer than {ENOUGH_DATA} data say "
+                "little about the whole; use a larger batch",
+                PyroMivaeWarning,
+                stacklevel=2,
+            )
+
+
+@checked(
+    a=floats("n", "d", finite=False, least=2),
+    b=floats("m", "d", finite=False, least=2),
+    kernel=choice(*get_args(Kernel)),
+    bandwidth=number(above=0),
+)
+def maximum_mean_discrepancy(
+    a: Tensor, b: Tensor, *, kernel: Kernel = "rbf", bandwidth: float
+) -> Tensor:
+    r"""Estimates the squared maximum mean discrepancy of two distributions from their samples.
+
+    .. math:: E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)]
+
+    with :math:`k(a, b) = e^{-|a - b|^2 / h}` (``"rbf"``) or :math:`h / (h + |a - b|^2)`
+    (``"imq"``), *h* the bandwidth. Unbiased: it scatters about 0, below it too, where the
+    distributions are the same. It is no information and has no unit.
+
+    Args:
+        a: Shape ``(n, d)``, n at least 2.
+        b: Shape ``(m, d)``, m at least 2.
+        kernel: ``"rbf"`` or ``"imq"``.
+        bandwidth: *h*, a squared distance.
+
+    Returns:
+        Scalar, differentiable in both.
+
+    Raises:
+        ShapeError: If the samples are not two matrices of as many columns and 2 rows or more.
+        OptionError: If the kernel is unknown or the bandwidth not positive.
+
+    References:
+        Gretton et al. (2012), A Kernel Two-Sample Test, eq. 3.
+
+    Example:
+        >>> a = torch.tensor([[0.0], [0.0]])
+        >>> maximum_mean_discrepancy(a, a + 1, kernel="imq", bandwidth=1.0)
+        tensor(1.)
+    """
+    centre = b.detach().mean(0)  # near which little is lost in differences of squares
+    a = a - centre
+    b = (b - centre).to(a)
+
+    def mean(x: Tensor, y: Tensor) -> Tensor:
+        # |x|² + |y|² - 2 xy: a matrix product, and n m numbers in place of n m d
+        squares = x.square().sum(-1)[:, None] + y.square().sum(-1) - 2 * x @ y.T
+        values = (-squares / bandwidth).exp() if kernel == "rbf" else 1 / (1 + squares / bandwidth)
+        if x is not y:
+            return values.mean()
+        return (values.sum() - len(x)) / (len(x) * (len(x) - 1))  # without k(x, x) = 1
+
+    return mean(a, a) + mean(b, b) - 2 * mean(a, b)
+
+
+class MaximumMeanDiscrepancy(PairedTerm):
+    r"""Draws the aggregate posterior of sites towards their prior.
+
+    .. math:: -n \cdot MMD^2(q(z), p(z)),\qquad q(z) = E_x q(z \mid x)
+
+    estimated from the codes that the guide drew for a batch, and as many drawn from the model's
+    prior. The code may keep the data's information, which the KL divergence of each posterior
+    takes away. It has no unit.
+
+    A kernel tells distances of the order of its bandwidth's root apart. Much narrower posteriors
+    look like points to it, and the gradient of codes far outside the prior dies out, for ``"rbf"``
+    sooner than for ``"imq"``.
+
+    Args:
+        sites: The sites, continuous, drawn once per datum; taken together.
+        weight: Its weight per datum.
+        kernel: ``"rbf"`` or ``"imq"``.
+        bandwidth: A squared distance; if omitted twice the number of dimensions, the mean squared
+            distance of two draws from N(0, I).
+
+    Raises:
+        OptionError: If the kernel is unknown, or weight or bandwidth are out of range.
+
+    References:
+        Zhao, Song & Ermon (2017), InfoVAE, section 4. https://arxiv.org/abs/1706.02262
+    """
+
+    @checked(kernel=choice(*get_args(Kernel)), bandwidth=number(above=0))
+    def __init__(
+        self,
+        *sites: str,
+        weight: float | Schedule = 1.0,
+        kernel: Kernel = "rbf",
+        bandwidth: float | None = None,
+    ) -> None:
+        super().__init__(*sites, weight=weight)
+        self.kernel = kernel
+        self.bandwidth = bandwidth
+
+    @property
+    def name(self) -> str:
+        """``mmd_<sites>``: no information, so not named as one."""
+        return f"mmd_{self.key}"
+
+    @property
+    def formula(self) -> str:
+        """Minus the discrepancy."""
+        code = ",".join(self.sites)
+        return f"(-MMD^2(q({code}), p({code})), not in nats)"
+
+    def __call__(self, particle: Particle) -> Tensor:
+        """Estimates the term."""
+        posterior = self.codes(particle.traces.guide, particle)
+        model = particle.model
+        program = code_program(model) if isinstance(model, GenerativeModel) else model
+        program = particle.traces.on_same_batches(program)
+        prior = self.codes(trace_program(program, particle.args, particle.kwargs), particle)
+        bandwidth = self.bandwidth or 2.0 * posterior.shape[-1]
+        discrepancies = [
+            maximum_mean_discrepancy(q, p, kernel=self.kernel, bandwidth=bandwidth)
+            for q, p in zip(posterior, prior.expand_as(posterior), strict=True)
+        ]
+        return -self.count(particle) * torch.stack(discrepancies).mean()

@@ -1,0 +1,158 @@
+"""Options of the variants: the type, check and help of each, stated once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, field
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
+
+from torch import Tensor, nn
+
+from pyro_mivae import arguments as check
+from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.networks import CRITICS, Critic
+from pyro_mivae.options import option
+from pyro_mivae.schedules import Schedule
+from pyro_mivae.terms import CriticBound, Generation
+from pyro_mivae.terms.critic import CriticBoundName
+from pyro_mivae.terms.in_batch import Kernel
+from pyro_mivae.variants.warm_start import CategoryStart
+
+Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
+Prior = Callable[[], Tensor]
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
+
+
+class Networks(TypedDict, total=False):
+    """Parts of any variant, by keyword; a part that is given takes the place of the default."""
+
+    prior: Prior | None
+    guide: nn.Module | None
+    encoder: nn.Module | None
+    decoder: nn.Module | None
+
+
+class Parts(Networks, total=False):
+    """Parts of a variant that has an ELBO."""
+
+    likelihood: str | Likelihood
+
+
+class SizedParts(Parts, total=False):
+    """Arguments of `VAE`."""
+
+    latent_dim: int
+
+
+class CategoryParts(Parts, total=False):
+    """Arguments of `CatVAE`."""
+
+    num_categories: int
+    latent_dim: int | None
+    radius: float
+    categorical: Categorical
+    num_decodes: int | None
+    temperature: float | Schedule | None
+    warm_start: int | CategoryStart
+
+
+def _name(names: Any, help: str) -> Any:
+    return option(check=check.choice(*names), help=f"{help}: {', '.join(names)}")
+
+
+def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
+    one = check.either(check.choice(*names), instance)
+    return option(check=one, help=f"{help}: {', '.join(names)}")
+
+
+_COUNT, _WEIGHT = check.size(least=0), check.number_or_schedule(least=0)
+_LIKELIHOOD = check.instance(Likelihood, example="mi.GaussianLikelihood(0.1)")
+_CRITIC = check.instance(Critic, CriticBound, example="mi.build_critic(...)")
+_START = check.instance(CategoryStart, example="mi.CategoryStart(900)")
+_OF_TERM = "weight of the information term, per image"
+
+LatentDim = Annotated[int, option(check=check.size(), help="size of the continuous code")]
+CodeDim = Annotated[int, option(check=_COUNT, help="size of the code's part c, or of InfoGAN's u")]
+NumCategories = Annotated[
+    int, option(check=_COUNT, help="number of categories", flag="--categories")
+]
+LikelihoodLike = Annotated[str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "of the data")]
+Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
+MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]
+SignedMIWeight = Annotated[
+    float, option(check=check.number(least=-check.LARGEST_WEIGHT, most=1), help=_OF_TERM)
+]
+MarginalWeight = Annotated[
+    float,
+    option(
+        check=check.number(least=-check.LARGEST_WEIGHT, most=check.LARGEST_WEIGHT),
+        help="weight that holds q(z) at the prior",
+    ),
+]
+ContinuousWeight = Annotated[
+    float | Schedule, option(check=_WEIGHT, help="that of InfoGAN's uniform codes")
+]
+KernelName = Annotated[Kernel, _name(get_args(Kernel), "of the discrepancy")]
+Deterministic = Annotated[bool, option(check=check.flag(), help="make c a function of the image")]
+Saturating = Annotated[
+    bool, option(check=check.flag(), help="let InfoGAN's generator minimise V itself")
+]
+Sites = Annotated[
+    str | Collection[str],
+    option(
+        check=check.either(check.several(check.text(), least=0), check.text()),
+        help="site that the information term is about, or all",
+    ),
+]
+Generated = Annotated[
+    Generation, _name(get_args(Generation), "generated data that this term reads")
+]
+Bound = Annotated[CriticBoundName, _name(get_args(CriticBoundName), "the critic's bound")]
+CriticLike = Annotated[str | Critic | CriticBound, _name_or(_CRITIC, CRITICS, "the critic")]
+CriticLR = Annotated[
+    float, option(check=check.number(above=0), help="the critic's learning rate, for 1e-3 else")
+]
+Radius = Annotated[
+    float, option(check=check.number(least=0), help="distance of the categories from the origin")
+]
+CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of c")]
+NumDecodes = Annotated[
+    int, option(check=check.size(least=2), help="categories of each image that sample decodes")
+]
+Temperature = Annotated[
+    float | Schedule,
+    option(check=check.number_or_schedule(above=0), help="temperature of the relaxed category"),
+]
+WarmStart = Annotated[
+    int | CategoryStart,
+    option(check=check.either(check.whole(least=0), _START), help="steps of the start"),
+]
+
+
+def copied(declared: Field[Any], default: Any = MISSING) -> Any:
+    """Copies the field of an option, for another dataclass."""
+    default = declared.default if default is MISSING else default
+    return field(default=default, metadata=declared.metadata)
+
+
+def checked_options(**checks: check.Checker) -> Callable[[Constructor], Constructor]:
+    """Makes a constructor check its options, and arguments by further checks.
+
+    Type and field of each option stay with it as ``own_options``.
+    """
+
+    def decorate(constructor: Constructor) -> Constructor:
+        parameters = inspect.signature(constructor).parameters
+        own = {
+            name: (hint, copied(declared, parameters[name].default))
+            for name, hint in get_type_hints(constructor, include_extras=True).items()
+            for part in (hint, *get_args(hint))  # of one that may be None, too
+            for declared in getattr(part, "__metadata__", ())
+        }
+        of_own = {name: declared.metadata["check"] for name, (_, declared) in own.items()}
+        decorated = check.checked(**checks, **of_own)(constructor)
+        vars(decorated)["own_options"] = own
+        return decorated
+
+    return decorate
