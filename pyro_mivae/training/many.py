@@ -52,7 +52,7 @@ def fit_many(
     runs: Sequence[str | Path] | None = None,
     resume: bool = False,
     on_start: Callable[[], object] | None = None,
-    on_epoch: Callable[[int, Mapping[str, float]], object] = lambda number, row: None,
+    on_epoch: OnRow | None = None,
     **options: Any,
 ) -> list[History]:
     """Trains several variants on the same images.
@@ -109,7 +109,7 @@ def fit_many(
         True
     """
     _check_models(vaes)
-    count = len(vaes)
+    count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     folders = _check_folders(runs, count)
@@ -130,14 +130,12 @@ def fit_many(
             training.load(writers.enter_context(Checkpointer(folder, resume=resume)))
         histories = [training.history for training in trainings]
         if jobs == 1:
-            failures = _one_by_one(trainings, progress, on_epoch)
+            failures = _one_by_one(trainings, progress, tell)
     if jobs > 1:  # the folders are the processes' own from here on
         shared = {"validation": validation, "device": device, "resume": resume}
         train = partial(_train_share, x, {"epochs": epochs, **shared, **options})
         given = list(zip(vaes, lrs, seeds, folders, strict=True))
-        failures = _at_once(
-            partial(in_processes, train, given, jobs), trainings, progress, on_epoch
-        )
+        failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)
     if failures:
         told = "; ".join(f"model {number}: {failure}" for number, failure in failures.items())
         raise ManyTrainingError(f"{len(failures)} of {count} models: {told}", failures, histories)

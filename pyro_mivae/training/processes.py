@@ -70,9 +70,10 @@ def in_processes(
             for connection, task in zip(workers, tasks, strict=True):
                 for part in (pickle.dumps(state), shared, task):
                     connection.send_bytes(part)
-            working = set(workers)
+            working: set[Any] = set(workers)
             while working:
-                for connection in wait(list(working)):
+                ready: list[Any] = wait(list(working))
+                for connection in ready:
                     process, share = workers[connection]
                     try:
                         kind, content = pickle.loads(connection.recv_bytes())
