@@ -37,7 +37,7 @@ from pyro_mivae.errors import (
     nearest,
 )
 from pyro_mivae.interrupts import ignore_further, stop_once
-from pyro_mivae.runs import MODEL_OPTIONS, Run, RunConfig
+from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
 from pyro_mivae.runs.listing import listing
@@ -113,7 +113,7 @@ def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
 
 def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """Sorts the options of a training into its configuration and the way to run it."""
-    model = {o.keyword: given[o.keyword] for o in MODEL_OPTIONS if o.keyword in given}
+    model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
     what = {name: given[name] for name in ("variant", "data", "data_root", "image_size")}
     how = {k: v for k, v in given.items() if k not in model | training | what}

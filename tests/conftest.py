@@ -105,7 +105,7 @@ def hasten() -> Callable[[pytest.MonkeyPatch], None]:
 
     def quick(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(measurement, "FAMILIES", tuple(families))
-        patch.setattr("pyro_mivae.report.render.render_png", pixel)
+        patch.setattr("pyro_mivae.report.pictures.render_png", pixel)
         for name in ("LEAST_STEPS", "MOST_STEPS"):
             patch.setattr(f"pyro_mivae.metrics.classifier.{name}", 20)
 

@@ -19,7 +19,7 @@ from pyro_mivae.metrics.clustering import (
     cluster_accuracy,
     normalised_mutual_information,
 )
-from pyro_mivae.metrics.subject import batches
+from pyro_mivae.metrics.encoded import batches
 from pyro_mivae.variants import VARIANT, Variant
 
 

@@ -1,4 +1,4 @@
-"""How much of the data each figure takes."""
+"""Amount of data and draws that each figure takes."""
 
 from __future__ import annotations
 
@@ -7,32 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_mivae.arguments import flag, whole
+from pyro_mivae.arguments import checked, flag, whole
 from pyro_mivae.diagnostics.report import OPTIONS, information
 from pyro_mivae.errors import OptionError
-from pyro_mivae.metrics.checkers import COUNT, SEED
-from pyro_mivae.variants import VARIANT
+from pyro_mivae.metrics.checkers import COUNT
 
 PROBE_ITEMS, SAMPLES, MANY_SAMPLES = 10_000, 1000, 10_000
 DEFAULTS = {name: p.default for name, p in inspect.signature(information).parameters.items()}
-GIVEN = {
-    "vae": VARIANT,
-    "full": flag(),
-    "probe_items": whole(least=1),
-    "samples_per_category": COUNT,
-    "seed": SEED,
-}
-"""Checks of what `evaluate` and `forecast` take."""
 FULL = {"iwae_samples": 5000, "generative_items": 2000, "generative_samples": 1000}
+GIVEN = {"full": flag(), "probe_items": whole(least=1), "samples_per_category": COUNT}
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What `evaluate` takes for each figure.
+class Budget:
+    """Data and draws of each figure.
 
     Attributes:
-        full: Whether all data are taken.
-        probes: The probes learn on at most so many data; None for all.
+        full: True if all data are taken.
+        probes: Data that the probes learn on at most; None for all.
         samples: Images of each category.
         information: Options of `information`.
     """
@@ -44,19 +36,21 @@ class Effort:
 
     @property
     def forests(self) -> int | None:
-        """The forests learn on at most so many data; None for all."""
+        """Data that the forests learn on at most; None for all."""
         return None if self.probes is None else max(1, self.probes // 2)
 
     @classmethod
+    @checked(**GIVEN)
     def of(
         cls,
         items: int,
-        full: bool,
-        probe_items: int,
-        samples_per_category: int,
-        options: Mapping[str, Any],
-    ) -> Effort:
-        """Fills in what was not asked for."""
+        *,
+        full: bool = False,
+        probe_items: int = PROBE_ITEMS,
+        samples_per_category: int = SAMPLES,
+        **options: Any,
+    ) -> Budget:
+        """Fills in what is not asked for."""
         for name, value, usual in (
             ("probe_items", probe_items, PROBE_ITEMS),
             ("samples_per_category", samples_per_category, SAMPLES),
@@ -78,5 +72,6 @@ class Effort:
         }
         if not full:
             return cls(full, probe_items, samples_per_category, options)
-        everything = {**FULL, "iwae_items": items, "subset": items}
-        return cls(full, None, MANY_SAMPLES, everything | dict(options))
+        return cls(
+            full, None, MANY_SAMPLES, {**FULL, "iwae_items": items, "subset": items} | options
+        )

@@ -1,24 +1,88 @@
-"""A few decodes instead of K: the probable categories are summed, one or more of the rest drawn.
-
-Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019), Rao-Blackwellized Stochastic Gradients for
-Discrete Distributions, https://arxiv.org/abs/1810.04777.
-"""
+"""A few decodes of a category in place of one for each of its values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, floats, whole
+from pyro_mivae.arguments import checked, choice, floats, number_or_schedule, whole
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import ShapeError, SiteError
-from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.terms import InformationTerm
+from pyro_mivae.handlers import relax_categories
+from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.traces import Program, Site, TracePair, replay_model
+
+Relaxation = Literal["soft", "gumbel"]
+
+
+class RelaxedCategoricalELBO(MutualInformationELBO):
+    r"""Reconstructs from a relaxed category; the KL divergences stay exact; not a bound.
+
+    .. math::
+        E_{q(z \mid x, a)}[\log p(x \mid z)]
+        - \sum_c q(c \mid x) KL(q(z \mid x, c) \| p(z \mid c)) - KL(q(c \mid x) \| p(c))
+
+    with :math:`a = q(c \mid x)` in place of the one-hot (``"soft"``, as the original InfoCatVAE
+    trains), or a Gumbel-softmax sample of it (``"gumbel"``). The decoder runs once and sees codes
+    that the model never draws: neither the loss nor the ELBO in the ledger bounds
+    :math:`\log p(x)`; evaluate with `MutualInformationELBO`.
+
+    Args:
+        *parts: Terms and weights, as of `MutualInformationELBO`.
+        relaxation: ``"soft"`` or ``"gumbel"``.
+        temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
+        **options: Options of `MutualInformationELBO`.
+
+    Raises:
+        OptionError: If the relaxation is neither, or the temperature is not positive.
+
+    References:
+        Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
+        Jang, Gu & Poole (2017), Categorical Reparameterization, eq. 2.
+        https://arxiv.org/abs/1611.01144
+    """
+
+    @checked(relaxation=choice(*get_args(Relaxation)), temperature=number_or_schedule(above=0))
+    def __init__(
+        self,
+        *parts: Any,
+        relaxation: Relaxation = "soft",
+        temperature: float | Schedule = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(*parts, **options)
+        self.relaxation = relaxation
+        relaxed = "= q(c|x)" if relaxation == "soft" else "~ Gumbel-softmax of q(c|x)"
+        self.reconstruction = f"E_q[log p(x|z)], z ~ q(z|x,a), a {relaxed}"
+        self.temperature = Weight(temperature)
+        self.state["temperature"] = self.temperature
+
+    remark = "; not a bound on log p(x)"
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[TracePair, TracePair]:
+        coded = self._code_traces(model, guide, args, kwargs)
+        relax = partial(relax_categories, relax=self._relax)
+        decoded = self._run(model, guide, args, kwargs, relax)
+        return decoded, coded
+
+    def _relax(self, fn: Any) -> Tensor:
+        if not isinstance(fn, torch.distributions.OneHotCategorical):
+            raise SiteError(
+                f"a category is relaxed on the simplex, but its site is {type(fn).__name__}; "
+                "sample it from OneHotCategorical"
+            )
+        if self.relaxation == "soft":
+            return fn.probs
+        temperature = torch.as_tensor(self.temperature(), dtype=fn.logits.dtype)
+        concrete = dist.RelaxedOneHotCategorical(temperature, logits=fn.logits)
+        return concrete.rsample()
 
 
 class SampledCategoricalELBO(MutualInformationELBO):
@@ -37,23 +101,21 @@ class SampledCategoricalELBO(MutualInformationELBO):
         \nabla R \approx \sum_{c \in A} \frac{1}{\pi_c}
         \{q_c \nabla L_c + (L_c - b) \nabla q_c\}
 
-    are unbiased for every parameter, whatever the number :math:`b` that does not depend on what
-    was drawn: :math:`1 / \pi_c` makes up for the times that c was not drawn, and
+    are unbiased for every parameter and every number :math:`b` that does not depend on the draw:
+    :math:`1 / \pi_c` makes up for the times that c was not drawn, and
     :math:`E[\sum_{c \in A} b \nabla q_c / \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the
-    mean of :math:`L_c` over the categories that are certain to be decoded, so it costs nothing.
+    mean of :math:`L_c` over the categories that are certain to be decoded.
 
-    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds,
-    which ``python -m benchmarks variance`` measures: none where q is certain, and none where
-    ``exact + draws`` is the number of categories or more, which is `MutualInformationELBO`. All
-    this is so for a decoder that takes each code on its own; one that normalises by the batch
-    sees another batch here than in the exact sum.
+    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds
+    (``python -m benchmarks variance``): none where q is certain, or where ``exact + draws`` covers
+    all categories, as in `MutualInformationELBO`. The decoder has to take each code on its own;
+    one that normalises by the batch sees another batch here than in the exact sum.
 
     Args:
-        terms: Information terms.
-        kl_weights: Weights of the sites' KL divergences.
-        exact: How many categories of each datum are always decoded, the most probable ones. With
-            0 there is no control variate, except where a category is certain to be drawn.
-        draws: How many of the others are decoded.
+        *parts: Terms and weights, as of `MutualInformationELBO`.
+        exact: Number of categories of each datum that are always decoded, the most probable ones.
+            With 0 there is no control variate, except where a category is certain to be drawn.
+        draws: Number of the others that are decoded.
         **options: Options of `MutualInformationELBO`.
 
     Raises:
@@ -61,8 +123,7 @@ class SampledCategoricalELBO(MutualInformationELBO):
 
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
-        section 3, which sums the most probable categories and draws one of the others.
-        https://arxiv.org/abs/1810.04777
+        section 3. https://arxiv.org/abs/1810.04777
 
     Example:
         >>> from pyro_mivae import explain
@@ -73,42 +134,20 @@ class SampledCategoricalELBO(MutualInformationELBO):
     """
 
     @checked(exact=whole(least=0), draws=whole(least=1))
-    def __init__(
-        self,
-        terms: Iterable[InformationTerm] = (),
-        kl_weights: Mapping[str, float | Schedule] | None = None,
-        *,
-        exact: int = 1,
-        draws: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(terms, kl_weights, **options)
-        self.exact = exact
-        self.draws = draws
+    def __init__(self, *parts: Any, exact: int = 1, draws: int = 1, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.exact, self.draws = exact, draws
+        most = {0: "", 1: "the most probable one and "}
+        summed = most.get(exact, f"the {exact} most probable and ")
+        drawn = f"{draws} draw{'s' * (draws > 1)}{' of the others' * bool(summed)}"
+        self.reconstruction = f"E_q[log p(x|code)], c = {summed}{drawn}"
 
-    @property
-    def reconstruction(self) -> str:
-        """The reconstruction, with the categories that are decoded."""
-        summed = {0: "", 1: "the most probable one and "}.get(
-            self.exact, f"the {self.exact} most probable and "
-        )
-        drawn = f"{self.draws} draw{'s' * (self.draws > 1)}{' of the others' * bool(summed)}"
-        return f"E_q[log p(x|code)], c = {summed}{drawn}"
-
-    @property
-    def remark(self) -> str:
-        """That it estimates the exact objective."""
-        return "; unbiased"
+    remark = "; unbiased"
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[TracePair, TracePair]:
-        if not isinstance(model, GenerativeModel):
-            raise SiteError(
-                "a sampled category needs a GenerativeModel, whose code can be drawn without "
-                "decoding it; use MutualInformationELBO for any other model"
-            )
-        coded = self._run(code_program(model), guide, args, kwargs)
+        coded = self._code_traces(model, guide, args, kwargs)
         if len(coded.enumerated) != 1:
             raise SiteError(
                 f"the guide enumerates {coded.enumerated}, and one category is sampled; annotate "
@@ -141,15 +180,15 @@ def choose_categories(
     A category that is not among the ``exact`` most probable ones is drawn with the probability
     :math:`\pi_c = \min(1, q_c / t)`, where :math:`t` is such that these sum to ``draws``. So every
     category that is not certain to be drawn gets the same weight :math:`q_c / \pi_c = t`, and the
-    weights of all that are chosen sum to 1. The draw is systematic: categories are laid end to
-    end, each as long as its probability, and one uniform number says where the ``draws`` marks
-    stand, a unit apart.
+    weights of all that are chosen sum to 1. The draw is systematic: categories lie end to end,
+    each as long as its probability, and one uniform number places the ``draws`` marks a unit
+    apart.
 
     Args:
         log_probs: Of the categories, shape ``(K, *batch)``.
-        uniforms: In [0, 1), shape ``(*batch)``.
-        exact: How many of the most probable categories are chosen in any case.
-        draws: How many of the others are chosen.
+        uniforms: Numbers in [0, 1), shape ``(*batch)``.
+        exact: Number of the most probable categories that are chosen in any case.
+        draws: Number of the others that are chosen.
 
     Returns:
         The categories, shape ``(m, *batch)``, the most probable ones first, and
@@ -192,10 +231,9 @@ def choose_categories(
 
 
 class _ChosenTraces(TracePair):
-    """A run that holds some values of an enumerated site, each with its chance of being there.
+    """A run that holds some values of an enumerated site, each with its chance of being there."""
 
-    What the guide's other sites hold is their values alone, not their distributions.
-    """
+    # Of the guide's other sites the values are cut to these, not the distributions.
 
     def __init__(self, guide: Any, model: Any, name: str, log_inclusion: Tensor) -> None:
         super().__init__(guide, model)

@@ -1,4 +1,4 @@
-"""What is measured: a variant, data that it was not trained on, and their codes."""
+"""A variant, data that it was not trained on, and their codes."""
 
 from __future__ import annotations
 
@@ -16,34 +16,26 @@ ENCODE_BATCH = 1024
 Codes = dict[str, Tensor]
 
 
-class Subject:
-    """A variant and data, of which the codes alone are kept; under `isolated`.
+class EncodedData:
+    """A variant, data, and their codes, which alone are kept; make it under `isolated`.
 
     Attributes:
-        codes: What `Variant.encode` says of the data, by site, shape ``(n, size)``.
+        codes: What `Variant.encode` returns of the data, by site, shape ``(n, size)``.
+        category: The site of the category and the number of categories.
+        groups: All sites under an empty name, and where there are several each by its own.
     """
 
     def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
-        self.vae = vae
-        self.x = x
-        self.seed = seed
+        self.vae, self.x, self.seed = vae, x, seed
+        self.category = str(vae.category), int(vae.num_categories or 0)
         self.codes = self.encode(x)
-
-    @property
-    def category(self) -> tuple[str, int]:
-        """The site of the category and how many there are."""
-        return str(self.vae.category), int(self.vae.num_categories or 0)
+        sites = list(self.codes)
+        self.groups = {"": sites} | {site: [site] for site in sites if len(sites) > 1}
 
     @property
     def found(self) -> Tensor:
         """The most probable category of each datum, shape ``(n,)``."""
         return self.codes[self.category[0]].argmax(-1)
-
-    @property
-    def groups(self) -> dict[str, list[str]]:
-        """All sites under an empty name, and where there are several each by itself."""
-        sites = list(self.codes)
-        return {"": sites, **{f"_{site}": [site] for site in sites if len(sites) > 1}}
 
     def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
         """Returns posterior means, of a category its probabilities."""
@@ -66,9 +58,8 @@ def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
     """Splits data into batches, without a copy of all of them."""
     if rows is None:
         yield from x.split(ENCODE_BATCH)
-        return
-    for part in rows.to(x.device).split(ENCODE_BATCH):
-        yield x[part]
+    else:
+        yield from (x[part] for part in rows.to(x.device).split(ENCODE_BATCH))
 
 
 def _join(parts: Sequence[Codes]) -> Codes:
