@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
-from pyro_mivae.engine import Means, Precision, check_precision, matmul_precision
+from pyro_mivae.engine import Mode, Precision, check_precision, matmul_precision
 from pyro_mivae.errors import TrainingError, WriteError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
@@ -53,7 +53,7 @@ def fit(
     clip_norm: float | None = TrainingOptions.clip_norm,
     device: str | torch.device = "auto",
     seed: int = TrainingOptions.seed,
-    engine: Means | Literal["auto"] = TrainingOptions.engine,
+    engine: Mode | Literal["auto"] = TrainingOptions.engine,
     precision: Precision = TrainingOptions.precision,
     validation: Any = None,
     patience: int | None = TrainingOptions.patience,
@@ -152,7 +152,7 @@ class Training:
     """The training of one variant: checked as it is made, loaded, opened, run.
 
     Each stage sees the random numbers that the one before it left, and a parameter store of its
-    own. So trainings may take turns stage by stage, and each is the same as it is alone.
+    own. So trainings may take turns stage by trace_step, and each is the same as it is alone.
     """
 
     def __init__(

@@ -16,16 +16,16 @@ from torch import Tensor
 from pyro_mivae.engine import (
     Engine,
     GraphStep,
-    Program,
     Scheduled,
     StaticEpoch,
+    TrainStep,
+    give_up,
     is_due,
     is_due_in_epoch,
     most_unchecked,
     no_rounding,
     recorder_for,
-    stage,
-    tell_no_capture,
+    trace_step,
 )
 from pyro_mivae.errors import (
     CaptureError,
@@ -98,7 +98,7 @@ class Trainer:
             self.vae.train()
             try:
                 with pyro.validation_enabled(False):
-                    stage(self._program(), self.example(self.batch_sizes[0]))
+                    trace_step(self._program(), self.example(self.batch_sizes[0]))
             except StagingError as error:
                 raise no_rounding(error) from error
             finally:
@@ -128,9 +128,9 @@ class Trainer:
                 "them; make them attributes (PyroParam) of the prior, guide or network"
             )
 
-    def _program(self) -> Program:
+    def _program(self) -> TrainStep:
         loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
-        return Program.of_modules(loss, self.vae, self.objective.state)
+        return TrainStep.of_modules(loss, self.vae, self.objective.state)
 
     @cached_property
     def engine(self) -> Engine:
@@ -181,7 +181,7 @@ class Trainer:
         try:
             self.recorded.prepare(self._recorder)
         except CaptureError as error:
-            tell_no_capture(error)
+            give_up("captured", "without", error)
             self._recorder = None
             self.recorded.prepare()
 
@@ -265,14 +265,14 @@ class Trainer:
     def _validation(self) -> Engine:
         """What evaluates on held-out images: steps without a parameter, a graph if it can be."""
         step = self._program()
-        of = "validation", "epoch"
-        return Engine(Program(step.loss, [], step.state, step.modules, step.guards, *of), "staged")
+        name = "validation", "epoch"
+        return Engine(TrainStep(step.loss, [], step.state, step.modules, name), "staged")
 
     def _validate(self, images: Tensor) -> dict[str, float]:
         """Evaluates on held-out images, on the same noise in every epoch."""
         meter, number = Meter(), self.epoch - 1
-        if self.engine.means == "eager":
-            self._validation.means = "eager"
+        if self.engine.mode == "eager":
+            self._validation.mode = "eager"
         with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
             torch.manual_seed(self.options.seed)
             for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyro_mivae.engine.steps import EagerStep
+from pyro_mivae.engine import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.training import fit
 from pyro_mivae.training.trainer import Trainer
@@ -19,7 +19,7 @@ BY_PROGRAM = [
 @pytest.fixture
 def evaluations(monkeypatch):
     """Numbers of the epochs in which the program evaluated."""
-    numbers, validate, step = [], Trainer._validate, EagerStep.__call__
+    numbers, validate, step = [], Trainer._validate, TrainStep.__call__
 
     def numbered(trainer, images):
         with monkeypatch.context() as patch:
@@ -28,7 +28,7 @@ def evaluations(monkeypatch):
                 numbers.append(trainer.epoch)
                 return step(eager, *args)
 
-            patch.setattr(EagerStep, "__call__", noted)
+            patch.setattr(TrainStep, "__call__", noted)
             return validate(trainer, images)
 
     monkeypatch.setattr(Trainer, "_validate", numbered)

@@ -1,11 +1,10 @@
-"""Stages a program: one run of it becomes a graph of tensor operations, without Pyro."""
+"""Traced steps: one run of a program becomes a graph of tensor operations, without Pyro."""
 
 from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +16,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_mivae.compat import decompositions, has_gradient_hooks
-from pyro_mivae.engine.constants import hold_constants, spell_out
-from pyro_mivae.engine.fusion import fuse, fuse_rounding
+from pyro_mivae.engine.constant_folding import hold_constants, spell_out
+from pyro_mivae.engine.fusion import fuse_rounding
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tape import Tape
 from pyro_mivae.errors import StagingError
 
@@ -29,7 +29,7 @@ Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 
 
 @dataclass(frozen=True)
-class Staged:
+class TracedStep:
     """One step of a program as a graph.
 
     Attributes:
@@ -60,21 +60,16 @@ class Staged:
         """Returns every tensor that a step on some data changes in place."""
         return [*self.written, *(data if self.changes_data else ())]
 
-    def rebound(self, tensors: Mapping[Tensor, Tensor]) -> Staged:
+    def rebound(self, tensors: Mapping[Tensor, Tensor]) -> TracedStep:
         """Returns the same step of another model."""
-
-        def others(group: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(tensors.get(tensor, tensor) for tensor in group)
-
-        return replace(
-            self,
-            inputs=others(self.inputs),
-            leaves=others(self.leaves),
-            written=others(self.written),
+        inputs, leaves, written = (
+            tuple(tensors.get(tensor, tensor) for tensor in group)
+            for group in (self.inputs, self.leaves, self.written)
         )
+        return replace(self, inputs=inputs, leaves=leaves, written=written)
 
     def decomposed(self, *data: Tensor) -> GraphModule:
-        """Returns a graph for a compiler, which every changed tensor is plain to see in."""
+        """Returns a graph for a compiler, with every change in place in plain sight."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
         table = decompositions([aten.native_batch_norm, aten.cudnn_batch_norm])
@@ -86,25 +81,25 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Recording:
+class TracedRun:
     """One real run of a program, and the graph that it became.
 
     Attributes:
         ledger: Entries of the ledger, without a gradient.
         gradients: The gradient by each leaf that has one.
-        staged: The graph; None if the run cannot be one.
+        traced: The graph; None if the run cannot be one.
         reason: Why it cannot.
     """
 
     ledger: dict[str, Tensor]
     gradients: dict[Tensor, Tensor]
-    staged: Staged | None
+    traced: TracedStep | None
     reason: str = ""
 
 
-def record(
+def trace_run(
     loss: Loss, data: Sequence[Tensor], guards: Guards, leaves: Sequence[Tensor] | None = None
-) -> Recording:
+) -> TracedRun:
     """Runs a program once, with its gradient, and writes down every tensor operation.
 
     Numbers that Python holds become constants of the graph: shapes, settings, and what the
@@ -112,7 +107,7 @@ def record(
     objects are as one run leaves them.
     """
     tape = Tape(data)
-    before, contents, randomness = guards.read(), guards.contents(), _foreign_randomness()
+    watch, randomness = guards.begin(), _foreign_randomness()
     with pyro.validation_enabled(False), tape.running():
         value, entries = loss(*tape.data)
         ledger = {name: entry.detach() for name, entry in entries.items()}
@@ -124,32 +119,22 @@ def record(
         values = torch.stack(list(ledger.values()))
         owned = _own(pairs, [*tape.data, *tape.externals])
     gradients = {p: g for (p, _), g in zip(pairs, owned, strict=True)}
-    changing = guards.changed(before, tape.externals)
-    if contents != (after := guards.contents()):
-        places = zip(contents, after, strict=False)
-        changing += [name for (name, old), (_, new) in places if old != new]
-    if changing:
-        tape.refuse(
-            f"it changes a number of its own as it runs ({', '.join(sorted(set(changing)))}); "
-            "count in a buffer of a module"
-        )
-    if iterators := guards.iterators():
-        tape.refuse(f"it finds an iterator ({', '.join(iterators)}), which a run may move on")
-    if _drawn_from(randomness):
+    if reason := guards.unsafe(watch, tape.externals):
+        tape.refuse(reason)
+    if any(_state_of(generator) != state for generator, state in randomness):
         tape.refuse("it draws random numbers of Python or NumPy, and not of torch")
     if any(map(has_gradient_hooks, wanted)):
         tape.refuse("a parameter has a hook that acts on its accumulated gradient")
     try:
         graph = tape.graph([values, *owned])
     except StagingError as error:
-        return Recording(ledger, gradients, None, str(error))
+        return TracedRun(ledger, gradients, None, str(error))
     hold_constants(graph)
     simplify(graph)
-    fuse(graph)
     if values.device.type != "cpu":  # where a launch costs more than the operation
         fuse_rounding(graph)
     graph.recompile()
-    staged = Staged(
+    traced = TracedStep(
         graph,
         tuple(tape.externals),
         tuple(gradients),
@@ -157,53 +142,14 @@ def record(
         tuple(tape.written()),
         tape.changes_data(),
     )
-    return Recording(ledger, gradients, staged)
-
-
-@contextmanager
-def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Puts random numbers and tensors back to what they were."""
-    restore = _snapshot(tensors, device)
-    try:
-        yield
-    finally:
-        restore()
-
-
-@contextmanager
-def restored_on_error(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Puts random numbers and tensors back if what runs here fails; see `preserved`."""
-    restore = _snapshot(tensors, device)
-    try:
-        yield
-    except Exception:
-        restore()
-        raise
-
-
-def _snapshot(tensors: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
-    before = [tensor.detach().clone() for tensor in tensors]
-    python, numpy, noise = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    device_noise = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    @torch.no_grad()
-    def restore() -> None:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(noise)
-        if device_noise is not None:
-            torch.cuda.set_rng_state(device_noise, device)
-        for tensor, value in zip(tensors, before, strict=True):
-            tensor.detach().copy_(value)
-
-    return restore
+    return TracedRun(ledger, gradients, traced)
 
 
 def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -> list[Tensor]:
     """Gives each gradient memory of its own, laid out as its parameter's.
 
-    So it may be changed in place, and a fused optimiser, which reads memory from end to end,
-    finds each number where it looks for it. Autograd's own accumulation does the same.
+    It may then be changed in place, and a fused optimiser, which reads memory from end to end,
+    finds each number at its place. Autograd's own accumulation does the same.
     """
     owned: list[Tensor] = []
     taken = {tensor.data_ptr() for tensor in others}
@@ -219,11 +165,11 @@ def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -
 def _leaves(value: Tensor) -> list[Tensor]:
     """Every leaf tensor that a value can be differentiated by."""
     found: dict[Tensor, None] = {}
-    seen: set[Any] = set()
-    ahead = [value.grad_fn]
+    seen: set[Any] = {None}
+    ahead: list[Any] = [value.grad_fn]
     while ahead:
         node = ahead.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):  # it accumulates the gradient of a leaf
@@ -232,12 +178,11 @@ def _leaves(value: Tensor) -> list[Tensor]:
     return list(found)
 
 
-def _foreign_randomness() -> dict[int, tuple[Any, str]]:
-    """Every generator of Python's and NumPy's that there is, by id, and its state."""
+def _foreign_randomness() -> list[tuple[Any, str]]:
+    """Every generator of Python's and NumPy's that there is, and its state."""
     kinds = (random.Random, np.random.Generator, np.random.RandomState)
     found = [thing for thing in gc.get_objects() if type(thing) in kinds]
-    shared = (random._inst, np.random.mtrand._rand)
-    return {id(one): (one, _state_of(one)) for one in (*shared, *found)}
+    return [(generator, _state_of(generator)) for generator in found]
 
 
 def _state_of(generator: Any) -> str:
@@ -246,7 +191,3 @@ def _state_of(generator: Any) -> str:
     if isinstance(generator, np.random.Generator):
         return str(generator.bit_generator.state)
     return str(generator.get_state())
-
-
-def _drawn_from(before: Mapping[int, tuple[Any, str]]) -> bool:
-    return any(_state_of(generator) != state for generator, state in before.values())

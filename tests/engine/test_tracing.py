@@ -13,15 +13,13 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Engine, GraphStep, Program, stage
-from pyro_mivae.engine.choose import (
+from pyro_mivae.engine import Engine, GraphStep, TrainStep, trace_step
+from pyro_mivae.engine.heuristics import (
     COMPILING,
     WORTH_COMPILING,
-    is_worth_compiling,
-    steps_until_compiling,
+    steps_worth_compiling,
     work_of_step,
 )
-from pyro_mivae.engine.steps import EagerStep
 from pyro_mivae.engine.tape import Tape, multinomial
 from pyro_mivae.errors import PyroMivaeWarning, StagingError
 
@@ -42,7 +40,13 @@ def program_of(vae, objective):
         value = objective.differentiable_loss(vae.model, vae.guide, x)
         return value / len(x), objective.ledger
 
-    return Program.of_modules(loss, vae, objective.state)
+    return TrainStep.of_modules(loss, vae, objective.state)
+
+
+def gradients_of(program, x):
+    """The ledger and the gradients of the program itself."""
+    values = program(x)
+    return values, [parameter.grad for parameter in program.parameters]
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +74,13 @@ def buffers_after(program, run):
 @pytest.mark.parametrize("name", mi.VARIANTS)
 def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, decomposed, x):
     program = program_of(*make(name))
-    staged = stage(program, x)
+    staged = trace_step(program, x)
     graph = staged.decomposed(x) if decomposed else staged.graph
     found = {}
 
     def eagerly():
         torch.manual_seed(11)
-        found["eager"] = program.gradients(x)
+        found["eager"] = gradients_of(program, x)
 
     def by_graph():
         torch.manual_seed(11)
@@ -86,8 +90,8 @@ def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name,
     statistics = [buffers_after(program, run) for run in (eagerly, by_graph)]
     ledger, gradients = found["eager"]
     values, *staged_gradients = found["graph"]
-    assert staged.entries == tuple(ledger)
-    torch.testing.assert_close(values, torch.stack(list(ledger.values())), equal_nan=True)
+    assert staged.entries == program.entries
+    torch.testing.assert_close(values, ledger, equal_nan=True)
     exact = [gradient for gradient in gradients if gradient is not None]
     for wanted, gradient in zip(exact, staged_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-11)
@@ -100,7 +104,7 @@ def test_staging_leaves_no_trace(name, x):
     vae, objective = make(name)
     before = {k: v.clone() for k, v in (vae.state_dict() | objective.state_dict()).items()}
     noise = torch.get_rng_state()
-    stage(program_of(vae, objective), x)
+    trace_step(program_of(vae, objective), x)
     assert torch.equal(torch.get_rng_state(), noise)
     for key, value in (vae.state_dict() | objective.state_dict()).items():
         assert torch.equal(value, before[key]), key
@@ -109,13 +113,13 @@ def test_staging_leaves_no_trace(name, x):
 def test_schedules_and_parameters_are_read_anew_in_every_step(x):
     vae, objective = make("beta", beta=mi.linear_warmup(10))
     program = program_of(vae, objective)
-    step = GraphStep(program, stage(program, x))
+    step = GraphStep(program, trace_step(program, x))
     for _ in range(3):
         torch.manual_seed(2)
-        ledger, gradients = program.gradients(x)
+        ledger, gradients = gradients_of(program, x)
         torch.manual_seed(2)
         values = step(x)
-        torch.testing.assert_close(values, torch.stack(list(ledger.values())))
+        torch.testing.assert_close(values, ledger)
         for parameter, gradient in zip(program.parameters, gradients, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-11)
             with torch.no_grad():
@@ -225,7 +229,7 @@ def pair_program(between):
     def loss(x):
         return elbo.differentiable_loss(pair.model, pair.guide, x) / len(x), elbo.ledger
 
-    return Program.of_modules(loss, pair)
+    return TrainStep.of_modules(loss, pair)
 
 
 def looks_at_a_value(z):
@@ -270,12 +274,11 @@ def test_what_cannot_be_staged_runs_as_it_is_and_says_so_once(between, reason):
     x = torch.randn(20, 16)
     program = pair_program(between)
     with pytest.raises(StagingError, match=reason):
-        stage(program, x)
+        trace_step(program, x)
     engine = Engine(program, "staged")
     with pytest.warns(PyroMivaeWarning, match=f"cannot be staged.*{reason}") as caught:
         step = engine.step(x)
-    assert isinstance(step, EagerStep)
-    assert isinstance(engine.step(x[:7]), EagerStep)
+    assert step is engine.step(x[:7]) is program
     assert len(caught) == 1
     torch.manual_seed(0)
     values = step(x)
@@ -294,9 +297,9 @@ def test_shapes_and_modes_have_graphs_of_their_own(x):
     vae.eval()
     assert engine.step(x) is not training
     torch.manual_seed(0)
-    ledger, _ = program.gradients(x)
+    ledger, _ = gradients_of(program, x)
     torch.manual_seed(0)
-    torch.testing.assert_close(engine.step(x)(x), torch.stack(list(ledger.values())))
+    torch.testing.assert_close(engine.step(x)(x), ledger)
 
 
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
@@ -315,23 +318,21 @@ def test_frozen_parameters_get_no_gradient(x):
 
 def test_the_means_follow_from_the_work_ahead(x):
     program = program_of(*make("vae"))
-    assert Engine(program, "auto", num_steps=10).means == "eager"
-    staged = stage(program, x)
+    assert Engine(program, "auto", num_steps=10).mode == "eager"
+    staged = trace_step(program, x)
     work, _ = work_of_step(staged, x)
-    assert not is_worth_compiling(staged, x, num_steps=1000)
-    assert is_worth_compiling(staged, x, num_steps=int(WORTH_COMPILING / work) + 1)
+    assert steps_worth_compiling(staged, x) == math.ceil(WORTH_COMPILING * COMPILING / work) > 1000
     twice = torch.cat([x, x])
-    assert work_of_step(stage(program, twice), twice)[0] > work
-    assert steps_until_compiling(staged, x) == math.ceil(COMPILING / work)
+    assert work_of_step(trace_step(program, twice), twice)[0] > work
+    assert steps_worth_compiling(staged, x, known=False) == math.ceil(COMPILING / work)
 
 
 def test_convolutions_are_not_compiled():
     encoder, decoder = mi.networks.build_networks("conv", (1, 8, 8), 2)
     vae = mi.VAE((1, 8, 8), latent_dim=2, encoder=encoder, decoder=decoder).train()
     program, x = program_of(vae, vae.objective()), torch.rand(9, 1, 8, 8)
-    staged = stage(program, x)
-    assert not is_worth_compiling(staged, x, num_steps=10**9)
-    assert steps_until_compiling(staged, x) == math.inf
+    staged = trace_step(program, x)
+    assert steps_worth_compiling(staged, x) == math.inf
 
 
 @pytest.mark.compiler
@@ -343,13 +344,13 @@ def test_compiled_steps_see_the_same_noise(name, x):
     for seed in range(2):
         torch.manual_seed(seed)
         before = [buffer.clone() for buffer in program.buffers]
-        ledger, gradients = program.gradients(x)
+        ledger, gradients = gradients_of(program, x)
         with torch.no_grad():
             for buffer, value in zip(program.buffers, before, strict=True):
                 buffer.copy_(value)
         torch.manual_seed(seed)
         values = step(x)
-        torch.testing.assert_close(values, torch.stack(list(ledger.values())), equal_nan=True)
+        torch.testing.assert_close(values, ledger, equal_nan=True)
         for parameter, gradient in zip(program.parameters, gradients, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-10)
 
@@ -379,4 +380,4 @@ def test_a_compiler_that_advises_is_no_error(x, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile)
     step = Engine(program_of(*make("vae")), "compiled").step(x)
-    assert step.run is not step.staged.graph
+    assert step.run is not step.traced.graph

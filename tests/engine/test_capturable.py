@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine.captured import Recording
-from pyro_mivae.engine.static import Scheduled, StaticEpoch
+from pyro_mivae.engine.capturable import Scheduled, StaticEpoch
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import CaptureError, OptionError
 from pyro_mivae.schedules import Weight

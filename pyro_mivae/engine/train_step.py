@@ -1,4 +1,4 @@
-"""What is differentiated, and the plainest way to do it."""
+"""A differentiable loss with everything that it depends on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.engine.guards import Guards
-from pyro_mivae.engine.staging import Loss
+from pyro_mivae.engine.tracing import Loss
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass
+class TrainStep:
     """A loss and what it depends on.
 
     Attributes:
@@ -23,26 +23,25 @@ class Program:
         parameters: Leaf tensors that the gradient is taken by. The loss reads these very objects.
         buffers: Tensors that the loss reads, and may change in place.
         modules: Modules that the loss calls; whether they train is part of what it does.
-        guards: Plain values that it reads from Python; those of the modules if omitted.
-        name: Its name in warnings.
-        unit: That of its numbers in warnings.
+        name: Its name in warnings, with the unit of its numbers.
+        guards: Plain values that it reads from Python.
+        entries: Names of the ledger's entries at the last step.
     """
 
     loss: Loss
     parameters: Sequence[Tensor]
     buffers: Sequence[Tensor]
     modules: Sequence[nn.Module]
-    guards: Guards = field(default_factory=Guards)
-    name: str = "training step"
-    unit: str = "step"
+    name: tuple[str, str] = ("training step", "step")
+    guards: Guards = field(init=False)
+    entries: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
-        for module in self.modules:
-            self.guards.watch(module)
+        self.guards = Guards(*self.modules)
 
     @classmethod
-    def of_modules(cls, loss: Loss, *modules: nn.Module) -> Program:
-        """Makes a program that trains every parameter of some modules that is not frozen."""
+    def of_modules(cls, loss: Loss, *modules: nn.Module) -> TrainStep:
+        """Makes a step that trains every parameter of some modules that is not frozen."""
         parameters = unique(p for module in modules for p in module.parameters())
         buffers = unique(b for module in modules for b in module.buffers())
         return cls(
@@ -62,10 +61,15 @@ class Program:
         trained = tuple(parameter.requires_grad for parameter in self.parameters)
         return trained, self.guards.read()
 
-    def gradients(self, *args: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
-        """Evaluates the loss and its gradient."""
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Runs the program, leaves its gradient in the parameters, and returns the ledger."""
+        for parameter in self.parameters:
+            parameter.grad = None
         loss, ledger = self.loss(*args)
-        return dict(ledger), torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if self.parameters:
+            loss.backward()
+        self.entries = tuple(ledger)
+        return torch.stack(list(ledger.values()))
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import CudaGraphs, captured
+from pyro_mivae.engine import CudaGraphs, cuda_graphs
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
 from pyro_mivae.training import TrainingOptions, fit
 from pyro_mivae.training import trainer as loop
@@ -45,7 +45,7 @@ class FakeCuda:
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-        captured._stream.cache_clear()
+        cuda_graphs._stream.cache_clear()
 
     @contextlib.contextmanager
     def on(self, stream):
@@ -66,7 +66,7 @@ class FakeCuda:
         self.body = None
 
     def run(self, device, step):
-        """Runs a step, or keeps it if it is captured."""
+        """Runs a step, or keeps it if it is cuda_graphs."""
         self.log.append(f"step on {self.current[device]}")
         if self.body is None:
             step()
@@ -102,7 +102,7 @@ class Stream:
 @pytest.fixture
 def cuda(monkeypatch):
     yield FakeCuda(monkeypatch)
-    captured._stream.cache_clear()
+    cuda_graphs._stream.cache_clear()
 
 
 @pytest.fixture
@@ -135,12 +135,12 @@ def test_a_step_is_warmed_up_captured_and_replayed_on_one_stream(cuda, weight, d
     step, captures = f"step on {aside}", f"captures on {aside} to pool, thread_local"
     assert cuda.log == [
         f"{aside} waits for {main}",
-        *[step] * (captured.WARM_UPS + 1),
+        *[step] * (cuda_graphs.WARM_UPS + 1),
         *[captures, step, step, captures, step],
         *[step, step, "replays", step, "replays"],
         f"{main} waits for {aside}",
     ]
-    assert modes[captured.WARM_UPS] == "error"
+    assert modes[cuda_graphs.WARM_UPS] == "error"
     assert set(modes) == {0, "error"}
     assert cuda.mode == 0
     assert gc.isenabled()
@@ -161,11 +161,11 @@ def test_a_step_is_warmed_up_captured_and_replayed_on_one_stream(cuda, weight, d
     assert all(aside in line or line == "replays" for line in cuda.log[before:])  # no second one
 
 
-@pytest.mark.parametrize("fails_at", [captured.WARM_UPS, captured.WARM_UPS + 1])
+@pytest.mark.parametrize("fails_at", [cuda_graphs.WARM_UPS, cuda_graphs.WARM_UPS + 1])
 def test_a_capture_that_fails_leaves_no_trace(cuda, weight, fails_at, monkeypatch):
     renewed = []
-    monkeypatch.setattr(captured, "_renew_generator", lambda *args: renewed.append(args))
-    monkeypatch.setattr(captured, "_end_pool", lambda *args: renewed.append("pool"))
+    monkeypatch.setattr(cuda_graphs, "_mend_generator", lambda *args: renewed.append(args))
+    monkeypatch.setattr(cuda_graphs, "end_capture_pool", lambda *args: renewed.append("pool"))
     optimiser = torch.optim.Adam([weight], fused=True)
     steps = body_of(weight, optimiser, cuda)
 
@@ -176,7 +176,7 @@ def test_a_capture_that_fails_leaves_no_trace(cuda, weight, fails_at, monkeypatc
 
     with pytest.raises(CaptureError, match="^RuntimeError: it waits$"):
         CudaGraphs(optimiser, DEVICES[0]).record(body, [1], [weight])
-    assert len(renewed) == 2 * (fails_at > captured.WARM_UPS)
+    assert len(renewed) == 2 * (fails_at > cuda_graphs.WARM_UPS)
     assert cuda.current[DEVICES[0]] == "main 0"
     assert cuda.log[-1] == "main 0 waits for aside 0"
     assert weight.tolist() == [1, 1]
@@ -330,7 +330,7 @@ def test_what_cannot_be_captured_is_said_and_random_numbers_go_on(
 ):
     """A step that waits for the device, told before the capture or only by it."""
     if not watched:
-        monkeypatch.setattr(captured, "_no_waiting", contextlib.nullcontext)
+        monkeypatch.setattr(cuda_graphs, "_no_waiting", contextlib.nullcontext)
     step = torch.optim.Adam.step
 
     def waits(self, *args, **kwargs):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine.constants import hold_constants
-from pyro_mivae.engine.staging import record
+from pyro_mivae.engine.constant_folding import hold_constants
+from pyro_mivae.engine.tracing import trace_run
 
 aten = torch.ops.aten
 MIXTURE = {"num_categories": 3, "latent_dim": 6}
@@ -70,8 +70,8 @@ def test_a_step_copies_nothing_between_devices(name, options, make, images, prog
     with pyro.validation_enabled(False):
         objective.differentiable_loss(vae.model, vae.guide, images)  # finds the plates
     program = program_of(vae.to("meta"), objective.to("meta"))
-    recording = record(program.loss, [images.to("meta")], program.guards, program.parameters)
-    graph = recording.staged.graph
+    recording = trace_run(program.loss, [images.to("meta")], program.guards, program.parameters)
+    graph = recording.traced.graph
     for node in graph.graph.nodes:
         value = node.meta.get("val")
         if node.op != "get_attr" and value is not None:

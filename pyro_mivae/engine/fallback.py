@@ -1,4 +1,4 @@
-"""Why something cannot be done, in a line."""
+"""Warnings that a training step runs more slowly than asked, and why."""
 
 from __future__ import annotations
 
@@ -25,20 +25,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def give_up(what: str, instead: str, reason: str, name: str = "training step") -> None:
-    """Warns that steps are taken by another means, and why."""
+def give_up(what: str, instead: str, reason: object, name: str = "training step") -> None:
+    """Warns that steps are taken in another mode, and why."""
     warnings.warn(
         f"the {name} cannot be {what}: {reason}. It runs {instead}, slower; the results "
-        "are the same",
-        PyroMivaeWarning,
-        stacklevel=3,
-    )
-
-
-def tell_no_capture(reason: object) -> None:
-    """Warns that steps are taken without being captured."""
-    warnings.warn(
-        f"the training step cannot be captured: {reason}. It runs without, slower; the results "
         "are the same",
         PyroMivaeWarning,
         stacklevel=3,
@@ -50,17 +40,17 @@ def tell_difference(
     number: int,
     first: int | None,
     instead: str,
-    name: str = "training step",
-    unit: str = "step",
+    name: tuple[str, str] = ("training step", "step"),
 ) -> None:
     """Warns that a graph and its program have parted, and which steps that may have changed."""
+    what, unit = name
     affected = f"No {unit} was taken by the graph since they agreed"
     if first is not None:
         one = first + 1 == number
         steps = f"{unit} {number}" if one else f"{unit}s {first + 1} to {number}"
         affected = f"The program changed in a way that the graph did not see: {steps} may be off"
     warnings.warn(
-        f"the graph of the {name} differs from its program at {unit} {number + 1}: "
+        f"the graph of the {what} differs from its program at {unit} {number + 1}: "
         f"{difference}. {affected}. From here on it runs as {instead}, slower; a number "
         "that changes is better a tensor, an argument or a buffer",
         PyroMivaeWarning,

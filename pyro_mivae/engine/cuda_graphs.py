@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.compat import end_capture_pool
-from pyro_mivae.engine.reasons import first_cause, quiet
-from pyro_mivae.engine.staging import Staged
+from pyro_mivae.engine.fallback import first_cause, quiet
+from pyro_mivae.engine.snapshot import Snapshot
+from pyro_mivae.engine.tracing import TracedStep
 from pyro_mivae.errors import CaptureError, OptionError
 
 Body = Callable[[], None]
@@ -53,11 +54,20 @@ class Recording:
         return nullcontext()
 
     def record(self, body: Body, counts: Sequence[int], state: Sequence[Tensor]) -> list[Body]:
-        """Records a step; see `Recorder`."""
-        before = _Snapshot(state, self.optimiser, self.device)
+        """Records a step, for each count a body that takes so many; all is then as it was."""
+        begun = Snapshot([*state, *self._moments().values()], self.device)
+        known = set(map(id, begun.tensors))
+
+        def restore() -> None:
+            begun.restore()
+            for moment in self._moments().values():
+                if id(moment) not in known:
+                    moment.zero_()  # as Adam begins
+
         try:
             with self.running():
-                self._warm_up(body, before.restore)
+                self._warm_up(body, restore)
+                before = Snapshot([*state, *self._moments().values()], self.device)
                 recorded = [self._record(body, count) for count in counts]
                 for repeat, count in zip(recorded, counts, strict=True):
                     self._compare(body, repeat, count, before)
@@ -66,11 +76,16 @@ class Recording:
         except Exception as error:  # whatever torch, a compiler or the driver may raise
             raise CaptureError(first_cause(error)) from error
         finally:
-            before.restore()
+            restore()
             for group in self.optimiser.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
         return recorded
+
+    def _moments(self) -> dict[tuple[str, int], Tensor]:
+        """Tensors of the optimiser's state, by name and number."""
+        states = enumerate(self.optimiser.state.values())
+        return {(name, index): value for index, kept in states for name, value in kept.items()}
 
     def _warm_up(self, body: Body, restore: Body) -> None:
         for _ in range(WARM_UPS):
@@ -84,7 +99,7 @@ class Recording:
 
         return repeat
 
-    def _compare(self, body: Body, repeat: Body, count: int, before: _Snapshot) -> None:
+    def _compare(self, body: Body, repeat: Body, count: int, before: Snapshot) -> None:
         """Checks that a recording does what so many steps do."""
         for _ in range(count):
             body()
@@ -93,17 +108,28 @@ class Recording:
         repeat()
         found = before.now()
         before.restore()
-        difference = before.difference(wanted, found, EQUAL if count == 1 else ROUGHLY_EQUAL)
-        if difference:
-            raise CaptureError(f"its replay does not do what {count} step(s) do: {difference}")
+        allowed = EQUAL if count == 1 else ROUGHLY_EQUAL
+        trained = {id(p): "" for group in self.optimiser.param_groups for p in group["params"]}
+        names = {id(moment): name for (name, _), moment in self._moments().items()} | trained
+        updates: dict[str, list[tuple[Tensor, ...]]] = {}
+        values = zip(before.values, wanted.values, found.values, strict=True)
+        told = f"its replay does not do what {count} step(s) do: "
+        for tensor, change in zip(before.tensors, values, strict=True):
+            if id(tensor) in names:
+                updates.setdefault(names[id(tensor)], []).append(change)
+            elif not _agree([change], allowed):
+                raise CaptureError(f"{told}a tensor of shape {tuple(tensor.shape)} is another")
+        for name, changes in updates.items():
+            if not _agree(changes, allowed if name else ROUGHLY_EQUAL):
+                raise CaptureError(f"{told}the update of the parameters is another")
 
 
 class CudaGraphs(Recording):
     """Captures steps as CUDA graphs, which share one pool of memory; see `Recording`.
 
     All of it runs on one stream of the device, captures and replays too. The last step before a
-    capture is taken under torch's watch for what waits for the device, so that most of what would
-    break a capture is told before one is begun.
+    capture is taken under torch's watch for what waits for the device: most of what would break a
+    capture is found before one is begun.
     """
 
     def running(self) -> AbstractContextManager[None]:
@@ -119,7 +145,7 @@ class CudaGraphs(Recording):
 
     def _record(self, body: Body, count: int) -> Body:
         graph = torch.cuda.CUDAGraph()
-        random = torch.cuda.get_rng_state(self.device)
+        noise = torch.cuda.get_rng_state(self.device)
         stream = _stream(_index(self.device))
         collecting = gc.isenabled()
         gc.disable()  # what is collected meanwhile might be the device's
@@ -131,8 +157,7 @@ class CudaGraphs(Recording):
                     body()
         except BaseException:
             end_capture_pool(_index(self.device), self._pool)
-            if not _draws(self.device):
-                _renew_generator(self.device, random)
+            _mend_generator(self.device, noise)
             raise
         finally:
             if collecting:
@@ -142,18 +167,18 @@ class CudaGraphs(Recording):
 
 
 def recorder_for(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
-    """Gives what records steps on a device: CUDA graphs, or nothing."""
+    """Returns what records steps on a device: CUDA graphs, or nothing."""
     return CudaGraphs(optimiser, device) if device.type == "cuda" else None
 
 
-def check_capturable(staged: Staged, device: torch.device) -> None:
+def check_capturable(traced: TracedStep, device: torch.device) -> None:
     """Checks that a graph leaves its data alone, and that all of it is on the device.
 
     A number that is read from a tensor on the CPU would be that of the capture in every replay.
     """
-    if staged.changes_data:
+    if traced.changes_data:
         raise CaptureError("it changes its data in place")
-    for node in staged.graph.graph.nodes:
+    for node in traced.graph.graph.nodes:
         value = node.meta.get("val")
         if node.op != "get_attr" and getattr(value, "device", device) != device:
             raise CaptureError(
@@ -162,66 +187,7 @@ def check_capturable(staged: Staged, device: torch.device) -> None:
             )
 
 
-class _Snapshot:
-    """Tensors, the optimiser's state and random numbers as they are now."""
-
-    def __init__(
-        self, state: Sequence[Tensor], optimiser: torch.optim.Optimizer, device: torch.device
-    ) -> None:
-        self.optimiser = optimiser
-        self.device = device
-        self.state = list(state)
-        self.tensors = [tensor.detach().clone() for tensor in state]
-        self.moments = {
-            parameter: {name: value.clone() for name, value in moments.items()}
-            for parameter, moments in optimiser.state.items()
-        }
-        self.random = torch.get_rng_state()
-        self.device_random = _device_random(device)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Puts all of it back in place; moments that were not there before become Adam's zeros."""
-        for tensor, value in zip(self.state, self.tensors, strict=True):
-            tensor.copy_(value)
-        for parameter, moments in self.optimiser.state.items():
-            before = self.moments.get(parameter)
-            for name, value in moments.items():
-                if before is None:
-                    value.zero_()
-                else:
-                    value.copy_(before[name])
-        torch.set_rng_state(self.random)
-        if self.device_random is not None:
-            torch.cuda.set_rng_state(self.device_random, self.device)
-
-    def now(self) -> _Snapshot:
-        """Returns the same tensors as they are by now."""
-        return _Snapshot(self.state, self.optimiser, self.device)
-
-    def difference(self, wanted: _Snapshot, found: _Snapshot, allowed: float) -> str:
-        """Says where two outcomes of steps that began here differ; empty if nowhere."""
-        trained = {id(p) for group in self.optimiser.param_groups for p in group["params"]}
-        places = zip(self.state, self.tensors, wanted.tensors, found.tensors, strict=True)
-        updates: list[tuple[Tensor, Tensor, Tensor]] = []
-        moments: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for tensor, before, a, b in places:
-            if id(tensor) in trained:
-                updates.append((before, a, b))
-            elif not _agree([(before, a, b)], allowed):
-                return f"a tensor of shape {tuple(tensor.shape)} becomes another"
-        for parameter, made in wanted.moments.items():
-            zeros = {name: torch.zeros_like(value) for name, value in made.items()}
-            old, again = self.moments.get(parameter, zeros), found.moments[parameter]
-            for name, value in made.items():
-                moments.setdefault(name, []).append((old[name], value, again[name]))
-        alike = all(_agree(changes, allowed) for changes in moments.values())
-        if not (alike and _agree(updates, ROUGHLY_EQUAL)):
-            return "the update of the parameters is another"
-        return ""
-
-
-def _agree(changes: Sequence[tuple[Tensor, Tensor, Tensor]], allowed: float) -> bool:
+def _agree(changes: Sequence[tuple[Tensor, ...]], allowed: float) -> bool:
     """Compares two outcomes of tensors, given before them, by the size of the whole change."""
     whole, apart = 0.0, 0.0
     for before, a, b in changes:
@@ -234,22 +200,18 @@ def _agree(changes: Sequence[tuple[Tensor, Tensor, Tensor]], allowed: float) -> 
     return apart <= allowed**2 * whole
 
 
-def _device_random(device: torch.device) -> Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
 @contextmanager
 def _no_waiting() -> Iterator[None]:
     """Makes it an error to wait for the device."""
     before = torch.cuda.get_sync_debug_mode()
     try:
-        _set_sync_debug_mode("error")
+        _watch_waiting("error")
         yield
     finally:
-        _set_sync_debug_mode(before)
+        _watch_waiting(before)
 
 
-def _set_sync_debug_mode(mode: Any) -> None:
+def _watch_waiting(mode: Any) -> None:
     with quiet():  # torch tells that the watch is not complete
         torch.cuda.set_sync_debug_mode(mode)
 
@@ -276,20 +238,16 @@ def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _draws(device: torch.device) -> bool:
-    """Returns whether random numbers can be drawn on a device."""
-    try:
-        torch.rand(1, device=device)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _renew_generator(device: torch.device, state: Tensor) -> None:
-    """Gives a device's generator a new state, since a capture that failed may still hold its own.
+def _mend_generator(device: torch.device, state: Tensor) -> None:
+    """Gives a device's generator a new state if a capture that failed still holds its own.
 
     Random numbers drawn with that one would fail from then on.
     """
-    fresh = torch.Generator(device)
-    fresh.set_state(state)
-    torch.cuda.default_generators[_index(device)].graphsafe_set_state(fresh.graphsafe_get_state())
+    try:
+        torch.rand(1, device=device)
+    except RuntimeError:
+        new = torch.Generator(device)
+        new.set_state(state)
+        torch.cuda.default_generators[_index(device)].graphsafe_set_state(
+            new.graphsafe_get_state()
+        )
