@@ -9,10 +9,12 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # base of the public classes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
+    "BatchNorm",
     "TorchDispatchMode",
     "copy_all",
     "decompositions",

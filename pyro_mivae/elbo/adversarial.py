@@ -14,9 +14,9 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_mivae.arguments import checked, flag, instance, named, number_or_schedule, text
+from pyro_mivae.compat import BatchNorm
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.handlers import push_forward
@@ -231,7 +231,7 @@ def _constants(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _normalises(network: nn.Module) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
+    return any(isinstance(module, BatchNorm) for module in network.modules())
 
 
 def _total(value: Tensor, site: Site) -> Tensor:

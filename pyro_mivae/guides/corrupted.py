@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, function
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
 
 
 class CorruptedGuide(PyroModule):

@@ -16,7 +16,7 @@ from pyro_mivae.arguments import checked, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
 
 MIN_SCALE = 1e-4
 

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from pyro_mivae.arguments import checked, shape, size
 from pyro_mivae.guides.mean_field import MIN_SCALE
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
 
 
 class MixtureGuide(PyroModule):

@@ -18,8 +18,7 @@ from pyro_mivae.errors import SiteError
 from pyro_mivae.guides.mean_field import NormalHead, TwoLinear
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
 from pyro_mivae.networks import build_adversarial_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
-from pyro_mivae.networks.norm import BatchNorm1d
+from pyro_mivae.networks.layers import NETWORK, BatchNorm1d
 
 MIN_SCALE = 0.1  # of half the interval
 

@@ -37,7 +37,7 @@ from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
-from pyro_mivae.networks import build_networks
+from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants.checks import (
@@ -45,7 +45,6 @@ from pyro_mivae.variants.checks import (
     category_index,
     check_code,
     check_decoder,
-    check_encoder,
     check_guide,
     check_weights,
     is_bounded,
@@ -125,7 +124,7 @@ class Variant(PyroModule):
         self.category = categories[0] if categories else None
         self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
         if encoder is not None:
-            check_encoder(encoder, self.data_shape)
+            output_dim(encoder, self.data_shape)  # checks it
 
         def build() -> tuple[nn.Module, nn.Module]:
             first, last = self.build_networks("auto", self.data_shape, code_dim)

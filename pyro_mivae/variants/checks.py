@@ -13,7 +13,7 @@ from torch.distributions import Independent, constraints
 from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors.base import PRIOR
 from pyro_mivae.traces import TracePair, trace_program
 
@@ -64,28 +64,6 @@ def category_index(name: str, code: Tensor, n: int, count: int) -> Tensor:
 
 def _told(name: str, code: Tensor) -> str:
     return f"codes[{name!r}] has dtype {code.dtype} and shape {tuple(code.shape)}"
-
-
-def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
-    """Checks that an encoder takes data and returns features of each datum."""
-    training = encoder.training
-    example = next(encoder.parameters(), torch.zeros(()))
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            features = encoder.eval()(example.new_zeros(2, *data_shape))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ShapeError(
-            f"the encoder does not take data of shape (2, {', '.join(map(str, data_shape))}) "
-            f"({error}); build it for data of this shape"
-        ) from error
-    finally:
-        encoder.train(training)
-    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
-        got = tuple(features.shape) if isinstance(features, Tensor) else type(features)
-        raise ShapeError(
-            f"the encoder returns {got} for two data; let it return features of each, shape "
-            "(batch, features)"
-        )
 
 
 def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:
