@@ -10,13 +10,15 @@ import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import Independent, constraints
 from torch.nn.functional import softplus
 
 from pyro_mivae.arguments import checked, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.layers import NETWORK
+from pyro_mivae.priors.base import site_size
 
 MIN_SCALE = 1e-4
 
@@ -141,6 +143,45 @@ class MeanFieldGuide(PyroModule):
                     pyro.sample(name, ProbitNormal(*head(features)).to_event(1))
                 else:
                     pyro.sample(name, dist.Normal(*head(features)).to_event(1))
+
+
+def mean_field_guide(
+    data_shape: Sequence[int],
+    distributions: Mapping[str, Any],
+    encoder: nn.Module | None = None,
+    deterministic: Collection[str] = (),
+) -> MeanFieldGuide:
+    """Builds the guide of a prior without categories; its sites live where the prior's do.
+
+    Args:
+        data_shape: Shape of one datum.
+        distributions: The prior's distribution at each site, as `prior_sites` gives them.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        deterministic: Sites that are a function of the data.
+
+    Returns:
+        The guide.
+
+    Raises:
+        SiteError: If a site is a category.
+    """
+    categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
+    if categories:
+        raise SiteError(
+            f"the prior samples the categories {categories}, and the default guide has no "
+            "category; give a guide that samples them, such as mi.MixtureGuide(...) or one of "
+            "your own"
+        )
+    sites = {name: site_size(fn) for name, fn in distributions.items()}
+    bounded = {name for name, fn in distributions.items() if is_bounded(fn)} - {*deterministic}
+    return MeanFieldGuide(data_shape, sites, encoder, deterministic, bounded)
+
+
+def is_bounded(fn: Any) -> bool:
+    """True if a distribution is one of values on the unit interval."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn.support is constraints.unit_interval
 
 
 @checked(latent_dim=size(), code_dim=size())

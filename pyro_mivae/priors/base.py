@@ -1,8 +1,9 @@
-"""What a prior is to a model: a program that samples the code, seen from outside."""
+"""A prior seen from outside: the sites that it samples, and its code."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import pyro
@@ -51,3 +52,15 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
             "one site or more and return the code that the likelihood decodes, shape (1, size)"
         )
     return sites, code.shape[-1]
+
+
+def join(values: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Joins the values of sites into one code; enumerated ones have a batch dimension more."""
+    parts = list(values)
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+
+
+def site_size(fn: Any) -> int:
+    """Returns the number of values of a site, or of its categories."""
+    return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
