@@ -73,12 +73,11 @@ def settings_of(
     """
     import pyro_mivae as mi
     from pyro_mivae.diagnostics.report import information
-    from pyro_mivae.runs.build import plain_defaults
-    from pyro_mivae.runs.options import default_options
+    from pyro_mivae.runs.options import default_options, plain_defaults
 
     options = default_options(data, cell["variant"], num_train) | given | {"seed": seed}
     of_model, of_fit = split_options(options)
-    model = plain_defaults(mi.VARIANTS[cell["variant"]])
+    model = plain_defaults(cell["variant"])
     model |= {name: value for name, value in of_model.items() if name in model}
     if "categorical" in cell:
         model["categorical"] = cell["categorical"]

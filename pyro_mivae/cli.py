@@ -23,6 +23,7 @@ from pyro_mivae.cli_options import (
     SEED,
     SWEPT,
     device_option,
+    measures,
     opened_run,
     overwrite_option,
     root_option,
@@ -37,7 +38,7 @@ from pyro_mivae.errors import (
     nearest,
 )
 from pyro_mivae.interrupts import ignore_further, stop_once
-from pyro_mivae.runs import MODEL_OPTIONS, Run, RunConfig
+from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
 from pyro_mivae.runs.listing import listing
@@ -113,7 +114,7 @@ def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
 
 def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """Sorts the options of a training into its configuration and the way to run it."""
-    model = {o.keyword: given[o.keyword] for o in MODEL_OPTIONS if o.keyword in given}
+    model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
     what = {name: given[name] for name in ("variant", "data", "data_root", "image_size")}
     how = {k: v for k, v in given.items() if k not in model | training | what}
@@ -147,10 +148,7 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
 @root_option
 @device_option
 @click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
-@click.option("--iwae-samples", type=click.IntRange(1), help="importance samples of each image")
-@click.option("--iwae-items", type=click.IntRange(1), help="how many images get them")
-@click.option("--ais", "ais_items", type=click.IntRange(1), help="anneal so many images too")
-@click.option("--ais-temperatures", type=click.IntRange(1), help="temperatures of each annealing")
+@measures
 def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     if options["ais_temperatures"] and not options["ais_items"]:

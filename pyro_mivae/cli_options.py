@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.options import flags_of, kinds_of
-from pyro_mivae.runs import MODEL_OPTIONS, open_run
+from pyro_mivae.runs import ModelOptions, open_run
 from pyro_mivae.training import TrainingOptions
 
 Command = Callable[..., Any]
@@ -51,30 +52,17 @@ def opened_run(command: Command) -> Command:
     return opens
 
 
-def field_options(cls: type) -> list[Decorator]:
+def field_options(cls: type, without: Collection[str] = ()) -> list[Decorator]:
     """Makes an option of each field of an options dataclass; none has a default."""
     flags, kinds = flags_of(cls), kinds_of(cls)
-    return [
-        click.option(
-            flags[f.name],
-            f.name,
-            type=kinds[f.name],
-            help=f.metadata["help"],
-            metavar=f.metadata["metavar"],
-        )
-        for f in fields(cls)
-    ]
-
-
-def model_options(without: Collection[str]) -> list[Decorator]:
-    """Makes an option of each of `MODEL_OPTIONS`, but for those that are named."""
-    return [
-        click.option(o.flag, o.keyword, type=o.kind, help=o.help)
-        if o.kind is not bool
-        else click.option(o.flag, o.keyword, is_flag=True, default=None, help=o.help)
-        for o in MODEL_OPTIONS
-        if o.keyword not in without
-    ]
+    made: list[Decorator] = []
+    for f in fields(cls):
+        how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
+        if kinds[f.name] is bool:
+            how = {"is_flag": True, "default": None}
+        if f.name not in without:
+            made.append(click.option(flags[f.name], f.name, help=f.metadata["help"], **how))
+    return made
 
 
 def trains(swept: bool = False) -> Decorator:
@@ -83,7 +71,7 @@ def trains(swept: bool = False) -> Decorator:
     folder = (
         "runs/sweep-VARIANT-DATA" if swept else "runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds"
     )
-    added = [
+    added: list[Decorator] = [
         click.argument("variant"),
         *(
             click.option(
@@ -96,7 +84,7 @@ def trains(swept: bool = False) -> Decorator:
         ),
         root_option,
         click.option("--image-size", metavar="N|HxW", type=read_size, help="resize the images"),
-        *model_options(without=weights),
+        *field_options(ModelOptions, without=weights),
         *field_options(TrainingOptions),
         click.option("--seeds", type=click.IntRange(1), help="train so many, from --seed on"),
         device_option,
@@ -111,7 +99,18 @@ def trains(swept: bool = False) -> Decorator:
         click.option("--overwrite", is_flag=True, help="throw the folder's training away"),
         trust_option,
     ]
-    return lambda command: functools.reduce(lambda made, add: add(made), reversed(added), command)
+    return _adds(added)
+
+
+def measures(command: Command) -> Command:
+    """Adds the options of an information report."""
+    return _adds(field_options(InformationOptions))(command)
+
+
+def _adds(options: list[Decorator]) -> Decorator:
+    return lambda command: functools.reduce(
+        lambda made, add: add(made), reversed(options), command
+    )
 
 
 def read_size(value: str) -> tuple[int, int]:

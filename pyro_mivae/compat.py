@@ -9,7 +9,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # base of the public classes
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of every dimension; not public
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 

@@ -1,4 +1,4 @@
-"""Effect handlers: partial KL by weighing sites, and running a model forwards from its prior."""
+"""Effect handlers: weights of sites for a partial KL, and runs of a model from its prior."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN_SUFFIXES = ("_unconstrained", "_aux")
 
 
 def are_equal(weights: Iterable[Weight | None]) -> bool:
-    """Tells whether the weights of some sites are one; a site without one has the weight 1."""
+    """True if the weights of some sites are one; a site without one has the weight 1."""
     return len({1.0 if w is None else w.identity for w in weights}) <= 1
 
 
@@ -39,7 +39,7 @@ class SiteWeightMessenger(Messenger):
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> Any:
-        handled = super().__exit__(*raised)  # before an error, lest the handler stay in force
+        handled = super().__exit__(*raised)  # before an error, or the handler stays in force
         unknown = sorted(self.weights.keys() - self._names - self._owners)
         if unknown and raised[0] is None and not self._shared:
             raise SiteError(
@@ -91,12 +91,12 @@ def weigh_sites(
     r"""Scales the log-probability of the named sample sites of a model or guide: the partial KL.
 
     Applied to a model and its guide alike, the ELBO becomes
-    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`. A positive weight acts as
-    ``poutine.scale`` on that site alone; the constant 0 acts as ``poutine.mask(mask=False)``,
-    which ``poutine.scale`` refuses. It serves any ELBO of Pyro's.
+    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`, for any ELBO of Pyro's. A positive
+    weight acts as ``poutine.scale`` on that site alone; the constant 0, which that refuses, acts
+    as ``poutine.mask(mask=False)``.
 
     The auxiliary site that AutoNormal or AutoStructured draws for a latent site has its weight.
-    One that has another name may serve any latent sites, so it takes one weight for all.
+    One of another name may serve any latent sites, and takes one weight for all.
 
     Args:
         fn: A model or a guide.
@@ -107,8 +107,8 @@ def weigh_sites(
 
     Raises:
         OptionError: If a weight is negative or not finite.
-        SiteError: When the program has run, if it has no site of a name, or if several latent
-            sites of a guide that have other weights come from one auxiliary site.
+        SiteError: When the program has run, if it has no site of a name, or if one auxiliary site
+            of a guide serves latent sites of several weights.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -161,20 +161,17 @@ def push_forward(
 def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
     """Runs a model with given values at some latent sites and the prior mean at all others.
 
-    Where a prior has no mean in its support (a category) its mode is taken. What the model
-    observes is replaced by the likelihood's mean.
+    A category, whose mean lies outside its support, takes its mode. The likelihood's mean takes
+    the place of the observed data.
     """
 
     def latent(name: str, fn: Any) -> Tensor:
-        return values[name] if name in values else central_value(fn)
+        if name in values:
+            return values[name]
+        prior: Tensor = fn.mode if fn.has_enumerate_support else fn.mean
+        return prior
 
     return SubstituteMessenger(lambda fn: fn.mean, latent)(fn)
-
-
-def central_value(fn: Any) -> Tensor:
-    """Returns the mean of a continuous distribution, the mode of a discrete one."""
-    value: Tensor = fn.mode if fn.has_enumerate_support else fn.mean
-    return value
 
 
 def relax_categories(fn: Callable[..., Any], relax: Callable[[Any], Tensor]) -> Callable[..., Any]:

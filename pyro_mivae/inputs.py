@@ -1,4 +1,4 @@
-"""The door for data and labels: tensors or NumPy arrays of any dtype, as models take them."""
+"""Data and labels, tensors or NumPy arrays of any dtype, as models take them; digests of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pyro_mivae.errors import DataError
 
-ROUNDING = 1e-5
-"""How far outside its interval a value may lie and count as rounded."""
+ROUNDING = 1e-5  # distance from its interval at which a value counts as rounded
 
 
 def as_tensor(values: Any, name: str = "x") -> Tensor:

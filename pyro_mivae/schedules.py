@@ -122,12 +122,12 @@ class Weight(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """Whether the weight is the constant 0, so that what it weighs is left out altogether."""
+        """True if the weight is the constant 0, which leaves out what it weighs."""
         return self.constant == 0.0
 
     @property
     def identity(self) -> object:
-        """What equals that of another weight if the two are always the same."""
+        """A value that equals another weight's if the two are always the same."""
         return self.constant if self.schedule is None else (id(self.schedule),)
 
     def forward(self) -> float | Tensor:

@@ -27,7 +27,7 @@ def base_of(fn: Any) -> Any:
 
 
 def is_note(site: Site) -> bool:
-    """Tells whether a site is ``pyro.deterministic``'s: an observed value without a density."""
+    """True if a site is ``pyro.deterministic``'s: an observed value without a density."""
     fn = site["fn"]
     if not (site["is_observed"] and isinstance(fn, MaskedDistribution)):
         return False
@@ -45,7 +45,7 @@ def data_sites(trace: Any) -> list[str]:
 
 
 def is_auxiliary(site: Site) -> bool:
-    """Tells whether a site is marked as the guide's alone; factors are."""
+    """True if a site is marked as the guide's alone; factors are."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
@@ -56,15 +56,12 @@ def log_prob(site: Site) -> Tensor:
 
 
 def support_log_prob(site: Site, dim: int) -> Tensor:
-    """Returns the log-density of a site at its whole support, laid along a batch dimension.
-
-    That of a one-hot category is its logits, laid out along that dimension.
-    """
+    """Returns the log-density of a site at its whole support, laid along a batch dimension."""
     fn, value = site["fn"], site["value"]
     support = value.shape == (*fn.event_shape, *[1] * (-dim - 1), *fn.event_shape)
     if type(fn).log_prob is not OneHotCategorical.log_prob or not support:
         return log_prob(site)
-    logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch)
+    logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch): a one-hot value picks one of them
     return logits.reshape(len(logits), *[1] * (-dim - logits.dim()), *logits.shape[1:])
 
 
@@ -101,12 +98,12 @@ def negative_entropy(site: Site) -> Tensor | None:
 
 
 def same_weight(a: Site, b: Site) -> bool:
-    """Tells whether scale and mask of two sites are the same for sure; no tensor is read."""
+    """True if scale and mask of two sites are the same for sure; no tensor is read."""
     return _same(a["scale"], b["scale"]) and _same(a["mask"], b["mask"])
 
 
 def same_masks(a: Any, b: Any) -> bool:
-    """Tells whether two distributions are masked alike for sure; no tensor is read."""
+    """True if two distributions are masked alike for sure; no tensor is read."""
     masks = _masks(a), _masks(b)
     return len(masks[0]) == len(masks[1]) and all(map(_same, *masks))
 

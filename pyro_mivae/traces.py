@@ -1,4 +1,4 @@
-"""A guide's trace and its model's, with enumerated sites and what each site costs, in nats."""
+"""Traces of a guide and its model: enumerated sites, and the cost of each site in nats."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 
 def is_enumerated(site: Site) -> bool:
-    """Tells whether the site's whole support was laid along a dimension of its own."""
+    """True if the site's whole support lies along a dimension of its own."""
     return "_enumerate_dim" in site["infer"]
 
 
 def is_deterministic(site: Site) -> bool:
-    """Tells whether the site is a point mass, for which no KL divergence is defined."""
+    """True if the site is a point mass, for which no KL divergence is defined."""
     return isinstance(base_of(site["fn"]), Delta)
 
 
 def has_mean(fn: Any) -> bool:
-    """Tells whether a distribution knows its mean: a flow does not."""
+    """True if a distribution knows its mean: a flow does not."""
     try:
         return isinstance(fn.mean, Tensor)
     except (AttributeError, NotImplementedError):
@@ -98,42 +98,30 @@ def replay_model(
 class TracePair:
     """The traces of one run of a guide, and of the model replayed against it.
 
-    Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` are laid along
-    dimensions left of the plates, and `expectation` sums them out exactly.
-
-    Attributes:
-        guide: The guide's trace, without sub-sampling sites.
-        model: The model's.
-        program: Runs the guide again, where it was run here.
-        observed: The sites that the model observes: data, and its factors.
-        data: Those of them that hold data.
-        latent: The sites that both sample, in the guide's order.
-        auxiliary: The guide's other sites: those that it samples for itself, its factors, and
-            what it observes, whose log-density counts as Pyro's ``Trace_ELBO`` counts it.
-        noted: Those of the auxiliary sites that the guide observes, apart from factors.
-        enumerated: The latent sites whose support is laid out.
-        batches: The sub-sampling sites.
+    Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` lie along dimensions
+    left of the plates, and `expectation` sums them out exactly.
     """
 
     def __init__(self, guide: Any, model: Any) -> None:
-        self.batches = batches(model)
+        self.batches = batches(model)  # the sub-sampling sites, which the traces go without
         self.guide: Any = prune_subsample_sites(guide)
         self.model: Any = prune_subsample_sites(model)
-        self.program: Program | None = None
+        self.program: Program | None = None  # runs the guide again
         self.observed = [n for n, s in _samples(self.model) if s["is_observed"] and not is_note(s)]
-        self.data = data_sites(self.model)
+        self.data = data_sites(self.model)  # the observed sites without factors
         sites = [(n, s) for n, s in _samples(self.guide) if not is_note(s)]
+        # A site that the guide observes, or a factor, counts as in Pyro's Trace_ELBO.
         self.auxiliary = [n for n, s in sites if s["is_observed"] or is_auxiliary(s)]
         self.noted = [n for n, s in sites if s["is_observed"] and not site_is_factor(s)]
         self.latent = [n for n, _ in sites if n not in self.auxiliary]
         self.enumerated = [n for n in self.latent if is_enumerated(self.guide.nodes[n])]
         self._check_sites([n for n, s in _samples(self.model) if not s["is_observed"]])
         self._check_enumeration()
-        self._is_laid_out = False  # whether enumerated sites hold their whole support in order
-        self._densities: dict[str, Tensor] = {}
-        self._log_weights: dict[str, Tensor] = {}
+        self._is_laid_out = False  # True once enumerated sites hold their whole support in order
+        self._log_weights: dict[str, Tensor] = {}  # in place of the density, where drawn
+        # Each density is computed once: a second one would double the work of its gradient.
+        self._densities: dict[tuple[str, bool], Tensor] = {}
         self._divergences: dict[str, Tensor | None] = {}
-        self._priors: dict[str, Tensor] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}
 
     @classmethod
@@ -146,10 +134,8 @@ class TracePair:
         *,
         max_plate_nesting: int | None,
     ) -> TracePair:
-        """Runs the guide and replays the model against it, on the same mini-batches.
-
-        Pyro's ``get_importance_trace`` does the same, and computes every density besides.
-        """
+        """Runs the guide and replays the model against it, on the same mini-batches."""
+        # Pyro's get_importance_trace does the same, and computes every density besides.
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
         unwrapped = poutine.unwrap(guide)
@@ -201,16 +187,14 @@ class TracePair:
         own = None if closed is None else negative_entropy(q)
         if closed is not None and own is not None:  # E_q[log q], the weights' difference times
             return [(closed, p), (own, q), (-own, p)]
-        log_q, log_p = self.log_density(name), self._log_prior(name)
+        log_q, log_p = self.log_density(name), self._density(name, of_guide=False)
         if alike and log_q.shape == log_p.shape:
             return [(log_q - log_p, q)]
         return [(log_q, q), (-log_p, p)]
 
     def log_density(self, name: str) -> Tensor:
         """Returns :math:`log q` of a site of the guide at its value, over its batch shape."""
-        if name not in self._densities:
-            self._densities[name] = self._log_prob(name, self.guide.nodes[name])
-        return self._densities[name]
+        return self._density(name, of_guide=True)
 
     def expectation(self, cost: Tensor, site: Site) -> Tensor:
         r"""Sums a site's cost over its plates, and over enumerated sites under the guide."""
@@ -270,17 +254,17 @@ class TracePair:
                 f"enumerated; {remedy}"
             )
 
-    def _log_prior(self, name: str) -> Tensor:
-        if name not in self._priors:
-            self._priors[name] = self._log_prob(name, self.model.nodes[name])
-        return self._priors[name]
-
-    def _log_prob(self, name: str, site: Site) -> Tensor:
-        q = self.guide.nodes[name]
-        if self._is_laid_out and name in self.enumerated and site["value"] is q["value"]:
-            density = support_log_prob(site, q["infer"]["_enumerate_dim"])
-            return density.contiguous() if site is q else density
-        return log_prob(site)
+    def _density(self, name: str, *, of_guide: bool) -> Tensor:
+        key = name, of_guide
+        if key not in self._densities:
+            q = self.guide.nodes[name]
+            site = q if of_guide else self.model.nodes[name]
+            if self._is_laid_out and name in self.enumerated and site["value"] is q["value"]:
+                density = support_log_prob(site, q["infer"]["_enumerate_dim"])
+                self._densities[key] = density.contiguous() if of_guide else density
+            else:
+                self._densities[key] = log_prob(site)
+        return self._densities[key]
 
     def _log_weight(self, name: str) -> Tensor:
         known = self._log_weights.get(name)
@@ -328,6 +312,7 @@ class TracePair:
         return q["value"].new_full(q["fn"].batch_shape, closed)  # 0.0, of masked distributions
 
     def _parents_precede(self, name: str) -> bool:
+        # A closed form given a parent that the guide draws later has another expectation.
         in_model = [n for n in self.model.nodes if n in self.latent]
         parents = in_model[: in_model.index(name)]
         return set(parents) <= set(self.latent[: self.latent.index(name)])

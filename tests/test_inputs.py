@@ -10,7 +10,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.inputs import as_labels, as_tensor, clamp_rounding
 from pyro_mivae.metrics import most_probable
-from pyro_mivae.metrics.lesson import check_known
+from pyro_mivae.metrics.splits import check_known
 
 SHAPE = (1, 3, 4)
 FEW = {"iwae_samples": 2, "generative_items": 0}
@@ -132,18 +132,21 @@ def test_integers_of_a_users_own_pair_stay_integers(x):
 @pytest.mark.parametrize("wrap", [np.asarray, list, lambda y: torch.tensor(y)])
 def test_labels_as_tensors_arrays_and_lists(wrap, x):
     y = [k % 3 for k in range(12)]
-    known = check_known(
+    known, taught = check_known(
         build(), x.numpy(), wrap(y), wrap([[k] for k in y]), (x, wrap(y), wrap([[0]] * 12))
     )
-    assert known.labels.tolist() == known.train[1].tolist() == y
+    assert known.labels.tolist() == taught.labels.tolist() == y
     assert known.factors[:, 0].tolist() == y
 
 
 def test_strings_are_numbered_together_with_those_of_train(x):
     words = np.array(["ant", "bee", "cow"])
-    known = check_known(build(), x[:2], words[[1, 2]], None, (x[:3], ["cow", "ant", "bee"]))
+    factors = words[[1, 2]][:, None], words[:, None]
+    train = (x[:3], ["cow", "ant", "bee"], factors[1])
+    known, taught = check_known(build(), x[:2], words[[1, 2]], factors[0], train)
     assert known.labels.tolist() == [1, 2]
-    assert known.train[1].tolist() == [2, 0, 1]
+    assert taught.labels.tolist() == [2, 0, 1]
+    assert (known.factors.tolist(), taught.factors.tolist()) == ([[1], [2]], [[0], [1], [2]])
     codes = as_labels([["cow", "ant"], np.array(["bee", "cow"], dtype=object), None], "abc")
     assert [None if c is None else c.tolist() for c in codes] == [[2, 0], [1, 2], None]
     assert as_labels([[True, False], torch.tensor([5, 5])], "ab")[0].tolist() == [1, 0]

@@ -35,7 +35,8 @@ from torch import Tensor
 import pyro_mivae as mi
 from pyro_mivae.metrics import reconstruction_r2
 from pyro_mivae.plots import render_png
-from pyro_mivae.report import Subject, panels
+from pyro_mivae.report import ReportData
+from pyro_mivae.report.samples import reconstructions
 from pyro_mivae.training import History
 
 LATENT_DIM, CODE_DIMS, ITEMS, OTHERS = 100, (1, 2, 5, 10), 5000, 16
@@ -125,8 +126,9 @@ def measure(study: Study, name: str, vae: mi.Variant) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.png"
         if not path.exists():
-            subject = Subject(vae.eval(), x, labels, History(), figures)
-            path.write_bytes(render_png(panels.parts(subject).figure))
+            data = ReportData(vae.eval(), x, labels, History(), figures)
+            (panel,) = reconstructions(data)
+            path.write_bytes(render_png(panel.figure))
     return {k: v for k, v in figures.items() if not k.endswith("_se") and math.isfinite(v)}
 
 

@@ -34,12 +34,11 @@ class InfoGANLoss(Objective):
         V = E_{data}[\log D(x)] + E_p[\log(1 - D(x'))],\\
         I_s = E_p[\log q(s \mid x')] + H(s) \le I(s; x'),\qquad x' = G(code)
 
-    The model is the generator: run from its prior, the mean of what it observes is :math:`x'`.
-    The guide is :math:`Q`: conditioned on the codes that are named, it scores them. Codes that
-    are not named are noise. The discriminator is a network of its own, which may share layers
-    with the guide.
+    The model is the generator: run from its prior, its likelihood's mean is :math:`x'`. The guide
+    is :math:`Q`: conditioned on the codes that are named, it scores them. Other codes are noise.
+    The discriminator is a network of its own, which may share layers with the guide.
 
-    One loss has the gradients of all three players, who so move at the same time:
+    One loss has the gradients of all three players, so they move at the same time:
 
     * the discriminator's parameters get that of :math:`-V`;
     * the generator's get that of :math:`-E_p[\log D(x')]`, which does not saturate where the
@@ -47,23 +46,22 @@ class InfoGANLoss(Objective):
     * the guide's get that of :math:`-\lambda I`. Layers that it shares with the discriminator
       get both, as in the original.
 
-    The value of the loss is the sum of what the players minimise. It is no measure of success.
-
-    Batch norm treats real and generated data as two batches. Of a discriminator's running
-    statistics both have their share, and the guide's run on generated data has one more; the
-    run that serves the generator leaves them as they are.
+    Batch norm treats real and generated data as two batches, which both count in a
+    discriminator's running statistics, as the guide's run on generated data does; the run that
+    serves the generator leaves them alone.
 
     Args:
         discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
         weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule.
-        saturating: Whether the generator minimises :math:`V` itself.
+        saturating: Lets the generator minimise :math:`V` itself.
         name: Name of the discriminator in Pyro's parameter store.
-        retain_graph: Whether backward keeps the graph.
+        retain_graph: Keeps the graph after backward.
 
     Attributes:
-        ledger: Summed over the batch, in nats: ``loss``; ``loss_discriminator``, which is
-            :math:`-V` (log 4 per datum where it can tell nothing); ``loss_generator``, without
-            the information (log 2 there); and ``mi_<site>_mean``, :math:`I_s` unweighted.
+        ledger: Summed over the batch, in nats: ``loss``, the sum of the players' losses;
+            ``loss_discriminator``, :math:`-V` (log 4 per datum where it can tell nothing);
+            ``loss_generator``, without the information (log 2 there); and ``mi_<site>_mean``,
+            :math:`I_s` unweighted.
 
     Raises:
         OptionError: If no site is named or a weight is negative: to minimise a lower bound would
@@ -110,8 +108,8 @@ class InfoGANLoss(Objective):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the discriminator normalises by the batch, which one datum is not."""
-        return _normalises(self.discriminator)
+        """True if the discriminator normalises by the batch."""
+        return any(isinstance(module, BatchNorm) for module in self.discriminator.modules())
 
     def explanation(self) -> str:
         """The objective, one line per summand."""
@@ -129,21 +127,11 @@ class InfoGANLoss(Objective):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Plays one round, and fills the ledger.
-
-        Args:
-            model: The model, which observes its first argument at one site.
-            guide: The guide.
-            *args: Arguments of both; the first is the data.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            Scalar in nats, summed over the data, whose gradient is every player's.
+        """Plays one round, and fills the ledger; see `Objective`.
 
         Raises:
             DataError: If there is one datum, and batch norm to train.
             ShapeError: If the discriminator does not give a number per datum.
-            SiteError: If the pair's sites do not fit each other or the objective.
         """
         discriminator = pyro.module(self.name, self.discriminator)
         x = args[0]
@@ -218,7 +206,7 @@ def _scored(recognised: Any, name: str) -> Site:
     site: Site = recognised.nodes[name]
     if is_deterministic(site):
         raise SiteError(
-            f"the guide makes the code {name!r} deterministic, so that it has no density; give it "
+            f"the guide makes the code {name!r} deterministic, which has no density; give it "
             "a distribution, or leave it out of weights"
         )
     return site
@@ -228,10 +216,6 @@ def _constants(network: nn.Module) -> dict[str, Tensor]:
     """Parameters without a gradient, and copies of the running statistics."""
     constants = {name: value.detach() for name, value in network.named_parameters()}
     return constants | {name: value.clone() for name, value in network.named_buffers()}
-
-
-def _normalises(network: nn.Module) -> bool:
-    return any(isinstance(module, BatchNorm) for module in network.modules())
 
 
 def _total(value: Tensor, site: Site) -> Tensor:

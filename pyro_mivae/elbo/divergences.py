@@ -1,4 +1,4 @@
-"""Which sites of a guide have a divergence together: latent ones, and what they are made of."""
+"""Divergences of a guide: latent sites, with the auxiliary ones that they are computed from."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Divergence:
     Attributes:
         name: The latent site, or the auxiliary one where there are several latent ones, or none.
         sites: All of them.
-        latent: Those of them that the model samples too.
-        is_defined: Whether noise enters; of a point mass there is no divergence.
-        is_whole: Whether no auxiliary site is left that no latent site is known to come from.
+        latent: Those that the model samples too.
+        is_defined: False if no noise enters: a point mass has no divergence.
+        is_whole: False if an auxiliary site of the guide belongs to no latent site.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Divergence:
 
 
 def divergences(pair: TracePair) -> tuple[Divergence, ...]:
-    """Finds the divergences that the rate of a pair is the sum of."""
+    """Finds the divergences that make up the rate of a pair."""
     guide = pair.guide.nodes
     point = {name: is_deterministic(guide[name]) for name in [*pair.latent, *pair.auxiliary]}
     if not pair.auxiliary or pair.program is None:
@@ -107,7 +107,7 @@ def _divergence(sites: tuple[str, ...], pair: TracePair, point: Mapping[str, boo
 
 
 class _Origins(Messenger):
-    """Notes which sites' values each site is computed from directly, by Pyro's provenance."""
+    """Finds the sites that each site is computed from directly, by Pyro's provenance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def _origins(program: Any) -> Mapping[str, frozenset[str]]:
 
 @contextmanager
 def _modules_kept() -> Iterator[None]:
-    """Gives the buffers of the modules that are called meanwhile their values back."""
+    """Restores the buffers of the modules that are called meanwhile."""
     kept: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def keep(module: nn.Module, args: Any) -> None:

@@ -1,4 +1,4 @@
-"""The objective of the whole family: an ELBO with a weight per site and information terms."""
+"""An ELBO with a weight per site and information terms: the objective of most variants."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pyro_mivae.arguments import (
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
+from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, Particle
@@ -42,34 +43,32 @@ class MutualInformationELBO(Objective):
     is maximised; the loss is :math:`-J`, summed over the data as Pyro's ELBOs are. The KL of a
     site is in closed form wherever Pyro has one and the model conditions the site on nothing
     that the guide draws later, and a one-sample estimate elsewhere. Sites that the guide
-    annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly, beside continuous
-    ones. Scale and mask of each site count as in Pyro's ``Trace_ELBO``.
+    annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly. Scale and mask of
+    each site count as in Pyro's ``Trace_ELBO``.
 
-    The KL of a site that the guide makes of an auxiliary site of its own, as AutoNormal does, is
-    :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Where one
-    auxiliary site serves several latent sites, as in AutoMultivariateNormal, their KL is one
-    number, under its name, and has one weight. A first run of the guide tells which serves which.
+    The KL of a site that the guide makes of an auxiliary site, as AutoNormal does, is
+    :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Latent sites that
+    share an auxiliary site, as in AutoMultivariateNormal, have one KL under its name and one
+    weight.
 
     For a deterministic (Delta) site no KL is defined: its divergence in the ledger, the rate
-    and the ELBO are NaN, while the loss holds what Pyro's own ELBOs hold, :math:`-\log p`.
-    What the guide observes counts as in ``Trace_ELBO``, with a warning, for the ELBO is no bound.
+    and the ELBO are NaN, while the loss holds :math:`-\log p` as Pyro's own ELBOs do. Sites that
+    the guide observes count as in ``Trace_ELBO``, with a warning, for the ELBO is no bound.
 
     Args:
         terms: Information terms, each with its own weight.
         kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; sites that are
             not named have weight 1.
         num_particles: Draws of the guide per step.
-        vectorize_particles: Whether to draw them in one pass, along a plate.
-        max_plate_nesting: Number of dimensions that plates take; if omitted it is found by a first
-            run, which draws random numbers.
-        retain_graph: Whether backward keeps the graph.
+        vectorize_particles: Draws them in one pass, along a plate.
+        max_plate_nesting: Number of dimensions that plates take; if omitted, a first run finds it
+            and draws random numbers.
+        retain_graph: Keeps the graph after backward.
 
     Attributes:
-        ledger: Every number of the last evaluation, detached and not synchronised, in nats,
-            summed over the batch: ``loss``, ``elbo`` (weights 1, no terms), ``distortion``,
-            ``rate``, ``kl_<site>``, and each term's value under its name, unweighted; a
-            term whose weight is the constant 0 is left out.
-        latent: The latent sites, once they are known.
+        ledger: In nats, summed over the batch: ``loss``, ``elbo`` (weights 1, no terms),
+            ``distortion``, ``rate``, ``kl_<site>``, and each term's value under its name,
+            unweighted; without terms whose weight is the constant 0.
 
     Raises:
         OptionError: If a weight is negative or not finite, or two terms have the same name.
@@ -115,26 +114,9 @@ class MutualInformationELBO(Objective):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
 
     def differentiable_loss(
-        self,
-        model: Program,
-        guide: Program,
-        *args: Any,
-        **kwargs: Any,
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Estimates the loss, and fills the ledger.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            Scalar in nats, summed over the data, differentiable.
-
-        Raises:
-            SiteError: If the pair's sites do not fit each other or the objective.
-        """
+        """Estimates the loss, and fills the ledger; see `Objective`."""
         if self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles
@@ -157,18 +139,14 @@ class MutualInformationELBO(Objective):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether a term sets data of the batch beside each other."""
+        """True if a term compares data within a batch."""
         return any(term.needs_batch and not term.is_idle for term in self.terms)
 
-    @property
-    def reconstruction(self) -> str:
-        """The reconstruction term, as `explanation` writes it."""
-        return "E_q[log p(x|code)]"
+    reconstruction = "E_q[log p(x|code)]"
+    """The reconstruction term, as `explanation` writes it."""
 
-    @property
-    def remark(self) -> str:
-        """What `explanation` adds at its end."""
-        return ""
+    remark = ""
+    """A remark at the end of `explanation`."""
 
     def explanation(self) -> str:
         """The objective, one line per summand."""
@@ -196,10 +174,7 @@ class MutualInformationELBO(Objective):
         kwargs: Mapping[str, Any],
         handler: Callable[[Program], Program] = lambda guide: guide,
     ) -> TracePair:
-        """Traces the pair with enumerated sites laid out, along a plate of particles.
-
-        A handler of the guide sees every particle.
-        """
+        """Traces the pair, enumerated sites laid out; the handler acts on every particle."""
         if self._vectorized:
             model = self._vectorized_num_particles(model)
             guide = self._vectorized_num_particles(guide)
@@ -213,6 +188,17 @@ class MutualInformationELBO(Objective):
         """Returns the traces that hold the reconstruction, and those that hold the KL."""
         traces = self._run(model, guide, args, kwargs)
         return traces, traces
+
+    def _code_traces(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> TracePair:
+        """Traces the code alone, without the decoder."""
+        if not isinstance(model, GenerativeModel):
+            raise SiteError(
+                f"{type(self).__name__} needs a GenerativeModel, whose code can be drawn without "
+                "decoding it; use MutualInformationELBO for any other model"
+            )
+        return self._run(code_program(model), guide, args, kwargs)
 
     def _evaluate(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -253,7 +239,7 @@ class MutualInformationELBO(Objective):
         return {"loss": loss, **ledger}
 
     def _divergences(self, pair: TracePair) -> tuple[Divergence, ...]:
-        """The divergences that the rate is the sum of; a pair's structure is found out once."""
+        """The divergences that make up the rate; a pair's structure is found once."""
         if not pair.auxiliary:
             return divergences(pair)
         key = tuple(pair.latent), tuple(pair.auxiliary)
@@ -262,7 +248,7 @@ class MutualInformationELBO(Objective):
         return self._parts[key]
 
     def _share(self, total: Tensor) -> Tensor:
-        """Of a sum over particles that are drawn in one pass, the mean."""
+        """The mean of a sum over particles that are drawn in one pass."""
         return total / self.num_particles if self._vectorized else total
 
     def _check(self, decoded: TracePair, coded: TracePair) -> None:

@@ -1,4 +1,4 @@
-"""What `fit` and Pyro's SVI ask of a loss: a gradient, a ledger, and schedules that move on."""
+"""Losses of a model/guide pair for `fit` and Pyro's SVI: gradient, ledger, and schedules."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyro_mivae.arguments import checked, instance
 from pyro_mivae.schedules import Weight
 from pyro_mivae.traces import Program
 
@@ -20,20 +21,25 @@ from pyro_mivae.traces import Program
 class Objective(ELBO):
     """A loss of a model/guide pair that keeps every number it adds up.
 
-    It serves ``pyro.infer.SVI(loss=...)``, and as ``objective(model, guide)`` a torch optimiser;
-    there, schedules are moved on by calling `advance` after each step, which SVI does by itself.
+    It serves ``pyro.infer.SVI(loss=...)``, and as ``objective(model, guide)`` a torch optimiser.
+    SVI moves schedules on; a training loop without it calls `advance` after each step.
 
     Args:
-        state: What moves with training and belongs in a checkpoint, by name: the weights, which
-            `advance` moves on wherever they stand in it, and averages.
+        state: Modules that move with training and belong in a checkpoint, by name: averages, and
+            the weights, which `advance` moves on wherever they stand.
         **options: Options of ``pyro.infer.ELBO``.
 
     Attributes:
         ledger: Every number of the last evaluation, detached and not synchronised, summed over
             the batch; ``loss`` is among them.
         latent: The latent sites, once they are known.
-        state: What was given as ``state``.
     """
+
+    unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
+    """Attributes that the loss sets and does not read, see `Guards`."""
+
+    measures_fit: ClassVar[bool] = True
+    """True if a smaller loss is a better model, so training may stop by it."""
 
     def __init__(self, state: Mapping[str, nn.Module], **options: Any) -> None:
         super().__init__(**options)
@@ -41,19 +47,10 @@ class Objective(ELBO):
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
 
-    unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
-    """Attributes that the loss sets and does not read, see `Guards`."""
-
-    measures_fit: ClassVar[bool] = True
-    """Whether a smaller loss is a better model, so that training may stop by it."""
-
     @property
     @abstractmethod
     def needs_batch(self) -> bool:
-        """Whether data of a batch count beside each other, so that one alone will not do.
-
-        They may serve as counterexamples, or be normalised by the batch in what is trained on it.
-        """
+        """True if the loss compares data within a batch (needs two or more)."""
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -80,54 +77,25 @@ class Objective(ELBO):
         Args:
             model: The model.
             guide: The guide.
-            *args: Arguments of both.
+            *args: Arguments of both; the first is the data.
             **kwargs: Keyword arguments of both.
 
         Returns:
-            Scalar, summed over the data, differentiable.
+            Scalar in nats, summed over the data, differentiable.
+
+        Raises:
+            SiteError: If the pair's sites do not fit each other or the objective.
         """
 
-    def loss(
-        self,
-        model: Program,
-        guide: Program,
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """Estimates the loss without a gradient; schedules stay where they are.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            The loss in nats, summed over the data.
-        """
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Estimates the loss without a gradient; schedules stay where they are."""
         with torch.no_grad():
             loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
         warn_if_nan(loss, "loss")
         return float(loss)
 
-    def loss_and_grads(
-        self,
-        model: Program,
-        guide: Program,
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """Estimates the loss, adds its gradient to the parameters', and moves schedules on.
-
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            The loss in nats, summed over the data.
-        """
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Estimates the loss, adds its gradient to the parameters', and moves schedules on."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
@@ -142,34 +110,44 @@ class Objective(ELBO):
         return [weight for weight in weights if weight.schedule is not None]
 
     def advance(self, steps: int = 1) -> None:
-        """Moves every schedule on by training steps.
-
-        Args:
-            steps: How many.
-        """
+        """Moves every schedule on by training steps."""
         for weight in self.scheduled:
             weight.advance(steps)
 
     def to(self, device: torch.device | str) -> Objective:
-        """Moves its tensors to a device.
-
-        Args:
-            device: The device of the data.
-
-        Returns:
-            The objective itself.
-        """
+        """Moves its tensors to a device, and returns the objective itself."""
         self.state.to(device)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns where schedules and averages stand."""
+        """Returns copies of the state of schedules and averages."""
         return {name: value.clone() for name, value in self.state.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Puts schedules and averages where they stood.
-
-        Args:
-            state: What `state_dict` returned.
-        """
+        """Puts schedules and averages in a state that `state_dict` returned."""
         self.state.load_state_dict(dict(state))
+
+
+@checked(objective=instance(Objective, example="vae.objective()"))
+def explain(objective: Objective) -> str:
+    """Writes an objective out, with its weights and sites.
+
+    Args:
+        objective: The objective.
+
+    Returns:
+        One line per summand.
+
+    Raises:
+        OptionError: If it is no `Objective`.
+
+    Example:
+        >>> from pyro_mivae import MutualInformationELBO
+        >>> print(explain(MutualInformationELBO(kl_weights={"z": 4.0, "c": 0.0})))
+        J =  E_q[log p(x|code)]
+           - 4 * KL(q(z|x) || p(z))
+           - 0 * KL(q(c|x) || p(c))   [left out]
+           - 1 * KL of every other site
+        maximised; nats per datum
+    """
+    return objective.explanation()

@@ -12,6 +12,7 @@ from pyro_mivae.metrics.clustering import (
     categories_used,
     cluster_accuracy,
     contingency,
+    match_labels,
     normalised_mutual_information,
     occupancy,
 )
@@ -25,14 +26,13 @@ from pyro_mivae.metrics.factors import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from pyro_mivae.metrics.findings import how_measured
 from pyro_mivae.metrics.forecast import duration, forecast
 from pyro_mivae.metrics.generation import (
     generation_accuracy,
     generation_consistency,
-    match_labels,
 )
 from pyro_mivae.metrics.probes import linear_probe, mlp_probe
+from pyro_mivae.metrics.protocol import how_measured
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Checks of what metrics take: codes, and categories, labels and factors as integers from 0."""
+"""Checks of arguments of metrics: codes, and categories, labels or factors as integers from 0."""
 
 from __future__ import annotations
 

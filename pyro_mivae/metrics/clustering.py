@@ -1,4 +1,4 @@
-"""How a clustering fits labels that it never saw."""
+"""Agreement of categories with labels that the model never saw, and use of the categories."""
 
 from __future__ import annotations
 
@@ -35,19 +35,7 @@ def contingency(categories: Tensor, labels: Tensor) -> Tensor:
         tensor([[0, 2],
                 [1, 0]])
     """
-    return count_pairs(categories, labels, int(categories.max()) + 1)
-
-
-def count_pairs(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
-    """Returns `contingency` with so many rows."""
-    width = int(labels.max()) + 1
-    if num_categories * width > MOST_CELLS:
-        raise DataError(
-            f"{num_categories} categories and {width} labels given; allowed are {MOST_CELLS} "
-            "pairs of them: number both by unique(return_inverse=True)"
-        )
-    counts = torch.bincount(categories * width + labels, minlength=num_categories * width)
-    return counts.reshape(-1, width)
+    return _count_pairs(categories, labels, int(categories.max()) + 1)
 
 
 @PAIRS
@@ -116,8 +104,7 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
         labels: Label of each datum, shape ``(n,)``.
 
     Returns:
-        1 where the two are the same partition, about 0 for independent ones, negative below
-        chance; NaN where both take a single value.
+        1 for the same partition, about 0 for independent ones; NaN where both take one value.
 
     Raises:
         ShapeError: If the two are not vectors of equal length, or empty.
@@ -138,19 +125,19 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
 
     Args:
         categories: Category of each datum, shape ``(n,)``.
-        num_categories: How many categories there are.
+        num_categories: Number of categories.
 
     Returns:
         Shares that sum to 1, shape ``(num_categories,)``.
 
     Raises:
-        ShapeError: If there are more categories than said.
+        ShapeError: If a category is beyond their number.
 
     Example:
         >>> occupancy(torch.tensor([0, 0, 0, 2]), 3)
         tensor([0.7500, 0.0000, 0.2500])
     """
-    check_count(categories, num_categories)
+    _check_count(categories, num_categories)
     return torch.bincount(categories, minlength=num_categories) / len(categories)
 
 
@@ -159,7 +146,7 @@ def categories_used(categories: Tensor, num_categories: int) -> int:
 
     Args:
         categories: Category of each datum, shape ``(n,)``.
-        num_categories: How many categories there are.
+        num_categories: Number of categories.
 
     Returns:
         Between 1 and ``num_categories``.
@@ -167,8 +154,54 @@ def categories_used(categories: Tensor, num_categories: int) -> int:
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 
-def check_count(categories: Tensor, num_categories: int) -> None:
-    """Refuses categories beyond their number."""
+@checked(categories=counted("n"), labels=counted("n"), num_categories=COUNT)
+def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
+    """Gives each category a label of its own, so that most data agree (the Hungarian method).
+
+    With more categories than labels each category that is left over gets its own most frequent
+    label; with more labels than categories some labels stay without one.
+
+    Args:
+        categories: Category of each datum, integers from 0, shape ``(n,)``.
+        labels: Label of each datum, integers from 0, shape ``(n,)``.
+        num_categories: Number of categories.
+
+    Returns:
+        The label of each category, shape ``(num_categories,)``.
+
+    Raises:
+        ShapeError: If the two are not vectors of equal length, or empty, or a category is beyond
+            their number.
+        DataError: If they are no integers from 0.
+
+    Example:
+        >>> match_labels(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([5, 5, 3, 5, 3, 5]), 3)
+        tensor([5, 3, 5])
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    _check_count(categories, num_categories)
+    counts = _count_pairs(categories, labels, num_categories).cpu()
+    present = counts.sum(0).nonzero()[:, 0]
+    matched = present[counts[:, present].argmax(1)]
+    rows, columns = linear_sum_assignment(counts[:, present].numpy(), maximize=True)
+    matched[torch.from_numpy(rows)] = present[torch.from_numpy(columns)]
+    return matched
+
+
+def _count_pairs(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
+    """Returns `contingency` with so many rows."""
+    width = int(labels.max()) + 1
+    if num_categories * width > MOST_CELLS:
+        raise DataError(
+            f"{num_categories} categories and {width} labels given; allowed are {MOST_CELLS} "
+            "pairs of them: number both by unique(return_inverse=True)"
+        )
+    counts = torch.bincount(categories * width + labels, minlength=num_categories * width)
+    return counts.reshape(-1, width)
+
+
+def _check_count(categories: Tensor, num_categories: int) -> None:
     if int(categories.max()) >= num_categories:
         raise ShapeError(
             f"category {int(categories.max())} found, and num_categories={num_categories}; give "

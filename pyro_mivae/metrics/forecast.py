@@ -1,4 +1,4 @@
-"""How long an evaluation will take, from that of a small piece of the data."""
+"""Time that an evaluation will take, from that of a small piece of the data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyro_mivae.arguments import checked, number
-from pyro_mivae.diagnostics.dimensions import MOST_NUMBERS
+from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.figures import parsed
+from pyro_mivae.metrics.budget import DEFAULTS, Budget
+from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import training_steps
-from pyro_mivae.metrics.effort import DEFAULTS, GIVEN, PROBE_ITEMS, SAMPLES, Effort
 from pyro_mivae.metrics.evaluate import measure
-from pyro_mivae.metrics.lesson import Train, check_known
-from pyro_mivae.variants import Variant
+from pyro_mivae.metrics.splits import Train, check_known
+from pyro_mivae.variants import VARIANT, Variant
 
 PIECE = 800
 FEW = {"iwae_samples": 100, "iwae_items": 100, "generative_items": 50, "generative_samples": 100}
@@ -23,7 +25,7 @@ FEW_SAMPLES = 100
 PILOT = 140  # transitions before those that count, see `annealed_log_likelihood`
 
 
-@checked(**GIVEN)
+@checked(vae=VARIANT, seed=SEED)
 def forecast(
     vae: Variant,
     x: Any,
@@ -31,9 +33,6 @@ def forecast(
     train: Train | None = None,
     *,
     factors: Any = None,
-    full: bool = False,
-    probe_items: int = PROBE_ITEMS,
-    samples_per_category: int = SAMPLES,
     seed: int = 0,
     **options: Any,
 ) -> float:
@@ -49,11 +48,8 @@ def forecast(
         labels: Their labels.
         train: Data to learn on.
         factors: Factors of the data.
-        full: Whether to take all data.
-        probe_items: What the probes learn on at most.
-        samples_per_category: Images of each category.
         seed: Of every draw.
-        **options: Options of `information`.
+        **options: ``full``, ``probe_items``, ``samples_per_category``, options of `information`.
 
     Returns:
         Seconds on the clock.
@@ -67,42 +63,41 @@ def forecast(
         >>> forecast(vae, x, full=True) > 0
         True
     """
-    known = check_known(vae, x, labels, factors, train)
-    effort = Effort.of(len(known.x), full, probe_items, samples_per_category, options)
-    asked = {**DEFAULTS, **effort.information}
-    items, taught_on = len(known.x), len(known.x if known.train is None else known.train[0])
-    piece = min(PIECE, items)
-    sizes = (math.ceil(piece / 2), piece)
+    known, taught = check_known(vae, x, labels, factors, train)
+    items, piece = len(known.x), min(PIECE, len(known.x))
+    budget = Budget.of(items, **options)
+    asked = {**DEFAULTS, **budget.information}
     few: dict[str, Any] = {**FEW, "subset": piece, "num_samples": 1}
     few |= FEW_ANNEALED if asked["ais_items"] else {}
-    clocks = []
+    sizes, clocks = (math.ceil(piece / 2), piece), []
     for size in sizes:
-        some = known.take(size, seed)
-        pilot = Effort.of(len(some.x), False, PROBE_ITEMS, FEW_SAMPLES, few)
+        some = known.take(size, seed), None if taught is None else taught.take(size, seed)
+        pilot = Budget.of(size, samples_per_category=FEW_SAMPLES, **few)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PyroMivaeWarning)  # of what so few draws give
-            found = measure(vae, some, pilot, seed)
+            found = measure(vae, *some, pilot, seed)
         clocks.append(found.seconds)
     first, last = clocks
     ratios = _draws(asked, items, piece)
-    learned, taught = (n if train else math.ceil(n / 2) for n in (taught_on, piece))
-    ratios["judge"] = training_steps(learned) / training_steps(taught)
-    ratios["probes"] = max(ratios["judge"], min(effort.probes or learned, learned) / taught)
-    ratios["categories"] = effort.samples / FEW_SAMPLES
-    dims = sum(key.startswith("kl_") and key.endswith("]") for key in found)
+    learned, pilots = len((taught or known).x), piece
+    if taught is None:
+        learned, pilots = math.ceil(learned / 2), math.ceil(pilots / 2)
+    ratios["judge"] = training_steps(learned) / training_steps(pilots)
+    ratios["probes"] = max(ratios["judge"], min(budget.probes or learned, learned) / pilots)
+    ratios["categories"] = budget.samples / FEW_SAMPLES
+    dims = sum(k.index is not None for k, _ in parsed(found, "kl"))
     width = max(1, dims * found.protocol["information"]["configurations"])
     squares = {
         "information, information_in_code": items,
         "information, dimensions": min(asked["subset"], items, math.isqrt(MOST_NUMBERS // width)),
     }
     del last["information"]  # its parts are told apart
-    total = 0.0
-    for part, seconds in last.items():
-        if part in squares:
-            total += _with_the_square((first[part], seconds), sizes, squares[part])
-        else:
-            total += seconds * ratios.get(part, items / piece)
-    return total
+    return sum(
+        _with_the_square((first[part], seconds), sizes, squares[part])
+        if part in squares
+        else seconds * ratios.get(part, items / piece)
+        for part, seconds in last.items()
+    )
 
 
 def _draws(asked: Mapping[str, Any], items: int, piece: int) -> dict[str, float]:
@@ -128,7 +123,7 @@ def duration(seconds: float) -> str:
     """Says how long something takes, roughly, in words.
 
     Args:
-        seconds: How long.
+        seconds: Seconds on the clock.
 
     Example:
         >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]

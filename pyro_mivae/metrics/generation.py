@@ -9,42 +9,6 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, integers
 from pyro_mivae.metrics.checkers import COUNT, counted
-from pyro_mivae.metrics.clustering import check_count, count_pairs
-
-
-@checked(categories=counted("n"), labels=counted("n"), num_categories=COUNT)
-def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
-    """Gives each category a label of its own, so that most data agree (the Hungarian method).
-
-    With more categories than labels each category that is left over gets its own most frequent
-    label; with more labels than categories some labels stay without one.
-
-    Args:
-        categories: Category of each datum, integers from 0, shape ``(n,)``.
-        labels: Label of each datum, integers from 0, shape ``(n,)``.
-        num_categories: How many categories there are.
-
-    Returns:
-        The label of each category, shape ``(num_categories,)``.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty, or there are more
-            categories than said.
-        DataError: If they are no integers from 0.
-
-    Example:
-        >>> match_labels(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([5, 5, 3, 5, 3, 5]), 3)
-        tensor([5, 3, 5])
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    check_count(categories, num_categories)
-    counts = count_pairs(categories, labels, num_categories).cpu()
-    present = counts.sum(0).nonzero()[:, 0]
-    matched = present[counts[:, present].argmax(1)]
-    rows, columns = linear_sum_assignment(counts[:, present].numpy(), maximize=True)
-    matched[torch.from_numpy(rows)] = present[torch.from_numpy(columns)]
-    return matched
 
 
 @checked(

@@ -1,11 +1,58 @@
-"""How the figures of the information report were measured, in a line each."""
+"""Figures, each with a line that says how it was measured."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-COUNTED = "counted by the variance of the posterior means of all items, over 0.01"
+from pyro_mivae.arguments import checked, instance, named, text
+from pyro_mivae.figures import ERROR, with_errors, without_errors
+
+
+class Findings:
+    """Figures that were measured so far.
+
+    Attributes:
+        values: Every figure by key.
+        lines: How each was measured: keys with commas between them, in which ``*`` stands for
+            anything, and a sentence. The first that fits a figure is its own.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.lines: dict[str, str] = {}
+
+    def record(
+        self, line: str, values: Mapping[str, float | tuple[float, float]], keys: str = ""
+    ) -> None:
+        """Adds figures, or pairs of them and their standard errors, measured in the same way."""
+        self.values |= with_errors(values)
+        self.lines[keys or ", ".join(without_errors(values))] = line
+
+
+@checked(protocol=instance(Mapping, example="evaluate(...).protocol"), name=text())
+def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
+    """Finds the line of a protocol that says how a figure was measured.
+
+    Args:
+        protocol: That of `evaluate`, or of a ``metrics.json``.
+        name: Key of the figure; a standard error's line is that of its figure.
+
+    Returns:
+        The line; None where there is none.
+
+    Example:
+        >>> how_measured({"figures": {"kl_*, rate": "10 draws of each code"}}, "kl_z_se")
+        '10 draws of each code'
+    """
+    name = name.removesuffix(ERROR)
+    lines = named(text())("protocol['figures']", protocol.get("figures", {}))
+    for patterns, line in lines.items():
+        for pattern in patterns.split(", "):
+            if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name):
+                return str(line)
+    return None
 
 
 def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
@@ -15,14 +62,24 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
     if report["configurations"] > 1:
         codes += ", categories summed out"
     dims = report.get("dimension_items", items)
+
+    def of_all(measured: int) -> str:
+        return "" if measured == items else "; the ELBO of all items plus its gain"
+
+    annealed = str(report.get("ais", "not asked for"))
+    if "ais_items" in report:
+        annealed += (
+            f" at {report['ais_temperatures']} temperatures, {report['ais_items']} of {items} "
+            f"items, {report['ais_acceptance']:.0%} of the proposals accepted"
+            + of_all(report["ais_items"])
+        )
     return {
         "distortion, rate, elbo, kl_*": codes,
         "log_px": (
             f"importance-weighted bound, {report['iwae_samples']} draws of each of "
-            f"{report['iwae_items']} items"
-            + ("" if report["iwae_items"] == items else "; the ELBO of all items plus its gain")
+            f"{report['iwae_items']} items" + of_all(report["iwae_items"])
         ),
-        "log_px_ais": _annealed(report),
+        "log_px_ais": annealed,
         "mi_lower, mi_upper, saturated, marginal_kl_lower, marginal_kl_upper": "; ".join(
             [
                 f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
@@ -44,21 +101,12 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             f"posteriors of {report.get('total_correlation_items', dims)} items as the mixture; "
             "from below a density fitted on the other half of them"
         ),
-        "active_units*": report.get("active_units", COUNTED),
+        "active_units*": report.get(
+            "active_units",
+            "counted by the variance of the posterior means of all items, over 0.01",
+        ),
         "generative_mi*": str(report.get("generative_mi", "not asked for")),
         "*_se": "; ".join(
             ["standard error over the items", *filter(None, [report.get("standard_errors")])]
         ),
     }
-
-
-def _annealed(report: Mapping[str, Any]) -> str:
-    if "ais_items" not in report:
-        return str(report.get("ais", "not asked for"))
-    gain = (
-        "" if report["ais_items"] == report["items"] else "; the ELBO of all items plus its gain"
-    )
-    return (
-        f"{report['ais']} at {report['ais_temperatures']} temperatures, {report['ais_items']} of "
-        f"{report['items']} items, {report['ais_acceptance']:.0%} of the proposals accepted{gain}"
-    )

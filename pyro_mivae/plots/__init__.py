@@ -1,11 +1,12 @@
-"""Pictures of what a model learned: every one a function that draws on a matplotlib Axes."""
+"""Pictures of a trained model: every one a function that draws on a matplotlib Axes."""
 
-from pyro_mivae.plots.codes import (
-    plot_confusion_matrix,
-    plot_factor_matrix,
-    plot_latent_space,
+from pyro_mivae.plots.bars import (
+    plot_contributions,
+    plot_information_bar,
     plot_occupancy,
+    plot_sandwich,
 )
+from pyro_mivae.plots.codes import plot_confusion_matrix, plot_factor_matrix, plot_latent_space
 from pyro_mivae.plots.curves import (
     plot_curves,
     plot_information_curves,
@@ -24,8 +25,6 @@ from pyro_mivae.plots.grids import (
     plot_samples,
     plot_traversals,
 )
-from pyro_mivae.plots.intervals import plot_contributions, plot_sandwich
-from pyro_mivae.plots.nats import plot_information_bar
 from pyro_mivae.plots.style import PALETTE, new_figure, render_png
 
 __all__ = [

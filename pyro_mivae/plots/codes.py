@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,16 +11,14 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, floats, integers, several, whole
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.plots.checks import words
-from pyro_mivae.plots.grids import percent
+from pyro_mivae.plots.checks import NAMES, WORDS
 from pyro_mivae.plots.style import (
-    FONT,
     INK,
-    MUTED,
-    PALETTE,
     SMALL,
     group_color,
     group_marker,
+    name_of,
+    percent,
     style_axes,
 )
 
@@ -29,13 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLUE = (0.12, 0.42, 0.72)
+_NAMED_CATEGORIES = 24
 _ROUNDING = 1e-6  # of the largest code
 
 
 @checked(
     codes=floats("n", "d"),
     groups=integers("n"),
-    names=words(),
+    names=WORDS,
     colors=several(whole(least=0)),
     max_points=whole(least=1),
     method=choice("pca", "tsne"),
@@ -70,42 +68,31 @@ def plot_latent_space(
         points, axes_names = _project(codes)
         points = points[shown]
     groups = torch.zeros(len(points)) if groups is None else groups.cpu()[shown]
-    present = groups.unique().tolist()
-    for group in map(int, present):
-        mine = points[groups == group]
+    present = [int(group) for group in groups.unique()]
+    for group in present:
         index = group if colors is None else colors[group]
+        across, up = points[groups == group].T.numpy()
         ax.scatter(
-            mine[:, 0].numpy(),
-            mine[:, 1].numpy(),
+            across,
+            up,
             s=9,
             color=group_color(index),
             marker=group_marker(index),
             alpha=0.7,
             linewidths=0,
-            label=_name(names, group),
+            label=name_of(group, names),
             rasterized=True,
         )
     if len(present) > 1:
-        common = [int(g) for g in present if (groups == g).double().mean() >= 0.01]
+        common = [g for g in present if (groups == g).double().mean() >= 0.01]
         centers = torch.stack([points[groups == g].median(0).values for g in common])
-        texts = [_name(names, g) for g in common]
-        for text, center in zip(texts, _spread_texts(centers, texts, points), strict=True):
-            ax.text(
-                float(center[0]),
-                float(center[1]),
-                text,
-                fontsize=SMALL,
-                fontweight="bold",
-                ha="center",
-                va="center",
-                color="black",
-                bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
-            )
+        texts = [name_of(g, names) for g in common]
+        box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
+        look: dict[str, Any] = {"fontweight": "bold", "ha": "center", "va": "center"}
+        for text, (x, y) in zip(texts, _spread_texts(centers, texts, points).tolist()):
+            ax.text(x, y, text, color="black", fontsize=SMALL, bbox=box, **look)
     style_axes(ax)
-    ax.set_xlabel(axes_names[0])
-    ax.set_ylabel(axes_names[1])
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
     return ax
 
 
@@ -113,7 +100,7 @@ def plot_latent_space(
     labels=integers("n"),
     categories=integers("n"),
     num_categories=whole(least=1, most=10_000),
-    label_names=words(),
+    label_names=WORDS,
 )
 def plot_confusion_matrix(
     ax: Axes,
@@ -128,80 +115,48 @@ def plot_confusion_matrix(
     Categories are ordered so that as many data as possible lie on the diagonal: the share on it is
     the clustering accuracy (one category per label, Hungarian algorithm).
     """
+    from scipy.optimize import linear_sum_assignment
+
     k = num_categories or int(categories.max()) + 1
     if int(categories.min()) < 0 or int(categories.max()) >= k:
         raise OptionError(
             f"categories from {int(categories.min())} to {int(categories.max())}; allowed are "
             f"those from 0 to {k - 1}"
         )
-    found, counts = _count(labels, categories, k)
-    partner = _match(counts)
-    row_order = [*partner, *(row for row in range(len(found)) if row not in partner)]
-    rest = sorted(set(range(k)) - set(partner.values()), key=lambda c: -float(counts[:, c].sum()))
-    column_order = [*partner.values(), *rest]
-
-    shares = (counts / counts.sum(1, keepdim=True))[row_order][:, column_order]  # (labels, K)
-    square = 0.5 <= shares.shape[0] / shares.shape[1] <= 2
-    _draw_shares(ax, shares, square=square)
-    label_texts = [_name(label_names, int(found[row])) for row in row_order]
-    ax.set_yticks(range(len(label_texts)), label_texts)
-    named = column_order if k <= 24 else []
-    ax.set_xticks(range(len(named)), [str(c) for c in named])
+    found, place = labels.cpu().unique(return_inverse=True)
+    cells = place * k + categories.cpu().long()
+    counts = cells.bincount(minlength=len(found) * k).reshape(-1, k).float()  # (labels, K)
+    rows, columns = (side.tolist() for side in linear_sum_assignment(counts, maximize=True))
+    rows += [row for row in range(len(found)) if row not in rows]
+    rest = set(range(k)) - set(columns)
+    columns += sorted(rest, key=lambda c: -float(counts[:, c].sum()))
+    shares = (counts / counts.sum(1, keepdim=True))[rows][:, columns]
+    _draw_shares(ax, shares, square=0.5 <= len(found) / k <= 2)
+    ax.set_yticks(range(len(rows)), [name_of(int(found[row]), label_names) for row in rows])
     ax.set_ylabel("label")
-    ax.set_xlabel("category" if k <= 24 else f"category ({k} of them)")
+    ax.set_xticks([])
+    ax.set_xlabel(f"category ({k} of them)")
+    if k <= _NAMED_CATEGORIES:
+        ax.set_xticks(range(k), [str(c) for c in columns])
+        ax.set_xlabel("category")
     return ax
 
 
-@checked(shares=floats("dims", "factors"), names=words(1), factor_names=words(1))
+@checked(shares=floats("dims", "factors"), names=NAMES, factor_names=NAMES)
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
     """Draws how much of each factor each dimension of a code tells, in percent of its entropy."""
-    if shares.shape != (len(names), len(factor_names)) or not shares.numel():
+    if shares.shape != (len(names), len(factor_names)):
         raise ShapeError(
             f"{len(names)} dimensions and {len(factor_names)} factors for shares of shape "
-            f"{tuple(shares.shape)}; give a name per row and per column, and one or more of each"
+            f"{tuple(shares.shape)}; give a name per row and per column"
         )
     _draw_shares(ax, shares, square=False)
     ax.set_yticks(range(len(names)), list(names))
     ax.set_xticks(range(len(factor_names)), list(factor_names))
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    return ax
-
-
-@checked(occupancy=floats("k"), names=words(), max_bars=whole(least=1))
-def plot_occupancy(
-    ax: Axes,
-    occupancy: Tensor,
-    names: Sequence[str] | None = None,
-    *,
-    max_bars: int = 24,
-) -> Axes:
-    """Draws the share of the data in each category, the most used first, beside equal shares."""
-    equal = 1 / len(occupancy)
-    order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
-    shares = [float(occupancy[k]) for k in order]
-    ax.barh(range(len(order)), shares, height=0.72, color=PALETTE[0])
-    for row, share in enumerate(shares):
-        ax.annotate(
-            percent(share),
-            (1.0, row),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-        )
-    ax.axvline(equal, color=MUTED, linewidth=1.0, linestyle="--")
-    style_axes(ax, frame=False)
-    ax.set_xlim(0, 1.18 * max(max(shares), equal))
-    ax.set_yticks(range(len(order)), [_name(names, k) for k in order])
-    ax.tick_params(axis="y", labelsize=FONT)
-    ax.set_xticks([])
-    ax.set_ylabel("category")
-    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(equal)})")
-    ax.set_ylim(len(order) - 0.4, -0.6)
     return ax
 
 
@@ -216,12 +171,14 @@ def spread_out(count: int, at_most: int) -> Tensor:
     return torch.arange(wanted) * count // max(1, wanted)
 
 
-def match_categories(labels: Tensor, categories: Tensor, num_categories: int) -> list[int]:
-    """Gives every category the label that it stands for, as many data as possible being right."""
-    found, counts = _count(labels, categories, num_categories)
-    label_of = {category: int(found[row]) for row, category in _match(counts).items()}
-    spare = itertools.count(int(found.max()) + 1)
-    return [label_of[k] if k in label_of else next(spare) for k in range(num_categories)]
+def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Picks codes that differ by more than rounding, in order, and the place of each code's."""
+    scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
+    rounded = (scaled / _ROUNDING).round().numpy()
+    _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place_of = np.argsort(order)[found.reshape(-1)]
+    return scaled[first[order]], torch.from_numpy(place_of)
 
 
 def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
@@ -232,39 +189,13 @@ def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
     blues = LinearSegmentedColormap.from_list("shares", [(*_BLUE, 0.0), (*_BLUE, 1.0)])
     ax.imshow(shares.numpy(), cmap=blues, vmin=0, vmax=1, aspect="equal" if square else "auto")
     style_axes(ax, frame=False)
-    if shares.shape[0] <= 20 and shares.shape[1] <= 14:
-        for row, line in enumerate(shares.tolist()):
-            for column, share in enumerate(line):
-                if share >= 0.005:
-                    ax.text(
-                        column,
-                        row,
-                        f"{100 * share:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=SMALL - 1,
-                        color="white" if share > 0.6 else INK,
-                    )
-
-
-def _count(labels: Tensor, categories: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
-    """Returns the labels that occur, and how many data of each lie in each category."""
-    found, rows = labels.cpu().unique(return_inverse=True)
-    counts = torch.zeros(len(found), num_categories)
-    where = (rows, categories.cpu().long())
-    return found, counts.index_put_(where, torch.ones(len(rows)), accumulate=True)
-
-
-def _match(counts: Tensor) -> dict[int, int]:
-    """Pairs rows with columns, each at most once, for the largest sum of counts."""
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(-counts.numpy())
-    return dict(zip(rows.tolist(), columns.tolist(), strict=True))
-
-
-def _name(names: Sequence[str] | None, group: int) -> str:
-    return names[group] if names is not None and 0 <= group < len(names) else str(group)
+    if shares.shape[0] > 20 or shares.shape[1] > 14:
+        return
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL - 1}
+    for row, column in (shares >= 0.005).nonzero().tolist():
+        share = float(shares[row, column])
+        color = "white" if share > 0.6 else INK
+        ax.text(column, row, f"{100 * share:.0f}", color=color, **look)
 
 
 def _spread_texts(centers: Tensor, texts: Sequence[str], points: Tensor) -> Tensor:
@@ -273,6 +204,7 @@ def _spread_texts(centers: Tensor, texts: Sequence[str], points: Tensor) -> Tens
     size = (high - low).clamp(min=1e-12)
     at = (centers - low) / size
     widths = torch.tensor([0.022 * len(text) + 0.02 for text in texts], dtype=at.dtype)
+    order = torch.arange(len(texts))
     for _ in range(50):
         apart = at[:, None] - at  # (texts, texts, 2)
         beside = apart[..., 0].abs() < (widths[:, None] + widths) / 2
@@ -281,7 +213,6 @@ def _spread_texts(centers: Tensor, texts: Sequence[str], points: Tensor) -> Tens
         if not overlap.any():
             break
         # Of two at the same height the later one goes up.
-        order = torch.arange(len(texts))
         upwards = torch.where(apart[..., 1] == 0, order[:, None] - order, apart[..., 1]).sign()
         at[:, 1] += 0.5 * (overlap * upwards).sum(1)
     return at * size + low
@@ -296,16 +227,15 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
         spread = torch.arange(n, dtype=codes.dtype) * 0.6180339887 % 1
         return torch.stack([codes[:, 0], spread], 1), ("dimension 0", "(spread out)")
     if float(codes.var(0).sum()) == 0:
-        return codes[:, :2], ("component 1 (0 % of the variance)", "component 2 (0 %)")
-    from sklearn.decomposition import PCA
+        points, shares = codes[:, :2], [0.0, 0.0]
+    else:
+        from sklearn.decomposition import PCA
 
-    pca = PCA(n_components=2, random_state=0)
-    points = torch.as_tensor(pca.fit_transform(codes.numpy()))
-    first, second = pca.explained_variance_ratio_
-    return points, (
-        f"component 1 ({percent(float(first))} of the variance)",
-        f"component 2 ({percent(float(second))})",
-    )
+        pca = PCA(n_components=2, random_state=0)
+        points = torch.as_tensor(pca.fit_transform(codes.numpy()))
+        shares = pca.explained_variance_ratio_.tolist()
+    first, second = map(percent, shares)
+    return points, (f"component 1 ({first} of the variance)", f"component 2 ({second})")
 
 
 def _embed(codes: Tensor) -> Tensor:
@@ -323,13 +253,3 @@ def _embed(codes: Tensor) -> Tensor:
     start = "pca" if dims >= 2 else "random"
     tsne = TSNE(random_state=0, init=start, perplexity=min(30.0, (n - 1) / 3))
     return torch.as_tensor(tsne.fit_transform(chosen.numpy())).double()[place_of]
-
-
-def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Picks codes that differ by more than rounding."""
-    scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
-    rounded = (scaled / _ROUNDING).round().numpy()
-    _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place_of = np.argsort(order)[found.reshape(-1)]
-    return scaled[first[order]], torch.from_numpy(place_of)

@@ -1,48 +1,37 @@
-"""Curves of a training run: what is lost, and what the code carries, epoch by epoch."""
+"""Curves of a training run: its loss and what the code carries, epoch by epoch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pyro_mivae.arguments import checked, several, text, whole
+from pyro_mivae.arguments import checked, named, several, text, whole
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.figures import parse
-from pyro_mivae.plots.checks import color, columns, named, pair, series
+from pyro_mivae.plots.checks import HISTORY, color, pair, series
 from pyro_mivae.plots.style import (
     FONT,
     INK,
     MUTED,
     PALETTE,
-    SMALL,
     group_color,
     site_color,
     style_axes,
+    write,
 )
+from pyro_mivae.training.history import History
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
 
 
-class Columns(Protocol):
-    """What the curves need of a history: named columns with one number per epoch."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The names of the columns."""
-
-    def __getitem__(self, column: str, /) -> Sequence[float]:
-        """The numbers of one column, one per epoch."""
-
-
 @checked(
-    curves=named(series()),
-    epochs=series(),
-    colors=named(color()),
+    curves=named(series),
+    epochs=series,
+    colors=named(color),
     names=named(text()),
     ylabel=text(),
 )
@@ -66,40 +55,23 @@ def plot_curves(
         2
     """
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
-    colors, names, taken = dict(colors or {}), names or {}, 0
+    colors, names, others = dict(colors or {}), names or {}, 0
     for name, values in curves.items():
-        at = range(1, len(values) + 1) if epochs is None else epochs
-        if len(at) != len(values):
-            raise ShapeError(
-                f"curve {name!r} has {len(values)} values for {len(at)} epochs; give one per epoch"
-            )
         key = name.removeprefix("val_")
         if key not in colors:
-            colors[key], taken = group_color(taken), taken + 1
-        ax.plot(
-            list(at),
-            list(values),
-            color=colors[key],
-            linestyle="--" if name.startswith("val_") else "-",
-            linewidth=1.8,
-            marker="o" if len(values) < 3 else None,
-            label="_" * name.startswith("val_") + names.get(name, name),
-        )
-    style_axes(ax, grid=True)
-    _limit_height(ax, list(curves.values()))
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-    handles = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+            colors[key], others = group_color(others), others + 1
+        held_out = name.startswith("val_")
+        look = {"color": colors[key], "linewidth": 1.8, "linestyle": "--" if held_out else "-"}
+        label = "_" * held_out + names.get(name, name)
+        _draw_line(ax, name, epochs, values, label=label, **look)
+    further = []
     if any(name.startswith("val_") for name in curves):
-        handles.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))
-    _write_legend(ax, handles)
-    return ax
+        further.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))
+    return _finish(ax, list(curves.values()), ylabel, further)
 
 
-@checked(runs=named(several(pair(), least=0)), colors=named(color()), ylabel=text())
+@checked(runs=named(several(pair(series), least=0)), colors=named(color), ylabel=text())
 def plot_runs(
     ax: Axes,
     runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]],
@@ -115,96 +87,90 @@ def plot_runs(
         >>> len(plot_runs(new_figure()[1], runs).lines)
         2
     """
-    from matplotlib.ticker import MaxNLocator
-
-    handles: list[Artist] = []
     for place, (name, curves) in enumerate(runs.items()):
-        color = (colors or {}).get(name, group_color(place))
+        look: dict[str, Any] = {"color": (colors or {}).get(name, group_color(place))}
+        look |= {"linewidth": 1.8} if len(curves) == 1 else {"linewidth": 1.1, "alpha": 0.75}
         for number, (epochs, values) in enumerate(curves):
-            if len(epochs) != len(values):
-                raise ShapeError(
-                    f"a curve of {name!r} has {len(values)} values for {len(epochs)} epochs; "
-                    "give one per epoch"
-                )
-            (line,) = ax.plot(
-                list(epochs),
-                list(values),
-                color=color,
-                linewidth=1.8 if len(curves) == 1 else 1.1,
-                alpha=1.0 if len(curves) == 1 else 0.75,
-                marker="o" if len(values) < 3 else None,
-                label="_" * (number > 0) + name,
-            )
-            if number == 0:
-                handles.append(line)
-    style_axes(ax, grid=True)
-    _limit_height(ax, [values for curves in runs.values() for _, values in curves])
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-    _write_legend(ax, handles)
-    return ax
+            _draw_line(ax, name, epochs, values, label="_" * (number > 0) + name, **look)
+    return _finish(ax, [values for curves in runs.values() for _, values in curves], ylabel)
 
 
-@checked(history=columns())
-def plot_loss_curves(ax: Axes, history: Columns) -> Axes:
+@checked(history=HISTORY)
+def plot_loss_curves(ax: Axes, history: History) -> Axes:
     """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
 
-    Where the loss is −ELBO, one line stands for both. The held-out loss is left to its two parts.
+    One line stands for loss and −ELBO where the two are equal. The held-out loss is left out.
     """
     curves: dict[str, Sequence[float]] = {}
     names = {"elbo": "−ELBO"}
     for column in ("loss", "elbo", "distortion", "val_elbo", "val_distortion"):
-        values = history[column] if column in history.columns else ()
+        values = history[column] if column in history else []
         if any(map(math.isfinite, values)):
             curves[column] = [-v for v in values] if column.endswith("elbo") else values
-    if {"loss", "elbo"} <= curves.keys() and all(map(_same, curves["loss"], curves["elbo"])):
+    if {"loss", "elbo"} <= curves.keys() and all(
+        math.isclose(a, b, rel_tol=1e-6) for a, b in zip(curves["loss"], curves["elbo"])
+    ):
         del curves["loss"]
         names["elbo"] = "loss (−ELBO)"
     colors = {"loss": "#717581", "elbo": PALETTE[0], "distortion": "#e76300"}
-    return plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
+    return plot_curves(ax, curves, epochs=epochs_of(history), colors=colors, names=names)
 
 
-@checked(history=columns(), num_categories=whole(least=0))
+@checked(history=HISTORY, num_categories=whole(least=0))
 def plot_information_curves(
-    ax: Axes, history: Columns, *, num_categories: int | None = None
+    ax: Axes, history: History, *, num_categories: int | None = None
 ) -> Axes:
     """Draws what the code carries: the KL of every site, and every information term."""
     curves: dict[str, Sequence[float]] = {}
-    colors: dict[str, str] = {}
-    names = {}
+    colors, names = {}, {}
+    terms = [k for k in map(parse, history.columns) if k is not None and k.name == "mi"]
     for column in history.columns:
-        name = column.removeprefix("val_")
-        found = parse(name)
+        found = parse(column.removeprefix("val_"))
         if found is None or found.name not in ("kl", "mi"):
             continue
-        if name not in colors:
-            terms = sum(color in _TERM_COLORS for color in colors.values())
-            colors[name] = (
-                site_color(found.site) if found.name == "kl" else _TERM_COLORS[terms % 3]
-            )
         if any(map(math.isfinite, history[column])):
-            curves[column] = history[column]
-            names[column] = found.label
-    plot_curves(ax, curves, epochs=_epochs(history), colors=colors, names=names)
+            curves[column], names[column] = history[column], found.label
+            if found.name == "kl":
+                colors[str(found)] = site_color(found.site)
+            else:
+                colors[str(found)] = _TERM_COLORS[terms.index(found) % 3]
+    plot_curves(ax, curves, epochs=epochs_of(history), colors=colors, names=names)
     if num_categories and num_categories > 1 and any("_c" in name for name in curves):
         ceiling = math.log(num_categories)
         ax.axhline(ceiling, color=MUTED, linewidth=1.0, linestyle=":")
-        ax.annotate(
-            f"log {num_categories} = {ceiling:.2f}",
-            (1.0, ceiling),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            color=MUTED,
-            fontsize=SMALL,
-        )
+        name = f"log {num_categories} = {ceiling:.2f}"
+        at_right = ("axes fraction", "data")
+        write(ax, name, (1.0, ceiling), (0, 3), xycoords=at_right, ha="right", color=MUTED)
     return ax
 
 
-def _write_legend(ax: Axes, handles: Sequence[Artist]) -> None:
-    """Writes a legend above the Axes, in as many columns as fit."""
+def epochs_of(history: History) -> Sequence[float] | None:
+    """The epochs of a history that counts them."""
+    return history["epoch"] if "epoch" in history else None
+
+
+def _draw_line(
+    ax: Axes, name: str, epochs: Sequence[float] | None, values: Sequence[float], **look: Any
+) -> None:
+    epochs = range(1, len(values) + 1) if epochs is None else epochs
+    if len(epochs) != len(values):
+        raise ShapeError(
+            f"curve {name!r} has {len(values)} values for {len(epochs)} epochs; give one per epoch"
+        )
+    ax.plot(list(epochs), list(values), marker="o" if len(values) < 3 else None, **look)
+
+
+def _finish(
+    ax: Axes, curves: Sequence[Sequence[float]], ylabel: str, further: Sequence[Any] = ()
+) -> Axes:
+    """Styles Axes with curves; a legend above them has as many columns as fit."""
+    from matplotlib.ticker import MaxNLocator
+
+    style_axes(ax, grid=True)
+    _limit_height(ax, curves)
+    ax.set(xlabel="epoch", ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    handles = [*ax.get_legend_handles_labels()[0], *further]
     if handles:
         longest = max(len(str(handle.get_label())) for handle in handles)
         ax.legend(
@@ -219,21 +185,12 @@ def _write_legend(ax: Axes, handles: Sequence[Artist]) -> None:
             handlelength=1.6,
             columnspacing=1.4,
         )
-
-
-def _same(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-6)
-
-
-def _epochs(history: Columns) -> Sequence[float] | None:
-    return history["epoch"] if "epoch" in history.columns else None
+    return ax
 
 
 def _limit_height(ax: Axes, curves: Sequence[Sequence[float]]) -> None:
     whole = [v for values in curves for v in values if math.isfinite(v)]
     later = [v for values in curves for v in values[len(values) // 4 + 1 :] if math.isfinite(v)]
-    if not later:
-        return
-    span = max(later) - min(later)
+    span = max(later) - min(later) if later else 0.0
     if span > 0 and max(whole) - min(whole) > 4 * span:
         ax.set_ylim(min(whole) - 0.05 * span, max(later) + 0.25 * span)

@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from pyro_mivae.arguments import checked, either, floats, number, several, whole
+from pyro_mivae.arguments import checked, either, floats, named, number, several, whole
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots.checks import CELLS, REAL, named, words
-from pyro_mivae.plots.style import FONT, INK, MUTED, PALETTE, SMALL, WIDTH, new_figure, style_axes
+from pyro_mivae.plots.checks import CELLS, REAL, WORDS
+from pyro_mivae.plots.style import (
+    FONT,
+    MUTED,
+    PALETTE,
+    SMALL,
+    WIDTH,
+    new_figure,
+    percent,
+    style_axes,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +52,7 @@ def grid_figure(
     return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
 
 
-@checked(cells=CELLS, row_labels=words())
+@checked(cells=CELLS, row_labels=WORDS)
 def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     """Draws a grid of data: pictures where the data are images, else each datum as a line.
 
@@ -61,19 +72,16 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
             f"cells has shape {tuple(cells.shape)}; expected (rows, columns, *data_shape), "
             "not empty"
         )
-    rows = len(cells)
-    if row_labels and len(row_labels) != rows:
-        raise ShapeError(f"{len(row_labels)} row labels for {rows} rows; give one per row")
+    if len(row_labels) not in (0, len(cells)):
+        raise ShapeError(f"{len(row_labels)} row labels for {len(cells)} rows; give one per row")
     if is_image(cells.shape[2:]):
         _draw_images(ax, cells)
     else:
         _draw_lines(ax, cells.flatten(2))
     style_axes(ax, frame=False)
     ax.set_xticks([])
-    ax.set_yticks([])
-    if row_labels:
-        ax.set_yticks([row + 0.5 for row in range(rows)], list(row_labels))
-        ax.tick_params(axis="y", labelsize=FONT)
+    ax.set_yticks([row + 0.5 for row in range(len(row_labels))], list(row_labels))
+    ax.tick_params(axis="y", labelsize=FONT)
     return ax
 
 
@@ -84,21 +92,14 @@ def plot_reconstructions(
     """Draws originals in the top row and what a model makes of them below."""
     if isinstance(reconstructions, Tensor):
         reconstructions = {"reconstruction": reconstructions}
-    for name, values in reconstructions.items():
-        if values.shape != originals.shape:
-            raise ShapeError(
-                f"{name!r} has shape {tuple(values.shape)}, the originals "
-                f"{tuple(originals.shape)}; give one reconstruction per original"
-            )
-    rows = [originals, *reconstructions.values()]
-    return plot_grid(ax, torch.stack([r.cpu() for r in rows]), ["original", *reconstructions])
+    return plot_parts(ax, originals, reconstructions)
 
 
 @checked(
     originals=CELLS,
     reconstructions=named(CELLS),
     traversals=several(CELLS, least=0),
-    names=words(),
+    names=WORDS,
 )
 def plot_parts(
     ax: Axes,
@@ -107,7 +108,7 @@ def plot_parts(
     traversals: Sequence[Tensor] = (),
     names: Sequence[str] = (),
 ) -> Axes:
-    """Draws what each part of a code draws: by itself in place of all of it, and as it moves."""
+    """Draws originals, what parts of a code make of them and, under a line, a part that moves."""
     if len(traversals) != len(names):
         raise ShapeError(f"{len(names)} names for {len(traversals)} traversals; give one per row")
     rows = [("original", originals), *reconstructions.items(), *zip(names, traversals)]
@@ -115,10 +116,10 @@ def plot_parts(
         if values.shape != originals.shape:
             raise ShapeError(
                 f"{name!r} has shape {tuple(values.shape)}, the originals "
-                f"{tuple(originals.shape)}; give rows of one length"
+                f"{tuple(originals.shape)}; give rows of the originals' shape"
             )
     plot_grid(ax, torch.stack([row.cpu() for _, row in rows]), [name for name, _ in rows])
-    if len(traversals):
+    if traversals:
         above = 1 + len(reconstructions)
         ax.plot([0, len(originals)], [above, above], color=MUTED, linewidth=1.2)
     return ax
@@ -132,33 +133,27 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
     return plot_grid(ax, samples[: rows * columns].unflatten(0, (rows, columns)))
 
 
-@checked(samples=CELLS, occupancy=floats("k", finite=False), names=words())
+@checked(samples=CELLS, occupancy=floats("k", finite=False), names=WORDS)
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
     """Draws a row of samples per category, the most used category first, its share beside it."""
-    order, names = _order(samples, occupancy, names)
-    labels = [f"{names[k]}  ·  {percent(float(occupancy[k]))}" for k in order]
-    return plot_grid(ax, samples.cpu()[order], labels)
+    names = [str(k) for k in range(len(samples))] if names is None else names
+    beside = [f"  ·  {percent(share)}" for share in occupancy.tolist()]
+    return _plot_sorted(ax, samples, occupancy, names, beside)
 
 
-@checked(traversals=CELLS, nats=floats("rows", finite=False), names=words())
+@checked(traversals=CELLS, nats=floats("rows", finite=False), names=WORDS)
 def plot_traversals(
     ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
     """Draws a row per latent dimension, the most informative first, its nats beside it."""
-    if names is None:
-        names = [f"z{row}" for row in range(len(traversals))]
-    order, names = _order(traversals, nats, names)
-    values = [float(nats[row]) for row in order]
-    labels = [
-        f"{names[row]}  ·  {value:.2f} nats" if math.isfinite(value) else names[row]
-        for row, value in zip(order, values, strict=True)
-    ]
-    return plot_grid(ax, traversals.cpu()[order], labels)
+    names = [f"z{row}" for row in range(len(traversals))] if names is None else names
+    beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
+    return _plot_sorted(ax, traversals, nats, names, beside)
 
 
-@checked(pictures=CELLS, starts=words(), ends=words())
+@checked(pictures=CELLS, starts=WORDS, ends=WORDS)
 def plot_interpolations(
     ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
 ) -> Axes:
@@ -170,20 +165,12 @@ def plot_interpolations(
         )
     plot_grid(ax, pictures, starts)
     for row, text in enumerate(ends):
-        ax.annotate(
-            text,
-            (1.0, row + 0.5),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=FONT,
-            color=INK,
-        )
+        look = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": FONT}
+        write(ax, text, (1.0, row + 0.5), (5, 0), **look)
     return ax
 
 
-@checked(pictures=CELLS, multiples=several(REAL), names=words())
+@checked(pictures=CELLS, multiples=several(REAL), names=WORDS)
 def plot_radii(
     ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
 ) -> Axes:
@@ -201,23 +188,17 @@ def plot_radii(
     return ax
 
 
-def percent(share: float) -> str:
-    """Writes a share in percent, with a digit after the point where it says something."""
-    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
-
-
-def _order(
-    rows: Tensor, sizes: Tensor, names: Sequence[str] | None
-) -> tuple[list[int], Sequence[str]]:
-    if sizes.shape != rows.shape[:1]:
+def _plot_sorted(
+    ax: Axes, rows: Tensor, sizes: Tensor, names: Sequence[str], beside: Sequence[str]
+) -> Axes:
+    """Draws the rows of the largest sizes first, NaN last, a text beside each name."""
+    if not len(rows) == len(sizes) == len(names):
         raise ShapeError(
-            f"{len(rows)} rows, but numbers of shape {tuple(sizes.shape)}; give one per row"
+            f"{len(rows)} rows, {len(sizes)} numbers and {len(names)} names; give one per row"
         )
-    names = [str(row) for row in range(len(rows))] if names is None else names
-    if len(names) != len(rows):
-        raise ShapeError(f"{len(names)} names for {len(rows)} rows; give one per row")
     sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
-    return sizes.argsort(descending=True, stable=True).tolist(), names
+    order = sizes.argsort(descending=True, stable=True).tolist()
+    return plot_grid(ax, rows.cpu()[order], [names[row] + beside[row] for row in order])
 
 
 def _draw_images(ax: Axes, cells: Tensor) -> None:
@@ -225,24 +206,20 @@ def _draw_images(ax: Axes, cells: Tensor) -> None:
         cells = cells.unsqueeze(2)
     if cells.shape[2] != 3:
         cells = cells.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
+    cells = cells.nan_to_num(0.0).clamp(0, 1)
     rows, columns, _, height, width = cells.shape
     enlarge = math.ceil(_CELL / max(height, width))
-    cells = cells.nan_to_num(0.0).clamp(0, 1).permute(0, 1, 3, 4, 2)
-    cells = cells.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
-    height, width = height * enlarge, width * enlarge
-    gap = max(1, round(_GAP * max(height, width)))
+    cells = cells.repeat_interleave(enlarge, -2).repeat_interleave(enlarge, -1)
+    gap = max(1, round(_GAP * enlarge * max(height, width)))
     # An alpha of 0 leaves the gaps to the page, light or dark.
-    mosaic = torch.zeros(rows, height + gap, columns, width + gap, 4)
-    top, left = gap // 2, gap // 2
-    inner = mosaic[:, top : top + height, :, left : left + width]
-    inner[..., :3] = cells.permute(0, 2, 1, 3, 4)
-    inner[..., 3] = 1.0
-    mosaic = mosaic.reshape(rows * (height + gap), columns * (width + gap), 4)
+    cells = torch.cat([cells, torch.ones_like(cells[:, :, :1])], 2)
+    cells = pad(cells, 2 * (gap // 2, gap - gap // 2))
+    mosaic = cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (height, width, RGBA)
     ax.imshow(
         mosaic.numpy(),
         interpolation="nearest" if enlarge > 1 else "auto",
         extent=(0, columns, rows, 0),
-        aspect=(height + gap) / (width + gap),
+        aspect=cells.shape[-2] / cells.shape[-1],
     )
 
 

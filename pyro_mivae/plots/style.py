@@ -1,17 +1,18 @@
-"""How every picture looks: colours, figures without pyplot, and PNGs for light and dark pages."""
+"""Look of every picture: colours, figures without pyplot, and PNGs for light and dark pages."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyro_mivae.arguments import checked, flag, number
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 # Petroff (2021), "Accessible Color Sequences for Data Visualization", https://arxiv.org/abs/2107.02270:
 # ten colours that stay apart for the common kinds of colour blindness.
@@ -83,38 +84,37 @@ def style_axes(ax: Axes, *, grid: bool = False, frame: bool = True) -> None:
         ax.set_axisbelow(True)
 
 
-@contextmanager
-def dark_colors(figure: Figure) -> Iterator[None]:
-    """Lends a figure the inks of a dark page, and gives it back as it was."""
-    from matplotlib.colors import to_hex
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-    from matplotlib.text import Text
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Labels rows at heights 0, 1, ..., the first at the top."""
+    ax.set_yticks(range(len(names)), list(names))
+    ax.tick_params(axis="y", labelsize=FONT)
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
-    undo = []
-    for artist in figure.findobj():
-        if isinstance(artist, Text | Line2D):
-            before = to_hex(artist.get_color())
-            if before in DARK:
-                artist.set_color(DARK[before])
-                undo.append((artist.set_color, before))
-        elif isinstance(artist, Patch):
-            edge = to_hex(artist.get_edgecolor())
-            if edge in DARK:
-                artist.set_edgecolor(DARK[edge])
-                undo.append((artist.set_edgecolor, edge))
-    try:
-        yield
-    finally:
-        for restore, color in undo:
-            restore(color)
+
+def write(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float] = (0, 0), **look: Any
+) -> Annotation:
+    """Writes a text, ``offset`` points away from a place."""
+    look = {"fontsize": SMALL, "color": INK, "textcoords": "offset points", **look}
+    return ax.annotate(text, at, offset, **look)
+
+
+def name_of(group: int, names: Sequence[str] | None) -> str:
+    """Names a group, by its number where it has no name."""
+    return names[group] if names is not None and 0 <= group < len(names) else str(group)
+
+
+def percent(share: float) -> str:
+    """Writes a share in percent, with a digit after the point where it says something."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
 
 
 @checked(dark=flag())
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
 
-    Texts are drawn as they are: a dollar sign begins no formula.
+    Texts are drawn literally: a dollar sign begins no formula. The inks of a dark page are lent to
+    the figure, which is unchanged afterwards.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text
@@ -128,10 +128,32 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
         for _ in range(2):  # the first makes the ticks, for which the second makes room
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        with dark_colors(figure) if dark else nullcontext():
+        inked = list(_inked(figure)) if dark else []
+        for artist, name, ink in inked:
+            artist.set(**{name: DARK[ink]})
+        try:
             drawn = figure.get_tightbbox()
             whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
             ground = "none" if dark else "white"
             figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
+        finally:
+            for artist, name, ink in inked:
+                artist.set(**{name: ink})
     figure.set_layout_engine(engine)
     return buffer.getvalue()
+
+
+def _inked(figure: Figure) -> Iterator[tuple[Artist, str, str]]:
+    """Artists in an ink that a dark page changes, with the name of its property, and the ink."""
+    from matplotlib.artist import getp
+    from matplotlib.colors import to_hex
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.text import Text
+
+    for artist in figure.findobj():
+        if isinstance(artist, Text | Line2D | Patch):
+            name = "edgecolor" if isinstance(artist, Patch) else "color"
+            ink = to_hex(getp(artist, name))
+            if ink in DARK:
+                yield artist, name, ink

@@ -1,8 +1,7 @@
 """The report of a run: pictures, numbers and words on one self-contained page."""
 
-from pyro_mivae.report.page import write_report
-from pyro_mivae.report.panel import Panel
-from pyro_mivae.report.panels import PANELS
-from pyro_mivae.report.subject import Subject
+from pyro_mivae.report.data import ReportData
+from pyro_mivae.report.page import PANELS, write_report
+from pyro_mivae.report.pictures import Panel
 
-__all__ = ["PANELS", "Panel", "Subject", "write_report"]
+__all__ = ["PANELS", "Panel", "ReportData", "write_report"]

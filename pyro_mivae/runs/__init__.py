@@ -3,7 +3,7 @@
 from pyro_mivae.runs.compare import Comparison, compare
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.group import is_finished, seeds_table, train_run, train_seeds
-from pyro_mivae.runs.options import MODEL_OPTIONS, Option
+from pyro_mivae.runs.options import ModelOptions
 from pyro_mivae.runs.outputs import evaluate_run, report_run, write_codes, write_samples
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.saved import load, save
@@ -12,9 +12,8 @@ from pyro_mivae.runs.sweep import sweep, sweep_run
 from pyro_mivae.runs.sweep_table import SweepTable
 
 __all__ = [
-    "MODEL_OPTIONS",
     "Comparison",
-    "Option",
+    "ModelOptions",
     "Run",
     "RunConfig",
     "SweepTable",

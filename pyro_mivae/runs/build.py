@@ -14,41 +14,20 @@ from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
-from pyro_mivae.runs.options import PARTS, check_model_options
+from pyro_mivae.runs.options import ModelParts, check_model_options, find_variant
 from pyro_mivae.runs.programs import run_program
-from pyro_mivae.variants import VARIANTS, Variant
-
-
-def find_variant(name: str) -> type[Variant]:
-    """Gives the class of a variant."""
-    if name not in VARIANTS:
-        hint = nearest(name, VARIANTS)
-        raise OptionError(f"no variant {name!r}{hint}; allowed are {', '.join(VARIANTS)}")
-    return VARIANTS[name]
-
-
-def check_config(config: RunConfig) -> None:
-    """Checks what can be checked before any data are read."""
-    check_model_options(config.variant, find_variant(config.variant), config.model)
-
-
-def plain_defaults(variant_class: type[Variant]) -> dict[str, Any]:
-    """Gives a variant's own options and their defaults."""
-    return {
-        f.name: f.default
-        for f in fields(variant_class.options())
-        if isinstance(f.default, bool | int | float | str | None)
-    }
+from pyro_mivae.variants import Variant
 
 
 def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     """Builds the variant that a run trains, its weights drawn from the run's seed."""
     variant_class = find_variant(config.variant)
-    options = check_model_options(config.variant, variant_class, config.model)
-    parts = {name: options.pop(name, None) for name in PARTS}
+    check_model_options(config.variant, config.model)
+    options = dict(config.model)
+    parts = {f.name: options.pop(f.name, None) for f in fields(ModelParts)}
     network = parts["network"] or "auto"
     digests = config.programs
-    seed = config.training.get("seed") or 0
+    seed = config.training.get("seed", 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = _sizes(variant_class, data_shape, options) if any(parts.values()) else {}

@@ -13,7 +13,8 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
-from pyro_mivae.report.render import flatten
+from pyro_mivae.report.data import ReportData
+from pyro_mivae.report.page import flatten
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
@@ -122,14 +123,12 @@ class Comparison:
         for side in self.sides:
             run = side.runs[0]
             place = (run.config.data, run.config.image_size)
-            data = loaded[place] if place in loaded else run.dataset(root)
-            loaded[place] = data
+            dataset = loaded[place] if place in loaded else run.dataset(root)
+            loaded[place] = dataset
             histories = [run.history for run in side.runs]
-            x, labels = data.x_test, data.y_test
-            contender = Contender(
-                side.name, run.vae, histories, side.metrics, x, labels, data.name
-            )
-            contenders.append(contender)
+            x, labels = dataset.x_test, dataset.y_test
+            data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
+            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
         try:
             path.parent.mkdir(exist_ok=True)
             return write_comparison(

@@ -1,11 +1,11 @@
-"""What a run was asked to do, as Python and as TOML."""
+"""Configurations of runs, as Python and as TOML."""
 
 from __future__ import annotations
 
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from pyro_mivae.arguments import (
     instance,
     number,
     path,
-    several,
+    shape,
     shown,
     text,
     whole,
 )
 from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
+from pyro_mivae.data.dataset import image_sides
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.options import checks_of, flags_of
-from pyro_mivae.runs.options import MODEL_OPTIONS, default_options
+from pyro_mivae.options import checks_of, flags_of, kinds_of
+from pyro_mivae.runs.options import TOLD, ModelOptions, default_options, plain_defaults
 from pyro_mivae.training import TrainingOptions, atomic_path, versions
 from pyro_mivae.variants import VARIANTS
 
@@ -33,26 +34,17 @@ PROGRAMS = ("prior", "guide")  # options that may name a file's code
 OPTIONS = checks_of(TrainingOptions)
 
 
-def sizes(count: int) -> Checker:
-    """So many whole numbers from 1 up, as a tuple."""
-
-    def check(name: str, value: Any, sizes: Any = None) -> tuple[int, ...]:
-        found = several(whole(least=1), least=count)(name, value)
-        if len(found) > count:
-            raise OptionError(f"{name} holds {len(found)}; give {count}")
-        return tuple(found)
-
-    return check
-
-
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
-MODEL = {o.keyword: path() if o.keyword in PROGRAMS else KINDS[o.kind] for o in MODEL_OPTIONS}
+MODEL = {  # by type alone: the bounds are the variant's own
+    name: path() if name in PROGRAMS else KINDS[kind]
+    for name, kind in kinds_of(ModelOptions).items()
+}
 STORED: dict[str, Checker | dict[str, Checker]] = {
     "variant": choice(*VARIANTS),
     "data": path(),
     "data_root": path(),
-    "image_size": sizes(2),
-    "data_shape": sizes(3),
+    "image_size": image_sides(),
+    "data_shape": shape(),
     "model": MODEL,
     "training": OPTIONS,
     "programs": dict.fromkeys(PROGRAMS, text()),
@@ -61,15 +53,15 @@ STORED: dict[str, Checker | dict[str, Checker]] = {
 }
 NEEDED: dict[str, tuple[str, ...]] = {
     "": ("variant", "data", "data_shape", "model", "training", "fingerprints", "versions"),
-    "training.": ("epochs", "batch_size", "lr", "lr_schedule", "seed"),
+    "training.": TOLD,
     "fingerprints.": FINGERPRINTS,
     "versions.": tuple(versions()),
 }
-FLAGS = {o.keyword: o.flag for o in MODEL_OPTIONS} | flags_of(TrainingOptions)
+FLAGS = flags_of(ModelOptions) | flags_of(TrainingOptions)
 
 
-UNSAID = {"engine": "auto", "precision": "float32", "network": "auto"}
-"""What holds where a run's configuration leaves an option out."""
+UNSAID = {f.name: f.default for f in fields(TrainingOptions)} | {"network": "auto"}
+"""Values of options that a run's configuration leaves out."""
 
 
 @dataclass(frozen=True)
@@ -110,26 +102,27 @@ class RunConfig:
                 object.__setattr__(self, name, value)
         for table, checks in (("model", MODEL), ("training", OPTIONS)):
             given = instance(Mapping, example="{'beta': 2.0}")(table, getattr(self, table))
-            plain = dict(given)
-            for name, value in _set(given).items():
-                if name in checks:
-                    plain[name] = checks[name](name, value)
-                elif table == "training":
-                    raise OptionError(f"training={name!r}; allowed are {', '.join(checks)}")
+            plain = {name: value for name, value in given.items() if value is not None}
+            for name in plain.keys() & checks.keys():
+                plain[name] = checks[name](name, plain[name])
             object.__setattr__(self, table, plain)
+        unknown = self.training.keys() - OPTIONS.keys()
+        if unknown:
+            raise OptionError(f"training={min(unknown)!r}; allowed are {', '.join(OPTIONS)}")
 
-    def complete(self, dataset: Dataset, taken: Mapping[str, Any]) -> RunConfig:
+    def complete(self, dataset: Dataset) -> RunConfig:
         """Fills in the defaults, which depend on the data."""
+        taken = plain_defaults(self.variant)
         data = self.data or DEFAULT_DATA
         defaults = default_options(data, self.variant, len(dataset.x_train))
-        model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **_set(self.model)}
+        model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **self.model}
         training = {k: v for k, v in defaults.items() if k in OPTIONS}
         return replace(
             self,
             data=absolute_path(data),
             data_root=None if self.data_root is None else str(Path(self.data_root).resolve()),
-            model={k: absolute_program(v) for k, v in _set(model).items()},
-            training={**training, **_set(self.training)},
+            model={k: absolute_program(v) for k, v in model.items() if v is not None},
+            training={**training, **self.training},
             data_shape=dataset.data_shape,
             fingerprints=dataset.fingerprints,
             versions=versions(),
@@ -137,23 +130,21 @@ class RunConfig:
 
     def resumed_from(self, stored: RunConfig, folder: Path) -> RunConfig:
         """Takes a stored run's configuration on, if nothing that is given contradicts it."""
-        given: dict[str, Any] = {"VARIANT": self.variant}
-        known: dict[str, Any] = {"VARIANT": stored.variant}
+        given: dict[str, Any] = {}
         if self.data is not None:
-            given["--data"], known["--data"] = absolute_path(self.data), stored.data
+            given["--data"] = absolute_path(self.data), stored.data
         if self.image_size is not None:
-            given["--image-size"], known["--image-size"] = self.image_size, stored.image_size
+            given["--image-size"] = self.image_size, stored.image_size
         for ours, theirs in ((self.model, stored.model), (self.training, stored.training)):
-            for keyword, value in _set(ours).items():
-                given[FLAGS[keyword]] = absolute_program(value)
-                known[FLAGS[keyword]] = theirs.get(keyword, UNSAID.get(keyword))
-        for name, value in given.items():
-            if value != known[name]:
-                go_on = f"give {known[name]}" if name == "VARIANT" else "leave it out"
-                raise OptionError(
-                    f"{name} {value} given, but the run in {folder} was started with "
-                    f"{known[name]}; {go_on} to resume, or start anew with --overwrite"
-                )
+            for name, value in ours.items():
+                known = theirs.get(name, UNSAID.get(name))
+                given[FLAGS[name]] = absolute_program(value), known
+        if self.variant != stored.variant:
+            go_on = f"give {stored.variant}"
+            raise started_with("VARIANT", self.variant, stored.variant, folder, go_on)
+        for flag_, (value, known) in given.items():
+            if value != known:
+                raise started_with(flag_, value, known, folder)
         return replace(stored, data_root=self.data_root or stored.data_root)
 
     def over(self, stored: RunConfig) -> RunConfig:
@@ -165,8 +156,8 @@ class RunConfig:
             data=self.data or stored.data,
             data_root=self.data_root or stored.data_root,
             image_size=self.image_size or stored.image_size,
-            model={**stored.model, **_set(self.model)},
-            training={**stored.training, **_set(self.training)},
+            model={**stored.model, **self.model},
+            training={**stored.training, **self.training},
         )
 
     def load_dataset(self, root: str | Path | None = None) -> Dataset:
@@ -209,6 +200,16 @@ class RunConfig:
             return cls(**content)
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read the run's configuration {path}: {error}") from error
+
+
+def started_with(
+    name: str, given: object, known: object, folder: Path, go_on: str = "leave it out"
+) -> OptionError:
+    """The error on an option that is not the one that a folder's training was started with."""
+    return OptionError(
+        f"{name} {given} given, but the training in {folder} was started with {known}; {go_on} to "
+        "resume, or start anew with --overwrite"
+    )
 
 
 def absolute_path(data: str) -> str:

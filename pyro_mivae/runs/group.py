@@ -15,10 +15,12 @@ from pyro_mivae.arguments import checked
 from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
+from pyro_mivae.figures import label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
-from pyro_mivae.runs.build import build_variant, check_config, find_variant, plain_defaults
+from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import RunConfig
+from pyro_mivae.runs.options import check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.run import (
@@ -43,6 +45,7 @@ from pyro_mivae.runs.run_folder import (
     write_json,
 )
 from pyro_mivae.runs.tensorboard import logging_epochs
+from pyro_mivae.tables import align
 from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_checkpoint
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
 from pyro_mivae.training.keeper import HISTORY
@@ -51,10 +54,7 @@ SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
     "linear_probe categories_used category_agreement_accuracy category_agreement_nmi"
 ).split()
-LABELS = {
-    "category_agreement_accuracy": "pairs: agreement",
-    "category_agreement_nmi": "pairs: NMI",
-}
+LABELS = {name: label(name) for name in SHOWN if name.startswith("category_agreement")}
 
 
 @dataclass
@@ -93,7 +93,7 @@ class RunGroup:
     on_start: Callable[[], object] = lambda: None
 
     def __enter__(self) -> Self:
-        check_config(self.config)
+        check_model_options(self.config.variant, self.config.model)
         how = {"resume": self.resume, "overwrite": self.overwrite}
         check_target(self.folder, self.kind, **how, runs=self.places)
         self._there = held(self.folder) is not None
@@ -220,11 +220,7 @@ def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -
     and of the agreement of the categories of every two runs on the test images.
     All are of one configuration: seeds that are added to a folder take that of those in it.
     """
-    if count < 1:
-        raise OptionError(f"seeds={count}: 1 or more is needed")
-    folder = Path(folder)
-    first = config.training.get("seed") or 0
-    seeds = range(first, first + count)
+    folder, seeds = Path(folder), seeds_from(config, count)
     places = [folder / f"seed-{seed}" for seed in seeds]
     with RunGroup(config, folder, SEVERAL, places, **how) as group:
         shared = _shared(config, runs_of_seeds(folder)) if group.resume else config
@@ -233,10 +229,18 @@ def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -
         )
 
 
+def seeds_from(config: RunConfig, count: int) -> range:
+    """Returns so many seeds from a configuration's own on."""
+    if count < 1:
+        raise OptionError(f"seeds={count}: 1 or more is needed")
+    first = config.training.get("seed", 0)
+    return range(first, first + count)
+
+
 def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
     """Takes on the configuration of the runs that are there, but for the seed."""
     begun = [run for run in there if has_checkpoint(run)]
-    given = replace(config, training={**config.training, "seed": None})
+    given = replace(config, training={k: v for k, v in config.training.items() if k != "seed"})
     if begun:
         return given.resumed_from(read_config(begun[0]), begun[0])
     return given.over(read_config(there[0])) if there else given
@@ -247,7 +251,7 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
     if started:
         check_same_data(config, dataset, folder)
         return config
-    return config.complete(dataset, plain_defaults(find_variant(config.variant)))
+    return config.complete(dataset)
 
 
 def is_finished(folder: Path) -> bool:
@@ -291,12 +295,13 @@ def _write_summary(
 
 
 def seeds_table(folder: str | Path) -> str:
-    """Puts the figures of several seeds that matter most in a small table."""
+    """Writes the figures of several seeds that matter most as a small table."""
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
-    lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation"]
+    rows = []
     for name in SHOWN:
         mean, spread = (content["metrics"].get(name, {}).get(key) for key in ("mean", "sd"))
         if mean is not None:
             told = "" if spread is None else f" ± {spread:.3f}"
-            lines.append(f"  {LABELS.get(name, name):<20}  {mean:.3f}{told}")
-    return "\n".join(lines)
+            rows.append((LABELS.get(name, name), f"{mean:.3f}{told}"))
+    lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation", *align(rows)]
+    return "\n  ".join(lines)

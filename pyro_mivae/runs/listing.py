@@ -1,4 +1,4 @@
-"""What there is to choose from, by name."""
+"""Lists of all that is chosen by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pyro_mivae.data import DATASETS
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.likelihoods import LIKELIHOODS
 from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
+from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS
-from pyro_mivae.runs.build import plain_defaults
-from pyro_mivae.runs.options import MODEL_OPTIONS
-from pyro_mivae.variants import VARIANTS, Variant
+from pyro_mivae.runs.options import ModelParts, plain_defaults
+from pyro_mivae.variants import VARIANTS
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "β"}
@@ -26,7 +26,7 @@ def listing() -> str:
     width = max(map(len, VARIANTS))
     for name, variant_class in VARIANTS.items():
         lines += [f"  {name:<{width}}  {_first_line(variant_class)}"]
-        options = ", ".join(_options(variant_class))
+        options = ", ".join(_options(name))
         told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
         lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
     sections: dict[str, Mapping[str, object]] = {
@@ -46,14 +46,14 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _options(variant_class: type[Variant]) -> Iterator[str]:
-    """The options that a variant takes, with the defaults that hold whatever the data are."""
-    defaults = plain_defaults(variant_class)
-    for option in MODEL_OPTIONS:
-        if option.is_taken_by(variant_class):
-            default = defaults.get(option.keyword)
-            told = "" if default is None or option.kind is bool else f"{NO_BREAK}{default}"
-            yield option.flag + told
+def _options(variant: str) -> Iterator[str]:
+    """Flags of a variant's options, with the defaults that hold for all data."""
+    defaults = plain_defaults(variant)
+    for name, flag in (flags_of(VARIANTS[variant].options()) | flags_of(ModelParts)).items():
+        default = defaults.get(name)
+        yield (
+            flag if default is None or isinstance(default, bool) else f"{flag}{NO_BREAK}{default}"
+        )
 
 
 def _first_line(of: object) -> str:

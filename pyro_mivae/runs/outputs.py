@@ -87,26 +87,24 @@ def evaluate_run(
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
     """Writes a run's pictures and ``report.html``, evaluating it first if that was not done."""
-    from pyro_mivae.report import write_report
+    from pyro_mivae.report import ReportData, write_report
 
     vae = run.vae.to(resolve_device(device))
     with Writer(run.folder), suitable_threads(vae, EVALUATION_BATCH):
         if not (run.folder / METRICS).exists():
             evaluate_run(run, dataset, device=device)
         metrics, protocol = run.measured()
-        return write_report(
-            run.folder,
-            vae=vae,
-            history=run.history,
-            metrics=metrics,
-            protocol=protocol,
-            x=dataset.x_test,
-            labels=dataset.y_test,
-            config=run.config.describe(),
+        data = ReportData(
+            vae,
+            dataset.x_test,
+            dataset.y_test,
+            run.history,
+            metrics,
             class_names=dataset.class_names or None,
             factors=dataset.factors_test,
             factor_names=dataset.factor_names,
         )
+        return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
 
 def write_samples(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.report.files import PICTURES, listed_pictures
+from pyro_mivae.report.pictures import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
 from pyro_mivae.training import Writer, atomic_path, has_checkpoint, writing

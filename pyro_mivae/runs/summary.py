@@ -1,9 +1,9 @@
-"""The table that a run ends with."""
+"""Table of the figures of a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pyro_mivae.diagnostics import diagnose
 from pyro_mivae.figures import (
@@ -19,10 +19,10 @@ from pyro_mivae.figures import (
     parsed,
     sites_of,
 )
-from pyro_mivae.tables import write_error
+from pyro_mivae.tables import align, write_error
 
-Row = tuple[str, str, str]
-"""Label, figure and standard error."""
+Row = tuple[str, str, str]  # label, figure and standard error
+UNDEFINED = "not defined"
 
 
 def summarise(
@@ -43,21 +43,19 @@ def summarise(
           rate, sum of the KLs             5.00
           ELBO                           -25.00
     """
-    lines = ["nats per test image", *_align(list(_nats(metrics)))]
+    lines = ["nats per test image", *_indented(_nats(metrics))]
     if note:
         lines.append(f"  ({note})")
-    parts = [] if num_categories else list(_parts(metrics))
-    if parts:
-        lines += ["share of the variance reconstructed", *_align(parts)]
+    parts = [] if num_categories else list(parsed(metrics, "reconstruction_r2"))
+    if len(parts) > 1:
+        alone = [(f"{k.site} alone" if k.site else "the whole code", str(k)) for k, _ in parts]
+        lines.append("share of the variance reconstructed")
+        lines += _indented((name, *_row(metrics, k, digits=2)[1:]) for name, k in alone)
     for about in ("labels", "factors"):
-        rows = [
-            _row(metrics, figure.name)
-            for figure in FIGURES.values()
-            if figure.about == about and figure.tables == "summary"
-            if not math.isnan(metrics.get(figure.name, math.nan))
-        ]
+        shown = [f.name for f in FIGURES.values() if (f.about, f.tables) == (about, "summary")]
+        rows = [_row(metrics, k) for k in shown if not math.isnan(metrics.get(k, math.nan))]
         if rows:
-            lines += [f"against {about}, which training did not see", *_align(rows)]
+            lines += [f"against {about}, which training did not see", *_indented(rows)]
     used = metrics.get("categories_used", math.nan)
     if not math.isnan(used):
         of = f" of {num_categories}" if num_categories else ""
@@ -74,34 +72,25 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
     for name in ("distortion", *costs, "rate", "elbo", "log_px", "log_px_ais"):
         if name in metrics:
             yield _row(metrics, name)
-    intervals = [("mi", ""), *(("mi", site) for site in sites)]
-    if metrics.get("saturated"):
-        intervals.append(("fitted_mi", ""))
-    intervals.append(("generative_mi", ""))
     whole = _interval(metrics, "generative_mi", "")
-    for site in sites:
-        if _interval(metrics, "generative_mi", site) not in (whole, _number(math.nan)):
-            intervals.append(("generative_mi", site))
+    told = [_interval(metrics, "generative_mi", site) for site in sites]
+    intervals = [
+        *(("mi", site) for site in ("", *sites)),
+        *([("fitted_mi", "")] if metrics.get("saturated") else []),
+        ("generative_mi", ""),
+        *(("generative_mi", s) for s, t in zip(sites, told) if t not in (whole, UNDEFINED)),
+    ]
     for name, site in intervals:
         ends = [key(name, site, side) for side in (LOWER, UPPER)]
         if all(end in metrics for end in ends):
             errors = [error_of(metrics, end) for end in ends]
             margin = write_error(max(filter(math.isfinite, errors), default=math.nan))
             yield f"information {label(key(name, site))}", _interval(metrics, name, site), margin
-    for k, value in parsed(metrics):
-        margin = write_error(error_of(metrics, str(k)))
-        if k.side == CRITIC:
-            yield f"information {k.label}", _number(value), margin
-        if k.name == "barber_agakov":
-            yield f"information {k.label}", f"at least {_number(value)}", margin
-
-
-def _parts(metrics: Mapping[str, float]) -> Iterator[Row]:
-    """R² of all of a code and of each site alone, where there are several."""
-    found = list(parsed(metrics, "reconstruction_r2"))
-    for k, _ in found if len(found) > 1 else ():
-        _, number, margin = _row(metrics, str(k), digits=2)
-        yield f"{k.site} alone" if k.site else "the whole code", number, margin
+    for k, _ in parsed(metrics):
+        if k.side == CRITIC or k.name == "barber_agakov":
+            name, number, margin = _row(metrics, str(k))
+            least = "at least " * (k.side != CRITIC)
+            yield f"information {name}", least + number, margin
 
 
 def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> Row:
@@ -113,21 +102,15 @@ def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> 
 
 
 def _number(value: float, digits: int = 2) -> str:
-    return "not defined" if math.isnan(value) else f"{value:.{digits}f}"
+    return UNDEFINED if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _interval(metrics: Mapping[str, float], name: str, site: str) -> str:
     low, high = interval(metrics, name, site)
-    if math.isnan(low) or math.isnan(high):
-        if math.isnan(low) and math.isnan(high):
-            return _number(high)
-        return f"at most {_number(high)}" if math.isnan(low) else f"at least {_number(low)}"
-    return f"{_number(low)} to {_number(high)}"
+    if math.isnan(low):
+        return UNDEFINED if math.isnan(high) else f"at most {_number(high)}"
+    return f"at least {_number(low)}" if math.isnan(high) else f"{_number(low)} to {_number(high)}"
 
 
-def _align(rows: list[Row]) -> Iterator[str]:
-    left = max((len(label) for label, _, _ in rows), default=0)
-    right = max((len(text) for _, text, _ in rows), default=0)
-    return (
-        f"  {label:<{left}}  {text:>{right}} {margin}".rstrip() for label, text, margin in rows
-    )
+def _indented(rows: Iterable[Row]) -> list[str]:
+    return [f"  {line}" for line in align(list(rows))]

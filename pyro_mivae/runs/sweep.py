@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,46 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, function, named, number, several
+from pyro_mivae.arguments import (
+    Checker,
+    Given,
+    checked,
+    checker,
+    function,
+    named,
+    number,
+    several,
+)
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
+from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import checks_of
-from pyro_mivae.runs.build import build_variant, check_config
-from pyro_mivae.runs.config import FLAGS, RunConfig
-from pyro_mivae.runs.group import RunGroup, settled
+from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.config import FLAGS, RunConfig, started_with
+from pyro_mivae.runs.group import RunGroup, seeds_from, settled
+from pyro_mivae.runs.options import check_model_options
 from pyro_mivae.runs.run_folder import GRID, MODELS, PICTURE, ROWS, SWEEP, TABLE, clear_models
 from pyro_mivae.runs.sweep_table import SweepTable
 from pyro_mivae.training import TrainingOptions, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
 FIGURES = ("distortion", "rate", "elbo", "mi_lower", "mi_upper", "active_units")
-Point = dict[str, Any]
 
 
-@checked(make=function("make(beta=1.0)"), seeds=several(checks_of(TrainingOptions)["seed"]))
+@checker
+def _each_once(given: Given, each: Checker) -> tuple[Any, ...]:
+    """One value or more, each of them once."""
+    values = several(each)(given.name, given.value)
+    if len(set(values)) < len(values):
+        raise OptionError(f"{given.name}={values}; give each value once")
+    return tuple(values)
+
+
+_GRID = named(_each_once(number()), least=1)
+_SEEDS = _each_once(checks_of(TrainingOptions)["seed"])
+
+
+@checked(make=function("make(beta=1.0)"), grid=_GRID, seeds=_SEEDS)
 def sweep(
     make: Callable[..., Variant],
     x: Tensor,
@@ -72,85 +93,50 @@ def sweep(
         >>> found.rows[0]["rate"] > found.rows[1]["rate"]
         True
     """
-    return sweep_points(
-        partial(_make, make), x, check_grid(grid), seeds, x_test=x_test, **training
-    )
+    table = SweepTable([], dict(grid), seeds=tuple(seeds))
+    return fill_table(table, partial(_make, make), x, x_test=x_test, **training)
 
 
-def check_grid(grid: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
-    """Checks the values of each option."""
-    plain: dict[str, tuple[float, ...]] = {}
-    for name, given in named(several(number()), least=1)("grid", grid).items():
-        values = _several(name, given)
-        plain[name] = tuple(int(v) if isinstance(v, Integral) else float(v) for v in values)
-    return plain
-
-
-def points_of(grid: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> list[Point]:
-    """Gives the options of each model, its seed among them."""
-    own = _several("seeds", seeds)
-    return [
-        {**dict(zip(grid, values, strict=True)), "seed": seed}
-        for values in itertools.product(*grid.values())
-        for seed in own
-    ]
-
-
-def sweep_points(
+def fill_table(
+    table: SweepTable,
     make: Callable[..., Variant],
     x: Tensor,
-    grid: dict[str, tuple[float, ...]],
-    seeds: Sequence[int],
     *,
     x_test: Tensor | None = None,
-    known: Sequence[Mapping[str, float]] = (),
+    models: Path | None = None,
     on_row: Callable[[SweepTable], object] = lambda table: None,
-    runs: Sequence[Path] | None = None,
     **training: Any,
 ) -> SweepTable:
-    """Trains and measures the models of some points; see `sweep`."""
-    points = points_of(grid, seeds)
-    table = partial(SweepTable, grid=grid, seeds=tuple(seeds))
-    rows = {n: row for n, point in enumerate(points) for row in known if _is_of(row, point)}
-    left = [number for number in range(len(points)) if number not in rows]
-    vaes = [make(**points[number]) for number in left]
-    for vae in vaes[:1]:
-        if not vae.objective().measures_fit:
-            raise OptionError(
-                f"{type(vae).__name__} has no ELBO, so that there is no rate and no distortion"
-            )
-        vae.check_data(x if x_test is None else x_test)
+    """Trains and measures the models that a table has no figures of; see `sweep`."""
+    points, x_test = table.points, x if x_test is None else x_test
+    rows = {
+        n: row
+        for n, point in enumerate(points)
+        for row in table.rows
+        if point.items() <= row.items()
+    }
+    left = {n: make(**point) for n, point in enumerate(points) if n not in rows}
     failures: dict[int, str] = {}
-    if vaes:
-        own = [points[number]["seed"] for number in left]
-        folders = None if runs is None else [runs[number] for number in left]
+    if left:
+        first = next(iter(left.values()))
+        if not first.objective().measures_fit:
+            raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
+        first.check_data(x_test)
+        seeds = [points[n]["seed"] for n in left]
+        runs = None if models is None else [models / _name(points[n]) for n in left]
         try:
-            fit_many(vaes, x, seeds=own, runs=folders, **training)
+            fit_many([*left.values()], x, seeds=seeds, runs=runs, **training)
         except ManyTrainingError as error:
-            failures = {left[position]: told for position, told in error.failures.items()}
+            failures = {[*left][position]: told for position, told in error.failures.items()}
             if len(failures) == len(points):
                 raise
-    for place, vae in zip(left, vaes, strict=True):
+    for n, vae in left.items():
         broken = dict.fromkeys(FIGURES, math.nan)
-        figures = broken if place in failures else _measure(vae, x if x_test is None else x_test)
-        rows[place] = {**points[place], **figures}
-        told = {n: reason for n, reason in failures.items() if n in rows}
-        on_row(table([dict(rows[n]) for n in sorted(rows)], failures=told))
-    return table([dict(rows[n]) for n in sorted(rows)], failures=failures)
-
-
-def _several(name: str, given: Sequence[Any]) -> list[Any]:
-    """Checks that the values of an option are one or more, and each there once."""
-    values = list(given)
-    if not values:
-        raise OptionError(f"{name}={given!r}; give one value or more")
-    if len(set(values)) < len(values):
-        raise OptionError(f"{name}={given!r}; give each value once")
-    return values
-
-
-def _is_of(row: Mapping[str, float], point: Point) -> bool:
-    return all(row.get(name) == value for name, value in point.items())
+        rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test))}
+        told = {place: reason for place, reason in failures.items() if place in rows}
+        table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
+        on_row(table)
+    return replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=failures)
 
 
 def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
@@ -164,14 +150,17 @@ def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
 def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
     with pyro.get_param_store().scope(), suitable_threads(vae, 128):
         x = vae.check_data(x).to(vae.device)
-        report = information(vae.model, vae.guide, x, iwae_samples=2)
-    figures = report.to_dict()
+        figures = information(vae.model, vae.guide, x, iwae_samples=2).to_dict()
     sites = [
-        f"{kind}_{site}{side}"
+        key(name, site, side)
         for site in vae.sites
-        for kind, side in (("kl", ""), ("mi", "_lower"), ("mi", "_upper"))
+        for name, side in (("kl", ""), ("mi", LOWER), ("mi", UPPER))
     ]
     return {name: figures.get(name, math.nan) for name in (*FIGURES, *sites)}
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value!r}" for name, value in point.items())
 
 
 def sweep_run(
@@ -194,11 +183,10 @@ def sweep_run(
         **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
     """
     folder = Path(folder)
-    check_config(replace(config, model={**config.model, **dict.fromkeys(grid, 0.0)}))
+    check_model_options(config.variant, {**config.model, **grid})
     with RunGroup(config, folder, GRID, **how) as group:
-        known: SweepTable | None = None
-        if group.resume and (folder / ROWS).is_file():
-            known = _known(folder)
+        known = _known(folder) if group.resume and (folder / ROWS).is_file() else None
+        if known is not None:
             config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
             _check_resumed(grid, count, known, folder)
             grid, count = known.grid, count or len(known.seeds)
@@ -209,12 +197,10 @@ def sweep_run(
                 "nothing to sweep; give --beta or --mi-weight, with one value or more, such as "
                 "--beta 0.5,1,4"
             )
-        plain = check_grid(grid)
-        first = config.training.get("seed") or 0
-        seeds = tuple(range(first, first + (1 if count is None else count)))
-        points = points_of(plain, seeds)
+        seeds = tuple(seeds_from(config, 1 if count is None else count))
         done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
-        if known is not None and len(done) == len(points) and (folder / PICTURE).is_file():
+        table = SweepTable(done, _GRID("grid", grid), seeds=seeds)
+        if known and len(done) == len(table.points) and (folder / PICTURE).is_file():
             clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")
             return known
@@ -224,30 +210,26 @@ def sweep_run(
         config = settled(config, dataset, folder, started=started)
 
         def make(seed: int, **options: float) -> Variant:
-            own = replace(
-                config,
-                model={**config.model, **options},
-                training={**config.training, "seed": seed},
+            model, training = {**config.model, **options}, {**config.training, "seed": seed}
+            return build_variant(
+                replace(config, model=model, training=training), dataset.data_shape
             )
-            return build_variant(own, dataset.data_shape)
 
         def begin() -> None:
             new = {} if started else {folder / SWEEP: config}
-            group.begin(config, new, dataset, f", {len(points)} models")
-            SweepTable(done, plain, seeds=seeds).to_json(folder / ROWS)
+            group.begin(config, new, dataset, f", {len(table.points)} models")
+            table.to_json(folder / ROWS)
 
-        found = sweep_points(
+        found = fill_table(
+            table,
             make,
             dataset.x_train,
-            plain,
-            seeds,
             x_test=dataset.x_test,
-            known=done,
+            models=folder / MODELS,
             on_row=lambda table: _write_rows(table, folder),
-            runs=[folder / MODELS / _name(point) for point in points],
-            resume=True,
             on_start=begin,
             **{name: value for name, value in config.training.items() if name != "seed"},
+            resume=True,
             device=group.device,
             progress=group.progress,
         )
@@ -271,27 +253,17 @@ def _check_resumed(
     grid: Mapping[str, Sequence[float]], count: int | None, known: SweepTable, folder: Path
 ) -> None:
     """Checks that nothing that is given contradicts the sweep that goes on."""
-    for name, values in check_grid(grid).items() if grid else ():
-        before = known.grid.get(name)
-        if values != before:
-            raise OptionError(
-                f"{FLAGS[name]} {_listed(values)} given, but the sweep in {folder} was started "
-                f"with {'none' if before is None else _listed(before)}; leave it out to resume, "
-                "or start anew with --overwrite"
+    for name, values in grid.items():
+        if _GRID("grid", grid)[name] != known.grid.get(name):
+            raise started_with(
+                FLAGS[name], _listed(values), _listed(known.grid.get(name, ())), folder
             )
     if count is not None and count < len(known.seeds):
-        raise OptionError(
-            f"--seeds {count} given, but the sweep in {folder} is of {len(known.seeds)}; leave it "
-            "out to resume, or start anew with --overwrite"
-        )
+        raise started_with("--seeds", count, len(known.seeds), folder)
 
 
 def _listed(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)
-
-
-def _name(point: Point) -> str:
-    return ",".join(f"{name}={value!r}" for name, value in point.items())
+    return ",".join(f"{value:g}" for value in values) or "none"
 
 
 def _write_rows(table: SweepTable, folder: Path) -> None:

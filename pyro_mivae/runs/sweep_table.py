@@ -110,6 +110,12 @@ class SweepTable:
         return "\n".join(align(rows))
 
     @property
+    def points(self) -> list[dict[str, float]]:
+        """The options of each model, its seed among them."""
+        values = itertools.product(*self.grid.values(), self.seeds)
+        return [dict(zip((*self.grid, "seed"), point, strict=True)) for point in values]
+
+    @property
     def axes(self) -> tuple[str, str | None]:
         """The option along the picture's lines, and the one that tells them apart."""
         several = [name for name, values in self.grid.items() if len(values) > 1]

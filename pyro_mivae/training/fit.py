@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
-from pyro_mivae.engine import Means, Precision, matmul_precision
+from pyro_mivae.engine import Mode, Precision, matmul_precision
 from pyro_mivae.errors import WriteError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.breakdown import check_end, last_weights_kept
@@ -54,7 +54,7 @@ def fit(
     clip_norm: float | None = TrainingOptions.clip_norm,
     device: str | torch.device = "auto",
     seed: int = TrainingOptions.seed,
-    engine: Means | Literal["auto"] = TrainingOptions.engine,
+    engine: Mode | Literal["auto"] = TrainingOptions.engine,
     precision: Precision = TrainingOptions.precision,
     validation: Any = None,
     patience: int | None = TrainingOptions.patience,

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from pyro_mivae.engine import (
     Engine,
-    Program,
+    TrainStep,
     is_due_in_epoch,
     most_unchecked,
     no_rounding,
-    stage,
+    trace_step,
 )
 from pyro_mivae.errors import PyroMivaeError, RunError, SiteError, StagingError
 from pyro_mivae.terms import ENOUGH_DATA
@@ -93,20 +93,20 @@ class Trainer:
             self.vae.train()
             try:
                 with pyro.validation_enabled(False):
-                    stage(self._make_program(), self.example(self.batch_sizes[0]))
+                    trace_step(self._make_program(), self.example(self.batch_sizes[0]))
             except StagingError as error:
                 raise no_rounding(error) from error
             finally:
                 self.vae.train(training)
 
     @cached_property
-    def program(self) -> Program:
+    def program(self) -> TrainStep:
         """What a step evaluates."""
         return self._make_program()
 
-    def _make_program(self) -> Program:
+    def _make_program(self) -> TrainStep:
         loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
-        return Program.of_modules(loss, self.vae, self.objective.state)
+        return TrainStep.of_modules(loss, self.vae, self.objective.state)
 
     def _make_validation(self, images: Tensor) -> Validation:
         sizes = batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)
@@ -173,7 +173,7 @@ class Trainer:
         if self.validation is not None:
             with pyro.validation_enabled(False), self._evaluating():
                 torch.manual_seed(self.settings.seed)  # the same noise in every epoch
-                staged = self.engine.means != "eager"
+                staged = self.engine.mode != "eager"
                 held_out = self.validation.run(self.epoch - 1, staged=staged)
             row |= {f"val_{key}": value for key, value in held_out.items()}
             self._watch(row)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, either, flag, function, path, several
-from pyro_mivae.engine import Engine, Means, Precision
+from pyro_mivae.engine import Engine, Mode, Precision
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of
 from pyro_mivae.training.fit import Training
@@ -49,7 +49,7 @@ def fit_many(
     clip_norm: float | None = None,
     device: str | torch.device = "auto",
     seeds: Sequence[int] | None = None,
-    engine: Means | Literal["auto"] = "auto",
+    engine: Mode | Literal["auto"] = "auto",
     precision: Precision = "float32",
     validation: Tensor | float | None = None,
     patience: int | None = None,

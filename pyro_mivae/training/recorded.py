@@ -14,8 +14,8 @@ from pyro_mivae.engine import (
     Recording,
     Scheduled,
     StaticEpoch,
+    give_up,
     recorder_for,
-    tell_no_capture,
 )
 from pyro_mivae.errors import CaptureError
 from pyro_mivae.training.meter import Meter
@@ -70,7 +70,7 @@ class RecordedSteps:
         try:
             self.static.prepare(self.recorder)
         except CaptureError as error:
-            tell_no_capture(error)
+            give_up("captured", "without", error)
             self.recorder = None
             self.static.prepare()
 

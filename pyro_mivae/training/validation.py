@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine import Program, is_due
-from pyro_mivae.engine.comparison import Outcome, noise_state, run_graph
-from pyro_mivae.engine.staging import Staged, preserved, record
+from pyro_mivae.engine import TrainStep, is_due
+from pyro_mivae.engine.comparison import Outcome, run_graph
+from pyro_mivae.engine.snapshot import noise_state, preserved
 from pyro_mivae.engine.steps import MOST_GRAPHS
+from pyro_mivae.engine.tracing import TracedStep, trace_run
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.training.meter import Meter
 
@@ -27,10 +28,10 @@ class Validation:
     """
 
     def __init__(
-        self, program: Program, images: Tensor, sizes: list[int], device: torch.device
+        self, program: TrainStep, images: Tensor, sizes: list[int], device: torch.device
     ) -> None:
         self.program, self.images, self.sizes, self.device = program, images, sizes, device
-        self._graphs: dict[Any, Staged | None] = {}  # None where the program is no graph
+        self._graphs: dict[Any, TracedStep | None] = {}  # None where the program is no graph
 
     @torch.no_grad()
     def run(self, number: int, *, staged: bool) -> dict[str, float]:
@@ -68,12 +69,12 @@ class Validation:
             _tell_difference(difference, number + 1)
         return entries if due or difference else dict(outcome.ledger)
 
-    def _stage(self, x: Tensor) -> Staged | None:
+    def _stage(self, x: Tensor) -> TracedStep | None:
         """Returns the graph of the evaluation, None if it has none; all is as it was before."""
         program = self.program
         try:
             with preserved([*program.state, x], self.device):
-                return record(program.loss, [x], program.guards, leaves=[]).staged
+                return trace_run(program.loss, [x], program.guards, leaves=[]).traced
         except Exception:  # the program itself may have no trouble
             return None
 

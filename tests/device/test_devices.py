@@ -60,7 +60,7 @@ def test_a_report_of_measured_figures_computes_on_the_device(
 ):
     seen = []
     monkeypatch.setattr(
-        "pyro_mivae.report.write_report", lambda folder, *, vae, **page: seen.append(vae.device)
+        "pyro_mivae.report.write_report", lambda folder, data, **page: seen.append(data.vae.device)
     )
     config = RunConfig("vae", "digits", training={"epochs": 1, "batch_size": 64})
     train_run(config, tmp_path / "run", device="cpu")

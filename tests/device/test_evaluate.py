@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.report import write_report
+from pyro_mivae.report import ReportData, write_report
 
 FEW = {"iwae_samples": 8, "iwae_items": 8, "generative_items": 8, "subset": 16}
 
@@ -41,15 +41,6 @@ def test_figures_wherever_the_data_are(pretended, quick, build, x, labels):
 def test_figures_and_the_page(pretended, quick, build, x, labels, name, tmp_path):
     vae = build(name).to("cuda").eval()
     metrics = mi.evaluate(vae, x, labels, (x, labels, None), **FEW)
-    write_report(
-        tmp_path,
-        vae=vae,
-        history=mi.training.History(),
-        metrics=dict(metrics),
-        protocol=metrics.protocol,
-        x=x.double(),
-        labels=labels,
-        config={},
-        class_names=None,
-    )
+    data = ReportData(vae, x.double(), labels, mi.training.History(), dict(metrics))
+    write_report(tmp_path, data, protocol=metrics.protocol)
     assert (tmp_path / "report.html").exists()

@@ -42,3 +42,18 @@ def assert_same(evaluate: Evaluate) -> Callable[..., None]:
             torch.testing.assert_close(slope, wanted[name], rtol=1e-7, atol=1e-9, msg=name)
 
     return compare
+
+
+@pytest.fixture
+def double() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def x(double: None) -> Tensor:
+    return torch.rand(4, 2, 3)
+
+
+@pytest.fixture
+def values(double: None) -> Tensor:
+    return torch.randn(5)

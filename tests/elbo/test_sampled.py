@@ -11,13 +11,14 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.elbo import choose_categories
-from pyro_mivae.elbo import sampled as sampled_module
-from pyro_mivae.engine import Program, stage
+from pyro_mivae.elbo import mutual_information
+from pyro_mivae.engine import TrainStep, trace_step
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks import MLPDecoder, MLPEncoder
+
+from .by_hand import pieces
 
 SHAPE, BATCH, K, DIM = (6,), 4, 5, 10
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
@@ -74,86 +75,6 @@ def sampled(exact, draws, **options):
     return mi.SampledCategoricalELBO(exact=exact, draws=draws, max_plate_nesting=1, **options)
 
 
-# The choice of the categories
-
-
-def chances(probs, exact, draws):
-    """The probability that each category is chosen, one datum, by bisection of the threshold."""
-    order = probs.argsort(descending=True)
-    rest = order[exact:]
-    low, high = 0.0, 1.0
-    for _ in range(200):
-        threshold = (low + high) / 2
-        expected = (probs[rest] / threshold).clamp(max=1).sum()
-        low, high = (threshold, high) if expected > draws else (low, threshold)
-    result = torch.ones_like(probs)
-    result[rest] = (probs[rest] / high).clamp(max=1)
-    return result
-
-
-def pieces(probs, exact, draws):
-    """Uniform numbers, one of each interval in which the choice is the same, and its length."""
-    marks = {0.0, 1.0}
-    for column in probs.unbind(-1):
-        order = column.argsort(descending=True)
-        ends = chances(column, exact, draws)[order[exact:]].cumsum(0)
-        marks |= {float(end) % 1 for end in ends}
-    ends = torch.tensor(sorted(marks))
-    return (ends[1:] + ends[:-1]) / 2, ends.diff()
-
-
-@pytest.mark.parametrize(("exact", "draws"), BUDGETS)
-@pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0])
-def test_each_is_chosen_as_often_as_said(exact, draws, sharpness):
-    probs = (sharpness * torch.randn(K, 3)).softmax(0)
-    expected = torch.stack([chances(p, exact, draws) for p in probs.unbind(-1)], -1)
-    often = torch.zeros_like(probs)
-    for uniform, length in zip(*pieces(probs, exact, draws)):
-        uniforms = uniform.expand(3)
-        chosen, log_inclusion = choose_categories(probs.log(), uniforms, exact=exact, draws=draws)
-        assert chosen.shape == log_inclusion.shape == (exact + draws, 3)
-        assert all(len(set(column.tolist())) == exact + draws for column in chosen.unbind(-1))
-        often.scatter_add_(0, chosen, length.expand_as(chosen))
-        inclusion = expected.gather(0, chosen)
-        torch.testing.assert_close(log_inclusion.exp(), inclusion, **TOLERANCE)
-        weights = probs.gather(0, chosen) / inclusion
-        torch.testing.assert_close(weights.sum(0), torch.ones(3), **TOLERANCE)
-    torch.testing.assert_close(often, expected, **TOLERANCE)
-
-
-@pytest.mark.parametrize(
-    "logits",
-    [
-        [0.0, -800.0, -900.0, -1000.0, -2000.0],  # one that is certain, others below the smallest
-        [0.0, 0.0, -math.inf, -math.inf, -math.inf],
-        [0.0, -math.inf, -math.inf, -math.inf, -math.inf],
-        [0.0] * 5,
-    ],
-)
-@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
-@pytest.mark.parametrize(("exact", "draws"), BUDGETS)
-def test_extreme_probabilities(logits, uniform, exact, draws):
-    log_probs = torch.tensor(logits, dtype=torch.float32).log_softmax(0)
-    chosen, log_inclusion = choose_categories(
-        log_probs, torch.tensor(uniform, dtype=torch.float32), exact=exact, draws=draws
-    )
-    assert chosen.dtype == torch.int64
-    assert len(chosen) == exact + draws
-    assert chosen.min() >= 0
-    assert chosen.max() < K
-    assert log_inclusion.isfinite().all()
-    weights = (log_probs[chosen] - log_inclusion).exp()
-    torch.testing.assert_close(weights.sum(), torch.tensor(1.0, dtype=torch.float32))
-
-
-@pytest.mark.parametrize(("exact", "draws"), [(0, 5), (2, 3), (1, 9), (7, 1)])
-def test_all_where_there_are_no_more(exact, draws):
-    log_probs = torch.randn(K, 3).log_softmax(0)
-    chosen, log_inclusion = choose_categories(log_probs, torch.rand(3), exact=exact, draws=draws)
-    assert (chosen.sort(0).values == torch.arange(K)[:, None]).all()
-    assert (log_inclusion == 0).all()
-
-
 # Value and gradient
 
 
@@ -201,7 +122,7 @@ def test_with_a_scale_and_a_mask(x, monkeypatch):
     plain = sampled(1, 4)
     plain.loss(vae.model, vae.guide, x[[0, 1, 3]])
     vae.model.__class__, vae.guide.__class__ = ScaledModel, ScaledGuide
-    monkeypatch.setattr(sampled_module, "code_program", lambda m: scaled(code_program(m)))
+    monkeypatch.setattr(mutual_information, "code_program", lambda m: scaled(code_program(m)))
     objective = sampled(1, 1, kl_weights={"z": 0.3})
     assert_exact_on_average(objective, vae, x, monkeypatch)
     kl_c, unscaled = objective.ledger["kl_c"], plain.ledger["kl_c"]
@@ -312,7 +233,7 @@ def test_is_staged(x, exact, draws):
     def loss(x):
         return objective.differentiable_loss(vae.model, vae.guide, x), objective.ledger
 
-    stage(Program.of_modules(loss, vae), x)
+    trace_step(TrainStep.of_modules(loss, vae), x)
 
 
 def test_half_precision_draws_in_single(x, monkeypatch):

@@ -14,9 +14,9 @@ import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import evaluate as evaluate_all
 from pyro_mivae.metrics import how_measured
-from pyro_mivae.metrics.families import side_by_side
-from pyro_mivae.metrics.lesson import halves
-from pyro_mivae.metrics.subject import Subject
+from pyro_mivae.metrics.encoded import EncodedData
+from pyro_mivae.metrics.measures import side_by_side
+from pyro_mivae.metrics.splits import halves
 
 # With hardly any importance samples and data of the model's own: both take their time.
 evaluate = partial(evaluate_all, generative_items=2, generative_samples=2, iwae_samples=2)
@@ -181,7 +181,7 @@ def test_probes_of_draws_see_the_noise_that_means_do_not():
 
 def test_a_drawn_category_is_one_of_them(matched):
     x, _ = bars(40)
-    codes = Subject(matched.eval(), x, 0).draw(x)
+    codes = EncodedData(matched.eval(), x, 0).draw(x)
     assert codes["c"].sum(1).tolist() == [1] * 40
     assert codes["c"].unique().tolist() == [0, 1]
     assert torch.equal(codes["c"].argmax(1), matched.encode(x)["c"].argmax(1))

@@ -9,21 +9,21 @@ import torch
 from pyro.nn import PyroModule
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.metrics import (
     agreement_of_models,
     category_agreement,
     classifier,
     dci_scores,
     factor_vae_score,
-    families,
+    measures,
     modularity,
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from pyro_mivae.metrics.findings import Findings
-from pyro_mivae.metrics.lesson import check_known, make_lesson
-from pyro_mivae.metrics.subject import Subject
+from pyro_mivae.metrics.encoded import EncodedData
+from pyro_mivae.metrics.protocol import Findings
+from pyro_mivae.metrics.splits import check_known, split
+from pyro_mivae.posterior.preserved_state import preserved_state
 
 K = 4
 PATTERNS = torch.eye(K).repeat_interleave(2, 1)[:, None, None]  # (4, 1, 1, 8): four bars
@@ -81,21 +81,21 @@ MODELS = {
 
 def measured(vae, x, labels, train=None, probes=True):
     """The figures with labels, without the information report."""
-    known = check_known(vae, x, labels, None, train)
+    known, taught = check_known(vae, x, labels, None, train)
     findings = Findings()
-    with isolated(0, vae, device=vae.device):
-        subject = Subject(vae, known.x, 0)
-        lesson = make_lesson(known, 0, vae.device)
-        generated = families.categories(subject, findings, 40)
-        families.clusters(subject, findings, known.labels)
-        families.generation(subject, findings, lesson, lesson.labels, generated)
+    with preserved_state(0, vae, device=vae.device):
+        subject = EncodedData(vae, known.x, 0)
+        parts = split(known, taught, 0, vae.device)
+        generated = measures.categories(subject, findings, 40)
+        measures.clusters(subject, findings, known.labels)
+        measures.generation(subject, findings, parts, parts.labels, generated)
         if probes:
-            families.probes(subject, findings, lesson, lesson.labels, None)
+            measures.probes(subject, findings, parts, parts.labels, None)
     return findings
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_lessons():
+def short_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "LEAST_STEPS", 50)
         patch.setattr(classifier, "MOST_STEPS", 50)
@@ -103,7 +103,7 @@ def short_lessons():
 
 
 @pytest.fixture(scope="module")
-def figures(short_lessons):
+def figures(short_training):
     torch.manual_seed(0)
     return {
         name: measured(build(), *bars(), probes=name in ("right", "collapsed")).values
@@ -239,5 +239,5 @@ def test_a_reconstruction_of_the_mean_holds_nothing():
     vae.requires_grad_(False)
     vae.model.decoder.forward = lambda z: torch.zeros(*z.shape[:-1], 1, 1, 8) + x.mean(0).logit()
     findings = Findings()
-    families.reconstruction(Subject(vae, x, 0), findings)
+    measures.reconstruction(EncodedData(vae, x, 0), findings)
     assert findings.values["reconstruction_r2"] == pytest.approx(0, abs=1e-6)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.progress import listening, tell, telling
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.metrics import duration, evaluate, forecast, how_measured
-from pyro_mivae.metrics.effort import Effort
+from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.forecast import _draws, _with_the_square
 from pyro_mivae.metrics.progress import bars
+from pyro_mivae.posterior.progress import listening, tell, telling
 
 SMALL = {"iwae_samples": 3, "generative_items": 4, "generative_samples": 4, "num_samples": 1}
 
@@ -26,20 +26,24 @@ def vae():
 
 
 def test_full_takes_all_and_what_is_given_goes_before_it():
-    few = Effort.of(7000, False, 10_000, 1000, {"subset": 3})
+    few = Budget.of(7000, subset=3)
     assert (few.probes, few.forests, few.samples) == (10_000, 5000, 1000)
     assert few.information == {"subset": 3}
-    full = Effort.of(7000, True, 10_000, 1000, {"iwae_samples": 9})
+    full = Budget.of(
+        7000, full=True, probe_items=10_000, samples_per_category=1000, iwae_samples=9
+    )
     assert (full.probes, full.forests, full.samples) == (None, None, 10_000)
     assert full.information["iwae_samples"] == 9
     assert full.information["iwae_items"] == full.information["subset"] == 7000
-    assert Effort.of(5, False, 1, 2, {}).forests == 1
+    assert Budget.of(5, probe_items=1).forests == 1
     with pytest.raises(OptionError, match="options iwae, k are unknown; .*iwae_samples"):
-        Effort.of(5, False, 1, 1000, {"k": 1, "iwae": 3})
+        Budget.of(5, k=1, iwae=3)
     with pytest.raises(OptionError, match="iwae_samples=9999999999999; allowed .* to 10000000"):
-        Effort.of(5, False, 1, 1000, {"iwae_samples": 9999999999999})
+        Budget.of(
+            5, full=False, probe_items=1, samples_per_category=1000, iwae_samples=9999999999999
+        )
     with pytest.raises(OptionError, match="samples_per_category=9 and full=True are given"):
-        Effort.of(5, True, 10_000, 9, {})
+        Budget.of(5, full=True, samples_per_category=9)
 
 
 def test_a_full_evaluation_says_what_it_took(vae):

@@ -9,7 +9,7 @@ import pytest
 import pyro_mivae as mi
 from pyro_mivae.errors import PyroMivaeWarning, RunError, WriteError
 from pyro_mivae.runs import RunConfig, evaluate_run, open_run, train_run
-from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
+from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.run_folder import prepare
 from pyro_mivae.training import Writer, fit
 
@@ -33,7 +33,7 @@ def make_run(folder, data, variant="vae", model=None, **training):
     """Trains into a folder as `train_run` does, but neither evaluates nor reports."""
     asked = RunConfig(variant, str(data), model=model or {}, training=TRAINING | training)
     dataset = asked.load_dataset()
-    config = asked.complete(dataset, plain_defaults(find_variant(variant)))
+    config = asked.complete(dataset)
     prepare(folder, "a run", {folder / "config.toml": config})
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, **config.training, run=folder)

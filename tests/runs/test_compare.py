@@ -21,7 +21,7 @@ def make_run(folder, data, variant="vae", *, seed=0, likelihood="bernoulli", **m
     model = {"latent_dim": 2, "likelihood": likelihood}
     training = {"epochs": 1, "seed": seed, "engine": "eager"}
     config = RunConfig(variant, str(data), model=model, training=training)
-    config = config.complete(dataset, model)
+    config = config.complete(dataset)
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, epochs=1, seed=seed, run=folder, engine="eager")
     config.write(folder / "config.toml")

@@ -1,6 +1,7 @@
 """What a run is asked to do, its defaults, and what it is resumed with."""
 
 import copy
+import dataclasses
 import datetime
 import random
 import tomllib
@@ -12,15 +13,20 @@ from pyro_mivae.cli import in_flags
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
-from pyro_mivae.runs.build import build_variant, find_variant, plain_defaults
-from pyro_mivae.runs.options import MODEL_OPTIONS, check_model_options, default_options
+from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.options import (
+    ModelOptions,
+    check_model_options,
+    default_options,
+    find_variant,
+)
 from pyro_mivae.runs.run import read_config
 from pyro_mivae.variants import VARIANTS
 
 
 def complete(variant="infocat", **options):
     config = RunConfig(variant, **options)
-    return config.complete(load_dataset("digits"), plain_defaults(find_variant(variant)))
+    return config.complete(load_dataset("digits"))
 
 
 def test_toml_round_trip(tmp_path):
@@ -51,14 +57,14 @@ def test_given_options_overrule_defaults():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_has_defaults_that_it_takes(variant):
     config = complete(variant)
-    assert set(config.model) <= {option.keyword for option in MODEL_OPTIONS}
+    assert set(config.model) <= {field.name for field in dataclasses.fields(ModelOptions)}
     assert find_variant(variant).build(config.data_shape, **config.model).name == variant
 
 
 def test_paths_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = RunConfig("vae", data="a/set.npz", model={"prior": "p.py:Mine"})
-    full = config.complete(load_dataset("digits"), {})
+    full = config.complete(load_dataset("digits"))
     assert full.data == str(tmp_path / "a" / "set.npz")
     assert full.model["prior"] == f"{tmp_path / 'p.py'}:Mine"
 
@@ -219,9 +225,8 @@ def test_no_damage_ends_in_a_traceback(right, tmp_path):
 def test_variant_refuses_what_it_has_no_use_for():
     message = "'vae' has no use for --categories; it takes --latent-dim, .*--prior, --guide"
     with pytest.raises(OptionError, match=message):
-        check_model_options("vae", VARIANTS["vae"], {"latent_dim": 3, "num_categories": 4})
-    given = check_model_options("vae", VARIANTS["vae"], {"latent_dim": 3, "num_categories": None})
-    assert given == {"latent_dim": 3}
+        check_model_options("vae", {"latent_dim": 3, "num_categories": 4})
+    check_model_options("vae", RunConfig("vae", model={"beta": None, "latent_dim": 3}).model)
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 300), (128 * 100, 100), (10**7, 10)])

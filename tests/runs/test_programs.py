@@ -22,7 +22,7 @@ from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs import RunConfig, SweepTable, open_run, sweep_run, train_run, train_seeds
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.programs import approve
-from pyro_mivae.runs.sweep import FIGURES, sweep_points
+from pyro_mivae.runs.sweep import FIGURES, fill_table
 from pyro_mivae.training import fit
 
 SOURCE = """
@@ -70,9 +70,10 @@ def plain(tmp_path_factory):
     home = tmp_path_factory.mktemp("plain")
     digits = mi.load_dataset("digits")
     np.savez(home / "few.npz", images=(digits.x_train[:40, 0] * 255).byte().numpy())
-    config = RunConfig("vae", str(home / "few.npz"), training={"epochs": 1, "engine": "eager"})
+    training = {"epochs": 1, "engine": "eager"}
+    config = RunConfig("vae", str(home / "few.npz"), model={"latent_dim": 2}, training=training)
     dataset = config.load_dataset()
-    config = config.complete(dataset, {"latent_dim": 2})
+    config = config.complete(dataset)
     vae = build_variant(config, dataset.data_shape)
     fit(vae, dataset.x_train, epochs=1, run=home / "run", engine="eager")
     config.write(home / "run" / "config.toml")
@@ -137,7 +138,7 @@ COMMANDS = {
 @pytest.mark.parametrize("relative", [False, True])
 def test_no_command_runs_the_code_of_a_folder(evil, monkeypatch, capsys, words, relative):
     monkeypatch.chdir(evil)
-    monkeypatch.setitem(sweep_points.__globals__, "fit_many", stopped)
+    monkeypatch.setitem(fill_table.__globals__, "fit_many", stopped)
     if relative:
         for config in (evil / "run" / "config.toml", evil / "sweep" / "sweep.toml"):
             config.write_text(config.read_text().replace(f"{evil}/own.py", "own.py"))
@@ -193,7 +194,7 @@ def test_ones_own_training_is_trusted_afterwards(own, asked, tmp_path, state):
 
 def test_seeds_and_sweeps_are_trusted_afterwards(own, asked, tmp_path, state, monkeypatch):
     figures = dict.fromkeys(FIGURES, 1.0)
-    monkeypatch.setitem(sweep_points.__globals__, "_measure", lambda *args: figures)
+    monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: figures)
     monkeypatch.setattr(SweepTable, "to_png", lambda table, path: path.touch())
     train_seeds(asked(own), tmp_path / "seeds", 1)
     assert open_run(tmp_path / "seeds" / "seed-0")

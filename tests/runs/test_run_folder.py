@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.report.files import PICTURES, listed_pictures, write_pictures
+from pyro_mivae.report.pictures import PICTURES, listed_pictures, write_pictures
 from pyro_mivae.runs import RunConfig, sweep_run, train_run, train_seeds
 from pyro_mivae.runs.run_folder import (
     check_target,

@@ -41,7 +41,7 @@ def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     assert summary["seeds"] == [3, 4]
     assert summary["metrics"]["elbo"] == {"mean": -3.5, "sd": pytest.approx(0.5**0.5)}
     assert summary["metrics"]["nmi"] == {"mean": None, "sd": None}
-    assert "elbo                  -3.500 ± 0.707" in seeds_table(tmp_path / "runs")
+    assert "elbo  -3.500 ± 0.707" in seeds_table(tmp_path / "runs")
     assert not [name for name in summary["metrics"] if "agreement" in name]
 
 
@@ -55,7 +55,7 @@ def test_categories_of_every_two_seeds_are_compared(tmp_path):
     for name, (mean, spread) in expected.items():
         assert summary[name] == {"mean": pytest.approx(mean), "sd": pytest.approx(spread)}
     mean, spread = expected["category_agreement_nmi"]
-    assert f"pairs: NMI            {mean:.3f} ± {spread:.3f}" in seeds_table(tmp_path)
+    assert f"pairs: NMI         {mean:.3f} ± {spread:.3f}" in seeds_table(tmp_path)
 
 
 class Killed(BaseException):

@@ -12,7 +12,7 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.runs import RunConfig, sweep_run
-from pyro_mivae.runs.sweep import FIGURES, sweep_points
+from pyro_mivae.runs.sweep import FIGURES, fill_table
 from pyro_mivae.training.loop import Trainer
 
 SHAPE = (1, 4, 4)
@@ -80,7 +80,10 @@ def test_refuses_what_cannot_be_swept(x, tmp_path):
         ({"grid": {}}, "grid holds 0; give 1 or more"),
         ({"grid": {"beta": ()}}, r"grid\[.beta.\] holds 0; give 1 or more"),
         ({"grid": {"beta": 2.0}}, r"grid\[.beta.\]=2\.0; allowed are sequences"),
-        ({"grid": {"beta": (2, 0.5, 2.0)}}, r"beta=\[2, 0\.5, 2\.0\]; give each value once"),
+        (
+            {"grid": {"beta": (2, 0.5, 2.0)}},
+            r"grid\[.beta.\]=\[2, 0\.5, 2\.0\]; give each value once",
+        ),
         ({"grid": {"beta": ("2",)}}, r"grid\['beta'\]\[0\]='2'; allowed are finite numbers"),
         ({"grid": {"beta": (2,)}, "seeds": 3}, "seeds=3; allowed are sequences"),
         ({"grid": {"beta": (2,)}, "seeds": (3, 3)}, "give each value once"),
@@ -144,13 +147,13 @@ def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
         measured.append(vae)
         return dict.fromkeys(FIGURES, float(len(measured)))
 
-    monkeypatch.setitem(sweep_points.__globals__, "_measure", measure)
+    monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
     with pytest.raises(KeyboardInterrupt):
         sweep_run(CONFIG, tmp_path, GRID, 2, device="cpu")
     with (tmp_path / "sweep.csv").open() as file:
         assert [float(row["rate"]) for row in csv.DictReader(file)] == [1.0, 2.0, 3.0]
     later = dict.fromkeys(FIGURES, 9.0)
-    monkeypatch.setitem(sweep_points.__globals__, "_measure", lambda *args: later)
+    monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: later)
     found = sweep_run(CONFIG, tmp_path, GRID, resume=True, device="cpu")
     assert [row["rate"] for row in found.rows] == [1.0, 2.0, 3.0, 9.0]
     more = sweep_run(CONFIG, tmp_path, {}, 3, resume=True, device="cpu")
@@ -168,7 +171,7 @@ def test_a_resumed_sweep_is_the_one_that_was_begun(tmp_path, monkeypatch):
         ),
         (RunConfig("beta", training={"epochs": 9}), {}, None, "--epochs 9 given"),
         (RunConfig("vae"), {}, None, "VARIANT vae given"),
-        (CONFIG, {}, 1, "--seeds 1 given, but the sweep in .* is of 2"),
+        (CONFIG, {}, 1, "--seeds 1 given, but the training in .* with 2; leave"),
     ):
         with pytest.raises(OptionError, match=told):
             sweep_run(config, tmp_path, grid, count, resume=True)

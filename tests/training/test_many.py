@@ -176,8 +176,8 @@ def test_refuses_what_does_not_fit(make, x, tmp_path, monkeypatch):
 def test_models_that_take_the_same_steps_are_staged_once(make, x, monkeypatch, betas, recordings):
     """There are two graphs, of batches of 20 and of 10; a constant weight is part of them."""
     made = []
-    record = steps.record
-    monkeypatch.setattr(steps, "record", lambda *args: made.append(1) or record(*args))
+    record = steps.trace_run
+    monkeypatch.setattr(steps, "trace_run", lambda *args: made.append(1) or record(*args))
     options = {"epochs": 3, "batch_size": 20, "engine": "staged"}
     vaes = [make("beta", beta=beta) for beta in betas]
     mi.fit_many(vaes, x, **options)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_mivae.engine import Program
+from pyro_mivae.engine import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.training import fit
 from pyro_mivae.training.validation import Validation
@@ -68,7 +68,7 @@ def test_a_resumed_training_has_the_columns_of_a_whole_one(x, make, tmp_path):
 
 def evaluate(loss, number_of_epochs):
     images = torch.arange(1.0, 5.0)
-    program = Program(loss, [], [], [])
+    program = TrainStep(loss, [], [], [])
     validation = Validation(program, images, [4], torch.device("cpu"))
     return [validation.run(number, staged=True)["loss"] for number in range(number_of_epochs)]
 

@@ -1,0 +1,279 @@
+"""A few decodes of a category in place of one for each of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_mivae.arguments import checked, choice, floats, number_or_schedule, whole
+from pyro_mivae.elbo.mutual_information import MutualInformationELBO
+from pyro_mivae.errors import ShapeError, SiteError
+from pyro_mivae.handlers import relax_categories
+from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.traces import Program, Site, TracePair, replay_model
+
+Relaxation = Literal["soft", "gumbel"]
+
+
+class RelaxedCategoricalELBO(MutualInformationELBO):
+    r"""Reconstructs from a relaxed category; the KL divergences stay exact; not a bound.
+
+    .. math::
+        E_{q(z \mid x, a)}[\log p(x \mid z)]
+        - \sum_c q(c \mid x) KL(q(z \mid x, c) \| p(z \mid c)) - KL(q(c \mid x) \| p(c))
+
+    with :math:`a = q(c \mid x)` in place of the one-hot (``"soft"``, as the original InfoCatVAE
+    trains), or a Gumbel-softmax sample of it (``"gumbel"``). The decoder runs once and sees codes
+    that the model never draws: neither the loss nor the ELBO in the ledger bounds
+    :math:`\log p(x)`; evaluate with `MutualInformationELBO`.
+
+    Args:
+        *parts: Terms and weights, as of `MutualInformationELBO`.
+        relaxation: ``"soft"`` or ``"gumbel"``.
+        temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
+        **options: Options of `MutualInformationELBO`.
+
+    Raises:
+        OptionError: If the relaxation is neither, or the temperature is not positive.
+
+    References:
+        Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
+        Jang, Gu & Poole (2017), Categorical Reparameterization, eq. 2.
+        https://arxiv.org/abs/1611.01144
+    """
+
+    @checked(relaxation=choice(*get_args(Relaxation)), temperature=number_or_schedule(above=0))
+    def __init__(
+        self,
+        *parts: Any,
+        relaxation: Relaxation = "soft",
+        temperature: float | Schedule = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(*parts, **options)
+        self.relaxation = relaxation
+        relaxed = "= q(c|x)" if relaxation == "soft" else "~ Gumbel-softmax of q(c|x)"
+        self.reconstruction = f"E_q[log p(x|z)], z ~ q(z|x,a), a {relaxed}"
+        self.temperature = Weight(temperature)
+        self.state["temperature"] = self.temperature
+
+    remark = "; not a bound on log p(x)"
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[TracePair, TracePair]:
+        coded = self._code_traces(model, guide, args, kwargs)
+        relax = partial(relax_categories, relax=self._relax)
+        decoded = self._run(model, guide, args, kwargs, relax)
+        return decoded, coded
+
+    def _relax(self, fn: Any) -> Tensor:
+        if not isinstance(fn, torch.distributions.OneHotCategorical):
+            raise SiteError(
+                f"a category is relaxed on the simplex, but its site is {type(fn).__name__}; "
+                "sample it from OneHotCategorical"
+            )
+        if self.relaxation == "soft":
+            return fn.probs
+        temperature = torch.as_tensor(self.temperature(), dtype=fn.logits.dtype)
+        concrete = dist.RelaxedOneHotCategorical(temperature, logits=fn.logits)
+        return concrete.rsample()
+
+
+class SampledCategoricalELBO(MutualInformationELBO):
+    r"""Decodes a few categories of each datum; its value and gradient are unbiased.
+
+    The divergences are exact, as they need no decoder. Of the reconstruction,
+
+    .. math:: R = \sum_c q_c L_c,\qquad L_c = \log p(x \mid z_c),\ z_c \sim q(z \mid x, c),
+
+    only a set :math:`A` of ``exact + draws`` categories is decoded: the ``exact`` most probable
+    ones, and ``draws`` of the others, drawn without replacement by `choose_categories`, each with
+    probability :math:`\pi_c`. Then
+
+    .. math::
+        \hat R = \sum_{c \in A} \frac{q_c}{\pi_c} L_c,\qquad
+        \nabla R \approx \sum_{c \in A} \frac{1}{\pi_c}
+        \{q_c \nabla L_c + (L_c - b) \nabla q_c\}
+
+    are unbiased for every parameter and every number :math:`b` that does not depend on the draw:
+    :math:`1 / \pi_c` makes up for the times that c was not drawn, and
+    :math:`E[\sum_{c \in A} b \nabla q_c / \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the
+    mean of :math:`L_c` over the categories that are certain to be decoded.
+
+    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds
+    (``python -m benchmarks variance``): none where q is certain, or where ``exact + draws`` covers
+    all categories, as in `MutualInformationELBO`. The decoder has to take each code on its own;
+    one that normalises by the batch sees another batch here than in the exact sum.
+
+    Args:
+        *parts: Terms and weights, as of `MutualInformationELBO`.
+        exact: Number of categories of each datum that are always decoded, the most probable ones.
+            With 0 there is no control variate, except where a category is certain to be drawn.
+        draws: Number of the others that are decoded.
+        **options: Options of `MutualInformationELBO`.
+
+    Raises:
+        OptionError: If ``exact`` is negative or ``draws`` under 1, or one is no whole number.
+
+    References:
+        Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
+        section 3. https://arxiv.org/abs/1810.04777
+
+    Example:
+        >>> from pyro_mivae import explain
+        >>> print(explain(SampledCategoricalELBO(draws=2)))
+        J =  E_q[log p(x|code)], c = the most probable one and 2 draws of the others
+           - 1 * KL of every site
+        maximised; nats per datum; unbiased
+    """
+
+    @checked(exact=whole(least=0), draws=whole(least=1))
+    def __init__(self, *parts: Any, exact: int = 1, draws: int = 1, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.exact, self.draws = exact, draws
+        most = {0: "", 1: "the most probable one and "}
+        summed = most.get(exact, f"the {exact} most probable and ")
+        drawn = f"{draws} draw{'s' * (draws > 1)}{' of the others' * bool(summed)}"
+        self.reconstruction = f"E_q[log p(x|code)], c = {summed}{drawn}"
+
+    remark = "; unbiased"
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[TracePair, TracePair]:
+        coded = self._code_traces(model, guide, args, kwargs)
+        if len(coded.enumerated) != 1:
+            raise SiteError(
+                f"the guide enumerates {coded.enumerated}, and one category is sampled; annotate "
+                'one site with infer={"enumerate": "parallel"}, or use MutualInformationELBO'
+            )
+        (name,) = coded.enumerated
+        log_probs = coded.log_density(name).detach()  # (K, ..., batch)
+        log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
+        chosen = choose_categories(
+            log_probs, torch.rand_like(log_probs[0]), exact=self.exact, draws=self.draws
+        )
+        guide_trace = _select(coded.guide, name, chosen[0])
+        program = self._vectorized_num_particles(model) if self._vectorized else model
+        nesting = int(self.max_plate_nesting)
+        model_trace = replay_model(program, guide_trace, args, kwargs, nesting)
+        return _ChosenTraces(guide_trace, model_trace, name, chosen[1]), coded
+
+
+@checked(
+    log_probs=floats(finite=False),
+    uniforms=floats(finite=False),
+    exact=whole(least=0),
+    draws=whole(least=1),
+)
+def choose_categories(
+    log_probs: Tensor, uniforms: Tensor, *, exact: int, draws: int
+) -> tuple[Tensor, Tensor]:
+    r"""Chooses different categories: the most probable ones, and draws of the others.
+
+    A category that is not among the ``exact`` most probable ones is drawn with the probability
+    :math:`\pi_c = \min(1, q_c / t)`, where :math:`t` is such that these sum to ``draws``. So every
+    category that is not certain to be drawn gets the same weight :math:`q_c / \pi_c = t`, and the
+    weights of all that are chosen sum to 1. The draw is systematic: categories lie end to end,
+    each as long as its probability, and one uniform number places the ``draws`` marks a unit
+    apart.
+
+    Args:
+        log_probs: Of the categories, shape ``(K, *batch)``.
+        uniforms: Numbers in [0, 1), shape ``(*batch)``.
+        exact: Number of the most probable categories that are chosen in any case.
+        draws: Number of the others that are chosen.
+
+    Returns:
+        The categories, shape ``(m, *batch)``, the most probable ones first, and
+        :math:`\log \pi_c` of each, 0 where it is certain; m is ``exact + draws``, at most K.
+
+    References:
+        Fearnhead & Clifford (2003), On-line inference for hidden Markov models via particle
+        filters: of all unbiased choices of so many weights it has the least expected squared
+        error of the weights.
+
+    Example:
+        >>> probs = torch.tensor([0.05, 0.05, 0.2, 0.7])
+        >>> chosen, log_pi = choose_categories(probs.log(), torch.tensor(0.9), exact=1, draws=1)
+        >>> chosen.tolist(), log_pi.exp()
+        ([3, 1], tensor([1.0000, 0.1667]))
+    """
+    if uniforms.shape != log_probs.shape[1:]:
+        raise ShapeError(
+            f"uniforms has shape {tuple(uniforms.shape)}, log_probs {tuple(log_probs.shape)}; "
+            "give one number for each of the batch"
+        )
+    ordered, order = log_probs.sort(0, descending=True)
+    if len(order) <= exact + draws:
+        return order, torch.zeros_like(ordered)
+    tiny, lowest = torch.finfo(ordered.dtype).tiny, torch.finfo(ordered.dtype).min
+    rest = ordered[exact:].clamp(min=lowest).softmax(0)  # (K - exact, *batch)
+    tails = rest.flip(0).cumsum(0).flip(0)
+    marks = torch.arange(draws, dtype=rest.dtype, device=rest.device)
+    marks = marks.reshape(-1, *[1] * uniforms.dim())  # (draws, 1...)
+    certain = rest[:draws] * (draws - marks) >= tails[:draws]
+    certain = torch.cat([certain, torch.zeros_like(rest[draws:], dtype=torch.bool)])
+    mass = rest.masked_fill(certain, 0).sum(0).clamp(min=tiny)
+    inclusion = (rest * (draws - certain.sum(0)) / mass).masked_fill(certain, 1)
+    ends = inclusion.cumsum(0) - marks.unsqueeze(1)  # (draws, K - exact, *batch)
+    drawn = (ends <= uniforms).sum(1)  # (draws, *batch)
+    drawn = drawn.clamp(max=len(rest) - 1)
+    log_inclusion = inclusion.gather(0, drawn).clamp(min=tiny).log()
+    chosen = torch.cat([order[:exact], order[exact:].gather(0, drawn)])
+    return chosen, torch.cat([torch.zeros_like(ordered[:exact]), log_inclusion])
+
+
+class _ChosenTraces(TracePair):
+    """A run that holds some values of an enumerated site, each with its chance of being there."""
+
+    # Of the guide's other sites the values are cut to these, not the distributions.
+
+    def __init__(self, guide: Any, model: Any, name: str, log_inclusion: Tensor) -> None:
+        super().__init__(guide, model)
+        self._name = name
+        self._dim = guide.nodes[name]["infer"]["_enumerate_dim"]
+        log_density = self.log_density(name)
+        self._certain = log_density.detach().exp() * (log_inclusion == 0)
+        self._log_weights[name] = log_density - log_inclusion
+
+    def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
+        """Estimates the sums over all values, with the control variate."""
+        return [self._estimate(cost, site) for cost, site in costs]
+
+    def _estimate(self, cost: Tensor, site: Site) -> Tensor:
+        if cost.dim() < -self._dim:
+            return super().expectations([(cost, site)])[0]
+        total = self._certain.sum(self._dim, keepdim=True)
+        baseline = (self._certain * cost.detach()).sum(self._dim, keepdim=True)
+        baseline = baseline / total.clamp(min=torch.finfo(total.dtype).tiny)
+        centred, offset = super().expectations(
+            [(cost - baseline, site), (baseline.expand_as(cost), site)]
+        )
+        return centred + offset.detach()
+
+    def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:
+        """A value that is alone counts too: it stands for all, and q decides how often."""
+        return (self._name,) if cost.dim() >= -self._dim else ()
+
+
+def _select(trace: Any, name: str, chosen: Tensor) -> Any:
+    """Copies a guide's trace with the chosen values of an enumerated site and what hangs on it."""
+    selected = trace.copy()
+    dim = trace.nodes[name]["infer"]["_enumerate_dim"]
+    for key, node in trace.nodes.items():
+        if node["type"] != "sample":
+            continue
+        event_dim = node["fn"].event_dim
+        value = node["value"]
+        if value.dim() - event_dim == -dim and value.shape[dim - event_dim] > 1:
+            index = chosen.reshape(chosen.shape + (1,) * event_dim)
+            value = value.take_along_dim(index, dim - event_dim)
+            selected.nodes[key] = {**node, "value": value}
+    return selected

@@ -1,0 +1,328 @@
+"""Figures that `evaluate` measures beside the information report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.bounds import barber_agakov_bound
+from pyro_mivae.diagnostics.diagnoses import diagnose
+from pyro_mivae.diagnostics.elbo_parts import ACTIVE
+from pyro_mivae.figures import MEAN, key
+from pyro_mivae.likelihoods import GaussianLikelihood
+from pyro_mivae.metrics.budget import PROBE_ITEMS
+from pyro_mivae.metrics.classifier import fit_classifier
+from pyro_mivae.metrics.clustering import (
+    LIVE,
+    adjusted_rand_index,
+    categories_used,
+    cluster_accuracy,
+    match_labels,
+    normalised_mutual_information,
+    occupancy,
+)
+from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates
+from pyro_mivae.metrics.dci import TREES, dci_scores
+from pyro_mivae.metrics.encoded import ENCODE_BATCH, Codes, EncodedData, batches
+from pyro_mivae.metrics.factors import (
+    BINS,
+    ITEMS_PER_VOTE,
+    VOTES,
+    factor_vae_score,
+    modularity,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
+from pyro_mivae.metrics.generation import generation_accuracy, generation_consistency
+from pyro_mivae.metrics.probes import linear_probe, mlp_probe
+from pyro_mivae.metrics.protocol import Findings
+from pyro_mivae.metrics.reconstruction import explained, variation
+from pyro_mivae.metrics.splits import Pair, Split
+
+LINEAR, MLP = "logistic regression", "a network with one hidden layer of 256 units"
+MEANS = (
+    "posterior means, of a category its probabilities (dimensions whose means have a variance of "
+    f"{ACTIVE} or less count as constant)"
+)
+DRAWN = "draws of the guide, one of each code"
+UNDEFINED = math.nan, math.nan
+MOST_SPREAD, SHUFFLES = 1000, 20
+
+
+def reconstruction(data: EncodedData, findings: Findings) -> None:
+    """Measures how much of the data the code gives back, and each site of it alone."""
+    x, spread = data.x, variation(data.x)
+    values = {}
+    for site, group in data.groups.items():
+        parts = zip(*(data.codes[site].split(ENCODE_BATCH) for site in group))
+        decoded = (data.vae.decode(dict(zip(group, part)), len(part[0])) for part in parts)
+        r2 = explained(x.split(ENCODE_BATCH), decoded, spread)
+        values[key("reconstruction_r2", site)] = r2
+    line = (
+        f"share of the variance in the {len(x)} items; posterior means are decoded (of a category "
+        "the most probable), for a site alone with every other at its prior mean given it"
+    )
+    findings.record(line, values, "reconstruction_r2*")
+
+
+def fixed_scale(data: EncodedData, findings: Findings) -> None:
+    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread."""
+    likelihood = data.vae.likelihood
+    if not isinstance(likelihood, GaussianLikelihood) or likelihood.learn_scale:
+        return
+    some = data.x[:MOST_SPREAD].flatten(1).double()
+    some = some - some.mean(0)
+    largest = float(torch.linalg.eigvalsh(some @ some.T)[-1]) / len(some)
+    findings.record(
+        f"of the likelihood, and of the first {len(some)} items in the direction that varies most",
+        {"fixed_scale": float(likelihood.scale), "data_scale": math.sqrt(max(0.0, largest))},
+    )
+
+
+def critics(data: EncodedData, findings: Findings) -> None:
+    """Measures what critics hear, where there are any."""
+    found = critic_estimates(data.vae, data.x, data.seed)
+    if not found:
+        return
+    findings.record(f"batches of {CRITIC_BATCH} items in random order", found)
+    kinds = {diagnosis.kind for diagnosis in diagnose(findings.values)}
+    findings.record(
+        "1 where a critic's estimate is under half of the lower bound and 0.5 nats under it",
+        {"critic_falls_short": float("critic too low" in kinds)},
+    )
+
+
+def categories(data: EncodedData, findings: Findings, samples: int) -> Tensor:
+    """Measures what needs no labels, and generates images by category."""
+    site, count = data.category
+    shares = enumerate(occupancy(data.found, count).tolist())
+    findings.record(
+        f"by the most probable category of each item; used of {count} with {LIVE:.1%} or more",
+        {"categories_used": float(categories_used(data.found, count))}
+        | {key("occupancy", str(k)): share for k, share in shares},
+        f"categories_used, {key('occupancy', '*')}",
+    )
+    sizes = [min(ENCODE_BATCH, samples - i) for i in range(0, samples, ENCODE_BATCH)]
+    drawn = [
+        torch.cat([data.vae.sample(size, category=category) for size in sizes])
+        for category in range(count)
+    ]
+    logs = [data.encode(images)[site][:, k].log() for k, images in enumerate(drawn)]
+    # A probability that underflows counts as the smallest number, not as minus infinity.
+    scores = torch.cat(logs).clamp_min(math.log(torch.finfo(torch.float32).tiny)).double()
+    error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+    bound = float(barber_agakov_bound(scores, math.log(count)))
+    findings.record(
+        f"{samples} codes of each category, drawn from the prior, decoded to the mean and encoded",
+        {key("barber_agakov", site, MEAN): (bound, error)},
+    )
+    return torch.stack(drawn)
+
+
+def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
+    """Compares categories with labels."""
+    values, truth = labels.cpu().unique(return_inverse=True)
+    truth = truth.to(data.vae.device)
+    told = f"most probable categories of all {len(truth)} items and their labels"
+    accuracy = nmi = ari = math.nan
+    if len(values) < 2:
+        told = f"not defined, as there is one label: {told}"
+    else:
+        accuracy = cluster_accuracy(data.found, truth)
+        nmi = normalised_mutual_information(data.found, truth)
+        ari = adjusted_rand_index(data.found, truth)
+    findings.record(
+        f"{told}; for the accuracy each category gets a label of its own, so that most agree",
+        {"cluster_accuracy": _share(accuracy, len(truth)), "nmi": nmi, "ari": ari},
+    )
+    generator = torch.Generator().manual_seed(data.seed)
+    shuffled = [truth[torch.randperm(len(truth), generator=generator)] for _ in range(SHUFFLES)]
+    by_chance = [cluster_accuracy(data.found, labels) for labels in shuffled]
+    findings.record(
+        f"the clustering accuracy of the same categories with the labels shuffled, mean of "
+        f"{SHUFFLES} times",
+        {"cluster_accuracy_chance": sum(by_chance) / SHUFFLES},
+    )
+
+
+def generation(
+    data: EncodedData, findings: Findings, split: Split, labels: Pair, generated: Tensor
+) -> None:
+    """Lets a classifier of real data judge the images of each category."""
+    device, (learn, score) = data.vae.device, labels
+    accuracy = consistency = UNDEFINED
+    right, reason, classes = math.nan, "", len(learn.unique())
+    if split.is_empty or classes < 2:
+        reason = "not defined, as what is learned on has under two labels: "
+    else:
+        width = int(torch.cat([learn, score]).max()) + 1
+        x = split.x.to(device)
+        judge = fit_classifier(x, learn, width, per_feature=False, seed=data.seed)
+        judged = judge.predict(generated.flatten(0, 1)).reshape(generated.shape[:2])
+        live = occupancy(data.found, len(generated)) >= LIVE
+        chosen = split.choose(PROBE_ITEMS, data.seed)
+        found = data.encode(split.x, chosen)[data.category[0]].argmax(-1)
+        names = match_labels(found, learn[chosen.to(device)], len(generated))
+        accuracy = generation_accuracy(judged, names, live, classes)
+        consistency = generation_consistency(judged, live)
+        guesses = [judge.predict(part) for part in batches(data.x, split.rows)]
+        right = float((torch.cat(guesses) == score).double().mean())
+    of = (
+        f"{reason}{generated.shape[1]} images of each category in use, drawn from the prior, "
+        f"decoded to the mean and judged by {MLP} that {split.text}"
+    )
+    findings.record(
+        f"{of}; right is the label matched to the category one to one on what is learned (a "
+        "category left over: its most frequent label), a label without a category is missed",
+        {"generation_accuracy": accuracy},
+    )
+    findings.record(
+        f"{of}; right is the category's most frequent judged label, whichever it is",
+        {"generation_consistency": consistency},
+    )
+    findings.record(
+        f"{reason}that network's accuracy on real items; it {split.text}",
+        {"judge_accuracy": _share(right, len(score))},
+    )
+
+
+def probes(
+    data: EncodedData, findings: Findings, split: Split, labels: Pair, items: int | None
+) -> None:
+    """Reads labels from codes: from their means, those of each site too, and from draws."""
+    chosen = split.choose(items, data.seed)
+    learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
+    findings.record(
+        f"share of the {len(score)} items that are scored with their most frequent label: what a "
+        "constant guess has",
+        {"largest_label": float(score.bincount().max()) / len(score) if len(score) else math.nan},
+    )
+    told = f"{len(chosen)} of what is {split.text}"
+    if len(learn.unique()) == 1:
+        told = f"not defined, as what is learned on has one label: {told}"
+
+    def read(probe: Callable[..., float], pair: tuple[Codes, Codes], group: list[str]) -> float:
+        train, codes = (torch.cat([part[site] for site in group], 1) for part in pair)
+        return probe(train, learn, codes, score)
+
+    def mlp(*given: Tensor) -> float:
+        return mlp_probe(*given, seed=data.seed)
+
+    for suffix, what in (("", MEANS), ("_sampled", DRAWN)):
+        drawn = bool(suffix)
+        groups = {"": data.groups[""]} if drawn else data.groups
+        linear = dict.fromkeys(groups, math.nan)
+        network = math.nan
+        if not split.is_empty:
+            pair = _both(data, split, chosen, drawn=drawn)
+            if not drawn:
+                pair = _without_idle(*pair, data.category[0])
+            network = read(mlp, pair, groups[""])
+            linear = {site: read(linear_probe, pair, group) for site, group in groups.items()}
+        findings.record(
+            f"{LINEAR} of standardised {what}: {told}",
+            {
+                key(f"linear_probe{suffix}", site): _share(value, len(score))
+                for site, value in linear.items()
+            },
+        )
+        findings.record(
+            f"{MLP} of standardised {what}: {told}",
+            {f"mlp_probe{suffix}": _share(network, len(score))},
+        )
+
+
+def factors(
+    data: EncodedData,
+    findings: Findings,
+    split: Split,
+    given: Tensor,
+    pair: Pair,
+    items: int | None,
+) -> None:
+    """Sets codes beside the factors that made the data."""
+    site, seed = data.category[0], data.seed
+    codes, categorical = side_by_side(data.codes, site)
+    dead = codes.var(0) <= ACTIVE if len(codes) > 1 else torch.ones(codes.shape[1]).bool()
+    dead[categorical] = False
+
+    def alive(codes: Codes) -> Tensor:
+        return side_by_side(codes, site)[0].masked_fill(dead.to(data.vae.device), 0.0)
+
+    kept, truth = alive(data.codes), given.to(codes.device)
+    truth = torch.stack([v.unique(return_inverse=True)[1] for v in truth.unbind(1)], 1)
+    of = (
+        f"posterior means of {len(codes)} items, a category as its most probable value; "
+        f"dimensions whose means have a variance of {ACTIVE} or less count as constant "
+        f"({int(dead.sum())} of {codes.shape[1]})"
+    )
+    findings.record(
+        f"{of}; mutual informations of counts in {BINS} bins of equal width",
+        {
+            "mig": mutual_information_gap(kept, truth, categorical=categorical),
+            "modularity": modularity(kept, truth, categorical=categorical),
+        },
+    )
+    sap = separated_attribute_predictability(kept, truth, categorical=categorical)
+    findings.record(f"{of}; thresholds placed and scored on the same", {"sap": sap})
+    score = factor_vae_score(kept, truth, categorical=categorical, seed=seed)
+    findings.record(
+        f"{of}; {VOTES} votes to learn from and {VOTES} others, of {ITEMS_PER_VOTE} items each",
+        {"factor_vae_score": score},
+    )
+    scores = [math.nan] * 3
+    chosen = split.choose(items, seed)
+    if not split.is_empty:
+        learn, asked = map(alive, _both(data, split, chosen, drawn=False))
+        learned = pair[0][chosen.to(pair[0].device)]
+        scores = [
+            *dci_scores(learn, learned, asked, pair[1], categorical=categorical, seed=seed)[:3]
+        ]
+    names = (f"dci_{name}" for name in ("disentanglement", "completeness", "informativeness"))
+    findings.record(
+        f"random forests of {TREES} trees on {len(chosen)} of what is {split.text}; {of}",
+        dict(zip(names, scores)),
+    )
+
+
+def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
+    """Puts all sites side by side, the category as a single column, and tells which it is."""
+    parts, categorical, width = [], [], 0
+    for site, code in codes.items():
+        if site == category:
+            categorical.append(width)
+            code = code.argmax(1, keepdim=True).to(code)
+        parts.append(code)
+        width += code.shape[1]
+    return torch.cat(parts, 1), categorical
+
+
+def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tuple[Codes, Codes]:
+    """Codes to learn on and codes to be scored."""
+    if drawn:
+        return data.draw(split.x, chosen), data.draw(data.x, split.rows)
+    own = {site: code[split.rows.to(code.device)] for site, code in data.codes.items()}
+    return data.encode(split.x, chosen), own
+
+
+def _without_idle(train: Codes, codes: Codes, category: str) -> tuple[Codes, Codes]:
+    """Codes with 0 for dimensions, or a category, whose means hardly vary."""
+    alive = {}
+    for site, code in train.items():
+        spread = code.var(0, correction=0)
+        alive[site] = spread.sum() > ACTIVE if site == category else spread > ACTIVE
+    first, second = (
+        {site: torch.where(alive[site], code, 0.0) for site, code in part.items()}
+        for part in (train, codes)
+    )
+    return first, second
+
+
+def _share(right: float, count: int) -> tuple[float, float]:
+    """A share and its standard error."""
+    if math.isnan(right) or not count:
+        return UNDEFINED
+    return right, math.sqrt(max(0.0, right * (1 - right)) / count)

@@ -1,0 +1,171 @@
+"""Train and test split for probes, judge and forests."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import DataError
+from pyro_mivae.inputs import as_labels
+from pyro_mivae.variants import Variant
+
+Train = tuple[Any, Any] | tuple[Any, Any, Any]
+"""Data, their labels, and their factors."""
+Pair = tuple[Tensor, Tensor]
+"""Values of the data to learn on, and of those that are scored."""
+
+
+class Known(NamedTuple):
+    """Data, their labels, shape ``(n,)``, and their factors, shape ``(n, F)``, or None."""
+
+    x: Tensor
+    labels: Tensor | None
+    factors: Tensor | None
+
+    def take(self, count: int, seed: int) -> Known:
+        """Takes some of the data at random."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self.x), generator=generator)[:count]
+        labels, factors = (
+            None if values is None else values[rows.to(values.device)] for values in self[1:]
+        )
+        return Known(self.x[rows.to(self.x.device)], labels, factors)
+
+
+class Split(NamedTuple):
+    """Data to learn on, and others to be scored on.
+
+    Attributes:
+        x: Data to learn on, shape ``(m, *data_shape)``.
+        rows: Rows of the encoded data that are scored, on the CPU.
+        labels: Labels of the ones and of the others, integers from 0, or None.
+        factors: Factors of the ones and of the others, integers from 0, or None.
+        text: What is learned on and scored, in words.
+    """
+
+    x: Tensor
+    rows: Tensor
+    labels: Pair | None
+    factors: Pair | None
+    text: str
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to learn on, or to be scored on."""
+        return not len(self.x) or not len(self.rows)
+
+    def choose(self, most: int | None, seed: int) -> Tensor:
+        """Chooses data to learn on at random."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.x), generator=generator)[:most]
+
+
+def split(given: Known, train: Known | None, seed: int, device: torch.device) -> Split:
+    """Makes the split of what is known.
+
+    Without data to learn on, half of the data are learned, stratified by label, or by the first
+    factor where there are no labels.
+    """
+    x, labels, factors = given
+    if train is not None:
+        learn, rows = None, torch.arange(len(x))
+        text = f"learned on {len(train.x)} training items, scored on the {len(x)} items"
+    else:
+        by = labels if labels is not None or factors is None else factors[:, 0]
+        learn, rows = halves(torch.zeros(len(x)) if by is None else by.cpu(), seed)
+        train = Known(x[:0] if by is None else x[learn.to(x.device)], labels, factors)
+        text = (
+            f"learned on a random half of the data, stratified by label ({len(learn)} items), "
+            f"scored on the other ({len(rows)} items)"
+        )
+    pairs: list[Pair | None] = []
+    for taught, asked in zip(train[1:], (labels, factors)):
+        if taught is None or asked is None:
+            pairs.append(None)
+        else:
+            own = taught.cpu() if learn is None else taught.cpu()[learn]
+            pairs.append(_numbered(own, asked.cpu()[rows], device))
+    return Split(train.x, rows, pairs[0], pairs[1], text)
+
+
+def halves(labels: Tensor, seed: int) -> Pair:
+    """Indices of two halves, with each label in both in equal number, give or take one."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]  # each label's data in random order
+    return order[0::2].sort().values, order[1::2].sort().values
+
+
+def check_known(
+    vae: Variant, x: Any, labels: Any, factors: Any, train: Any
+) -> tuple[Known, Known | None]:
+    """Checks what is given to `evaluate`: data to be scored, and data to learn on."""
+    if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3)):
+        raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
+    given = [(x, labels, factors)] if train is None else [(x, labels, factors), (*train, None)[:3]]
+    names = ("{}", "the {} of train")[: len(given)]
+    known = zip(
+        [vae.check_data(of[0]) for of in given],
+        as_labels([of[1] for of in given], [name.format("labels") for name in names]),
+        as_labels([of[2] for of in given], [name.format("factors") for name in names]),
+    )
+    score, *learn = (Known(*of) for of in known)
+    for of, name in zip((score, *learn), names):
+        _check_shapes(of, name)
+    if not learn:
+        return score, None
+    _check_train(score, learn[0])
+    return score, learn[0]
+
+
+def _check_shapes(known: Known, name: str) -> None:
+    n, labels, factors = len(known.x), known.labels, known.factors
+    if labels is not None and labels.shape != (n,):
+        raise DataError(
+            f"{name.format('labels')}: expected {n} integers or strings, one per item, got shape "
+            f"{tuple(labels.shape)}"
+        )
+    if factors is not None and (factors.dim() != 2 or len(factors) != n or not factors.shape[1]):
+        raise DataError(
+            f"{name.format('factors')}: expected integers of shape ({n}, F), one row per item and "
+            f"one column per factor, got shape {tuple(factors.shape)}"
+        )
+
+
+def _check_train(score: Known, learn: Known) -> None:
+    """Checks that what is to be learned is known of the data to learn on."""
+    for name, given, taught in zip(("labels", "factors"), score[1:], learn[1:]):
+        if given is not None and taught is None:
+            raise DataError(
+                f"{name} are given, and train without any; give train=(x, labels, factors), with "
+                f"None for what is not known, or leave train out"
+            )
+    (_, labels, factors), (_, y, f) = score, learn
+    if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
+        raise DataError(
+            f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
+        )
+    if labels is not None and y is not None and not torch.isin(labels.cpu(), y.cpu()).any():
+        raise DataError(
+            f"no label of the data ({_some(labels)}) is among those of train ({_some(y)}); name "
+            "the classes alike in both"
+        )
+
+
+def _some(labels: Tensor) -> str:
+    values = labels.unique().tolist()
+    return ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")
+
+
+def _numbered(learn: Tensor, score: Tensor, device: torch.device) -> Pair:
+    """Values counted from 0, the same in both; each column of factors by itself."""
+    if learn.dim() == 2:
+        columns = [_numbered(a, b, device) for a, b in zip(learn.unbind(1), score.unbind(1))]
+        return torch.stack([a for a, _ in columns], 1), torch.stack([b for _, b in columns], 1)
+    values = torch.cat([learn, score]).unique()
+    first, second = (
+        torch.searchsorted(values, part.contiguous()).to(device) for part in (learn, score)
+    )
+    return first, second

@@ -1,0 +1,213 @@
+"""A trained model and its data, with the codes that the pictures of a page share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.diagnostics import Diagnosis, diagnose
+from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.figures import LOWER, by_index, key
+from pyro_mivae.handlers import decode_means
+from pyro_mivae.likelihoods import DeltaLikelihood
+from pyro_mivae.metrics import match_labels
+from pyro_mivae.models import code_program
+from pyro_mivae.plots.codes import spread_out
+from pyro_mivae.plots.grids import is_image
+from pyro_mivae.traces import trace_program
+from pyro_mivae.training import History
+
+if TYPE_CHECKING:
+    from pyro_mivae.variants import Variant
+
+_BATCH = 500
+_MAX_DATA = 10_000
+STEPS = 9
+"""Pictures of a row along which a code moves."""
+MIDDLE = (0.01, 0.99)
+"""Quantiles between which a dimension moves."""
+
+
+@dataclass
+class ReportData:
+    """A trained model with the data, history and numbers that a report shows.
+
+    Attributes:
+        vae: The model.
+        x: Data that it was not trained on, shape ``(n, *data_shape)``; at most 10,000
+            count, evenly spread over them.
+        labels: Integer labels, shape ``(n,)``, or None. Only shown, never learned from.
+        history: The columns of the training run.
+        metrics: Numbers by name, in nats per datum where they are information.
+        class_names: Name of label 0, 1, ...
+        factors: What made each datum, where it is known, integers, ``(n, F)``, or None.
+        factor_names: A name for each factor.
+    """
+
+    vae: Variant
+    x: Tensor
+    labels: Tensor | None
+    history: History
+    metrics: Mapping[str, float]
+    class_names: Sequence[str] | None = None
+    factors: Tensor | None = None
+    factor_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.vae.data_shape)
+        self.num_data = len(self.x)
+        if self.num_data == 0 or tuple(self.x.shape[1:]) != shape:
+            raise ShapeError(
+                f"x has shape {tuple(self.x.shape)}; expected (n, {', '.join(map(str, shape))}), "
+                "n at least 1"
+            )
+        if self.labels is not None and self.labels.shape != self.x.shape[:1]:
+            raise ShapeError(
+                f"labels have shape {tuple(self.labels.shape)} for {self.num_data} data; give one "
+                "label per datum"
+            )
+        wanted = (self.num_data, len(self.factor_names))
+        if self.factors is not None and self.factors.shape != wanted:
+            raise ShapeError(
+                f"factors have shape {tuple(self.factors.shape)} for {wanted[0]} data and "
+                f"{wanted[1]} names; give a row per datum and a name per column"
+            )
+        shown = spread_out(self.num_data, _MAX_DATA)
+        self.x = self.x[shown.to(self.x.device)].to(self.vae.device)
+        if self.labels is not None:
+            self.labels = self.labels.cpu()[shown]
+        if self.factors is not None:
+            self.factors = self.factors.cpu()[shown]
+        self.category = self.vae.category or ""
+        self.num_categories = self.vae.num_categories or 0
+        self.has_density = not isinstance(self.vae.likelihood, DeltaLikelihood)
+        words = ("image", "an image", "images"), ("datum", "a datum", "data")
+        self.noun, self.a_noun, self.nouns = words[0 if is_image(shape) else 1]
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What stands out in the metrics; that noise tells nothing does not."""
+        return diagnose(self.metrics, noise=self.vae.noise)
+
+    @cached_property
+    def codes(self) -> dict[str, Tensor]:
+        """Posterior means of every site but the noise, ``(n, d)``; of a category probabilities."""
+        parts = [self.vae.encode(batch) for batch in self.x.split(_BATCH)]
+        sites = [site for site in parts[0] if site not in self.vae.noise]
+        return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
+
+    @property
+    def continuous_sites(self) -> list[str]:
+        """The sites that are not categories, those of the fewest dimensions first."""
+        sites = [site for site in self.codes if site != self.category]
+        return sorted(sites, key=lambda site: self.codes[site].shape[1])
+
+    @cached_property
+    def categories(self) -> Tensor:
+        """The most probable category of each datum, ``(n,)``."""
+        return self.codes[self.category].argmax(-1)
+
+    @cached_property
+    def occupancy(self) -> Tensor:
+        """Share of the data whose most probable category is k, ``(K,)``."""
+        return self.categories.bincount(minlength=self.num_categories) / len(self.x)
+
+    @property
+    def most_used(self) -> Tensor:
+        """The categories, the most used first."""
+        return self.occupancy.argsort(descending=True, stable=True)
+
+    @property
+    def category_colors(self) -> list[int]:
+        """Place in the palette of each category: its label's, where there are labels."""
+        if self.labels is None:
+            return list(range(self.num_categories))
+        matched = match_labels(self.categories, self.labels, self.num_categories)
+        return [int(label) for label in matched]
+
+    @cached_property
+    def examples(self) -> Tensor:
+        """Places of ten data to show: one per label as far as that goes, then the first ones."""
+        firsts: list[int] = []
+        if self.labels is not None:
+            firsts = [int((self.labels == g).nonzero()[0]) for g in self.labels.unique()[:10]]
+        rest = [i for i in range(min(len(self.x), 10)) if i not in firsts]
+        return torch.tensor((firsts + rest)[:10])
+
+    def indexed(self, site: str) -> dict[str, Tensor]:
+        """Returns what was measured of every dimension of a site, or of every category."""
+        try:
+            figures = by_index(self.metrics, site)
+        except OptionError:
+            return {}
+        size = self.codes[site].shape[1]
+        return figures if all(len(column) == size for column in figures.values()) else {}
+
+    def nats(self, site: str) -> Tensor:
+        """Returns the KL of a site: a term per dimension where these were measured, else one."""
+        whole = torch.tensor(self.metrics.get(key("kl", site), math.nan))
+        return self.indexed(site).get("kl", whole)
+
+    def ranking(self, site: str) -> tuple[Tensor, str]:
+        """Ranks the dimensions of a continuous site by the best measure known."""
+        figures = self.indexed(site)
+        for name, kind in {key("mi", side=LOWER): "information", "kl": "KL"}.items():
+            if name in figures and bool(figures[name].isfinite().all()):
+                return figures[name], kind
+        return self.codes[site].var(0, correction=0).double(), "variance"
+
+    @cached_property
+    def centres(self) -> dict[str, Tensor]:
+        """Prior mean of every continuous site in each category, ``(K, d)``.
+
+        Empty where there are no categories, or they all have the same.
+        """
+        if not self.num_categories:
+            return {}
+        program = code_program(self.vae.model)
+        x = self.x[:1].expand(self.num_categories, *self.x.shape[1:])
+        fn = trace_program(program, (x,), {}).nodes[self.category]["fn"]
+        value = torch.arange(self.num_categories, device=self.vae.device)
+        if fn.event_dim:
+            value = torch.eye(self.num_categories, device=self.vae.device, dtype=self.vae.dtype)
+        nodes = trace_program(decode_means(program, {self.category: value}), (x,), {}).nodes
+        means = {site: nodes[site]["value"].cpu() for site in self.continuous_sites}
+        apart = any(not torch.equal(mean, mean[:1].expand_as(mean)) for mean in means.values())
+        return means if apart else {}
+
+    def decode_along(
+        self, starts: Mapping[str, Tensor], ends: Mapping[str, Tensor], *, steps: int = STEPS
+    ) -> Tensor:
+        """Decodes codes along straight lines, in equal steps, the category of the nearer end."""
+        share = torch.linspace(0, 1, steps)[:, None]
+        values = {}
+        for site, start in starts.items():
+            at = (share > 0.5).to(share) if site == self.category else share
+            lines = torch.lerp(start[:, None], ends[site][:, None], at.to(start))
+            values[site] = lines.flatten(0, 1).to(self.vae.device, self.vae.dtype)
+        rows = len(start)
+        return self.vae.decode(values, rows * steps).cpu().unflatten(0, (rows, steps))
+
+    def traverse(
+        self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = STEPS
+    ) -> Tensor:
+        """Decodes codes with one dimension moving through its middle 98 % of the data's codes."""
+        rows = torch.tensor([start for start, _ in moves])
+        starts, ends = ({s: codes[rows] for s, codes in self.codes.items()} for _ in range(2))
+        for row, (_, dim) in enumerate(moves):
+            low, high = self._drawn[site][:, dim].quantile(torch.tensor(MIDDLE))
+            starts[site][row, dim], ends[site][row, dim] = low, high
+        return self.decode_along(starts, ends, steps=steps)
+
+    @cached_property
+    def _drawn(self) -> dict[str, Tensor]:
+        """One draw of every site from the guide, ``(n, d)``, for 1,000 data at most."""
+        x = self.x[spread_out(len(self.x), 1000).to(self.x.device)]
+        nodes = trace_program(self.vae.guide, (x,), {}).nodes
+        return {site: nodes[site]["value"].float().cpu() for site in self.codes}

@@ -1,0 +1,117 @@
+"""Pictures of a page: panels, their PNGs, and the files that a report leaves in a folder."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
+from pyro_mivae.plots import render_png
+from pyro_mivae.training import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = ".pictures"
+"""The list of a folder's pictures."""
+_WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the page.
+
+    Attributes:
+        key: Name of its PNG, without the ending.
+        title: Its heading.
+        sentence: What it shows.
+        look_for: What a reader should look for.
+        figure: The drawn figure.
+    """
+
+    key: str
+    title: str
+    sentence: str
+    look_for: str
+    figure: Figure
+
+
+class Picture(NamedTuple):
+    """A panel as the page shows it, its PNG on white and on a dark card, or why there is none."""
+
+    key: str
+    title: str
+    sentence: str
+    look_for: str = ""
+    light: bytes = b""
+    dark: bytes = b""
+
+
+def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Picture]:
+    """Makes panels and renders them; one that cannot be drawn warns, and says why in its place."""
+    panels = make(*args)
+    name = make.__name__.strip("_")
+    while True:
+        key, title = f"no_{name}", name.replace("_", " ").capitalize()
+        try:
+            panel = next(panels, None)
+            if panel is None:
+                return
+            key, title = panel.key, panel.title
+            light = _shrink(render_png(panel.figure), _WHITE)
+            dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
+            yield Picture(key, title, panel.sentence, panel.look_for, light, dark)
+        except Exception as error:
+            kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
+            reason = f"could not be drawn: {kind}{' '.join(str(error).split())}"
+            warnings.warn(f"the picture {title!r} {reason}", PyroMivaeWarning, stacklevel=2)
+            yield Picture(key, title, f"This picture {reason}")
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    """Writes pictures, and removes those of an earlier report that are not among them.
+
+    The list is written before the first picture: wherever the writing stops, it names each one.
+    """
+    earlier = listed_pictures(folder)
+    _list_pictures(folder, {path.name for path in earlier} | pictures.keys())
+    for name, png in pictures.items():
+        with atomic_path(folder / name) as scratch:
+            scratch.write_bytes(png)
+    for path in earlier:
+        if path.name not in pictures:
+            path.unlink()
+    _list_pictures(folder, pictures.keys())
+
+
+def listed_pictures(folder: Path) -> list[Path]:
+    """Finds the pictures that reports wrote."""
+    try:
+        names = (folder / PICTURES).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    plain = [name for name in dict.fromkeys(names) if re.fullmatch(r"\w[\w.-]*\.png", name)]
+    return [folder / name for name in plain if (folder / name).is_file()]
+
+
+def _list_pictures(folder: Path, names: Collection[str]) -> None:
+    with atomic_path(folder / PICTURES) as scratch:
+        scratch.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+
+
+def _shrink(png: bytes, ground: str) -> bytes:
+    """Lays a picture on a ground and keeps its 256 best colours: half the bytes, none seen."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        whole = Image.new("RGBA", image.size, ground)
+        whole.alpha_composite(image.convert("RGBA"))
+    buffer = io.BytesIO()
+    few = whole.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,172 @@
+"""The numbers of a report, each with what it means in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pyro_mivae.figures import (
+    CRITIC,
+    LOWER,
+    UPPER,
+    error_of,
+    interval,
+    key,
+    label,
+    meaning_of,
+    parsed,
+    without_errors,
+)
+from pyro_mivae.likelihoods import BernoulliLikelihood
+from pyro_mivae.report.data import ReportData
+from pyro_mivae.tables import write_error, write_interval, write_number
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of the page.
+
+    Attributes:
+        name: What it is.
+        value: It, written out.
+        unit: Its unit and standard error, or nothing.
+        meaning: What it says, in a sentence.
+    """
+
+    name: str
+    value: str
+    unit: str
+    meaning: str
+
+
+_OPEN = 0.5  # nats between the bounds from which a sentence says why
+
+
+def summarize(data: ReportData) -> str:
+    """Says the result in two or three plain sentences."""
+    m, sentences = data.metrics, []
+    if _defined(m, "elbo", "distortion", "rate"):
+        sentences.append(
+            f"{data.a_noun.capitalize()} costs {-m['elbo']:.1f} nats: {m['rate']:.1f} for its "
+            f"code, and {m['distortion']:.1f} for what the code leaves open."
+        )
+    if data.num_categories:
+        used = f"{_used(data)} of {data.num_categories} categories are in use"
+        if _defined(m, "cluster_accuracy"):
+            used += (
+                "; matched to the labels, which the model never saw, they are right for "
+                f"{100 * m['cluster_accuracy']:.0f} % of the {data.nouns}"
+            )
+        sentences.append(used + ".")
+    return " ".join(sentences)
+
+
+def headline(data: ReportData) -> Iterator[Number]:
+    """Gives the numbers to read first; those that were not measured are left out."""
+    m = data.metrics
+    if "elbo" in m and data.has_density:
+        meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
+        if isinstance(data.vae.likelihood, BernoulliLikelihood) and _is_grey(data):
+            meaning += (
+                f" The {data.nouns} are grey and the likelihood is Bernoulli, so this is a "
+                "cross-entropy and no log-probability: compare it with its like only."
+            )
+        if not math.isfinite(m["elbo"]):
+            meaning = "Not defined, since a site that is a function of the data has no KL."
+        yield _figure(m, "elbo", meaning)
+    if "distortion" in m and data.has_density:
+        meaning = (
+            f"−log p(x | code): what is left to say of {data.a_noun} once its code is known. "
+            "Lower is better."
+        )
+        yield _figure(m, "distortion", meaning)
+    for site in data.codes:
+        if key("kl", site) in m and data.has_density:
+            yield _kl(data, site)
+    for site in data.codes:
+        if any(key("mi", site, side) in m for side in (LOWER, UPPER)):
+            yield _information(data, site)
+    for k, _ in parsed(m, "mi"):
+        if k.side == CRITIC:
+            yield _figure(m, str(k), k.meaning)
+    if _defined(m, "cluster_accuracy"):
+        meaning = (
+            "Each category is matched to one label, as well as can be: the share of the "
+            f"{data.nouns} for which that is right. Labels serve this number, not the training."
+        )
+        value = f"{100 * m['cluster_accuracy']:.1f}"
+        yield Number(_title("cluster_accuracy"), value, "%", meaning)
+    if data.num_categories:
+        meaning = f"Categories that take {data.nouns}; fewer can tell less apart."
+        value = f"{_used(data)} of {data.num_categories}"
+        yield Number(_title("categories_used"), value, "", meaning)
+
+
+def remaining(data: ReportData) -> Iterator[Number]:
+    """Gives every metric under its key, in the order in which they were measured."""
+    for name, value in without_errors(data.metrics).items():
+        written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
+        error = error_of(data.metrics, name)
+        margin = f"± {error:.2g}" if math.isfinite(error) else ""
+        yield Number(name, written, margin, meaning_of(name))
+
+
+def _figure(metrics: Mapping[str, float], name: str, meaning: str) -> Number:
+    value = metrics[name]
+    unit = f"nats {write_error(error_of(metrics, name))}".rstrip()
+    return Number(_title(name), write_number(value), unit if math.isfinite(value) else "", meaning)
+
+
+def _title(name: str) -> str:
+    text = label(name)
+    return text[:1].upper() + text[1:]
+
+
+def _kl(data: ReportData, site: str) -> Number:
+    if data.category and site != data.category:
+        meaning = (
+            f"How far {site} is from the prior of its category: its cost, the category known."
+        )
+    else:
+        meaning = (
+            f"How far q({site} | x) is from the prior, on average: the cost of {site}, and an "
+            "upper bound on its information."
+        )
+    if not math.isfinite(data.metrics[key("kl", site)]):
+        meaning = f"The guide makes {site} a function of the data, so that no KL is defined."
+    return _figure(data.metrics, key("kl", site), meaning)
+
+
+def _information(data: ReportData, site: str) -> Number:
+    lower, upper = interval(data.metrics, "mi", site)
+    name, k = label(key("mi", site)), data.num_categories
+    meaning = f"What {site} really says about which {data.noun} it is, between two bounds."
+    if k and site == data.category:
+        meaning = (
+            f"What the category really says of {data.a_noun}, between two bounds. It cannot "
+            f"exceed log {k} = {math.log(k):.2f} nats."
+        )
+    if upper - lower > _OPEN:
+        n = data.num_data
+        meaning += (
+            f" They are far apart, since with {n:,} {data.nouns} the lower one cannot exceed "
+            f"log {n:,} = {math.log(n):.2f}."
+        )
+    written = write_interval(lower, upper)
+    if written == "not defined":
+        return Number(name, written, "", f"No bound is defined for {site} here.")
+    return Number(name, written, "nats", meaning)
+
+
+def _used(data: ReportData) -> int:
+    used = data.metrics.get("categories_used", math.nan)
+    return round(used) if math.isfinite(used) else int((data.occupancy > 0).sum())
+
+
+def _defined(metrics: Mapping[str, float], *keys: str) -> bool:
+    return all(math.isfinite(metrics.get(key, math.nan)) for key in keys)
+
+
+def _is_grey(data: ReportData) -> bool:
+    return bool(((data.x > 0) & (data.x < 1)).any())
