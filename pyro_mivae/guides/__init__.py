@@ -1,7 +1,7 @@
 """Guides: PyroModules that sample the sites of the code from the data."""
 
-from pyro_mivae.guides.corrupted import CorruptedGuide
 from pyro_mivae.guides.mean_field import (
+    CorruptedGuide,
     MeanFieldGuide,
     NormalHead,
     mean_field_guide,

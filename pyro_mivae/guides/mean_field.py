@@ -1,24 +1,24 @@
-"""Mean-field guides."""
+"""Mean-field guides, and a guide that sees corrupted data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Independent, constraints
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked, named, several, shape, size, text
+from pyro_mivae.arguments import checked, function, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.layers import NETWORK
-from pyro_mivae.priors.base import site_size
+from pyro_mivae.priors.base import base_of, site_size
 
 MIN_SCALE = 1e-4
 
@@ -55,14 +55,7 @@ class NormalHead(nn.Module):
         self.linear = TwoLinear(in_features, size)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and standard deviation.
-
-        Args:
-            features: Shape ``(..., in_features)``.
-
-        Returns:
-            Two tensors of shape ``(..., size)``.
-        """
+        """Returns mean and standard deviation, two tensors of shape ``(..., size)``."""
         loc, scale = self.linear(features)
         return loc, softplus(scale) + MIN_SCALE
 
@@ -128,11 +121,7 @@ class MeanFieldGuide(PyroModule):
         self.bounded = frozenset(bounded)
 
     def forward(self, x: Tensor) -> None:
-        """Samples the sites.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-        """
+        """Samples the sites, given data of shape ``(batch, *data_shape)``."""
         features = self.encoder(x)  # (batch, features)
         heads = self.heads
         with pyro.plate("data", len(x)):
@@ -173,15 +162,11 @@ def mean_field_guide(
             "your own"
         )
     sites = {name: site_size(fn) for name, fn in distributions.items()}
-    bounded = {name for name, fn in distributions.items() if is_bounded(fn)} - {*deterministic}
+    bounded = {
+        n for n, fn in distributions.items() if base_of(fn).support is constraints.unit_interval
+    }
+    bounded -= set(deterministic)
     return MeanFieldGuide(data_shape, sites, encoder, deterministic, bounded)
-
-
-def is_bounded(fn: Any) -> bool:
-    """True if a distribution is one of values on the unit interval."""
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return fn.support is constraints.unit_interval
 
 
 @checked(latent_dim=size(), code_dim=size())
@@ -212,15 +197,33 @@ def uniform_guide(
     code_dim: int = 1,
     encoder: nn.Module | None = None,
 ) -> MeanFieldGuide:
-    """Builds the guide of `UniformPrior`: ``z`` is a Normal and ``c`` a `ProbitNormal`.
+    """Builds the guide of `UniformPrior`: ``z`` is a Normal, ``c`` a `ProbitNormal`.
 
-    Args:
-        data_shape: Shape of one datum.
-        latent_dim: Size of ``z``.
-        code_dim: Size of ``c``.
-        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-
-    Returns:
-        The guide.
+    The arguments are those of `normal_guide`.
     """
     return MeanFieldGuide(data_shape, {"z": latent_dim, "c": code_dim}, encoder, bounded=("c",))
+
+
+class CorruptedGuide(PyroModule):
+    """Shows a guide altered data in training, and the data as they are in evaluation.
+
+    The model still scores the data themselves: a denoising autoencoder.
+
+    Args:
+        guide: The guide.
+        corrupt: Alters data, from shape ``(batch, *data_shape)`` to the same.
+
+    References:
+        Im et al. (2017), Denoising Criterion for Variational Auto-encoding Framework.
+        https://arxiv.org/abs/1511.06406
+    """
+
+    @checked(guide=NETWORK, corrupt=function("corrupt(x)"))
+    def __init__(self, guide: nn.Module, corrupt: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.guide = guide
+        self.corrupt = corrupt
+
+    def forward(self, x: Tensor) -> Any:
+        """Runs the guide on data of shape ``(batch, *data_shape)``."""
+        return self.guide(self.corrupt(x) if self.training else x)

@@ -54,11 +54,7 @@ class MixtureGuide(PyroModule):
         self.code_shape = (num_categories, 2 * latent_dim)
 
     def forward(self, x: Tensor) -> None:
-        """Samples ``c`` and ``z``.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-        """
+        """Samples ``c`` and ``z``, given data of shape ``(batch, *data_shape)``."""
         features = self.encoder(x)  # (batch, features)
         codes = self.code(features).unflatten(-1, self.code_shape)  # (batch, K, 2 latent_dim)
         with pyro.plate("data", len(x)):

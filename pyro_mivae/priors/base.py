@@ -10,6 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
+from torch.distributions import Independent
 
 from pyro_mivae.arguments import checked, function
 from pyro_mivae.errors import SiteError
@@ -64,3 +65,10 @@ def join(values: Iterable[torch.Tensor]) -> torch.Tensor:
 def site_size(fn: Any) -> int:
     """Returns the number of values of a site, or of its categories."""
     return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
+
+
+def base_of(fn: Any) -> Any:
+    """Returns the distribution of one element of a site."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
 from torch import Tensor, nn
@@ -132,6 +132,12 @@ WarmStart = Annotated[
 ]
 
 
+def copied(declared: Field[Any], default: Any = MISSING) -> Any:
+    """Copies the field of an option, for another dataclass."""
+    default = declared.default if default is MISSING else default
+    return field(default=default, metadata=declared.metadata)
+
+
 def checked_options(**checks: check.Checker) -> Callable[[Constructor], Constructor]:
     """Makes a constructor check its options, and arguments by further checks.
 
@@ -141,7 +147,7 @@ def checked_options(**checks: check.Checker) -> Callable[[Constructor], Construc
     def decorate(constructor: Constructor) -> Constructor:
         parameters = inspect.signature(constructor).parameters
         own = {
-            name: (hint, field(default=parameters[name].default, metadata=declared.metadata))
+            name: (hint, copied(declared, parameters[name].default))
             for name, hint in get_type_hints(constructor, include_extras=True).items()
             for part in (hint, *get_args(hint))  # of one that may be None, too
             for declared in getattr(part, "__metadata__", ())
@@ -163,11 +169,8 @@ def own_options(variant: type) -> list[dict[str, Any]]:
 def options_of(variant: Any) -> type:
     """Returns a dataclass of the options of a variant that a command or a file may set."""
     found: dict[str, Any] = {}
-    groups = [fields(group) for group in variant.groups.values()]
-    of_groups = [
-        {f.name: (f.type, field(default=f.default, metadata=f.metadata)) for f in group}
-        for group in groups
-    ]
+    groups = variant.groups.values()
+    of_groups = [{f.name: (f.type, copied(f)) for f in fields(group)} for group in groups]
     for own in (*own_options(variant), *of_groups):
         found = own | found
     kept = [(name, *option) for name, option in found.items() if name not in variant.refused]
