@@ -14,8 +14,14 @@ from torch import nn
 from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
-from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
-from pyro_mivae.runs.options import ModelParts, check_model_options, find_variant
+from pyro_mivae.runs.config import (
+    PROGRAMS,
+    ModelParts,
+    RunConfig,
+    check_model_options,
+    find_variant,
+    names_file,
+)
 from pyro_mivae.runs.programs import run_program
 from pyro_mivae.variants import Variant
 

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +20,7 @@ from pyro_mivae.figures import label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.options import check_model_options
+from pyro_mivae.runs.config import RunConfig, check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.run import (
@@ -33,8 +33,10 @@ from pyro_mivae.runs.run import (
 )
 from pyro_mivae.runs.run_folder import (
     CONFIG,
+    LOGS,
     METRICS,
     ONE,
+    OURS,
     REPORT,
     SEEDS,
     SEVERAL,
@@ -44,7 +46,6 @@ from pyro_mivae.runs.run_folder import (
     runs_of_seeds,
     write_json,
 )
-from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.tables import align
 from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_checkpoint
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
@@ -287,3 +288,36 @@ def seeds_table(folder: str | Path) -> str:
             rows.append((LABELS.get(name, name), f"{mean:.3f}{told}"))
     lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation", *align(rows)]
     return "\n  ".join(lines)
+
+
+@contextmanager
+def logging_epochs(
+    folders: Sequence[Path], enabled: bool
+) -> Iterator[Callable[[int, Mapping[str, float]], None] | None]:
+    """Gives ``on_epoch`` of `fit_many`: a point of one curve per column of each model's history.
+
+    The files of a model are made with its first row.
+    """
+    if not enabled:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OptionError(
+            "--tensorboard needs a package that is not installed: "
+            "python -m pip install 'pyro-mivae[tensorboard]'"
+        ) from error
+    writers: dict[int, Any] = {}
+    with ExitStack() as opened:
+
+        def log(number: int, row: Mapping[str, float]) -> None:
+            if number not in writers:
+                folder = str(folders[number] / LOGS)
+                writers[number] = SummaryWriter(folder, filename_suffix=OURS)
+                opened.callback(writers[number].close)
+            for name, value in row.items():
+                if name != "epoch":
+                    writers[number].add_scalar(name, value, int(row["epoch"]))
+
+        yield log

@@ -31,9 +31,8 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import checks_of
 from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.config import FLAGS, RunConfig, started_with
+from pyro_mivae.runs.config import FLAGS, RunConfig, check_model_options, started_with
 from pyro_mivae.runs.group import RunGroup, seeds_from, settled
-from pyro_mivae.runs.options import check_model_options
 from pyro_mivae.runs.run_folder import (
     GRID,
     MODELS,

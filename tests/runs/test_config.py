@@ -14,7 +14,7 @@ from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
 from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.options import (
+from pyro_mivae.runs.config import (
     ModelOptions,
     check_model_options,
     default_options,
