@@ -23,6 +23,7 @@ from pyro_mivae.cli_options import (
     SEED,
     SWEPT,
     device_option,
+    measures,
     opened_run,
     overwrite_option,
     root_option,
@@ -147,10 +148,7 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
 @root_option
 @device_option
 @click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
-@click.option("--iwae-samples", type=click.IntRange(1), help="importance samples of each image")
-@click.option("--iwae-items", type=click.IntRange(1), help="how many images get them")
-@click.option("--ais", "ais_items", type=click.IntRange(1), help="anneal so many images too")
-@click.option("--ais-temperatures", type=click.IntRange(1), help="temperatures of each annealing")
+@measures
 def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     if options["ais_temperatures"] and not options["ais_items"]:

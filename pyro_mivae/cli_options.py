@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import ModelOptions, open_run
 from pyro_mivae.training import TrainingOptions
@@ -54,7 +55,7 @@ def opened_run(command: Command) -> Command:
 def field_options(cls: type, without: Collection[str] = ()) -> list[Decorator]:
     """Makes an option of each field of an options dataclass; none has a default."""
     flags, kinds = flags_of(cls), kinds_of(cls)
-    made = []
+    made: list[Decorator] = []
     for f in fields(cls):
         how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
         if kinds[f.name] is bool:
@@ -70,7 +71,7 @@ def trains(swept: bool = False) -> Decorator:
     folder = (
         "runs/sweep-VARIANT-DATA" if swept else "runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds"
     )
-    added = [
+    added: list[Decorator] = [
         click.argument("variant"),
         *(
             click.option(
@@ -98,7 +99,18 @@ def trains(swept: bool = False) -> Decorator:
         click.option("--overwrite", is_flag=True, help="throw the folder's training away"),
         trust_option,
     ]
-    return lambda command: functools.reduce(lambda made, add: add(made), reversed(added), command)
+    return _adds(added)
+
+
+def measures(command: Command) -> Command:
+    """Adds the options of an information report."""
+    return _adds(field_options(InformationOptions))(command)
+
+
+def _adds(options: list[Decorator]) -> Decorator:
+    return lambda command: functools.reduce(
+        lambda made, add: add(made), reversed(options), command
+    )
 
 
 def read_size(value: str) -> tuple[int, int]:

@@ -360,7 +360,7 @@ def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, sho
     assert "--ais-temperatures without --ais" in err[0]
     code, _, err = call("evaluate", home / "run", "--iwae-samples", 0)
     assert code == 2
-    assert "0 is not in the range x>=1" in err[0]
+    assert "iwae_samples=0; allowed are whole numbers from 1 up" in err[0]
 
 
 def test_report_draws_again(call, home):

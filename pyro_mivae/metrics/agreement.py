@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, several
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.errors import OptionError
 from pyro_mivae.metrics.checkers import SEED, counted
 from pyro_mivae.metrics.clustering import (
@@ -20,6 +19,7 @@ from pyro_mivae.metrics.clustering import (
     normalised_mutual_information,
 )
 from pyro_mivae.metrics.encoded import batches
+from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.variants import VARIANT, Variant
 
 
@@ -113,6 +113,6 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             "InfoCatVAE, InfoGAN"
         )
     x = vae.check_data(x)
-    with isolated(seed, vae, device=vae.device):
+    with preserved_state(seed, vae, device=vae.device):
         parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
     return torch.cat(parts)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pyro_mivae.arguments import checked, flag, numbers
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.errors import DataError
 from pyro_mivae.metrics.checkers import COUNT, SEED, counted
+from pyro_mivae.posterior.preserved_state import preserved_state
 
 HIDDEN, DROPOUT = 256, 0.2
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 256, 1e-2, 1e-2
@@ -117,7 +117,7 @@ def fit_classifier(
         )
     features = features.to(torch.get_default_dtype())
     batch, steps = min(BATCH_SIZE, len(features)), training_steps(len(features))
-    with isolated(seed, device=features.device), torch.enable_grad():
+    with preserved_state(seed, device=features.device), torch.enable_grad():
         classifier = Classifier(features, num_classes, per_feature=per_feature)
         classifier.to(features.device)
         optimiser = torch.optim.AdamW(

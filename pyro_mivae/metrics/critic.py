@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.metrics.checkers import SEED
+from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
 from pyro_mivae.training.batches import batch_sizes
 from pyro_mivae.variants import VARIANT, Variant
@@ -49,7 +49,7 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
         return dict.fromkeys([key for name in names for key in (name, f"{name}_se")], math.nan)
     sizes = batch_sizes(len(x), CRITIC_BATCH, needs_batch=True)
     rows: list[list[float]] = []
-    with isolated(seed, vae, device=vae.device):
+    with preserved_state(seed, vae, device=vae.device):
         order = torch.randperm(len(x)).to(x.device)
         for index in order.split(sizes):
             objective.differentiable_loss(vae.model, vae.guide, x[index].to(vae.device))

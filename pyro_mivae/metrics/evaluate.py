@@ -9,8 +9,6 @@ from typing import Any
 
 from pyro_mivae.arguments import checked, flag
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.isolation import isolated
-from pyro_mivae.diagnostics.progress import tell
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.metrics import measures
 from pyro_mivae.metrics.budget import GIVEN, PROBE_ITEMS, SAMPLES, Budget
@@ -19,6 +17,8 @@ from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.progress import bars
 from pyro_mivae.metrics.protocol import Findings, information_lines
 from pyro_mivae.metrics.splits import Known, Train, check_known, split
+from pyro_mivae.posterior.preserved_state import preserved_state
+from pyro_mivae.posterior.progress import tell
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -153,7 +153,7 @@ def measure(
         """Draws from the seed anew, so that no part depends on which others there are."""
         began = time.perf_counter()
         tell(name, 0, 1)
-        with isolated(seed, vae, device=vae.device):
+        with preserved_state(seed, vae, device=vae.device):
             yield
         tell(name, 1, 1)
         clock[name] = time.perf_counter() - began

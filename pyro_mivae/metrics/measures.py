@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.bounds import barber_agakov_bound
-from pyro_mivae.diagnostics.costs import ACTIVE
 from pyro_mivae.diagnostics.diagnoses import diagnose
+from pyro_mivae.diagnostics.elbo_parts import ACTIVE
 from pyro_mivae.figures import MEAN, key
 from pyro_mivae.likelihoods import GaussianLikelihood
 from pyro_mivae.metrics.budget import PROBE_ITEMS

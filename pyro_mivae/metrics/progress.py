@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyro_mivae.diagnostics.progress import listening
+from pyro_mivae.posterior.progress import listening
 
 
 @contextmanager

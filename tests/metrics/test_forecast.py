@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.progress import listening, tell, telling
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.metrics import duration, evaluate, forecast, how_measured
 from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.forecast import _draws, _with_the_square
 from pyro_mivae.metrics.progress import bars
+from pyro_mivae.posterior.progress import listening, tell, telling
 
 SMALL = {"iwae_samples": 3, "generative_items": 4, "generative_samples": 4, "num_samples": 1}
 
