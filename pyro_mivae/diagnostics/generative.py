@@ -22,6 +22,7 @@ from pyro_mivae.diagnostics.context import (
 from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, AnnealingRun
 from pyro_mivae.evidence.importance import Bounds, Evidence, same
 from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
+from pyro_mivae.figures import UPPER, key
 from pyro_mivae.posterior.draws import Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import tell
@@ -30,7 +31,7 @@ from pyro_mivae.posterior.progress import tell
 def generative_information(context: Context, _: Draws) -> Figures:
     """Bounds the information between the code and data that the model itself draws."""
     layout, options = context.layout, context.options
-    names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
+    names = {name: key("generative_mi", name) for name in ("", *layout.latent)}
     if not options.generative_items:
         return {}
     some = context.take(context.choose(ITEMS_TRIED))
@@ -58,7 +59,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
         bounds = measured.site(site) if site else measured.code()
         lower, upper = in_order(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
         figures |= ends(name, lower, upper)
-        ceilings = [figures["generative_mi_upper"]]
+        ceilings = [figures[key("generative_mi", side=UPPER)]]
     if any(math.isnan(mean) for mean, _ in figures.values()):
         context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
     return figures

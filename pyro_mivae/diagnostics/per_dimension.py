@@ -27,6 +27,7 @@ from pyro_mivae.diagnostics.context import (
     means_of,
 )
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, fitted_log_marginal
+from pyro_mivae.figures import key
 from pyro_mivae.posterior.densities import Posterior, log_density_anywhere
 from pyro_mivae.posterior.draws import Codes, Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair, factors
@@ -115,8 +116,8 @@ def _site(
     highest = unknown if rows is None else means_of(rows.upper)
     for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
         lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
-        figures[f"kl_{name}[{d}]"] = cost
-        figures |= ends(f"mi_{name}[{d}]", lower, upper)
+        figures[key("kl", name, index=d)] = cost
+        figures |= ends(key("mi", name, index=d), lower, upper)
     return figures
 
 
