@@ -29,8 +29,7 @@ from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.loop import Trainer
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
-from pyro_mivae.training.threads import suitable_threads
-from pyro_mivae.training.world import own_world
+from pyro_mivae.training.world import own_world, suitable_threads
 from pyro_mivae.variants import VARIANT
 
 

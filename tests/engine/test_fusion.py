@@ -7,7 +7,7 @@ from benchmarks.nodes import build, count_graph, handwritten_kernels, staged_ker
 from pyro_mivae.engine import trace_step
 from pyro_mivae.engine.constant_folding import hold_constants, spell_out
 from pyro_mivae.engine.fusion import fuse_rounding
-from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.rewriting import simplify
 from pyro_mivae.engine.snapshot import preserved
 
 aten = torch.ops.aten

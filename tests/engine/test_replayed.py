@@ -8,7 +8,7 @@ import torch
 from pyro.optim import lr_scheduler
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording, cuda_graphs, replayed
+from pyro_mivae.engine import Recording, cuda_graphs, stages
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
 from pyro_mivae.networks import MLPDecoder, MLPEncoder
 
@@ -31,7 +31,7 @@ def records(monkeypatch):
 
             return counted
 
-    monkeypatch.setattr(replayed, "recorder_for", Counting)
+    monkeypatch.setattr(stages, "recorder_for", Counting)
     return done
 
 
@@ -160,7 +160,7 @@ def test_options_that_change_in_every_step_are_not_recorded_for_ever(batches, re
     with pytest.warns(PyroMivaeWarning, match="cannot be captured: its tensors or the optimiser"):
         ours = train(mi.SVI, batches, before=change)
     assert_same(ours, train(pyro.infer.SVI, batches, before=change))
-    assert records["recorded"] == replayed.MOST_CAPTURES - 1
+    assert records["recorded"] == stages.MOST_CAPTURES - 1
 
 
 def test_parameters_of_another_kind_of_step_get_no_gradient(records):
@@ -199,7 +199,7 @@ def test_a_recorder_that_does_nothing_is_found_out(batches, monkeypatch, pyros):
         def _record(self, body, count):
             return lambda: None
 
-    monkeypatch.setattr(replayed, "recorder_for", Nothing)
+    monkeypatch.setattr(stages, "recorder_for", Nothing)
     with pytest.warns(PyroMivaeWarning, match="cannot be captured: its replay does not do"):
         ours = train(mi.SVI, batches)
     assert_same(ours, pyros)
@@ -264,4 +264,4 @@ def test_a_device_captures_the_step(name, optimiser, batches):
     ours = run(mi.SVI, engine="staged")  # a warning would be an error
     assert_same(ours, run(pyro.infer.SVI))
     stages = ours[2]._stages.values()
-    assert any(stage.replays.step is not None for stage in stages)
+    assert any(stage.replay is not None for stage in stages)
