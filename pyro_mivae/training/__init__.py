@@ -1,5 +1,6 @@
 """Training: the lean loop, what it records, and the checkpoints that it resumes from."""
 
+from pyro_mivae.training.arguments import resolve_device
 from pyro_mivae.training.checkpoint import (
     has_checkpoint,
     read_archive,
@@ -8,7 +9,6 @@ from pyro_mivae.training.checkpoint import (
 )
 from pyro_mivae.training.files import Writer, atomic_path, writing
 from pyro_mivae.training.fit import fit
-from pyro_mivae.training.given import resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.identity import (
     Identity,
@@ -19,7 +19,7 @@ from pyro_mivae.training.identity import (
 )
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.training.world import suitable_threads
 
 __all__ = [
     "History",
