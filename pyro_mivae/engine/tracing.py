@@ -37,6 +37,7 @@ class TrainStep:
     parameters: Sequence[Tensor]  # leaves that the gradient is taken by
     buffers: Sequence[Tensor]  # read, and maybe changed in place
     modules: Sequence[nn.Module]
+    name: tuple[str, str] = ("training step", "step")  # in warnings, with the unit of numbers
     guards: Guards = field(init=False)
     entries: tuple[str, ...] = field(init=False, default=())  # of the last step's ledger
 
@@ -70,7 +71,8 @@ class TrainStep:
         for parameter in self.parameters:
             parameter.grad = None
         loss, ledger = self.loss(*args)
-        loss.backward()
+        if self.parameters:
+            loss.backward()
         self.entries = tuple(ledger)
         return torch.stack(list(ledger.values()))
 

@@ -1,4 +1,4 @@
-"""State of the process that training changes, and puts back: parameters, noise and threads."""
+"""The surroundings of a training: parameter store, random numbers and threads."""
 
 from __future__ import annotations
 
