@@ -49,7 +49,7 @@ def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> b
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives and what it leaves."""
+    """Results of a step, and the state that it leaves."""
 
     ledger: Mapping[str, Tensor]
     gradients: Mapping[Tensor, Tensor]  # by each leaf that has one

@@ -78,7 +78,7 @@ class _Term(NamedTuple):
     coefficient: float
     factors: tuple[Any, ...]
     absorbed: int = 0
-    """How many operations it takes as it is."""
+    """Number of operations that compute it now."""
     is_quotient: bool = False
 
 

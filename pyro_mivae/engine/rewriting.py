@@ -259,7 +259,7 @@ def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
-    """What is done to each element alone is done before the elements are repeated."""
+    """An operation on each element alone comes before the elements are repeated."""
     by_number = node.target == aten.mul.Tensor and not isinstance(node.args[1], Node)
     if node.target not in UNARY and not by_number:
         return None

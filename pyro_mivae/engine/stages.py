@@ -42,7 +42,7 @@ class Call:
 
     @property
     def kind(self) -> Any:
-        """What a graph is fixed to in arguments, and in settings of torch's."""
+        """Arguments and settings of torch's that a graph is fixed to."""
         autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
         around = torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
         return self._form, tuple(map(_kind_of, self._leaves)), around
@@ -187,7 +187,7 @@ def parameters_of(capture: Any) -> dict[str, Tensor]:
 
 
 def added(leaf: Tensor, before: Tensor | None) -> Tensor:
-    """What a step has added to a leaf's gradient."""
+    """The part of a leaf's gradient that a step has added."""
     assert leaf.grad is not None
     return leaf.grad if before is None else leaf.grad - before
 

@@ -39,7 +39,7 @@ class GraphStep:
 
     Attributes:
         traced: The exact graph, which is compared with the program.
-        run: What takes the step.
+        run: The graph, rounded or compiled where that was asked for.
         unchecked: The first step that was taken since the last comparison; None if none was.
     """
 

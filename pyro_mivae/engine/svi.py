@@ -179,7 +179,7 @@ class SVI(pyro.infer.SVI):
         return self._compared_step(stage, call) if due else self._graph_step(stage, call)
 
     def _key(self, call: Call) -> Any:
-        """What a graph is fixed to: arguments and modules of this kind, in this state."""
+        """State that a graph is fixed to: arguments and modules of this kind, as they are now."""
         owners = map(id, (self.model, self.guide, self.optim))
         return call.kind, *owners, self.loss_and_grads, self._guards.read()
 
