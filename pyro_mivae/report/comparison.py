@@ -153,11 +153,12 @@ def _samples(group: Named, suffix: str, where: str) -> Iterator[Panel]:
 
 
 def _intervals(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
-    rows = {
-        name: tuple(map(statistics.fmean, zip(*(interval(m, "mi") for m in one.metrics))))
-        for name, one in named.items()
-    }
-    rows = {name: bounds for name, bounds in rows.items() if any(map(math.isfinite, bounds))}
+    rows = {}
+    for name, one in named.items():
+        bounds = [interval(metrics, "mi") for metrics in one.metrics]
+        lower, upper = (statistics.fmean(side) for side in zip(*bounds))
+        if math.isfinite(lower) or math.isfinite(upper):
+            rows[name] = (lower, upper)
     if not rows:
         return
     n, *others = {one.data.num_data for one in named.values()}
