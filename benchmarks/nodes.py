@@ -121,7 +121,7 @@ def program_of(vae: Any) -> Any:
     Args:
         vae: The variant.
     """
-    from pyro_mivae.engine import Program
+    from pyro_mivae.engine import TrainStep
 
     objective = vae.objective()
 
@@ -129,7 +129,7 @@ def program_of(vae: Any) -> Any:
         value = objective.differentiable_loss(vae.model, vae.guide, x)
         return value / len(x), objective.ledger
 
-    return Program.of_modules(loss, vae.train(), objective.state)
+    return TrainStep.of_modules(loss, vae.train(), objective.state)
 
 
 def staged_kernels(vae: Any, x: Tensor) -> Counter[str]:
@@ -139,10 +139,10 @@ def staged_kernels(vae: Any, x: Tensor) -> Counter[str]:
         vae: The variant.
         x: A batch.
     """
-    from pyro_mivae.engine import stage
+    from pyro_mivae.engine import trace_step
     from pyro_mivae.engine.fusion import fuse_rounding
 
-    graph = stage(program_of(vae), x).graph
+    graph = trace_step(program_of(vae), x).graph
     fuse_rounding(graph)  # as where the step is on a GPU
     return count_graph(graph.graph)
 
@@ -154,11 +154,11 @@ def compiled_kernels(vae: Any, x: Tensor) -> Counter[str]:
         vae: The variant.
         x: A batch.
     """
-    from pyro_mivae.engine import stage
-    from pyro_mivae.engine.steps import compile_graph
+    from pyro_mivae.engine import trace_step
+    from pyro_mivae.engine.compiling import compile_graph
 
     counts: Counter[str] = Counter()
-    staged = stage(program_of(vae), x)
+    staged = trace_step(program_of(vae), x)
     with fused(counts):
         compile_graph(staged, x)
     return counts

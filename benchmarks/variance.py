@@ -155,7 +155,7 @@ def measure(vae: Any, x_train: Any, batch_size: int, draws: int) -> dict[str, An
 
 def step_times(vae: Any, x: Any, turns: int, means: str) -> dict[str, dict[str, float]]:
     """CPU seconds of a loss and its gradient: quartiles, and the ratio to the exact one's."""
-    from pyro_mivae.engine import Engine, Program
+    from pyro_mivae.engine import Engine, TrainStep
 
     def loss_of(objective: Any) -> Callable[[Any], Any]:
         def loss(x: Any) -> Any:
@@ -164,7 +164,7 @@ def step_times(vae: Any, x: Any, turns: int, means: str) -> dict[str, dict[str, 
         return loss
 
     steps = {
-        name: Engine(Program.of_modules(loss_of(objective), vae), means).step(x)
+        name: Engine(TrainStep.of_modules(loss_of(objective), vae), means).step(x)
         for name, objective in objectives().items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in steps}

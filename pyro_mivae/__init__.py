@@ -3,12 +3,7 @@
 from pyro_mivae import interrupts  # noqa: F401, I001  # first, as the next lines take seconds
 
 from pyro_mivae.data import load_dataset
-from pyro_mivae.diagnostics import (
-    annealed_log_likelihood,
-    bidirectional_monte_carlo,
-    diagnose,
-    information,
-)
+from pyro_mivae.diagnostics import diagnose, information
 from pyro_mivae.elbo import (
     InfoGANLoss,
     MutualInformationELBO,
@@ -17,6 +12,7 @@ from pyro_mivae.elbo import (
     explain,
 )
 from pyro_mivae.engine import SVI
+from pyro_mivae.evidence import annealed_log_likelihood, bidirectional_monte_carlo
 from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (

@@ -18,8 +18,9 @@ from PIL import Image
 
 import pyro_mivae as mi
 from pyro_mivae.data import Dataset
-from pyro_mivae.diagnostics import hmc, measurement
+from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.generative import generative_information
+from pyro_mivae.evidence import hmc
 from pyro_mivae.runs import Run
 
 from .pretend_cuda import PretendedCuda, pretend_cuda
@@ -96,15 +97,15 @@ def hasten() -> Callable[[pytest.MonkeyPatch], None]:
 
     @functools.wraps(generative_information)
     def few_generated(context: Any, draws: Any) -> Any:
-        items = min(context.generative_items, 4)
-        few = replace(context, generative_items=items, generative_samples=4)
-        return generative_information(few, draws)
+        items = min(context.options.generative_items, 4)
+        few = replace(context.options, generative_items=items, generative_samples=4)
+        return generative_information(replace(context, options=few), draws)
 
-    families = [*measurement.FAMILIES]
+    families = [*measuring.FAMILIES]
     families[families.index(generative_information)] = few_generated
 
     def quick(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(measurement, "FAMILIES", tuple(families))
+        patch.setattr(measuring, "FAMILIES", tuple(families))
         patch.setattr("pyro_mivae.report.pictures.render_png", pixel)
         for name in ("LEAST_STEPS", "MOST_STEPS"):
             patch.setattr(f"pyro_mivae.metrics.classifier.{name}", 20)
@@ -122,9 +123,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, hasten: Callable[[pytest.MonkeyPatch]
 def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """Information reports without data of the model's own, which take most of the time."""
     name = generative_information.__name__
-    families = tuple(f for f in measurement.FAMILIES if f.__name__ != name)
-    assert len(families) < len(measurement.FAMILIES)
-    monkeypatch.setattr(measurement, "FAMILIES", families)
+    families = tuple(f for f in measuring.FAMILIES if f.__name__ != name)
+    assert len(families) < len(measuring.FAMILIES)
+    monkeypatch.setattr(measuring, "FAMILIES", families)
 
 
 @pytest.fixture

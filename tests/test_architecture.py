@@ -13,7 +13,8 @@ PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions priors likelihoods models guides bounds terms elbo "
-    "engine diagnostics variants data training metrics plots report runs cli_options cli __main__"
+    "engine posterior evidence diagnostics variants data training metrics plots report runs "
+    "cli_options cli __main__"
 ).split()
 HEAVY = ("torchvision", "matplotlib", "sklearn", "scipy", "jinja2", "click", "PIL", "tqdm")
 MOST_LINES, MOST_LINES_OF_A_VARIANT, MOST_OPTIONS = 400, 100, 8

@@ -1,21 +1,7 @@
-"""What a trained model/guide pair knows: the information report, and what it says is wrong."""
+"""Diagnostics of a trained model/guide pair: the information report, and faults that it shows."""
 
-from pyro_mivae.diagnostics.annealed import (
-    AnnealedLogLikelihood,
-    BidirectionalBounds,
-    annealed_log_likelihood,
-    bidirectional_monte_carlo,
-)
+from pyro_mivae.diagnostics.context import InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.report import InformationReport, information
 
-__all__ = [
-    "AnnealedLogLikelihood",
-    "BidirectionalBounds",
-    "Diagnosis",
-    "InformationReport",
-    "annealed_log_likelihood",
-    "bidirectional_monte_carlo",
-    "diagnose",
-    "information",
-]
+__all__ = ["Diagnosis", "InformationOptions", "InformationReport", "diagnose", "information"]

@@ -1,27 +1,28 @@
 r"""The aggregate posterior :math:`q(z) = \frac1N \sum_j q(z \mid x_j)` at the data's own codes.
 
-Sums over all pairs of a code and a datum, in blocks, so that memory does not grow with the data.
+Sums over all pairs of a code and a datum, in blocks, in memory that does not grow with the data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.posterior import BLOCK, Posterior, conditioned_log_density
-from pyro_mivae.diagnostics.progress import telling
+from pyro_mivae.posterior.densities import Posterior, conditioned_trace, log_density, repeat
+from pyro_mivae.posterior.draws import Codes, rows_of
+from pyro_mivae.posterior.layout import ProbedPair
+from pyro_mivae.posterior.progress import telling
 from pyro_mivae.traces import Program
 
+BLOCK = 2**20  # numbers held at once; more would be slower on a CPU, whose cache they leave
 REPEATED_ITEMS = 300  # a guide that cannot broadcast runs once per pair
 TRIED = 8  # data, and as many codes, on which broadcasting is tried
 
 
-class Contrast:
+class AggregatePosterior:
     r"""Each code's log-density under its own datum and, on average, under the data.
 
     Attributes:
@@ -35,9 +36,7 @@ class Contrast:
         dims: tuple[int, ...] = (),
         second: Tensor | None = None,
     ) -> None:
-        self.rows = rows
-        self.count = count
-        self.second = second
+        self.rows, self.count, self.second = rows, count, second
         shape = (len(rows), *dims)
         self.own = torch.full(shape, -torch.inf, dtype=torch.float64, device=rows.device)
         self._sums = self.own.repeat(1 if second is None else 2, *[1] * len(shape))
@@ -69,7 +68,7 @@ class Contrast:
     def others_by_half(self) -> tuple[Tensor, Tensor]:
         """Returns `others` of the code's own half of the data, and of the other half."""
         if self.second is None:
-            raise ValueError("the contrast was made without halves")
+            raise ValueError("the aggregate posterior was made without halves")
         sizes = torch.stack([(~self.second).sum(), self.second.sum()])
         own = self.second.long()
         columns = torch.arange(self.count, device=own.device)
@@ -92,73 +91,78 @@ class Contrast:
         return self.own - self.others
 
 
-def contrast(
-    guide: Program,
+def aggregate(
+    pair: ProbedPair,
     x: Tensor,
     codes: Codes,
-    layout: Layout,
     targets: Iterable[tuple[tuple[str, ...] | None, Tensor]],
-    *,
-    batch_size: int,
-    device: torch.device,
     second: Tensor | None = None,
-) -> list[Contrast]:
-    """Contrasts codes with the data, in one pass over the data."""
-    wanted = list(targets)
-    contrasts = [
-        Contrast(rows, len(x), second=None if target else second)
-        for target, (_, rows) in enumerate(wanted)
+) -> list[AggregatePosterior]:
+    """Aggregates posteriors at some codes for each target, in one pass over the data.
+
+    A target is its sites, None for the whole code, and the rows of its codes.
+    """
+    wanted = [
+        (names, AggregatePosterior(rows, len(x), second=None if place else second))
+        for place, (names, rows) in enumerate(targets)
     ]
-    for start, posterior in posteriors(guide, x, layout, batch_size, device):
-        for (names, rows), result in zip(wanted, contrasts):
+    for start, posterior in posteriors(pair, x):
+        columns = slice(start, start + posterior.size)
+        for names, result in wanted:
             depth = max((posterior.configurations(name) for name in names or ()), default=1)
-            for part in blocks(len(rows), depth * posterior.size):
-                some = codes.take(rows[part])
-                if names is None:
-                    columns = slice(start, start + posterior.size)
-                    density = _joint(posterior, some, layout, codes.group, columns)
-                else:
+            for part in blocks(len(result.rows), depth * posterior.size):
+                some = rows_of(codes, result.rows[part])
+                if names is not None:
                     density = posterior.mixture(names, some.values)
+                else:
+                    density = _joint(posterior, some)
+                    _separate(density, some, rows_of(codes, columns))
                 result.add(part, start, density)
-    return contrasts
+    return [result for _, result in wanted]
 
 
-def contrast_conditioned(
-    guide: Program, x: Tensor, codes: Codes, layout: Layout, second: Tensor | None = None
-) -> Contrast:
-    """Contrasts whole codes with the data by running the guide conditioned on each code.
+def aggregate_conditioned(
+    pair: ProbedPair, x: Tensor, codes: Codes, second: Tensor | None = None
+) -> AggregatePosterior:
+    """Aggregates posteriors at whole codes by running the guide conditioned on each code.
 
     It serves guides whose sites depend on drawn ones. The codes are broadcast against the data
-    where the guide allows it, which is checked on a few pairs; else every pair is a run of its
-    own, and only the first 300 data are taken.
+    where the guide allows it, which is checked on a few pairs; otherwise every pair is a run of
+    its own, and only the first 300 data are taken.
     """
-    names = layout.enumerated + layout.drawn
+    guide, names = pair.guide, pair.layout.enumerated + pair.layout.drawn
     rows = torch.arange(len(x), device=x.device)
     few = rows[:: max(1, len(rows) // TRIED)]
-    broadcasts = _broadcasts(guide, x[few], codes.take(few), names)
+    try:
+        broadcasts = torch.allclose(
+            _score_broadcast(guide, x[few], rows_of(codes, few), names),
+            _score_repeated(guide, x[few], rows_of(codes, few), names),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    except (RuntimeError, ValueError, IndexError):
+        broadcasts = False
     if not broadcasts:
         rows = rows[:REPEATED_ITEMS]
-        x, codes = x[rows], codes.take(rows)
-    second = None if second is None else second[rows]
-    result = Contrast(rows, len(rows), second=second)
+        x, codes = x[rows], rows_of(codes, rows)
+    result = AggregatePosterior(rows, len(rows), second=None if second is None else second[rows])
     score = _score_broadcast if broadcasts else _score_repeated
     columns = min(len(rows), 256)
     for start in range(0, len(rows), columns):
         data = slice(start, start + columns)
         for part in blocks(len(rows), 16 * columns):
-            density = score(guide, x[data], codes.take(result.rows[part]), names)
-            if codes.group is not None:
-                _separate(density, codes.group[part], codes.group[data])
+            some = rows_of(codes, part)
+            density = score(guide, x[data], some, names)
+            _separate(density, some, rows_of(codes, data))
             result.add(part, start, density)
     return result
 
 
-def posteriors(
-    guide: Program, x: Tensor, layout: Layout, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, Posterior]]:
+def posteriors(pair: ProbedPair, x: Tensor) -> Iterator[tuple[int, Posterior]]:
     """Yields the posteriors of the data, a batch at a time, after the index of its first datum."""
-    for start in telling("information", range(0, len(x), batch_size)):
-        yield start, Posterior(guide, x[start : start + batch_size].to(device), layout)
+    size = pair.data_at_once
+    for start in telling("information", range(0, len(x), size)):
+        yield start, Posterior(pair.guide, x[start : start + size].to(pair.device), pair.layout)
 
 
 def blocks(count: int, width: int) -> Iterator[slice]:
@@ -167,50 +171,33 @@ def blocks(count: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _joint(
-    posterior: Posterior, codes: Codes, layout: Layout, group: Tensor | None, columns: slice
-) -> Tensor:
-    density = torch.empty(
-        (len(codes.configuration), posterior.size),
-        dtype=torch.float64,
-        device=codes.configuration.device,
-    )
-    for k in codes.configuration.unique().tolist():  # the guide is run once for all of them
-        rows = (codes.configuration == k).nonzero()[:, 0]
+def _joint(posterior: Posterior, codes: Codes) -> Tensor:
+    """Scores whole codes, shape ``(n, batch)``."""
+    configuration = codes.configuration
+    density = posterior.log_weights.new_empty(len(configuration), posterior.size)
+    for k in configuration.unique().tolist():  # the guide is run once for all of them
+        rows = (configuration == k).nonzero()[:, 0]
         total = posterior.log_weights[k].expand(len(rows), -1)
-        for name in layout.drawn:
+        for name in posterior.layout.drawn:
             total = total + posterior.log_density(name, codes.values[name][rows], k)
         density[rows] = total
-    if group is not None and codes.group is not None:
-        _separate(density, codes.group, group[columns])
     return density
 
 
-def _separate(density: Tensor, rows: Tensor, columns: Tensor) -> None:
+def _separate(density: Tensor, codes: Codes, data: Codes) -> None:
     """Gives codes no density under data whose deterministic sites are different."""
-    density.masked_fill_(rows[:, None] != columns[None], -torch.inf)
-
-
-Score = Callable[[Program, Tensor, Codes, tuple[str, ...]], Tensor]
+    if codes.group is not None and data.group is not None:
+        density.masked_fill_(codes.group[:, None] != data.group[None], -torch.inf)
 
 
 def _score_broadcast(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> Tensor:
     values = {name: value.unsqueeze(1) for name, value in codes.values.items()}
-    density = conditioned_log_density(guide, x, values, names)
+    density = log_density(conditioned_trace(guide, x, values), names, x)
     return density.expand(len(codes.configuration), len(x)).clone()
 
 
 def _score_repeated(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> Tensor:
     n, m = len(codes.configuration), len(x)
     values = {name: value.repeat_interleave(m, 0) for name, value in codes.values.items()}
-    repeated = x.repeat(n, *[1] * (x.dim() - 1))
-    return conditioned_log_density(guide, repeated, values, names).reshape(n, m)
-
-
-def _broadcasts(guide: Program, x: Tensor, codes: Codes, names: tuple[str, ...]) -> bool:
-    """Tells whether the guide, conditioned on broadcast codes, scores every pair rightly."""
-    try:
-        fast = _score_broadcast(guide, x, codes, names)
-    except (RuntimeError, ValueError, IndexError):
-        return False
-    return torch.allclose(fast, _score_repeated(guide, x, codes, names), rtol=1e-4, atol=1e-4)
+    x = repeat(x, n)
+    return log_density(conditioned_trace(guide, x, values), names, x).reshape(n, m)

@@ -1,73 +1,115 @@
-"""What every figure of the information report is measured from."""
+"""Options, data and means from which every figure of the information report is measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.traces import Program
+from pyro_mivae.arguments import whole
+from pyro_mivae.errors import OptionError
+from pyro_mivae.options import check_fields, option
+from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
+
+OPEN = 0.5  # nats between bounds of an information from which they count as open
+DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
 
 Figure = tuple[float, float]
+"""A mean and its standard error."""
 Figures = Mapping[str, Figure | float]
 UNDEFINED: Figure = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class InformationOptions:
+    """Options of `information`, which `evaluate` and the command line take too.
+
+    Attributes:
+        num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
+            many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
+            site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
+        iwae_samples: Importance samples per datum, each a run of guide and model. Memory does not
+            grow with them.
+        iwae_items: Number of data, at random, that get importance samples.
+        subset: Number of data, at random, for the single dimensions and the total correlation
+            (fewer where there are many dimensions: ``protocol["dimension_items"]``), for the codes
+            of a site whose density is a mixture, and for guides whose sites depend on drawn ones.
+        generative_items: Number of data to draw from the model for ``generative_mi``; 0 leaves it
+            out.
+        generative_samples: Importance samples for each of these, shared out among the joint
+            values of the enumerable sites: half of them evenly, at least 4 to each, and the rest
+            to the one that the guide finds likeliest.
+        ais_items: Number of data, at random, to anneal for ``log_px_ais``, and of those that the
+            model draws; 0 leaves it out, as it costs thousands of gradients for each.
+        ais_temperatures: Temperatures of each annealing.
+        batch_size: Decoded codes at once.
+    """
+
+    num_samples: int | None = option(None, check=DRAWS, help="draws of each image's code")
+    iwae_samples: int = option(64, check=DRAWS, help="importance samples of each image")
+    iwae_items: int = option(1000, check=whole(least=1), help="how many images get them")
+    subset: int = option(2000, check=whole(least=1), help="images for single dimensions")
+    generative_items: int = option(
+        500, check=whole(least=0, most=10**7), help="images to draw from the model"
+    )
+    generative_samples: int = option(200, check=DRAWS, help="importance samples of each of these")
+    ais_items: int = option(
+        0, check=whole(least=0), help="anneal so many images too", flag="--ais"
+    )
+    ais_temperatures: int = option(500, check=DRAWS, help="temperatures of each annealing")
+    batch_size: int = option(1024, check=whole(least=1), help="decoded codes at once")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> InformationOptions:
+        """Makes the options of keywords, and refuses others by an `OptionError`."""
+        allowed = [f.name for f in fields(cls)]
+        unknown = sorted(options.keys() - set(allowed))
+        if unknown:
+            raise OptionError(
+                f"options {', '.join(unknown)} are unknown; allowed are those of information: "
+                f"{', '.join(allowed)}"
+            )
+        return cls(**options)
 
 
 @dataclass(frozen=True)
 class Context:
     """A model/guide pair, its data, and how much of them each figure may take.
 
-    A family of figures is a function of it, and of the `Draws` if it needs them, that returns
-    `Figures`: pairs of a mean and its standard error, or plain numbers that have none.
+    A family of figures is a function of it, and of the `Draws`, that returns `Figures`: pairs of a
+    mean and its standard error, or plain numbers that have none.
 
     Attributes:
-        model: The model.
-        guide: The guide.
         x: The data, shape ``(n, ...)``; on any device.
-        layout: Layout of the pair.
-        device: Where the programs run.
-        num_samples: Draws of each datum's code.
-        iwae_samples: Importance samples per datum.
-        iwae_items: How many data get importance samples.
-        subset: How many data serve what costs more.
-        generative_items: How many data are drawn from the model; 0 for none.
-        generative_samples: Importance samples for each of these.
-        ais_items: How many data are annealed; 0 for none.
-        ais_temperatures: Temperatures of each annealing.
-        codes_at_once: Decoded codes at once, over all configurations of the enumerated sites.
         seed: Of every choice at random.
-        protocol: How the figures were measured; each family adds what it has to say.
-        seconds: How long each family took on the clock.
+        protocol: How the figures were measured; each family adds its own part.
+        seconds: Time of each family on the clock.
     """
 
-    model: Program
-    guide: Program
+    pair: ProbedPair
     x: Tensor
-    layout: Layout
-    device: torch.device
-    num_samples: int
-    iwae_samples: int
-    iwae_items: int
-    subset: int
-    generative_items: int
-    generative_samples: int
-    ais_items: int
-    ais_temperatures: int
-    codes_at_once: int
+    options: InformationOptions
     seed: int
     protocol: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def batch_size(self) -> int:
-        """Number of data per run of the pair with its enumerated sites laid out."""
-        return max(1, self.codes_at_once // self.layout.num_configurations)
+    def layout(self) -> SiteLayout:
+        """SiteLayout of the pair."""
+        return self.pair.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the programs."""
+        return self.pair.device
 
     @cached_property
     def _order(self) -> Tensor:
@@ -75,16 +117,13 @@ class Context:
 
     @property
     def second_half(self) -> Tensor:
-        """Which data are in the second of two random halves, shape ``(n,)``.
-
-        So is half of what `choose` gives.
-        """
+        """True for data in the second of two random halves, also of what `choose` gives."""
         second = torch.zeros(len(self.x), dtype=torch.bool)
         second[self._order[1::2]] = True
         return second.to(self.device)
 
     def choose(self, size: int) -> Tensor:
-        """Chooses data at random: the same, and the same ones first, however often it is asked."""
+        """Chooses data at random: always the same, and the same ones first."""
         return self._order[:size].sort().values
 
     def take(self, items: Tensor) -> Tensor:
@@ -102,3 +141,19 @@ def means_of(rows: Tensor) -> list[Figure]:
     """Returns `mean_of` of each column of rows of shape ``(n, columns)``."""
     errors = rows.std(0) / math.sqrt(len(rows)) if len(rows) > 1 else rows[0] * torch.nan
     return list(zip(rows.mean(0).tolist(), errors.tolist()))
+
+
+def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figure, Figure, float]:
+    """Puts bounds of an information in order, at least 0; returns besides if they are open."""
+    defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
+    if defined:
+        upper = min(defined)
+    gap = upper[0] - lower[0]
+    saturated = math.nan if math.isnan(gap) else float(gap > OPEN)
+    upper = (max(upper[0], 0.0), upper[1])  # the order of the arguments keeps NaN
+    return (min(max(lower[0], 0.0), upper[0]), lower[1]), upper, saturated
+
+
+def ends(name: str, lower: Figure, upper: Figure) -> dict[str, Figure]:
+    """Names both bounds of a figure."""
+    return {f"{name}_lower": lower, f"{name}_upper": upper}

@@ -17,15 +17,17 @@ HALF, MARGIN = 0.5, 0.5  # what falls short is under half of another figure, and
 LOOSE = 3.0  # nats from which a gap between bounds of log p(x) is worth a word
 FAR = 1.0  # nats from which all codes together are far from the prior
 
+Fault = tuple[str, str, str]
+
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Something that stands out in a model's figures.
+    """A fault that a model's figures show.
 
     Attributes:
-        kind: Which of the rules of `diagnose` it is.
+        kind: One of the rules of `diagnose`.
         about: The site, ``code`` for all of them together, or ``critic``.
-        sentence: It in words, with the figures.
+        sentence: The fault in words, with the figures.
     """
 
     kind: str
@@ -38,11 +40,10 @@ class Diagnosis:
 
 @checked(figures=named(instance(Real, example="0.5")), noise=several(text(), least=0))
 def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> list[Diagnosis]:
-    """Reads the figures of a model as someone would who has seen many.
+    """Finds faults of a model in its figures.
 
     The rules, by kind; figures that are missing or not defined set off none, nor those whose
-    standard error is not defined; where two measured figures are compared they must differ by two
-    standard errors besides:
+    standard error is not defined. Two measured figures must differ by two standard errors besides:
 
     * ``collapsed``: a site's information is under 0.02 nats at most; a likelihood's fixed scale
       is named where it is the cause.
@@ -66,100 +67,88 @@ def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> li
         noise: Sites that are not meant to say anything of the data, as InfoGAN's noise.
 
     Returns:
-        What stands out, the sites' first; nothing where all is well.
+        The faults, the sites' first; none where all is well.
 
     Example:
         >>> figures = {"kl_z": 0.003, "mi_z_lower": 0.0, "mi_z_upper": 0.002}
         >>> print(*diagnose(figures))
         z is collapsed: it holds 0.002 nats about the data at most, at a cost of 0.003.
     """
-    found: list[Diagnosis] = []
-    for site in _sites(figures):
-        found += _site(figures, site)
-    found += _categories(figures)
-    found += _decoder(figures)
-    found += _critics(figures)
-    found += _code(figures)
+    table = _Table(figures)
+    rules = (_of_sites, _of_categories, _of_the_decoder, _of_critics, _of_the_code)
+    found = [Diagnosis(*fault) for rule in rules for fault in rule(table)]
     return [diagnosis for diagnosis in found if diagnosis.about not in noise]
 
 
-def _sites(figures: Mapping[str, float]) -> list[str]:
-    return [site for site in sites_of(figures) if key("mi", site, LOWER) in figures]
+class _Table(dict[str, float]):
+    """Figures by key, NaN where they are missing."""
+
+    def __missing__(self, name: str) -> float:
+        return math.nan
+
+    def margin(self, *names: str) -> float:
+        """Two standard errors; none where there is none, and NaN stays, as of one datum."""
+        return 2 * math.hypot(*(error_of(self, name, missing=0.0) for name in names))
+
+    @property
+    def sites(self) -> list[str]:
+        """Sites whose information is bounded."""
+        return [site for site in sites_of(self) if key("mi", site, LOWER) in self]
 
 
-def _site(figures: Mapping[str, float], site: str) -> Iterator[Diagnosis]:
-    most = interval(figures, "mi", site)[1]
-    if most + 2 * _error(figures, key("mi", site, UPPER)) < NOTHING:
-        cost = _get(figures, key("kl", site))
-        spent = "" if math.isnan(cost) else f", at a cost of {_nats(cost)}"
-        yield Diagnosis(
-            "collapsed",
-            site,
-            f"{site} is collapsed: it holds {_nats(most)} nats about the data at most{spent}."
-            + _cause(figures),
-        )
-        return
-    every = {
-        k.index: value
-        for k, value in parsed(figures, "mi")
-        if k.site == site and k.index is not None and k.side == UPPER
-    }
-    # Categories have shares of the information, and no KL of their own.
-    is_category = key("kl", site, index=0) not in figures
-    unused = [index for index, value in every.items() if value < NOTHING]
-    if not unused or (is_category and any(parsed(figures, "occupancy"))):
-        return
-    kind = "categories" if is_category else "dimensions"
-    yield Diagnosis(
-        f"unused {kind}",
-        site,
-        f"{len(unused)} of {len(every)} {kind} of {site} ({_list(unused)}) hold under "
-        f"{NOTHING} nats each.",
-    )
+def _of_sites(figures: _Table) -> Iterator[Fault]:
+    for site in figures.sites:
+        most = interval(figures, "mi", site)[1]
+        every = {
+            k.index: value
+            for k, value in parsed(figures, "mi")
+            if k.site == site and k.index is not None and k.side == UPPER
+        }
+        unused = [index for index, value in every.items() if value < NOTHING]
+        # Categories have shares of the information, and no KL of their own.
+        is_category = key("kl", site, index=0) not in figures
+        if most + figures.margin(key("mi", site, UPPER)) < NOTHING:
+            cost = figures[key("kl", site)]
+            spent = "" if math.isnan(cost) else f", at a cost of {_nats(cost)}"
+            sentence = f"{site} is collapsed: it holds {_nats(most)} nats about the data at most"
+            yield "collapsed", site, f"{sentence}{spent}.{_cause(figures)}"
+        elif unused and not (is_category and any(parsed(figures, "occupancy"))):
+            kind = "categories" if is_category else "dimensions"
+            which = f"{len(unused)} of {len(every)} {kind} of {site} ({_list(unused)})"
+            yield f"unused {kind}", site, f"{which} hold under {NOTHING} nats each."
 
 
-def _cause(figures: Mapping[str, float]) -> str:
+def _cause(figures: _Table) -> str:
     """Names a likelihood's fixed scale that no code can pay for, if there is one."""
-    scale, spread = _get(figures, "fixed_scale"), _get(figures, "data_scale")
+    scale, spread = figures["fixed_scale"], figures["data_scale"]
     if not scale >= spread:
         return ""
     return (
         f" The likelihood's fixed scale of {scale:.3g} is the cause: the data spread by "
-        f"{spread:.3g} at most in any direction, so that no code pays for itself. Learn the "
+        f"{spread:.3g} at most in any direction, so no code pays for itself. Learn the "
         'scale (likelihood="gaussian").'
     )
 
 
-def _categories(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
+def _of_categories(figures: _Table) -> Iterator[Fault]:
     shares = {int(k.site): value for k, value in parsed(figures, "occupancy") if k.site.isdigit()}
-    if not shares:
-        return
-    largest = max(shares, key=lambda k: shares[k])
-    if shares[largest] > MOST and len(shares) > 1:
-        yield Diagnosis(
-            "one category",
-            "c",
-            f"Category {largest} takes {shares[largest]:.0%} of the data: the others tell "
-            "nothing apart.",
-        )
-        return
+    largest = max(shares, key=lambda k: shares[k], default=0)
     rare = sorted(k for k, share in shares.items() if share < RARE)
-    if rare:
+    if len(shares) > 1 and shares[largest] > MOST:
+        taken = f"Category {largest} takes {shares[largest]:.0%} of the data"
+        yield "one category", "c", f"{taken}: the others tell nothing apart."
+    elif rare:
         which = f"Category {rare[0]} takes" if len(rare) == 1 else f"Categories {_list(rare)} take"
-        each = "" if len(rare) == 1 else " each"
-        yield Diagnosis(
-            "unused categories",
-            "c",
-            f"{which} under {RARE:.1%} of the data{each}: {len(shares) - len(rare)} of "
-            f"{len(shares)} are in use.",
-        )
+        under = f"under {RARE:.1%} of the data{'' if len(rare) == 1 else ' each'}"
+        left = f"{len(shares) - len(rare)} of {len(shares)} are in use."
+        yield "unused categories", "c", f"{which} {under}: {left}"
 
 
-def _decoder(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
-    for site in _sites(figures):
+def _of_the_decoder(figures: _Table) -> Iterator[Fault]:
+    for site in figures.sites:
         written, read = key("mi", site, LOWER), key("generative_mi", site, UPPER)
-        if _is_short(figures, read, written):
-            yield Diagnosis(
+        if falls_short(figures[read] + figures.margin(read, written), figures[written]):
+            yield (
                 "ignored by the decoder",
                 site,
                 f"{site} is richer than the decoder uses: the guide writes at least "
@@ -168,85 +157,57 @@ def _decoder(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
             )
 
 
-def _critics(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
+def _of_critics(figures: _Table) -> Iterator[Fault]:
     for k, heard in parsed(figures, "mi"):
         if k.side != CRITIC:
             continue
-        sites = k.site
-        least, most = interval(figures, "mi", "" if _is_whole(figures, sites) else sites)
+        # A critic of all sites, joined by _ in any order, is one of the whole code.
+        is_whole = sorted(k.site.split("_")) == sorted("_".join(figures.sites).split("_"))
+        least, most = interval(figures, "mi", "" if is_whole else k.site)
+        hears = f"The critic hears {_nats(heard)} nats of I(x; {k.site}), of which there are"
         if falls_short(heard, least):
-            yield Diagnosis(
-                "critic too low",
-                "critic",
-                f"The critic hears {_nats(heard)} nats of I(x; {sites}), of which there are "
-                f"{_nats(least)} at least: its term raised a part of the information.",
-            )
-        elif heard - MARGIN - 2 * _error(figures, str(k)) > most:
-            yield Diagnosis(
-                "critic too high",
-                "critic",
-                f"The critic hears {_nats(heard)} nats of I(x; {sites}), of which there are "
-                f"{_nats(most)} at most: its estimate cannot be trusted.",
-            )
+            end = f"{_nats(least)} at least: its term raised a part of the information."
+            yield "critic too low", "critic", f"{hears} {end}"
+        elif heard - MARGIN - figures.margin(str(k)) > most:
+            end = f"{_nats(most)} at most: its estimate cannot be trusted."
+            yield "critic too high", "critic", f"{hears} {end}"
 
 
-def _code(figures: Mapping[str, float]) -> Iterator[Diagnosis]:
-    far, rate = interval(figures, "marginal_kl")[0], _get(figures, "rate")
-    if far - 2 * _error(figures, key("marginal_kl", side=LOWER)) > max(FAR, rate / 4):
-        yield Diagnosis(
+def _of_the_code(figures: _Table) -> Iterator[Fault]:
+    far, rate = interval(figures, "marginal_kl")[0], figures["rate"]
+    if far - figures.margin(key("marginal_kl", side=LOWER)) > max(FAR, rate / 4):
+        yield (
             "prior unlike the codes",
             "code",
             f"All codes together are {_nats(far)} nats or more from the prior, of a rate of "
-            f"{_nats(rate)}: what is sampled from the prior is decoded where few data are.",
+            f"{_nats(rate)}: samples of the prior are decoded where few data are.",
         )
-    elbo = _get(figures, "elbo")
     for bound, name in (("log_px_ais", "annealed"), ("log_px", "importance-weighted")):
-        gap = _get(figures, bound) - elbo
-        if gap - 2 * _error(figures, bound) > LOOSE:
-            yield Diagnosis(
+        gap = figures[bound] - figures["elbo"]
+        if gap - figures.margin(bound) > LOOSE:
+            yield (
                 "loose bound",
                 "code",
-                f"The {name} bound of log p(x) is {_nats(gap)} nats above the ELBO: so much, or "
-                "more, is lost since the guide is not the posterior.",
+                f"The {name} bound of log p(x) is {_nats(gap)} nats above the ELBO: the "
+                "approximate posterior costs at least this many nats.",
             )
             break
-    if _get(figures, "saturated") == 1:
-        least, most = interval(figures, "mi")
+    if figures["saturated"] == 1:
+        (least, most), fitted = interval(figures, "mi"), interval(figures, "fitted_mi")
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"
-        fitted = interval(figures, "fitted_mi")
         other = f"; a fitted marginal says {_nats(fitted[0])} to {_nats(fitted[1])}"
-        ending = "" if math.isnan(sum(fitted)) else other
-        yield Diagnosis(
+        yield (
             "saturated",
             "code",
             f"The code holds {_nats(least)} nats about the data at least{between}: the data are "
             "too few for bounds closer together, as the first cannot exceed the log of their "
-            f"number{ending}.",
+            f"number{'' if math.isnan(sum(fitted)) else other}.",
         )
 
 
 def falls_short(heard: float, least: float) -> bool:
-    """Tells whether an estimate is under half of a lower bound, and 0.5 nats under it."""
+    """True if an estimate is under half of a lower bound, and 0.5 nats under it."""
     return heard < HALF * least and heard < least - MARGIN
-
-
-def _is_short(figures: Mapping[str, float], small: str, large: str) -> bool:
-    margin = 2 * math.hypot(_error(figures, small), _error(figures, large))
-    return falls_short(_get(figures, small) + margin, _get(figures, large))
-
-
-def _is_whole(figures: Mapping[str, float], sites: str) -> bool:
-    """Tells whether sites joined by ``_`` are all there are, in any order."""
-    return sorted(sites.split("_")) == sorted("_".join(_sites(figures)).split("_"))
-
-
-def _get(figures: Mapping[str, float], name: str) -> float:
-    return figures.get(name, math.nan)
-
-
-def _error(figures: Mapping[str, float], name: str) -> float:
-    """Standard error of a figure, 0 where there is none; NaN, as of one datum, stays."""
-    return error_of(figures, name, missing=0.0)
 
 
 def _nats(value: float) -> str:

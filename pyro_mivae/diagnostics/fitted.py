@@ -1,27 +1,29 @@
-"""The information in a code by a marginal fitted on other data, where log N is the limit."""
+"""Information in a code by a marginal fitted on other data, for which log N is no limit."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.aggregate import Contrast
-from pyro_mivae.diagnostics.charts import coordinates
+from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
-from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.layout import Layout
-from pyro_mivae.diagnostics.marginal import MixtureDensities, stack_densities
+from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.layout import SiteLayout, coordinates
 
 LEAST_ITEMS = 20  # data from which a marginal is fitted
 LEARNED = 0.8  # share of a half that the mixtures are fitted on; the rest weighs them
 EVENTS = 30  # alpha times the number of data of a half, at the least
 ALPHAS = tuple(10 ** (0.5 * step) for step in range(4))  # in units of the least
 OFFSETS = tuple(0.25 * step for step in range(17))  # of t, in nats
+COMPONENTS = (1, 4, 16)  # sizes of the mixtures, in each configuration
+FLOOR = 1e-3  # least variance of a component, in variances of the codes
+ENOUGH = 4  # codes per component and dimension from which a mixture is fitted
 
 Places = tuple[Tensor, Tensor] | None
 
@@ -32,7 +34,7 @@ class Fitted(NamedTuple):
     Attributes:
         lower: The lower bound, and its standard error.
         upper: The upper bound, and its standard error.
-        reach: The most that the lower bound can say.
+        reach: The ceiling of the lower bound.
         why_unfitted: Reason for which no mixtures were fitted; None if they were.
     """
 
@@ -43,25 +45,27 @@ class Fitted(NamedTuple):
 
 
 def fitted_information(
-    contrast: Contrast, codes: Codes, log_prior: Tensor | None, layout: Layout, seed: int
+    aggregate: AggregatePosterior,
+    codes: Codes,
+    log_prior: Tensor | None,
+    layout: SiteLayout,
+    seed: int,
 ) -> Fitted:
     r"""Bounds the information in a code by a marginal that was fitted on other data.
 
-    The data are in two halves. On each, a density r of codes is fitted: mixtures of Gaussians,
-    the prior, and the mean of the half's own posteriors, weighed on a part of the half that the
-    mixtures were not fitted on. The mixtures are fitted in `coordinates` of the codes' support,
-    and left out where it has none (discrete sites, spheres): a Gaussian is no density there. The
-    codes of the other half, n of them, are judged by r. From above, with no :math:`\log n` in it,
+    On each half of the data a density r of codes is fitted: mixtures of Gaussians in `coordinates`
+    of the codes' support (none for discrete sites or spheres), the prior, and the mean of the
+    half's own posteriors, weighed on a part of the half that the mixtures were not fitted on. The
+    codes of the other half, n of them, are judged by r. From above,
 
     .. math:: E_{q(x, z)}\Big[\log \frac{q(z \mid x)}{r(z)}\Big]
         = I_q + KL(q(z) \| r(z)) \ge I_q.
 
     From below, `tuba_bound` with the baseline r would have no ceiling either, but its average of
-    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the
-    :math:`e^{-I}` of them that are so close that one could have the other's code. Where these are
-    too rare to be among the :math:`n^2` pairs there are, it reads up to
-    :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which no code
-    counts for more than :math:`1 / \alpha` in that average:
+    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the :math:`e^{-I}` of
+    them whose codes could be exchanged. Where these are too rare to be among :math:`n^2` pairs, it
+    reads up to :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which
+    no code counts for more than :math:`1 / \alpha` in that average:
 
     .. math:: I_q \ge 1 + E\Big[\log \frac{q(z_j \mid x_j)}{(1 - \alpha)\, e^t r(z_j)
         + \alpha\, m(z_j)}\Big] - E\Big[\frac{m'(z_j)}{(1 - \alpha)\, e^t r(z_j)
@@ -69,12 +73,9 @@ def fitted_information(
 
     with :math:`m'(z_j)` the mean of :math:`q(z_j \mid x_i)` over :math:`i \ne j` and
     :math:`m(z_j) = m'(z_j) + q(z_j \mid x_j) / (n - 1)`. Its ceiling is
-    :math:`1 + \log \frac{n - 1}{\alpha}`. With :math:`\alpha = 30 / n` no code makes more than a
-    thirtieth of the average, and the ceiling is about :math:`2 \log n - 2.4` nats, of the
-    :math:`2 \log n` that the number of pairs allows. The fitting half chooses :math:`\alpha`, 30/n
-    or more, and t.
-
-    Both hold in expectation over data from a population, however good or bad r is, since nothing
+    :math:`1 + \log \frac{n - 1}{\alpha}`, about :math:`2 \log n - 2.4` nats for
+    :math:`\alpha = 30 / n`. The fitting half chooses :math:`\alpha`, 30/n or more, and t. Both
+    bounds hold in expectation over data from a population, however good or bad r is, since nothing
     that is chosen depends on the half that is judged.
 
     References:
@@ -85,37 +86,93 @@ def fitted_information(
     """
     n = len(codes.configuration)
     places, why_unfitted = _places(codes, layout)
-    same = contrast.others_by_half()[0]
+    same = aggregate.others_by_half()[0]
     log_marginal = torch.empty_like(same)
     gain, average = torch.empty_like(same), torch.empty_like(same)
     reach = 0.0
     for fitting, rows, within, across in _judgements(
-        contrast, places, codes.configuration, layout.num_configurations, log_prior, seed
+        aggregate, places, codes.configuration, layout.num_configurations, log_prior, seed
     ):
-        alpha, t = _choose(contrast.own[fitting], same[fitting], within)
+        alpha, t = _choose(aggregate.own[fitting], same[fitting], within)
         log_marginal[rows] = across
-        gain[rows], average[rows] = _interpolated(contrast.own[rows], same[rows], across, alpha, t)
+        gain[rows], average[rows] = _interpolated(
+            aggregate.own[rows], same[rows], across, alpha, t
+        )
         reach += (1 + math.log((len(rows) - 1) / alpha)) * len(rows) / n
     lower, error = mean_of(1 + gain - average)
     # The data that the average is over scatter it too, and no more than its codes do.
     error = math.hypot(error, mean_of(average)[1])
-    upper = mean_of(contrast.own - log_marginal)
+    upper = mean_of(aggregate.own - log_marginal)
     return Fitted((lower, error), upper, reach, why_unfitted)
 
 
-def fitted_log_marginal(contrast: Contrast, codes: Codes, layout: Layout, seed: int) -> Tensor:
+def fitted_log_marginal(
+    aggregate: AggregatePosterior, codes: Codes, layout: SiteLayout, seed: int
+) -> Tensor:
     r"""Scores the drawn sites by a density that was fitted on the other half of the data."""
     places, why_unfitted = _places(codes, layout)
     if why_unfitted:
-        return contrast.others
-    result = torch.empty_like(contrast.own)
+        return aggregate.others
+    result = torch.empty_like(aggregate.own)
     alike = torch.zeros_like(codes.configuration)
-    for _, rows, _, across in _judgements(contrast, places, alike, 1, None, seed):
+    for _, rows, _, across in _judgements(aggregate, places, alike, 1, None, seed):
         result[rows] = across
     return result
 
 
-def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
+def mixture_densities(
+    values: Tensor, configuration: Tensor, learned: Tensor, num_configurations: int, seed: int
+) -> Tensor:
+    r"""Scores the drawn part of codes under mixtures of Gaussians, fitted on some, of any size.
+
+    :math:`r(k, z) = \pi_k\, r(z \mid k)` with :math:`\pi_k` the share of the configuration, and
+    :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation. A
+    configuration with too few codes for a size gets the next smaller one, and at the least the
+    single Gaussian of all codes. A column for each size is returned.
+    """
+    spread = values[learned].std(0).clamp_min(torch.finfo(values.dtype).tiny ** 0.5)
+    scaled = (values - values[learned].mean(0)) / spread
+    kinds = configuration[learned]
+    counts = kinds.bincount(minlength=num_configurations).double()
+    log_shares = ((counts + 1) / (counts.sum() + num_configurations)).log()
+    mixtures = [_fit(scaled[learned], 1, seed)] * num_configurations
+    columns: list[Tensor] = []
+    for size in COMPONENTS:
+        is_new = not columns
+        for k in range(num_configurations):
+            some = scaled[learned][kinds == k]
+            if len(some) >= ENOUGH * size * (values.shape[1] + 1):
+                mixtures[k], is_new = _fit(some, size, seed), True
+        if is_new:
+            column = values.new_empty(len(values))
+            for k in configuration.unique().tolist():
+                scores = mixtures[k].score_samples(scaled[configuration == k].cpu().numpy())
+                column[configuration == k] = torch.from_numpy(scores).to(values)
+            columns.append(column)
+    table = torch.stack(columns, 1)
+    table += log_shares[configuration, None] - spread.log().sum()
+    return table
+
+
+def stack_densities(log_densities: Tensor) -> Tensor:
+    r"""Weighs densities so that their mixture is most likely.
+
+    References:
+        Smyth & Wolpert (1999), Linearly Combining Density Estimators via Stacking.
+        https://doi.org/10.1023/A:1007511322260
+
+    Example:
+        >>> stack_densities(torch.tensor([[0.0, -50.0], [0.0, -50.0]])).round()
+        tensor([1., 0.])
+    """
+    weights = torch.full_like(log_densities[0], 1 / log_densities.shape[1])
+    log_densities = log_densities[(log_densities != -torch.inf).any(1)]
+    for _ in range(50 if len(log_densities) else 0):
+        weights = (log_densities + weights.log()).softmax(1).mean(0)
+    return weights
+
+
+def _places(codes: Codes, layout: SiteLayout) -> tuple[Places, str | None]:
     """Coordinates of the drawn sites with the log of their volume, or why there are none."""
     parts = []
     for name in layout.drawn:
@@ -131,7 +188,7 @@ def _places(codes: Codes, layout: Layout) -> tuple[Places, str | None]:
 
 
 def _judgements(
-    contrast: Contrast,
+    aggregate: AggregatePosterior,
     places: Places,
     configuration: Tensor,
     num_configurations: int,
@@ -139,21 +196,18 @@ def _judgements(
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Fits on each half in turn: its rows, the other's, and the log-densities of either."""
-    if contrast.second is None:
-        raise ValueError("the contrast was made without halves")
-    same, cross = contrast.others_by_half()
+    same, cross = aggregate.others_by_half()
     generator = torch.Generator().manual_seed(seed)
-    for judged in (contrast.second, ~contrast.second):
+    second = torch.as_tensor(aggregate.second)
+    for judged in (second, ~second):
         fitting, rows = (part.nonzero()[:, 0] for part in (~judged, judged))
         fitting = fitting[torch.randperm(len(fitting), generator=generator).to(fitting.device)]
         learned, rest = fitting.tensor_split([round(LEARNED * len(fitting))])
         columns = [] if log_prior is None else [log_prior[:, None]]
         if places is not None:
             values, slope = places
-            mixtures = MixtureDensities(
-                values[learned], configuration[learned], num_configurations, seed
-            )
-            columns.insert(0, mixtures(values, configuration) - slope[:, None])
+            mixtures = mixture_densities(values, configuration, learned, num_configurations, seed)
+            columns.insert(0, mixtures - slope[:, None])
         within = torch.cat([*columns, same[:, None]], 1)  # each code's own posterior left out
         across = torch.cat([*columns, cross[:, None]], 1)
         log_weights = stack_densities(within[rest]).log()
@@ -186,3 +240,21 @@ def _interpolated(
     gain = own - torch.logaddexp(base, everyone + math.log(alpha))
     average = (others - torch.logaddexp(base, others + math.log(alpha))).exp()
     return gain, average
+
+
+def _fit(values: Tensor, components: int, seed: int) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    tied = len(values) >= 2 * (values.shape[1] + 1)
+    mixture = GaussianMixture(
+        components,
+        covariance_type="full" if tied else "diag",
+        reg_covar=FLOOR,
+        init_params="k-means++",
+        max_iter=30,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # any density will do
+        return mixture.fit(values.cpu().numpy())

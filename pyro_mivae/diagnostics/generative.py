@@ -1,4 +1,4 @@
-r"""What data of the model's own say about their code: :math:`I_p(x; code)`, from both sides."""
+r"""Generative information :math:`I_p(x; code)`, from both sides, on data that the model draws."""
 
 from __future__ import annotations
 
@@ -10,84 +10,66 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.diagnostics.annealing import Options, Run
-from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
-from pyro_mivae.diagnostics.draws import Draws
-from pyro_mivae.diagnostics.evidence import Bounds, Evidence, same
-from pyro_mivae.diagnostics.generated import Generated, generate
-from pyro_mivae.diagnostics.layout import Layout, observed_sites, run_pair
-from pyro_mivae.diagnostics.progress import tell
-from pyro_mivae.diagnostics.sandwich import between
-from pyro_mivae.traces import Program, is_deterministic, replay_model
-
-ITEMS_TRIED = 64  # data, at random, on which it is tried if the model can draw its own
+from pyro_mivae.diagnostics.context import (
+    UNDEFINED,
+    Context,
+    Figure,
+    Figures,
+    ends,
+    in_order,
+    mean_of,
+)
+from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, AnnealingRun
+from pyro_mivae.evidence.importance import Bounds, Evidence, same
+from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
+from pyro_mivae.posterior.draws import Draws, rows_of
+from pyro_mivae.posterior.layout import ProbedPair
+from pyro_mivae.posterior.progress import tell
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
     """Bounds the information between the code and data that the model itself draws."""
-    layout = context.layout
+    layout, options = context.layout, context.options
     names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
-    if not context.generative_items:
+    if not options.generative_items:
         return {}
-    model, guide, at_once = context.model, context.guide, context.codes_at_once
     some = context.take(context.choose(ITEMS_TRIED))
-    reason = why_undefined(model, guide, some, layout)
+    reason = why_undefined(context.pair, some)
     if reason is None:
-        data = generate(model, some, context.generative_items, layout, at_once)
-        reason = _refusal(guide, data.x, at_once)
+        data = generate(context.pair, some, options.generative_items)
+        reason = _refusal(context.pair, data.x)
     if reason is not None:
         context.protocol["generative_mi"] = f"not defined: {reason}"
-        ends = ("lower", "upper")
-        return {f"{name}_{end}": UNDEFINED for name in names.values() for end in ends}
-    measured = GenerativeInformation(
-        model, guide, data, layout, num_samples=context.generative_samples, batch_size=at_once
+        return {k: v for n in names.values() for k, v in ends(n, UNDEFINED, UNDEFINED).items()}
+    measured = GenerativeInformation(context.pair, data, options.generative_samples)
+    whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
+    note = ", whole numbers where the data given are not" if whole else ""
+    context.protocol.update(
+        generative_items=options.generative_items,
+        generative_samples=measured.num_samples,
+        generative_mi=f"{len(data.x)} data drawn from the model, each a sample of its "
+        f"{data.distribution}{note}; {measured.num_samples} importance samples of each",
     )
-    context.protocol["generative_items"] = context.generative_items
-    context.protocol["generative_samples"] = measured.num_samples
-    context.protocol["generative_mi"] = _protocol(measured, context.x)
-    if context.ais_items and layout.drawn:
+    if options.ais_items and layout.drawn:
         _anneal(context, measured)
     figures: dict[str, Figure] = {}
     ceilings: list[Figure] = []  # a site knows no more than the code
     for site, name in names.items():
         bounds = measured.site(site) if site else measured.code()
-        lower, upper = between(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
-        figures |= {f"{name}_lower": lower, f"{name}_upper": upper}
+        lower, upper = in_order(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
+        figures |= ends(name, lower, upper)
         ceilings = [figures["generative_mi_upper"]]
     if any(math.isnan(mean) for mean, _ in figures.values()):
         context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
     return figures
 
 
-def _anneal(context: Context, measured: GenerativeInformation) -> None:
-    """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
-    began = time.perf_counter()
-    layout = context.layout
-    few = measured.data.take(slice(context.ais_items))
-    sites = [name for name in layout.latent if set(layout.drawn) - {name}]
-    fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
-    options = Options(num_temperatures=context.ais_temperatures, batch_size=context.codes_at_once)
-    callback = partial(tell, "log p(x) of the model's own data, annealed")
-    run = Run(context.model, context.guide, layout, options, len(few.x), 2 * len(fixed), callback)
-    with pyro.validation_enabled(False):
-        for names in fixed:
-            measured.tighten(run.sandwich(few, names), *names)
-    run.warn()
-    context.protocol["generative_ais_items"] = len(few.x)
-    context.protocol["generative_ais_acceptance"] = run.acceptance
-    context.protocol["generative_mi"] += (
-        f"; {len(few.x)} of them annealed both ways at {context.ais_temperatures} temperatures, "
-        f"{run.acceptance:.0%} of the proposals accepted"
-    )
-    context.seconds["annealed_generation"] = time.perf_counter() - began
-
-
 class GenerativeInformation:
     r"""Bounds :math:`I_p(x; s)` for the whole code and for its sites, without a critic.
 
     With :math:`(s^*, x')` drawn from the model,
-    :math:`I_p(x; s) = E[\log p(x' \mid s^*) - \log p(x')]`, and what is not known of it in closed
-    form is bounded from both sides by `Evidence`.
+    :math:`I_p(x; s) = E[\log p(x' \mid s^*) - \log p(x')]`, and the terms without a closed form
+    are bounded from both sides by `Evidence`.
 
     For an enumerable site c, with the sums :math:`\hat p(c)` and :math:`\hat p` of `Evidence`,
 
@@ -95,7 +77,7 @@ class GenerativeInformation:
         \le E_P \log \frac{\hat p(c^*)}{\hat p} + H(c).
 
     On the left a posterior of c made of draws that know nothing of :math:`c^*` is scored, which is
-    the bound of Barber and Agakov. On the right the mean exceeds the information by
+    the bound of Barber and Agakov (2003). On the right the mean exceeds the information by
     :math:`E\,KL(P(\cdot \mid c^*) \| \prod_j q_j) - KL(P \| \prod_j q_j)
     = I_P(c^*; r_{1:k} \mid x') \ge 0`. Both share their draws, and neither exceeds H(c).
 
@@ -106,32 +88,17 @@ class GenerativeInformation:
     Attributes:
         num_samples: Draws for each datum in all.
         data: The data, their enumerable sites as the guide writes them.
-
-    References:
-        Barber & Agakov (2003), The IM Algorithm.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        data: Generated,
-        layout: Layout,
-        *,
-        num_samples: int,
-        batch_size: int,
-    ) -> None:
-        self._layout = layout
-        self._closer: dict[str, Bounds] = {}
-        self._bounds = Evidence(
-            model, guide, data, layout, num_samples=num_samples, batch_size=batch_size
-        )
-        rest = layout.num_configurations - 1
+    def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
+        self._layout = pair.layout
+        self._bounds = Evidence(pair, data, num_samples)
+        rest = pair.layout.num_configurations - 1
         self.num_samples = self._bounds.most + rest * self._bounds.least
         self.data = self._bounds.data
         self._tables = self._bounds.bound()
-        low, high = self._tables
-        self._evidence: Bounds = (low.logsumexp(0), high.logsumexp(0))
+        self._evidence = _summed(self._tables)
+        self._annealed: dict[str, Bounds] = {}
 
     def code(self) -> Bounds:
         """Bounds the information in the whole code, a row for each datum, in nats."""
@@ -144,34 +111,27 @@ class GenerativeInformation:
         if site is None:
             self._evidence = bounds
         else:
-            self._closer[site] = bounds
+            self._annealed[site] = bounds
 
     def site(self, name: str) -> Bounds:
         """Bounds the information in one site, a row for each datum, in nats."""
         if self._layout.latent == (name,):
             return self.code()
         prior_low, prior_high = self._log_prior(name)
-        if name in self._layout.enumerated and name not in self._closer:
-            below, above = (
-                self._of_own(table, name) - table.logsumexp(0) for table in self._tables
-            )
+        if name in self._layout.enumerated and name not in self._annealed:
+            below, above = (self._of_own(t, name) - t.logsumexp(0) for t in self._tables)
             return below - prior_high, above - prior_low
         low, high = self._evidence
-        if name in self._closer:
-            below, above = self._closer[name]
-        else:
-            below, above = (table.logsumexp(0) for table in self._bounds.bound(name))
+        joint = self._annealed.get(name)
+        below, above = _summed(self._bounds.bound(name)) if joint is None else joint
         few = slice(len(low))
-        return (
-            below[few] - prior_high[few] - high,
-            above[few] - prior_low[few] - low,
-        )
+        return below[few] - prior_high[few] - high, above[few] - prior_low[few] - low
 
     def _log_prior(self, name: str) -> Bounds:
         """Bounds the log-density of a site's value under the prior; of a category its mean."""
         tables = self._bounds.bound_prior(name)
         if name not in self._layout.enumerated:
-            return tables[0].logsumexp(0), tables[1].logsumexp(0)
+            return _summed(tables)
         if not self._bounds.is_known(name):
             return self._of_own(tables[0], name), self._of_own(tables[1], name)
         log_probs = tables[0][:, 0]  # the same for every datum
@@ -184,50 +144,43 @@ class GenerativeInformation:
         return table.masked_fill(~self._bounds.agrees(name), -torch.inf).logsumexp(0)
 
 
-def why_undefined(model: Program, guide: Program, x: Tensor, layout: Layout) -> str | None:
-    """Says why data of the model's own cannot be made, or their information not be bounded."""
-    if layout.deterministic:
-        return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
-    if layout.unscored:
-        return layout.why_unscored
-    if layout.conditional:
-        return f"the prior of {', '.join(sorted(layout.conditional))} depends on the data"
-    pair = run_pair(model, guide, x)
-    observed = observed_sites(pair)
-    if len(observed) > 1:
-        return f"the model observes several sites, {', '.join(observed)}"
-    (name,) = observed
-    site = pair.model.nodes[name]
-    if is_deterministic(site):
-        return "the model makes the data, which have no density then, a function of the code"
-    if site["value"].shape != x.shape or not torch.equal(site["value"], x):
-        return f"the observed site {name} is not the model's argument itself"
-    other = generate(model, x, len(x), layout, len(x)).x
-    again = replay_model(model, pair.guide, (other,), {}, max_plate_nesting=1)
-    for latent in (*pair.latent, name):
-        before, after = pair.model.nodes[latent], again.nodes[latent]
-        first, second = (node["fn"].log_prob(before["value"]) for node in (before, after))
-        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return f"the model makes the site {latent} depend on the data that it is given"
-    return None
+def _anneal(context: Context, measured: GenerativeInformation) -> None:
+    """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
+    began = time.perf_counter()
+    layout, temperatures = context.layout, context.options.ais_temperatures
+    few = rows_of(measured.data, slice(context.options.ais_items))
+    sites = [name for name in layout.latent if set(layout.drawn) - {name}]
+    fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
+    run = AnnealingRun(
+        context.pair,
+        AnnealingOptions(num_temperatures=temperatures, batch_size=context.options.batch_size),
+        len(few.x),
+        runs=2 * len(fixed),
+        callback=partial(tell, "log p(x) of the model's own data, annealed"),
+    )
+    with pyro.validation_enabled(False):
+        for names in fixed:
+            measured.tighten(run.sandwich(few, names), *names)
+    run.warn()
+    context.protocol["generative_ais_items"] = len(few.x)
+    context.protocol["generative_ais_acceptance"] = run.acceptance
+    context.protocol["generative_mi"] += (
+        f"; {len(few.x)} of them annealed both ways at {temperatures} temperatures, "
+        f"{run.acceptance:.0%} of the proposals accepted"
+    )
+    context.seconds["annealed_generation"] = time.perf_counter() - began
 
 
-def _refusal(guide: Program, x: Tensor, batch_size: int) -> str | None:
-    """Says what a guide that was made for other data answers to the model's own, if it fails."""
+def _summed(tables: Bounds) -> Bounds:
+    return tables[0].logsumexp(0), tables[1].logsumexp(0)
+
+
+def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
+    """Returns the error of a guide that refuses data which the model drew, if it does."""
     try:
-        for part in x.split(batch_size):
-            guide(part)
+        for part in x.split(pair.batch_size):
+            pair.guide(part)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [""]
         return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
     return None
-
-
-def _protocol(measured: GenerativeInformation, x: Tensor) -> str:
-    data = measured.data
-    whole = torch.equal(data.x, data.x.round()) and not torch.equal(x, x.round())
-    note = ", whole numbers where the data given are not" if whole else ""
-    return (
-        f"{len(data.x)} data drawn from the model, each a sample of its {data.distribution}{note}"
-        f"; {measured.num_samples} importance samples of each"
-    )

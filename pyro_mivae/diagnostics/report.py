@@ -1,54 +1,52 @@
-"""What a trained model/guide pair knows: every figure of the information report, in nats."""
+"""The information report: figures of what a code knows about the data, in nats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, function, text, whole
-from pyro_mivae.diagnostics.context import Context
+from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.isolation import device_of, isolated
-from pyro_mivae.diagnostics.measurement import measure
-from pyro_mivae.diagnostics.probe import probe
-from pyro_mivae.errors import DataError
-from pyro_mivae.figures import by_index, error_of, parsed
-from pyro_mivae.models import data_for
+from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
+from pyro_mivae.diagnostics.generative import generative_information
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.figures import by_index, error_of, parsed, with_errors
+from pyro_mivae.posterior.draws import draw_codes
+from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program
 
-ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # what num_samples is chosen by
-DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
-PAIR = {"model": function("model(x)"), "guide": function("guide(x)")}
-OPTIONS = {
-    "num_samples": DRAWS,
-    "iwae_samples": DRAWS,
-    "iwae_items": whole(least=1),
-    "subset": whole(least=1),
-    "generative_items": whole(least=0, most=10**7),
-    "generative_samples": DRAWS,
-    "ais_items": whole(least=0),
-    "ais_temperatures": DRAWS,
-    "batch_size": whole(least=1),
-}
-"""Checks of the options of `information` but for its seed."""
+FAMILIES = (
+    costs,
+    information_in_code,
+    dimensions,
+    active_units,
+    generative_information,
+    annealed_evidence,
+)
+ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
+RELIABLE = 10  # data from which a standard error is one
 
 
-class InformationReport(Mapping[str, float]):
-    """The figures of `information` by name, and how they were measured.
+class InformationReport(dict[str, float]):
+    """Figures of `information` by name, and how they were measured; it prints as a table.
 
-    Standard errors stand under ``<name>_se``. It is a mapping, and prints as a table.
+    Standard errors stand under ``<name>_se``; figures that are not defined are NaN.
 
     Args:
         figures: Every figure by name.
-        protocol: How many data, draws and codes went in, and in which way.
-        seconds: How long each part took on the clock.
+        protocol: Numbers of data, draws and codes, and the way in which each figure was measured.
+        seconds: Time of each part on the clock.
 
     Attributes:
-        protocol: How many data, draws and codes went in, and in which way.
-        seconds: How long each part took on the clock.
+        protocol: As given.
+        seconds: As given.
     """
 
     def __init__(
@@ -57,23 +55,17 @@ class InformationReport(Mapping[str, float]):
         protocol: Mapping[str, Any],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
-        self._figures = dict(figures)
+        super().__init__(figures)
         self.protocol, self.seconds = dict(protocol), dict(seconds or {})
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._figures)
-
-    def __len__(self) -> int:
-        return len(self._figures)
-
     def to_dict(self) -> dict[str, float]:
-        """Returns every figure by name, as plain floats; NaN where it is not defined."""
-        return dict(self._figures)
+        """Returns every figure by name, as plain floats."""
+        return dict(self)
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
-        """What the figures say is wrong with the pair, see `diagnose`."""
-        return diagnose(self._figures)
+        """Faults of the pair that the figures show, see `diagnose`."""
+        return diagnose(self)
 
     @checked(site=text())
     def dimensions(self, site: str) -> dict[str, Tensor]:
@@ -89,167 +81,109 @@ class InformationReport(Mapping[str, float]):
         Raises:
             OptionError: If the site has no such figures.
         """
-        return by_index(self._figures, site)
-
-    def __getitem__(self, name: str) -> float:
-        return self._figures[name]
+        return by_index(self, site)
 
     def __str__(self) -> str:
-        names = [str(k) for k, _ in parsed(self._figures) if k.index is None]
+        names = [str(k) for k, _ in parsed(self) if k.index is None]
         width = max(map(len, names))
         lines = []
         for name in names:
-            error = error_of(self._figures, name)
+            error = error_of(self, name)
             margin = "" if math.isnan(error) else f" +- {error:.3f}"
-            shown = f"{self._figures[name]:10.3f}{margin}"
-            undefined = math.isnan(self._figures[name])
+            shown = f"{self[name]:10.3f}{margin}"
+            undefined = math.isnan(self[name])
             lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
         if "standard_errors" in self.protocol:
             lines.append(f"standard errors are {self.protocol['standard_errors']}")
         return "\n".join(lines)
 
 
-@checked(**PAIR, **OPTIONS, seed=whole(least=0))
+@checked(model=function("model(x)"), guide=function("guide(x)"), seed=whole(least=0))
 def information(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    *,
-    num_samples: int | None = None,
-    iwae_samples: int = 64,
-    iwae_items: int = 1000,
-    subset: int = 2000,
-    generative_items: int = 500,
-    generative_samples: int = 200,
-    ais_items: int = 0,
-    ais_temperatures: int = 500,
-    batch_size: int = 1024,
-    seed: int = 0,
+    model: Program, guide: Program, x: Tensor, *, seed: int = 0, **options: Any
 ) -> InformationReport:
     r"""Reports what a code knows about the data, for any Pyro model/guide pair, without a critic.
 
-    The pair is called with ``x`` alone, a batch of it at a time. The model observes at least one
-    site; the latent sites, of whatever names, are the same in both, each with a density per
-    datum, inside one plate over the data. Enumerable sites are summed out, whether annotated
-    or not; others are drawn. What ``pyro.deterministic`` notes counts for nothing. Which sites
-    depend on which, and on the data, is found by several draws of all data; programs that score
-    the same datum and code in several ways (dropout, statistics of the batch) are refused.
+    The pair is called with a batch of ``x`` alone. The model observes at least one site; the
+    latent sites, of whatever names, are the same in both, each with a density per datum, inside
+    one plate over the data. Enumerable sites are summed out, whether annotated or not; others are
+    drawn. Sites of ``pyro.deterministic`` do not count, nor do scales and masks. Several draws of
+    all data find which sites depend on which, and on the data. Programs that score the same datum
+    and code in several ways (dropout, statistics of the batch) are refused.
 
     Figures, per datum in nats unless they say otherwise:
 
     * ``distortion``, ``kl_<site>``, ``rate`` (their sum), ``elbo``: without weights or
-      information terms, whatever the pair was trained with. ``kl_<site>`` is the divergence
-      given the sites that the guide draws before, averaged over them; in closed form where there
-      is one.
+      information terms. ``kl_<site>`` is the divergence given the sites that the guide draws
+      before, averaged over them; in closed form where there is one.
     * ``log_px``: importance-weighted lower bound of :math:`\log p(x)`, low in expectation. With
       more than ``iwae_items`` data it is the ELBO plus the mean gain over it on so many of them.
-    * ``log_px_ais``, on request: lower bound of :math:`\log p(x)` by `annealed_log_likelihood`,
-      for guides that make the importance-weighted one loose. With more data than ``ais_items`` it
-      is the ELBO plus the mean gain over it; where the guide has deterministic sites it is
-      annealed from the prior, and the mean over these data.
-    * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the data's and the guide's joint
-      distribution. The lower bound is InfoNCE over all data; it cannot exceed :math:`\log N`.
-      The upper one is the smaller of the leave-one-out bound over all data and the rate, so it
-      is never above the rate. As :math:`I \ge 0`, the lower bound is at least 0, and it is kept
-      at or below the upper one. Each errs outwards in expectation, but for the smaller of two
-      upper ones that are about equal, which is low by a part of its standard error; a sample
-      scatters by that. A code of enumerated sites alone needs no draws: its lower bound is
-      the plug-in :math:`H(\bar q) - \overline{H(q)}`, low by about
-      :math:`(K - 1) / 2N` for data drawn from a population and exact for the data themselves;
-      the upper one leaves each datum out of :math:`\bar q`, and is high by as much.
+    * ``log_px_ais``, on request: lower bound by `annealed_log_likelihood`, for guides that make
+      the importance-weighted one loose, extended to all data in the same way. With deterministic
+      sites it is annealed from the prior, and the mean over ``ais_items`` data.
+    * ``mi_lower``, ``mi_upper``: :math:`I_q(x; code)`, under the joint distribution of data and
+      guide. The lower bound is InfoNCE over all data, at most :math:`\log N`; the upper one the
+      smaller of the leave-one-out bound and the rate. Each errs outwards in expectation, except
+      that the smaller of two upper ones that are about equal is low by a part of its standard
+      error. Of enumerated sites alone, without draws: the plug-in
+      :math:`H(\bar q) - \overline{H(q)}`, low by about :math:`(K - 1) / 2N` for data drawn from a
+      population, and the same with each datum left out of :math:`\bar q`, high by as much.
     * ``mi_<site>_lower``, ``mi_<site>_upper``: the same for one site, the others averaged out;
       bounded by the site's own KL divergence too where neither side makes it depend on another.
       NaN where the site's density given x alone is not known.
-    * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I.
-      NaN where the model's prior depends on the data: the rate bounds no information then, and is
-      left out of all upper bounds.
-    * ``mi_<site>[d]_lower``, ``mi_<site>[d]_upper`` of every dimension of a drawn site (its event
-      flattened, from 0): :math:`I_q(x; z_d)` between the same bounds, on ``subset`` data, all else
-      averaged out. They need not add up to the site's information. NaN where the posterior of
-      single dimensions is not known; it is where they are independent given the datum, of
-      whatever family, or jointly normal. ``kl_<site>[d]``, on all data: what each dimension adds
-      to ``kl_<site>``; NaN where guide or model tie the dimensions together.
-    * ``mi_<site>[k]_lower``, ``mi_<site>[k]_upper`` of every category of an enumerated site: its
-      share :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)}` of I(c; x). A share is
-      :math:`\bar q(k)` times the divergence of the data that are taken to be in the category from
-      all data (the specific information of k), so it is at least 0; all of them are I(c; x). The
-      lower ones add up to ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
-    * ``total_correlation``: :math:`KL(q(z) \| \prod_d q(z_d))` over every dimension of the drawn
-      sites, on ``subset`` data, between bounds in expectation, ``total_correlation_lower`` and
-      ``_upper``: the lower one takes for q(z) a density fitted on the other half of these data, as
-      ``fitted_mi_upper`` does; the upper one the mean of their posteriors, each code's own
-      included, which errs high where log of ``subset`` limits it. The figure itself is that of
-      these posteriors where the bounds are within 0.5 nats, and else the lower bound. NaN
-      unless the posterior of each dimension and that of all of them are known.
+    * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I. NaN
+      where the model's prior depends on the data: the rate bounds no information then.
+    * ``mi_<site>[d]_lower``, ``_upper``, ``kl_<site>[d]`` of every dimension of a drawn site (its
+      event flattened, from 0): :math:`I_q(x; z_d)` on ``subset`` data, all else averaged out, and
+      the dimension's part of ``kl_<site>`` on all data. The former need not add up; they are NaN
+      unless the dimensions are independent given the datum, or jointly normal. The latter is NaN
+      where guide or model tie the dimensions together.
+    * ``mi_<site>[k]_lower``, ``_upper`` of every category of an enumerated site: its share
+      :math:`E_x\, q(k \mid x) \log \frac{q(k \mid x)}{\bar q(k)} \ge 0` of I(c; x),
+      :math:`\bar q(k)` times the specific information of k. The lower ones add up to
+      ``mi_<site>_lower``, the upper ones to ``mi_<site>_upper`` at least.
+    * ``total_correlation``, ``_lower``, ``_upper``: :math:`KL(q(z) \| \prod_d q(z_d))` over every
+      dimension of the drawn sites, on ``subset`` data. The lower bound takes for q(z) a density
+      fitted on the other half of these data, the upper one the mean of their posteriors, which
+      errs high where log of ``subset`` limits it. The figure is that of these posteriors where
+      the bounds are within 0.5 nats, and the lower bound otherwise. NaN unless the posterior of
+      each dimension and that of all of them are known.
     * ``active_units``, ``active_units_<site>``: number of dimensions whose posterior mean has a
       variance above 0.01; enumerated sites do not count.
-    * ``generative_mi_lower``, ``generative_mi_upper``, and ``generative_mi_<site>_lower``,
-      ``_upper``: :math:`I_p(x; code)` and :math:`I_p(x; s)` of the generative model, under its
-      own joint distribution, whatever the data given. ``generative_items`` data are drawn from the
-      model: codes from the prior, data *sampled* from the likelihood (a Bernoulli likelihood gives
-      binary ones, even where it was trained on grey ones). The code of each is an exact sample of
-      its posterior, so that importance sampling bounds the evidence from both sides (`Evidence`);
-      both ends close as ``generative_samples`` grows, and a poor guide widens them. With
-      ``ais_items``, so many of them are annealed, in both directions, as by
-      `bidirectional_monte_carlo`, whole and with each site's value fixed: that closes the bounds,
-      which are means over these then.
-      Kept at 0 or above, a site's at or below the whole code's. NaN, for a reason that the
-      protocol names, where the model does not observe its argument at one site, unchanged, or the
-      guide has deterministic sites.
+    * ``generative_mi_lower``, ``_upper``, ``generative_mi_<site>_lower``, ``_upper``:
+      :math:`I_p(x; code)` and :math:`I_p(x; s)` under the model's own joint distribution, on
+      ``generative_items`` data *sampled* from it (a Bernoulli likelihood gives binary ones).
+      The code of each is an exact sample of its posterior, so importance sampling bounds the
+      evidence from both sides; both ends close as ``generative_samples`` grows, and a poor guide
+      widens them. With ``ais_items``, so many of these data are annealed in both directions
+      instead, as by `bidirectional_monte_carlo`. NaN, for a reason that the protocol names, where
+      the model does not observe its argument at one site, unchanged, or sites are deterministic.
     * ``saturated``: 1 where more than 0.5 nats lie between the bounds of :math:`I_q(x; code)`,
-      since :math:`\log N` is the limit; else 0. Read the next ones then.
-    * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density r(code) that is
-      fitted on one half of the data and judged on the other, and the other way round, on all
-      data (`fitted_information` has the mathematics). Neither has :math:`\log N` as its limit.
-      The upper one is :math:`I_q + KL(q(code) \| r)` in expectation, and never above the rate.
-      The lower one looks for pairs of data whose codes are so close that they could be exchanged:
-      of these there are about :math:`N^2 e^{-I}`, so that it can tell up to about
-      :math:`2 \log N` nats from none; ``fitted_reach`` is the most that it can say. It is fitted
-      in coordinates of the codes' support; where there are none, as of discrete sites that are
-      not enumerated, r is made of the prior and the posteriors of other data. Both are NaN
-      for fewer than 20 data, for deterministic sites, and for a code of enumerated sites alone,
-      which needs no draws.
+      since :math:`\log N` is the limit, and 0 otherwise. Read the next ones then.
+    * ``fitted_mi_lower``, ``fitted_mi_upper``: :math:`I_q(x; code)` by a density of codes that is
+      fitted on one half of the data and judged on the other (`fitted_information` has the
+      mathematics). The upper one has no :math:`\log N` as its limit; the lower one has
+      ``fitted_reach``, about :math:`2 \log N`. NaN for fewer than 20 data, for deterministic
+      sites, and for enumerated sites alone, which need no draws.
 
-    A deterministic (Delta) site has no KL divergence: it, the rate, the ELBO, ``log_px`` and the
-    upper bounds are NaN. Its lower bound is the entropy of its distinct values (to five decimals).
-    Where the model makes the data a function of the code (`DeltaLikelihood`) they have no density:
-    distortion, ELBO and ``log_px`` are NaN. Where codes cannot be scored under other data
-    (transforms without an inverse, straight-through samples, values that their floating-point type
-    hardly tells apart), the bounds that need it are NaN, and the protocol says why.
-
-    ``<name>_se`` is a standard error over the data, taken as a sample of their population. For the
-    information it is that of the mean over codes; the averages that the codes share add to it
-    in higher order only. It is NaN for one datum, and said to be unreliable for fewer than 10.
-
-    Scales and masks of sites are left out: every site counts once.
+    Lower bounds of an information are kept between 0 and the upper ones, a site's upper bound at
+    or below the whole code's. A deterministic (Delta) site has no KL divergence: it, the rate, the
+    ELBO, ``log_px`` and the upper bounds are NaN, and its lower bound is the entropy of its
+    distinct values (to five decimals). Where the model makes the data a function of the code
+    (`DeltaLikelihood`), distortion, ELBO and ``log_px`` are NaN. Where codes cannot be scored
+    under other data (transforms without an inverse, straight-through samples, values that their
+    floating-point type hardly tells apart), the bounds that need it are NaN, and the protocol says
+    why. ``<name>_se`` is a standard error over the data, taken as a sample of their population:
+    NaN for one datum, and said to be unreliable for fewer than 10.
 
     Args:
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
             precision (see `data_for`).
-        num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
-            many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
-            site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
-        iwae_samples: Importance samples per datum. Each is a run of guide and model for it: 5,000
-            of 1,000 data take as long as encoding and decoding five million. Memory does not grow
-            with them.
-        iwae_items: How many data, at random, get importance samples.
-        subset: How many data, at random, serve the single dimensions and the total correlation
-            (fewer where there are many dimensions: ``protocol["dimension_items"]``), the codes of
-            a site whose density is a mixture, and guides whose sites depend on drawn ones.
-        generative_items: How many data to draw from the model for ``generative_mi``; 0 leaves it
-            out.
-        generative_samples: Importance samples for each of these, shared out among the joint
-            values of the enumerable sites: half of them evenly, at least 4 to each, and the rest
-            to the one that the guide finds likeliest.
-        ais_items: How many data, at random, to anneal for ``log_px_ais``, and how many of those
-            that the model draws; 0 leaves it out, as it costs thousands of gradients for each.
-        ais_temperatures: Temperatures of each annealing.
-        batch_size: Decoded codes at once.
         seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
-            left as they were; modules are evaluated in evaluation mode, also those that a plain
-            function calls.
+            left as they were; every module is evaluated in evaluation mode.
+        **options: Fields of `InformationOptions`: how many draws and data each figure takes.
 
     Returns:
         The report.
@@ -259,7 +193,7 @@ def information(
 
     Raises:
         DataError: If there are no data, or a variant cannot score them.
-        OptionError: If a number is out of range.
+        OptionError: If a number is out of range, or an option is unknown.
         SiteError: If the pair is not as said above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
 
@@ -285,32 +219,45 @@ def information(
         >>> abs(report["mi_lower"] - 0.5 * math.log(2)) < 4 * report["mi_lower_se"]
         True
     """
-    x = data_for(model, guide, x)
-    if x.dim() < 1 or not len(x):
-        raise DataError(f"x: expected one or more data, shape (N, ...), got {tuple(x.shape)}")
-    device = device_of(x, model, guide)
-    with isolated(seed, model, guide, device=device):
-        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
-        if num_samples is None:
-            exact = layout.free - layout.meanless
-            least = 1 if exact.issuperset(layout.latent) else 2
+    how = InformationOptions.of(options)
+    with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair):
+        if how.num_samples is None:
+            exact = pair.layout.free - pair.layout.meanless
+            least = 1 if exact.issuperset(pair.layout.latent) else 2
             num_samples = max(least, min(MOST_SAMPLES, ENOUGH_CODES // len(x)))
-        context = Context(
-            model=model,
-            guide=guide,
-            x=x,
-            layout=layout,
-            device=device,
-            num_samples=num_samples,
-            iwae_samples=iwae_samples,
-            iwae_items=iwae_items,
-            subset=subset,
-            generative_items=generative_items,
-            generative_samples=generative_samples,
-            ais_items=ais_items,
-            ais_temperatures=ais_temperatures,
-            codes_at_once=batch_size,
-            seed=seed,
+            how = replace(how, num_samples=num_samples)
+        context = Context(pair, x, how, seed)
+        figures = _measure(context)
+    return InformationReport(figures, context.protocol, context.seconds)
+
+
+def _measure(context: Context) -> dict[str, float]:
+    """Measures every family of figures, each with its time on the clock."""
+    layout, num_samples = context.layout, context.options.num_samples or 1
+    context.protocol.update(
+        items=len(context.x),
+        seed=context.seed,
+        num_samples=num_samples,
+        configurations=layout.num_configurations,
+    )
+    if layout.meanless:
+        context.protocol["active_units"] = (
+            f"by means of 100 draws of each code, twice, as the guide knows no mean of "
+            f"{', '.join(sorted(layout.meanless))}"
         )
-        values = measure(context)
-    return InformationReport(values, context.protocol, context.seconds)
+    began = time.perf_counter()
+    draws = draw_codes(context.pair, context.x, num_samples)
+    context.seconds["draw_codes"] = time.perf_counter() - began
+    values: dict[str, float] = {}
+    for family in FAMILIES:
+        began = time.perf_counter() - sum(context.seconds.values())
+        values |= with_errors(family(context, draws))
+        passed = time.perf_counter() - began
+        context.seconds[family.__name__] = passed - sum(context.seconds.values())
+    protocol = context.protocol
+    few = [n for n, count in protocol.items() if n.endswith("items") and 0 < count < RELIABLE]
+    if few:
+        protocol["standard_errors"] = (
+            f"unreliable where they are of under {RELIABLE} data ({', '.join(sorted(few))})"
+        )
+    return values

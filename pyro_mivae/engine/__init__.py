@@ -1,37 +1,34 @@
-"""The engine: programs staged to graphs of tensor operations, compiled, and captured."""
+"""The engine: programs traced to graphs of tensor operations, compiled, and captured."""
 
-from pyro_mivae.engine.captured import CudaGraphs, Recording, recorder_for
-from pyro_mivae.engine.choose import WORTH_STAGING
+from pyro_mivae.engine.capturable import Scheduled, StaticEpoch
 from pyro_mivae.engine.comparison import is_due, is_due_in_epoch, most_unchecked
+from pyro_mivae.engine.cuda_graphs import CudaGraphs, Recording, recorder_for
+from pyro_mivae.engine.fallback import give_up
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
-from pyro_mivae.engine.program import Program
-from pyro_mivae.engine.reasons import tell_no_capture
-from pyro_mivae.engine.staging import Staged
-from pyro_mivae.engine.static import Scheduled, StaticEpoch
-from pyro_mivae.engine.steps import Engine, GraphStep, Means, Step, stage
+from pyro_mivae.engine.steps import Engine, GraphStep, Mode, trace_step
 from pyro_mivae.engine.svi import SVI
+from pyro_mivae.engine.tracing import TracedStep
+from pyro_mivae.engine.train_step import TrainStep
 
 __all__ = [
     "SVI",
-    "WORTH_STAGING",
     "CudaGraphs",
     "Engine",
     "GraphStep",
-    "Means",
+    "Mode",
     "Precision",
-    "Program",
     "Recording",
     "Scheduled",
-    "Staged",
     "StaticEpoch",
-    "Step",
+    "TracedStep",
+    "TrainStep",
     "check_precision",
+    "give_up",
     "is_due",
     "is_due_in_epoch",
     "matmul_precision",
     "most_unchecked",
     "no_rounding",
     "recorder_for",
-    "stage",
-    "tell_no_capture",
+    "trace_step",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine.staging import Staged, preserved
+from pyro_mivae.engine.fallback import first_cause
+from pyro_mivae.engine.snapshot import noise_state, preserved
+from pyro_mivae.engine.tracing import TracedStep
 
 ROUNDING = 64
 """Allowed difference, in units of the last place: sums may be added in another order."""
@@ -89,23 +92,29 @@ class Outcome:
         return ""
 
 
-def run_graph(staged: Staged, *data: Tensor) -> Outcome:
+def compared(
+    traced: TracedStep, data: Sequence[Tensor], take: Callable[[], tuple[Any, Outcome]]
+) -> tuple[Any, str]:
+    """Takes the program's own step, and says where the graph's is another on the same noise."""
+    try:
+        by_graph = run_graph(traced, *data)
+    except Exception as error:  # the program itself may have no trouble
+        return take()[0], f"the graph fails with {first_cause(error)}"
+    taken, own = take()
+    return taken, own.difference(by_graph)
+
+
+def run_graph(traced: TracedStep, *data: Tensor) -> Outcome:
     """Runs a graph, and puts everything back that it changes."""
     device = data[0].device
-    with preserved(staged.changed(*data), device):
-        values, gradients = staged(*data)
+    with preserved(traced.changed(*data), device):
+        values, gradients = traced(*data)
         return Outcome(
-            dict(zip(staged.entries, values.clone().unbind(), strict=True)),
-            {p: g.clone() for p, g in zip(staged.leaves, gradients, strict=True)},
-            tuple(tensor.detach().clone() for tensor in staged.written),
+            dict(zip(traced.entries, values.clone().unbind(), strict=True)),
+            {p: g.clone() for p, g in zip(traced.leaves, gradients, strict=True)},
+            tuple(tensor.detach().clone() for tensor in traced.written),
             noise_state(device),
         )
-
-
-def noise_state(device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the state of torch's generators, the CPU's and a CUDA device's."""
-    state = torch.get_rng_state()
-    return (state, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (state,)
 
 
 def _agree(wanted: Tensor, found: Tensor, size: Tensor) -> bool:

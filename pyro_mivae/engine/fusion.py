@@ -1,6 +1,6 @@
-"""A staged step with fewer operations, each of which does what several did.
+"""A traced step with fewer operations, and equal to rounding.
 
-Each operation that is saved is a launch on a device.
+An operation less is a launch less, which costs more on a device than the operation.
 """
 
 from __future__ import annotations
@@ -11,126 +11,34 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import GraphModule, Node
 
-from pyro_mivae.engine.nodes import is_impure, is_view
-from pyro_mivae.engine.rewriting import (
-    Rewriter,
-    are_alike,
-    is_single,
-    layout,
-    numel,
-    sources,
-    views_of,
-)
-from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.fx_utils import are_alike, is_impure, is_single, layout, sources, views_of
+from pyro_mivae.engine.rewriting import Rewriter
+from pyro_mivae.engine.simplify import difference, late_negation, negative_of_negative
 
 aten = torch.ops.aten
-SUMS = (aten.sum.default, aten.sum.dim_IntList)
 SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
-UNARY = (aten.neg.default, aten.exp.default, aten.log.default, aten.mul.Scalar)
-ELEMENTWISE = (
-    aten.add.Tensor,
-    aten.sub.Tensor,
-    aten.mul.Tensor,
-    aten.div.Tensor,
-    aten.where.self,
-    aten.addcmul.default,
-    aten.softplus_backward.default,
-    aten.sigmoid_backward.default,
-    aten.threshold_backward.default,
-)
-
-
-def fuse(module: GraphModule) -> None:
-    """Joins operations where one does what several did; results stay equal to the bit."""
-    draw_noise(module)
-    rewriter = Rewriter(module)
-    rewriter.apply([identity_product, cast_of_cast])
-    rewriter.apply([late_negation, early_scaling, zero_weight, difference])
-    simplify(module)
 
 
 def fuse_rounding(module: GraphModule) -> None:
     """Joins operations where one rounds once what several rounded; results stay equal to rounding.
 
     What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
-    as a ReLU's, makes of one rounding a large difference in the gradient. So do gradients by the
-    result of a softmax, of which a difference is taken that is small beside them.
+    as a ReLU's, makes of one rounding a large difference in the gradient.
     """
     rewriter = Rewriter(module)
-    of_softmax = [_softmax_gradient(node) for node in module.graph.nodes]
+    exact = sources(_ledger(module))
+    rewriter.apply([sum_of_sum])
+    rewriter.apply([negative_of_negative, late_negation, difference])
+    rewriter.apply([scaling_of_scaling, sum_with_product], exact)
+    rewriter.merge_equal()
+    rewriter.apply([product_onto_product, sum_onto_sum], sources(_ledger(module)))
+
+
+def _ledger(module: GraphModule) -> Node:
+    """The node of the ledger's entries, which is the graph's first result."""
     results: Any = module.graph.output_node().args[0]
-    exact = set().union(*map(sources, filter(None, (results[0], *of_softmax))))
-    rewriter.apply([sum_of_sum, softmax_backward])
-    rewriter.apply([late_negation, difference, zero_weight])
-    rewriter.apply([scaling_of_scaling, zero_weight, sum_with_product], exact)
-    simplify(module)
-    rewriter.apply([product_onto_product, sum_onto_sum], sources(results[0]))
-
-
-def draw_noise(module: GraphModule) -> None:
-    """Draws standard normal numbers in one operation, the same numbers."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.target != aten.normal_.default or node.kwargs:
-            continue
-        chain = views_of(node.args[0])
-        empty = chain[-1]
-        if empty.target != aten.empty.memory_format or node.args[1:] not in ((), (0.0, 1.0)):
-            continue
-        if not all(map(is_single, chain)) or layout(node) != layout(empty):
-            continue
-        kept = {name: empty.kwargs[name] for name in ("dtype", "device") if name in empty.kwargs}
-        with graph.inserting_before(node):
-            noise = graph.call_function(aten.randn.default, (empty.args[0],), kept)
-        noise.meta = dict(node.meta)
-        node.replace_all_uses_with(noise)
-        for old in (node, *chain):
-            graph.erase_node(old)
-
-
-def softmax_backward(rewriter: Rewriter, node: Any) -> Node | None:
-    """The gradient of a log-softmax by one class is one operation."""
-    gradient = _softmax_gradient(node)
-    if gradient is None or gradient.target != aten.scatter_add.default:
-        return None
-    y = node.args[1].args[1].args[0]
-    if not _is_multiplied(node) or layout(y) != layout(node):
-        return None
-    args = gradient, y, len(layout(node).shape) - 1, layout(node).dtype
-    return rewriter.call(aten._log_softmax_backward_data.default, *args, like=node)
-
-
-def difference(rewriter: Rewriter, node: Any) -> Node | None:
-    """The sum with a negative is a difference."""
-    if node.target != aten.add.Tensor or node.kwargs:
-        return None
-    for a, b in (node.args, node.args[::-1]):
-        if is_single(b) and b.target == aten.neg.default and are_alike(node, a, b.args[0]):
-            return rewriter.call(aten.sub.Tensor, a, b.args[0], like=node)
-    return None
-
-
-def identity_product(rewriter: Rewriter, node: Any) -> Node | None:
-    """The product with an identity matrix is the other factor."""
-    if node.target not in (aten.mm.default, aten.bmm.default):
-        return None
-    matrix, other = rewriter.constant(node.args[0]), node.args[1]
-    if matrix is None or layout(other) != layout(node)._replace(offset=layout(other).offset):
-        return None
-    return other if bool((matrix == torch.eye(matrix.shape[-1]).to(matrix)).all()) else None
-
-
-def cast_of_cast(rewriter: Rewriter, node: Any) -> Node | None:
-    """A truth value cast to a whole number, and that to another type, is cast once."""
-    if node.target != aten._to_copy.default or set(node.kwargs) - {"dtype", "device"}:
-        return None
-    (inner,) = node.args
-    if inner.target != aten._to_copy.default or layout(inner).dtype != torch.long:
-        return None
-    (truth,) = inner.args
-    if layout(truth).dtype != torch.bool or layout(truth).device != layout(node).device:
-        return None
-    return rewriter.call(aten._to_copy.default, truth, dtype=layout(node).dtype, like=node)
+    node: Node = results[0]
+    return node
 
 
 def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
@@ -143,38 +51,6 @@ def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
     if layout(inner.args[0]).dtype != layout(node).dtype:
         return None
     return rewriter.call(aten.sum.default, inner.args[0], like=node)
-
-
-def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
-    """The negative of a sum, or of a view of no more elements, is taken after it."""
-    if node.target == aten.neg.default and node.args[0].target == aten.neg.default:
-        return node.args[0].args[0]
-    if node.target not in SUMS and not is_view(node):
-        return None
-    negative = node.args[0]
-    if not is_single(negative) or negative.target != aten.neg.default:
-        return None
-    x = negative.args[0]
-    if layout(node) is None or numel(node) > numel(x) or not _same_memory(x, negative):
-        return None
-    after = rewriter.call(node.target, x, *node.args[1:], like=node, **node.kwargs)
-    return rewriter.call(aten.neg.default, after, like=node)
-
-
-def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
-    """What is done to each element alone is done before the elements are repeated."""
-    by_number = node.target == aten.mul.Tensor and not isinstance(node.args[1], Node)
-    if node.target not in UNARY and not by_number:
-        return None
-    if not all(user.target in (*ELEMENTWISE, *UNARY) for user in node.users):
-        return None
-    chain = views_of(node.args[0])
-    if numel(chain[-1]) >= numel(node) or 0 in layout(chain[-1]).stride:
-        return None
-    new = rewriter.call(node.target, chain[-1], *node.args[1:], like=chain[-1], **node.kwargs)
-    for view in reversed(chain[:-1]):
-        new = rewriter.call(view.target, new, *view.args[1:], like=view, **view.kwargs)
-    return new
 
 
 def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
@@ -190,30 +66,6 @@ def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
     if len(term.factors) == 1:
         return rewriter.call(aten.mul.Tensor, *term.factors, term.coefficient, like=node)
     return None
-
-
-def zero_weight(rewriter: Rewriter, node: Any) -> Node | None:
-    """``where(p == 0, 0, c p)`` is ``c p`` for a finite constant c."""
-    if node.target != aten.where.self:
-        return None
-    condition, zero, product = node.args
-    if condition.target != aten.eq.Scalar or condition.args[1] != 0 or rewriter.number(zero) != 0:
-        return None
-    if not isinstance(product, Node) or product.target not in (aten.mul.Tensor, aten.mul.Scalar):
-        return None
-    if layout(product) != layout(node):
-        return None
-    for probs, factor in (product.args, product.args[::-1]):
-        if probs is condition.args[0] and _is_finite(rewriter, factor):
-            return product
-    return None
-
-
-def _is_finite(rewriter: Rewriter, factor: Any) -> bool:
-    value = rewriter.constant(factor)
-    if value is not None:
-        return bool(value.isfinite().all())
-    return not isinstance(factor, Node) and math.isfinite(factor)
 
 
 class _Term(NamedTuple):
@@ -290,50 +142,6 @@ def _is_sum_over_rows(node: Any) -> bool:
     )
 
 
-def _softmax_gradient(node: Any) -> Any:
-    """Returns g if a node is ``g + exp(y) sum(-g)``, where y is a log-softmax."""
-    if node.target != aten.add.Tensor or node.kwargs or not isinstance(node.args[1], Node):
-        return None
-    gradient, product = node.args
-    if not is_single(product) or product.target != aten.mul.Tensor:
-        return None
-    total, probs = product.args
-    if not isinstance(probs, Node) or probs.target != aten.exp.default or not is_single(total):
-        return None
-    inner = total.args[0]
-    targets = {total.target, inner.target}
-    if targets != {aten.neg.default, aten.sum.dim_IntList} or inner.args[0] is not gradient:
-        return None
-    summed = total if total.target == aten.sum.dim_IntList else inner
-    dims = [-1], [len(layout(node).shape) - 1]
-    if summed.args[1:] not in [(d, True) for d in dims] or not _is_log_softmax(probs.args[0]):
-        return None
-    return gradient
-
-
-def _is_log_softmax(node: Any) -> bool:
-    """Returns whether a node is ``x - logsumexp(x)`` over the last dimension."""
-    if node.target != aten.sub.Tensor or node.kwargs or not isinstance(node.args[1], Node):
-        return False
-    x, total = node.args
-    last = len(layout(node).shape) - 1
-    return (
-        total.target == aten.logsumexp.default
-        and total.args[0] is x
-        and total.args[1:] in (([-1], True), ([last], True))
-        and layout(x) == layout(node)
-    )
-
-
-def _is_multiplied(node: Any) -> bool:
-    """Returns whether a node is used by products and sums alone, which take any strides."""
-    of_strides = (aten.mm.default, aten.addmm.default, *SUMS)
-    return all(
-        user.target in of_strides or (user.target == aten.t.default and _is_multiplied(user))
-        for user in node.users
-    )
-
-
 def _term(rewriter: Rewriter, node: Any) -> _Term:
     """Takes a product apart, and its factors as far as nothing else uses them."""
     scaled = _scaled(rewriter, node)
@@ -382,7 +190,3 @@ def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
         if math.isfinite(number) and layout(x).dtype == layout(node).dtype:
             return _Term(number, (x,), 1)
     return None
-
-
-def _same_memory(a: Any, b: Any) -> bool:
-    return bool(layout(a)._replace(offset=0) == layout(b)._replace(offset=0))

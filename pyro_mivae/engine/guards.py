@@ -1,14 +1,15 @@
-"""Plain values of Python's that programs read: those of its recording are fixed in a graph."""
+"""Plain values of Python's that programs read: a graph is fixed to those of its recording."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from operator import is_
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,13 @@ from pyro_mivae.compat import members_of
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (list, dict, set)
-OTHERS = (ModuleType, FunctionType, MethodType, type, Tensor, *CONTAINERS)
+OTHERS = (ModuleType, FunctionType, MethodType, type, Tensor)
 MOST_CONTENTS = 1000
 OF_MODULES = frozenset(nn.Module().__dict__) - {"training"}
 LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
+
+Place = tuple[int, str]
+"""Number of a namespace, and a name in it."""
 
 
 class Guards:
@@ -39,8 +43,7 @@ class Guards:
         self._spaces: list[_Space] = []
         self._seen: dict[int, Any] = {}
         self._states: dict[tuple[Any, ...], int] = {}
-        self._last: list[tuple[Mapping[str, Any], list[str], list[Any]]] = []
-        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._last: list[tuple[_Space, int, list[str], list[Any]]] = []
         self._trained: list[tuple[nn.Parameter, bool]] = []
         self._state: int | None = None
         for program in programs:
@@ -60,8 +63,8 @@ class Guards:
             for part in (program.func, *program.args, *program.keywords.values()):
                 self.watch(part)
         elif isinstance(program, type):
-            self._add(program.__name__, vars(program))
-        elif hasattr(program, "__dict__") and not isinstance(program, OTHERS):
+            self._add(program.__name__, functools.partial(vars, program))
+        elif hasattr(program, "__dict__") and not isinstance(program, (*OTHERS, *CONTAINERS)):
             self._watch_object(program)
 
     def read(self) -> int:
@@ -71,23 +74,29 @@ class Guards:
             self._state = self._states.setdefault(state, len(self._states))
         return self._state
 
-    def contents(self) -> tuple[Any, ...]:
-        """Returns what is in the objects that are watched, as far as a run may count in them."""
-        return tuple(
-            (space.label or name, _Budget(MOST_CONTENTS).contents(space.held.get(name), 4))
-            for space in self._spaces
-            for name in (space.held if space.names is None else space.names)
-            if name not in space.skipped
-        )
+    def begin(self) -> Any:
+        """Returns what `unsafe` needs to know from before a run."""
+        return self.read(), self._contents()
 
-    def iterators(self) -> list[str]:
-        """Names variables and attributes that are iterators, which each run moves on."""
-        return [
-            name
-            for space in self._spaces
-            for name in space.watched()
-            if isinstance(space.held.get(name), Iterator)
-        ]
+    def unsafe(self, begun: Any, used: Collection[Tensor]) -> str:
+        """Says why the next run may be another than this one; empty if nothing tells so."""
+        before, contents = begun
+        changing = self.changed(before, used)
+        after = self._contents()
+        for place in contents.keys() | after.keys():
+            space, name = self._spaces[place[0]], place[1]
+            if name not in space.skipped and contents.get(place) != after.get(place):
+                changing.append(space.label or name)
+        if changing:
+            return (
+                "it changes a number of its own as it runs "
+                f"({', '.join(sorted(set(changing)))}); count in a buffer of a module"
+            )
+        watched = [pair for space in self._spaces for pair in space.watched(space.read())]
+        iterators = [name for name, value in watched if isinstance(value, Iterator)]
+        if iterators:
+            return f"it finds an iterator ({', '.join(iterators)}), which a run may move on"
+        return ""
 
     def changed(self, before: int, used: Collection[Tensor]) -> list[str]:
         """Names what a run has changed that the next run may read.
@@ -103,77 +112,81 @@ class Guards:
         for place in was.keys() | now.keys():
             old, new = was.get(place), now.get(place)
             space = self._spaces[place[0]]
-            if isinstance(old, _Object) and isinstance(new, _Object) and old != new:
-                if old.id not in ids:
-                    space.skipped.add(place[1])
-                    continue
-            if old != new:
+            if old == new:
+                continue
+            if isinstance(old, _Object) and isinstance(new, _Object) and old.id not in ids:
+                space.skipped.add(place[1])
+            else:
                 changed.append(space.label or place[1])
         self._state = None
         return sorted(set(changed))
 
+    def _contents(self) -> dict[Place, tuple[Any, ...]]:
+        """Returns what is in the objects that are watched, as far as a run may count in them."""
+        return {
+            (index, name): tuple(islice(_plain_values(value, 4), MOST_CONTENTS))
+            for index, space in enumerate(self._spaces)
+            for name, value in space.pairs(space.read())
+        }
+
     def _watch_object(self, owner: Any) -> None:
-        label = type(owner).__name__
-        skipped = {*getattr(owner, "unguarded", ())}
-        if isinstance(owner, nn.Module):
+        label, skipped = type(owner).__name__, {*getattr(owner, "unguarded", ())}
+        is_module = isinstance(owner, nn.Module)
+        if is_module:
             skipped |= OF_MODULES
-        self._add(label, owner.__dict__, skipped)
-        run = "forward" if isinstance(owner, nn.Module) else "__call__"
-        self.watch(getattr(type(owner), run, None))
-        if isinstance(owner, nn.Module):
-            for held in members_of(owner):
-                self._add(label, held)
+        self._add(label, functools.partial(vars, owner), skipped=skipped)
+        self.watch(getattr(type(owner), "forward" if is_module else "__call__", None))
+        for table in members_of(owner) if is_module else ():
+            self._add(label, functools.partial(_itself, table))
 
     def _watch_function(self, function: FunctionType) -> None:
         self.watch(getattr(function, "__wrapped__", None))
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        names = _names(function.__code__) & function.__globals__.keys()
-        spaces: list[Mapping[str, Any]] = [_Cells(cells), _Defaults(function)]
-        spaces.append({name: None for name in names})
-        for space, found in zip(spaces, (spaces[0], spaces[1], function.__globals__), strict=True):
-            watched = [n for n in space if not isinstance(found.get(n), ModuleType)]
-            self._add("", found, names=watched)
-            for name in watched:
-                value = found.get(name)
-                own = getattr(value, "__globals__", None) is function.__globals__
-                if own or not isinstance(value, FunctionType):
-                    self.watch(value)
-            for name in set(space) - set(watched):  # variables of a user's own modules
+        outside = function.__globals__
+        spaces: tuple[tuple[Callable[[], Mapping[str, Any]], Collection[str]], ...] = (
+            (functools.partial(_enclosed, function), function.__code__.co_freevars),
+            (functools.partial(_defaults, function), _defaults(function)),
+            (functools.partial(_itself, outside), _names(function.__code__) & outside.keys()),
+        )
+        for read, names in spaces:
+            found = read()
+            modules = [name for name in names if isinstance(found[name], ModuleType)]
+            self._add("", read, [name for name in names if name not in modules])
+            for name in modules:  # variables of a user's own modules
                 if not _is_of_a_library(found[name]):
-                    self._add(name, vars(found[name]), names=_names_in(function, found[name]))
+                    own = _names_in(function, found[name])
+                    self._add(name, functools.partial(vars, found[name]), own)
+            for name in set(names) - set(modules):
+                value = found[name]
+                if not isinstance(value, FunctionType) or value.__globals__ is outside:
+                    self.watch(value)
 
     def _add(
         self,
         label: str,
-        held: Mapping[str, Any],
-        skipped: Collection[str] = (),
+        read: Callable[[], Mapping[str, Any]],
         names: Collection[str] | None = None,
+        skipped: Collection[str] = (),
     ) -> None:
-        self._spaces.append(_Space(label, held, set(skipped), names))
+        self._spaces.append(_Space(label, read, names, set(skipped)))
         self._state = None
 
     def _is_another(self) -> bool:
         """Compares identities: what most steps cost."""
-        for held, size in self._sizes:
-            if len(held) != size:
-                return True
-        for held, names, values in self._last:
-            found = map(held.get, names)
-            if not all(map(is_, found, values)):
+        for space, size, names, values in self._last:
+            held = space.read()
+            if len(held) != size or not all(map(is_, map(held.get, names), values)):
                 return True
         return any(p.requires_grad is not needed for p, needed in self._trained)
 
     def _tokens(self) -> tuple[Any, ...]:
         """Every value that is watched, with its place, remembered for `_is_another`."""
-        self._last, self._sizes, self._trained = [], [], []
+        self._last, self._trained = [], []
         tokens: list[Any] = []
         for index, space in enumerate(self._spaces):
-            if space.names is None:
-                self._sizes.append((space.held, len(space.held)))
-            names = list(space.watched())
-            values = list(map(space.held.get, names))
-            self._last.append((space.held, names, values))
-            for name, value in zip(names, values, strict=True):
+            held = space.read()
+            pairs = dict(space.watched(held))
+            self._last.append((space, len(held), list(pairs), list(pairs.values())))
+            for name, value in pairs.items():
                 token = _token(value)
                 if isinstance(value, nn.Parameter):
                     self._trained.append((value, value.requires_grad))
@@ -187,74 +200,19 @@ class _Space:
     """Names that are watched in a namespace: all but some, or these."""
 
     label: str
-    held: Mapping[str, Any]
-    skipped: set[str]
+    read: Callable[[], Mapping[str, Any]]
     names: Collection[str] | None
+    skipped: set[str]
 
-    def watched(self) -> Iterator[str]:
-        """Yields the names of values that are watched now."""
-        for name in self.held if self.names is None else self.names:
-            if name not in self.skipped and not isinstance(self.held.get(name), CONTAINERS):
-                yield name
+    def pairs(self, held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yields names and what they hold now."""
+        for name in held if self.names is None else self.names:
+            if name not in self.skipped:
+                yield name, held.get(name)
 
-
-class _Budget:
-    """Looks into objects, and into no more of them than some number."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    def contents(self, value: Any, depth: int) -> Any:
-        """Returns the plain values in a container or an object of a user's, and in theirs."""
-        self._left -= 1
-        if isinstance(value, PLAIN):
-            return value
-        if self._left < 0 or not depth or isinstance(value, OTHERS[:-3]):
-            return None
-        if isinstance(value, np.ndarray):
-            return value.tobytes() if value.nbytes < self._left else None
-        if isinstance(value, dict):
-            return [(str(key), self.contents(part, depth - 1)) for key, part in value.items()]
-        if isinstance(value, list | tuple | set | frozenset | deque):
-            return [self.contents(part, depth - 1) for part in list(value)]
-        if isinstance(value, nn.Module) or _is_of_a_library(type(value)):
-            return None
-        return self.contents(getattr(value, "__dict__", None), depth)
-
-
-class _Cells(Mapping[str, Any]):
-    """Variables of the function that a function was made in."""
-
-    def __init__(self, cells: Mapping[str, CellType]) -> None:
-        self._cells = cells
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return self._cells[name].cell_contents
-        except ValueError:  # not assigned yet
-            return None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._cells)
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-
-class _Defaults(Mapping[str, Any]):
-    """Default values of a function's arguments."""
-
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
-
-    def __getitem__(self, name: str) -> Any:
-        return self._function.__defaults__
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([self._function.__name__] * bool(self._function.__defaults__))
-
-    def __len__(self) -> int:
-        return bool(self._function.__defaults__)
+    def watched(self, held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yields those whose identity counts."""
+        return (pair for pair in self.pairs(held) if not isinstance(pair[1], CONTAINERS))
 
 
 class _Object(NamedTuple):
@@ -271,6 +229,45 @@ def _token(value: Any) -> Any:
     if type(value) is tuple:
         return tuple([_token(part) for part in value if isinstance(part, (*PLAIN, tuple))])
     return _Object(id(value))
+
+
+def _plain_values(value: Any, depth: int) -> Iterator[Any]:
+    """Yields the plain values in a container or an object of a user's, and in theirs."""
+    if isinstance(value, PLAIN):
+        yield value
+    elif isinstance(value, np.ndarray) and value.nbytes < MOST_CONTENTS:
+        yield value.tobytes()
+    elif depth and isinstance(value, dict):
+        yield len(value)
+        for key, part in value.items():
+            yield str(key)
+            yield from _plain_values(part, depth - 1)
+    elif depth and isinstance(value, list | tuple | set | frozenset | deque):
+        yield len(value)
+        for part in list(value):
+            yield from _plain_values(part, depth - 1)
+    elif not (isinstance(value, (*OTHERS, nn.Module)) or _is_of_a_library(type(value))):
+        yield from _plain_values(getattr(value, "__dict__", None), depth)
+
+
+def _itself(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    return table
+
+
+def _enclosed(function: FunctionType) -> dict[str, Any]:
+    """Variables of the function that a function was made in; None before they are assigned."""
+    found: dict[str, Any] = dict.fromkeys(function.__code__.co_freevars)
+    for name, cell in zip(found, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    """Default values of a function's arguments, under its name."""
+    return {function.__name__: function.__defaults__} if function.__defaults__ else {}
 
 
 def _is_of_a_library(program: Any) -> bool:

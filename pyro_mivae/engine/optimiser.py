@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -96,7 +96,8 @@ class GroupedOptimiser:
         for group in grouped.param_groups:
             group["capturable"] = True
         self._take_over(grouped)
-        return CapturableOptimiser(grouped, {p: self._object(p) for p in parameters})
+        owners = {p: self._object(p) for p in parameters}
+        return CapturableOptimiser(grouped, owners, self.clip)
 
     def _take_over(self, grouped: torch.optim.Optimizer) -> bool:
         """Takes options and state from Pyro's objects; returns whether each group agrees."""
@@ -163,9 +164,12 @@ class CapturableOptimiser:
     """
 
     def __init__(
-        self, optimiser: torch.optim.Optimizer, owners: Mapping[Tensor, torch.optim.Optimizer]
+        self,
+        optimiser: torch.optim.Optimizer,
+        owners: Mapping[Tensor, torch.optim.Optimizer],
+        clip: Callable[[Collection[Tensor]], None],
     ) -> None:
-        self.optimiser = optimiser
+        self.optimiser, self._clip = optimiser, clip
         self._parts = [_Part(own) for own in owners.values()]
         self._rates = []
         for group in optimiser.param_groups:
@@ -174,6 +178,11 @@ class CapturableOptimiser:
             own = [owners[parameter].param_groups[0] for parameter in group["params"]]
             self._rates.append((group["lr"], own))
         self._last = [own[0]["lr"] for _, own in self._rates]
+
+    def step(self, parameters: Collection[Tensor]) -> None:
+        """Clips the gradients, and updates the parameters."""
+        self._clip(parameters)
+        self.optimiser.step()
 
     def refresh(self) -> bool:
         """Takes over learning rates that have changed; nothing waits for the device."""
@@ -194,22 +203,22 @@ class _Part:
 
     def __init__(self, own: torch.optim.Optimizer) -> None:
         self.own = own
-        (self.group,) = own.param_groups
-        names = [name for name in _options(self.group) if name != "lr"]
+        names = [name for name in _options(own.param_groups[0]) if name != "lr"]
         self.options: Callable[[Any], Any] = itemgetter(*names)
-        self.values = self.options(self.group)
-        self.state = next(iter(own.state.values()), None)
-        self.tensors = list((self.state or {}).values())
-        self.ids = list(map(id, self.tensors))
+        self.before = self._now()
+
+    def _now(self) -> tuple[Any, ...]:
+        (group,), states = self.own.param_groups, self.own.state.values()
+        return group, self.options(group), [value for kept in states for value in kept.values()]
 
     def is_same(self) -> bool:
         """Returns whether it holds the same, but for the learning rate."""
-        own, state = self.own, self.state
+        (group, options, state), (old, before, kept) = self._now(), self.before
         return (
-            own.param_groups[0] is self.group
-            and bool(self.options(self.group) == self.values)
-            and next(iter(own.state.values()), None) is state
-            and (state is None or list(map(id, state.values())) == self.ids)
+            group is old
+            and bool(options == before)
+            and len(state) == len(kept)
+            and all(map(is_, state, kept))
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_mivae.engine.nodes import is_impure, is_view
+from pyro_mivae.engine.fx_utils import is_impure, is_view
 from pyro_mivae.errors import OptionError, StagingError
 
 Precision = Literal["float32", "tf32", "bf16"]

@@ -1,4 +1,4 @@
-"""Replacement of a graph's nodes by others that give the same."""
+"""Replacement of a graph's nodes by others with the same value."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pyro_mivae.compat import is_erased
-from pyro_mivae.engine.constants import HELD
-from pyro_mivae.engine.nodes import all_changed, is_impure, is_view, origin
-from pyro_mivae.engine.tape import Layout
+from pyro_mivae.engine.constant_folding import constant_of, number_of, register
+from pyro_mivae.engine.fx_utils import Layout, all_changed, is_impure, origin
 
 Rule = Callable[["Rewriter", Any], Node | None]
 
 
 class Rewriter:
-    """Applies rules to the nodes of a graph in order."""
+    """Applies rules to the nodes of a graph in order.
+
+    A rule returns the node that takes another's place, or None. No rule applies where memory
+    changes in place, and a result of the graph keeps memory of its own.
+    """
 
     def __init__(self, module: GraphModule) -> None:
         self.module, self.graph = module, module.graph
         self._unsafe = all_changed(module.graph)
+        outputs = self.graph.output_node().all_input_nodes
+        self._results = {*outputs, *map(origin, outputs)}
         self._added: list[Node] = []
 
     def apply(self, rules: Iterable[Rule], skipped: Collection[Node] = ()) -> None:
@@ -36,6 +41,17 @@ class Rewriter:
                 current = self._step(current, rules)
         self.graph.eliminate_dead_code(is_impure)
 
+    def merge_equal(self) -> None:
+        """Replaces every node that computes what an earlier one has computed."""
+        known: dict[str, Node] = {}
+        for node in list(self.graph.nodes):
+            if node in self._results or not self._may_replace(node):
+                continue
+            same = known.setdefault(f"{node.target}({node.args}, {node.kwargs})", node)
+            if same is not node:
+                node.replace_all_uses_with(same)
+                self.graph.erase_node(node)
+
     def call(self, target: Any, *args: Any, like: Node, **kwargs: Any) -> Node:
         """Adds an operation before the node that is being replaced."""
         new = self.graph.call_function(target, args, kwargs)
@@ -45,53 +61,50 @@ class Rewriter:
 
     def hold(self, value: Tensor) -> Node:
         """Adds a constant before the node that is being replaced."""
-        name = f"{HELD}_of_rule{len(list(self.module.buffers()))}"
-        self.module.register_buffer(name, value, persistent=False)
-        new = self.graph.get_attr(name)
+        new = self.graph.get_attr(register(self.module, value))
         new.meta["val"] = Layout.of(value)
         return new
 
     def constant(self, operand: Any) -> Any:
-        """Returns the value of a held constant, None of anything else."""
-        if not isinstance(operand, Node) or operand.op != "get_attr":
-            return None
-        if not str(operand.target).startswith(HELD):
-            return None
-        value = getattr(self.module, str(operand.target))
-        return None if value.is_meta else value
+        """Returns the value of a held constant; see `constant_of`."""
+        return constant_of(self.module, operand)
 
     def number(self, operand: Any) -> float | None:
-        """Returns the number that an operand is in every element, None if it is no such."""
-        if isinstance(operand, int | float) and not isinstance(operand, bool):
-            return float(operand)
-        value = self.constant(operand)
-        if value is None or not value.numel() or not value.is_floating_point():
-            return None
-        first = value.flatten()[0]
-        return float(first) if bool((value == first).all()) else None
+        """Returns the number that an operand is in every element; see `number_of`."""
+        return number_of(self.module, operand)
 
     def is_safe(self, node: Any) -> bool:
-        """Returns whether a node's value may be read elsewhere: nothing changes its memory."""
+        """True if nothing changes the memory of a node, which may so be read elsewhere."""
         return origin(node) not in self._unsafe
 
+    def _may_replace(self, node: Node) -> bool:
+        return not is_impure(node) and all(map(self.is_safe, (node, *node.all_input_nodes)))
+
     def _step(self, node: Any, rules: tuple[Rule, ...]) -> Node | None:
-        """Replaces a node by the first rule that can, and returns what to look at next."""
-        if is_impure(node) or not all(map(self.is_safe, (node, *node.all_input_nodes))):
+        """Replaces a node by the first rule that can, and returns the node to look at next."""
+        if not self._may_replace(node):
             return None
         for rule in rules:
             self._added = []
             with self.graph.inserting_before(node):
                 new = rule(self, node)
-            if new is None:
+            if new is None or (node in self._results and self._is_taken(new)):
                 continue
             read = [new, *(used for added in self._added for used in added.all_input_nodes)]
             if all(map(self.is_safe, read)):
+                if node in self._results:
+                    self._results |= {new, origin(new)}
                 node.replace_all_uses_with(new)
                 self._erase(node)
                 return new if new.op == "call_function" else None
             for added in reversed(self._added):
                 self.graph.erase_node(added)
         return None
+
+    def _is_taken(self, node: Any) -> bool:
+        """True if the memory of a node belongs to an input, a constant or a result."""
+        memory = origin(node)
+        return memory in self._results or memory.op != "call_function"
 
     def _erase(self, node: Any) -> None:
         """Erases a node without users, and its arguments that have no others."""
@@ -101,55 +114,3 @@ class Rewriter:
             if not last.users and not is_erased(last) and not is_impure(last):
                 ahead += last.all_input_nodes
                 self.graph.erase_node(last)
-
-
-def layout(node: Any) -> Any:
-    """Returns the layout of a node's value."""
-    return node.meta.get("val")
-
-
-def is_single(node: Any) -> bool:
-    """Returns whether a node is an operation whose value is used once."""
-    return isinstance(node, Node) and node.op == "call_function" and len(node.users) == 1
-
-
-def numel(node: Any) -> int:
-    """Returns the number of elements of a node's value."""
-    return int(layout(node).shape.numel())
-
-
-def views_of(node: Any) -> list[Any]:
-    """Returns the views that lead to a node, the last first, and what they are views of."""
-    chain = [node]
-    while is_view(chain[-1]) and layout(chain[-1]) is not None:
-        chain.append(chain[-1].args[0])
-    return chain
-
-
-def is_ordered(value: Any) -> bool:
-    """Returns whether a layout has its larger strides first, as a contiguous tensor has."""
-    strides = [s for s, n in zip(value.stride, value.shape, strict=True) if s and n > 1]
-    return strides == sorted(strides, reverse=True)
-
-
-def are_alike(node: Any, *operands: Any) -> bool:
-    """Returns whether an elementwise operation on some operands has the layout of a node."""
-    wanted = layout(node)
-    values = [layout(operand) for operand in operands]
-    if wanted is None or None in values or not is_ordered(wanted):
-        return False
-    if any((v.dtype, v.device) != (wanted.dtype, wanted.device) for v in values):
-        return False
-    return wanted.dtype.is_floating_point and all(map(is_ordered, values))
-
-
-def sources(node: Node) -> set[Node]:
-    """Returns every node that a node depends on, and the node."""
-    found: set[Node] = set()
-    ahead = [node]
-    while ahead:
-        last = ahead.pop()
-        if last not in found:
-            found.add(last)
-            ahead += last.all_input_nodes
-    return found

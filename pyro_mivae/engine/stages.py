@@ -1,9 +1,9 @@
-"""Kinds of steps that `SVI` stages, and the graph of each."""
+"""Kinds of steps that `SVI` traces, and the graph of each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,47 @@ from torch import Tensor, nn
 from pyro_mivae.compat import stored_parameters, tree_flatten, tree_unflatten
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.replayed import Replays
-from pyro_mivae.engine.staging import Staged
+from pyro_mivae.engine.tracing import TracedStep
+
+
+class Call:
+    """Arguments of a step, and the tensors among them."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        self._leaves: Sequence[Any] = args
+        self._form: Any = len(args)
+        if kwargs or not all(type(arg) is Tensor for arg in args):
+            self._leaves, self._form = tree_flatten((args, kwargs))
+        self.tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+
+    @property
+    def is_plain(self) -> bool:
+        """True if there are tensors, and none is of a kind of its own or needs a gradient."""
+        plain = all(type(one) is Tensor and not one.requires_grad for one in self.tensors)
+        return bool(self.tensors) and plain
+
+    @property
+    def kind(self) -> Any:
+        """What a graph is fixed to in arguments, and in settings of torch's."""
+        autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
+        around = torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
+        return self._form, tuple(map(_kind_of, self._leaves)), around
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the arguments with other tensors in place of theirs."""
+        others = iter(tensors)
+        leaves = [next(others) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        if isinstance(self._form, int):
+            return tuple(leaves), {}
+        args, kwargs = tree_unflatten(leaves, self._form)
+        return args, kwargs
+
+
+def _kind_of(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), leaf
 
 
 @dataclass
@@ -22,7 +62,7 @@ class Stage:
     """The graph for arguments of one kind, once there is one.
 
     Attributes:
-        staged: The graph; None as long as no step of the kind was recorded.
+        traced: The graph; None as long as no step of the kind was recorded.
         parameters: Parameters that take part in the step, by name in the param store.
         trained: Names of those that are not frozen.
         updated: The parameters, each once.
@@ -34,7 +74,7 @@ class Stage:
         replays: The step as the device replays it.
     """
 
-    staged: Staged | None = None
+    traced: TracedStep | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     trained: Collection[str] = ()
     updated: Collection[Tensor] = ()
@@ -52,21 +92,6 @@ class Stage:
             held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
             for name, parameter in self.parameters.items()
         )
-
-
-def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
-    """Returns the leaves of arguments, and their form: tensors by their number alone."""
-    if not kwargs and all(type(arg) is Tensor for arg in args):
-        return list(args), len(args)
-    return tree_flatten((args, kwargs))
-
-
-def unflatten(leaves: list[Any], form: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns arguments of a form; see `flatten`."""
-    if isinstance(form, int):
-        return tuple(leaves), {}
-    args, kwargs = tree_unflatten(leaves, form)
-    return args, kwargs
 
 
 def is_stageable(loss: Any) -> bool:
@@ -110,16 +135,3 @@ def calls_noted(parts: list[nn.Module]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def ambient() -> tuple[Any, ...]:
-    """Settings of torch's that decide what an operation does."""
-    autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
-    return torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
-
-
-def kind_of(leaf: Any) -> Any:
-    """What a graph is fixed to in one of the arguments."""
-    if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), leaf

@@ -1,4 +1,4 @@
-"""Pyro's SVI, with the training step staged and compiled."""
+"""Pyro's SVI, with the training step traced and compiled."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.compat import version_of, zero_all
-from pyro_mivae.engine.choose import steps_until_compiling
-from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked, noise_state, run_graph
+from pyro_mivae.engine.comparison import Outcome, compared, is_due, most_unchecked
+from pyro_mivae.engine.compiling import compile_graph
+from pyro_mivae.engine.fallback import first_cause, give_up, tell_difference
 from pyro_mivae.engine.guards import Guards
+from pyro_mivae.engine.heuristics import steps_worth_compiling
 from pyro_mivae.engine.optimiser import GroupedOptimiser
-from pyro_mivae.engine.program import unique
-from pyro_mivae.engine.reasons import first_cause, give_up, tell_difference
+from pyro_mivae.engine.snapshot import noise_state, restored_on_error
 from pyro_mivae.engine.stages import (
+    Call,
     Stage,
     added,
-    ambient,
     calls_noted,
-    flatten,
     is_stageable,
-    kind_of,
     modules_of,
     parameters_of,
-    unflatten,
 )
-from pyro_mivae.engine.staging import Recording, record, restored_on_error
-from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Means, compile_graph
+from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode
+from pyro_mivae.engine.tracing import TracedRun, trace_run
+from pyro_mivae.engine.train_step import unique
 from pyro_mivae.errors import DataError
 from pyro_mivae.models import GenerativeModel
 
@@ -101,7 +100,7 @@ class SVI(pyro.infer.SVI):
         guide=function("guide(x)"),
         optim=instance(PyroOptim, example='pyro.optim.Adam({"lr": 1e-3})'),
         loss=function("loss(model, guide, x), such as mi.MutualInformationELBO()"),
-        engine=choice("auto", *get_args(Means)),
+        engine=choice("auto", *get_args(Mode)),
     )
     def __init__(
         self,
@@ -110,10 +109,10 @@ class SVI(pyro.infer.SVI):
         optim: PyroOptim,
         loss: Any,
         *,
-        engine: Means | Literal["auto"] = "auto",
+        engine: Mode | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(model, guide, optim, loss)
-        self.engine: Means | Literal["auto"] = engine
+        self.engine: Mode | Literal["auto"] = engine
         self.objective = loss
         self.ledger: Mapping[str, Tensor] = {}
         self._optimiser = GroupedOptimiser(optim)
@@ -154,197 +153,163 @@ class SVI(pyro.infer.SVI):
                 )
         if self.engine == "eager":
             return super().step(*args, **kwargs)
-        leaves, form = flatten(args, kwargs)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        plain = all(type(tensor) is Tensor and not tensor.requires_grad for tensor in tensors)
-        plain = plain and self.loss_and_grads == self.objective.loss_and_grads
-        if not tensors or not plain or am_i_wrapped():
+        call = Call(args, kwargs)
+        plain = call.is_plain and self.loss_and_grads == self.objective.loss_and_grads
+        if not plain or am_i_wrapped():
             return super().step(*args, **kwargs)
         try:
-            loss = self._step(form, leaves, tensors, args, kwargs)
+            return self._step(call)
         finally:
             self._number += 1
-        return loss
 
-    def _step(
-        self,
-        form: Any,
-        leaves: list[Any],
-        tensors: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def _by_pyro(self, call: Call) -> Any:
+        return super().step(*call.args, **call.kwargs)
+
+    def _step(self, call: Call) -> Any:
         try:
-            key = self._key(form, leaves)
+            key = self._key(call)
             stage = self._stages.get(key)
         except Exception as error:  # an argument without a hash, or a user's own comparison
             self._give_up(first_cause(error))
-            return super().step(*args, **kwargs)
+            return self._by_pyro(call)
         if stage is None or not stage.is_current():
-            return self._first_step(key, form, leaves, args, kwargs)
-        if stage.staged is None:
-            return self._recorded_step(stage, form, leaves, tensors)
+            return self._first_step(key, call)
+        if stage.traced is None:
+            return self._recorded_step(stage, call)
         stage.steps += 1
-        due = is_due(stage.steps, most_unchecked(tensors[0].device))
-        take = self._compared_step if due else self._graph_step
-        return take(stage, tensors, args, kwargs)
+        due = is_due(stage.steps, most_unchecked(call.tensors[0].device))
+        return self._compared_step(stage, call) if due else self._graph_step(stage, call)
 
-    def _key(self, form: Any, leaves: list[Any]) -> Any:
+    def _key(self, call: Call) -> Any:
         """What a graph is fixed to: arguments and modules of this kind, in this state."""
-        around = (*map(id, (self.model, self.guide, self.optim)), self.loss_and_grads, ambient())
-        return form, tuple(map(kind_of, leaves)), around, self._guards.read()
+        owners = map(id, (self.model, self.guide, self.optim))
+        return call.kind, *owners, self.loss_and_grads, self._guards.read()
 
-    def _first_step(
-        self,
-        key: Any,
-        form: Any,
-        leaves: list[Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def _first_step(self, key: Any, call: Call) -> Any:
         """Lets Pyro take a step, which shows modules and makes parameters, and notes its kind."""
         if len(self._stages) >= MOST_GRAPHS and key not in self._stages:
             self._give_up(TOO_MANY.format(MOST_GRAPHS))
-            return super().step(*args, **kwargs)
+            return self._by_pyro(call)
         tried = self._stages.pop(key, Stage()).tries
         with calls_noted(self._parts):
-            loss = super().step(*args, **kwargs)
+            loss = self._by_pyro(call)
         for part in self._parts:
             self._guards.watch(part)
-        self._stages[self._key(form, leaves)] = Stage(tries=tried)
+        self._stages[self._key(call)] = Stage(tries=tried)
         return loss
 
-    def _recorded_step(
-        self, stage: Stage, form: Any, leaves: list[Any], tensors: list[Tensor]
-    ) -> Any:
+    def _recorded_step(self, stage: Stage, call: Call) -> Any:
         """Takes Pyro's own step, and writes it down."""
-        constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
         def evaluate(*data: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-            given = list(constants)
-            for index, tensor in zip(places, data, strict=True):
-                given[index] = tensor
-            args, kwargs = unflatten(given, form)
+            args, kwargs = call.with_tensors(data)
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             return loss, self.objective.ledger | {"loss": loss.detach()}
 
         known = set(map(id, self.optim.optim_objs))
         buffers = [buffer for part in self._parts for buffer in part.buffers(recurse=False)]
         try:
-            with restored_on_error(buffers, tensors[0].device):
+            with restored_on_error(buffers, call.tensors[0].device):
                 with poutine.trace(param_only=True) as capture:
-                    recording = record(evaluate, tensors, self._guards)
+                    run = trace_run(evaluate, call.tensors, self._guards)
         except Exception as error:  # the program itself may have no trouble
-            args, kwargs = unflatten(leaves, form)
-            loss = super().step(*args, **kwargs)
+            loss = self._by_pyro(call)
             self._give_up(first_cause(error))
             return loss
         self.objective.advance()
         parameters = parameters_of(capture)
-        self._accumulate(recording.gradients)
+        self._accumulate(run.gradients)
         self._update(parameters)
         makes = [name for name, p in parameters.items() if id(p) not in known]
         try:
-            self._keep(stage, recording, parameters, makes, tensors)
+            self._keep(stage, run, parameters, makes, call)
         except Exception as error:  # whatever an operation may raise
             self._give_up(first_cause(error))
-        warn_if_nan(recording.ledger["loss"], "loss")
-        return torch_item(recording.ledger["loss"])
+        warn_if_nan(run.ledger["loss"], "loss")
+        return torch_item(run.ledger["loss"])
 
     def _keep(
         self,
         stage: Stage,
-        recording: Recording,
+        run: TracedRun,
         parameters: dict[str, Tensor],
         makes: list[str],
-        tensors: list[Tensor],
+        call: Call,
     ) -> None:
-        """Stages what was recorded, or gives it up."""
-        if recording.staged is None:
-            self._give_up(recording.reason)
+        """Keeps the graph of what was recorded, or gives it up."""
+        if run.traced is None:
+            self._give_up(run.reason)
         elif makes and stage.tries >= TRIES:
             self._give_up(f"it makes new parameters in every step ({', '.join(makes)})")
         elif makes:
             stage.tries += 1
         else:
-            stage.staged, stage.parameters = recording.staged, parameters
+            stage.traced, stage.run, stage.parameters = run.traced, run.traced.graph, parameters
             stage.updated = unique(parameters.values())
             stage.trained = {name for name, p in parameters.items() if p.requires_grad}
-            stage.run = recording.staged.graph
             if self.engine == "auto":
-                stage.compiles_at = steps_until_compiling(recording.staged, *tensors)
+                stage.compiles_at = steps_worth_compiling(run.traced, *call.tensors, known=False)
             elif self.engine == "compiled":
                 stage.compiles_at = 0
 
-    def _compared_step(
-        self, stage: Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _compared_step(self, stage: Stage, call: Call) -> Any:
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
-        staged = stage.staged
-        assert staged is not None
-        try:
-            outcome, difference = run_graph(staged, *tensors), ""
-        except Exception as error:  # the program itself may have no trouble
-            outcome, difference = None, f"the graph fails with {first_cause(error)}"
-        leaves = set(staged.leaves)
+        traced = stage.traced
+        assert traced is not None
+        leaves = set(traced.leaves)
         known = leaves.union(stage.parameters.values())
         before = {p: None if p.grad is None else p.grad.clone() for p in known}
-        with poutine.trace(param_only=True) as capture:
-            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        parameters = parameters_of(capture)
-        if outcome is not None:
+
+        def take() -> tuple[Any, Outcome]:
+            with poutine.trace(param_only=True) as capture:
+                loss = self.loss_and_grads(self.model, self.guide, *call.args, **call.kwargs)
             gradients = {p: added(p, before[p]) for p in known if p.grad is not None}
-            found = Outcome(
+            outcome = Outcome(
                 self.objective.ledger,
                 {p: g for p, g in gradients.items() if p in leaves or g.any()},
-                staged.written,
-                noise_state(tensors[0].device),
+                traced.written,
+                noise_state(call.tensors[0].device),
             )
-            difference = found.difference(outcome)
-            if not difference and parameters.keys() != stage.parameters.keys():
-                difference = f"its parameters are {sorted(parameters)}"
+            return (loss, parameters_of(capture)), outcome
+
+        (loss, parameters), difference = compared(traced, call.tensors, take)
+        if not difference and parameters.keys() != stage.parameters.keys():
+            difference = f"its parameters are {sorted(parameters)}"
         self._update(parameters)
         if difference:
             self._part(difference, stage)
         stage.unchecked = None
         return loss
 
-    def _graph_step(
-        self, stage: Stage, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _graph_step(self, stage: Stage, call: Call) -> Any:
         """Takes a step by the graph."""
-        staged = stage.staged
-        assert staged is not None
+        traced, parameters, tensors = stage.traced, stage.updated, call.tensors
+        assert traced is not None
         if stage.steps > stage.compiles_at:
             logger.info("compiling the training step")
             stage.compiles_at = math.inf
-            compiled = compile_graph(staged, *tensors)
-            stage.run = staged.graph if compiled is None else compiled
-        parameters = stage.updated
+            stage.run = compile_graph(traced, *tensors) or traced.graph
         if self._optimiser.optim is not self.optim:
             self._optimiser = GroupedOptimiser(self.optim)
-        replayed = None
+        replay = None
         if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
-            replayed = stage.replays.current(
-                staged, stage.run, tensors, parameters, self._optimiser
-            )
+            replay = stage.replays.current(traced, stage.run, tensors, parameters, self._optimiser)
         try:
-            if replayed is not None:
-                values = replayed(tensors)
+            if replay is not None:
+                values = replay(tensors)
             else:
                 with torch.no_grad():
-                    values, *gradients = stage.run(*tensors, *staged.inputs)
+                    values, *gradients = stage.run(*tensors, *traced.inputs)
         except Exception as error:  # the program itself may have no trouble
             self._part(f"the graph fails with {first_cause(error)}", stage)
-            return super().step(*args, **kwargs)
+            return self._by_pyro(call)
         if stage.unchecked is None:
             stage.unchecked = self._number
-        self.ledger = dict(zip(staged.entries, values.unbind(), strict=True))
+        self.ledger = dict(zip(traced.entries, values.unbind(), strict=True))
         self.objective.ledger = dict(self.ledger)
         self.objective.advance()
-        if replayed is None:
-            self._accumulate(dict(zip(staged.leaves, gradients, strict=True)))
+        if replay is None:
+            self._accumulate(dict(zip(traced.leaves, gradients, strict=True)))
             self._optimiser.step(parameters)
             held = [p.grad for p in parameters if p.grad is not None]
             if held:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
-from pyro_mivae.compat import TorchDispatchMode, schema_of, storage_id, tree_leaves, tree_map
-from pyro_mivae.engine.nodes import all_changed
-from pyro_mivae.engine.reasons import first_cause
+from pyro_mivae.compat import (
+    TorchDispatchMode,
+    schema_of,
+    storage_id,
+    tree_leaves,
+    tree_map,
+    version_of,
+)
+from pyro_mivae.engine.fallback import first_cause
+from pyro_mivae.engine.fx_utils import Layout, all_changed
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
@@ -22,6 +29,16 @@ LITERALS = (aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.lift.def
 INDEXED = (aten.index.Tensor, aten._unsafe_index.Tensor)
 SHAPED_BY_VALUES = ("aten::_pack_padded_sequence", "aten::_pad_packed_sequence")
 REBOUND = ("aten::set_", "aten::resize_", "aten::resize_as_")
+FILLED_LIKE = (
+    aten.ones_like.default,
+    aten.zeros_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
+"""Operations that read no more than a shape from their first argument."""
+
 LEAVES_TORCH = (
     Tensor.tolist,
     Tensor.numpy,
@@ -30,24 +47,6 @@ LEAVES_TORCH = (
     Tensor.untyped_storage,
 )
 READS_A_VALUE = "it reads the value of a tensor (.item(), .tolist(), .numpy(), bool(), int() ...)"
-
-
-class Layout(NamedTuple):
-    """Form of a tensor in memory, without the memory; ``meta["val"]`` of a graph's nodes."""
-
-    shape: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def of(cls, value: Any) -> Layout | None:
-        """Returns the layout of a tensor, None of anything else."""
-        if not isinstance(value, Tensor):
-            return None
-        offset = int(value.storage_offset())
-        return cls(value.shape, value.stride(), offset, value.dtype, value.device)
 
 
 class Tape(TorchDispatchMode):
@@ -147,7 +146,8 @@ class Tape(TorchDispatchMode):
         outputs = tree_leaves(result)
         nodes = tree_map(self._operand, (args, kwargs))
         tags = getattr(func, "tags", ())
-        varies = torch.Tag.nondeterministic_seeded in tags or any(map(self.varies, inputs))
+        varies = torch.Tag.nondeterministic_seeded in tags
+        varies = varies or (func not in FILLED_LIKE and any(map(self.varies, inputs)))
         if varies:
             self._check(func, args, outputs)
         node = self._graph.call_function(func, *nodes)
@@ -229,6 +229,8 @@ class Tape(TorchDispatchMode):
             self._made.add(storage)
         if varies:
             self._varying.add(storage)
+        elif not tensor.is_inference():
+            node.meta["constant"] = tensor, version_of(tensor)
         self._known[id(tensor)] = tensor, node
 
 

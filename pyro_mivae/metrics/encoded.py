@@ -17,7 +17,7 @@ Codes = dict[str, Tensor]
 
 
 class EncodedData:
-    """A variant, data, and their codes, which alone are kept; make it under `isolated`.
+    """A variant, data, and their codes, which alone are kept; make it under `preserved_state`.
 
     Attributes:
         codes: What `Variant.encode` returns of the data, by site, shape ``(n, size)``.

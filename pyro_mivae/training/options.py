@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pyro_mivae.arguments import choice, number, whole
-from pyro_mivae.engine import Means, Precision
+from pyro_mivae.engine import Mode, Precision
 from pyro_mivae.options import check_fields, option
 
 NUM_SEEDS = 2**32
@@ -42,11 +42,11 @@ class TrainingOptions:
     seed: int = option(
         0, check=whole(least=0, most=NUM_SEEDS - 1), help="of weights, noise and order"
     )
-    engine: Means | Literal["auto"] = option(
+    engine: Mode | Literal["auto"] = option(
         "auto",
-        check=choice("auto", *get_args(Means)),
+        check=choice("auto", *get_args(Mode)),
         help="how steps are taken; auto goes by the work ahead",
-        metavar="|".join(("auto", *get_args(Means))),
+        metavar="|".join(("auto", *get_args(Mode))),
     )
     precision: Precision = option(
         "float32",

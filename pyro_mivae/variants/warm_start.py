@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
-from pyro_mivae.engine import WORTH_STAGING, Engine, Program, is_due
+from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
@@ -82,9 +82,7 @@ def warm_start_categories(
         value = -term.per_datum(guide, batch)
         return value, {"loss": value.detach()}
 
-    engine = Engine(
-        Program.of_modules(loss, guide), "staged" if steps >= WORTH_STAGING else "eager"
-    )
+    engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps)
     device = next(guide.parameters()).device
     optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
     for step in range(steps):

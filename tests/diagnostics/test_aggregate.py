@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -10,14 +11,14 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.diagnostics.aggregate import (
-    contrast,
-    contrast_conditioned,
+    aggregate,
+    aggregate_conditioned,
 )
-from pyro_mivae.diagnostics.draws import Codes
-from pyro_mivae.diagnostics.probe import probe
+from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.layout import ProbedPair
+from pyro_mivae.posterior.probe import probe
 
 N, KINDS, DIMS = 11, 3, 2
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,8 @@ def case():
         "tint": torch.randn(N, DIMS),
         "weight": torch.randn(N),
     }
-    return guide, x, Codes(values, values["kind"], None), probe(guide.model, guide, x[:4])
+    layout = probe(guide.model, guide, x[:4])
+    return guide, x, Codes(values, values["kind"]), ProbedPair(guide.model, guide, layout)
 
 
 def check(result, table, rows):
@@ -109,7 +111,7 @@ def check(result, table, rows):
 
 
 def test_the_layout_says_what_depends_on_what(case):
-    layout = case[3]
+    layout = case[3].layout
     assert layout.enumerated == ("kind",)
     assert layout.drawn == ("place", "tint", "weight")
     assert layout.sizes == (KINDS,)
@@ -120,7 +122,7 @@ def test_the_layout_says_what_depends_on_what(case):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_contrasts_are_those_of_the_loops(case, batch_size):
-    guide, x, codes, layout = case
+    guide, x, codes, pair = case
     some, every = torch.tensor([1, 4, 10]), torch.arange(N)
     targets = [
         (None, every),
@@ -130,36 +132,36 @@ def test_contrasts_are_those_of_the_loops(case, batch_size):
         (("weight",), some),
         (("place", "tint", "weight"), every),
     ]
-    results = contrast(guide, x, codes, layout, targets, batch_size=batch_size, device=CPU)
+    results = aggregate(replace(pair, batch_size=KINDS * batch_size), x, codes, targets)
     for (names, rows), result in zip(targets, results):
         check(result, guide.densities(names, codes, rows), rows)
 
 
 def test_small_blocks_change_nothing(case, monkeypatch):
-    guide, x, codes, layout = case
-    monkeypatch.setattr(sys.modules[contrast.__module__], "BLOCK", 12)
+    guide, x, codes, pair = case
+    monkeypatch.setattr(sys.modules[aggregate.__module__], "BLOCK", 12)
     rows = torch.arange(N)
     targets = [(None, rows), (("place",), rows)]
     for (names, _), result in zip(
-        targets, contrast(guide, x, codes, layout, targets, batch_size=4, device=CPU)
+        targets, aggregate(replace(pair, batch_size=4 * KINDS), x, codes, targets)
     ):
         check(result, guide.densities(names, codes, rows), rows)
 
 
 def test_conditioned_contrasts_are_those_of_the_loops(case):
-    guide, x, codes, layout = case
+    guide, x, codes, pair = case
     rows = torch.arange(N)
-    result = contrast_conditioned(guide, x, codes, layout)
+    result = aggregate_conditioned(pair, x, codes)
     check(result, guide.densities(None, codes, rows), rows)
 
 
 def test_groups_keep_codes_from_other_data(case):
-    guide, x, codes, layout = case
+    guide, x, codes, pair = case
     group = torch.arange(N) % 2
     rows = torch.arange(N)
     table = guide.densities(None, codes, rows)
     table[group[:, None] != group] = -torch.inf
     grouped = Codes(codes.values, codes.configuration, group)
-    (result,) = contrast(guide, x, grouped, layout, [(None, rows)], batch_size=4, device=CPU)
+    (result,) = aggregate(replace(pair, batch_size=4 * KINDS), x, grouped, [(None, rows)])
     check(result, table, rows)
-    check(contrast_conditioned(guide, x, grouped, layout), table, rows)
+    check(aggregate_conditioned(pair, x, grouped), table, rows)

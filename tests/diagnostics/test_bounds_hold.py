@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from pyro_mivae.diagnostics import measurement
-from pyro_mivae.diagnostics.costs import costs
-from pyro_mivae.diagnostics.dimensions import dimensions
+from pyro_mivae.diagnostics import report as measuring
+from pyro_mivae.diagnostics.elbo_parts import costs
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.diagnostics.sandwich import information_in_code
 
 DIMS, LATENT, NOISE = 4, 3, 0.6
 
@@ -30,7 +30,7 @@ def double():
 @pytest.fixture
 def encoder_side(monkeypatch):
     """The figures that are tested here, and no others, which take their time."""
-    monkeypatch.setattr(measurement, "FAMILIES", (costs, information_in_code, dimensions))
+    monkeypatch.setattr(measuring, "FAMILIES", (costs, information_in_code, dimensions))
 
 
 class Pair:

@@ -1,4 +1,4 @@
-"""Information of the generative model, against closed forms, sums and integrals."""
+"""Information between the code and data that the model draws, against closed forms."""
 
 import math
 from functools import partial
@@ -7,188 +7,30 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics import generative, measurement
-from pyro_mivae.diagnostics.annealing import Options, Run
-from pyro_mivae.diagnostics.evidence import Evidence
-from pyro_mivae.diagnostics.generated import generate
-from pyro_mivae.diagnostics.generative import GenerativeInformation, why_undefined
-from pyro_mivae.diagnostics.isolation import isolated
-from pyro_mivae.diagnostics.probe import probe
+from pyro_mivae.diagnostics import generative
+from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.errors import OptionError
+from pyro_mivae.evidence.annealing import AnnealingOptions
 
-SIGMA = 0.7
+from ..evidence.models import (
+    GRID,
+    SIGMA,
+    Chain,
+    Linear,
+    Mixture,
+    holds,
+    integral,
+    measure,
+    mixture_information,
+)
 
 
 @pytest.fixture(autouse=True)
 def double():
     torch.set_default_dtype(torch.float64)
-
-
-def measure(pair, x, num_samples, items=1000, batch_size=2**13):
-    with isolated(0, device=x.device):
-        layout = probe(pair.model, pair.guide, x[:4])
-        assert why_undefined(pair.model, pair.guide, x[:4], layout) is None
-        data = generate(pair.model, x, items, layout, batch_size)
-        options = {"num_samples": num_samples, "batch_size": batch_size}
-        return data, GenerativeInformation(pair.model, pair.guide, data, layout, **options)
-
-
-def evidence(pair, x, num_samples, items, batch_size=2**13):
-    layout = probe(pair.model, pair.guide, x[:4])
-    data = generate(pair.model, x, items, layout, 10**6)
-    options = {"num_samples": num_samples, "batch_size": batch_size}
-    return data, Evidence(pair.model, pair.guide, data, layout, **options)
-
-
-def is_zero_on_average(rows, slack=4.0):
-    error = rows.std() / math.sqrt(len(rows))
-    assert abs(rows.mean()) < slack * error + 1e-9, f"{rows.mean():.4f} +- {error:.4f}"
-
-
-def holds(bounds, truth, width, slack=4.0):
-    """The truth lies between the means, give or take standard errors, and these are near."""
-    low, high = ((rows.mean(), slack * rows.std() / math.sqrt(len(rows))) for rows in bounds)
-    assert low[0] - low[1] < truth < high[0] + high[1], (low, truth, high)
-    assert high[0] - low[0] < width
-
-
-class Linear:
-    """x = W z + noise; a guide that is the posterior, shifted and stretched."""
-
-    weight = torch.tensor([[0.9, 0.2], [0.0, 0.7], [0.4, -0.5]], dtype=torch.float64)
-
-    def __init__(self, shift=0.0, stretch=1.0, site="z"):
-        precision = torch.eye(2) + self.weight.T @ self.weight / SIGMA**2
-        self.cov = precision.inverse()
-        self.gain = self.cov @ self.weight.T / SIGMA**2
-        self.shift, self.stretch, self.site = shift, stretch, site
-        self.data_cov = self.weight @ self.weight.T + SIGMA**2 * torch.eye(3)
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample(self.site, dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("obs", dist.Normal(z @ self.weight.T, SIGMA).to_event(1), obs=x)
-
-    def guide(self, x):
-        with pyro.plate("data", len(x)):
-            loc = x @ self.gain.T + self.shift
-            pyro.sample(self.site, dist.MultivariateNormal(loc, self.stretch * self.cov))
-
-    def log_px(self, x):
-        return MultivariateNormal(torch.zeros(3), self.data_cov).log_prob(x)
-
-    @property
-    def information(self):
-        return 0.5 * (self.data_cov.logdet() - 3 * math.log(SIGMA**2))
-
-
-class Mixture:
-    """A category, a place on the line given it, and what is seen of it; a rough guide."""
-
-    centres = torch.tensor([-2.0, 0.5, 2.5], dtype=torch.float64)
-    probs = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
-
-    def model(self, x):
-        with pyro.plate("items", len(x)):
-            c = pyro.sample("kind", dist.OneHotCategorical(self.probs))
-            z = pyro.sample("place", dist.Normal(c @ self.centres, 0.6))
-            pyro.sample("seen", dist.Normal(z, SIGMA), obs=x)
-
-    def guide(self, x):
-        with pyro.plate("items", len(x)):
-            scores = torch.stack([-x, 0 * x, x], -1)
-            c = pyro.sample("kind", dist.OneHotCategorical(logits=scores))
-            pyro.sample("place", dist.Normal(0.8 * x + 0.3 * (c @ self.centres), 0.5))
-
-    def log_px(self, x):
-        spread = Normal(self.centres, math.hypot(0.6, SIGMA))
-        return (spread.log_prob(x[:, None]) + self.probs.log()).logsumexp(-1)
-
-
-GRID = torch.linspace(-12, 12, 4001, dtype=torch.float64)
-
-
-def integral(values):
-    return float(torch.trapezoid(values, GRID))
-
-
-def mixture_information(probs, densities):
-    """I(x; c) for densities of x given c on the grid, shape (categories, grid)."""
-    mean = (probs[:, None] * densities).sum(0)
-    return integral((probs[:, None] * densities * (densities.log() - mean.log())).sum(0))
-
-
-# The evidence ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("num_samples", [1, 3])
-def test_an_exact_guide_makes_both_bounds_the_evidence(num_samples):
-    pair = Linear()
-    data, bounds = evidence(pair, torch.zeros(4, 3), num_samples, 50)
-    for table in bounds.bound():
-        assert torch.allclose(table.logsumexp(0), pair.log_px(data.x), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("pair", "num_samples"),
-    [
-        (Linear(0.3, 0.8), 1),
-        (Linear(0.3, 0.8), 2),
-        (Linear(0.3, 0.8), 8),
-        (Mixture(), 12),
-        (Mixture(), 40),
-    ],
-)
-def test_the_evidence_is_unbiased_and_so_is_its_inverse_around_the_posterior(pair, num_samples):
-    x = torch.zeros(4, 3) if isinstance(pair, Linear) else torch.zeros(4)
-    data, bounds = evidence(pair, x, num_samples, 20_000, batch_size=2**16)
-    lower, upper = (table.logsumexp(0) - pair.log_px(data.x) for table in bounds.bound())
-    is_zero_on_average(lower.exp() - 1)  # E[p^] = p
-    is_zero_on_average((-upper).exp() - 1)  # E_P[1 / p^] = 1 / p
-    assert lower.mean() < 0 < upper.mean()
-
-
-def test_draws_go_where_the_guide_looks_for_them():
-    pair = Mixture()
-    data, bounds = evidence(pair, torch.zeros(4), 60, 50)
-    assert (bounds.most, bounds.least) == (40, 10)
-    seen = torch.zeros(3)
-    count = pair.model
-
-    def counting(x):
-        trace = pyro.poutine.trace(count).get_trace(x)
-        seen.add_(trace.nodes["kind"]["value"].sum(0))
-
-    options = {"num_samples": 60, "batch_size": 4096}
-    layout = probe(pair.model, pair.guide, data.x[:4])
-    counted = Evidence(counting, pair.guide, data, layout, **options)
-    counted.bound()
-    likeliest = torch.stack([-data.x, 0 * data.x, data.x], -1).argmax(-1)  # as the guide has it
-    drawn = 50 * 10 + 30 * likeliest.bincount(minlength=3)
-    assert torch.equal(seen, drawn + 50.0)  # and once each what the datum was drawn with
-
-
-def test_the_gap_closes():
-    pair = Linear(0.8, 1.5)
-    gaps = []
-    for k in (2, 20, 200):
-        data, bounds = evidence(pair, torch.zeros(4, 3), k, 400)
-        truth = pair.log_px(data.x)
-        low, high = (float((t.logsumexp(0) - truth).mean()) for t in bounds.bound())
-        gaps.append(high - low)
-    assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]
-    assert gaps[2] < 0.02
-
-
-def test_a_guide_that_is_sure_of_the_wrong_thing_costs_no_more_than_the_prior():
-    pair = Linear(30.0, 1e-4)
-    holds(measure(pair, torch.zeros(4, 3), 100)[1].code(), pair.information, width=0.3)
-
-
-# Information ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("site", ["z", "anything"])
@@ -256,28 +98,6 @@ def test_a_mixture_of_gaussians():
     # What is shared cancels: far nearer than the bounds of the evidence itself.
     gap = [float((high - low).mean()) for low, high in (rough.site("kind"), rough.code())]
     assert gap[0] < 0.6 * gap[1]
-
-
-class Chain:
-    """z, then w given z; x sees their sum twice. The guide goes from z to w, or back."""
-
-    def __init__(self, backwards):
-        self.backwards = backwards
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            w = pyro.sample("w", dist.Normal(0.5 * z, 1.0).to_event(1))
-            pyro.sample("x", dist.Normal((z + w).expand(-1, 2), 1.0).to_event(1), obs=x)
-
-    def guide(self, x):
-        first, second = ("w", "z") if self.backwards else ("z", "w")
-        with pyro.plate("data", len(x)):
-            mean = x.mean(-1, keepdim=True)
-            loc = 0.4 * mean
-            value = pyro.sample(first, dist.Normal(loc, 0.9).to_event(1))
-            rest = 0.8 * torch.cat([mean, -value], -1).sum(-1, keepdim=True)
-            pyro.sample(second, dist.Normal(rest, 0.7).to_event(1))
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -369,8 +189,10 @@ def test_the_report_says_what_was_measured():
 
 
 def test_annealing_closes_the_bounds(monkeypatch, short_pilot):
-    monkeypatch.setattr(measurement, "FAMILIES", (generative.generative_information,))
-    monkeypatch.setattr(generative, "Options", partial(Options, leapfrog_steps=3))
+    monkeypatch.setattr(measuring, "FAMILIES", (generative.generative_information,))
+    monkeypatch.setattr(
+        generative, "AnnealingOptions", partial(AnnealingOptions, leapfrog_steps=3)
+    )
     pair = Linear(1.5, 0.3)
     options = {"generative_samples": 5, "ais_temperatures": 40}
     wide, close = (
@@ -405,37 +227,6 @@ def test_closer_bounds_take_the_place_of_the_evidence():
     exact = joint - truth - pair.probs.xlogy(pair.probs).sum()
     for bound, slack in zip(found.site("kind"), (-0.3, 0.3), strict=True):
         assert torch.allclose(bound, exact + slack)
-
-
-@pytest.mark.parametrize("site", ["kind", "z", "w"])
-def test_annealing_with_a_site_fixed(site, short_pilot):
-    pair = Mixture() if site == "kind" else Chain(True)
-    x = torch.zeros(4) if site == "kind" else torch.zeros(4, 2)
-    with isolated(0, device=x.device), pyro.validation_enabled(False):
-        layout = probe(pair.model, pair.guide, x)
-        data = generate(pair.model, x, 150, layout, 1000)
-        options = Options(num_temperatures=30, num_chains=4, leapfrog_steps=3)
-        run = Run(pair.model, pair.guide, layout, options, 150, 2, None)
-        low, high = run.sandwich(data, [site])
-    if site == "kind":
-        kind = data.code[site].argmax(-1)
-        truth = Normal(pair.centres[kind], math.hypot(0.6, SIGMA)).log_prob(data.x)
-        truth = truth + pair.probs[kind].log()
-    else:
-        cov = torch.tensor([[1.0, 0.5], [0.5, 1.25]])  # of z and w
-        place = "zw".index(site)
-        blocks = torch.ones(2, 2) * cov.sum() + torch.eye(2), cov[place].sum() * torch.ones(2)
-        cov = torch.cat(
-            [
-                torch.cat([blocks[0], blocks[1][:, None]], 1),
-                torch.cat([blocks[1], cov[place, place][None]])[None],
-            ]
-        )
-        values = torch.cat([data.x, data.code[site]], 1)
-        truth = MultivariateNormal(torch.zeros(3), cov).log_prob(values)
-    for bound, side in ((low, -1), (high, 1)):
-        error = side * (bound - truth)
-        assert -0.05 < error.mean() < 0.15
 
 
 def test_binary_data_for_grey_ones():

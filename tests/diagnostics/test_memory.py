@@ -8,13 +8,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_mivae.diagnostics import measurement
-from pyro_mivae.diagnostics.dimensions import dimensions
-from pyro_mivae.diagnostics.draws import importance_weighted
+from pyro_mivae.diagnostics import report as measuring
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
+from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.diagnostics.sandwich import information_in_code
+from pyro_mivae.evidence.importance import importance_weighted
+from pyro_mivae.posterior.layout import ProbedPair
+from pyro_mivae.posterior.probe import probe
 
-MODULES = ("aggregate", "posterior")
 BLOCK, BATCH, DIMS, KINDS = 2**12, 64, 4, 3
 
 
@@ -48,9 +49,8 @@ def guide(x):
 
 
 def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
-    for name in MODULES:
-        monkeypatch.setattr(sys.modules[f"pyro_mivae.diagnostics.{name}"], "BLOCK", BLOCK)
-    monkeypatch.setattr(measurement, "FAMILIES", (information_in_code, dimensions))
+    monkeypatch.setattr(sys.modules["pyro_mivae.diagnostics.aggregate"], "BLOCK", BLOCK)
+    monkeypatch.setattr(measuring, "FAMILIES", (information_in_code, dimensions))
     n = 280
     with Largest() as largest:
         information(model, guide, torch.randn(n, DIMS), subset=n, batch_size=KINDS * BATCH)
@@ -59,10 +59,10 @@ def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
 
 def test_memory_does_not_grow_with_the_importance_samples():
     numbers = []
+    layout = probe(model, guide, torch.randn(8, DIMS))
     for samples in (16, 200):
         with torch.no_grad(), Largest() as largest:
-            importance_weighted(
-                model, guide, torch.randn(8, DIMS), num_samples=samples, batch_size=64
-            )
+            pair = ProbedPair(model, guide, layout, batch_size=64)
+            importance_weighted(pair, torch.randn(8, DIMS), samples)
         numbers.append(largest.numbers)
     assert numbers[0] == numbers[1] > 64

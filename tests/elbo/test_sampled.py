@@ -12,7 +12,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.elbo import mutual_information
-from pyro_mivae.engine import Program, stage
+from pyro_mivae.engine import TrainStep, trace_step
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.models import GenerativeModel, code_program
@@ -233,7 +233,7 @@ def test_is_staged(x, exact, draws):
     def loss(x):
         return objective.differentiable_loss(vae.model, vae.guide, x), objective.ledger
 
-    stage(Program.of_modules(loss, vae), x)
+    trace_step(TrainStep.of_modules(loss, vae), x)
 
 
 def test_half_precision_draws_in_single(x, monkeypatch):

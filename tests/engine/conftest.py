@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Program
+from pyro_mivae.engine import TrainStep
 from pyro_mivae.engine.tape import Tape
 
 SHAPE = (1, 8, 8)
@@ -48,7 +48,7 @@ def program_of():
                 value = objective.differentiable_loss(vae.model, vae.guide, x)
             return value / len(x), objective.ledger
 
-        return Program.of_modules(loss, vae, objective.state)
+        return TrainStep.of_modules(loss, vae, objective.state)
 
     return make
 

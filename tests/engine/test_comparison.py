@@ -139,7 +139,7 @@ def test_a_program_runs_less_often_than_by_pyro_and_never_more():
 def test_a_graph_that_fails_leaves_the_step_to_pyro():
     wanted, _, _ = run(pyro.infer.SVI, 8)
     _, _, svi = run(mi.SVI, 5)
-    (stage,) = [stage for stage in svi._stages.values() if stage.staged]
+    (stage,) = [stage for stage in svi._stages.values() if stage.traced]
     stage.run = lambda *tensors: 1 / 0
     with pytest.warns(PyroMivaeWarning, match="the graph fails with ZeroDivisionError"):
         losses = [svi.step(X) for _ in range(3)]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pyro_mivae.engine import Engine, Program
+from pyro_mivae.engine import Engine, TrainStep
 
 
 class Odd(nn.Module):
@@ -26,7 +26,7 @@ class Odd(nn.Module):
 def step(means):
     torch.manual_seed(0)
     module = Odd()
-    program = Program.of_modules(module, module)
+    program = TrainStep.of_modules(module, module)
     optimiser = torch.optim.Adam(program.parameters, lr=0.1, fused=True)
     x = torch.rand(6, 3)
     for _ in range(2):

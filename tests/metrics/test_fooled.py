@@ -9,7 +9,6 @@ import torch
 from pyro.nn import PyroModule
 
 import pyro_mivae as mi
-from pyro_mivae.diagnostics.isolation import isolated
 from pyro_mivae.metrics import (
     agreement_of_models,
     category_agreement,
@@ -24,6 +23,7 @@ from pyro_mivae.metrics import (
 from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.protocol import Findings
 from pyro_mivae.metrics.splits import check_known, split
+from pyro_mivae.posterior.preserved_state import preserved_state
 
 K = 4
 PATTERNS = torch.eye(K).repeat_interleave(2, 1)[:, None, None]  # (4, 1, 1, 8): four bars
@@ -83,7 +83,7 @@ def measured(vae, x, labels, train=None, probes=True):
     """The figures with labels, without the information report."""
     known, taught = check_known(vae, x, labels, None, train)
     findings = Findings()
-    with isolated(0, vae, device=vae.device):
+    with preserved_state(0, vae, device=vae.device):
         subject = EncodedData(vae, known.x, 0)
         parts = split(known, taught, 0, vae.device)
         generated = measures.categories(subject, findings, 40)

@@ -9,7 +9,7 @@ from torch import nn
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.training import TrainingOptions, fit
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.trainer import Trainer
 
 SHAPE = (1, 4, 4)
 
@@ -167,7 +167,7 @@ def test_short_trainings_wait_for_nothing(x, make):
     def means(epochs):
         settings = TrainingOptions(epochs, 50)
         trainer = Trainer(make("vae"), x, None, settings, torch.device("cpu"))
-        return trainer.engine.means
+        return trainer.engine.mode
 
     assert means(10) == "eager"
     assert means(1000) == "auto"  # staged; compiled too if the work is worth it

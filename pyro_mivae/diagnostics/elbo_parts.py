@@ -1,0 +1,101 @@
+"""Distortion, rate, ELBO, log-likelihood and active units of a code."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from torch import Tensor
+
+from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
+from pyro_mivae.errors import SiteError
+from pyro_mivae.evidence.annealing import annealed_log_likelihood
+from pyro_mivae.evidence.annealing_path import Start
+from pyro_mivae.evidence.importance import importance_weighted
+from pyro_mivae.posterior.draws import Draws
+from pyro_mivae.posterior.progress import tell
+
+ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active
+
+
+def costs(context: Context, draws: Draws) -> Figures:
+    """Measures distortion, rate, ELBO, log-likelihood and every site's KL divergence."""
+    elbo = -draws.distortion - draws.rate
+    figures = {
+        "distortion": mean_of(draws.distortion),
+        "rate": mean_of(draws.rate),
+        "elbo": mean_of(elbo),
+        "log_px": UNDEFINED,
+    }
+    options = context.options
+    items = context.choose(options.iwae_items)
+    context.protocol["iwae_samples"] = options.iwae_samples
+    context.protocol["iwae_items"] = len(items)
+    if not elbo.isnan().any():
+        bound, same_draws = importance_weighted(
+            context.pair, context.take(items), options.iwae_samples
+        )
+        figures["log_px"] = _extended(bound, same_draws, elbo)
+    for name, divergence in draws.divergences.items():
+        figures[f"kl_{name}"] = mean_of(divergence)
+    return figures
+
+
+def annealed_evidence(context: Context, draws: Draws) -> Figures:
+    """Anneals some of the data, if the options ask for it."""
+    options, layout = context.options, context.layout
+    if not options.ais_items:
+        return {}
+    items = context.choose(options.ais_items)
+    start: Start = "prior" if layout.deterministic or layout.unscored else "guide"
+    try:
+        found = annealed_log_likelihood(
+            context.pair.model,
+            context.pair.guide,
+            context.take(items),
+            start=start,
+            num_temperatures=options.ais_temperatures,
+            batch_size=options.batch_size,
+            seed=context.seed,
+            callback=partial(tell, "log p(x), annealed"),
+        )
+    except SiteError as reason:
+        context.protocol["ais"] = f"not defined: {reason}"
+        return {"log_px_ais": UNDEFINED}
+    context.protocol.update(
+        ais=f"annealed from the {start}, Hamiltonian Monte Carlo",
+        ais_items=len(items),
+        ais_temperatures=options.ais_temperatures,
+        ais_acceptance=found.acceptance,
+        ais_acceptance_by_tenth=list(found.acceptance_by_part),
+    )
+    elbo = -draws.distortion - draws.rate
+    return {"log_px_ais": _extended(found.log_px, elbo[items.to(elbo.device)], elbo)}
+
+
+def active_units(context: Context, draws: Draws) -> Figures:
+    """Counts the dimensions whose posterior mean varies with the datum."""
+    layout = context.layout
+    exact = layout.free - layout.meanless
+    counts = {}
+    for name in (*layout.drawn, *layout.deterministic):
+        first, last = draws.means[0][name].double(), draws.means[-1][name].double()
+        if len(first) < 2 or (len(draws.means) < 2 and name not in exact):
+            counts[name] = math.nan
+            continue
+        # Two draws, where there is noise in them: their covariance is free of it.
+        products = (first - first.mean(0)) * (last - last.mean(0))
+        variance = products.sum(0) / (len(first) - 1)
+        undefined = bool(variance.isnan().any())
+        counts[name] = math.nan if undefined else float((variance > ACTIVE).sum())
+    each = {f"active_units_{name}": count for name, count in counts.items()}
+    return {"active_units": float(sum(counts.values())), **each}
+
+
+def _extended(bound: Tensor, own_elbo: Tensor, elbo: Tensor) -> Figure:
+    """Mean of a bound of some data, extended to all: the ELBO plus the mean gain over it."""
+    if len(bound) == len(elbo) or elbo.isnan().any():
+        return mean_of(bound)
+    gain, error = mean_of(bound - own_elbo)
+    mean, elbo_error = mean_of(elbo)
+    return mean + gain, math.hypot(error, elbo_error)

@@ -1,0 +1,246 @@
+"""Epochs whose steps touch nothing but tensors that stay where they are.
+
+Such a step can be captured and replayed. The data, the learning rate and the value of a schedule
+differ from one step to the next: each is read from a tensor by a cursor that the step moves on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.compat import copy_all
+from pyro_mivae.engine.comparison import is_due
+from pyro_mivae.engine.cuda_graphs import Body, Recording, check_capturable
+from pyro_mivae.engine.steps import Engine, GraphStep
+from pyro_mivae.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A tensor with a value of its own in each step.
+
+    Attributes:
+        target: The tensor, 0-dimensional.
+        at: Its value by the number of training steps done.
+    """
+
+    target: Tensor
+    at: Callable[[int], float]
+
+
+class StaticEpoch:
+    """The steps of an epoch, on static tensors alone."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        x: Tensor,
+        batch_sizes: Sequence[int],
+        optimiser: torch.optim.Optimizer,
+        *,
+        compares: Callable[[int], bool] = is_due,
+        scheduled: Sequence[Scheduled] = (),
+        clip_norm: float | None = None,
+        device: torch.device,
+    ) -> None:
+        self.engine, self.optimiser, self.compares = engine, optimiser, compares
+        self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
+        self.cursor = torch.zeros(1, dtype=torch.long, device=device)
+        self.table = _Table(scheduled, len(batch_sizes), device)
+        self.data = _Data(x, device)
+        self.log = x.new_zeros(0, device=device)
+        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._prepared: Any = None
+        self._parts: list[_Part] = []
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Names of the ledger's entries, once the step is traced."""
+        return self._parts[0].step.entries
+
+    def prepare(self, recorder: Recording | None = None) -> None:
+        """Traces the step for each size of batch, and records it.
+
+        The program is in the mode that it trains in.
+        """
+        self._around = nullcontext if recorder is None else recorder.running
+        first, count = self.batch_sizes[0], len(self.batch_sizes)
+        same = sum(size == first for size in self.batch_sizes)
+        parts = [(range(same), first)]
+        if same < count:
+            parts.append((range(same, same + 1), self.batch_sizes[-1]))
+        self._parts = [_Part(self, steps, size) for steps, size in parts]
+        for part in self._parts:
+            part.record(recorder)
+        self._prepared = self._state()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it is, for the mode that the program is in and where its tensors are."""
+        return bool(self._prepared == self._state())
+
+    def _state(self) -> Any:
+        """What recorded steps are fixed to: Python's values, and places in memory."""
+        moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
+        tensors = [*self.engine.program.state, *self.table.targets, *moments]
+        return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
+
+    def run(
+        self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
+    ) -> Tensor:
+        """Takes the steps of an epoch; nothing waits for the device."""
+        with self._around():
+            self.data.arrange(order)
+            self.cursor.zero_()
+            self.table.fill(first_step)
+            for part in self._parts:
+                index = part.steps.start
+                while index < part.steps.stop:
+                    count = part.run(index, first_step + index)
+                    index += count
+                    for _ in range(count):
+                        on_step()
+        return self.log
+
+    def take(self, number: int, x: Tensor) -> Tensor:
+        """Takes a step as the engine does: compared, or by the program."""
+        return self.engine.take(x, number=number, compare=self.compares(number))[1]
+
+
+class _Part:
+    """The steps of one size of batch.
+
+    Attributes:
+        step: The step by the graph.
+        bodies: How many steps each of these takes by the graph, the most first.
+    """
+
+    def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
+        self.epoch, self.steps, self.size = epoch, steps, size
+        self.bodies: list[tuple[int, Body]] = []
+        data = epoch.data
+        self._first = len(data.x) - size if steps.start else 0
+        if data.resident:
+            whole = data.arranged[self._first : self._first + len(steps) * size]
+            self._held = whole.view(len(steps), size, *data.x.shape[1:])
+        else:
+            self._held = data.x.new_empty(size, *data.x.shape[1:], device=data.device)
+        epoch.cursor.fill_(steps.start)
+        self._load(steps.start)
+        step = epoch.engine.step(self._fetch())
+        if not isinstance(step, GraphStep):
+            raise CaptureError("the program cannot be staged")
+        self.step = step
+
+    def record(self, recorder: Recording | None) -> None:
+        """Records the step, if there is something to record it with."""
+        epoch, body = self.epoch, partial(self._take, self.step)
+        shape = len(epoch.batch_sizes), len(self.step.entries)
+        if epoch.log.shape != shape:
+            epoch.log = epoch.log.new_zeros(shape)
+        if recorder is None:
+            self.bodies = [(1, body)]
+            return
+        epoch.cursor.fill_(self.steps.start)
+        self._load(self.steps.start)
+        check_capturable(self.step.traced, epoch.cursor.device)
+        wanted = recorder.steps_per_replay if epoch.data.resident else 1
+        counts = sorted({1, min(wanted, len(self.steps))}, reverse=True)
+        state = [*epoch.engine.program.state, *epoch.table.targets, epoch.cursor, epoch.log]
+        self.bodies = list(zip(counts, recorder.record(body, counts, state), strict=True))
+
+    def run(self, index: int, number: int) -> int:
+        """Takes the next steps of the epoch, and returns how many they are."""
+        self._load(index)
+        left = self.steps.stop - index
+        fitting = (one for one in self.bodies if self._fits(number, one[0], left))
+        count, body = next(fitting, (1, None))
+        if body is None:
+            self._take(partial(self.epoch.take, number))
+        else:
+            self.step.unchecked = number if self.step.unchecked is None else self.step.unchecked
+            body()
+        return count
+
+    def _fits(self, number: int, count: int, left: int) -> bool:
+        """Returns whether the next steps can be taken by the graph, none compared."""
+        if count > left or self.epoch.engine.mode == "eager":
+            return False
+        return not any(self.epoch.compares(number + ahead) for ahead in range(count))
+
+    def _take(self, step: Callable[[Tensor], Tensor]) -> None:
+        """Takes the step that the cursor is at."""
+        epoch = self.epoch
+        epoch.table.read(epoch.cursor)
+        values = step(self._fetch())
+        if epoch.clip_norm is not None:
+            parameters = epoch.engine.program.parameters
+            torch.nn.utils.clip_grad_norm_(parameters, epoch.clip_norm, foreach=True)
+        epoch.optimiser.step()
+        epoch.log.index_copy_(0, epoch.cursor, values.unsqueeze(0).to(epoch.log))
+        epoch.cursor.add_(1)
+
+    def _load(self, step: int) -> None:
+        """Copies a batch from where the data are, if that is elsewhere."""
+        data = self.epoch.data
+        if not data.resident:
+            first = self._first + (step - self.steps.start) * self.size
+            batch = data.x[data.order[first : first + self.size]]
+            self._held.copy_(batch, non_blocking=True)
+
+    def _fetch(self) -> Tensor:
+        """Returns the batch that the cursor is at."""
+        if not self.epoch.data.resident:
+            return self._held
+        if len(self.steps) == 1:
+            return self._held[0]
+        return self._held.index_select(0, self.epoch.cursor).squeeze(0)
+
+
+class _Data:
+    """The data in the order of the epoch, on the device if they are there."""
+
+    def __init__(self, x: Tensor, device: torch.device) -> None:
+        self.x, self.device = x, device
+        self.resident = x.device == device
+        self.arranged = x.clone() if self.resident else x
+        self.order = torch.arange(len(x))
+
+    def arrange(self, order: Tensor) -> None:
+        """Puts the data in an order."""
+        self.order = order
+        if self.resident:
+            index = order.to(self.device, non_blocking=True)
+            torch.index_select(self.x, 0, index, out=self.arranged)
+
+
+class _Table:
+    """What is scheduled, by step, on the device: shape ``(steps, columns)``."""
+
+    def __init__(self, scheduled: Sequence[Scheduled], steps: int, device: torch.device) -> None:
+        self.scheduled, self.steps = tuple(scheduled), steps
+        self.targets = [one.target for one in scheduled]
+        exact = any(target.dtype == torch.float64 for target in self.targets)
+        dtype = torch.float64 if exact else torch.float32
+        self.values = torch.zeros(steps, len(scheduled), dtype=dtype, device=device)
+        self.fill(0)
+
+    def fill(self, first_step: int) -> None:
+        """Computes the values of the steps from one on."""
+        if self.scheduled:
+            steps = range(first_step, first_step + self.steps)
+            rows = [[one.at(step) for one in self.scheduled] for step in steps]
+            self.values.copy_(torch.tensor(rows, dtype=self.values.dtype), non_blocking=True)
+
+    def read(self, cursor: Tensor) -> None:
+        """Sets what is scheduled to its values of the step that the cursor is at."""
+        if self.scheduled:
+            row = self.values.index_select(0, cursor).squeeze(0)
+            copy_all(self.targets, row.unbind())

@@ -1,0 +1,54 @@
+"""Choice between plain, traced and compiled steps, by the work ahead."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from pyro_mivae.engine.snapshot import preserved
+from pyro_mivae.engine.tracing import TracedStep
+
+WORTH_TRACING = 400
+"""Steps from which on tracing saves more time than it takes."""
+
+OVERHEAD = 0.3e9
+"""Floating-point operations of a step that stand for everything besides its arithmetic."""
+
+COMPILING = 1e12
+"""Operations that take about as long as compiling a step does."""
+
+WORTH_COMPILING = 8
+"""Trainings of as many times that work are worth it, if their length is known."""
+
+WORTH_COMPILING_CAPTURED = 400_000
+"""Steps on CUDA after which the 70 microseconds that each saves make up for 30 s of compiling.
+
+Both are estimates for captured steps of a small network, not measured.
+"""
+
+
+def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True) -> float:
+    """Returns how many steps are worth compiling, by nothing that varies between two runs.
+
+    Convolutions on a CPU are not compiled, which makes them no faster. A training of unknown
+    length is compiled after the steps that took as long as compiling does.
+    """
+    if args[0].is_cuda:
+        return WORTH_COMPILING_CAPTURED
+    work, convolves = work_of_step(traced, *args)
+    return (
+        math.inf if convolves else math.ceil((WORTH_COMPILING if known else 1) * COMPILING / work)
+    )
+
+
+def work_of_step(traced: TracedStep, *args: Tensor) -> tuple[float, bool]:
+    """Counts the floating-point operations of a step with its overhead, and finds convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with preserved(traced.changed(*args), args[0].device), counter:
+        traced(*args)
+    kinds = counter.get_flop_counts().get("Global", {})
+    convolves = any("convolution" in str(kind) for kind in kinds)
+    return counter.get_total_flops() + OVERHEAD, convolves

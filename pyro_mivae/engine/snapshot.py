@@ -1,0 +1,63 @@
+"""Tensors and random numbers that are put back after a trial."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Snapshot:
+    """Tensors and random numbers as they are now."""
+
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        self.tensors, self.device = list(tensors), device
+        self.values = [tensor.detach().clone() for tensor in tensors]
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+        self._noise = noise_state(device)
+
+    def now(self) -> Snapshot:
+        """Returns the same tensors as they are by now."""
+        return Snapshot(self.tensors, self.device)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts everything back in place."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._noise[0])
+        for state in self._noise[1:]:
+            torch.cuda.set_rng_state(state, self.device)
+        for tensor, value in zip(self.tensors, self.values, strict=True):
+            tensor.detach().copy_(value)
+
+
+@contextmanager
+def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Puts random numbers and tensors back to what they were."""
+    before = Snapshot(tensors, device)
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+@contextmanager
+def restored_on_error(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Puts random numbers and tensors back if what runs here fails; see `preserved`."""
+    before = Snapshot(tensors, device)
+    try:
+        yield
+    except Exception:
+        before.restore()
+        raise
+
+
+def noise_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Returns the state of torch's generators, the CPU's and a CUDA device's."""
+    state = torch.get_rng_state()
+    return (state, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (state,)

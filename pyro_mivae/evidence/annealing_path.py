@@ -1,0 +1,228 @@
+r"""Annealing paths from guide, or prior, to posterior, in unconstrained coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import biject_to
+
+from pyro_mivae.compat import tree_map
+from pyro_mivae.errors import SiteError
+from pyro_mivae.posterior.densities import (
+    conditioned_trace,
+    configurations,
+    enumerated_trace,
+    log_density,
+    repeat,
+)
+from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
+from pyro_mivae.traces import Program, trace_program
+
+Start = Literal["guide", "prior"]
+Values = Mapping[str, Tensor]
+
+TRIED = 8  # rows on which a program is tried with enumerable sites laid out
+
+
+class Point(NamedTuple):
+    """A place of every chain, and the densities there; all float64.
+
+    Attributes:
+        place: Unconstrained coordinates, shape ``(rows, dims)``.
+        start: Log-density of the sites at the start of the path, shape ``(rows,)``.
+        gain: That of the end, :math:`log p(x, z)`, less ``start``.
+        volume: Log-determinant of the map from coordinates to sites.
+        slopes: Gradients in ``place`` of ``start + volume`` and of the end's, ``(rows, dims)``.
+    """
+
+    place: Tensor
+    start: Tensor
+    gain: Tensor
+    volume: Tensor
+    slopes: tuple[Tensor, Tensor]
+
+    def height(self, temperature: Tensor) -> Tensor:
+        """Log-density of the coordinates on the path, shape ``(rows,)``."""
+        return self.start + temperature * self.gain + self.volume
+
+    def slope(self, temperature: Tensor) -> Tensor:
+        """Its gradient, shape ``(rows, dims)``."""
+        first, last = self.slopes
+        return torch.lerp(first, last, temperature.to(first.dtype))
+
+    def where(self, moved: Tensor, other: Point) -> Point:
+        """Takes another point in some rows."""
+
+        def choose(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(moved[:, None] if new.dim() > 1 else moved, new, old)
+
+        return tree_map(choose, self, other)
+
+
+class AnnealingPath:
+    r"""The geometric path :math:`f_\beta = q^{1-\beta}\, p(x, \cdot)^\beta` for a few data.
+
+    Enumerable sites are summed out at both ends, :math:`q(z \mid x) = \sum_c q(c, z \mid x)` and
+    :math:`p(x, z) = \sum_c p(x, c, z)`. Other sites move in unconstrained coordinates u, where the
+    densities have the factor :math:`|dz / du|`.
+
+    Attributes:
+        sites: Sites that move.
+    """
+
+    def __init__(
+        self,
+        pair: ProbedPair,
+        x: Tensor,
+        start: Start,
+        fixed: Values | None = None,
+    ) -> None:
+        self._x, self._fixed = x, dict(fixed or {})
+        pair = replace(pair, layout=pair.layout.without(self._fixed))
+        model, guide, layout = pair.model, pair.guide, pair.layout
+        self.sites = [name for name in layout.latent if name not in layout.enumerated]
+        if layout.deterministic and start == "guide":
+            raise SiteError(
+                f"sites {list(layout.deterministic)} of the guide are deterministic, so it has no "
+                "density to anneal from; use start='prior'"
+            )
+        self._source = poutine.condition(guide if start == "guide" else model, data=self._fixed)
+        prior = trace_program(model, (x,), {})
+        self._supports = {name: _support(prior.nodes[name]) for name in self.sites}
+        self._maps = {name: biject_to(support) for name, support in self._supports.items()}
+        values = {**self._draw(), **self._fixed}
+        self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
+        self._model_density = SummedDensity(pair, x, values)
+        self._guide_density: Callable[[Values], tuple[Tensor, Tensor]] | None = None
+        if start == "guide" and layout.is_known(*layout.drawn):
+            self._guide_density = _known_density(self._source, x, layout)
+        elif start == "guide":
+            self._guide_density = SummedDensity(replace(pair, model=guide), x, values)
+
+    def draw(self) -> Tensor:
+        """Draws from the start of the path, shape ``(rows, dims)``."""
+        return self.coordinates(self._draw())
+
+    def coordinates(self, values: Values) -> Tensor:
+        """Turns values of the sites, ``(rows, *event)``, into coordinates, ``(rows, dims)``."""
+        parts = [self._maps[n].inv(values[n]).reshape(len(self._x), -1) for n in self.sites]
+        return torch.cat(parts, 1)
+
+    def at(self, place: Tensor) -> Point:
+        """Evaluates both ends of the path, with their gradients."""
+        with torch.enable_grad():
+            place = place.detach().requires_grad_()
+            values, volume = self._values(place)
+            prior, end = self._model_density(values)
+            start = prior if self._guide_density is None else self._guide_density(values)[0]
+            (first,) = torch.autograd.grad((start + volume).sum(), place, retain_graph=True)
+            (last,) = torch.autograd.grad((end + volume).sum(), place)
+        parts = (start.detach(), (end - start).detach(), volume.detach())
+        return Point(place.detach(), *parts, (first, last))
+
+    def _draw(self) -> dict[str, Tensor]:
+        trace = trace_program(self._source, (self._x,), {})
+        values = {name: trace.nodes[name]["value"] for name in self.sites}
+        for name, support in self._supports.items():
+            if not support.check(values[name]).all():
+                raise SiteError(
+                    f"site {name!r}: the guide draws values outside the support of the model's "
+                    f"{support}; give it a distribution on that support, or use start='prior'"
+                )
+        return values
+
+    def _values(self, place: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        values = dict(self._fixed)
+        volume = torch.zeros(len(place), dtype=torch.float64, device=place.device)
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        for name, part in zip(self.sites, place.split(sizes, 1), strict=True):
+            flat = part.reshape(len(place), *self._shapes[name])
+            values[name] = self._maps[name](flat)
+            slope = self._maps[name].log_abs_det_jacobian(flat, values[name])
+            volume = volume + slope.reshape(len(place), -1).sum(1).double()
+        return values, volume
+
+
+class SummedDensity:
+    """A model's density of given values, the enumerable sites summed out.
+
+    They are laid out along dimensions of their own where the program broadcasts the values against
+    them, which is tried on a few rows; otherwise they are written out, row by row.
+    """
+
+    def __init__(self, pair: ProbedPair, x: Tensor, values: Values) -> None:
+        self._program, self._x, self._layout = pair.model, x, pair.layout
+        layout = pair.layout
+        kept = {name: value[:1] for name, value in values.items() if name not in layout.latent}
+        self._configurations = configurations(poutine.condition(pair.guide, data=kept), x, layout)
+        some = slice(None, None, max(1, len(x) // TRIED))
+        few = {name: value[some] for name, value in values.items()}
+        self._laid = bool(layout.enumerated)
+        if self._laid:
+            rows = self._written(x[some], few)
+            try:
+                laid = self._broadcast(x[some], few)
+            except (RuntimeError, ValueError, IndexError):
+                self._laid = False
+            else:
+                pairs = zip(laid, rows)
+                self._laid = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
+
+    def __call__(self, values: Values) -> tuple[Tensor, Tensor]:
+        """Scores values of the layout's sites, and the same with what is observed."""
+        return (self._broadcast if self._laid else self._written)(self._x, values)
+
+    def _broadcast(self, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+        trace = enumerated_trace(poutine.condition(self._program, data=dict(values)), x)
+        return self._totals(trace, x, len(x))
+
+    def _written(self, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+        count, n = self._layout.num_configurations, len(x)
+        data = {name: repeat(value, count) for name, value in values.items()}
+        data |= {name: v.repeat_interleave(n, 0) for name, v in self._configurations.items()}
+        x = repeat(x, count)
+        return self._totals(conditioned_trace(self._program, x, data), x, n)
+
+    def _totals(self, trace: Any, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        code = log_density(trace, self._layout.latent, x)
+        sites = trace.nodes.items()
+        seen = [s for s, t in sites if t["type"] == "sample" and s not in self._layout.latent]
+        return _sum_out(code, n), _sum_out(code + log_density(trace, seen, x), n)
+
+
+def _known_density(
+    guide: Program, x: Tensor, layout: SiteLayout
+) -> Callable[[Values], tuple[Tensor, Tensor]]:
+    """Density of a guide whose distribution of the drawn sites is a finite sum: it runs once."""
+    trace = enumerated_trace(guide, x)
+    fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
+    summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
+    log_weights = log_density(trace, summed, x)
+
+    def score(values: Values) -> tuple[Tensor, Tensor]:
+        total = log_weights
+        for name, fn in fns.items():
+            total = total + fn.log_prob(values[name]).double()
+        density = _sum_out(total, len(x))
+        return density, density
+
+    return score
+
+
+def _support(site: Mapping[str, Any]) -> Any:
+    support = site["fn"].support
+    if support.is_discrete:
+        raise SiteError(
+            f"site {site['name']!r} ({type(site['fn']).__name__}) is discrete, and its support is "
+            "not finite; annealing needs continuous or enumerable sites"
+        )
+    return support
+
+
+def _sum_out(total: Tensor, n: int) -> Tensor:
+    return total.reshape(-1, n).logsumexp(0)

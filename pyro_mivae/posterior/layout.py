@@ -1,0 +1,179 @@
+"""SiteLayout of a model/guide pair: its sites, their supports, and what each site depends on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pyro.infer import config_enumerate
+from torch import Tensor
+from torch.distributions import Distribution, Independent, biject_to, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform, identity_transform
+
+from pyro_mivae.traces import Program, TracePair
+
+
+@dataclass(frozen=True)
+class SiteLayout:
+    """Sites of a model/guide pair and what they depend on, as `probe` finds them.
+
+    Attributes:
+        latent: Every site of the code, in the guide's order.
+        enumerated: Sites whose support is summed out.
+        deterministic: Sites that are point masses.
+        drawn: Sites that are drawn and have a density.
+        free: Sites whose distribution in the guide depends on no drawn site.
+        alone: Sites that depend on no other site, in guide and model, and whose prior is the same
+            for all data: their KL divergence bounds their information from above.
+        branching: Sites whose distribution in the guide depends on enumerated sites.
+        sizes: Sizes of the enumerated dimensions, from left to right.
+        conditional: Sites whose prior depends on the data.
+        unscored: Sites without a density at given values, with the reason.
+        meanless: Sites whose distribution in the guide has no mean in closed form.
+        supports: Support of each drawn site, None where it is not known.
+    """
+
+    latent: tuple[str, ...]
+    enumerated: tuple[str, ...]
+    deterministic: tuple[str, ...]
+    drawn: tuple[str, ...]
+    free: frozenset[str]
+    alone: frozenset[str]
+    branching: frozenset[str]
+    sizes: tuple[int, ...]
+    conditional: frozenset[str] = frozenset()
+    unscored: Mapping[str, str] = field(default_factory=dict)
+    meanless: frozenset[str] = frozenset()
+    supports: Mapping[str, Constraint | None] = field(default_factory=dict)
+
+    @property
+    def num_configurations(self) -> int:
+        """Number of joint values of the enumerated sites, 1 if there are none."""
+        return math.prod(self.sizes)
+
+    @property
+    def why_unscored(self) -> str | None:
+        """Reason why whole codes cannot be scored; None if they can."""
+        return "; ".join(dict.fromkeys(self.unscored.values())) or None
+
+    def is_known(self, *names: str) -> bool:
+        """True if the density of these sites, given the datum alone, is a finite sum."""
+        summed = self.enumerated if self.branching.intersection(names) else ()
+        return self.free.issuperset((*names, *summed)) and not self.unscored.keys() & {*names}
+
+    def flatten(self, value: Tensor, batch: int, event: tuple[int, ...] = ()) -> Tensor:
+        """Lays the enumerated dimensions along one."""
+        expanded = value.expand((*self.sizes, batch, *event))
+        return expanded.reshape(self.num_configurations, batch, *event)
+
+    def without(self, names: Collection[str]) -> SiteLayout:
+        """SiteLayout whose sites of these names are given."""
+        parts = ("latent", "enumerated", "drawn", "deterministic")
+        rest: dict[str, Any] = {
+            p: tuple(s for s in getattr(self, p) if s not in names) for p in parts
+        }
+        # Enumerated dimensions go leftwards in the order of the guide.
+        sizes = zip(reversed(self.enumerated), self.sizes, strict=True)
+        return replace(self, **rest, sizes=tuple(size for n, size in sizes if n not in names))
+
+
+@dataclass(frozen=True)
+class ProbedPair:
+    """A model/guide pair with its layout.
+
+    Attributes:
+        device: Device of the programs.
+        batch_size: Number of decoded codes at once.
+    """
+
+    model: Program
+    guide: Program
+    layout: SiteLayout
+    device: torch.device = torch.device("cpu")
+    batch_size: int = 1024
+
+    @property
+    def data_at_once(self) -> int:
+        """Number of data per run with all configurations laid out."""
+        return max(1, self.batch_size // self.layout.num_configurations)
+
+
+def run_pair(model: Program, guide: Program, x: Tensor) -> TracePair:
+    """Runs the pair with every enumerable site of the guide laid out left of the data plate."""
+    guide = config_enumerate(guide, default="parallel")
+    return TracePair.run(model, guide, (x,), {}, max_plate_nesting=1)
+
+
+def observed_sites(pair: TracePair) -> list[str]:
+    """Returns the observed sites of the model, without those of ``pyro.deterministic``."""
+    sites = pair.model.nodes
+    return [name for name in pair.observed if not sites[name]["infer"].get("_deterministic")]
+
+
+def leading(fn: Any) -> int:
+    """Returns the number of distributions per datum."""
+    return math.prod(fn.batch_shape[:-1])
+
+
+def factors(fn: Distribution) -> Distribution | None:
+    """Returns the distributions of coordinates that are independent of each other."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return None if fn.event_shape else fn
+
+
+def support_of(fn: Distribution) -> Constraint | None:
+    """Returns the support of a distribution; None where it is not known."""
+    try:
+        support: Any = fn.support
+        support.is_discrete  # noqa: B018
+    except (AttributeError, NotImplementedError):
+        return None
+    return support if isinstance(support, Constraint) else None
+
+
+def chart(support: Constraint | None) -> Transform | None:
+    """Returns a bijection from R^k onto a continuous support, the same for all data.
+
+    An interval whose ends vary with the datum is left as it is: its values are points of R^d.
+    """
+    while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
+    if support is None or support.is_discrete:
+        return None
+    ends = [getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound")]
+    if isinstance(support, type(constraints.real)) or any(
+        isinstance(end, Tensor) and end.numel() > 1 for end in ends
+    ):
+        return identity_transform
+    try:
+        bijection: Transform = biject_to(support)
+    except NotImplementedError:
+        return None
+    return bijection
+
+
+def coordinates(values: Tensor, support: Constraint | None) -> tuple[Tensor, Tensor] | None:
+    r"""Turns values into points of R^k, whose densities have the factor :math:`|dz / du|`.
+
+    Example:
+        >>> place, slope = coordinates(torch.tensor([[0.2, 0.3, 0.5]]), constraints.simplex)
+        >>> tuple(place.shape), round(slope.exp().item(), 4)
+        ((1, 2), 0.03)
+    """
+    bijection = chart(support)
+    if bijection is None:
+        return None
+    values = values.double()
+    try:
+        place = bijection.inv(values)
+        slope = bijection.log_abs_det_jacobian(place, values)
+    except NotImplementedError:
+        return None
+    if not (place.isfinite().all() and slope.isfinite().all()):
+        return None
+    return place.reshape(len(values), -1), slope.reshape(len(values), -1).sum(1)
