@@ -97,15 +97,12 @@ class MeanFieldGuide(PyroModule):
         bounded: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if not {*deterministic, *bounded} <= set(sites):
+        both = set(deterministic) & set(bounded)
+        if both or not {*deterministic, *bounded} <= set(sites):
             raise OptionError(
                 f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
-                f"{list(bounded)}: only sites that there are can be deterministic or bounded"
-            )
-        if set(deterministic) & set(bounded):
-            raise OptionError(
-                f"deterministic {list(deterministic)}, bounded {list(bounded)}: a site is one "
-                "of these"
+                f"{list(bounded)}: only sites that there are can be deterministic or bounded, and "
+                "a site is one of these"
             )
         self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
