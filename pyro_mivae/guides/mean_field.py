@@ -145,9 +145,6 @@ def mean_field_guide(
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
         deterministic: Sites that are a function of the data.
 
-    Returns:
-        The guide.
-
     Raises:
         SiteError: If a site is a category.
     """
@@ -180,9 +177,6 @@ def normal_guide(
         latent_dim: Size of ``z``.
         code_dim: Size of ``c``, if there is one.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-
-    Returns:
-        The guide.
     """
     sites = {"z": latent_dim} if code_dim is None else {"z": latent_dim, "c": code_dim}
     return MeanFieldGuide(data_shape, sites, encoder)
