@@ -61,7 +61,7 @@ CASES = {
 
 
 @functools.cache
-def built(case):
+def built(case, module_local_params):
     name, options = CASES[case]
     torch.manual_seed(1)
     options = options() if callable(options) else options
@@ -70,7 +70,7 @@ def built(case):
 
 def build(case):
     """Copies the variant of a case, which costs a tenth of building it."""
-    return copy.deepcopy(built(case))
+    return copy.deepcopy(built(case, pyro.settings.get("module_local_params")))
 
 
 @pytest.fixture(params=CASES)
