@@ -215,6 +215,7 @@ class Training:
                 raise
             finally:
                 self.vae.eval()
+                self.trainer.free()
             self.trainer.restore_best()
 
     def _run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:

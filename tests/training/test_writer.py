@@ -32,7 +32,8 @@ def other(tmp_path):
     pid = os.fork()
     if not pid:
         try:
-            Writer(tmp_path).make()
+            writer = Writer(tmp_path)
+            writer.make()
             os.write(taken, b"1")
             signal.pause()
         finally:
