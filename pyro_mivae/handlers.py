@@ -16,7 +16,7 @@ from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")
-"""What Pyro's AutoNormal and AutoStructured add to a site's name for its auxiliary site."""
+"""Suffixes of Pyro's AutoNormal and AutoStructured for the auxiliary site of a latent one."""
 
 
 def are_equal(weights: Iterable[Weight | None]) -> bool:
