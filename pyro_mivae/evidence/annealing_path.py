@@ -30,21 +30,13 @@ TRIED = 8  # rows on which a program is tried with enumerable sites laid out
 
 
 class Point(NamedTuple):
-    """A place of every chain, and the densities there; all float64.
+    """A place of every chain, and the densities there; all float64."""
 
-    Attributes:
-        place: Unconstrained coordinates, shape ``(rows, dims)``.
-        start: Log-density of the sites at the start of the path, shape ``(rows,)``.
-        gain: That of the end, :math:`log p(x, z)`, less ``start``.
-        volume: Log-determinant of the map from coordinates to sites.
-        slopes: Gradients in ``place`` of ``start + volume`` and of the end's, ``(rows, dims)``.
-    """
-
-    place: Tensor
-    start: Tensor
-    gain: Tensor
-    volume: Tensor
-    slopes: tuple[Tensor, Tensor]
+    place: Tensor  # unconstrained coordinates, (rows, dims)
+    start: Tensor  # log-density of the sites at the start of the path, (rows,)
+    gain: Tensor  # that of the end, log p(x, z), less the start's
+    volume: Tensor  # log-determinant of the map from coordinates to sites
+    slopes: tuple[Tensor, Tensor]  # gradients in place of start + volume, and of the end's
 
     def height(self, temperature: Tensor) -> Tensor:
         """Log-density of the coordinates on the path, shape ``(rows,)``."""

@@ -47,21 +47,13 @@ def transition(
 
 
 class Plan(NamedTuple):
-    """Temperatures and step sizes of annealing, fixed before it starts.
+    """Temperatures and step sizes of annealing, fixed before it starts."""
 
-    Attributes:
-        temperatures: From 0 to 1, shape ``(num_temperatures + 1,)``.
-        knots: Temperatures at which step sizes are known, ascending from 0 to 1.
-        log_steps: Their logarithms for every chain, shape ``(knots, rows)``.
-        scale: Scale of each coordinate, shape ``(rows, dims)``.
-        leapfrogs: Leapfrog steps of one transition.
-    """
-
-    temperatures: Tensor
-    knots: Tensor
-    log_steps: Tensor
-    scale: Tensor
-    leapfrogs: int
+    temperatures: Tensor  # from 0 to 1, (num_temperatures + 1,)
+    knots: Tensor  # temperatures at which step sizes are known, ascending from 0 to 1
+    log_steps: Tensor  # their logarithms for every chain, (knots, rows)
+    scale: Tensor  # of each coordinate, (rows, dims)
+    leapfrogs: int  # leapfrog steps of one transition
 
     def step(self, temperature: Tensor) -> Tensor:
         """Interpolates the step sizes, shape ``(rows, 1)``."""

@@ -19,36 +19,22 @@ from pyro_mivae.traces import Program, TracePair
 
 @dataclass(frozen=True)
 class SiteLayout:
-    """Sites of a model/guide pair and what they depend on, as `probe` finds them.
+    """Sites of a model/guide pair and what they depend on, as `probe` finds them."""
 
-    Attributes:
-        latent: Every site of the code, in the guide's order.
-        enumerated: Sites whose support is summed out.
-        deterministic: Sites that are point masses.
-        drawn: Sites that are drawn and have a density.
-        free: Sites whose distribution in the guide depends on no drawn site.
-        alone: Sites that depend on no other site, in guide and model, and whose prior is the same
-            for all data: their KL divergence bounds their information from above.
-        branching: Sites whose distribution in the guide depends on enumerated sites.
-        sizes: Sizes of the enumerated dimensions, from left to right.
-        conditional: Sites whose prior depends on the data.
-        unscored: Sites without a density at given values, with the reason.
-        meanless: Sites whose distribution in the guide has no mean in closed form.
-        supports: Support of each drawn site, None where it is not known.
-    """
-
-    latent: tuple[str, ...]
-    enumerated: tuple[str, ...]
-    deterministic: tuple[str, ...]
-    drawn: tuple[str, ...]
-    free: frozenset[str]
+    latent: tuple[str, ...]  # every site of the code, in the guide's order
+    enumerated: tuple[str, ...]  # those whose support is summed out
+    deterministic: tuple[str, ...]  # those that are point masses
+    drawn: tuple[str, ...]  # those that are drawn and have a density
+    free: frozenset[str]  # those whose distribution in the guide depends on no drawn site
+    # Those that depend on no other site, in guide and model, and whose prior is the same for all
+    # data: their KL divergence bounds their information from above.
     alone: frozenset[str]
-    branching: frozenset[str]
-    sizes: tuple[int, ...]
-    conditional: frozenset[str] = frozenset()
-    unscored: Mapping[str, str] = field(default_factory=dict)
-    meanless: frozenset[str] = frozenset()
-    supports: Mapping[str, Constraint | None] = field(default_factory=dict)
+    branching: frozenset[str]  # those that depend on enumerated sites in the guide
+    sizes: tuple[int, ...]  # of the enumerated dimensions, from left to right
+    conditional: frozenset[str] = frozenset()  # those whose prior depends on the data
+    unscored: Mapping[str, str] = field(default_factory=dict)  # why sites have no density
+    meanless: frozenset[str] = frozenset()  # those without a mean in closed form in the guide
+    supports: Mapping[str, Constraint | None] = field(default_factory=dict)  # None: unknown
 
     @property
     def num_configurations(self) -> int:
@@ -71,7 +57,7 @@ class SiteLayout:
         return expanded.reshape(self.num_configurations, batch, *event)
 
     def without(self, names: Collection[str]) -> SiteLayout:
-        """SiteLayout whose sites of these names are given."""
+        """Layout whose sites of these names are given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
         rest: dict[str, Any] = {
             p: tuple(s for s in getattr(self, p) if s not in names) for p in parts
@@ -83,18 +69,13 @@ class SiteLayout:
 
 @dataclass(frozen=True)
 class ProbedPair:
-    """A model/guide pair with its layout.
-
-    Attributes:
-        device: Device of the programs.
-        batch_size: Number of decoded codes at once.
-    """
+    """A model/guide pair with its layout."""
 
     model: Program
     guide: Program
     layout: SiteLayout
-    device: torch.device = torch.device("cpu")
-    batch_size: int = 1024
+    device: torch.device = torch.device("cpu")  # of the programs
+    batch_size: int = 1024  # decoded codes at once
 
     @property
     def data_at_once(self) -> int:
