@@ -124,7 +124,7 @@ class CriticInfomaxVAE(VAE):
 
     def __init__(self, vae: Any) -> None:
         super().__init__(vae)
-        self.beta, self.weight = vae.beta, vae.mi_weight
+        self.beta, self.weight = vae.beta, vae.term.weight.constant
         self.data_layer, self.latent_layer = vae.critic.data_layer, vae.critic.latent_layer
         self.score = vae.critic.head
 

@@ -1,13 +1,14 @@
 """Guides: PyroModules that sample the sites of the code from the data."""
 
-from pyro_mivae.guides.corrupted import CorruptedGuide
 from pyro_mivae.guides.mean_field import (
+    CorruptedGuide,
     MeanFieldGuide,
     NormalHead,
+    mean_field_guide,
     normal_guide,
     uniform_guide,
 )
-from pyro_mivae.guides.mixture import MixtureGuide
+from pyro_mivae.guides.mixture import MixtureGuide, mixture_guide
 from pyro_mivae.guides.recognition import RecognitionGuide
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
 
@@ -21,6 +22,8 @@ __all__ = [
     "NormalHead",
     "RecognitionGuide",
     "TruncatedNormal",
+    "mean_field_guide",
+    "mixture_guide",
     "normal_guide",
     "uniform_guide",
 ]

@@ -1,22 +1,24 @@
-"""Mean-field guides."""
+"""Mean-field guides, and a guide that sees corrupted data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked, named, several, shape, size, text
+from pyro_mivae.arguments import checked, function, named, several, shape, size, text
 from pyro_mivae.distributions import ProbitNormal
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
+from pyro_mivae.priors.base import base_of, site_size
 
 MIN_SCALE = 1e-4
 
@@ -53,14 +55,7 @@ class NormalHead(nn.Module):
         self.linear = TwoLinear(in_features, size)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and standard deviation.
-
-        Args:
-            features: Shape ``(..., in_features)``.
-
-        Returns:
-            Two tensors of shape ``(..., size)``.
-        """
+        """Returns mean and standard deviation, two tensors of shape ``(..., size)``."""
         loc, scale = self.linear(features)
         return loc, softplus(scale) + MIN_SCALE
 
@@ -126,11 +121,7 @@ class MeanFieldGuide(PyroModule):
         self.bounded = frozenset(bounded)
 
     def forward(self, x: Tensor) -> None:
-        """Samples the sites.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-        """
+        """Samples the sites, given data of shape ``(batch, *data_shape)``."""
         features = self.encoder(x)  # (batch, features)
         heads = self.heads
         with pyro.plate("data", len(x)):
@@ -141,6 +132,41 @@ class MeanFieldGuide(PyroModule):
                     pyro.sample(name, ProbitNormal(*head(features)).to_event(1))
                 else:
                     pyro.sample(name, dist.Normal(*head(features)).to_event(1))
+
+
+def mean_field_guide(
+    data_shape: Sequence[int],
+    distributions: Mapping[str, Any],
+    encoder: nn.Module | None = None,
+    deterministic: Collection[str] = (),
+) -> MeanFieldGuide:
+    """Builds the guide of a prior without categories; its sites live where the prior's do.
+
+    Args:
+        data_shape: Shape of one datum.
+        distributions: The prior's distribution at each site, as `prior_sites` gives them.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        deterministic: Sites that are a function of the data.
+
+    Returns:
+        The guide.
+
+    Raises:
+        SiteError: If a site is a category.
+    """
+    categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
+    if categories:
+        raise SiteError(
+            f"the prior samples the categories {categories}, and the default guide has no "
+            "category; give a guide that samples them, such as mi.MixtureGuide(...) or one of "
+            "your own"
+        )
+    sites = {name: site_size(fn) for name, fn in distributions.items()}
+    bounded = {
+        n for n, fn in distributions.items() if base_of(fn).support is constraints.unit_interval
+    }
+    bounded -= set(deterministic)
+    return MeanFieldGuide(data_shape, sites, encoder, deterministic, bounded)
 
 
 @checked(latent_dim=size(), code_dim=size())
@@ -171,15 +197,33 @@ def uniform_guide(
     code_dim: int = 1,
     encoder: nn.Module | None = None,
 ) -> MeanFieldGuide:
-    """Builds the guide of `UniformPrior`: ``z`` is a Normal and ``c`` a `ProbitNormal`.
+    """Builds the guide of `UniformPrior`: ``z`` is a Normal, ``c`` a `ProbitNormal`.
 
-    Args:
-        data_shape: Shape of one datum.
-        latent_dim: Size of ``z``.
-        code_dim: Size of ``c``.
-        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-
-    Returns:
-        The guide.
+    The arguments are those of `normal_guide`.
     """
     return MeanFieldGuide(data_shape, {"z": latent_dim, "c": code_dim}, encoder, bounded=("c",))
+
+
+class CorruptedGuide(PyroModule):
+    """Shows a guide altered data in training, and the data as they are in evaluation.
+
+    The model still scores the data themselves: a denoising autoencoder.
+
+    Args:
+        guide: The guide.
+        corrupt: Alters data, from shape ``(batch, *data_shape)`` to the same.
+
+    References:
+        Im et al. (2017), Denoising Criterion for Variational Auto-encoding Framework.
+        https://arxiv.org/abs/1511.06406
+    """
+
+    @checked(guide=NETWORK, corrupt=function("corrupt(x)"))
+    def __init__(self, guide: nn.Module, corrupt: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.guide = guide
+        self.corrupt = corrupt
+
+    def forward(self, x: Tensor) -> Any:
+        """Runs the guide on data of shape ``(batch, *data_shape)``."""
+        return self.guide(self.corrupt(x) if self.training else x)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +15,8 @@ from torch.nn.functional import softplus
 from pyro_mivae.arguments import checked, shape, size
 from pyro_mivae.guides.mean_field import MIN_SCALE
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
+from pyro_mivae.priors.base import site_size
 
 
 class MixtureGuide(PyroModule):
@@ -52,11 +54,7 @@ class MixtureGuide(PyroModule):
         self.code_shape = (num_categories, 2 * latent_dim)
 
     def forward(self, x: Tensor) -> None:
-        """Samples ``c`` and ``z``.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-        """
+        """Samples ``c`` and ``z``, given data of shape ``(batch, *data_shape)``."""
         features = self.encoder(x)  # (batch, features)
         codes = self.code(features).unflatten(-1, self.code_shape)  # (batch, K, 2 latent_dim)
         with pyro.plate("data", len(x)):
@@ -68,3 +66,11 @@ class MixtureGuide(PyroModule):
             code = torch.einsum("...bk,bkd->...bd", c, codes)  # (..., batch, 2 latent_dim)
             loc, scale = torch.chunk(code, 2, -1)
             pyro.sample("z", dist.Normal(loc, softplus(scale) + MIN_SCALE).to_event(1))
+
+
+def mixture_guide(
+    data_shape: Sequence[int], distributions: Mapping[str, Any], encoder: nn.Module
+) -> MixtureGuide:
+    """Builds the guide of a prior with a category ``c`` and a site ``z``."""
+    c, z = (site_size(distributions[name]) if name in distributions else 1 for name in "cz")
+    return MixtureGuide(data_shape, c, z, encoder)

@@ -18,8 +18,8 @@ from pyro_mivae.errors import SiteError
 from pyro_mivae.guides.mean_field import NormalHead, TwoLinear
 from pyro_mivae.guides.truncated_normal import TruncatedNormal
 from pyro_mivae.networks import build_adversarial_networks, output_dim
-from pyro_mivae.networks.checks import NETWORK
-from pyro_mivae.networks.norm import BatchNorm1d
+from pyro_mivae.networks.layers import NETWORK, BatchNorm1d
+from pyro_mivae.priors.base import base_of, site_size
 
 MIN_SCALE = 0.1  # of half the interval
 
@@ -27,9 +27,9 @@ MIN_SCALE = 0.1  # of half the interval
 class UniformHead(nn.Module):
     """A truncated normal on the interval of a uniform code.
 
-    Its scale is at least a tenth of half the interval. A continuous code of a deterministic
-    generator can carry any amount of information; the floor keeps the bound on it to about 1.6
-    nats per dimension, and its gradient finite.
+    Its scale is at least a tenth of half the interval: a continuous code of a deterministic
+    generator can carry any amount of information, and the floor keeps the bound on it to about
+    1.6 nats per dimension, and its gradient finite.
     """
 
     def __init__(self, in_features: int, size: int, low: float, high: float) -> None:
@@ -116,30 +116,20 @@ class RecognitionGuide(PyroModule):
             BatchNorm1d(hidden_dim),
             nn.LeakyReLU(0.1),
         )
-        self.noise = {
-            name: int(fn.event_shape.numel()) for name, fn in sites.items() if name in noise
-        }
+        self.noise = {name: site_size(fn) for name, fn in sites.items() if name in noise}
         for name in self.noise:
-            base = _base(sites[name])
+            base = base_of(sites[name])
             if not isinstance(base, torch.distributions.Normal):
                 raise SiteError(
                     f"the noise {name!r} is {type(base).__name__} in the prior; make it "
                     "Normal(0, 1), or give a guide of your own"
                 )
-        self.heads = nn.ModuleDict(
-            {
-                name: _head(name, fn, hidden_dim)
-                for name, fn in sites.items()
-                if name not in self.noise
-            }
-        )
+        codes = {name: fn for name, fn in sites.items() if name not in self.noise}
+        heads = {name: _head(name, fn, hidden_dim) for name, fn in codes.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> None:
-        """Samples the sites.
-
-        Args:
-            x: Data, shape ``(batch, *data_shape)``.
-        """
+        """Samples the sites, given data of shape ``(batch, *data_shape)``."""
         features = self.hidden(self.encoder(x))  # (batch, hidden_dim)
         zero, one, heads = features.new_zeros(()), features.new_ones(()), self.heads
         with pyro.plate("data", len(x)):
@@ -147,15 +137,13 @@ class RecognitionGuide(PyroModule):
                 pyro.sample(name, dist.Normal(zero, one).expand([size]).to_event(1))
             for name, head in heads.items():
                 fn = head(features)
-                if fn.has_enumerate_support:
-                    pyro.sample(name, fn, infer={"enumerate": "parallel"})
-                else:
-                    pyro.sample(name, fn)
+                infer = {"enumerate": "parallel"} if fn.has_enumerate_support else None
+                pyro.sample(name, fn, infer=infer)
 
 
 def _head(name: str, fn: Any, in_features: int) -> nn.Module:
     """Builds the head that recognises a site."""
-    base, size = _base(fn), int(fn.event_shape.numel())
+    base, size = base_of(fn), site_size(fn)
     if isinstance(base, torch.distributions.OneHotCategorical):
         return CategoryHead(in_features, size)
     if isinstance(base, torch.distributions.Uniform):
@@ -171,9 +159,3 @@ def _head(name: str, fn: Any, in_features: int) -> nn.Module:
         "OneHotCategorical, Normal, ProbitNormal, and Uniform on the same interval in every "
         "dimension: give a guide of your own for others"
     )
-
-
-def _base(fn: Any) -> Any:
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return fn

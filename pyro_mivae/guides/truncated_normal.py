@@ -24,7 +24,7 @@ class TruncatedNormal(TorchDistribution):
         Z = \Phi(\beta) - \Phi(\alpha),\quad
         \alpha = \frac{low - loc}{scale},\ \beta = \frac{high - loc}{scale}
 
-    As the scale grows it becomes uniform. ``loc``, its mode, is to lie in the interval: far
+    As the scale grows it becomes uniform. ``loc``, its mode, must lie in the interval: far
     outside, :math:`Z` underflows.
 
     Args:
@@ -58,7 +58,7 @@ class TruncatedNormal(TorchDistribution):
         self.low, self.high = low, high
         self._alpha = (low - self.loc) / self.scale
         self._beta = (high - self.loc) / self.scale
-        # The ends lie on two sides of the mode, so that nothing cancels.
+        # The ends lie on two sides of the mode: nothing cancels.
         below, above = (torch.erf(_SQRT_HALF * end) for end in (self._alpha, self._beta))
         self._mass = 0.5 * (above - below)
         super().__init__(self.loc.shape, validate_args=validate_args)
@@ -95,14 +95,7 @@ class TruncatedNormal(TorchDistribution):
         return self.scale.square() * (1.0 + self._ends / self._mass - self._shift.square())
 
     def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
-        """Draws by the inverse of the distribution function, with a gradient.
-
-        Args:
-            sample_shape: How many to draw.
-
-        Returns:
-            Shape ``(*sample_shape, *batch_shape)``.
-        """
+        """Draws by the inverse of the distribution function, with a gradient."""
         shape = self._extended_shape(torch.Size(sample_shape))
         share = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         place = ndtr(self._alpha) + share * self._mass
@@ -111,14 +104,7 @@ class TruncatedNormal(TorchDistribution):
         return drawn.clamp(self.low, self.high)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Scores values.
-
-        Args:
-            value: Within the interval, broadcastable to the batch shape.
-
-        Returns:
-            Log-density in nats.
-        """
+        """Returns the log-density of values within the interval, in nats."""
         if self._validate_args:
             self._validate_sample(value)
         square = 0.5 * ((value - self.loc) / self.scale).square()

@@ -1,13 +1,6 @@
 """Plain torch networks: encoders, decoders, critics of both, and those of GANs."""
 
-from pyro_mivae.networks.adversarial import (
-    ADVERSARIAL_NETWORKS,
-    ConvGenerator,
-    ConvTrunk,
-    Discriminator,
-    build_adversarial_networks,
-)
-from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder
+from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder, ConvGenerator, ConvTrunk
 from pyro_mivae.networks.critics import (
     CRITICS,
     BilinearCritic,
@@ -16,9 +9,17 @@ from pyro_mivae.networks.critics import (
     SeparableCritic,
     build_critic,
 )
+from pyro_mivae.networks.layers import output_dim
 from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder, mlp
 from pyro_mivae.networks.pairs import Critic, LayeredCritic
-from pyro_mivae.networks.presets import NETWORKS, build_networks, default_network, output_dim
+from pyro_mivae.networks.presets import (
+    ADVERSARIAL_NETWORKS,
+    NETWORKS,
+    Discriminator,
+    build_adversarial_networks,
+    build_networks,
+    default_network,
+)
 
 __all__ = [
     "ADVERSARIAL_NETWORKS",

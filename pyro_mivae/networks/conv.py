@@ -1,36 +1,42 @@
-"""Strided convolutions for images of any size from 8 x 8 up and any number of channels."""
+"""Strided convolutions for images of any size from 8 x 8 up and any number of channels.
+
+The networks of GANs follow Radford, Metz & Chintala (2016), Unsupervised Representation Learning
+with DCGANs, https://arxiv.org/abs/1511.06434.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_mivae.arguments import checked, flag, shape, size
-from pyro_mivae.errors import ShapeError
-from pyro_mivae.networks.checks import WIDTHS, check_data_shape
-from pyro_mivae.networks.norm import BatchNorm2d
+from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.networks.layers import WIDTHS, BatchNorm1d, BatchNorm2d, Decoder, Encoder
 
-KERNEL = 5
+SLOPE = 0.1  # of a leaky ReLU, below 0
+NARROW = ((16, 32), 128)
+IMAGE = {"data_shape": shape(), "channels": WIDTHS, "hidden_dim": size()}
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Encoder):
     """Features of an image: 5 x 5 convolutions of stride 2, each halving height and width.
 
     Args:
         data_shape: Channels, height, width; 8 x 8 pixels or more.
         channels: Feature maps of each convolution.
         hidden_dim: Number of features.
-        batch_norm: Whether to normalise after each convolution.
+        batch_norm: True to normalise after each convolution.
 
     Raises:
         OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
-    @checked(data_shape=shape(), channels=WIDTHS, hidden_dim=size(), batch_norm=flag())
+    @checked(**IMAGE, batch_norm=flag())
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -39,35 +45,17 @@ class ConvEncoder(nn.Module):
         *,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.data_shape = tuple(data_shape)
-        sizes = halvings(self.data_shape, len(channels))
+        super().__init__(data_shape, data_shape)
+        flat = math.prod((channels[-1], *_halvings(data_shape, channels)[-1]))
         layers: list[nn.Module] = []
-        for n_in, n_out in pairwise((self.data_shape[0], *channels)):
-            layers.append(nn.Conv2d(n_in, n_out, KERNEL, stride=2, padding=KERNEL // 2))
+        for n_in, n_out in pairwise((data_shape[0], *channels)):
+            layers.append(nn.Conv2d(n_in, n_out, 5, stride=2, padding=2))
             layers += [BatchNorm2d(n_out)] if batch_norm else []
             layers.append(nn.ReLU())
-        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden_dim), nn.ReLU())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encodes images.
 
-        Args:
-            x: Shape ``(..., *data_shape)``.
-
-        Returns:
-            Features, shape ``(..., hidden_dim)``.
-
-        Raises:
-            ShapeError: If ``x`` does not end in ``data_shape``.
-        """
-        check_data_shape(x, self.data_shape)
-        features: Tensor = self.layers(x.reshape(-1, *self.data_shape))
-        return features.reshape(*x.shape[:-3], features.shape[-1])
-
-
-class ConvDecoder(nn.Module):
+class ConvDecoder(Decoder):
     """Parameters of an image likelihood from a flat code: the mirror of `ConvEncoder`.
 
     Args:
@@ -75,20 +63,14 @@ class ConvDecoder(nn.Module):
         data_shape: Channels, height, width; 8 x 8 pixels or more.
         channels: Feature maps of the encoder's convolutions, in its order.
         hidden_dim: Width of the linear layer before the first transposed convolution.
-        batch_norm: Whether to normalise before each activation but the output's.
+        batch_norm: True to normalise before each activation but the output's.
 
     Raises:
         OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
-    @checked(
-        code_dim=size(),
-        data_shape=shape(),
-        channels=WIDTHS,
-        hidden_dim=size(),
-        batch_norm=flag(),
-    )
+    @checked(code_dim=size(), **IMAGE, batch_norm=flag())
     def __init__(
         self,
         code_dim: int,
@@ -98,53 +80,116 @@ class ConvDecoder(nn.Module):
         *,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.data_shape = tuple(data_shape)
-        sizes = halvings(self.data_shape, len(channels))
-        maps = (self.data_shape[0], *channels)
-        flat = (maps[-1], *sizes[-1])
+        super().__init__(data_shape)
+        sizes, maps = _halvings(data_shape, channels), (data_shape[0], *channels)
+        last = (maps[-1], *sizes[-1])
         self.linear = nn.Sequential(
             nn.Linear(code_dim, hidden_dim),
             nn.ReLU(),
-            nn.Linear(hidden_dim, maps[-1] * sizes[-1][0] * sizes[-1][1]),
+            nn.Linear(hidden_dim, math.prod(last)),
             nn.ReLU(),
-            nn.Unflatten(-1, flat),
+            nn.Unflatten(-1, last),
         )
         layers: list[nn.Module] = []
         for level in range(len(channels), 0, -1):
-            (h, w), (h_out, w_out) = sizes[level], sizes[level - 1]
-            padding = (h_out - (2 * h - 1), w_out - (2 * w - 1))
-            layers.append(
-                nn.ConvTranspose2d(
-                    maps[level], maps[level - 1], KERNEL, 2, KERNEL // 2, output_padding=padding
-                )
-            )
+            n_in, n_out = maps[level], maps[level - 1]
+            pads = [out - (2 * n - 1) for n, out in zip(sizes[level], sizes[level - 1])]
+            layers.append(nn.ConvTranspose2d(n_in, n_out, 5, 2, 2, output_padding=pads))
             if level > 1:
-                layers += [BatchNorm2d(maps[level - 1])] if batch_norm else []
+                layers += [BatchNorm2d(n_out)] if batch_norm else []
                 layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, code: Tensor) -> Tensor:
-        """Decodes codes.
 
-        Args:
-            code: Shape ``(..., code_dim)``.
+class ConvTrunk(Encoder):
+    """Features of an image, for a discriminator and other heads.
 
-        Returns:
-            Shape ``(..., *data_shape)``.
-        """
-        decoded: Tensor = self.layers(self.linear(code.reshape(-1, code.shape[-1])))
-        return decoded.reshape(*code.shape[:-1], *self.data_shape)
+    4 x 4 convolutions of stride 2 and a linear layer, each with a leaky ReLU, all but the first
+    normalised by the batch.
+
+    Args:
+        data_shape: Channels, height, width; 8 x 8 pixels or more.
+        channels: Feature maps of each convolution.
+        hidden_dim: Number of features.
+
+    Raises:
+        OptionError: If there is no convolution, or more than the image has room for.
+        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+    """
+
+    @checked(**IMAGE)
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        channels: Sequence[int] = NARROW[0],
+        hidden_dim: int = NARROW[1],
+    ) -> None:
+        super().__init__(data_shape, data_shape)
+        flat = math.prod((channels[-1], *_halvings(data_shape, channels, up=False)[-1]))
+        layers: list[nn.Module] = []
+        for level, (n_in, n_out) in enumerate(pairwise((data_shape[0], *channels))):
+            layers.append(nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=not level))
+            layers += [BatchNorm2d(n_out)] if level else []
+            layers.append(nn.LeakyReLU(SLOPE))
+        linear = nn.Linear(flat, hidden_dim, bias=False)
+        norm = BatchNorm1d(hidden_dim)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), linear, norm, nn.LeakyReLU(SLOPE))
 
 
-def halvings(data_shape: Sequence[int], levels: int) -> list[torch.Size]:
-    """Returns height and width before and after each of a number of stride-2 convolutions."""
+class ConvGenerator(Decoder):
+    """An image, before its sigmoid, from a flat code: the mirror of `ConvTrunk`.
+
+    ReLU and batch norm after every layer but the last.
+
+    Args:
+        code_dim: Size of the code.
+        data_shape: Channels, height, width; 8 x 8 pixels or more.
+        channels: Feature maps of the trunk's convolutions, in its order.
+        hidden_dim: Width of the first linear layer.
+
+    Raises:
+        OptionError: If there is no convolution, or more than the image has room for.
+        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+    """
+
+    @checked(code_dim=size(), **IMAGE)
+    def __init__(
+        self,
+        code_dim: int,
+        data_shape: Sequence[int],
+        channels: Sequence[int] = NARROW[0],
+        hidden_dim: int = NARROW[1],
+    ) -> None:
+        super().__init__(data_shape)
+        sizes, maps = _halvings(data_shape, channels, up=False), (data_shape[0], *channels)
+        last = (maps[-1], *sizes[-1])
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise((code_dim, hidden_dim, math.prod(last))):
+            layers += [nn.Linear(n_in, n_out, bias=False), BatchNorm1d(n_out), nn.ReLU()]
+        layers.append(nn.Unflatten(-1, last))
+        for level in range(len(channels), 0, -1):
+            n_in, n_out, first = maps[level], maps[level - 1], level == 1
+            pads = [out - 2 * n for n, out in zip(sizes[level], sizes[level - 1])]
+            layers.append(nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, pads, bias=first))
+            layers += [] if first else [BatchNorm2d(n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+
+def _halvings(
+    data_shape: Sequence[int], channels: Sequence[int], *, up: bool = True
+) -> list[torch.Size]:
+    """Returns height and width before and after each convolution; odd lengths round up or down."""
     if len(data_shape) != 3 or min(data_shape[1:]) < 8:
         raise ShapeError(
             f"data_shape={tuple(data_shape)}: convolutions need (channels, height, width) of at "
             "least 8 x 8; use MLPEncoder and MLPDecoder for other data"
         )
     sizes = [torch.Size(data_shape[1:])]
-    for _ in range(levels):
-        sizes.append(torch.Size((n + 1) // 2 for n in sizes[-1]))
+    for _ in channels:
+        sizes.append(torch.Size((n + up) // 2 for n in sizes[-1]))
+    if min(sizes[-1]) < 1:
+        raise OptionError(
+            f"{len(channels)} convolutions of stride 2 leave no pixel of data_shape "
+            f"{tuple(data_shape)}; give fewer channels"
+        )
     return sizes

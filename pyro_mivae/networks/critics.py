@@ -10,40 +10,25 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, choice, several, size
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.networks.checks import ACTIVATION, NETWORK, WIDTHS
 from pyro_mivae.networks.conv import ConvEncoder
+from pyro_mivae.networks.layers import NETWORK, count_features
 from pyro_mivae.networks.mlp import MLPEncoder, mlp
 from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
 
+Activation = Callable[[], nn.Module]
+
 
 class JointCritic(LayeredCritic):
-    """A multilayer perceptron of the datum and the code, put together in one vector.
+    """A multilayer perceptron of the datum, flattened, and the code, put together in one vector.
 
     The most general of these. Its first layer is a sum of two, one of the datum and one of the
     code, which is the same as a layer of both in one vector, started with each part's own scale.
-    So `all_pairs` passes the n data and n codes through it once, and only the layers after it
+    `all_pairs` passes the n data and n codes through it once, and only the layers after it
     cost n² times one pair: 4 n² bytes for each hidden unit, kept for the backward pass.
-
-    Args:
-        data_shape: Shape of one datum; images are flattened.
-        code_dim: Size of the code.
-        hidden_dims: Width of each hidden layer.
-        activation: Builds an activation.
-
-    Raises:
-        OptionError: If there is no hidden layer, a width is under 1, or the code has no
-            dimension.
     """
 
-    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
-    def __init__(
-        self,
-        data_shape: Sequence[int],
-        code_dim: int,
-        hidden_dims: Sequence[int] = (256, 256),
-        activation: Callable[[], nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__(data_shape, code_dim)
+    def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
+        """Makes the layers."""
         first = nn.Linear(math.prod(self.data_shape), hidden_dims[0])
         self.data_layer = nn.Sequential(nn.Flatten(), first)
         self.latent_layer = nn.Linear(self.code_dim, hidden_dims[0], bias=False)
@@ -59,35 +44,21 @@ class SeparableCritic(InnerProductCritic):
     r"""The inner product of an embedding of the datum and one of the code.
 
     `all_pairs` costs n passes through each network and one matrix product, so it suits large
-    batches. What it can say is limited to rank ``embed_dim``. It goes with InfoNCE: of 6 nats in
+    batches. Its scores are limited to rank ``embed_dim``. It goes with InfoNCE: of 6 nats in
     20 dimensions it found 4.4 from that in 800 steps, a joint critic 4.7, but 2.5 from NWJ and
     3.5 from Donsker and Varadhan's bound, a joint one 4.5 and 4.6 (``python -m benchmarks
     bounds``, three trainings).
 
-    Args:
-        data_shape: Shape of one datum; images of 8 x 8 or more are convolved.
-        code_dim: Size of the code.
-        hidden_dims: Width of each hidden layer of both networks; a convolutional one has its own
-            maps, and the last of these as its features.
-        embed_dim: Size of the embeddings.
-        activation: Builds an activation.
-
-    Raises:
-        OptionError: If there is no hidden layer, a width is under 1, or the code has no
-            dimension.
+    Images of 8 x 8 or more are convolved, by a network with maps of its own; the last of
+    ``hidden_dims`` is its number of features. The keyword ``embed_dim``, 32 if omitted, is the
+    size of the embeddings.
     """
 
-    @checked(hidden_dims=WIDTHS, activation=ACTIVATION, embed_dim=size())
-    def __init__(
-        self,
-        data_shape: Sequence[int],
-        code_dim: int,
-        hidden_dims: Sequence[int] = (256, 256),
-        activation: Callable[[], nn.Module] = nn.ReLU,
-        *,
-        embed_dim: int = 32,
+    @checked(embed_dim=size())
+    def build(
+        self, hidden_dims: Sequence[int], activation: Activation, *, embed_dim: int = 32
     ) -> None:
-        super().__init__(data_shape, code_dim)
+        """Makes the layers."""
         self.data_layer = nn.Sequential(
             _data_encoder(self.data_shape, hidden_dims, activation),
             nn.Linear(hidden_dims[-1], embed_dim),
@@ -99,33 +70,16 @@ class BilinearCritic(InnerProductCritic):
     r"""Bilinear in features of the datum and the code itself: :math:`f(x)^\top (W z + b)`.
 
     Contrastive predictive coding's critic, with b for what depends on the datum alone. The least
-    general, and the cheapest where codes are many; `all_pairs` costs n passes through f and one
-    matrix product.
-
-    Args:
-        data_shape: Shape of one datum; images of 8 x 8 or more are convolved.
-        code_dim: Size of the code.
-        hidden_dims: Width of each layer of f, the last that of the features; a convolutional one
-            has its own maps, and the last of these as its features.
-        activation: Builds an activation.
-
-    Raises:
-        OptionError: If f has no layer, a width is under 1, or the code has no dimension.
+    general, and the cheapest where codes are many. ``hidden_dims`` are those of f, which
+    convolves images of 8 x 8 or more as in `SeparableCritic`.
 
     References:
         van den Oord et al. (2018), Contrastive Predictive Coding, eq. 3.
         https://arxiv.org/abs/1807.03748
     """
 
-    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
-    def __init__(
-        self,
-        data_shape: Sequence[int],
-        code_dim: int,
-        hidden_dims: Sequence[int] = (256, 256),
-        activation: Callable[[], nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__(data_shape, code_dim)
+    def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
+        """Makes the layers."""
         self.data_layer = _data_encoder(self.data_shape, hidden_dims, activation)
         self.latent_layer = nn.Linear(self.code_dim, hidden_dims[-1])
 
@@ -137,23 +91,20 @@ class MutualInfoChain(LayeredCritic):
     through the perceptron: 4 n² bytes for each of the features put together and for each hidden
     unit, kept for the backward pass.
 
-    Args:
-        data_shape: Shape of one datum.
-        code_dim: Size of the code.
-        hidden_dims: Widths of the layers built here: the first that of the data and the latent
-            layer's features, the others those of the perceptron's hidden layers, at least one.
-        activation: Builds an activation.
-        data_layer: From ``(n, *data_shape)`` to ``(n, features)``. By default convolutions for
-            images of 8 x 8 or more, one linear layer for other data.
-        latent_layer: From ``(n, code_dim)`` to ``(n, features)``. By default one linear layer.
-        head: From the features of both, the data's first, to one output. It must take any number
-            of batch dimensions.
+    ``hidden_dims`` are two or more: the first is that of the data and the latent layer's features,
+    the others those of the perceptron's hidden layers. Keywords take the place of parts:
+
+    * ``data_layer``, from ``(n, *data_shape)`` to ``(n, features)``; by default convolutions for
+      images of 8 x 8 or more, one linear layer for other data;
+    * ``latent_layer``, from ``(n, code_dim)`` to ``(n, features)``; by default one linear layer;
+    * ``head``, from the features of both, the data's first, to one output, with any number of
+      batch dimensions.
 
     Raises:
         OptionError: If a width is under 1, there are fewer than two, or the code has no
             dimension.
-        ShapeError: If a layer of one's own does not take what it is to take or does not give
-            ``(n, features)``, or a head not one output.
+        ShapeError: If a part does not take its input, or does not give ``(n, features)``, or a
+            head not one output.
 
     References:
         Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
@@ -162,33 +113,30 @@ class MutualInfoChain(LayeredCritic):
 
     @checked(
         hidden_dims=several(size(), least=2),
-        activation=ACTIVATION,
         data_layer=NETWORK,
         latent_layer=NETWORK,
         head=NETWORK,
     )
-    def __init__(
+    def build(
         self,
-        data_shape: Sequence[int],
-        code_dim: int,
-        hidden_dims: Sequence[int] = (256, 256),
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        hidden_dims: Sequence[int],
+        activation: Activation,
         *,
         data_layer: nn.Module | None = None,
         latent_layer: nn.Module | None = None,
         head: nn.Module | None = None,
     ) -> None:
-        super().__init__(data_shape, code_dim)
+        """Makes the layers."""
         width, *rest = hidden_dims
         if data_layer is None:
             data_layer = _data_encoder(self.data_shape, (width,), activation)
         if latent_layer is None:
             latent_layer = MLPEncoder((self.code_dim,), (width,), activation)
         self.data_layer, self.latent_layer = data_layer, latent_layer
-        features = _features("data_layer", data_layer, self.data_shape)
-        features += _features("latent_layer", latent_layer, (self.code_dim,))
+        features = count_features("data_layer", data_layer, self.data_shape)
+        features += count_features("latent_layer", latent_layer, (self.code_dim,))
         self.head = mlp((features, *rest, 1), activation) if head is None else head
-        outputs = _features("head", self.head, (features,))
+        outputs = count_features("head", self.head, (features,))
         if outputs != 1:
             raise ShapeError(
                 f"head: {outputs} outputs a pair given, 1 needed; end it in a linear layer of one "
@@ -239,27 +187,8 @@ def build_critic(
 
 
 def _data_encoder(
-    data_shape: tuple[int, ...], hidden_dims: Sequence[int], activation: Callable[[], nn.Module]
+    data_shape: tuple[int, ...], hidden_dims: Sequence[int], activation: Activation
 ) -> nn.Module:
     if len(data_shape) == 3 and min(data_shape[1:]) >= 8:
         return ConvEncoder(data_shape, hidden_dim=hidden_dims[-1])
     return MLPEncoder(data_shape, hidden_dims, activation)
-
-
-def _features(part: str, layer: nn.Module, shape: tuple[int, ...]) -> int:
-    """Counts what a layer gives, by one blank input of a shape."""
-    example = next(layer.parameters(), torch.zeros(()))
-    training = layer.training
-    try:
-        with torch.no_grad():
-            given = tuple(layer.eval()(example.new_zeros(1, *shape)).shape)
-    except RuntimeError as error:
-        raise ShapeError(f"{part}: it does not take shape {(1, *shape)}: {error}") from error
-    finally:
-        layer.train(training)
-    if len(given) != 2:
-        raise ShapeError(
-            f"{part}: shape {given} given for an input of shape {(1, *shape)}, (1, features) "
-            "needed; end or begin it with nn.Flatten()"
-        )
-    return given[1]

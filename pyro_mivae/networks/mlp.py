@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_mivae.arguments import checked, flag, several, shape, size, whole
-from pyro_mivae.networks.checks import ACTIVATION, WIDTHS, check_data_shape
-from pyro_mivae.networks.norm import BatchNorm1d
+from pyro_mivae.networks.layers import ACTIVATION, WIDTHS, BatchNorm1d, Decoder, Encoder
 
 
 @checked(sizes=several(whole(least=1), least=2), activation=ACTIVATION, batch_norm=flag())
@@ -25,7 +24,7 @@ def mlp(
     Args:
         sizes: Width of the input, of each hidden layer, and of the output.
         activation: Builds an activation.
-        batch_norm: Whether to normalise before each activation, in place of a bias.
+        batch_norm: True to normalise before each activation, in place of a bias.
 
     Returns:
         A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``; with batch norm from
@@ -34,22 +33,29 @@ def mlp(
     Raises:
         OptionError: If a width is no whole number from 1 up, or fewer than two are given.
     """
+    hidden = _hidden(sizes[:-1], activation, batch_norm, bias=not batch_norm)
+    return nn.Sequential(*hidden, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def _hidden(
+    sizes: Sequence[int], activation: Callable[[], nn.Module], batch_norm: bool, bias: bool
+) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes[:-1]):
-        layers.append(nn.Linear(n_in, n_out, bias=not batch_norm))
+    for n_in, n_out in pairwise(sizes):
+        layers.append(nn.Linear(n_in, n_out, bias=bias))
         layers += [BatchNorm1d(n_out)] if batch_norm else []
         layers.append(activation())
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+    return layers
 
 
-class MLPEncoder(nn.Module):
+class MLPEncoder(Encoder):
     """Features of data of any shape: linear layers, each followed by an activation.
 
     Args:
         data_shape: Shape of one datum.
         hidden_dims: Width of each layer; the last is the number of features.
         activation: Builds an activation.
-        batch_norm: Whether to normalise before each activation.
+        batch_norm: True to normalise before each activation.
 
     Raises:
         OptionError: If there is no layer, or a width is no whole number from 1 up.
@@ -64,34 +70,12 @@ class MLPEncoder(nn.Module):
         *,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.data_shape = tuple(data_shape)
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise((math.prod(self.data_shape), *hidden_dims)):
-            layers.append(nn.Linear(n_in, n_out))
-            layers += [BatchNorm1d(n_out)] if batch_norm else []
-            layers.append(activation())
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Encodes data.
-
-        Args:
-            x: Shape ``(..., *data_shape)``.
-
-        Returns:
-            Features, shape ``(..., hidden_dims[-1])``.
-
-        Raises:
-            ShapeError: If ``x`` does not end in ``data_shape``.
-        """
-        check_data_shape(x, self.data_shape)
-        batch_shape = x.shape[: x.dim() - len(self.data_shape)]
-        features: Tensor = self.layers(x.reshape(-1, math.prod(self.data_shape)))
-        return features.reshape(*batch_shape, -1)
+        size = math.prod(data_shape)
+        super().__init__(data_shape, (size,))
+        self.layers = nn.Sequential(*_hidden((size, *hidden_dims), activation, batch_norm, True))
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(Decoder):
     """Parameters of a likelihood from a flat code.
 
     Args:
@@ -99,7 +83,7 @@ class MLPDecoder(nn.Module):
         data_shape: Shape of one datum.
         hidden_dims: Width of each hidden layer.
         activation: Builds an activation.
-        batch_norm: Whether to normalise before each activation.
+        batch_norm: True to normalise before each activation.
     """
 
     @checked(
@@ -118,19 +102,6 @@ class MLPDecoder(nn.Module):
         *,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.data_shape = tuple(data_shape)
-        sizes = (code_dim, *hidden_dims, math.prod(self.data_shape))
+        super().__init__(data_shape)
+        sizes = (code_dim, *hidden_dims, math.prod(data_shape))
         self.layers = mlp(sizes, activation, batch_norm=batch_norm)
-
-    def forward(self, code: Tensor) -> Tensor:
-        """Decodes codes.
-
-        Args:
-            code: Shape ``(..., code_dim)``.
-
-        Returns:
-            Shape ``(..., *data_shape)``.
-        """
-        decoded: Tensor = self.layers(code.reshape(-1, code.shape[-1]))
-        return decoded.reshape(*code.shape[:-1], *self.data_shape)

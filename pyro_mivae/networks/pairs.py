@@ -1,4 +1,4 @@
-r"""What scores how well a datum and a code go together: the interface of critics.
+"""The interface of critics, which score how well a datum and a code go together.
 
 A score :math:`T(x, z)` may depend on its own pair alone. Layers that mix the batch, as batch
 normalisation does, make it no critic, and what is computed from it no bound.
@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, shape, size
 from pyro_mivae.errors import DataError, ShapeError
-from pyro_mivae.networks.checks import check_data_shape, check_kind
+from pyro_mivae.networks.layers import ACTIVATION, WIDTHS, check_data_shape, check_kind
 
 PAIRS_AT_ONCE = 65_536
-"""How many pairs `Critic.all_pairs` hands to a network in one call."""
+"""Largest number of pairs that `Critic.all_pairs` hands to a network in one call."""
 
 
 class Critic(nn.Module, ABC):
     """Scores pairs of a datum and a code: a subclass gives `forward`, and a cheaper `all_pairs`.
+
+    Data have the shape ``(n, *data_shape)`` and codes ``(n, code_dim)``; other shapes are a
+    `ShapeError`.
 
     Args:
         data_shape: Shape of one datum.
@@ -39,35 +43,20 @@ class Critic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Scores pairs.
-
-        Args:
-            x: Data, shape ``(n, *data_shape)``.
-            code: Codes, shape ``(n, code_dim)``.
-
-        Returns:
-            Shape ``(n,)``.
-
-        Raises:
-            ShapeError: If the shapes are not these.
-        """
+        """Scores each code beside its own datum, shape ``(n,)``."""
 
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
         """Scores every code beside every datum.
 
-        Here by n² calls' worth of `forward`, `PAIRS_AT_ONCE` at a time, so that without gradients
-        the memory needed is that of as many pairs. With gradients it is that of all n² pairs:
-        what the network keeps for one, n² times.
+        Here by n² calls' worth of `forward`, `PAIRS_AT_ONCE` at a time: without gradients the
+        memory needed is that of as many pairs. With gradients it is that of all n² pairs.
 
         Args:
-            x: Data, shape ``(n, *data_shape)``.
-            code: Codes, shape ``(n, code_dim)``.
+            x: Data.
+            code: Codes.
 
         Returns:
             Scores of code i and datum j, shape ``(n, n)``.
-
-        Raises:
-            ShapeError: If the shapes are not these.
         """
         self.check_pairs(x, code)
         return _by_rows(self._each, x, code)
@@ -76,28 +65,21 @@ class Critic(nn.Module, ABC):
         """Scores every code beside its own datum, and its partner's code beside that.
 
         Args:
-            x: Data, shape ``(n, *data_shape)``.
-            code: Codes, shape ``(n, code_dim)``.
-            partner: Whose code goes beside each datum, shape ``(n,)``.
+            x: Data.
+            code: Codes.
+            partner: Index of the code that goes beside each datum, shape ``(n,)``.
 
         Returns:
             Two tensors of shape ``(n,)``.
-
-        Raises:
-            ShapeError: If the shapes are not these.
         """
         return self(x, code), self(x, code[partner])
 
     def check_pairs(self, x: Tensor, code: Tensor) -> None:
-        """Checks the shapes of data and codes.
-
-        Args:
-            x: Data.
-            code: Codes.
+        """Checks shapes and dtypes of data and codes.
 
         Raises:
             DataError: If they have another dtype than the critic.
-            ShapeError: If they are not ``(n, *data_shape)`` and ``(n, code_dim)``.
+            ShapeError: If their shapes are others.
         """
         check_data_shape(x, self.data_shape)
         check_kind(code)
@@ -124,13 +106,39 @@ class Critic(nn.Module, ABC):
 class LayeredCritic(Critic):
     """A layer of the datum, a layer of the code, and a score of what the two give.
 
-    A subclass sets ``data_layer`` and ``latent_layer``, and gives `compare`. `all_pairs` passes
-    each of the n data and the n codes through its layer once; what only `compare` sees has to be
-    repeated for n² pairs, `PAIRS_AT_ONCE` at a time.
+    A subclass makes ``data_layer`` and ``latent_layer`` in `build`, and gives `compare`.
+    `all_pairs` passes each of the n data and the n codes through its layer once; n² pairs of
+    features go through `compare`, `PAIRS_AT_ONCE` at a time.
+
+    Args:
+        data_shape: Shape of one datum.
+        code_dim: Size of the code.
+        hidden_dims: Widths of hidden layers, one or more.
+        activation: Builds an activation.
+        **options: Further arguments of `build`.
+
+    Raises:
+        OptionError: If there is no hidden layer, or a size is under 1.
     """
 
     data_layer: nn.Module
     latent_layer: nn.Module
+
+    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        **options: Any,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        self.build(hidden_dims, activation, **options)
+
+    @abstractmethod
+    def build(self, hidden_dims: Sequence[int], activation: Callable[[], nn.Module]) -> None:
+        """Makes the layers."""
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Scores pairs; see `Critic`."""
@@ -150,26 +158,10 @@ class LayeredCritic(Critic):
 
     @abstractmethod
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Scores features of pairs.
-
-        Args:
-            of_data: Shape ``(..., features)``.
-            of_code: Shape ``(..., features)``, broadcast against the data's.
-
-        Returns:
-            Shape ``(...)``.
-        """
+        """Scores features ``(..., features)`` of pairs, broadcast against each other."""
 
     def compare_all(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Scores features of all pairs.
-
-        Args:
-            of_data: Shape ``(n, features)``.
-            of_code: Shape ``(n, features)``.
-
-        Returns:
-            Scores of code i and datum j, shape ``(n, n)``.
-        """
+        """Scores features ``(n, features)`` of all pairs, shape ``(n, n)``."""
         return _by_rows(self.compare, of_data, of_code)
 
 

@@ -1,24 +1,42 @@
-"""Encoders and decoders by name, and which is the default for which data."""
+"""Encoders and decoders by name, for ELBOs and for adversarial objectives.
+
+Chen et al. (2016), InfoGAN, appendix C.1, https://arxiv.org/abs/1606.03657.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, choice, flag, shape, size
-from pyro_mivae.networks.checks import NETWORK
-from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder
+from pyro_mivae.networks.conv import (
+    NARROW,
+    SLOPE,
+    ConvDecoder,
+    ConvEncoder,
+    ConvGenerator,
+    ConvTrunk,
+)
+from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
 
-CONV_CHANNELS = (64, 128, 256)
+Pair = tuple[nn.Module, nn.Module]
+DEEP = (64, 128, 256)
+PAPER = ((64, 128), 1024)
+HALF = ((32, 64), 256)
+SMALL = 256  # values of an image up to which a CPU trains more than the narrow preset in minutes
+
+
+def _is_image(data_shape: Sequence[int]) -> bool:
+    return len(data_shape) == 3 and min(data_shape[1:]) >= 8
 
 
 @checked(data_shape=shape())
 def default_network(data_shape: Sequence[int]) -> str:
-    """Tells which preset is the default for data of a shape.
+    """Returns the name of the default preset for data of a shape.
 
     ``"conv"`` for images of more than 32 x 32 values (channels included), ``"mlp"`` for
     everything else.
@@ -33,23 +51,18 @@ def default_network(data_shape: Sequence[int]) -> str:
         >>> default_network((1, 28, 28)), default_network((3, 32, 32)), default_network((2000,))
         ('mlp', 'conv', 'mlp')
     """
-    is_image = len(data_shape) == 3 and min(data_shape[1:]) >= 8
-    return "conv" if is_image and math.prod(data_shape) > 1024 else "mlp"
+    return "conv" if _is_image(data_shape) and math.prod(data_shape) > 1024 else "mlp"
 
 
-def mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
-    """Returns the widths of the ``"mlp"`` preset: 256-256 up to 256 values, else 400-400."""
+def _mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
     return (256, 256) if math.prod(data_shape) <= 256 else (400, 400)
-
-
-Pair = tuple[nn.Module, nn.Module]
 
 
 def _mlp_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
     """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
-    widths = mlp_widths(data_shape)
+    widths = _mlp_widths(data_shape)
     encoder = MLPEncoder(data_shape, widths, batch_norm=batch_norm)
-    return encoder, MLPDecoder(code_dim, data_shape, widths[::-1])
+    return encoder, MLPDecoder(code_dim, data_shape, widths)
 
 
 def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
@@ -60,8 +73,8 @@ def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pa
 def _deep_conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
     """5 × 5 convolutions of stride 2, of 64, 128 and 256 maps, normalised by the batch."""
     return (
-        ConvEncoder(data_shape, CONV_CHANNELS, batch_norm=batch_norm),
-        ConvDecoder(code_dim, data_shape, CONV_CHANNELS, batch_norm=batch_norm),
+        ConvEncoder(data_shape, DEEP, batch_norm=batch_norm),
+        ConvDecoder(code_dim, data_shape, DEEP, batch_norm=batch_norm),
     )
 
 
@@ -78,15 +91,14 @@ def build_networks(
 ) -> Pair:
     """Builds an encoder and its decoder.
 
-    ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and 64 maps.
-    ``"conv-deep"``: 64, 128 and 256 maps, as InfomaxVAE's reference. Every encoder normalises by
-    the batch, of the decoders that of ``"conv-deep"``.
-
     Args:
-        kind: A key of `NETWORKS`, or ``"auto"`` for `default_network`.
+        kind: ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and
+            64 maps. ``"conv-deep"``: 64, 128 and 256 maps, as InfomaxVAE's reference. ``"auto"``:
+            see `default_network`.
         data_shape: Shape of one datum.
         code_dim: Size of the code that the decoder takes.
-        batch_norm: Whether to normalise by the batch, as said above; never if False.
+        batch_norm: True to normalise by the batch: every encoder, and the decoder of
+            ``"conv-deep"``.
 
     Returns:
         The encoder, from ``(..., *data_shape)`` to features, and the decoder, from
@@ -96,28 +108,88 @@ def build_networks(
         OptionError: If there is no such preset.
         ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
     """
-    if kind == "auto":
-        kind = default_network(data_shape)
+    kind = default_network(data_shape) if kind == "auto" else kind
     return NETWORKS[kind](data_shape, code_dim, batch_norm)
 
 
-@checked(encoder=NETWORK, data_shape=shape())
-def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
-    """Returns how many features an encoder gives, by encoding one blank datum.
+class Discriminator(nn.Module):
+    """Tells data from what is generated.
 
     Args:
-        encoder: From ``(batch, *data_shape)`` to ``(batch, features)``.
+        trunk: From ``(batch, *data_shape)`` to features; it may serve others as well.
+        in_features: Number of features.
+    """
+
+    @checked(trunk=NETWORK, in_features=size())
+    def __init__(self, trunk: nn.Module, in_features: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(in_features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judges data.
+
+        Args:
+            x: Shape ``(batch, *data_shape)``.
+
+        Returns:
+            Log-odds of being data, shape ``(batch,)``.
+        """
+        logits: Tensor = self.head(self.trunk(x)).squeeze(-1)
+        return logits
+
+
+def _leaky_mlp_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
+    """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
+    widths, leaky = _mlp_widths(data_shape), partial(nn.LeakyReLU, SLOPE)
+    encoder = MLPEncoder(data_shape, widths, leaky, batch_norm=True)
+    return encoder, MLPDecoder(code_dim, data_shape, widths, batch_norm=True)
+
+
+def _narrow_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
+    """4 × 4 convolutions of stride 2, of 16 and 32 maps; 128 features."""
+    return ConvTrunk(data_shape, *NARROW), ConvGenerator(code_dim, data_shape, *NARROW)
+
+
+def _half_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
+    """4 × 4 convolutions of stride 2, of 32 and 64 maps; 256 features."""
+    return ConvTrunk(data_shape, *HALF), ConvGenerator(code_dim, data_shape, *HALF)
+
+
+def _paper_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
+    """4 × 4 convolutions of stride 2, of 64 and 128 maps; 1024 features: the paper's."""
+    return ConvTrunk(data_shape, *PAPER), ConvGenerator(code_dim, data_shape, *PAPER)
+
+
+ADVERSARIAL_NETWORKS: dict[str, Callable[[Sequence[int], int], Pair]] = {
+    "mlp": _leaky_mlp_pair,
+    "conv-narrow": _narrow_pair,
+    "conv-half": _half_pair,
+    "conv": _paper_pair,
+}
+
+
+@checked(kind=choice("auto", *ADVERSARIAL_NETWORKS), data_shape=shape(), code_dim=size())
+def build_adversarial_networks(kind: str, data_shape: Sequence[int], code_dim: int) -> Pair:
+    """Builds a discriminator's trunk and a generator.
+
+    Args:
+        kind: ``"conv"``: InfoGAN's for MNIST, 64 and 128 maps and 1024 features. ``"conv-half"``:
+            32, 64 and 256. ``"conv-narrow"``: 16, 32 and 128, for a CPU. ``"mlp"``: two hidden
+            layers. ``"auto"``: ``"conv-half"`` for images of 8 x 8 pixels or more and up to 256
+            values, ``"conv-narrow"`` for larger ones, ``"mlp"`` for everything else.
         data_shape: Shape of one datum.
+        code_dim: Size of the code that the generator takes.
 
     Returns:
-        The number of features.
+        The trunk, from ``(..., *data_shape)`` to features, and the generator, from
+        ``(..., code_dim)`` to ``(..., *data_shape)``.
+
+    Raises:
+        OptionError: If there is no such preset.
+        ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
     """
-    training = encoder.training
-    example = next(encoder.parameters(), torch.zeros(()))
-    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
-    if example.is_meta and linear:  # a first operation on the meta device takes seconds of imports
-        return linear[-1].out_features
-    with torch.no_grad():
-        features: Tensor = encoder.eval()(example.new_zeros(1, *data_shape))
-    encoder.train(training)
-    return features.shape[-1]
+    if kind == "auto":
+        conv = "conv-half" if math.prod(data_shape) <= SMALL else "conv-narrow"
+        kind = conv if _is_image(data_shape) else "mlp"
+    return ADVERSARIAL_NETWORKS[kind](data_shape, code_dim)

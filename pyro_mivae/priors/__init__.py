@@ -1,10 +1,8 @@
 """Priors of the code: PyroModules, called inside the data plate, that sample its sites."""
 
 from pyro_mivae.priors.base import prior_sites
-from pyro_mivae.priors.codes import InfoGANPrior
-from pyro_mivae.priors.mixture import MixturePrior
-from pyro_mivae.priors.normal import StandardNormalPrior
-from pyro_mivae.priors.uniform import UniformPrior
+from pyro_mivae.priors.categorical import InfoGANPrior, MixturePrior
+from pyro_mivae.priors.normal import StandardNormalPrior, UniformPrior
 
 PRIORS = {
     "normal": StandardNormalPrior,

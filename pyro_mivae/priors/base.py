@@ -1,14 +1,16 @@
-"""What a prior is to a model: a program that samples the code, seen from outside."""
+"""A prior seen from outside: the sites that it samples, and its code."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
+from torch.distributions import Independent
 
 from pyro_mivae.arguments import checked, function
 from pyro_mivae.errors import SiteError
@@ -51,3 +53,22 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
             "one site or more and return the code that the likelihood decodes, shape (1, size)"
         )
     return sites, code.shape[-1]
+
+
+def join(values: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Joins the values of sites into one code; enumerated ones have a batch dimension more."""
+    parts = list(values)
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+
+
+def site_size(fn: Any) -> int:
+    """Returns the number of values of a site, or of its categories."""
+    return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
+
+
+def base_of(fn: Any) -> Any:
+    """Returns the distribution of one element of a site."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn

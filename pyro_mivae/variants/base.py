@@ -8,68 +8,43 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import make_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, ClassVar, Self
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from pyro_mivae.arguments import (
-    checked,
-    either,
-    instance,
-    named,
-    numbers,
-    several,
-    size,
-    text,
-    whole,
-)
+from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
-from pyro_mivae.guides import MeanFieldGuide
-from pyro_mivae.handlers import SubstituteMessenger, decode_means
+from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
-from pyro_mivae.networks import build_networks
+from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites
+from pyro_mivae.priors.base import site_size
 from pyro_mivae.traces import TracePair
-from pyro_mivae.variants.checks import (
-    PARTS,
-    category_index,
-    check_code,
-    check_decoder,
-    check_encoder,
-    check_guide,
-    check_weights,
-    is_bounded,
-    site_size,
-)
+from pyro_mivae.variants import checks
+from pyro_mivae.variants import options as declared
 from pyro_mivae.variants.means import posterior_means
-from pyro_mivae.variants.options import LikelihoodLike, Prior, checked_options
 
-SMALLER = (
-    "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
-    "decoder"
-)
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
-
-GuideBuilder = Callable[[Mapping[str, Any], nn.Module], nn.Module]
-"""Makes a guide from the prior's distributions by site, and an encoder."""
 
 
 class Variant(PyroModule):
     """A model/guide pair with the objective of one paper.
 
-    The module owns every parameter. Its Pyro name is its own: several variants can be trained in
-    one process without sharing parameters through Pyro's param store.
+    The module owns every parameter. Its Pyro name is its own: variants that are trained in one
+    process share no parameters through Pyro's param store.
 
     Attributes:
         model: The generative model, called with data.
@@ -82,12 +57,16 @@ class Variant(PyroModule):
         given: The arguments that it was built with, by name.
         noise: Sites that the guide draws from their prior, whatever the data.
         code_site: The site whose size is the keyword ``code_dim``.
+        groups: Dataclasses of options, by the keyword that takes one.
+        refused: Options of its parents that it does not take.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True
     noise: ClassVar[frozenset[str]] = frozenset()
     code_site: ClassVar[str] = "c"
+    groups: ClassVar[Mapping[str, Any]] = {}
+    refused: ClassVar[frozenset[str]] = frozenset()
     given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -97,24 +76,26 @@ class Variant(PyroModule):
             given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
         except TypeError:  # __init__ says it better
             given = {}
+        for group in [given[keyword] for keyword in cls.groups.keys() & given.keys()]:
+            given |= asdict(group) if is_dataclass(group) else {}
         variant.__dict__["given"] = given
         return variant
 
-    @checked_options(**PARTS)
+    @declared.checked_options(**checks.PARTS)
     def __init__(
         self,
         data_shape: Sequence[int],
-        make_prior: Callable[[], Prior],
-        make_guide: GuideBuilder | None = None,
+        make_prior: Callable[[], declared.Prior],
+        make_guide: declared.GuideBuilder = mean_field_guide,
         *,
-        likelihood: LikelihoodLike = "bernoulli",
-        prior: Prior | None = None,
+        likelihood: declared.LikelihoodLike = "bernoulli",
+        prior: declared.Prior | None = None,
         guide: nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
         """Assembles the pair and checks that it fits."""
-        super().__init__(self._new_name())
+        super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide brings its own encoder")
@@ -125,74 +106,44 @@ class Variant(PyroModule):
         self.category = categories[0] if categories else None
         self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
         if encoder is not None:
-            check_encoder(encoder, self.data_shape)
+            output_dim(encoder, self.data_shape)  # checks it
 
         def build() -> tuple[nn.Module, nn.Module]:
             first, last = self.build_networks("auto", self.data_shape, code_dim)
             first = first if encoder is None else encoder
-            built = (
-                (make_guide or self._mean_field)(distributions, first) if guide is None else guide
-            )
-            return built, last if decoder is None else decoder
+            if guide is None:
+                first = make_guide(self.data_shape, distributions, first)
+            return first if guide is None else guide, last if decoder is None else decoder
 
-        self.guide, decoder = build_fitting(build, SMALLER)
+        self.guide, decoder = build_fitting(build, checks.SMALLER)
         if isinstance(likelihood, str):
             likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
         leading = (2,) if self.num_categories is None else (self.num_categories, 2)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
-            check_guide(self.model, self.guide, x, distributions)
-            check_decoder(self.model, x.new_zeros(*leading, code_dim), self.data_shape)
+            checks.check_guide(self.model, self.guide, x, distributions)
+            checks.check_decoder(self.model, x.new_zeros(*leading, code_dim), self.data_shape)
 
     @classmethod
     def options(cls) -> type:
         """Returns a dataclass of the options that a command or a file may set."""
-        found: dict[str, Any] = {}
-        for own in cls._own_options():
-            found |= {name: option for name, option in own.items() if name not in found}
-        fields = [(name, *option) for name, option in found.items()]
-        return make_dataclass(f"{cls.__name__}Options", fields)
-
-    @classmethod
-    def _own_options(cls) -> list[dict[str, Any]]:
-        """Returns type and field of each constructor's options, the class's own first."""
-        constructors = [vars(parent).get("__init__") for parent in cls.__mro__]
-        return [getattr(constructor, "own_options", {}) for constructor in constructors]
+        return declared.options_of(cls)
 
     @classmethod
     def build(cls, data_shape: Sequence[int], **given: Any) -> Self:
-        """Builds the variant from plain values for `options`, and parts.
-
-        Args:
-            data_shape: Shape of one datum.
-            **given: Options and parts by keyword.
-
-        Returns:
-            The variant.
-        """
+        """Builds the variant from plain values for `options`, and parts."""
+        for keyword, group in cls.groups.items():
+            names = [field.name for field in fields(group)]
+            given[keyword] = group(**{name: given.pop(name) for name in names if name in given})
         return cls(data_shape, **given)
 
     @classmethod
     def build_networks(
         cls, kind: str, data_shape: Sequence[int], code_dim: int
     ) -> tuple[nn.Module, nn.Module]:
-        """Builds an encoder and a decoder of one of the variant's presets.
-
-        Args:
-            kind: Its name, or ``"auto"``.
-            data_shape: Shape of one datum.
-            code_dim: Size of the code.
-
-        Returns:
-            The encoder, from ``(batch, *data_shape)`` to features, and the decoder, from
-            ``(..., code_dim)`` to ``(..., *data_shape)``.
-        """
+        """Builds an encoder and a decoder of the variant, see `build_networks`."""
         return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm)
-
-    @classmethod
-    def _new_name(cls) -> str:
-        return f"{cls.name}_{next(_INSTANCES)}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
         """Copies the module, with a Pyro name of its own."""
@@ -203,26 +154,26 @@ class Variant(PyroModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes a new name: with the original's, SVI would train the original's parameters."""
         super().__setstate__(state)
-        name = self._new_name()
+        name = f"{self.name}_{next(_INSTANCES)}"
         for prefix, module in self.named_modules():
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @checked(num_steps=whole(least=0))
+    @check.checked(num_steps=check.whole(least=0))
     def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Args:
             num_steps: Number of steps of the training. Warm-ups that are a share of the training
-                need it; without it they are left out.
+                are left out without it.
 
         Returns:
             The loss, on the device of the variant.
         """
         objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
-        along_a_plate = objective.vectorize_particles and objective.num_particles > 1
-        objective.max_plate_nesting = 1 + along_a_plate
+        in_a_plate = objective.vectorize_particles and objective.num_particles > 1
+        objective.max_plate_nesting = 1 + in_a_plate
         return objective
 
     @abstractmethod
@@ -230,20 +181,16 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the data before training, where the variant has use for it.
+        """Prepares parameters from the training data, where the variant has use for it."""
 
-        Args:
-            x: Training data, shape ``(n, *data_shape)``.
-        """
-
-    @checked(param_name=text())
+    @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
         A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
 
         Args:
-            param_name: Name of the parameter, of the module's own or in Pyro's param store.
+            param_name: Its name, in ``named_parameters`` or in Pyro's param store.
 
         Returns:
             Keyword arguments of the optimiser, such as the learning rate.
@@ -285,9 +232,8 @@ class Variant(PyroModule):
         """Returns data as the variant takes them; every method that takes data calls it first.
 
         Args:
-            x: A tensor or a NumPy array of any dtype, shape ``(n, *data_shape)``, with ``n`` at
-                least 1. Numbers count as they are: bytes from 0 to 255 are not scaled, and a
-                likelihood of values in [0, 1] refuses them.
+            x: A tensor or NumPy array of any dtype, shape ``(n, *data_shape)``, ``n`` at least 1.
+                Bytes from 0 to 255 are not scaled; a likelihood of values in [0, 1] refuses them.
 
         Returns:
             The data in the weights' dtype, on their own device.
@@ -312,14 +258,12 @@ class Variant(PyroModule):
 
         Where a guide has no mean in closed form (a flow, a site that depends on a drawn one) it is
         that of 100 draws, always the same ones: its error is a tenth of the posterior's deviation.
-        Torch's generators stay as they are.
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
 
         Returns:
-            By site, shape ``(batch, size)``; of a category the probabilities, shape
-            ``(batch, num_categories)``.
+            By site, shape ``(batch, size)``; of a category the probabilities.
 
         Raises:
             OptionError: If weights are not finite.
@@ -328,7 +272,7 @@ class Variant(PyroModule):
         with self.evaluating():
             return posterior_means(lambda: self.code_traces(x), self.device)
 
-    @checked(keep=either(several(text(), least=0), text()))
+    @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
         """Decodes the posterior mean.
 
@@ -339,9 +283,6 @@ class Variant(PyroModule):
 
         Returns:
             The likelihood's mean, shape ``(batch, *data_shape)``.
-
-        Raises:
-            SiteError: If ``keep`` names a site that is not in the code.
         """
         keep = self.sites if keep is None else [keep] if isinstance(keep, str) else keep
         self._check_names(keep)
@@ -349,14 +290,13 @@ class Variant(PyroModule):
         return self.decode({name: codes[name] for name in keep}, len(x))
 
     @torch.no_grad()
-    @checked(codes=named(numbers()), n=size())
+    @check.checked(codes=check.named(check.numbers()), n=check.size())
     def decode(self, codes: Mapping[str, Any], n: int) -> Tensor:
         """Decodes given sites, with every other site at its prior mean given these.
 
         Args:
             codes: Values by site, tensors or arrays of shape ``(n, size)``; of a category, its
-                numbers, integers of shape ``(n,)``, or probabilities, which stand for the most
-                probable one.
+                numbers, integers of shape ``(n,)``, or probabilities, for the most probable one.
             n: Number of codes.
 
         Returns:
@@ -375,7 +315,7 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @checked(n=size(), category=whole())
+    @check.checked(n=check.size(), category=check.whole())
     def sample(self, n: int, category: int | None = None) -> Tensor:
         """Decodes codes drawn from the prior.
 
@@ -387,21 +327,15 @@ class Variant(PyroModule):
             The likelihood's means, shape ``(n, *data_shape)``.
 
         Raises:
-            OptionError: If there are no categories, or not this one, or ``n`` is under 1; or if
-                weights are not finite.
+            OptionError: If there is no such category, or weights are not finite.
         """
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = None
-        if self.category is not None and category is not None:
-            chosen = self._value(self.category, torch.full((n,), category), n)
-
-        def latent(name: str, fn: Any) -> Tensor | None:
-            return chosen if name == self.category else None
-
+        chosen = {}
+        if category is not None:
+            chosen[self.category] = self._value(str(self.category), torch.full((n,), category), n)
         with self.evaluating():
-            program = SubstituteMessenger(lambda fn: fn.mean, latent)(self.model)
-            sampled: Tensor = program(self.blank(n))
+            sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
         return sampled
 
     def code_traces(self, x: Tensor) -> TracePair:
@@ -415,7 +349,7 @@ class Variant(PyroModule):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode, with a param store of its own; refuses weights that are not finite."""
-        check_weights(self)
+        checks.check_weights(self)
         training = [module for module in self.modules() if module.training]
         self.eval()
         try:
@@ -429,45 +363,37 @@ class Variant(PyroModule):
         """Returns values that are given for a site as the model takes them."""
         code, size = code.to(self.device), self.sites[name]
         if name not in self.one_hot:
-            check_code(name, code, n, size)
+            checks.check_code(name, code, n, size)
             return code.to(self.dtype)
-        index = category_index(name, code, n, size)
+        index = checks.category_index(name, code, n, size)
         return one_hot(index, size).to(self.dtype) if self.one_hot[name] else index
 
     def _require(self, **sizes: int | None) -> None:
         """Refuses a size, other than a default, that is given beside a prior of another."""
         for name, given in sizes.items():
-            actual = self.sites.get(self.code_site) if name == "code_dim" else getattr(self, name)
-            defaults = [own[name][1].default for own in self._own_options() if name in own]
+            code_dim = self.sites.get(self.code_site)
+            actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
+            defaults = [
+                own[name][1].default for own in declared.own_options(type(self)) if name in own
+            ]
             if given not in (actual, *defaults):
                 raise OptionError(
                     f"{name}={given} is given, and a prior whose {name} is {actual}; leave it "
                     "out, or build the prior with it"
                 )
 
+    def _need(self, found: object, needed: str) -> None:
+        """Refuses a prior that lacks something."""
+        if not found:
+            raise SiteError(
+                f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
+            )
+
     def _check_names(self, names: Collection[str]) -> None:
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
-    def _mean_field(
-        self,
-        distributions: Mapping[str, Any],
-        encoder: nn.Module,
-        deterministic: Collection[str] = (),
-    ) -> nn.Module:
-        """Builds the default guide: its sites live where the prior's do."""
-        if self.one_hot:
-            raise SiteError(
-                f"the prior samples the categories {list(self.one_hot)}, and the default guide "
-                "has no category; give a guide that samples them, such as mi.MixtureGuide(...) "
-                "or one of your own"
-            )
-        bounded = [
-            n for n, fn in distributions.items() if is_bounded(fn) and n not in deterministic
-        ]
-        return MeanFieldGuide(self.data_shape, self.sites, encoder, deterministic, bounded)
 
-
-VARIANT = instance(Variant, example="mi.VAE((1, 28, 28))")
+VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")
 """A check of an argument: a variant."""

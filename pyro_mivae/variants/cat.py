@@ -5,20 +5,19 @@ Pineau & Lelarge (2018), InfoCatVAE, https://arxiv.org/abs/1806.08240.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, SampledCategoricalELBO
-from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.guides import MixtureGuide
+from pyro_mivae.guides import mixture_guide
 from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import check_treatment
 from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
 
 
@@ -29,10 +28,8 @@ class CatVAE(Variant):
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
-    A training whose number of steps is known (`fit`, or `objective` with ``num_steps``) begins
-    away from J: otherwise all data may fall into one category or into categories without
-    meaning. The KL divergences warm up, and `RegularizedInformation` is added with a weight that
-    falls to 0.
+    A training begins away from J, see `CategoryStart`: otherwise all data may fall into one
+    category or into categories without meaning.
 
     Args:
         data_shape: Shape of one datum.
@@ -43,22 +40,20 @@ class CatVAE(Variant):
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
             ``"soft"``: one decode of the probabilities, as the original code. ``"gumbel"``: one
-            decode of a Gumbel-softmax sample. The last two train on a value that is no bound.
-        num_decodes: Categories of each datum that ``"sample"`` decodes, the most probable one
-            among them; 2 if omitted.
-        temperature: options.Temperature of the Gumbel-softmax, 0.5 if omitted.
-        warm_start: Steps of `warm_start_categories` before training (by `fit`, or by
-            ``vae.initialize(x)``), or a `CategoryStart`, which also has the warm-ups.
-        **parts: Parts, as `VAE` takes them.
+            decode of a Gumbel-softmax sample. The last two train on what is no bound.
+        num_decodes: Categories that ``"sample"`` decodes, the most probable one and others; 2 if
+            omitted.
+        temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
+        warm_start: Steps of the unsupervised start, or all of it: a `CategoryStart`.
+        **parts: Parts, as `VAE` takes them. A prior must have a category.
 
     Raises:
-        OptionError: If ``num_categories`` does not divide ``latent_dim``, ``categorical`` is
-            none of these, ``num_decodes`` is not from 2 to ``num_categories`` or given to another
-            than ``"sample"``, or a temperature is given to another than ``"gumbel"``.
-        SiteError: If a prior that is given has no category, or other sites than the guide.
+        OptionError: If an option is out of its range, or of no use to ``categorical``.
+        SiteError: If the prior has no category, or other sites than the guide.
     """
 
     name = "cat"
+    groups = {"warm_start": CategoryStart}
 
     @options.checked_options()
     def __init__(
@@ -74,66 +69,24 @@ class CatVAE(Variant):
         warm_start: options.WarmStart = CategoryStart.warm_start,
         **parts: Unpack[options.Parts],
     ) -> None:
-        for option, given, owner in (
-            ("temperature", temperature, "gumbel"),
-            ("num_decodes", num_decodes, "sample"),
-        ):
-            if given is not None and categorical != owner:
-                raise OptionError(
-                    f"{option}={given} is given beside categorical={categorical!r}; only "
-                    f"{owner!r} has use for it"
-                )
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
-        super().__init__(data_shape, make_prior, self._mixture, **parts)
-        if self.category is None:
-            raise SiteError(
-                f"the prior samples {list(self.sites)}, none of them a category; "
-                f"{type(self).__name__} needs one"
-            )
+        super().__init__(data_shape, make_prior, mixture_guide, **parts)
+        self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
-        most = self.sites[self.category]
-        if num_decodes is not None and num_decodes > most:
-            raise OptionError(
-                f"num_decodes={num_decodes}: allowed are whole numbers from 2 (the most probable "
-                f"category, and a draw of the others) to {most}, all there are"
-            )
-        start = CategoryStart(warm_start) if isinstance(warm_start, int) else warm_start
-        self.given |= asdict(start)
-        self.start = start
+        check_treatment(categorical, num_decodes, temperature, self.num_categories or 0)
+        self.start = CategoryStart(warm_start) if isinstance(warm_start, int) else warm_start
         self.categorical = categorical
-        self.num_decodes = 2 if num_decodes is None else num_decodes
+        self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
-    @classmethod
-    def _own_options(cls) -> list[dict[str, Any]]:
-        """Adds the options of the start."""
-        start = {f.name: (f.type, options.copied(f)) for f in fields(CategoryStart)}
-        return [*super()._own_options(), start]
-
-    @classmethod
-    def build(cls, data_shape: Sequence[int], **given: Any) -> Self:
-        """Builds the variant from plain values for `options`, and parts."""
-        start = {f.name: given.pop(f.name) for f in fields(CategoryStart) if f.name in given}
-        return cls(data_shape, warm_start=CategoryStart(**start), **given)
-
     def initialize(self, x: Tensor) -> None:
-        """Gives the categories an unsupervised start, see `warm_start_categories`.
-
-        Args:
-            x: Training data, shape ``(n, *data_shape)``.
-        """
+        """Gives the categories their unsupervised start, see `Variant.initialize`."""
         x = self.check_data(x)
         if self.start.warm_start:
             warm_start_categories(self.guide, x, str(self.category), steps=self.start.warm_start)
 
-    def _mixture(self, distributions: Mapping[str, Any], encoder: nn.Module) -> nn.Module:
-        """Builds the default guide."""
-        if set(distributions) != {"c", "z"}:
-            raise SiteError(
-                f"the prior samples {list(distributions)}, the default guide ['c', 'z']; name the "
-                "prior's sites like that, or give a guide that samples them"
-            )
-        return MixtureGuide(self.data_shape, self.sites["c"], self.sites["z"], encoder)
+    def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
+        return self.start.term(str(self.category), num_steps)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         terms = self._terms(num_steps)
@@ -145,6 +98,3 @@ class CatVAE(Variant):
         return RelaxedCategoricalELBO(
             terms, kl_weights, relaxation=self.categorical, temperature=self.temperature
         )
-
-    def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
-        return self.start.term(str(self.category), num_steps)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Independent, constraints
 
 from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.networks.checks import NETWORK
+from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors.base import PRIOR
+from pyro_mivae.terms import InformationTerm
 from pyro_mivae.traces import TracePair, trace_program
 
+SMALLER = (
+    "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
+    "decoder"
+)
+Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),
     "prior": PRIOR,
@@ -27,18 +33,32 @@ PARTS: dict[str, Checker] = {
 """Checks of the parts that variants have in common."""
 
 
-def site_size(fn: Any) -> int:
-    """Returns the number of values of a site, or of its categories."""
-    if fn.has_enumerate_support:
-        return int(fn.probs.shape[-1])
-    return int(fn.event_shape.numel())
+def split(latent_dim: int, code_dim: int, *, code: str = "c", least: int = 1) -> int:
+    """Returns the size of ``z``, which a code of ``latent_dim`` in all leaves beside another."""
+    if not least <= code_dim < latent_dim:
+        raise OptionError(
+            f"code_dim={code_dim} of latent_dim={latent_dim}: {code} needs {least} or more "
+            "coordinates and must leave z 1 or more"
+        )
+    return latent_dim - code_dim
 
 
-def is_bounded(fn: Any) -> bool:
-    """True if a site lives on the unit interval."""
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return fn.support is constraints.unit_interval
+def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: int) -> None:
+    """Refuses options that a treatment of a category has no use for, and too many decodes."""
+    for option, given, owner in (
+        ("temperature", temperature, "gumbel"),
+        ("num_decodes", num_decodes, "sample"),
+    ):
+        if given is not None and categorical != owner:
+            raise OptionError(
+                f"{option}={given} is given beside categorical={categorical!r}; only {owner!r} "
+                "has use for it"
+            )
+    if num_decodes is not None and num_decodes > most:
+        raise OptionError(
+            f"num_decodes={num_decodes}: allowed are whole numbers from 2 (the most probable "
+            f"category, and a draw of the others) to {most}, all there are"
+        )
 
 
 def check_code(name: str, code: Tensor, n: int, size: int) -> None:
@@ -64,28 +84,6 @@ def category_index(name: str, code: Tensor, n: int, count: int) -> Tensor:
 
 def _told(name: str, code: Tensor) -> str:
     return f"codes[{name!r}] has dtype {code.dtype} and shape {tuple(code.shape)}"
-
-
-def check_encoder(encoder: nn.Module, data_shape: tuple[int, ...]) -> None:
-    """Checks that an encoder takes data and returns features of each datum."""
-    training = encoder.training
-    example = next(encoder.parameters(), torch.zeros(()))
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            features = encoder.eval()(example.new_zeros(2, *data_shape))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ShapeError(
-            f"the encoder does not take data of shape (2, {', '.join(map(str, data_shape))}) "
-            f"({error}); build it for data of this shape"
-        ) from error
-    finally:
-        encoder.train(training)
-    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
-        got = tuple(features.shape) if isinstance(features, Tensor) else type(features)
-        raise ShapeError(
-            f"the encoder returns {got} for two data; let it return features of each, shape "
-            "(batch, features)"
-        )
 
 
 def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:
@@ -149,3 +147,9 @@ def broken_weights(module: nn.Module, weights: Mapping[str, Tensor] | None = Non
     if not finite or torch.stack(finite).all():  # one wait for the device
         return []
     return [name for name, value in watched.items() if not value.isfinite().all()]
+
+
+def anew(term: Term) -> Term:
+    """Copies a term, with its schedule at the start; networks and functions are the term's own."""
+    kept = (*term.networks.values(), term.weight.schedule, getattr(term, "function", None))
+    return copy.deepcopy(term, {id(part): part for part in kept})

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Unpack
 
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.errors import OptionError
+from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.vae import split_normal_prior
+from pyro_mivae.variants.checks import split
 
 
 class InfomaxVAE(Variant):
@@ -56,12 +58,11 @@ class InfomaxVAE(Variant):
             raise OptionError("deterministic=True and a guide are both given; give one of them")
         super().__init__(
             data_shape,
-            partial(split_normal_prior, latent_dim, code_dim),
-            partial(self._mean_field, deterministic=("c",) if deterministic else ()),
+            lambda: StandardNormalPrior(split(latent_dim, code_dim), code_dim),
+            partial(mean_field_guide, deterministic=("c",) if deterministic else ()),
             **parts,
         )
-        if "c" not in self.sites:
-            raise SiteError(f"the prior samples {list(self.sites)}; InfomaxVAE needs a site 'c'")
+        self._need("c" in self.sites, "a site 'c'")
         self._require(latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
-from dataclasses import MISSING, Field, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from pyro_mivae.variants.warm_start import CategoryStart
 
 Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
 Prior = Callable[[], Tensor]
+GuideBuilder = Callable[[Sequence[int], Mapping[str, Any], nn.Module], nn.Module]
+"""Makes a guide from the shape of one datum, the prior's distributions by site, and an encoder."""
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
@@ -156,3 +158,20 @@ def checked_options(**checks: check.Checker) -> Callable[[Constructor], Construc
         return decorated
 
     return decorate
+
+
+def own_options(variant: type) -> list[dict[str, Any]]:
+    """Returns type and field of each constructor's options, the class's own first."""
+    constructors = [vars(parent).get("__init__") for parent in variant.__mro__]
+    return [getattr(constructor, "own_options", {}) for constructor in constructors]
+
+
+def options_of(variant: Any) -> type:
+    """Returns a dataclass of the options of a variant that a command or a file may set."""
+    found: dict[str, Any] = {}
+    groups = variant.groups.values()
+    of_groups = [{f.name: (f.type, copied(f)) for f in fields(group)} for group in groups]
+    for own in (*own_options(variant), *of_groups):
+        found = own | found
+    kept = [(name, *option) for name, option in found.items() if name not in variant.refused]
+    return make_dataclass(f"{variant.__name__}Options", kept)

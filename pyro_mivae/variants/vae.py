@@ -7,11 +7,9 @@ Higgins et al. (2017), beta-VAE.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Unpack
 
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.errors import OptionError
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
@@ -40,7 +38,7 @@ class VAE(Variant):
         latent_dim: options.LatentDim = 20,
         **parts: Unpack[options.Parts],
     ) -> None:
-        super().__init__(data_shape, partial(StandardNormalPrior, latent_dim), **parts)
+        super().__init__(data_shape, lambda: StandardNormalPrior(latent_dim), **parts)
         self._require(latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
@@ -71,13 +69,3 @@ class BetaVAE(VAE):
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(kl_weights=dict.fromkeys(self.sites, self.beta))
-
-
-def split_normal_prior(latent_dim: int, code_dim: int) -> StandardNormalPrior:
-    """Returns the prior of ``z`` and ``c`` that are ``latent_dim`` together."""
-    if not 1 <= code_dim < latent_dim:
-        raise OptionError(
-            f"code_dim={code_dim} of latent_dim={latent_dim}: c needs 1 or more coordinates and "
-            "must leave z 1 or more"
-        )
-    return StandardNormalPrior(latent_dim - code_dim, code_dim)

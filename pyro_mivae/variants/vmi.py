@@ -6,15 +6,15 @@ Ducau & Trénous, Mutual Information in Variational Autoencoders (poster).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Unpack
 
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import SiteError
+from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.terms import BarberAgakov
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.vae import split_normal_prior
+from pyro_mivae.variants.checks import split
 
 ALL = "all"
 
@@ -79,7 +79,9 @@ class VMIVAE(Variant):
         **parts: Unpack[options.Parts],
     ) -> None:
         size = latent_dim // 2 if code_dim is None else code_dim
-        super().__init__(data_shape, partial(split_normal_prior, latent_dim, size), **parts)
+        super().__init__(
+            data_shape, lambda: StandardNormalPrior(split(latent_dim, size), size), **parts
+        )
         self._require(latent_dim=latent_dim, code_dim=code_dim)
         names = [sites] if isinstance(sites, str) else sites
         names = list(self.sites) if list(names) == [ALL] else names

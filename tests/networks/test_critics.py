@@ -155,7 +155,7 @@ def test_bad_input_is_named():
         build_critic("chain", (2,), 1, (8,))
     with pytest.raises(ShapeError, match="head: 2 outputs a pair given, 1 needed"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(8, 2))
-    with pytest.raises(ShapeError, match=r"head: it does not take shape \(1, 8\)"):
+    with pytest.raises(ShapeError, match=r"head does not take data of shape \(2, 8\)"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(7, 1))
-    with pytest.raises(ShapeError, match=r"data_layer: shape \(1, 3, 4\) given .* nn.Flatten"):
+    with pytest.raises(ShapeError, match=r"data_layer returns \(2, 3, 4\) .* nn.Flatten"):
         MutualInfoChain((3, 2), 1, data_layer=nn.Linear(2, 4))

@@ -16,7 +16,7 @@ from pyro_mivae.networks import (
     mlp,
     output_dim,
 )
-from pyro_mivae.networks.norm import BatchNorm1d, BatchNorm2d
+from pyro_mivae.networks.layers import BatchNorm1d, BatchNorm2d
 
 IMAGES = [(1, 8, 8), (1, 9, 13), (1, 28, 28), (1, 28, 20), (3, 48, 48), (1, 105, 105)]
 CODE_DIM = 5

@@ -1,4 +1,4 @@
-"""Uniform categories, each a Gaussian in the code space."""
+"""Priors with a category: a mixture of Gaussians, and the codes of InfoGAN."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, number, size
 from pyro_mivae.errors import OptionError
 from pyro_mivae.memory import check_fitting
+from pyro_mivae.priors.base import join
 
 
 class MixturePrior(PyroModule):
@@ -22,7 +23,7 @@ class MixturePrior(PyroModule):
 
     The means are orthogonal and equally far apart: :math:`\mu_c` is the same in the
     ``latent_dim / num_categories`` coordinates of the c-th block, and 0 elsewhere.
-    The category is one-hot, so that a relaxed one moves the mean linearly.
+    The category is one-hot: a relaxed one moves the mean linearly.
 
     Args:
         num_categories: :math:`K`.
@@ -69,3 +70,52 @@ class MixturePrior(PyroModule):
         one = self.means.new_ones(())  # a number would be copied to the device
         z: Tensor = pyro.sample("z", dist.Normal(c @ self.means, one).to_event(1))
         return z
+
+
+class InfoGANPrior(PyroModule):
+    r"""Noise, a uniform category, and uniform codes; the code is their concatenation.
+
+    .. math:: z \sim N(0, I),\quad c \sim U\{1..K\},\quad u \sim U[-1, 1]^d
+
+    Args:
+        noise_dim: Size of the noise ``z``.
+        num_categories: :math:`K`, 2 or more; 0 for no category.
+        uniform_dim: :math:`d`, the number of uniform codes ``u``; 0 for none.
+
+    Raises:
+        OptionError: If a size is out of range, or there is no code beside the noise.
+
+    References:
+        Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657
+    """
+
+    @checked(noise_dim=size(), num_categories=size(least=0), uniform_dim=size(least=0))
+    def __init__(
+        self, noise_dim: int = 62, num_categories: int = 10, uniform_dim: int = 2
+    ) -> None:
+        super().__init__()
+        if num_categories == 1:
+            raise OptionError("num_categories=1: one says nothing; give 2 or more, or 0 for none")
+        if not num_categories and not uniform_dim:
+            raise OptionError("num_categories=0 and uniform_dim=0: a code is needed, give either")
+        self.noise_dim = noise_dim
+        self.num_categories = num_categories
+        self.uniform_dim = uniform_dim
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Samples the sites inside the plate ``data``.
+
+        Returns:
+            The code, shape ``(batch, noise_dim + num_categories + uniform_dim)``.
+        """
+        one = self.one
+        noise = dist.Normal(torch.zeros_like(one), one).expand([self.noise_dim]).to_event(1)
+        values = [pyro.sample("z", noise)]
+        if self.num_categories:
+            logits = torch.zeros_like(one).expand(self.num_categories)
+            values.append(pyro.sample("c", dist.OneHotCategorical(logits=logits)))
+        if self.uniform_dim:
+            interval = dist.Uniform(-one, one).expand([self.uniform_dim]).to_event(1)
+            values.append(pyro.sample("u", interval))
+        return join(values)
