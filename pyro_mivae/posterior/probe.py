@@ -51,7 +51,7 @@ def probed(
         raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
     device = device_of(x, model, guide)
     with preserved_state(seed, model, guide, device=device):
-        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
+        layout = probe(model, guide, x, batch_size=batch_size, seed=seed)
         yield x, ProbedPair(model, guide, layout, device, batch_size)
 
 
@@ -61,7 +61,6 @@ def probe(
     x: Tensor,
     *,
     batch_size: int = 1024,
-    device: torch.device | None = None,
     seed: int = 0,
 ) -> SiteLayout:
     """Finds what the sites of a pair depend on, by several draws of all data.
@@ -69,7 +68,7 @@ def probe(
     A site depends on others, or on the data, if that shows for a single datum in a single draw.
     Torch's generators stay as they are.
     """
-    device = x.device if device is None else device
+    device = device_of(x, model, guide)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     some = x[order[:PROBED]].to(device)
     with seeded(seed, device), torch.no_grad(), pyro.validation_enabled(False), _explained():
