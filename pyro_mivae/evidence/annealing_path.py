@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 from pyro_mivae.compat import tree_map
 from pyro_mivae.errors import SiteError
 from pyro_mivae.posterior.densities import (
+    agrees,
     conditioned_trace,
     configurations,
     enumerated_trace,
@@ -154,16 +155,9 @@ class SummedDensity:
         self._configurations = configurations(poutine.condition(pair.guide, data=kept), x, layout)
         some = slice(None, None, max(1, len(x) // TRIED))
         few = {name: value[some] for name, value in values.items()}
-        self._laid = bool(layout.enumerated)
-        if self._laid:
-            rows = self._written(x[some], few)
-            try:
-                laid = self._broadcast(x[some], few)
-            except (RuntimeError, ValueError, IndexError):
-                self._laid = False
-            else:
-                pairs = zip(laid, rows)
-                self._laid = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
+        self._laid = bool(layout.enumerated) and agrees(
+            lambda: self._broadcast(x[some], few), lambda: self._written(x[some], few)
+        )
 
     def __call__(self, values: Values) -> tuple[Tensor, Tensor]:
         """Scores values of the layout's sites, and the same with what is observed."""
