@@ -14,8 +14,14 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, number, whole
 from pyro_mivae.errors import PyroMivaeWarning, SiteError
-from pyro_mivae.evidence.annealing_path import AnnealingPath, Start, SummedDensity
-from pyro_mivae.evidence.hmc import Plan, make_plan, transition
+from pyro_mivae.evidence.annealing_path import (
+    AnnealingPath,
+    Plan,
+    Start,
+    SummedDensity,
+    make_plan,
+    transition,
+)
 from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.densities import repeat

@@ -16,18 +16,16 @@ from torch import Tensor
 
 from pyro_mivae.errors import DataError, PyroMivaeError, SiteError
 from pyro_mivae.models import data_for
-from pyro_mivae.posterior.checks import (
+from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
+from pyro_mivae.posterior.layout import (
+    ProbedPair,
+    SiteLayout,
     WholePlates,
     check_match,
     check_plate,
     check_signature,
     check_values,
     has_point_mass,
-)
-from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
-from pyro_mivae.posterior.layout import (
-    ProbedPair,
-    SiteLayout,
     leading,
     observed_sites,
     run_pair,
