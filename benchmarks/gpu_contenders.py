@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
 from pyro_mivae.engine import CudaGraphs, Recording, comparison, matmul_precision
-from pyro_mivae.training import TrainingOptions, loop, recorded, world
+from pyro_mivae.training import TrainingOptions, trainer, world
 
 Build = Callable[[Any, Tensor, int], Turn]
 
@@ -29,7 +29,7 @@ def recording(steps: int | None = None, *, capture: bool = True) -> Iterator[Non
         steps: Steps per replay; on CUDA the package's default if omitted.
         capture: False takes the steps one by one.
     """
-    default = recorded.recorder_for
+    default = trainer.recorder_for
 
     def record(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
         if not capture:
@@ -38,7 +38,7 @@ def recording(steps: int | None = None, *, capture: bool = True) -> Iterator[Non
             return Recording(optimiser, device, steps or 2)
         return CudaGraphs(optimiser, device, steps) if steps else default(optimiser, device)
 
-    with patch.object(recorded, "recorder_for", record):
+    with patch.object(trainer, "recorder_for", record):
         yield
 
 
@@ -74,12 +74,13 @@ def ours(
                 yield
 
         with recording(steps, capture=capture), around():
-            trainer = loop.Trainer(copy.deepcopy(vae).to(x.device), x, None, settings, x.device)
-            trainer.prepare()
+            ours = copy.deepcopy(vae).to(x.device)
+            running = trainer.Trainer(ours, x, None, settings, x.device)
+            running.prepare()
 
         def turn() -> None:
             with around():
-                trainer.run_epoch()
+                running.run_epoch()
 
         return turn
 

@@ -497,7 +497,7 @@ def test_ctrl_c_before_an_epoch_is_done(call, home, monkeypatch, seeds, unmeasur
     data = ("--data", home / "digits.npz", "--latent-dim", 2, "--epochs", 1)
     command = ("train", "vae", *seeds, "--seed", 7, "--run", "r")
     with monkeypatch.context() as patch:
-        patch.setattr("pyro_mivae.training.loop.Trainer.prepare", interrupt)
+        patch.setattr("pyro_mivae.training.trainer.Trainer.prepare", interrupt)
         code, _, err = call(*command, *data)
     assert code == 1
     told = "stopped; r holds no whole epoch yet. Go on with: "

@@ -25,25 +25,33 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def give_up(what: str, instead: str, reason: object) -> None:
+def give_up(what: str, instead: str, reason: object, name: str = "training step") -> None:
     """Warns that steps are taken in another mode, and why."""
     warnings.warn(
-        f"the training step cannot be {what}: {reason}. It runs {instead}, slower; the results "
+        f"the {name} cannot be {what}: {reason}. It runs {instead}, slower; the results "
         "are the same",
         PyroMivaeWarning,
         stacklevel=3,
     )
 
 
-def tell_difference(difference: str, number: int, first: int | None, instead: str) -> None:
+def tell_difference(
+    difference: str,
+    number: int,
+    first: int | None,
+    instead: str,
+    name: tuple[str, str] = ("training step", "step"),
+) -> None:
     """Warns that a graph and its program have parted, and which steps that may have changed."""
-    affected = "No step was taken by the graph since they agreed"
+    what, unit = name
+    affected = f"No {unit} was taken by the graph since they agreed"
     if first is not None:
-        steps = f"step {number}" if first + 1 == number else f"steps {first + 1} to {number}"
+        one = first + 1 == number
+        steps = f"{unit} {number}" if one else f"{unit}s {first + 1} to {number}"
         affected = f"The program changed in a way that the graph did not see: {steps} may be off"
     warnings.warn(
-        f"the graph of the training step differs from its program at step {number + 1}: "
-        f"{difference}. {affected}. From here on the step runs as {instead}, slower; a number "
+        f"the graph of the {what} differs from its program at {unit} {number + 1}: "
+        f"{difference}. {affected}. From here on it runs as {instead}, slower; a number "
         "that changes is better a tensor, an argument or a buffer",
         PyroMivaeWarning,
         stacklevel=4,

@@ -187,7 +187,8 @@ class Engine:
         taken, difference = _compare(self.program, step.traced, args)
         if difference:
             self.mode = "eager"
-            tell_difference(difference, number, step.unchecked, "it is")
+            name = self.program.name
+            tell_difference(difference, number, step.unchecked, "it is", name)
         step.unchecked = None
         return taken
 
@@ -213,7 +214,7 @@ class Engine:
         if self.precision == "bf16":
             raise no_rounding(error) from error
         self.mode = "eager"
-        give_up("staged", "as it is", error)
+        give_up("staged", "as it is", error, self.program.name[0])
 
 
 def _compare(

@@ -23,6 +23,7 @@ class TrainStep:
         parameters: Leaf tensors that the gradient is taken by. The loss reads these very objects.
         buffers: Tensors that the loss reads, and may change in place.
         modules: Modules that the loss calls; whether they train is part of what it does.
+        name: Its name in warnings, with the unit of its numbers.
         guards: Plain values that it reads from Python.
         entries: Names of the ledger's entries at the last step.
     """
@@ -31,6 +32,7 @@ class TrainStep:
     parameters: Sequence[Tensor]
     buffers: Sequence[Tensor]
     modules: Sequence[nn.Module]
+    name: tuple[str, str] = ("training step", "step")
     guards: Guards = field(init=False)
     entries: tuple[str, ...] = field(init=False, default=())
 
@@ -64,7 +66,8 @@ class TrainStep:
         for parameter in self.parameters:
             parameter.grad = None
         loss, ledger = self.loss(*args)
-        loss.backward()
+        if self.parameters:
+            loss.backward()
         self.entries = tuple(ledger)
         return torch.stack(list(ledger.values()))
 

@@ -48,7 +48,7 @@ from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.tables import align
 from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_checkpoint
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
-from pyro_mivae.training.keeper import HISTORY
+from pyro_mivae.training.checkpointer import HISTORY
 
 SHOWN = (
     "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "

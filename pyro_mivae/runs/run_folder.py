@@ -16,8 +16,8 @@ from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.tensorboard import FOLDER, OURS
 from pyro_mivae.training import Writer, atomic_path, has_checkpoint, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
+from pyro_mivae.training.checkpointer import HISTORY
 from pyro_mivae.training.files import LOCK, OWNER
-from pyro_mivae.training.keeper import HISTORY
 
 CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
 KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training

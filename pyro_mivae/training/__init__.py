@@ -1,5 +1,6 @@
 """Training: the lean loop, what it records, and the checkpoints that it resumes from."""
 
+from pyro_mivae.training.arguments import resolve_device
 from pyro_mivae.training.checkpoint import (
     has_checkpoint,
     read_archive,
@@ -8,7 +9,6 @@ from pyro_mivae.training.checkpoint import (
 )
 from pyro_mivae.training.files import Writer, atomic_path, writing
 from pyro_mivae.training.fit import fit
-from pyro_mivae.training.given import resolve_device
 from pyro_mivae.training.history import History
 from pyro_mivae.training.identity import (
     Identity,

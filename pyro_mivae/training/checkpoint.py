@@ -38,36 +38,19 @@ FIELDS: Fields = {
 BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}
 
 
-def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Takes the state of torch's global random numbers, and of the device's."""
+def rng_state(device: torch.device) -> dict[str, Tensor]:
+    """Returns the state of torch's global random numbers, and of the device's."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_rng_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Puts torch's global random numbers where they stood.
-
-    A run that moves to another kind of device goes on with other random numbers there.
-    """
+def set_rng_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Sets torch's global random numbers, and the device's if they are of its kind."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def detached_copy(state: Checkpoint) -> Checkpoint:
-    """Copies a state so that later training leaves it as it is."""
-    copied: Checkpoint = _copied(state)
-    return copied
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def write_checkpoint(folder: Path, state: Checkpoint) -> None:
@@ -113,8 +96,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 def kept_weights(state: Checkpoint) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint: those of the best epoch, where that was chosen."""
-    weights: dict[str, Tensor] = (state["best"] or state)["weights"]
-    return weights
+    return (state["best"] or state)["weights"]  # type: ignore[no-any-return]
 
 
 def _read_state(path: Path) -> Checkpoint:

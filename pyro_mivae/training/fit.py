@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +15,22 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
-from pyro_mivae.engine import Mode, Precision, matmul_precision
-from pyro_mivae.errors import WriteError
+from pyro_mivae.engine import Mode, Precision, check_precision, matmul_precision
+from pyro_mivae.errors import TrainingError, WriteError
 from pyro_mivae.interrupts import held_back, stoppable
-from pyro_mivae.training.breakdown import check_end, last_weights_kept
+from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
+from pyro_mivae.training.breakdown import broken_down, check_end, has_run_away
 from pyro_mivae.training.checkpoint import rng_state, set_rng_state
-from pyro_mivae.training.given import (
-    DEVICE,
-    Images,
-    check_given,
-    check_trainer,
-    resolve_device,
-)
+from pyro_mivae.training.checkpointer import Checkpointer
 from pyro_mivae.training.history import History
-from pyro_mivae.training.keeper import Keeper
-from pyro_mivae.training.loop import Trainer
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.progress import progress_bar, show_row, tell_batches
 from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.training.trainer import Trainer
 from pyro_mivae.training.world import own_world
 from pyro_mivae.variants import VARIANT
+from pyro_mivae.variants.checks import check_weights
+
+logger = logging.getLogger(__name__)
 
 
 @checked(
@@ -67,11 +66,10 @@ def fit(
     """Trains a variant by stochastic gradient steps on its objective's loss per datum.
 
     Loss and gradient of a step are staged: they become one graph of tensor operations, without
-    Pyro in it, which long trainings compile. Programs whose structure changes from step to step
-    cannot be staged; they run as they are, which one warning says. Adam is fused, data that fit
-    stay on the device, and nothing waits for the device before an epoch ends. On CUDA the whole
-    staged step, the optimiser's part included, is captured in a CUDA graph and replayed. The
-    caller's random numbers and Pyro's parameter store are left as they were.
+    Pyro in it, which long trainings compile. A program whose structure changes from step to step
+    runs as it is, which one warning says. On CUDA the whole step, the optimiser's part included,
+    is captured in a CUDA graph. The caller's random numbers and Pyro's parameter store are left
+    as they were.
 
     With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
     at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
@@ -80,11 +78,10 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training images, a tensor or a NumPy array of shape ``(N, *data_shape)`` and any dtype.
-            Numbers count as they are (see `Variant.check_data`): bytes from 0 to 255 are for the
-            caller to divide by 255.
+        x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
+            `Variant.check_data`.
         epochs: Passes over the images.
-        batch_size: Images per step; a last batch may be smaller. Where the objective pairs the
+        batch_size: Images per step; a last batch may be smaller. Where the objective compares the
             images of a batch (``objective.needs_batch``), a last batch of fewer than 64 joins the
             one before it, which is said on the progress bar and in the log.
         lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
@@ -95,14 +92,13 @@ def fit(
             variant's own.)
         engine: ``"eager"`` runs Pyro in each step, ``"staged"`` runs the graph, ``"compiled"``
             compiles it first, which takes seconds to a minute. ``"auto"`` chooses by the work
-            ahead alone, so that the same training is always run by the same means. All see the
-            same noise, and differ by rounding.
+            ahead alone: the same training is always run in the same way. All see the same noise,
+            and differ by rounding.
         precision: Of matrix products while training: ``"float32"``; ``"tf32"``, on CUDA alone,
             with 10 bits of mantissa; or ``"bf16"``, with 8 bits, forwards and backwards, of a
             float32 model whose step is staged. All else is float32 in each.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
-            ``x`` to hold out for that. Where training is staged a graph evaluates, which is
-            compared with the program as the steps are.
+            ``x`` to hold out for that.
         patience: Stops once the held-out loss has not fallen for so many epochs, with the best
             epoch's weights. Epochs in which a schedule still changed the loss do not count. Holds
             a tenth of ``x`` out if ``validation`` is not given.
@@ -136,117 +132,160 @@ def fit(
         >>> len(history), history["loss"][1] < history["loss"][0]
         (2, True)
     """
-    settings = TrainingOptions(
+    options = TrainingOptions(
         epochs, batch_size, lr, lr_schedule, clip_norm, patience, seed, engine, precision
     )
     target = resolve_device(device)
-    images = check_given(vae, x, settings, validation, target)
-    training = Training(vae, *images.place(target), settings, target)
+    images = Images.checked(vae, x, validation, patience)
+    training = Training(vae, images, images.place(target), options, target)
     if on_start is not None:
         on_start()
-    with Keeper(None if run is None else Path(run), resume=resume) as keeper:
-        training.load(keeper, images)
+    with Checkpointer(None if run is None else Path(run), resume=resume) as checkpointer:
+        training.load(checkpointer)
         training.open()
-        with progress_bar([training.trainer], enabled=progress) as bar:
+        with progress_bar([training], enabled=progress) as bar:
             training.run(bar, on_epoch)
     return training.history
 
 
 class Training:
-    """The training of one variant, in stages: checked as it is made, loaded, opened, run.
+    """The training of one variant: checked as it is made, loaded, opened, run.
 
-    Each stage sees the random numbers that the one before it left, a parameter store of its own,
-    and the caller's are as they were after it. So trainings may take turns stage by stage, and
-    each is what it is alone.
-
-    Attributes:
-        trainer: The trainer.
-        history: The rows so far.
+    Each stage sees the random numbers that the one before it left, and a parameter store of its
+    own. So trainings may take turns stage by trace_step, and each is the same as it is alone.
     """
 
     def __init__(
         self,
         vae: Any,
-        x: Tensor,
-        held_out: Tensor | None,
-        settings: TrainingOptions,
+        images: Images,
+        placed: tuple[Tensor, Tensor | None],
+        options: TrainingOptions,
         device: torch.device,
     ) -> None:
-        self.vae = vae.to(device)
-        self.settings, self.device = settings, device
+        check_precision(options.precision, vae.dtype, device, options.engine)
+        check_weights(vae)
+        self.vae, self.images = vae.to(device), images
+        self.options, self.device = options, device
         self.history = History()
         self._random: dict[str, Tensor] | None = None
         with self._world():
-            self.trainer = Trainer(vae, x, held_out, settings, device)
-            check_trainer(self.trainer)
-            self.trainer.check_staging()
-
-    def load(self, keeper: Keeper, images: Images) -> None:
-        """Goes to where a folder's run was left; writes nothing."""
-        with self._world():
-            self.keeper = keeper
-            self.history = keeper.load(self.trainer, images)
-
-    def open(self) -> None:
-        """Makes the folder."""
-        self.keeper.open(self.history, finished=self.trainer.finished)
-
-    def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
-        """Trains to the end."""
-        with self._world():
-            try:
-                with stoppable():
-                    train(self.trainer, self.history, self.keeper, bar, on_epoch)
-            except BaseException as error:
-                if not isinstance(error, WriteError):
-                    with held_back():
-                        self.keeper.write(self.history)
-                raise
-            finally:
-                self.vae.eval()
-            self.trainer.restore_best()
+            self.trainer = Trainer(vae, *placed, options, device)
+            self.trainer.check()
 
     @contextmanager
     def _world(self) -> Iterator[None]:
         with (
             own_world(self.device),
-            suitable_threads(self.vae, self.settings.batch_size),
-            matmul_precision(self.settings.precision),
+            suitable_threads(self.vae, self.options.batch_size),
+            matmul_precision(self.options.precision),
         ):
             if self._random is None:
-                torch.manual_seed(self.settings.seed)
+                torch.manual_seed(self.options.seed)
             else:
                 set_rng_state(self._random, self.device)
             yield
             self._random = rng_state(self.device)
 
+    def load(self, checkpointer: Checkpointer) -> None:
+        """Goes to where a folder's run was left; writes nothing."""
+        with self._world():
+            self.checkpointer = checkpointer
+            self.history = checkpointer.load(self.trainer, self.images)
 
-def train(
-    trainer: Trainer,
-    history: History,
-    keeper: Keeper,
-    bar: Any,
-    on_epoch: Callable[[Mapping[str, float]], object] | None,
-) -> None:
-    """Prepares a fresh trainer, and runs the epochs that are left."""
-    if not trainer.begun:
-        trainer.begun = True
-        bar.set_description("preparing")
-        with pyro.validation_enabled(False), last_weights_kept(trainer, keeper):
-            trainer.vae.initialize(trainer.x)
+    def open(self) -> None:
+        """Makes the folder."""
+        self.checkpointer.open(self.history, finished=self.trainer.finished)
+
+    def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
+        """Trains to the end; whatever stops it before that, the last whole epoch is kept."""
+        with self._world():
+            try:
+                with stoppable(), broken_down(self.trainer):
+                    self._run(bar, on_epoch)
+            except WriteError:
+                raise
+            except BaseException as error:
+                told = self._taken_back(error) if isinstance(error, TrainingError) else None
+                with held_back():
+                    self.checkpointer.write(self.history)
+                if told is not None:
+                    raise told from None
+                raise
+            finally:
+                self.vae.eval()
+            self.trainer.restore_best()
+
+    def _run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
+        trainer = self.trainer
+        self._keep_weights()
+        if not trainer.finished:
+            bar.set_description("preparing")
+        if not trainer.begun:
+            trainer.begun = True
+            with pyro.validation_enabled(False):
+                trainer.vae.initialize(trainer.x)
             check_end(trainer)
-    tell_batches(trainer, bar)
-    if not trainer.finished:
-        bar.set_description("preparing")
-        trainer.prepare()
-        bar.unpause()  # the time that is left is told from the steps alone
-    while not trainer.finished:
-        bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}", False)
-        with last_weights_kept(trainer, keeper):
+            self._keep_weights()
+        self.tell_batches(bar)
+        if not trainer.finished:
+            trainer.prepare()
+            bar.unpause()  # the time that is left is told from the steps alone
+        while not trainer.finished:
+            bar.set_description(f"epoch {trainer.epoch + 1}/{self.options.epochs}", False)
             row = trainer.run_epoch(bar.update)
             check_end(trainer)
-        history.append(row)
-        keeper.epoch_done(trainer, history)
-        show_row(bar, row)
-        if on_epoch is not None:
-            on_epoch(row)
+            self._keep_weights()
+            self.history.append(row)
+            self.checkpointer.epoch_done(trainer, self.history)
+            shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
+            bar.set_postfix_str(", ".join(shown), False)
+            if on_epoch is not None:
+                on_epoch(row)
+
+    def _keep_weights(self) -> None:
+        """Copies the weights of the last whole epoch."""
+        self._weights = self.trainer.epoch, deepcopy(self.vae.state_dict())
+
+    def _taken_back(self, error: TrainingError) -> TrainingError:
+        """Puts the weights back to where they were before they ran away, and says so."""
+        epoch, weights = self._weights
+        keeps, folder = self.checkpointer, self.checkpointer.folder
+        self.vae.load_state_dict(weights)
+        back = f"after epoch {epoch}"
+        kept = f", kept in {folder}; from there it breaks down again: train anew"
+        if not epoch:
+            back, kept = "before the first epoch", f"; {folder} keeps none"
+        elif has_run_away(self.trainer):
+            keeps.forget()
+            back += f" (epoch {epoch}'s ELBO is not finite either)"
+            kept = f"; {folder} keeps {f'epoch {keeps.kept}' if keeps.kept else 'none'}"
+        return TrainingError(
+            f"{error}. The weights are those {back} again{kept if folder else ''}"
+        )
+
+    def tell_batches(self, bar: Any) -> None:
+        """Says so where a last batch was too small to stand alone."""
+        batch_size = self.options.batch_size
+        if max(self.trainer.batch_sizes) > batch_size:
+            text = (
+                f"the last {len(self.trainer.x) % batch_size} images join the batch before them: "
+                "the objective compares the images of a batch, and so few say little"
+            )
+            logger.info(text)
+            if not bar.disable:
+                bar.write(text, file=sys.stderr)
+
+
+def progress_bar(trainings: Sequence[Training], *, enabled: bool) -> Any:
+    """Makes a bar of all their steps on stderr."""
+    from tqdm.std import tqdm
+
+    return tqdm(
+        total=sum(training.trainer.num_steps for training in trainings),
+        initial=sum(training.trainer.step for training in trainings),
+        unit="step",
+        disable=not enabled,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 5.0,
+    )

@@ -46,9 +46,9 @@ class Identity:
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, settings: TrainingOptions, data: dict[str, str], vae: Any) -> Identity:
+    def of(cls, options: TrainingOptions, data: dict[str, str], vae: Any) -> Identity:
         """Describes a training whose model is as it was built."""
-        return cls(asdict(settings), data, describe_model(vae), versions())
+        return cls(asdict(options), data, describe_model(vae), versions())
 
     @classmethod
     def from_state(cls, state: Checkpoint) -> Identity:

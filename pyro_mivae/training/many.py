@@ -1,4 +1,4 @@
-"""`fit_many`: trains several variants one after the other, each as `fit` trains it alone."""
+"""`fit_many`: trains several variants, each as `fit` trains it alone."""
 
 from __future__ import annotations
 
@@ -6,60 +6,56 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, either, flag, function, path, several
-from pyro_mivae.engine import Engine, Mode, Precision
+from pyro_mivae.arguments import checked, either, flag, function, path, several, whole
+from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of
-from pyro_mivae.training.fit import Training
-from pyro_mivae.training.given import DEVICE, Images, check_given, resolve_device
+from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
+from pyro_mivae.training.checkpointer import Checkpointer
+from pyro_mivae.training.fit import Training, progress_bar
 from pyro_mivae.training.history import History
-from pyro_mivae.training.keeper import Keeper
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.progress import progress_bar
+from pyro_mivae.training.processes import OnRow, Result, in_processes
 from pyro_mivae.variants import VARIANT
 
-OPTIONS = checks_of(TrainingOptions)
+CHECKS = checks_of(TrainingOptions)
 
 
 @checked(
+    vaes=several(VARIANT),
+    lr=either(CHECKS["lr"], several(CHECKS["lr"])),
+    seeds=several(CHECKS["seed"]),
     device=DEVICE,
     progress=flag(),
+    jobs=whole(least=1),
+    runs=several(path()),
     resume=flag(),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(number, row)"),
-    vaes=several(VARIANT),
-    lr=either(OPTIONS["lr"], several(OPTIONS["lr"])),
-    seeds=several(OPTIONS["seed"]),
-    runs=several(path()),
-    **{name: check for name, check in OPTIONS.items() if name not in ("lr", "seed")},
 )
 def fit_many(
     vaes: Sequence[Any],
-    x: Tensor,
+    x: Any,
     *,
     epochs: int,
-    batch_size: int = 128,
-    lr: float | Sequence[float] = 1e-3,
-    lr_schedule: str = "constant",
-    clip_norm: float | None = None,
-    device: str | torch.device = "auto",
+    lr: float | Sequence[float] = TrainingOptions.lr,
     seeds: Sequence[int] | None = None,
-    engine: Mode | Literal["auto"] = "auto",
-    precision: Precision = "float32",
-    validation: Tensor | float | None = None,
-    patience: int | None = None,
+    device: str | torch.device = "auto",
+    validation: Any = None,
     progress: bool = False,
+    jobs: int = 1,
     runs: Sequence[str | Path] | None = None,
     resume: bool = False,
     on_start: Callable[[], object] | None = None,
-    on_epoch: Callable[[int, Mapping[str, float]], object] | None = None,
+    on_epoch: OnRow | None = None,
+    **options: Any,
 ) -> list[History]:
-    """Trains several variants on the same images, one after the other.
+    """Trains several variants on the same images.
 
     Model k ends with the weights of ``fit(vaes[k], x, seed=seeds[k], ...)``, bit for bit. The
     models may be of any kinds. Everything given is checked for all of them before the first is
@@ -71,31 +67,31 @@ def fit_many(
     Args:
         vaes: The variants, each an object of its own; they are trained in place, moved to
             ``device``, and left in ``eval`` mode.
-        x: Training images, shape ``(N, *data_shape)``, for all.
+        x: Training images for all, as for `fit`.
         epochs: Passes over the images.
-        batch_size: Images per step, as for `fit`.
         lr: Learning rate, one for all or one for each.
-        lr_schedule: As for `fit`.
-        clip_norm: As for `fit`.
-        device: ``"auto"`` (CUDA if there), or what torch takes.
         seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted. (The weights at the
             start are the variants' own.)
-        engine: As for `fit`.
-        precision: As for `fit`.
+        device: ``"auto"`` (CUDA if there), or what torch takes.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
-        patience: As for `fit`, for each model by itself.
         progress: Shows one progress bar for all on stderr.
+        jobs: Processes that train at the same time; each prepares its own step and takes its
+            share of the models and of torch's threads. A script that uses them calls `fit_many`
+            under ``if __name__ == "__main__"``.
         runs: Folders to keep histories and checkpoints in, one for each.
         resume: Goes on from the folders' checkpoints.
         on_start: Called once everything given has been checked, before anything is written.
         on_epoch: Called with the model's number and each row of its history.
+        **options: Those of `fit` that are left, for all: ``batch_size``, ``lr_schedule``,
+            ``clip_norm``, ``patience``, ``engine`` and ``precision``.
 
     Returns:
         The histories, in the order of the models.
 
     Raises:
-        OptionError: If an option is out of its range, or there is not one for each model; or if
-            a model or a folder is given twice, or models share parameters.
+        OptionError: If an option is out of its range, or there is not one for each model; if a
+            model or a folder is given twice, or models share parameters; or if a model cannot be
+            sent to another process.
         DataError: If images are not finite or a likelihood cannot score them.
         ShapeError: If images have another shape than a variant's.
         SiteError: If a model, guide and objective do not fit each other.
@@ -113,60 +109,95 @@ def fit_many(
         True
     """
     _check_models(vaes)
-    count = len(vaes)
+    count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     folders = _check_folders(runs, count)
-    settings = [
-        TrainingOptions(
-            epochs, batch_size, rate, lr_schedule, clip_norm, patience, seed, engine, precision
-        )
-        for rate, seed in zip(lrs, seeds, strict=True)
-    ]
     target = resolve_device(device)
-    given: list[Images] = []  # models share them where they take the same
-    for vae, own in zip(vaes, settings, strict=True):
-        images = check_given(vae, x, own, validation, target)
-        given.append(next((known for known in given if known.equals(images)), images))
-    placed = {id(images): images.place(target) for images in given}
-    trainings = [
-        Training(vae, *placed[id(images)], own, target)
-        for vae, images, own in zip(vaes, given, settings, strict=True)
-    ]
+    placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
+    trainings = []
+    for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
+        own = TrainingOptions(epochs, lr=own_lr, seed=seed, **options)
+        images = Images.checked(vae, x, validation, own.patience)
+        known = str(images.fingerprints)  # models share the images where they take the same
+        if known not in placed:
+            placed[known] = images, images.place(target)
+        trainings.append(Training(vae, *placed[known], own, target))
     if on_start is not None:
         on_start()
     with ExitStack() as writers:
-        for training, images, folder in zip(trainings, given, folders, strict=True):
-            keeper = writers.enter_context(Keeper(folder, resume=resume))
-            training.load(keeper, images)
-        for training in trainings:
-            training.open()
-        return _run(trainings, progress, on_epoch)
-
-
-def _run(
-    trainings: list[Training],
-    progress: bool,
-    on_epoch: Callable[[int, Mapping[str, float]], object] | None,
-) -> list[History]:
-    """Runs trainings one after the other to their ends, or to where a loss is not finite."""
-    count = len(trainings)
-    histories = [training.history for training in trainings]
-    like: Engine | None = None  # staged and compiled once for all
-    failures: dict[int, str] = {}
-    with progress_bar([training.trainer for training in trainings], enabled=progress) as bar:
-        for number in range(count):
-            training = trainings.pop(0)  # what it captured is freed after it
-            training.trainer.like = like
-            like = like or training.trainer.engine
-            try:
-                training.run(bar, None if on_epoch is None else partial(on_epoch, number))
-            except TrainingError as error:
-                failures[number] = str(error)
+        for training, folder in zip(trainings, folders, strict=True):
+            training.load(writers.enter_context(Checkpointer(folder, resume=resume)))
+        histories = [training.history for training in trainings]
+        if jobs == 1:
+            failures = _one_by_one(trainings, progress, tell)
+    if jobs > 1:  # the folders are the processes' own from here on
+        shared = {"validation": validation, "device": device, "resume": resume}
+        train = partial(_train_share, x, {"epochs": epochs, **shared, **options})
+        given = list(zip(vaes, lrs, seeds, folders, strict=True))
+        failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)
     if failures:
         told = "; ".join(f"model {number}: {failure}" for number, failure in failures.items())
         raise ManyTrainingError(f"{len(failures)} of {count} models: {told}", failures, histories)
     return histories
+
+
+def _one_by_one(trainings: list[Training], progress: bool, on_epoch: OnRow) -> dict[int, str]:
+    """Runs trainings one after the other, and returns the failures of those that broke down."""
+    like: Engine | None = None  # staged and compiled once for all
+    failures = {}
+    for training in trainings:
+        training.open()
+    with progress_bar(trainings, enabled=progress) as bar:
+        for number in range(len(trainings)):
+            training = trainings.pop(0)  # what it captured is freed after it
+            training.trainer.like = like
+            like = like or training.trainer.engine
+            try:
+                training.run(bar, partial(on_epoch, number))
+            except TrainingError as error:
+                failures[number] = str(error)
+    return failures
+
+
+def _at_once(
+    run: Callable[[OnRow], list[Result]],
+    trainings: list[Training],
+    progress: bool,
+    on_epoch: OnRow,
+) -> dict[int, str]:
+    """Has trainings run by other processes, and returns the failures of those that broke down."""
+    with progress_bar(trainings, enabled=progress) as bar:
+        for training in trainings:
+            training.tell_batches(bar)
+
+        def on_row(number: int, row: Mapping[str, float]) -> None:
+            history = trainings[number].history
+            before = history[-1]["step"] if history else 0
+            history.append(row)
+            bar.update(row["step"] - before)
+            on_epoch(number, row)
+
+        results = run(on_row)
+    for training, (weights, _) in zip(trainings, results, strict=True):
+        training.vae.load_state_dict(weights or training.vae.state_dict())
+        training.vae.eval()
+    return {number: told for number, (_, told) in enumerate(results) if told}
+
+
+def _train_share(
+    x: Any, options: Mapping[str, Any], given: Sequence[Any], on_row: OnRow
+) -> list[Result]:
+    """Trains a process's share of the models."""
+    vaes, lrs, seeds, folders = zip(*given, strict=True)
+    failures: Mapping[int, str] = {}
+    runs = None if None in folders else folders
+    try:
+        fit_many(vaes, x, lr=lrs, seeds=seeds, runs=runs, on_epoch=on_row, **options)
+    except ManyTrainingError as error:
+        failures = error.failures
+    states = [{name: value.cpu() for name, value in vae.state_dict().items()} for vae in vaes]
+    return [(state, failures.get(number, "")) for number, state in enumerate(states)]
 
 
 def _check_models(models: Sequence[Any]) -> None:
@@ -177,8 +208,8 @@ def _check_models(models: Sequence[Any]) -> None:
             other = owner.setdefault(id(tensor), number)
             if other != number:
                 raise OptionError(
-                    f"models {other} and {number} share parameters, so that neither would be "
-                    "trained as it is alone; give each its own, by copy.deepcopy for one"
+                    f"models {other} and {number} share parameters: neither would be trained as "
+                    "it is alone; give each its own, by copy.deepcopy for one"
                 )
 
 

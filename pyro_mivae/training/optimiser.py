@@ -1,4 +1,4 @@
-"""The optimiser: fused Adam with learning rates per part, and their schedule."""
+"""Fused Adam with learning rates per part, and their schedule."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
             groups.setdefault(tuple(sorted(options.items())), []).append(parameter)
     if not groups:
         raise OptionError(
-            f"every parameter of {type(vae).__name__} is frozen, so that there is nothing to "
-            "train; give those that are to be trained requires_grad_(True)"
+            f"every parameter of {type(vae).__name__} is frozen: there is nothing to train; give "
+            "those that are to be trained requires_grad_(True)"
         )
     return torch.optim.Adam(
         [
@@ -35,28 +35,29 @@ def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
     )
 
 
-def schedule_factor(schedule: str, step: int, total: int) -> float:
-    """Gives what all learning rates are multiplied by.
+def scheduled_lr(initial: float, schedule: str, total: int, step: int) -> float:
+    """Returns the learning rate of a step.
 
     Example:
-        >>> [round(schedule_factor("cosine", step, 4), 2) for step in range(5)]
+        >>> [round(scheduled_lr(1.0, "cosine", 4, step), 2) for step in range(5)]
         [1.0, 0.85, 0.5, 0.15, 0.0]
     """
     if schedule == "constant":
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
+        return initial
+    return initial * (0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0))))
+
+
+def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+    """Puts learning rates into tensors, and lets the optimiser be captured."""
+    for group in optimiser.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+        group["capturable"] = True
 
 
 def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Gives an optimiser's state as it goes on any device, however steps are taken there."""
+    """Returns an optimiser's state for any device, however steps are taken there."""
     state = optimiser.state_dict()
     plain = [
         {**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]
     ]
     return {**state, "param_groups": plain}
-
-
-def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Sets each group's learning rate to its initial one times a factor."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["initial_lr"] * factor

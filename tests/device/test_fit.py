@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 import pyro_mivae as mi
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.trainer import Trainer
 from pyro_mivae.variants.checks import check_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")

@@ -11,9 +11,10 @@ import torch
 import pyro_mivae as mi
 from pyro_mivae.engine import CudaGraphs, cuda_graphs
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
-from pyro_mivae.training import TrainingOptions, fit, recorded
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training import TrainingOptions, fit
+from pyro_mivae.training import trainer as loop
 from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.trainer import Trainer
 
 SIZES = {"epochs": 2, "batch_size": 14}
 DEVICES = [torch.device("cuda", index) for index in range(2)]
@@ -227,14 +228,15 @@ def test_no_python_runs_in_an_epoch_and_nothing_waits(build, engine):
     with pyro.get_param_store().scope():
         trainer = build(engine=engine)
         assert trainer.recorded is not None
-        trainer.recorded.static.compares = lambda step: False
+        trainer.recorded.compares = lambda step: False
         before, steps = weights(trainer.vae), []
         trainer.optimiser.step = lambda: steps.append(1)
         meter, order = Meter(), torch.randperm(len(trainer.x))
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(3):
-                trainer.recorded.run(order, trainer.step, meter, lambda: None)
+                values = trainer.recorded.run(order, trainer.step)
+                meter.add(trainer.recorded.entries, values, len(order))
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert meter.means()["loss"] > 0
@@ -271,7 +273,7 @@ def test_every_variant_trains_captured_as_it_does_uncaptured(
     settings = {**SIZES, "lr_schedule": "cosine", "clip_norm": 50.0, "engine": "staged"}
     replayed, plain = make(name, **options).double(), make(name, **options).double()
     history = fit(replayed, images, **settings, device="cuda")  # a warning would be an error
-    monkeypatch.setattr(recorded, "recorder_for", lambda optimiser, device: None)
+    monkeypatch.setattr(loop, "recorder_for", lambda optimiser, device: None)
     expected = fit(plain, images, **settings, device="cuda")
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert_close(replayed, plain)
@@ -283,7 +285,7 @@ def test_several_steps_per_replay_and_the_compiled_step_train_the_same(make, ima
     one, three, compiled = (make("vae").double() for _ in range(3))
     fit(one, images, **settings, engine="staged")
     fit(compiled, images, **settings, engine="compiled")
-    monkeypatch.setattr(recorded, "recorder_for", lambda o, d: CudaGraphs(o, d, 3))
+    monkeypatch.setattr(loop, "recorder_for", lambda o, d: CudaGraphs(o, d, 3))
     fit(three, images, **settings, engine="staged")
     assert_close(one, three)
     assert_close(one, compiled)

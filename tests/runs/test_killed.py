@@ -29,7 +29,7 @@ CONTEXT.set_forkserver_preload(
 CHILD = """
 import json, sys, torch
 from pyro_mivae.runs import RunConfig, train_run, train_seeds, sweep_run
-from pyro_mivae.training import keeper
+from pyro_mivae.training import checkpointer
 
 def evaluate(run, dataset, **how):
     (run.folder / "metrics.json").write_text('{"metrics": {"elbo": 1.0}, "protocol": {}}')
@@ -38,7 +38,7 @@ def report(run, dataset, **how):
     (run.folder / "report.html").touch()
 
 torch.set_num_threads(1)
-keeper.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after each epoch
+checkpointer.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # one after each epoch
 if not REPORTED:
     group = sys.modules["pyro_mivae.runs.group"]
     group.evaluate_run, group.report_run = evaluate, report

@@ -13,8 +13,8 @@ from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.group import sum_up
-from pyro_mivae.training import keeper, read_checkpoint
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training import checkpointer, read_checkpoint
+from pyro_mivae.training.trainer import Trainer
 
 CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 1, "seed": 3})
 
@@ -74,7 +74,7 @@ def test_killed_seeds_go_on_to_the_same_weights(tmp_path, monkeypatch):
         return run_epoch(trainer, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+        patch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(Trainer, "run_epoch", killed_in_the_fourth_epoch)
         with pytest.raises(Killed):
             train_seeds(config, tmp_path / "parts", 2)

@@ -13,7 +13,7 @@ from pyro_mivae.cli import run_command
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.runs import RunConfig, sweep_run
 from pyro_mivae.runs.sweep import FIGURES, fill_table
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.trainer import Trainer
 
 SHAPE = (1, 4, 4)
 TRAINING = {"epochs": 2, "batch_size": 32}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_mivae.errors import PyroMivaeWarning, RunError
-from pyro_mivae.training import History, fit, keeper, read_checkpoint, write_archive
+from pyro_mivae.training import History, checkpointer, fit, read_checkpoint, write_archive
 
 OPTIONS = {"epochs": 4, "batch_size": 16}
 
@@ -23,7 +23,7 @@ def stop_after(epoch):
 @pytest.fixture
 def stopped(tmp_path, x, make, monkeypatch):
     """A run of three epochs out of four, with two generations of its checkpoint."""
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         fit(make("vae"), x, **OPTIONS, run=tmp_path / "run", on_epoch=stop_after(3))
     return tmp_path / "run"

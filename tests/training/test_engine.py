@@ -9,7 +9,7 @@ from torch import nn
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.training import TrainingOptions, fit
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.trainer import Trainer
 
 SHAPE = (1, 4, 4)
 

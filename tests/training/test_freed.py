@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from pyro_mivae.engine import Recording
-from pyro_mivae.training import fit, recorded
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training import fit, trainer
 
 
 @pytest.fixture
@@ -16,21 +15,21 @@ def held(monkeypatch):
     """References to trainers, to the data that they held, and to what took their steps."""
     references = {}
 
-    def noted(trainer):
+    def noted(self):
         for name in ("x", "objective", "optimiser"):
-            references[name] = weakref.ref(getattr(trainer, name))
-        if trainer.recorded is not None:
-            references["epoch"] = weakref.ref(trainer.recorded.static)
-        references["trainer"] = weakref.ref(trainer)
+            references[name] = weakref.ref(getattr(self, name))
+        if self.recorded is not None:
+            references["epoch"] = weakref.ref(self.recorded)
+        references["trainer"] = weakref.ref(self)
 
-    monkeypatch.setattr(Trainer, "restore_best", noted)
+    monkeypatch.setattr(trainer.Trainer, "restore_best", noted)
     return references
 
 
 @pytest.mark.parametrize("means", ["eager", "staged", "recorded"])
 def test_nothing_is_kept(x, make, held, monkeypatch, means):
     if means == "recorded":
-        monkeypatch.setattr(recorded, "recorder_for", Recording)
+        monkeypatch.setattr(trainer, "recorder_for", Recording)
     engine = "staged" if means == "recorded" else means
     vae = make("beta", beta=lambda step: 1.0 + step)
     torch.optim.Adam(make().parameters())  # torch's first one keeps the frames that made it

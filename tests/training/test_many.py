@@ -186,3 +186,40 @@ def test_models_that_take_the_same_steps_are_staged_once(make, x, monkeypatch, b
     mi.fit(alone, x, seed=len(betas) - 1, **options)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, vaes[-1].state_dict()[name]), name
+
+
+def test_models_that_cannot_be_sent_to_other_processes_are_refused(make, x):
+    vae = make("beta", beta=lambda step: 1.0)
+    with pytest.raises(OptionError, match=r"jobs=2: the models cannot be sent .* leave jobs out"):
+        mi.fit_many([vae, make("vae")], x, epochs=1, jobs=2)
+
+
+@pytest.mark.filterwarnings("error:the training step cannot be staged")
+def test_processes_train_what_one_process_trains(make, x, tmp_path, assert_same_weights):
+    """They are stopped once, go on, and one model breaks down."""
+
+    def make_three():
+        ends = (2.0, 3e38, 3.0)  # the second breaks in the third epoch
+        return [make("beta", beta=mi.linear_warmup(1, 1.0, end, delay=6)) for end in ends]
+
+    runs = [tmp_path / str(seed) for seed in SEEDS]
+    options = {**OPTIONS, "epochs": 4, "seeds": SEEDS, "runs": runs, "jobs": 2}
+    heard = []
+
+    def stop(number, row):
+        heard.append((number, row["epoch"]))
+        if {(0, 2), (1, 2)} <= set(heard):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mi.fit_many(make_three(), x, on_epoch=stop, **options)
+    assert read_checkpoint(runs[0])["epoch"] >= 2
+    vaes, twins = make_three(), make_three()
+    with pytest.raises(ManyTrainingError, match="1 of 3 models: model 1: the loss is not") as told:
+        mi.fit_many(vaes, x, resume=True, **options)
+    assert [len(history) for history in told.value.histories] == [4, 2, 4]
+    for vae, twin, seed in zip(vaes, twins, SEEDS, strict=True):
+        with suppress(TrainingError):
+            mi.fit(twin, x, seed=seed, **OPTIONS | {"epochs": 4})
+        assert_same_weights(vae, twin)
+        assert not vae.training

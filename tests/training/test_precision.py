@@ -20,7 +20,7 @@ def test_bf16_trains_nearly_as_float32_does(x, make):
 
 
 def test_tf32_is_set_while_training_and_put_back(x, make, monkeypatch):
-    monkeypatch.setattr("pyro_mivae.training.given.check_precision", lambda *args: None)
+    monkeypatch.setattr("pyro_mivae.training.fit.check_precision", lambda *args: None)
     before, seen = torch.get_float32_matmul_precision(), []
 
     def look(row):

@@ -9,7 +9,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, RunError, TrainingError
-from pyro_mivae.training import has_checkpoint, keeper
+from pyro_mivae.training import checkpointer, has_checkpoint
 from pyro_mivae.variants.checks import broken_weights
 
 SHAPE = (1, 4, 4)
@@ -18,7 +18,7 @@ SHAPE = (1, 4, 4)
 @pytest.fixture(autouse=True)
 def no_checkpoint_before_the_end(monkeypatch):
     """However slow the epochs are on a busy machine."""
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", math.inf)
+    monkeypatch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", math.inf)
 
 
 def plain_encoder():

@@ -6,7 +6,7 @@ import torch
 import pyro_mivae as mi
 from pyro_mivae.engine import Recording
 from pyro_mivae.errors import PyroMivaeWarning
-from pyro_mivae.training import fit, read_checkpoint, recorded
+from pyro_mivae.training import fit, read_checkpoint, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 SETTINGS = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "seed": 4, "engine": "staged"}
@@ -26,7 +26,7 @@ def on_the_device(monkeypatch):
         def record(optimiser, device):
             return Recording(optimiser, device, 3) if on else None
 
-        monkeypatch.setattr(recorded, "recorder_for", record)
+        monkeypatch.setattr(trainer, "recorder_for", record)
 
     return turn
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_recorded_is_said_once_and_runs(x, make, monkeypatch, on_
 
     plain, told = make("vae"), make("vae")
     fit(plain, x, **SETTINGS)
-    monkeypatch.setattr(recorded, "recorder_for", Refuses)
+    monkeypatch.setattr(trainer, "recorder_for", Refuses)
     with pytest.warns(PyroMivaeWarning, match="captured: RuntimeError: no such thing") as told_of:
         fit(told, x, **SETTINGS)
     assert len(told_of) == 1

@@ -7,7 +7,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.training import History, fit, keeper, read_checkpoint
+from pyro_mivae.training import History, checkpointer, fit, read_checkpoint
 
 SHAPE = (1, 4, 4)
 
@@ -189,7 +189,7 @@ def test_history_is_written_as_epochs_end_and_checkpoints_now_and_then(
 
     fit(make("vae"), x, epochs=3, run=tmp_path, on_epoch=look)
     assert seen == [(1, False), (2, False), (3, True)]
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     seen.clear()
     (tmp_path / "checkpoint.pt").unlink()
     fit(make("vae"), x, epochs=2, run=tmp_path, resume=True, on_epoch=look)

@@ -1,33 +1,37 @@
 """Held-out images are evaluated by a graph, with the values of the program."""
 
 import pytest
-import torch
 
 from pyro_mivae.engine import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.training import fit
-from pyro_mivae.training.validation import Validation
+from pyro_mivae.training.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 SETTINGS = {"epochs": 8, "batch_size": 25, "seed": 4}
-BY_PROGRAM = [1, 2, 3, 4, 5, 9]  # epochs in which the program evaluates, of the first nine
+BY_PROGRAM = [
+    2,
+    3,
+    5,
+]  # epochs in which the program evaluates, after the first, which becomes the graph
 
 
 @pytest.fixture
 def evaluations(monkeypatch):
     """Numbers of the epochs in which the program evaluated."""
-    numbers, run, by_program = [], Validation.run, Validation._by_program
+    numbers, validate, step = [], Trainer._validate, TrainStep.__call__
 
-    def noted(validation, x):
-        numbers.append(validation.number)
-        return by_program(validation, x)
+    def numbered(trainer, images):
+        with monkeypatch.context() as patch:
 
-    def numbered(validation, number, *, staged):
-        validation.number = number + 1
-        return run(validation, number, staged=staged)
+            def noted(eager, *args):
+                numbers.append(trainer.epoch)
+                return step(eager, *args)
 
-    monkeypatch.setattr(Validation, "_by_program", noted)
-    monkeypatch.setattr(Validation, "run", numbered)
+            patch.setattr(TrainStep, "__call__", noted)
+            return validate(trainer, images)
+
+    monkeypatch.setattr(Trainer, "_validate", numbered)
     return numbers
 
 
@@ -38,14 +42,14 @@ def test_the_graph_gives_the_programs_values(x, make, evaluations, name):
     assert evaluations == [*range(1, 9)]
     evaluations.clear()
     found = fit(staged, x, **SETTINGS, validation=0.3, engine="staged")
-    assert evaluations == BY_PROGRAM[:-1]
+    assert evaluations == BY_PROGRAM
     for column in wanted.columns:
         if column.startswith("val_"):
             assert found[column] == pytest.approx(wanted[column], rel=1e-6, nan_ok=True), column
 
 
 def test_images_of_several_batches_and_a_rest(x, make, monkeypatch):
-    monkeypatch.setattr("pyro_mivae.training.loop.VALIDATION_BATCH", 4)
+    monkeypatch.setattr("pyro_mivae.training.trainer.VALIDATION_BATCH", 4)
     eager, staged = (make("vae").double() for _ in range(2))
     wanted = fit(eager, x, **SETTINGS, validation=x[:11], engine="eager")
     found = fit(staged, x, **SETTINGS, validation=x[:11], engine="staged")
@@ -66,38 +70,31 @@ def test_a_resumed_training_has_the_columns_of_a_whole_one(x, make, tmp_path):
     assert found["val_loss"] == wanted["val_loss"]
 
 
-def evaluate(loss, number_of_epochs):
-    images = torch.arange(1.0, 5.0)
-    program = TrainStep(loss, [], [], [])
-    validation = Validation(program, images, [4], torch.device("cpu"))
-    return [validation.run(number, staged=True)["loss"] for number in range(number_of_epochs)]
+def test_a_program_that_is_no_graph_evaluates(x, make):
+    def reads_a_value(module, args, out):
+        return out if module.training else out * out.max().item()
+
+    eager, staged = (make("vae") for _ in range(2))
+    for vae in (eager, staged):
+        vae.guide.encoder.register_forward_hook(reads_a_value)
+    wanted = fit(eager, x, **SETTINGS, validation=0.3, engine="eager")
+    with pytest.warns(PyroMivaeWarning, match="validation cannot be staged: it reads the value"):
+        found = fit(staged, x, **SETTINGS, validation=0.3, engine="staged")
+    assert found["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-5)
 
 
-def test_a_program_that_is_no_graph_evaluates():
-    def loss(x):
-        value = x.sum() * x.max().item()
-        return value, {"loss": value}
+def test_a_graph_that_is_not_the_program_any_more_is_told(x, make):
+    vae, held = make("vae"), [[1.0]]
 
-    assert evaluate(loss, 6) == [10.0] * 6
+    def scaled(module, args, out):  # the graph does not see a number in a list
+        return out if module.training else out * held[0][0]
 
+    def change(row):
+        held[0][0] = 2.0 if row["epoch"] >= 5 else 1.0
 
-def test_a_graph_that_is_not_the_program_any_more_is_told():
-    held = [[1.0]]
-
-    def loss(x):
-        value = x.sum() * held[0][0]
-        return value, {"loss": value}
-
-    def changing(x):
-        held[0][0] = 2.0 if len(calls) > 6 else 1.0  # the graph does not see it
-        return loss(x)
-
-    calls = []
-
-    def counted(x):
-        calls.append(x)
-        return changing(x)
-
+    vae.guide.encoder.register_forward_hook(scaled)
     with pytest.warns(PyroMivaeWarning, match="validation differs from its program at epoch 9"):
-        values = evaluate(counted, 10)
-    assert values == [2.5] * 8 + [5.0] * 2
+        history = fit(
+            vae, x, **SETTINGS | {"epochs": 10}, validation=0.3, engine="staged", on_epoch=change
+        )
+    assert len(history) == 10

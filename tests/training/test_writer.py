@@ -16,9 +16,9 @@ from pyro_mivae.training import (
     Writer,
     atomic_path,
     checkpoint,
+    checkpointer,
     files,
     fit,
-    keeper,
     read_checkpoint,
 )
 
@@ -96,12 +96,12 @@ def test_a_run_that_another_made_meanwhile_is_left_alone(tmp_path, x, make):
 
     for resume, told in ((False, "holds a run already"), (True, "made a run of .* meanwhile")):
         run = tmp_path / "run"
-        training = keeper.Keeper(run, resume=resume)
+        training = checkpointer.Checkpointer(run, resume=resume)
         another()
         before = read_checkpoint(run)["weights"]
         with pytest.raises(RunError, match=told):
             training.open(History(), finished=False)
-        training.release()
+        training.__exit__()
         for name, value in read_checkpoint(run)["weights"].items():
             assert (value == before[name]).all()
         shutil.rmtree(run)
@@ -126,8 +126,8 @@ def full_disk(monkeypatch, after):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(folder, state)
 
-    monkeypatch.setattr(keeper, "write_checkpoint", write_checkpoint)
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(checkpointer, "write_checkpoint", write_checkpoint)
+    monkeypatch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
 @pytest.mark.parametrize("after", [0, 2])
@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
 
 
 def test_a_folder_that_vanishes_is_said(tmp_path, x, make, monkeypatch):
-    monkeypatch.setattr(keeper, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(checkpointer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
     def vanish(row):
         if row["epoch"] == 2:

@@ -1,4 +1,4 @@
-"""Keeps a run's history and checkpoint in a folder while it trains."""
+"""History and checkpoint of a run, kept in its folder while it trains."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from pyro_mivae.errors import OptionError, RunError, WriteError
+from pyro_mivae.training.arguments import Images
 from pyro_mivae.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
@@ -19,67 +20,64 @@ from pyro_mivae.training.checkpoint import (
     write_checkpoint,
 )
 from pyro_mivae.training.files import Writer, writing
-from pyro_mivae.training.given import Images
 from pyro_mivae.training.history import History
 from pyro_mivae.training.identity import Identity, check_identity
-from pyro_mivae.training.loop import Trainer
+from pyro_mivae.training.trainer import Trainer
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
 HISTORY = "history.csv"
 
 
-class Keeper:
+class Checkpointer:
     """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
 
     Without a folder it keeps nothing. The right to write is given back as its ``with`` ends.
+
+    Attributes:
+        kept: The last epoch that the folder's checkpoint holds.
     """
 
     def __init__(self, folder: Path | None, *, resume: bool) -> None:
         if folder is None and resume:
             raise OptionError("resume=True without run=; give the folder to go on from")
-        self.folder, self.resume = folder, resume
-        self._state: Checkpoint | None = None
+        self.folder, self.resume, self.kept = folder, resume, 0
+        self._state: Checkpoint | None = None  # of the last whole epoch, until it is written
         self._identity: Identity | None = None
         self._source: Path | None = None
-        self.kept = 0
         self._written = time.monotonic()
         self._writer = None if folder is None else Writer(folder)
         try:
             self._check_free()
         except RunError:
-            self.release()
+            self.__exit__()
             raise
-
-    def release(self) -> None:
-        """Gives the right to write back."""
-        if self._writer is not None:
-            self._writer.release()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        if self._writer is not None:
+            self._writer.release()
 
     def _check_free(self) -> None:
         if self.folder is None:
             return
         history = self.folder / HISTORY
-        if self.resume:
-            if history.is_file() and not (has_checkpoint(self.folder) or _is_ours(history)):
-                raise RunError(f"{history} is not of a run; choose another run=")
-            return
-        if has_checkpoint(self.folder) or history.exists():
+        if not self.resume and (has_checkpoint(self.folder) or history.exists()):
             raise RunError(
                 f"{self.folder} holds a run already; go on from it, to more epochs too, with "
                 "resume=True, or choose another run="
             )
+        if history.is_file() and not has_checkpoint(self.folder):
+            with history.open(errors="replace") as file:
+                if not file.readline().startswith("epoch,step"):
+                    raise RunError(f"{history} is not of a run; choose another run=")
 
     def load(self, trainer: Trainer, images: Images) -> History:
         """Takes a trainer to where the folder's run was left; writes nothing."""
         if self.folder is None:
             return History()
-        self._identity = given = Identity.of(trainer.settings, images.fingerprints, trainer.vae)
+        self._identity = given = Identity.of(trainer.options, images.fingerprints, trainer.vae)
         if not has_checkpoint(self.folder):
             return History()
         state = read_checkpoint(self.folder)
@@ -92,7 +90,8 @@ class Keeper:
                 f"{state['file']} holds {len(history)} rows of {state['epoch']} epochs; put back "
                 "a copy, or train anew"
             )
-        trainer.load(_continued(trainer, state, started, self.folder))
+        _extend(trainer, state, started.options["epochs"], self.folder)
+        trainer.load(state)
         self.kept = trainer.epoch
         return history
 
@@ -108,47 +107,45 @@ class Keeper:
         if self._source is not None and self._source.name != CHECKPOINT:
             with writing(self.folder / CHECKPOINT):  # the one before it takes its place
                 os.replace(self._source, self.folder / CHECKPOINT)
-        if history.rows and not (finished and history.is_in_csv(path)):
-            history.to_csv(path)
-        elif not history.rows:
+        if not history.rows:
             with writing(path):
                 path.unlink(missing_ok=True)
-
-    def forget(self) -> None:
-        """Drops the last epoch, if it was not written yet."""
-        self._state = None
+        elif not (finished and history.is_in_csv(path)):
+            history.to_csv(path)
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is some seconds old."""
-        if self.folder is None:
+        if self.folder is None or self._identity is None:
             return
-        self._state = trainer.state()
-        planned = self._identity.options["epochs"] if self._identity else trainer.epoch
-        self._state["finished"] = trainer.has_waited or trainer.epoch >= planned
+        finished = trainer.has_waited or trainer.epoch >= self._identity.options["epochs"]
+        own = {"identity": asdict(self._identity), "finished": finished}
+        self._state = trainer.state() | own
         with self._telling():
             history.append_to_csv(self.folder / HISTORY)
         if trainer.finished or time.monotonic() - self._written > SECONDS_BETWEEN_CHECKPOINTS:
             self.write(history)
 
+    def forget(self) -> None:
+        """Drops the last epoch, if it was not written yet."""
+        self._state = None
+
     def write(self, history: History) -> None:
-        """Writes history and checkpoint of the last whole epoch, if there is any to write."""
-        if self._state is None or self.folder is None or self._identity is None:
+        """Writes history and checkpoint of the last whole epoch, if they are not written yet."""
+        if self._state is None or self.folder is None:
             return
         epoch = self._state["epoch"]
-        rows = History(row for row in history.rows if row["epoch"] <= epoch)
-        own = {"history": rows.to_state(), "identity": asdict(self._identity)}
+        rows = History(row for row in history if row["epoch"] <= epoch)
         with self._telling():
-            write_checkpoint(self.folder, self._state | own)
+            write_checkpoint(self.folder, self._state | {"history": rows.to_state()})
             rows.to_csv(self.folder / HISTORY)
         self._state, self.kept, self._written = None, epoch, time.monotonic()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Says of a file that cannot be written what is kept and how to go on."""
+        """Adds to the error of a file that cannot be written what is kept and how to go on."""
         try:
             yield
         except WriteError as error:
-            self._state = None  # it would fail again
             kept = f"keeps epoch {self.kept}" if self.kept else "keeps no epoch yet"
             there = self.folder is not None and self.folder.is_dir()
             mend = "it can be written" if there else "it is back under its name"
@@ -157,36 +154,30 @@ class Keeper:
             ) from error
 
 
-def _is_ours(history: Path) -> bool:
-    with history.open(errors="replace") as file:
-        return file.readline().startswith("epoch,step")
-
-
-def _continued(trainer: Trainer, state: Checkpoint, started: Identity, folder: Path) -> Checkpoint:
-    """The state to go on from; a finished run that is to have more epochs goes on from its end.
+def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> None:
+    """Lets a run go on to other epochs than it was planned for, or says why it cannot.
 
     The weights' schedules stay as they were laid out, and keep their last values beyond that.
     """
-    epochs, done, planned = trainer.settings.epochs, state["epoch"], started.options["epochs"]
+    options = trainer.options
+    epochs, done, best = options.epochs, state["epoch"], state["best"]
     if epochs < done:
         raise OptionError(
             f"epochs={epochs} given, but the run in {folder} has done {done}; give {done} or more"
         )
     if epochs == planned:
-        return state
-    if trainer.settings.lr_schedule != "constant":
+        return
+    if options.lr_schedule != "constant":
         raise OptionError(
-            f"epochs={epochs} given, but lr_schedule={trainer.settings.lr_schedule!r} of the run "
-            f"in {folder} ends at epoch {planned}; train anew with epochs={epochs}"
+            f"epochs={epochs} given, but lr_schedule={options.lr_schedule!r} of the run in "
+            f"{folder} ends at epoch {planned}; train anew with epochs={epochs}"
         )
-    patience, best = trainer.settings.patience, state["best"]
-    waited = patience is not None and best is not None and done - best["epoch"] >= patience
+    waited = None not in (options.patience, best) and done - best["epoch"] >= options.patience
     if waited and epochs != state["asked"]:
         raise OptionError(
             f"epochs={epochs} given, but the run in {folder} stopped after epoch {done}, as the "
-            f"held-out loss had not fallen for {trainer.settings.patience} epochs; more epochs do "
-            "not change that"
+            f"held-out loss had not fallen for {options.patience} epochs; more epochs do not "
+            "change that"
         )
-    steps = planned * trainer.steps_per_epoch
+    steps = planned * len(trainer.batch_sizes)
     trainer.objective = trainer.vae.objective(steps).to(trainer.device)
-    return state

@@ -1,0 +1,91 @@
+"""Device and images of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.arguments import either, instance, number, text
+from pyro_mivae.errors import OptionError
+from pyro_mivae.inputs import fingerprint
+
+HELD_OUT = 0.1
+DEVICE = either(text(), instance(torch.device, example="'cpu'"))
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Returns the device that a name stands for."""
+    has_cuda = torch.cuda.is_available()
+    wanted = str(device) if device != "auto" else "cuda" if has_cuda else "cpu"
+    cause: Exception | None = None
+    try:
+        found = torch.empty(0, device=wanted).device
+        if found.type != "meta":  # its tensors hold no values
+            return found
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        cause = error
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count() if has_cuda else 0)]
+    failed = "cuda:0" if wanted == "cuda" else wanted
+    allowed = [name for name in ("auto", "cpu", *names) if name != failed]
+    if failed in names[:1]:
+        allowed.remove("auto")  # it stands for the device that fails
+    raise OptionError(
+        f"device={str(device)!r} is not available here; allowed are {', '.join(allowed)}"
+    ) from cause
+
+
+@dataclass(frozen=True)
+class Images:
+    """Training images, and the images or the share of them to hold out, as a variant takes them.
+
+    Attributes:
+        x: Training images.
+        validation: Held-out images, the share of ``x`` to hold out, or None.
+    """
+
+    x: Tensor
+    validation: Tensor | float | None
+
+    @classmethod
+    def checked(cls, vae: Any, x: Any, validation: Any, patience: int | None) -> Images:
+        """Checks images; without ``validation`` patience holds a tenth of them out."""
+        x = vae.check_data(x)
+        if validation is None:
+            validation = None if patience is None else HELD_OUT
+        elif isinstance(validation, Real):
+            validation = number(above=0, below=1)("validation", validation)
+        else:
+            return cls(x, vae.check_data(validation))
+        if validation is not None and len(x) < 2:
+            raise OptionError(
+                f"{len(x)} image(s) given, and some are to be held out; give 2 or more"
+            )
+        return cls(x, validation)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of the images."""
+        held_out = self.validation
+        told = fingerprint(held_out) if isinstance(held_out, Tensor) else str(held_out)
+        return {"training images": fingerprint(self.x), "validation": told}
+
+    def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Splits held-out images off, and puts all where they fit.
+
+        They go to the device if they take at most a third of its free memory, otherwise to the
+        CPU: recorded steps read them arranged, which takes as much again.
+        """
+        x, held_out = self.x, self.validation
+        if held_out is not None and not isinstance(held_out, Tensor):
+            count = min(max(1, round(held_out * len(x))), len(x) - 1)
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+            x, held_out = x[order[count:]], x[order[:count]]
+        size = x.nbytes + (0 if held_out is None else held_out.nbytes)
+        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
+            device = torch.device("cpu")
+        return x.to(device), None if held_out is None else held_out.to(device)

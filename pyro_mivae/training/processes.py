@@ -1,0 +1,150 @@
+"""Several trainings at the same time, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.interrupts import PATIENCE, held_back, stoppable
+
+HINT = '; a script that trains by jobs needs `if __name__ == "__main__":`'
+OnRow = Callable[[int, Mapping[str, float]], object]
+"""Gets the number of a model and each row of its history."""
+
+Result = tuple[dict[str, torch.Tensor], str]
+"""Weights of a model, and why it broke down; empty if it did not."""
+
+
+def in_processes(
+    train: Callable[[Sequence[Any], OnRow], list[Result]],
+    models: Sequence[Any],
+    jobs: int,
+    on_row: OnRow,
+) -> list[Result]:
+    """Calls a function in each of several processes, with its share of the models.
+
+    What stops this process stops the others too, by SIGTERM. A process that dies ends none but its
+    own models.
+    """
+    shares = [range(first, len(models), jobs) for first in range(min(jobs, len(models)))]
+    state = (
+        [_source(module) for module in list(sys.modules.values()) if _source(module)],
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        pyro.settings.get(),
+        max(1, torch.get_num_threads() // jobs),
+    )
+    try:
+        tasks = [pickle.dumps([models[number] for number in share]) for share in shares]
+        shared = pickle.dumps(train)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise OptionError(
+            f"jobs={jobs}: the models cannot be sent to other processes ({error}); define their "
+            "classes and functions at the top level of a module, or leave jobs out"
+        ) from error
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Any, tuple[Any, range]] = {}
+    results: dict[int, Result] = {}
+    try:
+        with stoppable():
+            for share in shares:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs,))
+                with held_back():  # signals are for this process alone, which the other inherits
+                    process.start()
+                theirs.close()
+                workers[ours] = process, share
+            for connection, task in zip(workers, tasks, strict=True):
+                for part in (pickle.dumps(state), shared, task):
+                    connection.send_bytes(part)
+            working: set[Any] = set(workers)
+            while working:
+                ready: list[Any] = wait(list(working))
+                for connection in ready:
+                    process, share = workers[connection]
+                    try:
+                        kind, content = pickle.loads(connection.recv_bytes())
+                    except (EOFError, ConnectionError):
+                        process.join()
+                        told = f"its process ended with exit code {process.exitcode}"
+                        kind, content = "results", [({}, told + HINT)] * len(share)
+                    if kind == "row":
+                        on_row(share[content[0]], content[1])
+                    elif kind == "warning":
+                        warnings.warn(content, stacklevel=3)
+                    elif kind == "results":
+                        results |= dict(zip(share, content, strict=True))
+                        working.remove(connection)
+                    else:
+                        raise content
+    finally:
+        with held_back():
+            for process, _ in workers.values():
+                process.terminate()
+            for process, _ in workers.values():
+                process.join(PATIENCE)
+                process.kill()
+                process.join()
+    return [results[number] for number in range(len(models))]
+
+
+def _work(connection: Connection) -> None:
+    """Does a process's share."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which stops a training as Ctrl-C does
+
+    def send(kind: str, content: Any) -> None:
+        connection.send_bytes(pickle.dumps((kind, content)))
+
+    try:
+        sources, dtype, deterministic, settings, threads = pickle.loads(connection.recv_bytes())
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+        pyro.settings.set(**settings)
+        warnings.showwarning = lambda message, *_, **__: send("warning", message)
+        for source in sources:
+            run_source(*source)
+        train, models = (pickle.loads(connection.recv_bytes()) for _ in range(2))
+        send("results", train(models, lambda number, row: send("row", (number, dict(row)))))
+    except (KeyboardInterrupt, ConnectionError):  # the process that started this one is gone
+        sys.exit(1)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        send("error", error)
+
+
+def run_source(name: str, path: str, digest: str, source: bytes) -> ModuleType:
+    """Runs the source of a module that no import finds, as it was approved."""
+    spec = spec_from_file_location(name, path)
+    assert spec is not None  # its suffix is .py
+    module = module_from_spec(spec)
+    module.__dict__.update(__pyro_mivae_digest__=digest, __pyro_mivae_source__=source)
+    if str(Path(path).parent) not in sys.path:
+        sys.path.append(str(Path(path).parent))  # for modules beside the file
+    sys.modules[name] = module  # dataclasses and pickling look their module up
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
+def _source(module: ModuleType) -> tuple[str, ...] | None:
+    held = getattr(module, "__dict__", {})
+    if "__pyro_mivae_source__" not in held:
+        return None
+    names = ("__name__", "__file__", "__pyro_mivae_digest__", "__pyro_mivae_source__")
+    return tuple(held[name] for name in names)

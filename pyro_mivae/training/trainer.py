@@ -1,0 +1,379 @@
+"""The training loop: what one epoch does, and the state that it resumes from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cached_property, partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_mivae.engine import (
+    Engine,
+    GraphStep,
+    Scheduled,
+    StaticEpoch,
+    TrainStep,
+    give_up,
+    is_due,
+    is_due_in_epoch,
+    most_unchecked,
+    no_rounding,
+    recorder_for,
+    trace_step,
+)
+from pyro_mivae.errors import (
+    CaptureError,
+    OptionError,
+    PyroMivaeError,
+    RunError,
+    SiteError,
+    StagingError,
+)
+from pyro_mivae.terms import ENOUGH_DATA
+from pyro_mivae.training.batches import batch_sizes
+from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
+from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.optimiser import (
+    make_capturable,
+    make_optimiser,
+    portable_state,
+    scheduled_lr,
+)
+from pyro_mivae.training.options import TrainingOptions
+from pyro_mivae.training.world import cuda_devices
+
+VALIDATION_BATCH = 512
+
+
+class Trainer:
+    """A variant, its objective and optimiser, and how far they have come."""
+
+    def __init__(
+        self,
+        vae: Any,
+        x: Tensor,
+        held_out: Tensor | None,
+        options: TrainingOptions,
+        device: torch.device,
+    ) -> None:
+        self.vae, self.x, self.held_out = vae, x, held_out
+        self.options, self.device = options, device
+        self.optimiser = make_optimiser(vae, options.lr)
+        self.shuffle = torch.Generator().manual_seed(options.seed)
+        self.needs_batch = vae.objective().needs_batch
+        self.batch_sizes = batch_sizes(len(x), options.batch_size, self.needs_batch)
+        self.num_steps = options.epochs * len(self.batch_sizes)
+        self.objective = vae.objective(self.num_steps).to(device)
+        self.epoch = self.step = 0
+        self.begun = self.finished = False
+        self.best: Checkpoint | None = None
+        self.like: Engine | None = None  # whose graphs may serve this training too
+
+    def check(self) -> None:
+        """Checks that data, options, model, guide and objective fit each other."""
+        options = self.options
+        if options.patience is not None and not self.objective.measures_fit:
+            raise OptionError(
+                f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
+                "of its players', which need not fall; leave patience out, and choose epochs"
+            )
+        if self.needs_batch and min(self.batch_sizes) < 2:
+            raise OptionError(
+                f"batch_size={options.batch_size} for {len(self.x)} image(s): the objective "
+                "compares the images of a batch; 2 is the least, 64 and more are of use"
+            )
+        if self.needs_batch and self.held_out is not None and len(self.held_out) < 2:
+            raise OptionError(
+                "one image is held out, and the objective compares several; hold out 2 or more"
+            )
+        self.check_pair()
+        if options.precision == "bf16":  # there is no such training without a staged step
+            training = self.vae.training
+            self.vae.train()
+            try:
+                with pyro.validation_enabled(False):
+                    trace_step(self._program(), self.example(self.batch_sizes[0]))
+            except StagingError as error:
+                raise no_rounding(error) from error
+            finally:
+                self.vae.train(training)
+
+    def check_pair(self) -> None:
+        """Evaluates the objective once, with all of Pyro's and torch's checks on.
+
+        It leaves the random numbers, and the networks' running statistics, as they were.
+        """
+        x = self.example(min(ENOUGH_DATA if self.needs_batch else 2, len(self.x)))
+        try:
+            with self.evaluating(), pyro.validation_enabled(True):
+                self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+        except PyroMivaeError:
+            raise
+        except Exception as error:
+            raise SiteError(
+                f"model and guide fail on {len(x)} images: {type(error).__name__}: {error}"
+            ) from error
+        owned = set(self.vae.parameters())
+        store = pyro.get_param_store().named_parameters()
+        stray = [name for name, parameter in store if parameter not in owned]
+        if stray:
+            raise SiteError(
+                f"parameters {stray} live in Pyro's param store alone, where fit does not train "
+                "them; make them attributes (PyroParam) of the prior, guide or network"
+            )
+
+    def _program(self) -> TrainStep:
+        loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
+        return TrainStep.of_modules(loss, self.vae, self.objective.state)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What takes the steps."""
+        return Engine(
+            self._program(),
+            self.options.engine,
+            self.options.precision,
+            num_steps=self.num_steps,
+            like=self.like,
+        )
+
+    @cached_property
+    def recorded(self) -> StaticEpoch | None:
+        """What takes the steps of an epoch at once, if device and program allow that."""
+        self._recorder = recorder_for(self.optimiser, self.device)
+        sizes = (self.batch_sizes[0], self.batch_sizes[-1])
+        if self._recorder is None or not all(
+            isinstance(self.engine.step(self.example(size)), GraphStep) for size in sizes
+        ):
+            return None
+        make_capturable(self.optimiser, self.device)
+        scheduled = [Scheduled(w.current, w.at) for w in self.objective.scheduled]
+        schedule = self.options.lr_schedule
+        if schedule != "constant":
+            scheduled += [
+                Scheduled(
+                    group["lr"],
+                    partial(scheduled_lr, group["initial_lr"], schedule, self.num_steps),
+                )
+                for group in self.optimiser.param_groups
+            ]
+        return StaticEpoch(
+            self.engine,
+            self.x,
+            self.batch_sizes,
+            self.optimiser,
+            scheduled=scheduled,
+            clip_norm=self.options.clip_norm,
+            compares=self.compares,
+            device=self.device,
+        )
+
+    def _record(self) -> None:
+        """Records the steps of an epoch for the mode that the program is in, if they are not."""
+        if self.recorded is None or self.recorded.is_prepared:
+            return
+        try:
+            self.recorded.prepare(self._recorder)
+        except CaptureError as error:
+            give_up("captured", "without", error)
+            self._recorder = None
+            self.recorded.prepare()
+
+    def prepare(self) -> None:
+        """Stages the step, compiles it if that is worth it, and records it where that is done.
+
+        A fresh trainer is as it was.
+        """
+        self.vae.train()
+        with pyro.validation_enabled(False):
+            if not self.compares(self.step):  # else the first step is written down as it is taken
+                self.engine.step(self.example(self.batch_sizes[0]))
+            self._record()
+
+    def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """Trains for one epoch, evaluates on held-out images, and returns the epoch's row."""
+        start, meter = time.perf_counter(), Meter(self.step + 1)
+        order = torch.randperm(len(self.x), generator=self.shuffle)
+        self.vae.train()
+        with pyro.validation_enabled(False):
+            if self.recorded is None:
+                for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
+                    meter.add(*self._step(self._batch(index)), len(index))
+                    on_step()
+            else:  # nothing waits for the device
+                self._record()
+                values = self.recorded.run(order, self.step, on_step)
+                meter.add(self.recorded.entries, values, len(order))
+                self.objective.advance(len(values))
+                self.step += len(values)
+        means = meter.means()
+        self.epoch += 1
+        lr = self.lr(self.options.lr, self.step - 1)
+        row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
+        if self.held_out is not None:
+            row |= {f"val_{key}": value for key, value in self._validate(self.held_out).items()}
+            self._watch(row)
+        self.finished = self.has_waited or self.epoch >= self.options.epochs
+        row["seconds"] = time.perf_counter() - start
+        return row
+
+    def lr(self, initial: float, step: int) -> float:
+        """Returns a learning rate as it is scheduled for a step."""
+        return scheduled_lr(initial, self.options.lr_schedule, self.num_steps, step)
+
+    def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
+        """One step of the optimiser: the inner loop, in which nothing waits for the device."""
+        if self.options.lr_schedule != "constant":
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr(group["initial_lr"], self.step)
+        entries, values = self.engine.take(x, number=self.step, compare=self.compares(self.step))
+        norm = self.options.clip_norm
+        if norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), norm, foreach=True)
+        self.optimiser.step()
+        self.objective.advance()
+        self.step += 1
+        return entries, values
+
+    @property
+    def compares(self) -> Callable[[int], bool]:
+        """Tells whether the step after so many is one that compares the graph with the program.
+
+        It follows from the number of the step alone, so that a resumed training compares, and
+        rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
+        """
+        return partial(
+            is_due_in_epoch,
+            steps_per_epoch=len(self.batch_sizes),
+            every=most_unchecked(self.device),
+        )
+
+    def example(self, size: int) -> Tensor:
+        """Returns a batch, to see what a step does with the like."""
+        return self._batch(torch.arange(size, device=self.x.device))
+
+    def _batch(self, index: Tensor) -> Tensor:
+        return self.x[index].to(self.device, non_blocking=True)
+
+    @cached_property
+    def _validation(self) -> Engine:
+        """What evaluates on held-out images: steps without a parameter, a graph if it can be."""
+        step = self._program()
+        name = "validation", "epoch"
+        return Engine(TrainStep(step.loss, [], step.state, step.modules, name), "staged")
+
+    def _validate(self, images: Tensor) -> dict[str, float]:
+        """Evaluates on held-out images, on the same noise in every epoch."""
+        meter, number = Meter(), self.epoch - 1
+        if self.engine.mode == "eager":
+            self._validation.mode = "eager"
+        with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
+            torch.manual_seed(self.options.seed)
+            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)):
+                x = part.to(self.device, non_blocking=True)
+                taken = self._validation.take(x, number=number, compare=is_due(number))
+                meter.add(*taken, len(x))
+        return meter.means()
+
+    def _watch(self, row: dict[str, float]) -> None:
+        """Keeps the best weights.
+
+        While a schedule still changes the objective losses do not compare: the last is the best.
+        """
+        if self.options.patience is None:
+            return
+        state = self.objective.state_dict()
+        schedules = {k: v.clone() for k, v in state.items() if k.endswith("current")}
+        best = self.best
+        if (
+            best is None
+            or row["val_loss"] < best["loss"]
+            or any(
+                not torch.equal(v, best["schedules"][k].to(v.device)) for k, v in schedules.items()
+            )
+        ):
+            self.best = {
+                "loss": row["val_loss"],
+                "epoch": self.epoch,
+                "weights": deepcopy(self.vae.state_dict()),
+                "schedules": schedules,
+            }
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the held-out loss has not fallen for as many epochs as ``patience`` says."""
+        patience, best = self.options.patience, self.best
+        return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
+
+    def restore_best(self) -> None:
+        """Puts the weights of the best epoch back, if early stopping kept any."""
+        if self.best is not None:
+            self.vae.load_state_dict(self.best["weights"])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode; random numbers drawn meanwhile leave the training's as they were."""
+        training = self.vae.training
+        self.vae.eval()
+        try:
+            with torch.random.fork_rng(devices=cuda_devices(self.device)):
+                yield
+        finally:
+            self.vae.train(training)
+
+    def state(self) -> Checkpoint:
+        """Copies all that resuming needs."""
+        changing = {
+            "weights": self.vae.state_dict(),
+            "optimiser": portable_state(self.optimiser),
+            "objective": self.objective.state_dict(),
+        }
+        return {
+            **deepcopy(changing),
+            "rng": rng_state(self.device),
+            "shuffle": self.shuffle.get_state(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "finished": self.finished,
+            "asked": self.options.epochs,
+            "best": self.best,
+            "moments": len(self.optimiser.state),
+        }
+
+    def load(self, state: Checkpoint) -> None:
+        """Goes back to where `state` was taken."""
+        try:
+            self.vae.load_state_dict(state["weights"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.objective.load_state_dict(state["objective"])
+            set_rng_state(state["rng"], self.device)
+            self.shuffle.set_state(state["shuffle"])
+            if len(self.optimiser.state) != state["moments"]:
+                raise ValueError("the optimiser's state of some parameters is missing")
+        except Exception as error:  # torch raises a dozen kinds on states that do not fit
+            reason = " ".join(str(error).split())[:300]
+            raise RunError(
+                f"the checkpoint does not fit the model ({type(error).__name__}: {reason}); put "
+                "back a copy, or train anew"
+            ) from error
+        self.epoch, self.step, self.begun = state["epoch"], state["step"], True
+        self.best = state["best"]
+        self.finished = self.has_waited or self.epoch >= self.options.epochs
+
+
+def _loss_per_datum(
+    objective: Any, model: Any, guide: Any, x: Tensor
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss that is trained on, and the ledger."""
+    loss = objective.differentiable_loss(model, guide, x)
+    return loss / len(x), objective.ledger
+
+
+def _differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return any(not torch.equal(a[key], b[key].to(a[key].device)) for key in a)
