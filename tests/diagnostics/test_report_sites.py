@@ -102,7 +102,7 @@ def test_the_plugin_is_low_and_leaving_out_is_high_for_a_population(monkeypatch)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randint(pair.kinds, (12,), generator=generator)
-        values = information(pair.model, pair.guide, x, iwae_samples=1)
+        values = information(pair.model, pair.guide, x, num_samples=1)
         low.append(values["mi_a_lower"])
         high.append(values["mi_a_upper"])
     assert sum(low) / 20 < truth < sum(high) / 20
