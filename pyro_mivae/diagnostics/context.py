@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import whole
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
 
@@ -145,6 +146,11 @@ def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figu
     return (min(max(lower[0], 0.0), upper[0]), lower[1]), upper, saturated
 
 
-def ends(name: str, lower: Figure, upper: Figure) -> dict[str, Figure]:
+def ends(
+    name: str, lower: Figure, upper: Figure, site: str = "", index: int | None = None
+) -> dict[str, Figure]:
     """Names both bounds of a figure."""
-    return {f"{name}_lower": lower, f"{name}_upper": upper}
+    return {
+        key(name, site, LOWER, index=index): lower,
+        key(name, site, UPPER, index=index): upper,
+    }

@@ -1,4 +1,4 @@
-"""SiteLayout of a model/guide pair: its sites, their supports, and what each site depends on."""
+"""Layout of a model/guide pair: its sites, their supports, and requirements on them."""
 
 from __future__ import annotations
 
