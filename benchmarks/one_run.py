@@ -73,7 +73,7 @@ def settings_of(
     """
     import pyro_mivae as mi
     from pyro_mivae.diagnostics.report import information
-    from pyro_mivae.runs.options import default_options, plain_defaults
+    from pyro_mivae.runs.config import default_options, plain_defaults
 
     options = default_options(data, cell["variant"], num_train) | given | {"seed": seed}
     of_model, of_fit = split_options(options)

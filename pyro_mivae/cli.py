@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from pyro_mivae import runs
 from pyro_mivae.cli_options import (
     A_PATH,
+    DATA,
     SEED,
-    SWEPT,
     device_option,
     measures,
     opened_run,
@@ -30,6 +30,7 @@ from pyro_mivae.cli_options import (
     trains,
     trust_option,
 )
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import (
     PyroMivaeError,
     PyroMivaeWarning,
@@ -38,6 +39,7 @@ from pyro_mivae.errors import (
     nearest,
 )
 from pyro_mivae.interrupts import ignore_further, stop_once
+from pyro_mivae.options import flags_of
 from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
@@ -45,6 +47,7 @@ from pyro_mivae.runs.listing import listing
 from pyro_mivae.runs.run_folder import COMMANDS, held
 from pyro_mivae.training import TrainingOptions
 
+SWEPT = ("beta", "mi_weight")
 FILES = (
     "checkpoint.pt checkpoint.previous.pt config.toml history.csv metrics.json report.html".split()
 )
@@ -72,7 +75,7 @@ def cli() -> None:
 
 
 @cli.command()
-@trains()
+@trains("runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds")
 @click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
 def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
@@ -98,7 +101,7 @@ def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
 
 
 @cli.command()
-@trains(swept=True)
+@trains("runs/sweep-VARIANT-DATA", SWEPT)
 def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
     """Train VARIANT for every combination of weights: rate, distortion, information."""
     grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}
@@ -208,7 +211,7 @@ def sample(run: Run, out: Path, **options: Any) -> None:
 
 @cli.command()
 @opened_run
-@click.option("--data", metavar="NAME|FILE.npz|FOLDER", required=True, help="what to encode")
+@click.option("--data", metavar=DATA, required=True, help="what to encode")
 @root_option
 @click.option("--out", type=A_PATH, required=True, help="an .npz file")
 @overwrite_option
@@ -275,14 +278,7 @@ def _refuse_empty(args: Sequence[str]) -> None:
 _warned: set[str] = set()
 
 
-def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Shows our own warnings once, as one line, and others with their place, as Python does."""
     if issubclass(category, PyroMivaeWarning):
         told = " ".join(str(message).split())
@@ -290,6 +286,7 @@ def _warn(
             click.echo(f"warning: {told}", err=True)
         _warned.add(told)
     else:
+        filename, lineno, file, line = (*place, None, None)[:4]
         text = warnings.formatwarning(message, category, filename, lineno, line)
         click.echo(text, file=file, err=file is None, nl=False)
 
@@ -297,6 +294,7 @@ def _warn(
 OTHERS = "device image_size run out category resume overwrite trust data jobs".split()
 WRITTEN = {
     **FLAGS,
+    **flags_of(InformationOptions),
     **{name: "--" + name.replace("_", "-") for name in OTHERS},
     "root": "--data-root",
 }

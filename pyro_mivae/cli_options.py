@@ -18,7 +18,7 @@ from pyro_mivae.training import TrainingOptions
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
-SWEPT = {"beta": "weights of the KL", "mi_weight": "of the information"}
+DATA = "NAME|FILE.npz|FOLDER"
 A_PATH = click.Path(path_type=Path)
 SEED = click.IntRange(0, 2**32 - 1)
 
@@ -52,54 +52,43 @@ def opened_run(command: Command) -> Command:
     return opens
 
 
-def field_options(cls: type, without: Collection[str] = ()) -> list[Decorator]:
-    """Makes an option of each field of an options dataclass; none has a default."""
+def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
+    """Makes an option of each field of an options dataclass; ``several`` take many values."""
     flags, kinds = flags_of(cls), kinds_of(cls)
     made: list[Decorator] = []
     for f in fields(cls):
         how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
         if kinds[f.name] is bool:
             how = {"is_flag": True, "default": None}
-        if f.name not in without:
-            made.append(click.option(flags[f.name], f.name, help=f.metadata["help"], **how))
+        if f.name in several:
+            how = {"type": read_numbers, "metavar": "W,W,..."}
+        made.append(click.option(flags[f.name], f.name, help=f.metadata["help"], **how))
     return made
 
 
-def trains(swept: bool = False) -> Decorator:
+def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
     """Adds the argument VARIANT and the options of a training, or of a sweep of trainings."""
-    weights = SWEPT if swept else {}
-    folder = (
-        "runs/sweep-VARIANT-DATA" if swept else "runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds"
-    )
-    added: list[Decorator] = [
-        click.argument("variant"),
-        *(
+    where = f"where to  [default: {default_folder}]"
+    several, at_once = "train so many, from --seed on", "train so many at the same time"
+    return _adds(
+        [
+            click.argument("variant"),
+            click.option("--data", metavar=DATA, help="what to train on  [default: digits]"),
+            root_option,
             click.option(
-                "--" + name.replace("_", "-"), type=read_numbers, metavar="W,W,...", help=told
-            )
-            for name, told in weights.items()
-        ),
-        click.option(
-            "--data", metavar="NAME|FILE.npz|FOLDER", help="what to train on  [default: digits]"
-        ),
-        root_option,
-        click.option("--image-size", metavar="N|HxW", type=read_size, help="resize the images"),
-        *field_options(ModelOptions, without=weights),
-        *field_options(TrainingOptions),
-        click.option("--seeds", type=click.IntRange(1), help="train so many, from --seed on"),
-        device_option,
-        click.option(
-            "--run",
-            "folder",
-            metavar="DIR",
-            type=A_PATH,
-            help=f"where to  [default: {folder}]",
-        ),
-        click.option("--resume", is_flag=True, help="go on where the folder's training stopped"),
-        click.option("--overwrite", is_flag=True, help="throw the folder's training away"),
-        trust_option,
-    ]
-    return _adds(added)
+                "--image-size", metavar="N|HxW", type=read_size, help="resize the images"
+            ),
+            *field_options(ModelOptions, swept),
+            *field_options(TrainingOptions),
+            click.option("--seeds", type=click.IntRange(1), help=several),
+            click.option("--jobs", type=click.IntRange(1), default=1, help=at_once),
+            device_option,
+            click.option("--run", "folder", metavar="DIR", type=A_PATH, help=where),
+            click.option("--resume", is_flag=True, help="go on where its training stopped"),
+            click.option("--overwrite", is_flag=True, help="throw its training away"),
+            trust_option,
+        ]
+    )
 
 
 def measures(command: Command) -> Command:

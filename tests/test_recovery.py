@@ -6,7 +6,7 @@ from sklearn.cluster import KMeans
 
 import pyro_mivae as mi
 from pyro_mivae.metrics import cluster_accuracy
-from pyro_mivae.runs.options import default_options
+from pyro_mivae.runs.config import default_options
 
 
 @pytest.mark.slow

@@ -6,7 +6,12 @@ from pyro_mivae.metrics.agreement import (
     category_agreement,
     most_probable,
 )
-from pyro_mivae.metrics.classifier import Classifier, fit_classifier
+from pyro_mivae.metrics.classifier import (
+    Classifier,
+    fit_classifier,
+    linear_probe,
+    mlp_probe,
+)
 from pyro_mivae.metrics.clustering import (
     adjusted_rand_index,
     categories_used,
@@ -31,7 +36,6 @@ from pyro_mivae.metrics.generation import (
     generation_accuracy,
     generation_consistency,
 )
-from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.protocol import how_measured
 from pyro_mivae.metrics.reconstruction import reconstruction_r2
 

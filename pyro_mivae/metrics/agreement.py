@@ -1,4 +1,4 @@
-"""Whether two models put the same data into the same categories, whatever they call them."""
+"""Agreement of two models' categories of the same data, whatever they call them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, several
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import key
 from pyro_mivae.metrics.checkers import SEED, counted
 from pyro_mivae.metrics.clustering import (
     adjusted_rand_index,
@@ -24,15 +25,13 @@ from pyro_mivae.variants import VARIANT, Variant
 
 
 class CategoryAgreement(NamedTuple):
-    """What `category_agreement` returns; 1 where the categories differ by their names alone.
-
-    NaN where both models put all data into one category, which tells nothing apart.
+    """Result of `category_agreement`; 1 where the categories differ by their names alone.
 
     Attributes:
-        accuracy: Share of the data that the best one-to-one naming of one model's categories by
-            the other's puts in the same one (`cluster_accuracy`).
-        nmi: Mutual information over the mean entropy (`normalised_mutual_information`).
-        ari: `adjusted_rand_index`, about 0 for independent categories.
+        accuracy: `cluster_accuracy` of one model's categories by the other's; NaN where both put
+            all data into one category.
+        nmi: `normalised_mutual_information`.
+        ari: `adjusted_rand_index`.
     """
 
     accuracy: float
@@ -59,11 +58,8 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
         CategoryAgreement(accuracy=1.0, nmi=1.0, ari=1.0)
     """
     nmi = normalised_mutual_information(first, second)
-    return CategoryAgreement(
-        math.nan if math.isnan(nmi) else cluster_accuracy(first, second),
-        nmi,
-        adjusted_rand_index(first, second),
-    )
+    accuracy = math.nan if math.isnan(nmi) else cluster_accuracy(first, second)
+    return CategoryAgreement(accuracy, nmi, adjusted_rand_index(first, second))
 
 
 @checked(vaes=several(VARIANT, least=2), seed=SEED)
@@ -88,7 +84,7 @@ def agreement_of_models(
     found = [most_probable(vae, x, seed=seed) for vae in vaes]
     rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()
     spread = rows.std(0).tolist() if len(rows) > 1 else [math.nan] * 3
-    names = [f"category_agreement_{name}" for name in CategoryAgreement._fields]
+    names = [key("category_agreement", name) for name in CategoryAgreement._fields]
     return dict(zip(names, zip(rows.mean(0).tolist(), spread)))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pyro_mivae.arguments import checked, flag, whole
@@ -12,7 +11,6 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.metrics.checkers import COUNT
 
 PROBE_ITEMS, SAMPLES, MANY_SAMPLES = 10_000, 1000, 10_000
-DEFAULTS = asdict(InformationOptions())
 FULL = {"iwae_samples": 5000, "generative_items": 2000, "generative_samples": 1000}
 GIVEN = {"full": flag(), "probe_items": whole(least=1), "samples_per_category": COUNT}
 
@@ -31,7 +29,7 @@ class Budget:
     full: bool
     probes: int | None
     samples: int
-    information: Mapping[str, Any]
+    information: InformationOptions
 
     @property
     def forests(self) -> int | None:
@@ -59,9 +57,8 @@ class Budget:
                     f"{name}={value} and full=True are given, and full takes all there is; leave "
                     "one of them out"
                 )
-        InformationOptions.of(options)
-        if not full:
-            return cls(full, probe_items, samples_per_category, options)
-        return cls(
-            full, None, MANY_SAMPLES, {**FULL, "iwae_items": items, "subset": items} | options
-        )
+        everything = {**FULL, "iwae_items": items, "subset": items} if full else {}
+        information = InformationOptions.of(everything | options)
+        if full:
+            return cls(full, None, MANY_SAMPLES, information)
+        return cls(full, probe_items, samples_per_category, information)

@@ -1,6 +1,8 @@
-"""A small classifier: the judge of generated images, and the MLP probe."""
+"""Classifiers that learn on other data: the judge of generated images, and probes of codes."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -8,23 +10,29 @@ from torch.nn.functional import cross_entropy
 
 from pyro_mivae.arguments import checked, flag, numbers
 from pyro_mivae.errors import DataError
-from pyro_mivae.metrics.checkers import COUNT, SEED, counted
+from pyro_mivae.metrics.checkers import COUNT, SEED, codes, counted
 from pyro_mivae.posterior.preserved_state import preserved_state
 
 HIDDEN, DROPOUT = 256, 0.2
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 256, 1e-2, 1e-2
 MOST_STEPS, LEAST_STEPS, MOST_EPOCHS = 1500, 200, 60
 FEATURES = numbers("n", "d", "...")
+PROBED = {
+    "train_codes": codes("m", "d"),
+    "train_labels": counted("m", least=0),
+    "codes": codes("n", "d"),
+    "labels": counted("n", least=0),
+}
 
 
 class Classifier(nn.Module):
     """One hidden layer of 256 rectified units, on standardised features.
 
     Args:
-        features: What it is to be fitted on, shape ``(n, *shape)``.
+        features: Those to be fitted on, shape ``(n, *shape)``.
         num_classes: Number of classes.
-        per_feature: Whether each feature is standardised by itself, or all by the same mean and
-            standard deviation (pixels).
+        per_feature: Standardises each feature by itself; False standardises all by the same mean
+            and standard deviation (pixels).
     """
 
     loc: Tensor
@@ -46,40 +54,18 @@ class Classifier(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns the classes' logits.
-
-        Args:
-            features: Shape ``(n, *shape)``.
-
-        Returns:
-            Shape ``(n, num_classes)``.
-        """
+        """Returns the classes' logits, shape ``(n, num_classes)``."""
         logits: Tensor = self.layers((features.flatten(1) - self.loc) / self.scale)
         return logits
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
-        """Returns the most probable classes.
-
-        Args:
-            features: Shape ``(n, *shape)``, on any device.
-
-        Returns:
-            Integers, shape ``(n,)``, on the classifier's.
-        """
+        """Returns the most probable classes of features on any device, shape ``(n,)``."""
         parts = features.split(4096)
         return torch.cat([self(part.to(self.loc)).argmax(-1) for part in parts])
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Returns the share of data whose class it finds.
-
-        Args:
-            features: Shape ``(n, *shape)``.
-            labels: Shape ``(n,)``.
-
-        Returns:
-            Between 0 and 1.
-        """
+        """Returns the share of data whose class it finds, between 0 and 1."""
         return float((self.predict(features) == labels).double().mean())
 
 
@@ -100,7 +86,7 @@ def fit_classifier(
         features: Shape ``(n, *shape)``.
         labels: Integers below ``num_classes``, shape ``(n,)``.
         num_classes: Number of classes.
-        per_feature: Whether each feature is standardised by itself.
+        per_feature: Standardises each feature by itself.
         seed: Of the weights, the batches and the dropout; torch's own generators are left alone.
 
     Returns:
@@ -135,5 +121,72 @@ def fit_classifier(
 
 
 def training_steps(items: int) -> int:
-    """Tells how many steps `fit_classifier` takes."""
+    """Steps that `fit_classifier` takes."""
     return min(MOST_STEPS, max(LEAST_STEPS, MOST_EPOCHS * items // min(BATCH_SIZE, items)))
+
+
+@checked(**PROBED)
+def linear_probe(
+    train_codes: Tensor, train_labels: Tensor, codes: Tensor, labels: Tensor
+) -> float:
+    """Accuracy of scikit-learn's logistic regression (L2 penalty, C = 1) on standardised codes.
+
+    Args:
+        train_codes: Codes to learn on, shape ``(m, d)``.
+        train_labels: Their labels, integers from 0, shape ``(m,)``.
+        codes: Codes to be scored on, shape ``(n, d)``.
+        labels: Their labels, shape ``(n,)``.
+
+    Returns:
+        Between 0 and 1; NaN where the codes to learn on have a single label, or are not finite.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+        DataError: If labels are no integers from 0.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if not _learnable(train_codes, train_labels, codes):
+        return math.nan
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    probe.fit(train_codes.double().cpu().numpy(), train_labels.cpu().numpy())
+    return float(probe.score(codes.double().cpu().numpy(), labels.cpu().numpy()))
+
+
+@checked(**PROBED, seed=SEED)
+def mlp_probe(
+    train_codes: Tensor,
+    train_labels: Tensor,
+    codes: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+) -> float:
+    """Accuracy of a `Classifier` of codes.
+
+    Args:
+        train_codes: As for `linear_probe`, and so are the next three.
+        train_labels: Their labels.
+        codes: Codes to be scored on.
+        labels: Their labels.
+        seed: Of its training, see `fit_classifier`.
+
+    Returns:
+        As `linear_probe`.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+        DataError: If labels are no integers from 0.
+    """
+    if not _learnable(train_codes, train_labels, codes):
+        return math.nan
+    num_classes = int(train_labels.max()) + 1
+    probe = fit_classifier(train_codes, train_labels, num_classes, seed=seed)
+    return probe.accuracy(codes.to(torch.get_default_dtype()), labels)
+
+
+def _learnable(train_codes: Tensor, train_labels: Tensor, codes: Tensor) -> bool:
+    finite = bool(train_codes.isfinite().all() and codes.isfinite().all())
+    return finite and len(codes) > 0 and len(torch.unique(train_labels)) > 1

@@ -1,4 +1,4 @@
-"""What a critic hears of held-out data."""
+"""Information of held-out data, as a variant's critics estimate it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked
 from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.figures import with_errors
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
@@ -42,11 +43,12 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
     """
     x = vae.check_data(x)
     objective = vae.objective()
-    names = [term.name for term in _critic_terms(objective)]
+    terms = objective.terms if isinstance(objective, MutualInformationELBO) else ()
+    names = [term.name for term in terms if isinstance(term, CriticBound)]
     if not names:
         return {}
     if len(x) < ENOUGH_DATA:
-        return dict.fromkeys([key for name in names for key in (name, f"{name}_se")], math.nan)
+        return with_errors(dict.fromkeys(names, (math.nan, math.nan)))
     sizes = batch_sizes(len(x), CRITIC_BATCH, needs_batch=True)
     rows: list[list[float]] = []
     with preserved_state(seed, vae, device=vae.device):
@@ -58,13 +60,4 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
     means = weights @ values
     enough = len(rows) >= ENOUGH_BATCHES
     errors = values.std(0) / math.sqrt(len(rows)) if enough else values[0] * math.nan
-    found: dict[str, float] = {}
-    for name, mean, error in zip(names, means.tolist(), errors.tolist(), strict=True):
-        found |= {name: mean, f"{name}_se": error}
-    return found
-
-
-def _critic_terms(objective: object) -> list[CriticBound]:
-    if not isinstance(objective, MutualInformationELBO):
-        return []
-    return [term for term in objective.terms if isinstance(term, CriticBound)]
+    return with_errors(dict(zip(names, zip(means.tolist(), errors.tolist()))))

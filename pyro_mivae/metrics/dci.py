@@ -1,4 +1,4 @@
-"""Disentanglement, completeness and informativeness of a code, by what forests read from it."""
+"""Disentanglement, completeness and informativeness of a code, by forests that read it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TREES, LEAST_IN_LEAF = 20, 5
 
 
 class DCI(NamedTuple):
-    """What `dci_scores` returns.
+    """Result of `dci_scores`.
 
     Attributes:
-        disentanglement: Whether each dimension is of use for one factor alone.
-        completeness: Whether one dimension alone is of use for each factor.
+        disentanglement: `disentanglement` of the importance.
+        completeness: `completeness` of the importance.
         informativeness: Share of held-out data whose factor is found, on average over the factors.
         importance: Of each dimension for each factor; columns sum to 1, shape ``(d, F)``.
     """
@@ -55,8 +55,7 @@ def dci_scores(
 
     A random forest learns to tell each factor from the whole code: scikit-learn's, with 20 trees,
     five data or more in a leaf, and all dimensions to choose from at each split. The importance
-    of a dimension is its share of the fall in Gini impurity. See `disentanglement` and
-    `completeness` for the first two; the third is the forests' accuracy on other data.
+    of a dimension is its share of the fall in Gini impurity.
 
     Args:
         train_codes: Codes to learn on, shape ``(m, d)``.
@@ -71,9 +70,7 @@ def dci_scores(
         The scores, NaN where no factor varies, or codes are not finite.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Eastwood & Williams (2018), A Framework for the Quantitative Evaluation of Disentangled
@@ -123,7 +120,7 @@ def _importance(name: str, value: Any, sizes: Sizes | None = None) -> Tensor:
 
 @checked(importance=_importance)
 def disentanglement(importance: Tensor) -> float:
-    r"""Whether each dimension matters to one factor alone.
+    r"""How far each dimension matters to one factor alone.
 
     .. math:: \sum_j \rho_j (1 - H_F(P_j)),\quad P_{jk} = R_{jk} / \textstyle\sum_k R_{jk},\quad
         \rho_j = \sum_k R_{jk} / \sum_{jk} R_{jk}
@@ -148,7 +145,7 @@ def disentanglement(importance: Tensor) -> float:
 
 @checked(importance=_importance)
 def completeness(importance: Tensor) -> float:
-    r"""Whether one dimension alone matters to each factor.
+    r"""How far one dimension alone matters to each factor.
 
     .. math:: \frac1F \sum_k (1 - H_d(P_k)),\quad P_{jk} = R_{jk} / \textstyle\sum_j R_{jk}
 

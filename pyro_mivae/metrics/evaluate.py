@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from pyro_mivae.arguments import checked, flag
@@ -14,11 +15,10 @@ from pyro_mivae.metrics import measures
 from pyro_mivae.metrics.budget import GIVEN, PROBE_ITEMS, SAMPLES, Budget
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.encoded import EncodedData
-from pyro_mivae.metrics.progress import bars
 from pyro_mivae.metrics.protocol import Findings, information_lines
 from pyro_mivae.metrics.splits import Known, Train, check_known, split
 from pyro_mivae.posterior.preserved_state import preserved_state
-from pyro_mivae.posterior.progress import tell
+from pyro_mivae.posterior.progress import bars, tell
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -160,7 +160,7 @@ def measure(
 
     findings = Findings()
     with part("information"):
-        report = information(vae.model, vae.guide, x, seed=seed, **budget.information)
+        report = information(vae.model, vae.guide, x, seed=seed, **asdict(budget.information))
         clock |= {f"information, {name}": took for name, took in report.seconds.items()}
         findings.values |= report.to_dict()
     with part("codes"):

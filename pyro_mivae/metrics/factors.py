@@ -1,14 +1,12 @@
-"""How a code is laid out beside the factors that made the data: MIG, modularity, SAP, FactorVAE.
+"""Layout of a code beside the factors that made the data: MIG, modularity, SAP, FactorVAE.
 
-Every function takes a code of each datum, shape ``(n, d)``, and its factors, integers from 0 of
-shape ``(n, F)``. Columns of the code that hold a category's number, which has no order, are named
-by ``categorical``. Factors that take a single value in the data tell nothing and are left out.
+Factors that take a single value in the data are left out everywhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -43,15 +41,13 @@ def mutual_information_gap(
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold a category.
+        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
 
     Returns:
         Between 0 and 1; NaN where no factor varies, or codes are not finite.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Chen et al. (2018), Isolating Sources of Disentanglement in VAEs, eq. 6.
@@ -85,16 +81,14 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold a category.
+        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
 
     Returns:
         Between 0 and 1; NaN where under two factors vary, no dimension knows anything, or codes
         are not finite.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Ridgeway & Mozer (2018), Learning Deep Disentangled Embeddings with the F-Statistic Loss,
@@ -106,28 +100,21 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
         >>> modularity(factors.double(), factors)
         1.0
     """
-    factors = varying(factors)
-    if not codes.isfinite().all() or factors.shape[1] < 2:
-        return math.nan
-    information = factor_information(codes, factors, categorical=categorical)
-    knows = (information > _by_chance(codes, factors, categorical)).any(1)
-    squares = information.square()
-    most = squares.max(1).values
-    share = (squares.sum(1) - most) / (most * (factors.shape[1] - 1))
-    return float((1 - share[knows]).mean())
-
-
-def _by_chance(codes: Tensor, factors: Tensor, categorical: Sequence[int]) -> Tensor:
-    """Information that independent columns exceed once in 1,000 and as many pairs, ``(d, F)``."""
     from scipy.stats import chi2
 
-    bins = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
-    used = torch.tensor([len(column.unique()) for column in bins]) - 1
-    values = torch.tensor([len(column.unique()) for column in factors.unbind(1)]) - 1
-    freedom = (used[:, None] * values).clamp_min(1).numpy()
-    tail = RARE / factors.shape[1]
-    limit: Tensor = torch.from_numpy(chi2.isf(tail, freedom) / (2 * len(codes)))
-    return limit.to(codes.device)
+    factors = varying(factors)
+    num_factors = factors.shape[1]
+    if not codes.isfinite().all() or num_factors < 2:
+        return math.nan
+    information = factor_information(codes, factors, categorical=categorical)
+    values = [_values(_binned(codes, categorical)), _values(factors.unbind(1))]
+    freedom = ((values[0] - 1)[:, None] * (values[1] - 1)).clamp_min(1).numpy()
+    chance = torch.from_numpy(chi2.isf(RARE / num_factors, freedom) / (2 * len(codes)))
+    knows = (information > chance.to(codes.device)).any(1)
+    squares = information.square()
+    most = squares.max(1).values
+    share = (squares.sum(1) - most) / (most * (num_factors - 1))
+    return float((1 - share[knows]).mean())
 
 
 @checked(**GIVEN)
@@ -143,15 +130,13 @@ def factor_information(
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold a category; they are taken as they are.
+        categorical: Columns of ``codes`` that hold the number of a category, taken as they are.
 
     Returns:
         At least 0, float64, shape ``(d, F)``.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     Example:
         >>> halves = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -159,7 +144,7 @@ def factor_information(
         tensor([[0.6931, 0.0000],
                 [0.0000, 0.6931]], dtype=torch.float64)
     """
-    bins = [_bins(column, j in categorical) for j, column in enumerate(codes.unbind(1))]
+    bins = _binned(codes, categorical)
     found = [_information(contingency(c, v)) for c in bins for v in factors.unbind(1)]
     empty = torch.zeros(0, dtype=torch.float64, device=codes.device)
     return (torch.stack(found) if found else empty).reshape(codes.shape[1], factors.shape[1])
@@ -179,15 +164,13 @@ def separated_attribute_predictability(
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold a category.
+        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
 
     Returns:
         Between 0 and 1; NaN where no factor varies, or codes are not finite.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Kumar, Sattigeri & Balakrishnan (2018), Variational Inference of Disentangled Latent
@@ -228,7 +211,7 @@ def factor_vae_score(
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold a category.
+        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
         seed: Of the draws.
 
     Returns:
@@ -236,9 +219,7 @@ def factor_vae_score(
         under two factors or no dimension vary, or codes are not finite.
 
     Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If factors are no integers from 0.
-        OptionError: If there is no such column.
+        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Kim & Mnih (2018), Disentangling by Factorising, section 4. https://arxiv.org/abs/1802.05983
@@ -297,13 +278,23 @@ def _grouped(values: Tensor, groups: Tensor, count: int) -> Tensor:
     return zeros.index_add(-1, groups, values)
 
 
-def _bins(column: Tensor, is_category: bool) -> Tensor:
-    if is_category:
-        return column.unique(return_inverse=True)[1]
-    low, high = column.min(), column.max()
-    if low == high:
-        return torch.zeros_like(column, dtype=torch.long)
-    return ((column - low) / (high - low) * BINS).long().clamp(max=BINS - 1)
+def _binned(codes: Tensor, categorical: Sequence[int]) -> list[Tensor]:
+    """Bins of each dimension, and the values of a category."""
+    found = []
+    for j, column in enumerate(codes.unbind(1)):
+        low, high = column.min(), column.max()
+        if j in categorical:
+            found.append(column.unique(return_inverse=True)[1])
+        elif low == high:
+            found.append(torch.zeros_like(column, dtype=torch.long))
+        else:
+            found.append(((column - low) / (high - low) * BINS).long().clamp(max=BINS - 1))
+    return found
+
+
+def _values(columns: Iterable[Tensor]) -> Tensor:
+    """Number of values that each column takes."""
+    return torch.tensor([len(column.unique()) for column in columns])
 
 
 def _information(counts: Tensor) -> Tensor:
@@ -331,7 +322,7 @@ def _cut(column: Tensor, values: Tensor) -> float:
 
 def _named(column: Tensor, values: Tensor) -> float:
     """Balanced accuracy of the best value for each category."""
-    counts = contingency(_bins(column, True), values).double()
+    counts = contingency(column.unique(return_inverse=True)[1], values).double()
     counts = counts[:, counts.sum(0) > 0]
     return float((counts / counts.sum(0)).max(1).values.sum() / counts.shape[1])
 

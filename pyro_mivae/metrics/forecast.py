@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from pyro_mivae.arguments import checked, number
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.figures import parsed
-from pyro_mivae.metrics.budget import DEFAULTS, Budget
+from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import training_steps
 from pyro_mivae.metrics.evaluate import measure
@@ -66,9 +66,9 @@ def forecast(
     known, taught = check_known(vae, x, labels, factors, train)
     items, piece = len(known.x), min(PIECE, len(known.x))
     budget = Budget.of(items, **options)
-    asked = {**DEFAULTS, **budget.information}
+    asked = budget.information
     few: dict[str, Any] = {**FEW, "subset": piece, "num_samples": 1}
-    few |= FEW_ANNEALED if asked["ais_items"] else {}
+    few |= FEW_ANNEALED if asked.ais_items else {}
     sizes, clocks = (math.ceil(piece / 2), piece), []
     for size in sizes:
         some = known.take(size, seed), None if taught is None else taught.take(size, seed)
@@ -89,7 +89,7 @@ def forecast(
     width = max(1, dims * found.protocol["information"]["configurations"])
     squares = {
         "information, information_in_code": items,
-        "information, dimensions": min(asked["subset"], items, math.isqrt(MOST_NUMBERS // width)),
+        "information, dimensions": min(asked.subset, items, math.isqrt(MOST_NUMBERS // width)),
     }
     del last["information"]  # its parts are told apart
     return sum(
@@ -100,21 +100,22 @@ def forecast(
     )
 
 
-def _draws(asked: Mapping[str, Any], items: int, piece: int) -> dict[str, float]:
+def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float]:
     """How many times the draws of a piece are asked for, by part."""
 
-    def drawn(options: Mapping[str, Any], of: int) -> tuple[int, ...]:
+    def drawn(options: InformationOptions, of: int) -> tuple[int, ...]:
         """Importance samples, samples of generated data, and transitions of both when annealed."""
-        iwae, ais = (min(int(options[f"{name}_items"]), of) for name in ("iwae", "ais"))
-        generated = options["generative_items"] * options["generative_samples"]
-        own = min(int(options["ais_items"]), int(options["generative_items"]))
-        there, and_back = (way * options["ais_temperatures"] + PILOT for way in (1, 2))
-        return iwae * options["iwae_samples"], generated, ais * there, own * and_back
+        iwae, ais = min(options.iwae_items, of), min(options.ais_items, of)
+        generated = options.generative_items * options.generative_samples
+        own = min(options.ais_items, options.generative_items)
+        there, and_back = (way * options.ais_temperatures + PILOT for way in (1, 2))
+        return iwae * options.iwae_samples, generated, ais * there, own * and_back
 
     parts = ("costs", "generative_information", "annealed_evidence", "annealed_generation")
-    pairs = zip(parts, drawn(asked, items), drawn({**FEW, **FEW_ANNEALED}, piece))
+    few = InformationOptions(**FEW, **FEW_ANNEALED)
+    pairs = zip(parts, drawn(asked, items), drawn(few, piece))
     found = {f"information, {part}": many / few for part, many, few in pairs}
-    found["information, draw_codes"] = (asked["num_samples"] or 1) * items / piece
+    found["information, draw_codes"] = (asked.num_samples or 1) * items / piece
     return found
 
 

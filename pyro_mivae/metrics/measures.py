@@ -14,7 +14,7 @@ from pyro_mivae.diagnostics.elbo_parts import ACTIVE
 from pyro_mivae.figures import MEAN, key
 from pyro_mivae.likelihoods import GaussianLikelihood
 from pyro_mivae.metrics.budget import PROBE_ITEMS
-from pyro_mivae.metrics.classifier import fit_classifier
+from pyro_mivae.metrics.classifier import fit_classifier, linear_probe, mlp_probe
 from pyro_mivae.metrics.clustering import (
     LIVE,
     adjusted_rand_index,
@@ -37,7 +37,6 @@ from pyro_mivae.metrics.factors import (
     separated_attribute_predictability,
 )
 from pyro_mivae.metrics.generation import generation_accuracy, generation_consistency
-from pyro_mivae.metrics.probes import linear_probe, mlp_probe
 from pyro_mivae.metrics.protocol import Findings
 from pyro_mivae.metrics.reconstruction import explained, variation
 from pyro_mivae.metrics.splits import Pair, Split

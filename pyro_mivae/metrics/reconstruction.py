@@ -1,4 +1,4 @@
-"""How much of the data a reconstruction holds."""
+"""Share of the data that a reconstruction holds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
 
     .. math:: R^2 = 1 - \sum_n \|x_n - \hat x_n\|^2 \big/ \sum_n \|x_n - \bar x\|^2
 
-    1 is perfect; 0 is what the mean of the data does by itself; worse than that is negative.
-
     Args:
         x: Data, shape ``(n, *data_shape)``.
         reconstruction: The same shape.
 
     Returns:
-        R², at most 1; NaN where all data are alike.
+        At most 1; 0 for the mean of the data, negative for worse; NaN where all data are alike.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -46,7 +44,7 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
 
 
 def variation(x: Tensor) -> float:
-    """Returns the squared distances of data from their mean, summed, a batch at a time."""
+    """Squared distances of data from their mean, summed, a batch at a time."""
     mean = sum(part.double().sum(0) for part in x.split(BATCH)) / max(1, len(x))
     return sum(float((part.double() - mean).square().sum()) for part in x.split(BATCH))
 

@@ -1,11 +1,12 @@
-"""Progress of long computations, told to a listener if there is one."""
+"""Progress of long computations, told to a listener, or shown as bars."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], object]
@@ -43,3 +44,29 @@ def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
     for done, step in enumerate(steps, 1):
         yield step
         tell(what, done, len(steps))
+
+
+@contextmanager
+def bars(*, enabled: bool) -> Iterator[None]:
+    """Shows on stderr, if that is a terminal, a bar of what is computed inside, one at a time."""
+    if not enabled or not sys.stderr.isatty():
+        yield
+        return
+    from tqdm.std import tqdm
+
+    shown: Any = None
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal shown
+        if shown is None or shown.desc != what:
+            if shown is not None:
+                shown.close()
+            shown = tqdm(total=total, desc=what, leave=False, dynamic_ncols=True)
+        shown.update(done - shown.n)
+
+    with listening(show):
+        try:
+            yield
+        finally:
+            if shown is not None:
+                shown.close()

@@ -1,9 +1,10 @@
-"""Builds a variant from a run's configuration: names and files become modules."""
+"""Variants from configurations: names and files become modules."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -13,8 +14,14 @@ from torch import nn
 from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
 from pyro_mivae.guides import GUIDES
 from pyro_mivae.priors import PRIORS, prior_sites
-from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
-from pyro_mivae.runs.options import ModelParts, check_model_options, find_variant
+from pyro_mivae.runs.config import (
+    PROGRAMS,
+    ModelParts,
+    RunConfig,
+    check_model_options,
+    find_variant,
+    names_file,
+)
 from pyro_mivae.runs.programs import run_program
 from pyro_mivae.variants import Variant
 
@@ -44,17 +51,20 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes["encoder"] = modules.pop("encoder", None)
             modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes, digests)
         torch.manual_seed(seed)
-        try:
+        own = [f"--{name} {parts[name]}" for name in PROGRAMS if parts[name]]
+        with _blaming(f"{' and '.join(own)}: running it fails") if own else nullcontext():
             return variant_class.build(data_shape, **options, **modules)
-        except PyroMivaeError:
-            raise
-        except Exception as error:
-            own = [f"--{name} {parts[name]}" for name in PROGRAMS if parts[name]]
-            if not own:
-                raise
-            raise OptionError(
-                f"{' and '.join(own)}: running it fails: {type(error).__name__}: {error}"
-            ) from error
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Names the code of the user's own that raises."""
+    try:
+        yield
+    except PyroMivaeError:
+        raise
+    except Exception as error:
+        raise OptionError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def load_program(
@@ -70,34 +80,26 @@ def load_program(
     elif spec in registry:
         factory = registry[spec]
     else:
-        known = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
-        raise OptionError(f"no {kind} {spec!r}{known}")
+        allowed = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
+        raise OptionError(f"no {kind} {spec!r}{allowed}")
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
         raise OptionError(
             f"--{kind} {spec} is a {type(factory).__name__}; allowed is a class or function"
         )
-    parameters = inspect.signature(factory).parameters
+    signature = inspect.signature(factory)
     known = {name: value for name, value in sizes.items() if value is not None}
-    missing = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and name not in known
-    ]
-    if missing:
-        raise OptionError(
-            f"--{kind} {spec} needs {', '.join(missing)}; what can be passed to it here is "
-            f"{', '.join(known)}: give the others a default"
-        )
+    taken = {name: value for name, value in known.items() if name in signature.parameters}
     try:
-        return factory(**{name: value for name, value in known.items() if name in parameters})
-    except PyroMivaeError:
-        raise
-    except Exception as error:
-        raise OptionError(f"--{kind} {spec} fails: {type(error).__name__}: {error}") from error
+        signature.bind(**taken)
+    except TypeError as error:
+        raise OptionError(
+            f"--{kind} {spec}: {error}; what can be passed to it here is {', '.join(known)}: give "
+            "the others a default"
+        ) from error
+    with _blaming(f"--{kind} {spec} fails"):
+        return factory(**taken)
 
 
 def _sizes(

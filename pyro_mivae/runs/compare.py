@@ -28,16 +28,9 @@ _DATA = ("data", "image_size", "data_shape")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the models that are compared.
+    """A model that is compared: a run, or the runs of several seeds."""
 
-    Attributes:
-        name: Its folder, with as much before it as tells it from the others.
-        runs: Its run, or those of several seeds.
-        metrics: Figures of every run.
-        protocols: Protocols of every run.
-    """
-
-    name: str
+    name: str  # its folder, with as much before it as tells it from the others
     runs: Sequence[Run]
     metrics: Sequence[Mapping[str, float]]
     protocols: Sequence[Mapping[str, Any]]

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +20,7 @@ from pyro_mivae.figures import label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.options import check_model_options
+from pyro_mivae.runs.config import RunConfig, check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
 from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.run import (
@@ -33,8 +33,10 @@ from pyro_mivae.runs.run import (
 )
 from pyro_mivae.runs.run_folder import (
     CONFIG,
+    LOGS,
     METRICS,
     ONE,
+    OURS,
     REPORT,
     SEEDS,
     SEVERAL,
@@ -44,7 +46,6 @@ from pyro_mivae.runs.run_folder import (
     runs_of_seeds,
     write_json,
 )
-from pyro_mivae.runs.tensorboard import logging_epochs
 from pyro_mivae.tables import align
 from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_checkpoint
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
@@ -59,38 +60,25 @@ LABELS = {name: label(name) for name in SHOWN if name.startswith("category_agree
 
 @dataclass
 class RunGroup:
-    """A folder that is trained into: of one run, of several seeds, or of a sweep.
+    """A folder that is trained into: a run, the runs of several seeds, or a sweep.
 
     Used as a context it is the folder's one writer. Everything given is checked before anything
     is written. An interrupted group (Ctrl-C) goes on with ``resume``.
-
-    Attributes:
-        config: What was asked for.
-        folder: The folder.
-        kind: What it holds, a key of `run_folder.COMMANDS`.
-        places: The run folders in it, or itself if it is one.
-        resume: Goes on where the folder's runs stopped.
-        overwrite: Throws them away.
-        trust: Runs the code that the folder names.
-        device: Where to compute.
-        progress: Shows a progress bar.
-        tensorboard: Writes the histories for TensorBoard too.
-        say: Called with lines for the user.
-        on_start: Called once everything is checked, as training begins.
     """
 
     config: RunConfig
     folder: Path
-    kind: str
-    places: Sequence[Path] = ()
-    resume: bool = False
-    overwrite: bool = False
-    trust: bool = False
+    kind: str  # a key of `run_folder.COMMANDS`
+    places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
+    resume: bool = False  # goes on where the folder's training stopped
+    overwrite: bool = False  # throws it away
+    trust: bool = False  # runs the code that the folder names
     device: str = "auto"
-    progress: bool = False
-    tensorboard: bool = False
-    say: Callable[[str], object] = lambda text: None
-    on_start: Callable[[], object] = lambda: None
+    progress: bool = False  # shows a progress bar
+    jobs: int = 1  # models that are trained at the same time
+    tensorboard: bool = False  # writes the histories for TensorBoard too
+    say: Callable[[str], object] = lambda text: None  # called with lines for the user
+    on_start: Callable[[], object] = lambda: None  # called as training begins
 
     def __enter__(self) -> Self:
         check_model_options(self.config.variant, self.config.model)
@@ -160,6 +148,7 @@ class RunGroup:
                     seeds=seeds,
                     device=self.device,
                     progress=self.progress,
+                    jobs=self.jobs,
                     runs=self.places,
                     resume=self.resume,
                     on_start=lambda: self.begin(configs[0], new, dataset, several),
@@ -200,13 +189,7 @@ class RunGroup:
 
 @checked(folder=a_path())
 def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
-    """Trains, evaluates and reports, and leaves all of it in a folder.
-
-    Args:
-        config: What to train.
-        folder: The run folder.
-        **how: ``resume``, ``overwrite``, ``device`` and the other options of `RunGroup`.
-    """
+    """Trains, evaluates and reports into a folder; see `RunGroup` for the options."""
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
         return group.train([config])[0]
@@ -305,3 +288,36 @@ def seeds_table(folder: str | Path) -> str:
             rows.append((LABELS.get(name, name), f"{mean:.3f}{told}"))
     lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation", *align(rows)]
     return "\n  ".join(lines)
+
+
+@contextmanager
+def logging_epochs(
+    folders: Sequence[Path], enabled: bool
+) -> Iterator[Callable[[int, Mapping[str, float]], None] | None]:
+    """Gives ``on_epoch`` of `fit_many`: a point of one curve per column of each model's history.
+
+    The files of a model are made with its first row.
+    """
+    if not enabled:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OptionError(
+            "--tensorboard needs a package that is not installed: "
+            "python -m pip install 'pyro-mivae[tensorboard]'"
+        ) from error
+    writers: dict[int, Any] = {}
+    with ExitStack() as opened:
+
+        def log(number: int, row: Mapping[str, float]) -> None:
+            if number not in writers:
+                folder = str(folders[number] / LOGS)
+                writers[number] = SummaryWriter(folder, filename_suffix=OURS)
+                opened.callback(writers[number].close)
+            for name, value in row.items():
+                if name != "epoch":
+                    writers[number].add_scalar(name, value, int(row["epoch"]))
+
+        yield log

@@ -13,7 +13,7 @@ from pyro_mivae.likelihoods import LIKELIHOODS
 from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
 from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS
-from pyro_mivae.runs.options import ModelParts, plain_defaults
+from pyro_mivae.runs.config import ModelParts, plain_defaults
 from pyro_mivae.variants import VARIANTS
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

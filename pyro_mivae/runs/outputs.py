@@ -15,9 +15,8 @@ from pyro_mivae.data import Dataset, read_images
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.run import Run
+from pyro_mivae.runs.run import Run, summarise
 from pyro_mivae.runs.run_folder import METRICS, write_json
-from pyro_mivae.runs.summary import summarise
 from pyro_mivae.training import (
     Writer,
     atomic_path,

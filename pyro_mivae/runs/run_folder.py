@@ -13,7 +13,6 @@ from typing import Any
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.report.pictures import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.tensorboard import FOLDER, OURS
 from pyro_mivae.training import Writer, atomic_path, has_checkpoint, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
 from pyro_mivae.training.checkpointer import HISTORY
@@ -24,6 +23,7 @@ KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training
 SEEDS = "seeds.json"
 SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
 MODELS = "models"
+LOGS, OURS = "tensorboard", ".pyro-mivae"  # how the names of our event files end
 ONE, SEVERAL, GRID = "a run", "the runs of several seeds", "a sweep"
 COMMANDS = {  # by what a folder may hold
     ONE: "pyro-mivae train without --seeds",
@@ -114,7 +114,7 @@ def prepare(
 
 def clear_run(folder: Path) -> None:
     """Removes what a run left in its folder, its configuration last, and nothing else."""
-    logs = (folder / FOLDER).glob(f"events.out.tfevents.*{OURS}")
+    logs = (folder / LOGS).glob(f"events.out.tfevents.*{OURS}")
     _remove(*(folder / name for name in (*KEPT, METRICS, REPORT)), *listed_pictures(folder), *logs)
     _remove(folder / PICTURES, folder / CONFIG)
 

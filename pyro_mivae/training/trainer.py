@@ -38,7 +38,7 @@ from pyro_mivae.errors import (
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.batches import batch_sizes
 from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
-from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
     make_capturable,
     make_optimiser,
@@ -310,6 +310,11 @@ class Trainer:
         """Whether the held-out loss has not fallen for as many epochs as ``patience`` says."""
         patience, best = self.options.patience, self.best
         return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
+
+    def free(self) -> None:
+        """Frees the recorded steps, if there are any."""
+        if self.__dict__.get("recorded") is not None:
+            self.recorded.free()  # type: ignore[union-attr]
 
     def restore_best(self) -> None:
         """Puts the weights of the best epoch back, if early stopping kept any."""

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import pyro_mivae as mi
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.metrics import duration, evaluate, forecast, how_measured
 from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.forecast import _draws, _with_the_square
-from pyro_mivae.metrics.progress import bars
-from pyro_mivae.posterior.progress import listening, tell, telling
+from pyro_mivae.posterior.progress import bars, listening, tell, telling
 
 SMALL = {"iwae_samples": 3, "generative_items": 4, "generative_samples": 4, "num_samples": 1}
 
@@ -28,13 +28,13 @@ def vae():
 def test_full_takes_all_and_what_is_given_goes_before_it():
     few = Budget.of(7000, subset=3)
     assert (few.probes, few.forests, few.samples) == (10_000, 5000, 1000)
-    assert few.information == {"subset": 3}
+    assert few.information == InformationOptions(subset=3)
     full = Budget.of(
         7000, full=True, probe_items=10_000, samples_per_category=1000, iwae_samples=9
     )
     assert (full.probes, full.forests, full.samples) == (None, None, 10_000)
-    assert full.information["iwae_samples"] == 9
-    assert full.information["iwae_items"] == full.information["subset"] == 7000
+    assert full.information.iwae_samples == 9
+    assert full.information.iwae_items == full.information.subset == 7000
     assert Budget.of(5, probe_items=1).forests == 1
     with pytest.raises(OptionError, match="options iwae, k are unknown; .*iwae_samples"):
         Budget.of(5, k=1, iwae=3)
@@ -120,15 +120,14 @@ def test_a_square_is_found_in_two_times():
 
 
 def test_draws_are_counted():
-    asked = {
-        "num_samples": None,
-        "iwae_samples": 5000,
-        "iwae_items": 10_000,
-        "generative_items": 500,
-        "generative_samples": 100,
-        "ais_items": 5000,
-        "ais_temperatures": 260,
-    }
+    asked = InformationOptions(
+        iwae_samples=5000,
+        iwae_items=10_000,
+        generative_items=500,
+        generative_samples=100,
+        ais_items=5000,
+        ais_temperatures=260,
+    )
     found = _draws(asked, 2000, 800)
     assert found["information, draw_codes"] == 2000 / 800
     assert found["information, costs"] == 5000 * 2000 / (100 * 100)

@@ -16,7 +16,8 @@ from pyro_mivae.runs.group import sum_up
 from pyro_mivae.training import checkpointer, read_checkpoint
 from pyro_mivae.training.trainer import Trainer
 
-CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={"epochs": 1, "seed": 3})
+EAGER = {"epochs": 1, "engine": "eager"}
+CONFIG = RunConfig("vae", model={"latent_dim": 2}, training={**EAGER, "seed": 3})
 
 
 pytestmark = pytest.mark.usefixtures("few_digits", "unmeasured")
@@ -45,9 +46,15 @@ def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     assert not [name for name in summary["metrics"] if "agreement" in name]
 
 
+def test_seeds_that_are_trained_at_the_same_time_are_the_same(tmp_path):
+    runs = train_seeds(CONFIG, tmp_path / "both", 2, jobs=2)
+    for run, other in zip(runs, train_seeds(CONFIG, tmp_path / "turns", 2), strict=True):
+        assert_same_run(run, other)
+
+
 def test_categories_of_every_two_seeds_are_compared(tmp_path):
     config = RunConfig("cat", model={"num_categories": 3, "latent_dim": 6, "warm_start": 5})
-    config = replace(config, training={"epochs": 1})
+    config = replace(config, training=EAGER)
     runs = train_seeds(config, tmp_path, 3)
     summary = json.loads((tmp_path / "seeds.json").read_text())["metrics"]
     x = mi.load_dataset("digits").x_test
@@ -102,7 +109,7 @@ def test_more_seeds_may_follow(tmp_path):
 
 
 def test_seeds_that_follow_are_of_the_same_configuration(tmp_path):
-    small = RunConfig("vae", model={"latent_dim": 3}, training={"epochs": 1})
+    small = RunConfig("vae", model={"latent_dim": 3}, training=EAGER)
     train_seeds(small, tmp_path, 1)
     runs = train_seeds(RunConfig("vae"), tmp_path, 2, resume=True)
     assert [run.config.model["latent_dim"] for run in runs] == [3, 3]
@@ -115,7 +122,7 @@ def test_seeds_that_follow_are_of_the_same_configuration(tmp_path):
 def test_other_seeds_are_not_mixed_with_those_of_a_folder(tmp_path):
     train_seeds(CONFIG, tmp_path, 1)
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
-    other = RunConfig("beta", training={"epochs": 1, "seed": 9})
+    other = RunConfig("beta", training={**EAGER, "seed": 9})
     with pytest.raises(RunError, match="throw it away with --overwrite"):
         train_seeds(other, tmp_path, 1)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
@@ -149,7 +156,7 @@ def test_a_single_run_and_those_of_seeds_have_folders_of_their_own(tmp_path):
 
 def test_nothing_is_summed_up_where_every_seed_broke(tmp_path):
     said = []
-    broken = RunConfig("vae", training={"epochs": 1, "lr": 1e30})
+    broken = RunConfig("vae", training={**EAGER, "lr": 1e30})
     with pytest.raises(ManyTrainingError, match="2 of 2 models"):
         train_seeds(broken, tmp_path, 2, say=said.append)
     assert not (tmp_path / "seeds.json").exists()

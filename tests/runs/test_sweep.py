@@ -16,7 +16,7 @@ from pyro_mivae.runs.sweep import FIGURES, fill_table
 from pyro_mivae.training.trainer import Trainer
 
 SHAPE = (1, 4, 4)
-TRAINING = {"epochs": 2, "batch_size": 32}
+TRAINING = {"epochs": 2, "batch_size": 32, "engine": "eager"}
 MAKE = partial(mi.BetaVAE, SHAPE, latent_dim=2)
 
 pytestmark = pytest.mark.usefixtures("few_digits", "encoder_side")
@@ -100,7 +100,9 @@ def test_refuses_what_cannot_be_swept(x, tmp_path):
         sweep_run(RunConfig("beta"), tmp_path, {"beta": (1.0,)})
 
 
-CONFIG = RunConfig("beta", model={"latent_dim": 2}, training={"epochs": 3, "seed": 4})
+CONFIG = RunConfig(
+    "beta", model={"latent_dim": 2}, training={"epochs": 3, "seed": 4, "engine": "eager"}
+)
 GRID = {"beta": (0.5, 4.0)}
 
 
