@@ -23,7 +23,6 @@ from pyro_mivae.diagnostics.context import (
     means_of,
 )
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, Fitted, fitted_information
-from pyro_mivae.figures import key
 from pyro_mivae.posterior.draws import Draws, distinct, rows_of
 from pyro_mivae.posterior.layout import SiteLayout
 
@@ -144,11 +143,11 @@ def _site(
             # The site's upper bound less the other categories' lower bounds.
             rest = (low[0] + gap, upper[1])
             high = high if high[0] < rest[0] else rest
-            shares |= ends(key("mi", name, index=k), low if known else UNDEFINED, high)
+            shares |= ends("mi", low if known else UNDEFINED, high, name, k)
         lower = lower if known else UNDEFINED
     elif rows is not None:
         lower, upper, _ = in_order(mean_of(rows.lower), mean_of(rows.upper), [own, most])
-    return ends(key("mi", name), lower, upper) | shares
+    return ends("mi", lower, upper, name) | shares
 
 
 class _Categorical:

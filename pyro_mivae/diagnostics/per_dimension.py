@@ -109,15 +109,14 @@ def aggregate_dimensions(
 def _site(
     name: str, draws: Draws, rows: AggregatePosterior | None, alone: bool
 ) -> dict[str, Figure]:
-    figures = {}
+    figures: dict[str, Figure] = {}
     costs = means_of(draws.parts[name])
     unknown = [UNDEFINED] * len(costs)
     lowest = unknown if rows is None else means_of(rows.lower)
     highest = unknown if rows is None else means_of(rows.upper)
     for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
         lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
-        figures[key("kl", name, index=d)] = cost
-        figures |= ends(key("mi", name, index=d), lower, upper)
+        figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
     return figures
 
 

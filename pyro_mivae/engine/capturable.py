@@ -83,11 +83,17 @@ class StaticEpoch:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether it is, for the mode that the program is in and where its tensors are."""
+        """True if the steps are prepared for the program's present mode and places in memory."""
         return bool(self._prepared == self._state())
 
+    def free(self) -> None:
+        """Lets go of the recorded steps, which refer to this epoch: memory is free at once."""
+        for part in self._parts:
+            part.bodies = []
+        self._parts, self._prepared = [], None
+
     def _state(self) -> Any:
-        """What recorded steps are fixed to: Python's values, and places in memory."""
+        """State that recorded steps are fixed to: Python's values, and places in memory."""
         moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
         tensors = [*self.engine.program.state, *self.table.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
@@ -222,7 +228,7 @@ class _Data:
 
 
 class _Table:
-    """What is scheduled, by step, on the device: shape ``(steps, columns)``."""
+    """Scheduled values by step, on the device: shape ``(steps, columns)``."""
 
     def __init__(self, scheduled: Sequence[Scheduled], steps: int, device: torch.device) -> None:
         self.scheduled, self.steps = tuple(scheduled), steps

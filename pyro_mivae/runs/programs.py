@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError, nearest
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
+from pyro_mivae.training.processes import run_source
 
 STATE = "PYRO_MIVAE_STATE"
 _approved: dict[str, bytes] = {}  # files by their digest, as they were read
@@ -97,13 +96,8 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
     if digest is None or digest not in _approved:
         raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
     module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
-    module = ModuleType(module_name)
-    module.__dict__.update(__file__=str(path), __pyro_mivae_digest__=digest)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for modules beside the file
-    sys.modules[module_name] = module  # dataclasses and pickling look their module up
     try:
-        exec(compile(_approved[digest], path, "exec", dont_inherit=True), module.__dict__)
+        module = run_source(module_name, str(path), digest, _approved[digest])
     except Exception as error:
         raise OptionError(
             f"--{kind} {spec}: {path} fails when imported: {type(error).__name__}: {error}"

@@ -21,6 +21,7 @@ from torch import nn
 
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
+from pyro_mivae.terms import InformationTerm
 from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.options import TrainingOptions
 
@@ -55,12 +56,9 @@ class Identity:
         """Reads a checkpoint's."""
         try:
             found = cls(**state["identity"])
-            if not all(isinstance(part, dict) for part in vars(found).values()):
-                raise TypeError("its parts are no tables")
-            if not isinstance(found.options["epochs"], int):
-                raise TypeError("its epochs are no number")
-            found.data["training images"], found.model["code"].items()  # noqa: B018
-        except (TypeError, KeyError, AttributeError) as error:
+            int(found.options["epochs"]), dict(found.data), dict(found.versions)
+            dict(found.model["code"])
+        except (TypeError, KeyError, ValueError) as error:
             raise RunError(
                 f"{state['file']} does not say what run it is of ({error}); put back a copy, or "
                 "train anew"
@@ -68,7 +66,7 @@ class Identity:
         return found
 
     def other_model(self, model: Mapping[str, Any]) -> list[str]:
-        """Tells in words what of a model differs; "here" is the given one, "there" this one.
+        """Describes how a model differs; "here" is the given one, "there" this one.
 
         Code is compared where both have it, under one version of Python, on which it depends.
         """
@@ -82,30 +80,27 @@ class Identity:
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
     """Checks that a training is the one that a folder's run was started as, but for its epochs."""
+    begun, otherwise = f"the run in {folder} was started with", "or choose another run="
     for name in given.options.keys() - {"epochs"}:
-        if given.options[name] != started.options.get(name):
+        own, theirs = given.options[name], started.options.get(name)
+        if own != theirs:
             raise OptionError(
-                f"{name}={given.options[name]!r} given, but the run in {folder} was started with "
-                f"{started.options.get(name)!r}; give the same to go on, or choose another run="
+                f"{name}={own!r} given, but {begun} {theirs!r}; give the same to go on, "
+                f"{otherwise}"
             )
     for name, own in given.data.items():
         if own != started.data.get(name):
             raise OptionError(
-                f"other {name} given than the run in {folder} was started with (fingerprint {own} "
-                f"in place of {started.data.get(name)}); give the same to go on, or choose "
-                "another run="
+                f"other {name} given than {begun} (fingerprint {own} in place of "
+                f"{started.data.get(name)}); give the same to go on, {otherwise}"
             )
-    differing = in_words(started.other_model(given.model))
-    if differing:
+    if differing := in_words(started.other_model(given.model)):
         raise OptionError(
-            f"another model given than the run in {folder} was started with: {differing}; build "
-            "it as before, or choose another run="
+            f"another model given than {begun}: {differing}; build it as before, {otherwise}"
         )
-    newer = in_words(differences(given.versions, started.versions))
-    if newer:
+    if newer := in_words(differences(given.versions, started.versions)):
         warnings.warn(
-            f"the run in {folder} was started with other versions, so that it goes on with other "
-            f"rounding: {newer}",
+            f"{begun} other versions, and goes on with other rounding: {newer}",
             PyroMivaeWarning,
             stacklevel=2,
         )
@@ -136,8 +131,14 @@ def describe_model(vae: Any) -> dict[str, Texts]:
             parts |= {f"{path}.{name}".strip("."): told for name, told in _attributes(module)}
     if _is_ours(type(vae.likelihood)):
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
+    functions = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, InformationTerm):  # an option with options of its own
+            functions |= {f"{name}.{own}": part for own, part in vars(value).items()}
+            for part in (value, *value.state.modules()):
+                parts |= {f"{name}.{own}": told for own, told in _attributes(part)}
     kinds = {kind for module in vae.modules() for kind in type(module).__mro__}
-    code = {name: _of_function(value) for name, value in arguments.items()}
+    code = {name: _of_function(value) for name, value in functions.items()}
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         if not _is_ours(kind):  # classes of one name stand together
             code[kind.__qualname__] = code.get(kind.__qualname__, "") + _digest(kind)
@@ -150,7 +151,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Tells in words what differs between two descriptions."""
+    """Yields the differences of two descriptions in words."""
     for name in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if isinstance(here, Mapping) and isinstance(there, Mapping):
@@ -185,7 +186,7 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.split(".")[0] in LIBRARIES
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+def _attributes(module: Any) -> Iterator[tuple[str, str]]:
     """Plain public attributes."""
     for name, value in vars(module).items():
         if not name.startswith("_") and name != "training" and _is_plain(value):

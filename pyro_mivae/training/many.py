@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,7 @@ from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of
 from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
-from pyro_mivae.training.checkpointer import Checkpointer
-from pyro_mivae.training.fit import Training, progress_bar
+from pyro_mivae.training.fit import Training, checkpointing, progress_bar
 from pyro_mivae.training.history import History
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.processes import OnRow, Result, in_processes
@@ -61,18 +60,16 @@ def fit_many(
     models may be of any kinds. Everything given is checked for all of them before the first is
     trained. Models that take the same steps are staged and compiled once.
 
-    A model whose loss is no longer finite gets the weights of its last whole epoch back; the
-    others are trained to their end before the error is raised.
+    A model that breaks down gets the weights of its last whole epoch back; the others are trained
+    to their end before the error is raised.
 
     Args:
-        vaes: The variants, each an object of its own; they are trained in place, moved to
-            ``device``, and left in ``eval`` mode.
+        vaes: The variants, each an object of its own, trained in place.
         x: Training images for all, as for `fit`.
         epochs: Passes over the images.
         lr: Learning rate, one for all or one for each.
-        seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted. (The weights at the
-            start are the variants' own.)
-        device: ``"auto"`` (CUDA if there), or what torch takes.
+        seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted.
+        device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
         progress: Shows one progress bar for all on stderr.
         jobs: Processes that train at the same time; each prepares its own step and takes its
@@ -89,14 +86,9 @@ def fit_many(
         The histories, in the order of the models.
 
     Raises:
-        OptionError: If an option is out of its range, or there is not one for each model; if a
-            model or a folder is given twice, or models share parameters; or if a model cannot be
-            sent to another process.
-        DataError: If images are not finite or a likelihood cannot score them.
-        ShapeError: If images have another shape than a variant's.
-        SiteError: If a model, guide and objective do not fit each other.
-        RunError: If a folder holds a run already and ``resume`` is off, or another model's.
-        StagingError: If a step cannot be staged, and ``precision`` is ``"bf16"``.
+        OptionError: As `fit`; and if there is not one option for each model, a model or a folder
+            is given twice, models share parameters, or cannot be sent to another process.
+        DataError, ShapeError, SiteError, RunError, StagingError: As `fit`, for any model.
         ManyTrainingError: If the loss of a model was no longer finite; it names which, and holds
             all histories.
 
@@ -108,11 +100,19 @@ def fit_many(
         >>> histories[0]["rate"][-1] > histories[1]["rate"][-1]
         True
     """
-    _check_models(vaes)
+    _check_apart(
+        [map(id, (*vae.parameters(), *vae.buffers())) for vae in vaes],
+        "share parameters: neither would be trained as it is alone; give each its own, by "
+        "copy.deepcopy for one",
+    )
     count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
-    folders = _check_folders(runs, count)
+    folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
+    _check_apart(
+        [[folder.resolve()] if folder else [] for folder in folders],
+        "are both to be kept in {}; give each a folder of its own",
+    )
     target = resolve_device(device)
     placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
     trainings = []
@@ -127,7 +127,7 @@ def fit_many(
         on_start()
     with ExitStack() as writers:
         for training, folder in zip(trainings, folders, strict=True):
-            training.load(writers.enter_context(Checkpointer(folder, resume=resume)))
+            training.load(writers.enter_context(checkpointing(folder, resume=resume)))
         histories = [training.history for training in trainings]
         if jobs == 1:
             failures = _one_by_one(trainings, progress, tell)
@@ -200,17 +200,14 @@ def _train_share(
     return [(state, failures.get(number, "")) for number, state in enumerate(states)]
 
 
-def _check_models(models: Sequence[Any]) -> None:
-    """Checks that no two models share parameters."""
-    owner: dict[int, int] = {}
-    for number, vae in enumerate(models):
-        for tensor in (*vae.parameters(), *vae.buffers()):
-            other = owner.setdefault(id(tensor), number)
+def _check_apart(belongings: Sequence[Iterable[Hashable]], told: str) -> None:
+    """Checks that nothing belongs to two models."""
+    owner: dict[Hashable, int] = {}
+    for number, own in enumerate(belongings):
+        for thing in own:
+            other = owner.setdefault(thing, number)
             if other != number:
-                raise OptionError(
-                    f"models {other} and {number} share parameters: neither would be trained as "
-                    "it is alone; give each its own, by copy.deepcopy for one"
-                )
+                raise OptionError(f"models {other} and {number} {told.format(thing)}")
 
 
 def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]:
@@ -218,19 +215,3 @@ def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]
     if len(values) != count:
         raise OptionError(f"{name} holds {len(values)} for {count} models; give one for each")
     return values
-
-
-def _check_folders(runs: Sequence[str | Path] | None, count: int) -> list[Path | None]:
-    """Checks that each model has a folder of its own, if any has."""
-    if runs is None:
-        return [None] * count
-    folders = [Path(run) for run in _one_for_each("runs", runs, count)]
-    owner: dict[Path, int] = {}
-    for number, folder in enumerate(folders):
-        other = owner.setdefault(folder.resolve(), number)
-        if other != number:
-            raise OptionError(
-                f"models {other} and {number} are both to be kept in {folder}; give each a folder "
-                "of its own"
-            )
-    return [*folders]
