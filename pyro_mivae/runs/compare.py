@@ -13,7 +13,6 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
-from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import flatten
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
@@ -116,21 +115,14 @@ class Comparison:
         for side in self.sides:
             run = side.runs[0]
             place = (run.config.data, run.config.image_size)
-            dataset = loaded[place] if place in loaded else run.dataset(root)
-            loaded[place] = dataset
+            data = loaded[place] = loaded.get(place) or run.dataset(root)
             histories = [run.history for run in side.runs]
-            x, labels = dataset.x_test, dataset.y_test
-            data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
-            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
+            known = (data.x_test, data.y_test, data.name)
+            contenders.append(Contender(side.name, run.vae, histories, side.metrics, *known))
+        found = {"lines": self.lines, "settings": self.settings, "warnings": self.warnings}
         try:
             path.parent.mkdir(exist_ok=True)
-            return write_comparison(
-                path,
-                contenders,
-                lines=self.lines,
-                settings=self.settings,
-                warnings=self.warnings,
-            )
+            return write_comparison(path, contenders, **found)
         except OSError as error:
             raise OptionError(f"{path} cannot be written: {error.strerror}") from error
 

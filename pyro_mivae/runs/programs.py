@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError, nearest
 from pyro_mivae.runs.config import PROGRAMS, RunConfig, names_file
+from pyro_mivae.training.processes import run_source
 
 STATE = "PYRO_MIVAE_STATE"
 _approved: dict[str, bytes] = {}  # files by their digest, as they were read
@@ -72,8 +70,11 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
         try:
             file = _state() / "trusted"
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(file, "a", encoding="utf-8", opener=partial(os.open, mode=0o600)) as opened:
-                opened.write(f"{entry}\n")
+            opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(opened, f"{entry}\n".encode())
+            finally:
+                os.close(opened)
         except (OSError, RuntimeError):  # RuntimeError: there is no home
             return
 
@@ -97,13 +98,8 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
     if digest is None or digest not in _approved:
         raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
     module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
-    module = ModuleType(module_name)
-    module.__dict__.update(__file__=str(path), __pyro_mivae_digest__=digest)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for modules beside the file
-    sys.modules[module_name] = module  # dataclasses and pickling look their module up
     try:
-        exec(compile(_approved[digest], path, "exec", dont_inherit=True), module.__dict__)
+        module = run_source(module_name, str(path), digest, _approved[digest])
     except Exception as error:
         raise OptionError(
             f"--{kind} {spec}: {path} fails when imported: {type(error).__name__}: {error}"
