@@ -293,8 +293,8 @@ def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
     """Log-sum-exp of each row without its element in each column, shape ``(n, n)``."""
     # Without its largest element a row's sum is made anew, as the difference would cancel; every
     # other element is at most half of the sum.
-    largest = torch.zeros_like(scores, dtype=torch.bool)
-    largest.scatter_(1, scores.argmax(1, keepdim=True), True)
+    columns = torch.arange(len(scores), device=scores.device)
+    largest = columns == scores.argmax(1, keepdim=True)
     total = scores.logsumexp(1, keepdim=True)
     remainder = scores.masked_fill(largest, -torch.inf).logsumexp(1, keepdim=True)
     share = (scores - total).exp().masked_fill(largest, 0.0)

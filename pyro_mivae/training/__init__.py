@@ -19,7 +19,7 @@ from pyro_mivae.training.identity import (
 )
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.threads import suitable_threads
+from pyro_mivae.training.world import suitable_threads
 
 __all__ = [
     "History",

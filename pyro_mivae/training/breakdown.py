@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import PyroMivaeError, SiteError, TrainingError
-from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.history import Meter
 from pyro_mivae.training.trainer import Trainer
 from pyro_mivae.variants.checks import broken_weights
 

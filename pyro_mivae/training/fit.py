@@ -24,9 +24,8 @@ from pyro_mivae.training.checkpoint import rng_state, set_rng_state
 from pyro_mivae.training.checkpointer import Checkpointer
 from pyro_mivae.training.history import History
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.threads import suitable_threads
 from pyro_mivae.training.trainer import Trainer
-from pyro_mivae.training.world import own_world
+from pyro_mivae.training.world import own_world, suitable_threads
 from pyro_mivae.variants import VARIANT
 from pyro_mivae.variants.checks import check_weights
 

@@ -1,4 +1,4 @@
-"""The record of a training run, a row per epoch."""
+"""The record of a training run: a row per epoch, the means of its steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import torch
+from torch import Tensor
 
-from pyro_mivae.errors import RunError
+from pyro_mivae.errors import RunError, TrainingError
 from pyro_mivae.training.files import atomic_path, writing
 
 Row = Mapping[str, float]
@@ -21,15 +22,13 @@ WHOLE = ("epoch", "step")
 class History:
     """A table with a row per epoch.
 
-    Its columns are ``epoch`` and ``step`` (both counted from 1, at the epoch's end), ``seconds``
-    (that the epoch took), ``lr`` (of its last step), every entry of the objective's ledger as a
-    mean over the epoch's images (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``,
-    ``kl_<site>``, ``mi_...``), and the same with ``val_`` before it on held-out images.
+    Its columns are ``epoch`` and ``step`` (both counted from 1, at the epoch's end), ``seconds``,
+    ``lr`` (of the last step), every entry of the objective's ledger as a mean over the images
+    (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``, ``kl_<site>``, ``mi_...``), and
+    the same with ``val_`` before it on held-out images.
 
-    It is a sequence of rows, each from column name to value: ``len``, iteration and numbers are
-    about epochs, ``history[-1]`` is the last and ``history[-5:]`` a history of the last five. A
-    name gives a column, one value per row, NaN where a row has none; ``"loss" in history`` tells
-    whether there is such a column.
+    It is a sequence of rows: ``history[-1]`` is the last, ``history[-5:]`` a history of the last
+    five. A name gives a column, NaN where a row has no value.
 
     Attributes:
         rows: The rows, each from column name to value.
@@ -85,10 +84,7 @@ class History:
         self.rows.append(dict(row))
 
     def to_state(self) -> dict[str, Any]:
-        """Returns the table as a checkpoint holds it: names, and float64 of shape (rows, columns).
-
-        NaN stands where a row has no value.
-        """
+        """Returns the table as a checkpoint holds it: names, and values (rows, columns)."""
         values = [[row.get(name, math.nan) for name in self.columns] for row in self.rows]
         return {"columns": self.columns, "values": torch.tensor(values, dtype=torch.float64)}
 
@@ -144,3 +140,47 @@ class History:
                 )
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise RunError(f"cannot read the history {path}: {error}") from error
+
+
+class Meter:
+    """Gathers an objective's ledgers and gives their mean per datum, with one synchronisation."""
+
+    def __init__(self, first_step: int = 1) -> None:
+        self._keys: tuple[str, ...] = ()
+        self._values: list[Tensor] = []
+        self._first_step = first_step
+        self._count = 0
+
+    def add(self, keys: tuple[str, ...], values: Tensor, count: int) -> None:
+        """Adds the ledger of a batch, or of several."""
+        self._keys = keys
+        self._values.append(values.view(-1, len(keys)))
+        self._count += count
+
+    def means(self) -> dict[str, float]:
+        """Gives each entry's mean per datum."""
+        values = torch.cat(self._values).double().cpu()  # (steps, entries)
+        bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
+        if len(bad):
+            self._raise(values[: int(bad[0]) + 1])
+        return dict(zip(self._keys, (values.sum(0) / self._count).tolist(), strict=True))
+
+    def _raise(self, values: Tensor) -> NoReturn:
+        """Names what broke; where all did at once, what had run away at the step before."""
+        *before, now = values.unbind()
+        defined = values[:-1].isfinite().all(0).tolist()
+        broken = [
+            f"{key} = {value:g}"
+            for key, value, was in zip(self._keys, now.tolist(), defined, strict=True)
+            if was and not math.isfinite(value)
+        ]
+        told = ", ".join(broken)
+        if before and len(broken) == sum(defined):
+            typical = values[:-1].abs().nanmedian(0).values.clamp(min=1.0)
+            key = int((before[-1].abs() / typical).nan_to_num(0.0).argmax())
+            told += f"; the step before had {self._keys[key]} = {before[-1][key]:g}"
+            told += f", typically {values[:-1, key].nanmedian():g}"
+        raise TrainingError(
+            f"the loss is not finite at step {self._first_step + len(values) - 1} ({told}); try "
+            "a lower learning rate, gradient clipping, or a smaller weight of what is named"
+        )

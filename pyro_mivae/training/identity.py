@@ -55,12 +55,9 @@ class Identity:
         """Reads a checkpoint's."""
         try:
             found = cls(**state["identity"])
-            if not all(isinstance(part, dict) for part in vars(found).values()):
-                raise TypeError("its parts are no tables")
-            if not isinstance(found.options["epochs"], int):
-                raise TypeError("its epochs are no number")
-            found.data["training images"], found.model["code"].items()  # noqa: B018
-        except (TypeError, KeyError, AttributeError) as error:
+            int(found.options["epochs"]), dict(found.data), dict(found.versions)
+            dict(found.model["code"])
+        except (TypeError, KeyError, ValueError) as error:
             raise RunError(
                 f"{state['file']} does not say what run it is of ({error}); put back a copy, or "
                 "train anew"
@@ -82,30 +79,27 @@ class Identity:
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
     """Checks that a training is the one that a folder's run was started as, but for its epochs."""
+    begun, otherwise = f"the run in {folder} was started with", "or choose another run="
     for name in given.options.keys() - {"epochs"}:
-        if given.options[name] != started.options.get(name):
+        own, theirs = given.options[name], started.options.get(name)
+        if own != theirs:
             raise OptionError(
-                f"{name}={given.options[name]!r} given, but the run in {folder} was started with "
-                f"{started.options.get(name)!r}; give the same to go on, or choose another run="
+                f"{name}={own!r} given, but {begun} {theirs!r}; give the same to go on, "
+                f"{otherwise}"
             )
     for name, own in given.data.items():
         if own != started.data.get(name):
             raise OptionError(
-                f"other {name} given than the run in {folder} was started with (fingerprint {own} "
-                f"in place of {started.data.get(name)}); give the same to go on, or choose "
-                "another run="
+                f"other {name} given than {begun} (fingerprint {own} in place of "
+                f"{started.data.get(name)}); give the same to go on, {otherwise}"
             )
-    differing = in_words(started.other_model(given.model))
-    if differing:
+    if differing := in_words(started.other_model(given.model)):
         raise OptionError(
-            f"another model given than the run in {folder} was started with: {differing}; build "
-            "it as before, or choose another run="
+            f"another model given than {begun}: {differing}; build it as before, {otherwise}"
         )
-    newer = in_words(differences(given.versions, started.versions))
-    if newer:
+    if newer := in_words(differences(given.versions, started.versions)):
         warnings.warn(
-            f"the run in {folder} was started with other versions, so that it goes on with other "
-            f"rounding: {newer}",
+            f"{begun} other versions, and goes on with other rounding: {newer}",
             PyroMivaeWarning,
             stacklevel=2,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -108,11 +108,19 @@ def fit_many(
         >>> histories[0]["rate"][-1] > histories[1]["rate"][-1]
         True
     """
-    _check_models(vaes)
+    _check_apart(
+        [map(id, (*vae.parameters(), *vae.buffers())) for vae in vaes],
+        "share parameters: neither would be trained as it is alone; give each its own, by "
+        "copy.deepcopy for one",
+    )
     count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
-    folders = _check_folders(runs, count)
+    folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
+    _check_apart(
+        [[folder.resolve()] if folder else [] for folder in folders],
+        "are both to be kept in {}; give each a folder of its own",
+    )
     target = resolve_device(device)
     placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
     trainings = []
@@ -200,17 +208,14 @@ def _train_share(
     return [(state, failures.get(number, "")) for number, state in enumerate(states)]
 
 
-def _check_models(models: Sequence[Any]) -> None:
-    """Checks that no two models share parameters."""
-    owner: dict[int, int] = {}
-    for number, vae in enumerate(models):
-        for tensor in (*vae.parameters(), *vae.buffers()):
-            other = owner.setdefault(id(tensor), number)
+def _check_apart(belongings: Sequence[Iterable[Hashable]], told: str) -> None:
+    """Checks that nothing belongs to two models."""
+    owner: dict[Hashable, int] = {}
+    for number, own in enumerate(belongings):
+        for thing in own:
+            other = owner.setdefault(thing, number)
             if other != number:
-                raise OptionError(
-                    f"models {other} and {number} share parameters: neither would be trained as "
-                    "it is alone; give each its own, by copy.deepcopy for one"
-                )
+                raise OptionError(f"models {other} and {number} {told.format(thing)}")
 
 
 def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]:
@@ -218,19 +223,3 @@ def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]
     if len(values) != count:
         raise OptionError(f"{name} holds {len(values)} for {count} models; give one for each")
     return values
-
-
-def _check_folders(runs: Sequence[str | Path] | None, count: int) -> list[Path | None]:
-    """Checks that each model has a folder of its own, if any has."""
-    if runs is None:
-        return [None] * count
-    folders = [Path(run) for run in _one_for_each("runs", runs, count)]
-    owner: dict[Path, int] = {}
-    for number, folder in enumerate(folders):
-        other = owner.setdefault(folder.resolve(), number)
-        if other != number:
-            raise OptionError(
-                f"models {other} and {number} are both to be kept in {folder}; give each a folder "
-                "of its own"
-            )
-    return [*folders]

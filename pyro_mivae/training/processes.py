@@ -8,7 +8,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -130,14 +129,14 @@ def _work(connection: Connection) -> None:
 
 
 def run_source(name: str, path: str, digest: str, source: bytes) -> ModuleType:
-    """Runs the source of a module that no import finds, as it was approved."""
-    spec = spec_from_file_location(name, path)
-    assert spec is not None  # its suffix is .py
-    module = module_from_spec(spec)
-    module.__dict__.update(__pyro_mivae_digest__=digest, __pyro_mivae_source__=source)
+    """Runs the source of a module that no import finds, and leaves it where pickling looks."""
+    module = ModuleType(name)
+    module.__dict__.update(
+        __file__=path, __pyro_mivae_digest__=digest, __pyro_mivae_source__=source
+    )
     if str(Path(path).parent) not in sys.path:
         sys.path.append(str(Path(path).parent))  # for modules beside the file
-    sys.modules[name] = module  # dataclasses and pickling look their module up
+    sys.modules[name] = module
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     return module
 

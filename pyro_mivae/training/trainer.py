@@ -38,7 +38,7 @@ from pyro_mivae.errors import (
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.batches import batch_sizes
 from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
-from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
     make_capturable,
     make_optimiser,

@@ -13,7 +13,7 @@ from pyro_mivae.engine import CudaGraphs, cuda_graphs
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
 from pyro_mivae.training import TrainingOptions, fit
 from pyro_mivae.training import trainer as loop
-from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.history import Meter
 from pyro_mivae.training.trainer import Trainer
 
 SIZES = {"epochs": 2, "batch_size": 14}

@@ -13,6 +13,7 @@ X = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
 SHAPE = {"data_shape": (1, 8, 8)}
 WIDTHS = {"hidden_dims": (4, 3), "activation": nn.ReLU}
 MAPS = {"channels": (2, 3), "hidden_dim": 4}
+MODEL, GUIDE = mi.VAE((1, 8, 8)).model, mi.MixtureGuide((1, 8, 8))
 
 
 def encodes(network):
@@ -87,7 +88,7 @@ CALLS = [
     Call(
         "CorruptedGuide",
         guides.CorruptedGuide,
-        lambda: {"guide": mi.MixtureGuide((1, 8, 8)), "corrupt": torch.zeros_like},
+        lambda: {"guide": GUIDE, "corrupt": torch.zeros_like},
         after=encodes,
     ),
     Call(
@@ -201,19 +202,19 @@ CALLS = [
     Call(
         "weigh_sites",
         mi.weigh_sites,
-        lambda: {"fn": mi.MixtureGuide((1, 8, 8)), "weights": {"z": 0.5}},
+        lambda: {"fn": GUIDE, "weights": {"z": 0.5}},
         after=encodes,
     ),
     Call(
         "push_forward",
         handlers.push_forward,
-        lambda: {"fn": mi.VAE((1, 8, 8)).model},
+        lambda: {"fn": MODEL},
         after=encodes,
     ),
     Call(
         "decode_means",
         handlers.decode_means,
-        lambda: {"fn": mi.VAE((1, 8, 8)).model, "values": {"z": torch.zeros(3, 20)}},
+        lambda: {"fn": MODEL, "values": {"z": torch.zeros(3, 20)}},
         after=encodes,
     ),
 ]

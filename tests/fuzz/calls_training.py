@@ -54,7 +54,7 @@ CALLS = [
         "fit",
         scratch(mi.fit),
         lambda: {"vae": small(), "x": X, **TRAINING, "seed": 0, "run": "r", "on_epoch": None},
-        120,
+        60,
     ),
     Call(
         "fit_many",

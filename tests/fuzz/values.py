@@ -68,13 +68,15 @@ WAYS = [
 ]
 
 
-def bad_value(valid, rng):
-    """A value to take the place of a valid one."""
-    kinds = [
-        lambda: rng.choice(SCALARS),
-        lambda: rng.choice(COLLECTIONS),
-        lambda: tensor(rng),
-    ]
-    if isinstance(valid, torch.Tensor):
-        kinds.append(lambda: bent(valid, rng.choice(WAYS)))
-    return rng.choice(kinds)()
+def bad_values(valid, rng):
+    """Names and values to take the place of valid ones: each argument by each kind in turn."""
+    kinds = [lambda old: rng.choice(SCALARS), lambda old: rng.choice(COLLECTIONS)]
+    kinds += [lambda old: tensor(rng), lambda old: bent(old, rng.choice(WAYS))]
+    while True:
+        turns = [
+            (name, kind)
+            for name, value in sorted(valid.items(), key=lambda item: item[0])
+            for kind in (kinds if isinstance(value, torch.Tensor) else kinds[:-1])
+        ]
+        for name, kind in rng.sample(turns, len(turns)):
+            yield name, kind(valid[name])

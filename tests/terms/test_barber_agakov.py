@@ -70,7 +70,7 @@ def test_gradient_is_unbiased_for_every_parameter(generated, exact):
     """The category's own prior is learned too: no path leads through a drawn category."""
     pair = Discrete()
     parameters = list(pair.parameters())
-    mean, error = estimates(mi.BarberAgakov("c", generated=generated), pair, 1000, 200, parameters)
+    mean, error = estimates(mi.BarberAgakov("c", generated=generated), pair, 4000, 50, parameters)
     expected = torch.autograd.grad(exact(pair), parameters)
     assert_close_to(mean[1:], error[1:], torch.cat([g.flatten() for g in expected]), 0.01)
 
@@ -215,7 +215,7 @@ def test_any_sites_of_a_mixture(sites):
     """Value and every gradient, also through categories drawn from the model and the guide."""
     pair = Mixture()
     parameters = list(pair.parameters())
-    mean, error = estimates(mi.BarberAgakov(*sites), pair, 1000, 200, parameters)
+    mean, error = estimates(mi.BarberAgakov(*sites), pair, 4000, 50, parameters)
     exact = pair.bound(sites)
     slopes = gradients(exact, parameters)
     expected = torch.cat([exact.detach()[None], *(slope.flatten() for slope in slopes)])

@@ -10,7 +10,7 @@ from pyro_mivae.errors import OptionError, TrainingError
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.training import fit
 from pyro_mivae.training.batches import batch_sizes
-from pyro_mivae.training.meter import Meter
+from pyro_mivae.training.history import Meter
 
 SHAPE = (1, 4, 4)
 
