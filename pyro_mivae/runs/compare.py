@@ -13,12 +13,14 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
+from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import flatten
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
 
 PAGE = "compare.html"
+_PARTS = ("lines", "settings", "warnings")  # of the page
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
@@ -115,11 +117,12 @@ class Comparison:
         for side in self.sides:
             run = side.runs[0]
             place = (run.config.data, run.config.image_size)
-            data = loaded[place] = loaded.get(place) or run.dataset(root)
+            dataset = loaded[place] = loaded.get(place) or run.dataset(root)
             histories = [run.history for run in side.runs]
-            known = (data.x_test, data.y_test, data.name)
-            contenders.append(Contender(side.name, run.vae, histories, side.metrics, *known))
-        found = {"lines": self.lines, "settings": self.settings, "warnings": self.warnings}
+            x, labels = dataset.x_test, dataset.y_test
+            data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
+            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
+        found: dict[str, Any] = {name: getattr(self, name) for name in _PARTS}
         try:
             path.parent.mkdir(exist_ok=True)
             return write_comparison(path, contenders, **found)
