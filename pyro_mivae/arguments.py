@@ -46,7 +46,7 @@ class Given:
     sizes: Sizes
 
     def refused(self, allowed: str) -> OptionError:
-        """The error that tells what is allowed instead."""
+        """The error that names the values that are allowed."""
         return OptionError(f"{self.name}={shown(self.value)}; allowed are {allowed}")
 
     def refuse_class(self) -> None:
@@ -72,9 +72,9 @@ def checker(check: Callable[Concatenate[Given, Options], Any]) -> Callable[Optio
 def checked(**checks: Checker) -> Callable[[Function], Function]:
     """Makes a function check its arguments before it runs.
 
-    A value that is the parameter's default passes unchecked, so that None stands for "not given"
-    where it is the default. Each of ``*args`` is checked by the checker of their name. Arguments
-    given by keyword are checked in the order of the checks, whatever theirs is.
+    A parameter's default passes unchecked: None stands for "not given" where it is the default.
+    The checker of ``*args`` checks each of them. Arguments given by keyword are checked in the
+    order of the checks.
 
     Example:
         >>> @checked(count=whole(least=1), share=number(above=0, most=1))

@@ -16,7 +16,7 @@ from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")
-"""What Pyro's AutoNormal and AutoStructured add to a site's name for its auxiliary site."""
+"""Suffixes of Pyro's AutoNormal and AutoStructured for the auxiliary site of a latent one."""
 
 
 def are_equal(weights: Iterable[Weight | None]) -> bool:
@@ -138,15 +138,11 @@ class SubstituteMessenger(Messenger):
         if site_is_subsample(msg) or site_is_factor(msg) or is_note(msg):
             return
         if msg["is_observed"]:
-            msg["value"] = self.observed(msg["fn"])
-        elif self.latent is not None:
-            value = self.latent(msg["name"], msg["fn"])
-            if value is None:
-                return
-            msg["value"] = value
+            value: Tensor | None = self.observed(msg["fn"])
         else:
-            return
-        msg["done"] = True
+            value = None if self.latent is None else self.latent(msg["name"], msg["fn"])
+        if value is not None:
+            msg["value"], msg["done"] = value, True
 
 
 @checked(fn=function("fn(x)"), observed=function("observed(distribution)"))

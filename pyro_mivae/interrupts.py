@@ -87,7 +87,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 def _is_command() -> bool:
-    """Returns whether this process was started as the command line."""
+    """True if this process was started as the command line."""
     words = sys.orig_argv[1:]
     scripts = any(Path(word).stem == "pyro-mivae" for word in words[:1])
     modules = any(w == "-m" and m.split(".")[0] == "pyro_mivae" for w, m in zip(words, words[1:]))

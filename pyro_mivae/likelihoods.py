@@ -116,7 +116,7 @@ class GaussianLikelihood(Likelihood):
 
     Args:
         scale: Standard deviation, or where it starts if it is learned.
-        learn_scale: Whether the scale is learned.
+        learn_scale: Makes the scale a parameter.
 
     Raises:
         OptionError: If the scale is not positive.

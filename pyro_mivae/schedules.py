@@ -102,8 +102,8 @@ def cyclic_warmup(
 class Weight(nn.Module):
     """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
 
-    A scheduled value is a tensor that is changed in place, so that compiled or captured code
-    sees the change.
+    A scheduled value is a tensor that is changed in place: compiled or captured code sees the
+    change.
     """
 
     current: Tensor

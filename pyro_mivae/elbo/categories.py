@@ -88,7 +88,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
 class SampledCategoricalELBO(MutualInformationELBO):
     r"""Decodes a few categories of each datum; its value and gradient are unbiased.
 
-    The divergences are exact, as they need no decoder. Of the reconstruction,
+    The divergences are exact, as they need no decoder. For the reconstruction
 
     .. math:: R = \sum_c q_c L_c,\qquad L_c = \log p(x \mid z_c),\ z_c \sim q(z \mid x, c),
 
@@ -185,7 +185,7 @@ def choose_categories(
     apart.
 
     Args:
-        log_probs: Of the categories, shape ``(K, *batch)``.
+        log_probs: Log-probabilities of the categories, shape ``(K, *batch)``.
         uniforms: Numbers in [0, 1), shape ``(*batch)``.
         exact: Number of the most probable categories that are chosen in any case.
         draws: Number of the others that are chosen.
@@ -233,7 +233,7 @@ def choose_categories(
 class _ChosenTraces(TracePair):
     """A run that holds some values of an enumerated site, each with its chance of being there."""
 
-    # Of the guide's other sites the values are cut to these, not the distributions.
+    # The guide's other sites are cut to these values; their distributions are not.
 
     def __init__(self, guide: Any, model: Any, name: str, log_inclusion: Tensor) -> None:
         super().__init__(guide, model)

@@ -263,7 +263,7 @@ class MutualInformationELBO(Objective):
         if coded.noted:
             warnings.warn(
                 f"the guide observes {coded.noted}, whose log-density counts as in Pyro's "
-                "Trace_ELBO, so that the ELBO is no bound; hide them, poutine.block(guide, "
+                "Trace_ELBO: the ELBO is then no bound; hide them, poutine.block(guide, "
                 "hide=[...]), for one",
                 PyroMivaeWarning,
                 stacklevel=2,

@@ -86,6 +86,12 @@ class StaticEpoch:
         """Whether it is, for the mode that the program is in and where its tensors are."""
         return bool(self._prepared == self._state())
 
+    def free(self) -> None:
+        """Lets go of the recorded steps, which refer to this epoch: memory is free at once."""
+        for part in self._parts:
+            part.bodies = []
+        self._parts, self._prepared = [], None
+
     def _state(self) -> Any:
         """What recorded steps are fixed to: Python's values, and places in memory."""
         moments = [value for kept in self.optimiser.state.values() for value in kept.values()]

@@ -96,7 +96,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 def kept_weights(state: Checkpoint) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint: those of the best epoch, where that was chosen."""
-    return (state["best"] or state)["weights"]  # type: ignore[no-any-return]
+    return (state["best"] or state)["weights"]
 
 
 def _read_state(path: Path) -> Checkpoint:

@@ -31,37 +31,31 @@ HISTORY = "history.csv"
 class Checkpointer:
     """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
 
-    Without a folder it keeps nothing. The right to write is given back as its ``with`` ends.
+    The right to write is given back as its ``with`` ends.
 
     Attributes:
         kept: The last epoch that the folder's checkpoint holds.
     """
 
-    def __init__(self, folder: Path | None, *, resume: bool) -> None:
-        if folder is None and resume:
-            raise OptionError("resume=True without run=; give the folder to go on from")
+    def __init__(self, folder: Path, *, resume: bool) -> None:
         self.folder, self.resume, self.kept = folder, resume, 0
         self._state: Checkpoint | None = None  # of the last whole epoch, until it is written
-        self._identity: Identity | None = None
         self._source: Path | None = None
         self._written = time.monotonic()
-        self._writer = None if folder is None else Writer(folder)
+        self._writer = Writer(folder)
         try:
             self._check_free()
         except RunError:
-            self.__exit__()
+            self._writer.release()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        self._writer.release()
 
     def _check_free(self) -> None:
-        if self.folder is None:
-            return
         history = self.folder / HISTORY
         if not self.resume and (has_checkpoint(self.folder) or history.exists()):
             raise RunError(
@@ -75,8 +69,6 @@ class Checkpointer:
 
     def load(self, trainer: Trainer, images: Images) -> History:
         """Takes a trainer to where the folder's run was left; writes nothing."""
-        if self.folder is None:
-            return History()
         self._identity = given = Identity.of(trainer.options, images.fingerprints, trainer.vae)
         if not has_checkpoint(self.folder):
             return History()
@@ -97,8 +89,6 @@ class Checkpointer:
 
     def open(self, history: History, *, finished: bool) -> None:
         """Makes the folder, and drops rows after the checkpoint: they are trained again."""
-        if self.folder is None or self._writer is None:
-            return
         self._writer.make()
         self._check_free()
         if self._source is None and has_checkpoint(self.folder):
@@ -115,8 +105,6 @@ class Checkpointer:
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is some seconds old."""
-        if self.folder is None or self._identity is None:
-            return
         finished = trainer.has_waited or trainer.epoch >= self._identity.options["epochs"]
         own = {"identity": asdict(self._identity), "finished": finished}
         self._state = trainer.state() | own
@@ -131,7 +119,7 @@ class Checkpointer:
 
     def write(self, history: History) -> None:
         """Writes history and checkpoint of the last whole epoch, if they are not written yet."""
-        if self._state is None or self.folder is None:
+        if self._state is None:
             return
         epoch = self._state["epoch"]
         rows = History(row for row in history if row["epoch"] <= epoch)
@@ -147,8 +135,7 @@ class Checkpointer:
             yield
         except WriteError as error:
             kept = f"keeps epoch {self.kept}" if self.kept else "keeps no epoch yet"
-            there = self.folder is not None and self.folder.is_dir()
-            mend = "it can be written" if there else "it is back under its name"
+            mend = "it can be written" if self.folder.is_dir() else "it is back under its name"
             raise WriteError(
                 f"{error}. {self.folder} {kept}; once {mend}, go on with resume=True"
             ) from error

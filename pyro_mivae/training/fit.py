@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
 from pyro_mivae.engine import Mode, Precision, check_precision, matmul_precision
-from pyro_mivae.errors import TrainingError, WriteError
+from pyro_mivae.errors import OptionError, TrainingError, WriteError
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
 from pyro_mivae.training.breakdown import broken_down, check_end, has_run_away
@@ -82,7 +82,7 @@ def fit(
         epochs: Passes over the images.
         batch_size: Images per step; a last batch may be smaller. Where the objective compares the
             images of a batch (``objective.needs_batch``), a last batch of fewer than 64 joins the
-            one before it, which is said on the progress bar and in the log.
+            one before it.
         lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
         lr_schedule: ``"constant"``, or ``"cosine"``: down to 0, step by step.
         clip_norm: Largest norm of the gradient (per datum); None leaves it as it is.
@@ -91,8 +91,7 @@ def fit(
             variant's own.)
         engine: ``"eager"`` runs Pyro in each step, ``"staged"`` runs the graph, ``"compiled"``
             compiles it first, which takes seconds to a minute. ``"auto"`` chooses by the work
-            ahead alone: the same training is always run in the same way. All see the same noise,
-            and differ by rounding.
+            ahead alone. All see the same noise, and differ by rounding.
         precision: Of matrix products while training: ``"float32"``; ``"tf32"``, on CUDA alone,
             with 10 bits of mantissa; or ``"bf16"``, with 8 bits, forwards and backwards, of a
             float32 model whose step is staged. All else is float32 in each.
@@ -139,7 +138,7 @@ def fit(
     training = Training(vae, images, images.place(target), options, target)
     if on_start is not None:
         on_start()
-    with Checkpointer(None if run is None else Path(run), resume=resume) as checkpointer:
+    with checkpointing(run, resume=resume) as checkpointer:
         training.load(checkpointer)
         training.open()
         with progress_bar([training], enabled=progress) as bar:
@@ -186,15 +185,17 @@ class Training:
             yield
             self._random = rng_state(self.device)
 
-    def load(self, checkpointer: Checkpointer) -> None:
+    def load(self, checkpointer: Checkpointer | None) -> None:
         """Goes to where a folder's run was left; writes nothing."""
-        with self._world():
-            self.checkpointer = checkpointer
-            self.history = checkpointer.load(self.trainer, self.images)
+        self.checkpointer = checkpointer
+        if checkpointer is not None:
+            with self._world():
+                self.history = checkpointer.load(self.trainer, self.images)
 
     def open(self) -> None:
-        """Makes the folder."""
-        self.checkpointer.open(self.history, finished=self.trainer.finished)
+        """Makes the folder, if there is one."""
+        if self.checkpointer is not None:
+            self.checkpointer.open(self.history, finished=self.trainer.finished)
 
     def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
         """Trains to the end; whatever stops it before that, the last whole epoch is kept."""
@@ -206,13 +207,15 @@ class Training:
                 raise
             except BaseException as error:
                 told = self._taken_back(error) if isinstance(error, TrainingError) else None
-                with held_back():
-                    self.checkpointer.write(self.history)
+                if self.checkpointer is not None:
+                    with held_back():
+                        self.checkpointer.write(self.history)
                 if told is not None:
                     raise told from None
                 raise
             finally:
                 self.vae.eval()
+                self.trainer.free()
             self.trainer.restore_best()
 
     def _run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
@@ -236,7 +239,8 @@ class Training:
             check_end(trainer)
             self._keep_weights()
             self.history.append(row)
-            self.checkpointer.epoch_done(trainer, self.history)
+            if self.checkpointer is not None:
+                self.checkpointer.epoch_done(trainer, self.history)
             shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
             bar.set_postfix_str(", ".join(shown), False)
             if on_epoch is not None:
@@ -249,19 +253,19 @@ class Training:
     def _taken_back(self, error: TrainingError) -> TrainingError:
         """Puts the weights back to where they were before they ran away, and says so."""
         epoch, weights = self._weights
-        keeps, folder = self.checkpointer, self.checkpointer.folder
         self.vae.load_state_dict(weights)
-        back = f"after epoch {epoch}"
-        kept = f", kept in {folder}; from there it breaks down again: train anew"
-        if not epoch:
-            back, kept = "before the first epoch", f"; {folder} keeps none"
-        elif has_run_away(self.trainer):
-            keeps.forget()
+        back = f"after epoch {epoch}" if epoch else "before the first epoch"
+        lost = bool(epoch) and has_run_away(self.trainer)
+        if lost:
             back += f" (epoch {epoch}'s ELBO is not finite either)"
-            kept = f"; {folder} keeps {f'epoch {keeps.kept}' if keeps.kept else 'none'}"
-        return TrainingError(
-            f"{error}. The weights are those {back} again{kept if folder else ''}"
-        )
+        kept, keeps = "", self.checkpointer
+        if keeps is not None:
+            if lost:
+                keeps.forget()
+            kept = f"; {keeps.folder} keeps {f'epoch {keeps.kept}' if keeps.kept else 'none'}"
+            if epoch and not lost:
+                kept = f", kept in {keeps.folder}; from there it breaks down again: train anew"
+        return TrainingError(f"{error}. The weights are those {back} again{kept}")
 
     def tell_batches(self, bar: Any) -> None:
         """Says so where a last batch was too small to stand alone."""
@@ -274,6 +278,17 @@ class Training:
             logger.info(text)
             if not bar.disable:
                 bar.write(text, file=sys.stderr)
+
+
+def checkpointing(
+    run: str | Path | None, *, resume: bool
+) -> AbstractContextManager[Checkpointer | None]:
+    """Opens a run's folder, if there is one."""
+    if run is not None:
+        return Checkpointer(Path(run), resume=resume)
+    if resume:
+        raise OptionError("resume=True without run=; give the folder to go on from")
+    return nullcontext()
 
 
 def progress_bar(trainings: Sequence[Training], *, enabled: bool) -> Any:

@@ -16,8 +16,7 @@ from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of
 from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
-from pyro_mivae.training.checkpointer import Checkpointer
-from pyro_mivae.training.fit import Training, progress_bar
+from pyro_mivae.training.fit import Training, checkpointing, progress_bar
 from pyro_mivae.training.history import History
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.processes import OnRow, Result, in_processes
@@ -61,18 +60,16 @@ def fit_many(
     models may be of any kinds. Everything given is checked for all of them before the first is
     trained. Models that take the same steps are staged and compiled once.
 
-    A model whose loss is no longer finite gets the weights of its last whole epoch back; the
-    others are trained to their end before the error is raised.
+    A model that breaks down gets the weights of its last whole epoch back; the others are trained
+    to their end before the error is raised.
 
     Args:
-        vaes: The variants, each an object of its own; they are trained in place, moved to
-            ``device``, and left in ``eval`` mode.
+        vaes: The variants, each an object of its own, trained in place.
         x: Training images for all, as for `fit`.
         epochs: Passes over the images.
         lr: Learning rate, one for all or one for each.
-        seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted. (The weights at the
-            start are the variants' own.)
-        device: ``"auto"`` (CUDA if there), or what torch takes.
+        seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted.
+        device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
         progress: Shows one progress bar for all on stderr.
         jobs: Processes that train at the same time; each prepares its own step and takes its
@@ -89,14 +86,9 @@ def fit_many(
         The histories, in the order of the models.
 
     Raises:
-        OptionError: If an option is out of its range, or there is not one for each model; if a
-            model or a folder is given twice, or models share parameters; or if a model cannot be
-            sent to another process.
-        DataError: If images are not finite or a likelihood cannot score them.
-        ShapeError: If images have another shape than a variant's.
-        SiteError: If a model, guide and objective do not fit each other.
-        RunError: If a folder holds a run already and ``resume`` is off, or another model's.
-        StagingError: If a step cannot be staged, and ``precision`` is ``"bf16"``.
+        OptionError: As `fit`; and if there is not one option for each model, a model or a folder
+            is given twice, models share parameters, or cannot be sent to another process.
+        DataError, ShapeError, SiteError, RunError, StagingError: As `fit`, for any model.
         ManyTrainingError: If the loss of a model was no longer finite; it names which, and holds
             all histories.
 
@@ -135,7 +127,7 @@ def fit_many(
         on_start()
     with ExitStack() as writers:
         for training, folder in zip(trainings, folders, strict=True):
-            training.load(writers.enter_context(Checkpointer(folder, resume=resume)))
+            training.load(writers.enter_context(checkpointing(folder, resume=resume)))
         histories = [training.history for training in trainings]
         if jobs == 1:
             failures = _one_by_one(trainings, progress, tell)

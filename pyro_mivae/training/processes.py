@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -67,8 +68,9 @@ def in_processes(
                 theirs.close()
                 workers[ours] = process, share
             for connection, task in zip(workers, tasks, strict=True):
-                for part in (pickle.dumps(state), shared, task):
-                    connection.send_bytes(part)
+                with suppress(ConnectionError):  # a process that is gone is told of below
+                    for part in (pickle.dumps(state), shared, task):
+                        connection.send_bytes(part)
             working: set[Any] = set(workers)
             while working:
                 ready: list[Any] = wait(list(working))

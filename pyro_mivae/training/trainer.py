@@ -311,6 +311,11 @@ class Trainer:
         patience, best = self.options.patience, self.best
         return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
 
+    def free(self) -> None:
+        """Frees the recorded steps, if there are any."""
+        if self.__dict__.get("recorded") is not None:
+            self.recorded.free()  # type: ignore[union-attr]
+
     def restore_best(self) -> None:
         """Puts the weights of the best epoch back, if early stopping kept any."""
         if self.best is not None:

@@ -8,7 +8,7 @@ import pyro_mivae as mi
 SHAPE = (1, 4, 4)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def x():
     """50 images about three prototypes."""
     generator = torch.Generator().manual_seed(5)
@@ -17,7 +17,7 @@ def x():
     return (prototypes[torch.arange(50) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make():
     """Makes a variant for the images, the same weights each time."""
 
@@ -30,7 +30,7 @@ def make():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def assert_same_weights():
     """Compares the weights of two models, or their state dictionaries, bit for bit."""
 

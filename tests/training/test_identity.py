@@ -34,10 +34,6 @@ class WidePrior(PyroModule):
         return sample("z", dist.Normal(torch.zeros(3), self.scale).to_event(1))
 
 
-def trained(tmp_path, make, x, **options):
-    fit(make(), x, epochs=2, batch_size=25, run=tmp_path, **options)
-
-
 OTHERS = {
     "lr": (lambda x: (mi.VAE(SHAPE, latent_dim=3), x, {"lr": 1e-5}), "lr=1e-05 given"),
     "precision": (
@@ -87,15 +83,21 @@ OTHERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, x):
+    folder = tmp_path_factory.mktemp("run")
+    fit(mi.VAE(SHAPE, latent_dim=3), x, epochs=2, batch_size=25, run=folder)
+    return folder
+
+
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_run_is_refused_and_named(tmp_path, x, name):
-    fit(mi.VAE(SHAPE, latent_dim=3), x, epochs=2, batch_size=25, run=tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_another_run_is_refused_and_named(run, x, name):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
     make, message = OTHERS[name]
     vae, images, options = make(x)
     with pytest.raises(OptionError, match=message):
-        fit(vae, images, epochs=3, batch_size=25, run=tmp_path, resume=True, **options)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        fit(vae, images, epochs=3, batch_size=25, run=run, resume=True, **options)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_options_that_only_the_objective_knows(tmp_path, x):

@@ -23,7 +23,7 @@ NAMES = ("vae", "infocat", "critic-infomax")  # batch norm, a warm start, a sche
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_three(make):
     """Makes three models of different kinds, the same each time."""
 
@@ -36,7 +36,7 @@ def make_three(make):
     return make_three
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def assert_is_alone(assert_same_weights):
     """Compares a model and its history with what `fit` makes of a twin, bit for bit."""
 
@@ -50,7 +50,7 @@ def assert_is_alone(assert_same_weights):
     return check
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def alone(make_three, x):
     """Trains each by `fit`."""
     vaes = make_three()

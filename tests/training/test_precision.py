@@ -1,5 +1,7 @@
 """Training with matrix products of reduced precision."""
 
+import sys
+
 import pytest
 import torch
 
@@ -20,7 +22,8 @@ def test_bf16_trains_nearly_as_float32_does(x, make):
 
 
 def test_tf32_is_set_while_training_and_put_back(x, make, monkeypatch):
-    monkeypatch.setattr("pyro_mivae.training.fit.check_precision", lambda *args: None)
+    module = sys.modules["pyro_mivae.training.fit"]
+    monkeypatch.setattr(module, "check_precision", lambda *args: None)
     before, seen = torch.get_float32_matmul_precision(), []
 
     def look(row):

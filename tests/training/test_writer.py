@@ -3,9 +3,9 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -25,36 +25,37 @@ from pyro_mivae.training import (
 SHAPE = (1, 4, 4)
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from pyro_mivae.training import Writer
-
-with Writer(Path(sys.argv[1])) as writer:
-    writer.make()
-    print("taken", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.fixture
 def other(tmp_path):
     """Another process that writes to the folder."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "taken\n"
-        yield process
-        process.kill()
+    ready, taken = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            writer = Writer(tmp_path)
+            writer.make()
+            os.write(taken, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.read(ready, 1)
+    yield pid
+    with suppress(ProcessLookupError, ChildProcessError):
+        end(pid)
+    for descriptor in (ready, taken):
+        os.close(descriptor)
+
+
+def end(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def test_a_second_process_is_told_and_a_dead_one_is_followed(tmp_path, other, x):
-    with pytest.raises(RunError, match=f"another process is writing to .*: process {other.pid}"):
+    with pytest.raises(RunError, match=f"another process is writing to .*: process {other}"):
         fit(mi.VAE(SHAPE), x, epochs=1, run=tmp_path)
     assert not list(tmp_path.glob("[!.]*"))
-    other.kill()
-    other.wait()
+    end(other)
     assert len(fit(mi.VAE(SHAPE), x, epochs=1, run=tmp_path)) == 1
 
 
