@@ -97,15 +97,12 @@ class MeanFieldGuide(PyroModule):
         bounded: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if not {*deterministic, *bounded} <= set(sites):
+        both = set(deterministic) & set(bounded)
+        if both or not {*deterministic, *bounded} <= set(sites):
             raise OptionError(
                 f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
-                f"{list(bounded)}: only sites that there are can be deterministic or bounded"
-            )
-        if set(deterministic) & set(bounded):
-            raise OptionError(
-                f"deterministic {list(deterministic)}, bounded {list(bounded)}: a site is one "
-                "of these"
+                f"{list(bounded)}: only sites that there are can be deterministic or bounded, and "
+                "a site is one of these"
             )
         self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
@@ -148,9 +145,6 @@ def mean_field_guide(
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
         deterministic: Sites that are a function of the data.
 
-    Returns:
-        The guide.
-
     Raises:
         SiteError: If a site is a category.
     """
@@ -183,9 +177,6 @@ def normal_guide(
         latent_dim: Size of ``z``.
         code_dim: Size of ``c``, if there is one.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-
-    Returns:
-        The guide.
     """
     sites = {"z": latent_dim} if code_dim is None else {"z": latent_dim, "c": code_dim}
     return MeanFieldGuide(data_shape, sites, encoder)

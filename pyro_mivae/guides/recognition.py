@@ -137,7 +137,7 @@ class RecognitionGuide(PyroModule):
                 pyro.sample(name, dist.Normal(zero, one).expand([size]).to_event(1))
             for name, head in heads.items():
                 fn = head(features)
-                infer = {"enumerate": "parallel"} if fn.has_enumerate_support else None
+                infer: Any = {"enumerate": "parallel"} if fn.has_enumerate_support else None
                 pyro.sample(name, fn, infer=infer)
 
 

@@ -93,8 +93,8 @@ class ConvDecoder(Decoder):
         layers: list[nn.Module] = []
         for level in range(len(channels), 0, -1):
             n_in, n_out = maps[level], maps[level - 1]
-            pads = [out - (2 * n - 1) for n, out in zip(sizes[level], sizes[level - 1])]
-            layers.append(nn.ConvTranspose2d(n_in, n_out, 5, 2, 2, output_padding=pads))
+            h, w = (out - (2 * n - 1) for n, out in zip(sizes[level], sizes[level - 1]))
+            layers.append(nn.ConvTranspose2d(n_in, n_out, 5, 2, 2, (h, w)))
             if level > 1:
                 layers += [BatchNorm2d(n_out)] if batch_norm else []
                 layers.append(nn.ReLU())
@@ -169,8 +169,8 @@ class ConvGenerator(Decoder):
         layers.append(nn.Unflatten(-1, last))
         for level in range(len(channels), 0, -1):
             n_in, n_out, first = maps[level], maps[level - 1], level == 1
-            pads = [out - 2 * n for n, out in zip(sizes[level], sizes[level - 1])]
-            layers.append(nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, pads, bias=first))
+            h, w = (out - 2 * n for n, out in zip(sizes[level], sizes[level - 1]))
+            layers.append(nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, (h, w), bias=first))
             layers += [] if first else [BatchNorm2d(n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 

@@ -92,9 +92,8 @@ def build_networks(
     """Builds an encoder and its decoder.
 
     Args:
-        kind: ``"mlp"``: two hidden layers. ``"conv"``: 5 x 5 convolutions of stride 2 with 32 and
-            64 maps. ``"conv-deep"``: 64, 128 and 256 maps, as InfomaxVAE's reference. ``"auto"``:
-            see `default_network`.
+        kind: A key of `NETWORKS`, each of which says what it builds, or ``"auto"`` for
+            `default_network`.
         data_shape: Shape of one datum.
         code_dim: Size of the code that the decoder takes.
         batch_norm: True to normalise by the batch: every encoder, and the decoder of
@@ -174,10 +173,9 @@ def build_adversarial_networks(kind: str, data_shape: Sequence[int], code_dim: i
     """Builds a discriminator's trunk and a generator.
 
     Args:
-        kind: ``"conv"``: InfoGAN's for MNIST, 64 and 128 maps and 1024 features. ``"conv-half"``:
-            32, 64 and 256. ``"conv-narrow"``: 16, 32 and 128, for a CPU. ``"mlp"``: two hidden
-            layers. ``"auto"``: ``"conv-half"`` for images of 8 x 8 pixels or more and up to 256
-            values, ``"conv-narrow"`` for larger ones, ``"mlp"`` for everything else.
+        kind: A key of `ADVERSARIAL_NETWORKS`, or ``"auto"``: ``"conv-half"`` for images of 8 x 8
+            pixels or more and up to 256 values, ``"conv-narrow"`` for larger ones, ``"mlp"`` for
+            everything else.
         data_shape: Shape of one datum.
         code_dim: Size of the code that the generator takes.
 

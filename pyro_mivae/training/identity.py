@@ -21,6 +21,7 @@ from torch import nn
 
 from pyro_mivae.elbo import explain
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
+from pyro_mivae.terms import InformationTerm
 from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.options import TrainingOptions
 
@@ -65,7 +66,7 @@ class Identity:
         return found
 
     def other_model(self, model: Mapping[str, Any]) -> list[str]:
-        """Tells in words what of a model differs; "here" is the given one, "there" this one.
+        """Describes how a model differs; "here" is the given one, "there" this one.
 
         Code is compared where both have it, under one version of Python, on which it depends.
         """
@@ -130,8 +131,14 @@ def describe_model(vae: Any) -> dict[str, Texts]:
             parts |= {f"{path}.{name}".strip("."): told for name, told in _attributes(module)}
     if _is_ours(type(vae.likelihood)):
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
+    functions = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, InformationTerm):  # an option with options of its own
+            functions |= {f"{name}.{own}": part for own, part in vars(value).items()}
+            for part in (value, *value.state.modules()):
+                parts |= {f"{name}.{own}": told for own, told in _attributes(part)}
     kinds = {kind for module in vae.modules() for kind in type(module).__mro__}
-    code = {name: _of_function(value) for name, value in arguments.items()}
+    code = {name: _of_function(value) for name, value in functions.items()}
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         if not _is_ours(kind):  # classes of one name stand together
             code[kind.__qualname__] = code.get(kind.__qualname__, "") + _digest(kind)
@@ -144,7 +151,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Tells in words what differs between two descriptions."""
+    """Yields the differences of two descriptions in words."""
     for name in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if isinstance(here, Mapping) and isinstance(there, Mapping):
@@ -179,7 +186,7 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.split(".")[0] in LIBRARIES
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+def _attributes(module: Any) -> Iterator[tuple[str, str]]:
     """Plain public attributes."""
     for name, value in vars(module).items():
         if not name.startswith("_") and name != "training" and _is_plain(value):

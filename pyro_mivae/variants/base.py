@@ -8,7 +8,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, Self
 
 import pyro
@@ -76,8 +76,8 @@ class Variant(PyroModule):
             given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
         except TypeError:  # __init__ says it better
             given = {}
-        for group in [given[keyword] for keyword in cls.groups.keys() & given.keys()]:
-            given |= asdict(group) if is_dataclass(group) else {}
+        for keyword, group in cls.groups.items():
+            given |= asdict(given[keyword]) if isinstance(given.get(keyword), group) else {}
         variant.__dict__["given"] = given
         return variant
 
@@ -331,9 +331,9 @@ class Variant(PyroModule):
         """
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = {}
+        name, chosen = str(self.category), {}
         if category is not None:
-            chosen[self.category] = self._value(str(self.category), torch.full((n,), category), n)
+            chosen[name] = self._value(name, torch.full((n,), category), n)
         with self.evaluating():
             sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
         return sampled

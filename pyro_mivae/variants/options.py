@@ -172,6 +172,6 @@ def options_of(variant: Any) -> type:
     groups = variant.groups.values()
     of_groups = [{f.name: (f.type, copied(f)) for f in fields(group)} for group in groups]
     for own in (*own_options(variant), *of_groups):
-        found = own | found
+        found |= {name: option for name, option in own.items() if name not in found}
     kept = [(name, *option) for name, option in found.items() if name not in variant.refused]
     return make_dataclass(f"{variant.__name__}Options", kept)

@@ -14,7 +14,7 @@ PLAIN = {
     "infomax": {"latent_dim": 4, "deterministic": True},
     "vmi": {"latent_dim": 4, "sites": ("z", "c")},
     "critic-infomax": {"latent_dim": 2, "critic": "separable", "bound": "infonce"},
-    "cat": {"num_categories": 3, "radius": 2.0},
+    "cat": {"num_categories": 3, "warm_start": mi.CategoryStart(5, warmup=0.1)},
     "infocat": {"num_categories": 3, "mi_weight": mi.cyclic_warmup(4)},
     "infogan": {"num_categories": 3, "latent_dim": 5},
 }

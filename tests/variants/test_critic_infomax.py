@@ -13,7 +13,8 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import CorruptedGuide, normal_guide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.networks import JointCritic
-from pyro_mivae.training import fit
+from pyro_mivae.terms import ScoreBound
+from pyro_mivae.training import describe_model, differences, fit
 
 SHAPE = (1, 3, 4)
 
@@ -63,6 +64,15 @@ def test_critic_has_its_own_rate(step, x):
     before = weights(vae)
     step(vae, x)
     assert moved(vae, before) == pytest.approx((0.05, 1e-3), rel=1e-3)
+
+
+def test_a_baseline_is_the_variants_own_and_has_the_critics_rate(x):
+    baseline = nn.Linear(3, 1)
+    vae = make(critic=bound(bound=ScoreBound("tuba", baseline=baseline)), critic_lr=0.05)
+    before = baseline.weight.detach().clone()
+    by_svi(vae, x)
+    assert {"baseline.weight", "baseline.bias"} <= dict(vae.named_parameters()).keys()
+    assert float((baseline.weight.detach() - before).abs().max()) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_fit_scales_both_rates(x):
@@ -239,6 +249,36 @@ def test_divergence_and_regularisation_of_ones_own(x):
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     assert objective.ledger["loss_critic_z"] > -objective.ledger["mi_z_critic"]
+
+
+def test_models_with_other_terms_are_told_apart():
+    def told(first, second):
+        models = [describe_model(make(**options)) for options in (first, second)]
+        return list(differences(*models))
+
+    assert not told({"critic": bound(seed=3)}, {"critic": bound(seed=3)})
+    assert told({"critic": bound(seed=3)}, {"critic": bound(seed=4)}) == [
+        "critic.seed is 3 here and 4 there"
+    ]
+    assert any(
+        "pairs" in line for line in told({"critic": bound()}, {"critic": bound(pairs="all")})
+    )
+    small, large = (
+        {"regularization": mi.Penalty("z", function=size)}
+        for size in (lambda particle: 1.0, lambda particle: 2.0)
+    )
+    assert not told(small, small)
+    assert told(small, large)
+
+
+def test_given_terms_start_anew_and_keep_their_networks():
+    vae = make(critic=bound(seed=3, weight=mi.linear_warmup(4)))
+    first = vae.objective()
+    first.advance(2)
+    second = vae.objective()
+    assert float(first.terms[0].weight()) == 0.5
+    assert float(second.terms[0].weight()) == 0.0
+    assert first.terms[0].critic is second.terms[0].critic is vae.critic
 
 
 @pytest.mark.parametrize(
