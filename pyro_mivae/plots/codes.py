@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from pyro_mivae.plots.style import (
     name_of,
     percent,
     style_axes,
+    write,
+    write_free,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _BLUE = (0.12, 0.42, 0.72)
 _NAMED_CATEGORIES = 24
+_STACK = 120  # points that a name may be moved up or down
 _ROUNDING = 1e-6  # of the largest code
 
 
@@ -83,16 +86,11 @@ def plot_latent_space(
             label=name_of(group, names),
             rasterized=True,
         )
-    if len(present) > 1:
-        common = [g for g in present if (groups == g).double().mean() >= 0.01]
-        centers = torch.stack([points[groups == g].median(0).values for g in common])
-        texts = [name_of(g, names) for g in common]
-        box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
-        look: dict[str, Any] = {"fontweight": "bold", "ha": "center", "va": "center"}
-        for text, (x, y) in zip(texts, _spread_texts(centers, texts, points).tolist()):
-            ax.text(x, y, text, color="black", fontsize=SMALL, bbox=box, **look)
     style_axes(ax)
     ax.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
+    common = [g for g in present if (groups == g).double().mean() >= 0.01]
+    if len(present) > 1:
+        _write_names(ax, {name_of(g, names): points[groups == g].median(0).values for g in common})
     return ax
 
 
@@ -198,24 +196,17 @@ def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
         ax.text(column, row, f"{100 * share:.0f}", color=color, **look)
 
 
-def _spread_texts(centers: Tensor, texts: Sequence[str], points: Tensor) -> Tensor:
-    """Moves texts up and down until none covers another; sizes are those of our own figures."""
-    low, high = points.min(0).values, points.max(0).values
-    size = (high - low).clamp(min=1e-12)
-    at = (centers - low) / size
-    widths = torch.tensor([0.022 * len(text) + 0.02 for text in texts], dtype=at.dtype)
-    order = torch.arange(len(texts))
-    for _ in range(50):
-        apart = at[:, None] - at  # (texts, texts, 2)
-        beside = apart[..., 0].abs() < (widths[:, None] + widths) / 2
-        overlap = (0.055 - apart[..., 1].abs()).clamp(min=0) * beside
-        overlap.fill_diagonal_(0)
-        if not overlap.any():
-            break
-        # Of two at the same height the later one goes up.
-        upwards = torch.where(apart[..., 1] == 0, order[:, None] - order, apart[..., 1]).sign()
-        at[:, 1] += 0.5 * (overlap * upwards).sum(1)
-    return at * size + low
+def _write_names(ax: Axes, centers: Mapping[str, Tensor]) -> None:
+    """Writes names at places, one that would cover another above or below its place."""
+    box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
+    ax.figure.canvas.figure.draw_without_rendering()  # the names' places need the layout
+    taken: list[Any] = []
+    heights = sorted(range(-_STACK, _STACK + 1, 4), key=abs)
+    for name, (x, y) in ((name, center.tolist()) for name, center in centers.items()):
+        places = [((x, y), (0, height)) for height in heights]
+        look: dict[str, Any] = {"fontweight": "bold", "color": "black", "bbox": box}
+        if not write_free(ax, name, places, taken, inside=False, **look):
+            write(ax, name, (x, y), ha="center", va="center", **look)
 
 
 def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:

@@ -12,7 +12,16 @@ from pyro_mivae.arguments import checked, named, several, text
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import LOWER, key, label
 from pyro_mivae.plots.checks import REAL
-from pyro_mivae.plots.style import INK, LINE, MUTED, SMALL, group_marker, style_axes, write
+from pyro_mivae.plots.style import (
+    INK,
+    LINE,
+    MUTED,
+    SMALL,
+    group_marker,
+    style_axes,
+    write,
+    write_free,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,9 +177,10 @@ def _write_values(
             if any(v == value and math.dist(p, place) < CLOSE for v, p in written):
                 continue
             written.append((value, place))
-            told, look = f"{symbol} {value:g}", {"fontsize": SMALL - 1.5, "zorder": 4}
+            told = f"{symbol} {value:g}"
+            look: dict[str, Any] = {"fontsize": SMALL - 1.5, "zorder": 4}
             places = [(at, side) for side in sides]
-            if not _write_free(ax, told, places, taken, **look):
+            if not write_free(ax, told, places, taken, **look):
                 write(ax, told, at, (7, 5), **look)
         sides[:2] = sides[1::-1]
 
@@ -185,21 +195,6 @@ def _draw_iso_lines(ax: Axes, taken: list[Bbox]) -> None:
         ax.plot([left, right], [total - left, total - right], color=LINE, linewidth=0.8, zorder=1)
         along = np.linspace(min(right, total - low), max(left, total - high), STEPS_ALONG)
         places = [((x, total - x), (3, 2)) for x in along.tolist()]
-        _write_free(ax, f"{-total:g}", places, taken, fontsize=SMALL - 2, color=MUTED, zorder=1)
+        write_free(ax, f"{-total:g}", places, taken, fontsize=SMALL - 2, color=MUTED, zorder=1)
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
-
-
-def _write_free(
-    ax: Axes, text: str, places: Sequence[Any], taken: list[Bbox], **look: Any
-) -> bool:
-    """Writes a text at the first place where it covers nothing and lies in the picture."""
-    for at, (right, up) in places:
-        look |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
-        note = write(ax, text, at, (right, up), **look)
-        box = note.get_window_extent()
-        if ax.bbox.count_contains(box.corners()) == 4 and not box.count_overlaps(taken):
-            taken.append(box.padded(2))
-            return True
-        note.remove()
-    return False

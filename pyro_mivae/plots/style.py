@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 # Petroff (2021), "Accessible Color Sequences for Data Visualization", https://arxiv.org/abs/2107.02270:
 # ten colours that stay apart for the common kinds of colour blindness.
@@ -97,6 +98,32 @@ def write(
     """Writes a text, ``offset`` points away from a place."""
     look = {"fontsize": SMALL, "color": INK, "textcoords": "offset points", **look}
     return ax.annotate(text, at, offset, **look)
+
+
+def write_free(
+    ax: Axes,
+    text: str,
+    places: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    taken: list[Bbox],
+    *,
+    inside: bool = True,
+    **look: Any,
+) -> bool:
+    """Writes a text at the first of some places and offsets where it covers nothing, if any.
+
+    The layout of the figure must have been made. What the text takes is added to ``taken``.
+    """
+    for at, (right, up) in places:
+        look["ha"] = "center" if right == 0 else "left" if right > 0 else "right"
+        look["va"] = "center" if right == 0 else "bottom" if up > 0 else "top"
+        note = write(ax, text, at, (right, up), **look)
+        box = note.get_window_extent()
+        fits = not inside or ax.bbox.count_contains(box.corners()) == 4
+        if fits and not box.count_overlaps(taken):
+            taken.append(box.padded(2))
+            return True
+        note.remove()
+    return False
 
 
 def name_of(group: int, names: Sequence[str] | None) -> str:

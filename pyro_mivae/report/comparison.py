@@ -56,6 +56,12 @@ class Contender:
     metrics: Sequence[Mapping[str, float]]
     data_name: str
 
+    @property
+    def kind(self) -> str:
+        """The model's class, its data, and how many runs there are of several."""
+        seeds = f", {len(self.metrics)} seeds" if len(self.metrics) > 1 else ""
+        return f"{type(self.data.vae).__name__} on {self.data_name}{seeds}"
+
 
 Named = Mapping[str, Contender]
 
@@ -69,23 +75,18 @@ def write_comparison(
     warnings: Sequence[str],
 ) -> Path:
     """Writes one page that needs no other file."""
-    chips = [group_color(index) for index in range(len(contenders))]
+    colors = [group_color(index) for index in range(len(contenders))]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        pictures = list(_pictures(dict(zip(_short_names(contenders), contenders)), chips))
-    found = [(one.name, one.data.diagnoses) for one in contenders]
+        pictures = list(_pictures(dict(zip(_short_names(contenders), contenders)), colors))
     page = render(
         "compare.html",
         title=f"{len(contenders)} models compared",
-        names=[one.name for one in contenders],
-        chips=chips,
-        kinds=[_describe(one) for one in contenders],
+        contenders=contenders,
+        colors=colors,
         lines=lines,
         settings=settings,
         warnings=warnings,
-        diagnoses=[(name, diagnoses) for name, diagnoses in found if diagnoses],
-        several=any(len(one.metrics) > 1 for one in contenders),
-        alone=any(len(one.metrics) == 1 for one in contenders),
         pictures=pictures,
     )
     with atomic_path(path) as scratch:
@@ -98,11 +99,6 @@ def _short_names(contenders: Sequence[Contender]) -> list[str]:
     names = [one.name for one in contenders]
     short = [n if len(n) <= _LONGEST else "…" + n[1 - _LONGEST :] for n in names]
     return short if len(set(short)) == len(short) else names
-
-
-def _describe(one: Contender) -> str:
-    seeds = f", {len(one.metrics)} seeds" if len(one.metrics) > 1 else ""
-    return f"{type(one.data.vae).__name__} on {one.data_name}{seeds}"
 
 
 def _pictures(named: Named, colors: Sequence[str]) -> Iterator[Picture]:
@@ -153,11 +149,12 @@ def _samples(group: Named, suffix: str, where: str) -> Iterator[Panel]:
 
 
 def _intervals(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
-    rows = {
-        name: tuple(map(statistics.fmean, zip(*(interval(m, "mi") for m in one.metrics))))
-        for name, one in named.items()
-    }
-    rows = {name: bounds for name, bounds in rows.items() if any(map(math.isfinite, bounds))}
+    rows = {}
+    for name, one in named.items():
+        bounds = [interval(metrics, "mi") for metrics in one.metrics]
+        lower, upper = (statistics.fmean(side) for side in zip(*bounds))
+        if math.isfinite(lower) or math.isfinite(upper):
+            rows[name] = (lower, upper)
     if not rows:
         return
     n, *others = {one.data.num_data for one in named.values()}

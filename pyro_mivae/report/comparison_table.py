@@ -19,30 +19,23 @@ class Cell:
     """One model's figure, or interval.
 
     Attributes:
+        text: It, written with its spread: of one run the standard error over the data, of several
+            their standard deviation.
         lower: The figure, or the lower bound; NaN where it is not defined.
         upper: The same, or the upper bound.
-        spread: Of one run the standard error over the data, of several their standard deviation.
-        error: Standard error of the figure, of several runs that of their mean.
-        margin: How far the figure may be off: two errors, or as many as Student's t has at 97.5 %
-            for the number of runs.
-        digits: Digits after the point.
+        margin: How far the figure may be off: two standard errors, of a mean of several runs as
+            many as Student's t has at 97.5 % for their number.
         differs: True if it differs from the first model's by more than both margins explain.
     """
 
+    text: str
     lower: float
     upper: float
-    spread: float
-    error: float
     margin: float
-    digits: int
     differs: bool = False
 
     def __str__(self) -> str:
-        if math.isnan(self.lower) and math.isnan(self.upper):
-            return "–"
-        written = write_interval(self.lower, self.upper, self.digits)
-        is_point = self.lower == self.upper
-        return f"{written} {write_error(self.spread, self.digits) if is_point else ''}".rstrip()
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -105,9 +98,14 @@ def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> 
             error = spread / math.sqrt(len(values))
         spreads.append(spread)
         errors.append(error)
-    error = max(filter(math.isfinite, errors), default=math.nan)
-    margin = _times(len(runs)) * error
-    return Cell(means[0], means[-1], spreads[0], error, margin, DIGITS[k.figure.unit])
+    lower, upper, digits = means[0], means[-1], DIGITS[k.figure.unit]
+    text = write_interval(lower, upper, digits)
+    if lower == upper:
+        text = f"{text} {write_error(spreads[0], digits)}".rstrip()
+    if math.isnan(lower) and math.isnan(upper):
+        text = "–"
+    margin = _times(len(runs)) * max(filter(math.isfinite, errors), default=math.nan)
+    return Cell(text, lower, upper, margin)
 
 
 def _times(runs: int) -> float:

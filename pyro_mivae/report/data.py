@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _MAX_DATA = 10_000
+_MIDDLE = (0.01, 0.99)  # quantiles between which a dimension moves
 STEPS = 9
 """Pictures of a row along which a code moves."""
-MIDDLE = (0.01, 0.99)
-"""Quantiles between which a dimension moves."""
 
 
 @dataclass
@@ -60,24 +59,18 @@ class ReportData:
     factor_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        self.num_data = n = len(self.x)
         shape = tuple(self.vae.data_shape)
-        self.num_data = len(self.x)
-        if self.num_data == 0 or tuple(self.x.shape[1:]) != shape:
-            raise ShapeError(
-                f"x has shape {tuple(self.x.shape)}; expected (n, {', '.join(map(str, shape))}), "
-                "n at least 1"
-            )
-        if self.labels is not None and self.labels.shape != self.x.shape[:1]:
-            raise ShapeError(
-                f"labels have shape {tuple(self.labels.shape)} for {self.num_data} data; give one "
-                "label per datum"
-            )
-        wanted = (self.num_data, len(self.factor_names))
-        if self.factors is not None and self.factors.shape != wanted:
-            raise ShapeError(
-                f"factors have shape {tuple(self.factors.shape)} for {wanted[0]} data and "
-                f"{wanted[1]} names; give a row per datum and a name per column"
-            )
+        factors = (n, len(self.factor_names))
+        for name, given, wanted, remedy in (
+            ("x", self.x, (max(n, 1), *shape), "one datum or more"),
+            ("labels", self.labels, (n,), "one label per datum"),
+            ("factors", self.factors, factors, "a row per datum and a name per column"),
+        ):
+            if given is not None and tuple(given.shape) != wanted:
+                raise ShapeError(
+                    f"{name} has shape {tuple(given.shape)}; expected {wanted}: give {remedy}"
+                )
         shown = spread_out(self.num_data, _MAX_DATA)
         self.x = self.x[shown.to(self.x.device)].to(self.vae.device)
         if self.labels is not None:
@@ -195,14 +188,25 @@ class ReportData:
         return self.vae.decode(values, rows * steps).cpu().unflatten(0, (rows, steps))
 
     def traverse(
-        self, site: str, moves: Sequence[tuple[int, int]], *, steps: int = STEPS
+        self,
+        site: str,
+        moves: Sequence[tuple[int, int]],
+        codes: Mapping[str, Tensor] | None = None,
+        *,
+        steps: int = STEPS,
     ) -> Tensor:
-        """Decodes codes with one dimension moving through its middle 98 % of the data's codes."""
-        rows = torch.tensor([start for start, _ in moves])
-        starts, ends = ({s: codes[rows] for s, codes in self.codes.items()} for _ in range(2))
-        for row, (_, dim) in enumerate(moves):
-            low, high = self._drawn[site][:, dim].quantile(torch.tensor(MIDDLE))
-            starts[site][row, dim], ends[site][row, dim] = low, high
+        """Decodes codes, of the data if none are given, with one dimension moving in each row.
+
+        A move is the row of the code that it starts from, and the dimension, which goes through
+        the middle 98 % of its values.
+        """
+        spread = (self._drawn if codes is None else codes)[site]
+        codes = self.codes if codes is None else codes
+        rows, dims = torch.tensor(moves).T
+        starts, ends = ({s: code[rows] for s, code in codes.items()} for _ in range(2))
+        lows, highs = spread.quantile(torch.tensor(_MIDDLE).to(spread), 0)[:, dims]
+        starts[site][range(len(moves)), dims] = lows
+        ends[site][range(len(moves)), dims] = highs
         return self.decode_along(starts, ends, steps=steps)
 
     @cached_property

@@ -10,34 +10,15 @@ import torch
 
 from pyro_mivae.elbo import explain
 from pyro_mivae.figures import is_indexed
-from pyro_mivae.report.categories import confusion, factor_matrix, occupancy
 from pyro_mivae.report.data import ReportData
-from pyro_mivae.report.information import contributions, information_bar, sandwich
-from pyro_mivae.report.latent_space import latent_space, neighbouring_codes
+from pyro_mivae.report.information import NATS
+from pyro_mivae.report.latent_space import CODES
 from pyro_mivae.report.pictures import Panel, Picture, render_panels, write_pictures
-from pyro_mivae.report.samples import reconstructions, samples
+from pyro_mivae.report.samples import DRAWN
 from pyro_mivae.report.summary import headline, remaining, summarize
-from pyro_mivae.report.training import information_curves, loss_curves
-from pyro_mivae.report.traversals import interpolations, radii, traversals
 from pyro_mivae.training import atomic_path, versions
 
-PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (
-    samples,
-    interpolations,
-    radii,
-    reconstructions,
-    traversals,
-    sandwich,
-    information_bar,
-    contributions,
-    occupancy,
-    confusion,
-    latent_space,
-    neighbouring_codes,
-    factor_matrix,
-    loss_curves,
-    information_curves,
-)
+PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NATS)
 """Pictures of a report, in order: each a function from the data to its panels, if any."""
 
 

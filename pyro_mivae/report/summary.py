@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyro_mivae.figures import (
     CRITIC,
@@ -23,16 +23,8 @@ from pyro_mivae.report.data import ReportData
 from pyro_mivae.tables import write_error, write_interval, write_number
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number of the page.
-
-    Attributes:
-        name: What it is.
-        value: It, written out.
-        unit: Its unit and standard error, or nothing.
-        meaning: What it says, in a sentence.
-    """
+class Number(NamedTuple):
+    """One number of the page, written out, with its unit and standard error, and its meaning."""
 
     name: str
     value: str

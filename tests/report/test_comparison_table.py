@@ -26,7 +26,7 @@ def test_of_seeds_the_mean_and_their_own_error():
     seeds = [{"elbo": value, "elbo_se": 9.0} for value in (-20.0, -21.0, -22.0, -23.0)]
     first, second = line([seeds, [{"elbo": -22.5, "elbo_se": 0.1}]], "elbo").cells
     assert str(first) == "−21.50 ± 1.29"
-    assert first.error == pytest.approx(1.2909944 / 2)
+    assert first.margin == pytest.approx(1.2909944 / 2 * 3.1824463)  # Student's t of four
     assert not second.differs
 
 

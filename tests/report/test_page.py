@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageColor
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN
 from pyro_mivae.errors import PyroMivaeWarning, ShapeError
 from pyro_mivae.plots import new_figure, render_png
-from pyro_mivae.report import Panel, categories, latent_space, pictures, samples, traversals
+from pyro_mivae.report import Panel, latent_space, pictures, samples
 from pyro_mivae.training import History
 
 from .pages import CURVES, LABELS, data_of, history, report
@@ -45,12 +45,12 @@ def test_the_whole_page_of_a_model_with_categories(whole):
         "radii",
         "reconstructions",
         "traversals_z",
-        "sandwich",
-        "information",
         "occupancy",
         "confusion",
         "latent_space_by_category",
         "latent_space_by_label",
+        "sandwich",
+        "information",
         *CURVES,
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{panel}" for panel in page.panels]
@@ -115,7 +115,7 @@ def test_hostile_texts_are_escaped(tmp_path, vae, hostile):
 
 @pytest.mark.usefixtures("quick")
 def test_no_labels_no_comparison_with_labels(tmp_path, infocat):
-    drawn = (samples.samples, categories.confusion, latent_space.latent_space)
+    drawn = (samples.samples, latent_space.confusion, latent_space.latent_space)
     page = report(tmp_path, data_of(infocat), panels=drawn)
     assert page.panels == ["samples", "latent_space_by_category"]
     assert "label" not in page.text
@@ -125,7 +125,7 @@ def test_no_labels_no_comparison_with_labels(tmp_path, infocat):
 def test_no_category_no_talk_of_categories(tmp_path, vae):
     data = data_of(vae, metrics={"kl_z": 1.0}, columns=history("kl_z"))
     page = report(tmp_path, data)
-    panels = ["samples", "reconstructions", "traversals_z", "information", "latent_space"]
+    panels = ["samples", "reconstructions", "traversals_z", "latent_space", "information"]
     assert page.panels == panels + CURVES
     assert "categor" not in page.text.lower()
 
@@ -146,11 +146,11 @@ def test_a_game_shows_its_players_and_what_its_codes_do(tmp_path):
         "samples",
         "reconstructions",
         "traversals_u",
-        "sandwich",
         "occupancy",
         "confusion",
         "latent_space_by_category",
         "latent_space_by_label",
+        "sandwich",
         *CURVES,
     ]
     assert "Training: the players" in page.text
@@ -181,7 +181,7 @@ def test_every_way_to_treat_the_category(tmp_path, categorical):
 @pytest.mark.parametrize("shape", [(3, 12, 9), (2, 8, 8), (20,), (1,)])
 def test_any_data_shape(tmp_path, shape):
     vae = VAE(data_shape=shape, latent_dim=2, likelihood="gaussian")
-    drawn = (*FEW, traversals.traversals)
+    drawn = (*FEW, samples.traversals)
     page = report(tmp_path, data_of(vae, torch.randn(12, *shape)), panels=drawn)
     assert page.panels == ["samples", "reconstructions", "traversals_z"]
     assert ("image" in page.text) == (len(shape) == 3)
@@ -258,7 +258,7 @@ def test_the_report_only_reads(tmp_path, infocat):
     before = {name: value.clone() for name, value in infocat.state_dict().items()}
     state = torch.get_rng_state()
     x = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    drawn = (samples.samples, traversals.traversals)
+    drawn = (samples.samples, samples.traversals)
     for folder in ("a", "b"):
         data = data_of(infocat, x)
         infocat.train()
@@ -342,7 +342,7 @@ def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat
 
 def test_shapes_that_do_not_fit(infocat):
     factors = {"factors": torch.zeros(24, 1), "factor_names": []}
-    with pytest.raises(ShapeError, match=r"expected \(n, 1, 8, 8\)"):
+    with pytest.raises(ShapeError, match=r"expected \(3, 1, 8, 8\)"):
         data_of(infocat, torch.rand(3, 1, 9, 9))
     with pytest.raises(ShapeError, match="one label per datum"):
         data_of(infocat, torch.rand(3, 1, 8, 8), LABELS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pyro_mivae import VAE, CatVAE, InfoGAN, InfomaxVAE
-from pyro_mivae.report import information, latent_space, samples, traversals
-from pyro_mivae.report.categories import factor_matrix
+from pyro_mivae.report import information, latent_space, samples
+from pyro_mivae.report.latent_space import factor_matrix
 
 from .pages import LABELS, data_of, rows_of
 
@@ -25,7 +25,7 @@ def test_what_a_code_changes_is_drawn_from_the_prior():
     gan = InfoGAN((1, 8, 8), latent_dim=4, code_dim=2, num_categories=3)
     seen = []
     gan.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
-    (panel,) = traversals.traversals(data_of(gan, None, LABELS))
+    (panel,) = samples.traversals(data_of(gan, None, LABELS))
     (codes,) = seen
     assert panel.key == "traversals_u"
     u = codes["u"].unflatten(0, (-1, 9))
@@ -46,7 +46,7 @@ def test_a_continuous_c_has_traversals_of_its_own(deterministic, code_dim):
     size = {"latent_dim": 6, "code_dim": code_dim}
     vae = InfomaxVAE((1, 8, 8), deterministic=deterministic, **size)
     data = data_of(vae, None, LABELS, {"kl_z": 2.0, "kl_c": math.nan if deterministic else 1.0})
-    keys = [panel.key for panel in traversals.traversals(data)]
+    keys = [panel.key for panel in samples.traversals(data)]
     assert set(keys) == {"traversals_c", "traversals_z"}
     (by_label,) = latent_space.latent_space(data)
     assert by_label.key == "latent_space_by_label"
@@ -127,7 +127,7 @@ def test_dimensions_and_categories_are_sorted_by_what_they_say(infocat):
     assert rows_of(of_c) == ["c = 2", "c = 1", "c = 0"]
     assert "stroke" in of_z.sentence
     assert "stroke" not in of_c.sentence
-    (panel,) = traversals.traversals(data)
+    (panel,) = samples.traversals(data)
     assert rows_of(panel)[:2] == ["z1  ·  0.50 nats", "z5  ·  0.40 nats"]
     assert "says of the data at least" in panel.sentence
 
@@ -160,7 +160,7 @@ def test_centres_are_the_priors_means(infocat):
     for vae in (VAE((1, 8, 8)), InfoGAN((1, 8, 8), latent_dim=5, num_categories=3)):
         other = data_of(vae)
         assert other.centres == {}
-        assert not [*traversals.interpolations(other), *traversals.radii(other)]
+        assert not [*samples.interpolations(other), *samples.radii(other)]
 
 
 def test_paths_between_centres_and_away_from_the_origin(infocat):
@@ -169,7 +169,7 @@ def test_paths_between_centres_and_away_from_the_origin(infocat):
     infocat.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
     order = data.occupancy.argsort(descending=True, stable=True)
     means, eye = infocat.prior.means, torch.eye(3)
-    (between,), (outwards,) = traversals.interpolations(data), traversals.radii(data)
+    (between,), (outwards,) = samples.interpolations(data), samples.radii(data)
     path, ray = (codes["z"].unflatten(0, (3, 9)) for codes in seen)
     kinds = seen[0]["c"].unflatten(0, (3, 9))
     for row, k in enumerate(order.tolist()):
@@ -186,7 +186,7 @@ def test_paths_between_centres_and_away_from_the_origin(infocat):
 def test_a_category_at_the_origin_has_no_direction():
     vae = CatVAE((1, 8, 8), num_categories=3, latent_dim=6)
     vae.prior.means[1] = 0.0
-    (panel,) = traversals.radii(data_of(vae))
+    (panel,) = samples.radii(data_of(vae))
     assert sorted(rows_of(panel)) == ["c = 0", "c = 2"]
 
 
