@@ -126,7 +126,7 @@ def _images(size: int) -> Any:
 
 
 def per_minute(row: dict[str, Any]) -> dict[str, float]:
-    """Gives each contender's models per minute, by the median turn.
+    """Returns each contender's models per minute, by the median turn.
 
     Args:
         row: What `measure` returned.

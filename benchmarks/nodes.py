@@ -155,7 +155,7 @@ def compiled_kernels(vae: Any, x: Tensor) -> Counter[str]:
         x: A batch.
     """
     from pyro_mivae.engine import trace_step
-    from pyro_mivae.engine.compiling import compile_graph
+    from pyro_mivae.engine.steps import compile_graph
 
     counts: Counter[str] = Counter()
     staged = trace_step(program_of(vae), x)

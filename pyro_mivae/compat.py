@@ -9,33 +9,15 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of every dimension; not public
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.nn.modules import batchnorm
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_flatten as tree_flatten
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map as tree_map
+from torch.utils._pytree import tree_unflatten as tree_unflatten
 
-__all__ = [
-    "BatchNorm",
-    "TorchDispatchMode",
-    "copy_all",
-    "decompositions",
-    "end_capture_pool",
-    "has_gradient_hooks",
-    "has_step_hooks",
-    "is_erased",
-    "mask_of",
-    "members_of",
-    "name_module",
-    "name_of",
-    "schema_of",
-    "storage_id",
-    "stored_parameters",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
-    "tree_unflatten",
-    "version_of",
-    "zero_all",
-]
+BatchNorm = batchnorm._BatchNorm
+"""Batch norm of every dimension, which has no public name."""
 
 
 def schema_of(target: Any) -> Any:

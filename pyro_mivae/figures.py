@@ -94,6 +94,7 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "I(x; {site})",
             "Lower bound on the information between {of} and data that it generates",
         ),
+        "fitted_reach": ("reach of the fitted marginal", "Most that its lower bound can show"),
         "marginal_kl": ("KL of all codes together", "How far all codes are from the prior"),
         "total_correlation": (
             "total correlation",
@@ -201,14 +202,8 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "separated attribute predictability",
             "How much better the best dimension tells a factor than the second best",
         ),
-        "dci_disentanglement": (
-            "DCI disentanglement",
-            "How far each dimension is of use for one factor alone",
-        ),
-        "dci_completeness": (
-            "DCI completeness",
-            "How far one dimension alone is of use for each factor",
-        ),
+        "dci_disentanglement": ("DCI disentanglement", "How far a dimension is of one factor"),
+        "dci_completeness": ("DCI completeness", "How far a factor is of one dimension"),
         "dci_informativeness": ("DCI informativeness", "Accuracy of forests on the factors"),
         "factor_vae_score": (
             "FactorVAE score",

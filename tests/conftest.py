@@ -20,7 +20,7 @@ import pyro_mivae as mi
 from pyro_mivae.data import Dataset
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.generative import generative_information
-from pyro_mivae.evidence import hmc
+from pyro_mivae.evidence import annealing_path
 from pyro_mivae.runs import Run
 
 from .pretend_cuda import PretendedCuda, pretend_cuda
@@ -132,7 +132,7 @@ def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Annealing with a pilot run of 32 transitions in place of 140: any plan is unbiased."""
     for name, value in {"KNOTS": 8, "SETTLE": 8, "ADAPT": 3}.items():
-        monkeypatch.setattr(hmc, name, value)
+        monkeypatch.setattr(annealing_path, name, value)
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from pyro_mivae.posterior.densities import Posterior, conditioned_trace, log_density, repeat
+from pyro_mivae.posterior.densities import (
+    Posterior,
+    agrees,
+    conditioned_trace,
+    log_density,
+    repeat,
+)
 from pyro_mivae.posterior.draws import Codes, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import telling
@@ -133,15 +139,8 @@ def aggregate_conditioned(
     guide, names = pair.guide, pair.layout.enumerated + pair.layout.drawn
     rows = torch.arange(len(x), device=x.device)
     few = rows[:: max(1, len(rows) // TRIED)]
-    try:
-        broadcasts = torch.allclose(
-            _score_broadcast(guide, x[few], rows_of(codes, few), names),
-            _score_repeated(guide, x[few], rows_of(codes, few), names),
-            rtol=1e-4,
-            atol=1e-4,
-        )
-    except (RuntimeError, ValueError, IndexError):
-        broadcasts = False
+    tried = (guide, x[few], rows_of(codes, few), names)
+    broadcasts = agrees(lambda: [_score_broadcast(*tried)], lambda: [_score_repeated(*tried)])
     if not broadcasts:
         rows = rows[:REPEATED_ITEMS]
         x, codes = x[rows], rows_of(codes, rows)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import whole
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
 
@@ -29,37 +30,34 @@ UNDEFINED: Figure = (math.nan, math.nan)
 class InformationOptions:
     """Options of `information`, which `evaluate` and the command line take too.
 
-    Attributes:
-        num_samples: Draws of each datum's code, for distortion and KL divergences. If omitted, as
-            many as make 5,000 codes, at least 1 and at most 10; at least 2 where the guide makes a
-            site depend on a drawn one or knows no mean of it (``active_units`` needs two there).
-        iwae_samples: Importance samples per datum, each a run of guide and model. Memory does not
-            grow with them.
-        iwae_items: Number of data, at random, that get importance samples.
-        subset: Number of data, at random, for the single dimensions and the total correlation
-            (fewer where there are many dimensions: ``protocol["dimension_items"]``), for the codes
-            of a site whose density is a mixture, and for guides whose sites depend on drawn ones.
-        generative_items: Number of data to draw from the model for ``generative_mi``; 0 leaves it
-            out.
-        generative_samples: Importance samples for each of these, shared out among the joint
-            values of the enumerable sites: half of them evenly, at least 4 to each, and the rest
-            to the one that the guide finds likeliest.
-        ais_items: Number of data, at random, to anneal for ``log_px_ais``, and of those that the
-            model draws; 0 leaves it out, as it costs thousands of gradients for each.
-        ais_temperatures: Temperatures of each annealing.
-        batch_size: Decoded codes at once.
+    The help of each field says what it is: ``pyro-mivae evaluate --help`` prints them all.
     """
 
-    num_samples: int | None = option(None, check=DRAWS, help="draws of each image's code")
+    num_samples: int | None = option(
+        None,
+        check=DRAWS,
+        help="draws of each image's code, for distortion and KL; by default as many as make "
+        "5,000 codes, 1 to 10, and 2 or more where a site depends on a drawn one or has no mean",
+    )
     iwae_samples: int = option(64, check=DRAWS, help="importance samples of each image")
     iwae_items: int = option(1000, check=whole(least=1), help="how many images get them")
-    subset: int = option(2000, check=whole(least=1), help="images for single dimensions")
-    generative_items: int = option(
-        500, check=whole(least=0, most=10**7), help="images to draw from the model"
+    subset: int = option(
+        2000,
+        check=whole(least=1),
+        help="images for single dimensions and total correlation (fewer where there are many), "
+        "for sites whose density is a mixture, and for sites that depend on drawn ones",
     )
-    generative_samples: int = option(200, check=DRAWS, help="importance samples of each of these")
+    generative_items: int = option(
+        500, check=whole(least=0, most=10**7), help="images to draw from the model; 0 for none"
+    )
+    generative_samples: int = option(
+        200,
+        check=DRAWS,
+        help="importance samples of each of these: half of them spread evenly over the joint "
+        "values of the categories, 4 or more to each, and the rest for the likeliest one",
+    )
     ais_items: int = option(
-        0, check=whole(least=0), help="anneal so many images too", flag="--ais"
+        0, check=whole(least=0), help="anneal so many images too, and as many drawn", flag="--ais"
     )
     ais_temperatures: int = option(500, check=DRAWS, help="temperatures of each annealing")
     batch_size: int = option(1024, check=whole(least=1), help="decoded codes at once")
@@ -86,20 +84,14 @@ class Context:
 
     A family of figures is a function of it, and of the `Draws`, that returns `Figures`: pairs of a
     mean and its standard error, or plain numbers that have none.
-
-    Attributes:
-        x: The data, shape ``(n, ...)``; on any device.
-        seed: Of every choice at random.
-        protocol: How the figures were measured; each family adds its own part.
-        seconds: Time of each family on the clock.
     """
 
     pair: ProbedPair
-    x: Tensor
+    x: Tensor  # the data, (n, ...), on any device
     options: InformationOptions
     seed: int
-    protocol: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)  # to which each family adds its part
+    seconds: dict[str, float] = field(default_factory=dict)  # of each family on the clock
 
     @property
     def layout(self) -> SiteLayout:
@@ -154,6 +146,11 @@ def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figu
     return (min(max(lower[0], 0.0), upper[0]), lower[1]), upper, saturated
 
 
-def ends(name: str, lower: Figure, upper: Figure) -> dict[str, Figure]:
+def ends(
+    name: str, lower: Figure, upper: Figure, site: str = "", index: int | None = None
+) -> dict[str, Figure]:
     """Names both bounds of a figure."""
-    return {f"{name}_lower": lower, f"{name}_upper": upper}
+    return {
+        key(name, site, LOWER, index=index): lower,
+        key(name, site, UPPER, index=index): upper,
+    }

@@ -12,6 +12,7 @@ from pyro_mivae.errors import SiteError
 from pyro_mivae.evidence.annealing import annealed_log_likelihood
 from pyro_mivae.evidence.annealing_path import Start
 from pyro_mivae.evidence.importance import importance_weighted
+from pyro_mivae.figures import key
 from pyro_mivae.posterior.draws import Draws
 from pyro_mivae.posterior.progress import tell
 
@@ -37,7 +38,7 @@ def costs(context: Context, draws: Draws) -> Figures:
         )
         figures["log_px"] = _extended(bound, same_draws, elbo)
     for name, divergence in draws.divergences.items():
-        figures[f"kl_{name}"] = mean_of(divergence)
+        figures[key("kl", name)] = mean_of(divergence)
     return figures
 
 
@@ -88,7 +89,7 @@ def active_units(context: Context, draws: Draws) -> Figures:
         variance = products.sum(0) / (len(first) - 1)
         undefined = bool(variance.isnan().any())
         counts[name] = math.nan if undefined else float((variance > ACTIVE).sum())
-    each = {f"active_units_{name}": count for name, count in counts.items()}
+    each = {key("active_units", name): count for name, count in counts.items()}
     return {"active_units": float(sum(counts.values())), **each}
 
 

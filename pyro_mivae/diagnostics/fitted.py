@@ -29,19 +29,12 @@ Places = tuple[Tensor, Tensor] | None
 
 
 class Fitted(NamedTuple):
-    """Bounds of the information in a code, by a marginal fitted on other data.
-
-    Attributes:
-        lower: The lower bound, and its standard error.
-        upper: The upper bound, and its standard error.
-        reach: The ceiling of the lower bound.
-        why_unfitted: Reason for which no mixtures were fitted; None if they were.
-    """
+    """Bounds of the information in a code, by a marginal fitted on other data."""
 
     lower: Figure = UNDEFINED
     upper: Figure = UNDEFINED
-    reach: float = math.nan
-    why_unfitted: str | None = None
+    reach: float = math.nan  # the ceiling of the lower bound
+    why_unfitted: str | None = None  # why no mixtures were fitted; None if they were
 
 
 def fitted_information(

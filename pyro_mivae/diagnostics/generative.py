@@ -30,7 +30,7 @@ from pyro_mivae.posterior.progress import tell
 def generative_information(context: Context, _: Draws) -> Figures:
     """Bounds the information between the code and data that the model itself draws."""
     layout, options = context.layout, context.options
-    names = {"": "generative_mi"} | {name: f"generative_mi_{name}" for name in layout.latent}
+    sites = ("", *layout.latent)  # the whole code, and each site
     if not options.generative_items:
         return {}
     some = context.take(context.choose(ITEMS_TRIED))
@@ -40,7 +40,8 @@ def generative_information(context: Context, _: Draws) -> Figures:
         reason = _refusal(context.pair, data.x)
     if reason is not None:
         context.protocol["generative_mi"] = f"not defined: {reason}"
-        return {k: v for n in names.values() for k, v in ends(n, UNDEFINED, UNDEFINED).items()}
+        every = [ends("generative_mi", UNDEFINED, UNDEFINED, site) for site in sites]
+        return {name: figure for both in every for name, figure in both.items()}
     measured = GenerativeInformation(context.pair, data, options.generative_samples)
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
     note = ", whole numbers where the data given are not" if whole else ""
@@ -54,11 +55,11 @@ def generative_information(context: Context, _: Draws) -> Figures:
         _anneal(context, measured)
     figures: dict[str, Figure] = {}
     ceilings: list[Figure] = []  # a site knows no more than the code
-    for site, name in names.items():
+    for site in sites:
         bounds = measured.site(site) if site else measured.code()
         lower, upper = in_order(mean_of(bounds[0]), mean_of(bounds[1]), ceilings)[:2]
-        figures |= ends(name, lower, upper)
-        ceilings = [figures["generative_mi_upper"]]
+        figures |= ends("generative_mi", lower, upper, site)
+        ceilings = ceilings or [upper]
     if any(math.isnan(mean) for mean, _ in figures.values()):
         context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
     return figures

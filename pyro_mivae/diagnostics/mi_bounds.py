@@ -143,11 +143,11 @@ def _site(
             # The site's upper bound less the other categories' lower bounds.
             rest = (low[0] + gap, upper[1])
             high = high if high[0] < rest[0] else rest
-            shares |= ends(f"mi_{name}[{k}]", low if known else UNDEFINED, high)
+            shares |= ends("mi", low if known else UNDEFINED, high, name, k)
         lower = lower if known else UNDEFINED
     elif rows is not None:
         lower, upper, _ = in_order(mean_of(rows.lower), mean_of(rows.upper), [own, most])
-    return ends(f"mi_{name}", lower, upper) | shares
+    return ends("mi", lower, upper, name) | shares
 
 
 class _Categorical:

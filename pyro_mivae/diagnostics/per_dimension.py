@@ -27,6 +27,7 @@ from pyro_mivae.diagnostics.context import (
     means_of,
 )
 from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, fitted_log_marginal
+from pyro_mivae.figures import key
 from pyro_mivae.posterior.densities import Posterior, log_density_anywhere
 from pyro_mivae.posterior.draws import Codes, Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair, factors
@@ -108,15 +109,14 @@ def aggregate_dimensions(
 def _site(
     name: str, draws: Draws, rows: AggregatePosterior | None, alone: bool
 ) -> dict[str, Figure]:
-    figures = {}
+    figures: dict[str, Figure] = {}
     costs = means_of(draws.parts[name])
     unknown = [UNDEFINED] * len(costs)
     lowest = unknown if rows is None else means_of(rows.lower)
     highest = unknown if rows is None else means_of(rows.upper)
     for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
         lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
-        figures[f"kl_{name}[{d}]"] = cost
-        figures |= ends(f"mi_{name}[{d}]", lower, upper)
+        figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
     return figures
 
 

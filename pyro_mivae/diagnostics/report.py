@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pyro_mivae.diagnostics.per_dimension import dimensions
 from pyro_mivae.figures import by_index, error_of, parsed, with_errors
 from pyro_mivae.posterior.draws import draw_codes
 from pyro_mivae.posterior.probe import probed
+from pyro_mivae.tables import align, write_error, write_number
 from pyro_mivae.traces import Program
 
 FAMILIES = (
@@ -84,15 +84,10 @@ class InformationReport(dict[str, float]):
         return by_index(self, site)
 
     def __str__(self) -> str:
-        names = [str(k) for k, _ in parsed(self) if k.index is None]
-        width = max(map(len, names))
-        lines = []
-        for name in names:
-            error = error_of(self, name)
-            margin = "" if math.isnan(error) else f" +- {error:.3f}"
-            shown = f"{self[name]:10.3f}{margin}"
-            undefined = math.isnan(self[name])
-            lines.append(f"{name:<{width}} {'not defined' if undefined else shown}")
+        shown = [(str(k), value) for k, value in parsed(self) if k.index is None]
+        lines = align(
+            [(k, write_number(v, 3), write_error(error_of(self, k), 3)) for k, v in shown]
+        )
         if "standard_errors" in self.protocol:
             lines.append(f"standard errors are {self.protocol['standard_errors']}")
         return "\n".join(lines)

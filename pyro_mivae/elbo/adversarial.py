@@ -19,6 +19,7 @@ from pyro_mivae.arguments import checked, flag, instance, named, number_or_sched
 from pyro_mivae.compat import BatchNorm
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, ShapeError, SiteError
+from pyro_mivae.figures import MEAN, key
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import data_sites
@@ -165,7 +166,7 @@ class InfoGANLoss(Objective):
             "loss": loss,
             "loss_discriminator": discriminator_loss,
             "loss_generator": generator_loss,
-            **{f"mi_{name}_mean": bound for name, bound in information.items()},
+            **{key("mi", name, MEAN): bound for name, bound in information.items()},
         }
         self.ledger = {name: value.detach() for name, value in entries.items()}
         return loss

@@ -25,6 +25,7 @@ from pyro_mivae.arguments import (
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
+from pyro_mivae.figures import key
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import sum_of
@@ -221,7 +222,7 @@ class MutualInformationELBO(Objective):
         for part in self._divergences(coded):
             rate = self._share(sum_of(rates[name] for name in part.sites))
             nan = torch.full_like(rate, math.nan)
-            ledger[f"kl_{part.name}"] = rate if part.is_defined else nan
+            ledger[key("kl", part.name)] = rate if part.is_defined else nan
             weight = part.weight(self.kl_weights)
             if weight is None:
                 weighted.append(rate)

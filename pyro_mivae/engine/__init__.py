@@ -7,8 +7,7 @@ from pyro_mivae.engine.fallback import give_up
 from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
 from pyro_mivae.engine.steps import Engine, GraphStep, Mode, trace_step
 from pyro_mivae.engine.svi import SVI
-from pyro_mivae.engine.tracing import TracedStep
-from pyro_mivae.engine.train_step import TrainStep
+from pyro_mivae.engine.tracing import TracedStep, TrainStep
 
 __all__ = [
     "SVI",

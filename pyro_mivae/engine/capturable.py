@@ -83,7 +83,7 @@ class StaticEpoch:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether it is, for the mode that the program is in and where its tensors are."""
+        """True if the steps are prepared for the program's present mode and places in memory."""
         return bool(self._prepared == self._state())
 
     def free(self) -> None:
@@ -93,7 +93,7 @@ class StaticEpoch:
         self._parts, self._prepared = [], None
 
     def _state(self) -> Any:
-        """What recorded steps are fixed to: Python's values, and places in memory."""
+        """State that recorded steps are fixed to: Python's values, and places in memory."""
         moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
         tensors = [*self.engine.program.state, *self.table.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
@@ -228,7 +228,7 @@ class _Data:
 
 
 class _Table:
-    """What is scheduled, by step, on the device: shape ``(steps, columns)``."""
+    """Scheduled values by step, on the device: shape ``(steps, columns)``."""
 
     def __init__(self, scheduled: Sequence[Scheduled], steps: int, device: torch.device) -> None:
         self.scheduled, self.steps = tuple(scheduled), steps

@@ -49,19 +49,12 @@ def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> b
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives and what it leaves.
-
-    Attributes:
-        ledger: Entries of the ledger.
-        gradients: The gradient by each leaf that has one.
-        written: Tensors that the step changes in place, as it leaves them.
-        noise: State of the random number generators after it.
-    """
+    """Results of a step, and the state that it leaves."""
 
     ledger: Mapping[str, Tensor]
-    gradients: Mapping[Tensor, Tensor]
-    written: tuple[Tensor, ...]
-    noise: tuple[Tensor, ...]
+    gradients: Mapping[Tensor, Tensor]  # by each leaf that has one
+    written: tuple[Tensor, ...]  # tensors that it changes in place, as it leaves them
+    noise: tuple[Tensor, ...]  # state of the random number generators after it
 
     def difference(self, other: Outcome) -> str:
         """Says where the graph's outcome is not this one, the program's; empty if nowhere.

@@ -12,8 +12,12 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pyro_mivae.engine.fx_utils import are_alike, is_impure, is_single, layout, sources, views_of
-from pyro_mivae.engine.rewriting import Rewriter
-from pyro_mivae.engine.simplify import difference, late_negation, negative_of_negative
+from pyro_mivae.engine.rewriting import (
+    Rewriter,
+    difference,
+    late_negation,
+    negative_of_negative,
+)
 
 aten = torch.ops.aten
 SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
@@ -74,7 +78,7 @@ class _Term(NamedTuple):
     coefficient: float
     factors: tuple[Any, ...]
     absorbed: int = 0
-    """How many operations it takes as it is."""
+    """Number of operations that compute it now."""
     is_quotient: bool = False
 
 

@@ -24,8 +24,8 @@ MOST_CONTENTS = 1000
 OF_MODULES = frozenset(nn.Module().__dict__) - {"training"}
 LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
 
-Place = tuple[int, str]
-"""Number of a namespace, and a name in it."""
+Held = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""A namespace that changes in place, or what makes one of its present values."""
 
 
 class Guards:
@@ -63,7 +63,7 @@ class Guards:
             for part in (program.func, *program.args, *program.keywords.values()):
                 self.watch(part)
         elif isinstance(program, type):
-            self._add(program.__name__, functools.partial(vars, program))
+            self._add(program.__name__, vars(program))
         elif hasattr(program, "__dict__") and not isinstance(program, (*OTHERS, *CONTAINERS)):
             self._watch_object(program)
 
@@ -92,7 +92,7 @@ class Guards:
                 "it changes a number of its own as it runs "
                 f"({', '.join(sorted(set(changing)))}); count in a buffer of a module"
             )
-        watched = [pair for space in self._spaces for pair in space.watched(space.read())]
+        watched = [pair for space in self._spaces for pair in space.watched(space.now())]
         iterators = [name for name, value in watched if isinstance(value, Iterator)]
         if iterators:
             return f"it finds an iterator ({', '.join(iterators)}), which a run may move on"
@@ -121,12 +121,12 @@ class Guards:
         self._state = None
         return sorted(set(changed))
 
-    def _contents(self) -> dict[Place, tuple[Any, ...]]:
+    def _contents(self) -> dict[tuple[int, str], tuple[Any, ...]]:
         """Returns what is in the objects that are watched, as far as a run may count in them."""
         return {
             (index, name): tuple(islice(_plain_values(value, 4), MOST_CONTENTS))
             for index, space in enumerate(self._spaces)
-            for name, value in space.pairs(space.read())
+            for name, value in space.pairs(space.now())
         }
 
     def _watch_object(self, owner: Any) -> None:
@@ -134,27 +134,27 @@ class Guards:
         is_module = isinstance(owner, nn.Module)
         if is_module:
             skipped |= OF_MODULES
-        self._add(label, functools.partial(vars, owner), skipped=skipped)
+        self._add(label, owner.__dict__, skipped=skipped)
         self.watch(getattr(type(owner), "forward" if is_module else "__call__", None))
         for table in members_of(owner) if is_module else ():
-            self._add(label, functools.partial(_itself, table))
+            self._add(label, table)
 
     def _watch_function(self, function: FunctionType) -> None:
         self.watch(getattr(function, "__wrapped__", None))
         outside = function.__globals__
-        spaces: tuple[tuple[Callable[[], Mapping[str, Any]], Collection[str]], ...] = (
-            (functools.partial(_enclosed, function), function.__code__.co_freevars),
-            (functools.partial(_defaults, function), _defaults(function)),
-            (functools.partial(_itself, outside), _names(function.__code__) & outside.keys()),
+        spaces: tuple[tuple[Held, Collection[str]], ...] = (
+            (lambda: _enclosed(function), function.__code__.co_freevars),
+            (lambda: _defaults(function), _defaults(function)),
+            (outside, _names(function.__code__) & outside.keys()),
         )
-        for read, names in spaces:
-            found = read()
+        for held, names in spaces:
+            found = _Space("", held, names, set()).now()
             modules = [name for name in names if isinstance(found[name], ModuleType)]
-            self._add("", read, [name for name in names if name not in modules])
+            self._add("", held, [name for name in names if name not in modules])
             for name in modules:  # variables of a user's own modules
                 if not _is_of_a_library(found[name]):
                     own = _names_in(function, found[name])
-                    self._add(name, functools.partial(vars, found[name]), own)
+                    self._add(name, vars(found[name]), own)
             for name in set(names) - set(modules):
                 value = found[name]
                 if not isinstance(value, FunctionType) or value.__globals__ is outside:
@@ -163,17 +163,17 @@ class Guards:
     def _add(
         self,
         label: str,
-        read: Callable[[], Mapping[str, Any]],
+        held: Held,
         names: Collection[str] | None = None,
         skipped: Collection[str] = (),
     ) -> None:
-        self._spaces.append(_Space(label, read, names, set(skipped)))
+        self._spaces.append(_Space(label, held, names, set(skipped)))
         self._state = None
 
     def _is_another(self) -> bool:
         """Compares identities: what most steps cost."""
         for space, size, names, values in self._last:
-            held = space.read()
+            held = space.now()
             if len(held) != size or not all(map(is_, map(held.get, names), values)):
                 return True
         return any(p.requires_grad is not needed for p, needed in self._trained)
@@ -183,7 +183,7 @@ class Guards:
         self._last, self._trained = [], []
         tokens: list[Any] = []
         for index, space in enumerate(self._spaces):
-            held = space.read()
+            held = space.now()
             pairs = dict(space.watched(held))
             self._last.append((space, len(held), list(pairs), list(pairs.values())))
             for name, value in pairs.items():
@@ -200,9 +200,13 @@ class _Space:
     """Names that are watched in a namespace: all but some, or these."""
 
     label: str
-    read: Callable[[], Mapping[str, Any]]
+    held: Held
     names: Collection[str] | None
     skipped: set[str]
+
+    def now(self) -> Mapping[str, Any]:
+        """Returns the namespace as it is now."""
+        return self.held() if callable(self.held) else self.held
 
     def pairs(self, held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Yields names and what they hold now."""
@@ -248,10 +252,6 @@ def _plain_values(value: Any, depth: int) -> Iterator[Any]:
             yield from _plain_values(part, depth - 1)
     elif not (isinstance(value, (*OTHERS, nn.Module)) or _is_of_a_library(type(value))):
         yield from _plain_values(getattr(value, "__dict__", None), depth)
-
-
-def _itself(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    return table
 
 
 def _enclosed(function: FunctionType) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class CapturableOptimiser:
         clip: Callable[[Collection[Tensor]], None],
     ) -> None:
         self.optimiser, self._clip = optimiser, clip
-        self._parts = [_Part(own) for own in owners.values()]
+        self._are_same = [_watched(own) for own in owners.values()]
         self._rates = []
         for group in optimiser.param_groups:
             rate = torch.tensor(float(group["lr"]), dtype=torch.float32)  # as the fused kernel's
@@ -186,7 +186,7 @@ class CapturableOptimiser:
 
     def refresh(self) -> bool:
         """Takes over learning rates that have changed; nothing waits for the device."""
-        if not all(part.is_same() for part in self._parts):
+        if not all(is_same() for is_same in self._are_same):
             return False
         for index, (rate, groups) in enumerate(self._rates):
             now = groups[0]["lr"]
@@ -198,28 +198,25 @@ class CapturableOptimiser:
         return True
 
 
-class _Part:
-    """What an optimiser holds for its one parameter; read in every step."""
+def _watched(own: torch.optim.Optimizer) -> Callable[[], bool]:
+    """Returns what tells whether an optimiser of one parameter still holds the same.
 
-    def __init__(self, own: torch.optim.Optimizer) -> None:
-        self.own = own
-        names = [name for name in _options(own.param_groups[0]) if name != "lr"]
-        self.options: Callable[[Any], Any] = itemgetter(*names)
-        self.before = self._now()
+    All but the learning rate counts. It is asked in every step.
+    """
+    options = itemgetter(*[name for name in _options(own.param_groups[0]) if name != "lr"])
 
-    def _now(self) -> tuple[Any, ...]:
-        (group,), states = self.own.param_groups, self.own.state.values()
-        return group, self.options(group), [value for kept in states for value in kept.values()]
+    def now() -> tuple[Any, Any, list[Any]]:
+        (group,), states = own.param_groups, own.state.values()
+        return group, options(group), [value for kept in states for value in kept.values()]
 
-    def is_same(self) -> bool:
-        """Returns whether it holds the same, but for the learning rate."""
-        (group, options, state), (old, before, kept) = self._now(), self.before
-        return (
-            group is old
-            and bool(options == before)
-            and len(state) == len(kept)
-            and all(map(is_, state, kept))
-        )
+    old, before, kept = now()
+
+    def is_same() -> bool:
+        group, present, held = now()
+        same = group is old and bool(present == before) and len(held) == len(kept)
+        return same and all(map(is_, held, kept))
+
+    return is_same
 
 
 def _move(state: dict[str, Any], device: torch.device) -> None:

@@ -37,7 +37,7 @@ VIEWS = (
 
 
 def check_precision(precision: str, dtype: torch.dtype, device: torch.device, engine: str) -> None:
-    """Checks that a precision is to be had."""
+    """Checks that a precision is available for a type, a device and an engine."""
     if precision not in get_args(Precision):
         allowed = ", ".join(get_args(Precision))
         raise OptionError(f"precision={precision!r}; allowed are {allowed}")
@@ -100,10 +100,10 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
 def round_products(graph: GraphModule) -> GraphModule:
     r"""Makes a staged step multiply its matrices in bfloat16, forwards and backwards.
 
-    What a product reads is rounded to bfloat16, with 8 bits of mantissa and the range of float32,
-    so that it runs on tensor cores, which sum in float32; its result is rounded likewise, and is
-    float32 again. All else stays float32: densities, divergences and other sums, biases, the
-    parameters, their gradients and the optimiser.
+    Factors are rounded to bfloat16, with 8 bits of mantissa and the range of float32. The product
+    runs on tensor cores, which sum in float32; its result is rounded likewise, and is float32
+    again. All else stays float32: densities, divergences and other sums, biases, the parameters,
+    their gradients and the optimiser.
 
     Example:
         >>> from torch.fx.experimental.proxy_tensor import make_fx

@@ -1,4 +1,4 @@
-"""Kinds of steps that `SVI` traces, and the graph of each."""
+"""Kinds of steps that `SVI` traces: the graph of each, and its replay on a device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.compat import stored_parameters, tree_flatten, tree_unflatten
+from pyro_mivae.compat import copy_all, stored_parameters, tree_flatten, tree_unflatten
 from pyro_mivae.elbo import Objective
-from pyro_mivae.engine.replayed import Replays
+from pyro_mivae.engine.cuda_graphs import Recording, check_capturable, recorder_for
+from pyro_mivae.engine.fallback import give_up
+from pyro_mivae.engine.optimiser import CapturableOptimiser, GroupedOptimiser
 from pyro_mivae.engine.tracing import TracedStep
+from pyro_mivae.errors import CaptureError
+
+MOST_CAPTURES = 8
+"""Captures of one kind of step: options that change in every step are not worth one each."""
 
 
 class Call:
@@ -36,7 +42,7 @@ class Call:
 
     @property
     def kind(self) -> Any:
-        """What a graph is fixed to in arguments, and in settings of torch's."""
+        """Arguments and settings of torch's that a graph is fixed to."""
         autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
         around = torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
         return self._form, tuple(map(_kind_of, self._leaves)), around
@@ -57,33 +63,82 @@ def _kind_of(leaf: Any) -> Any:
     return type(leaf), leaf
 
 
+class ReplayedStep:
+    """A recording of a traced step and of the optimiser's part of it."""
+
+    def __init__(
+        self,
+        traced: TracedStep,
+        run: Any,
+        data: Sequence[Tensor],
+        parameters: Collection[Tensor],
+        update: CapturableOptimiser,
+        recorder: Recording,
+    ) -> None:
+        self._traced, self._run, self._parameters = traced, run, parameters
+        self._update, self._recorder = update, recorder
+        self._data = [tensor.clone() for tensor in data]
+        results: Any = traced.graph.graph.output_node().args[0]
+        like = results[0].meta["val"]
+        self._values = torch.zeros(like.shape, dtype=like.dtype, device=data[0].device)
+        leaves, inputs = set(traced.leaves), set(traced.inputs)
+        self._others = [p for p in parameters if p not in leaves]
+        self._zeros = [None if p.grad is None else torch.zeros_like(p) for p in self._others]
+        self._inputs = [*traced.inputs, *parameters]
+        held = [(parameter, parameter.grad) for parameter in parameters]
+        state = [*traced.inputs, *(p for p in parameters if p not in inputs), self._values]
+        try:
+            (self._replay,) = recorder.record(self._take, [1], state)
+        finally:
+            for parameter, gradient in held:
+                parameter.grad = gradient
+        self._places = [tensor.data_ptr() for tensor in self._inputs]
+
+    def is_current(self, run: Any) -> bool:
+        """True if tensors, options and optimiser are those that were recorded."""
+        places = [tensor.data_ptr() for tensor in self._inputs]
+        if run is not self._run or places != self._places:
+            return False
+        zeros = zip(self._others, self._zeros, strict=True)
+        if any((p.grad is None) != (zero is None) for p, zero in zeros):
+            return False
+        return self._update.refresh()
+
+    def __call__(self, data: Sequence[Tensor]) -> Tensor:
+        """Takes the step."""
+        with self._recorder.running():
+            copy_all(self._data, data, non_blocking=True)
+            self._replay()
+            return self._values.clone()
+
+    def _take(self) -> None:
+        held = [(parameter, parameter.grad) for parameter in self._parameters]
+        with torch.no_grad():
+            values, *gradients = self._run(*self._data, *self._traced.inputs)
+            self._values.copy_(values)
+        leaves = [*self._traced.leaves, *self._others]
+        for leaf, gradient in zip(leaves, (*gradients, *self._zeros), strict=True):
+            leaf.grad = gradient
+        self._update.step(self._parameters)
+        for parameter, before in held:  # as Pyro leaves them
+            parameter.grad = before
+
+
 @dataclass
 class Stage:
-    """The graph for arguments of one kind, once there is one.
-
-    Attributes:
-        traced: The graph; None as long as no step of the kind was recorded.
-        parameters: Parameters that take part in the step, by name in the param store.
-        trained: Names of those that are not frozen.
-        updated: The parameters, each once.
-        run: What takes the step: the graph, or the compiled one.
-        steps: Steps since it was recorded.
-        unchecked: The first step by the graph since the last comparison; None if none was.
-        compiles_at: Number of steps after which it is compiled.
-        tries: Steps that were recorded in vain.
-        replays: The step as the device replays it.
-    """
+    """The graph for arguments of one kind, once there is one."""
 
     traced: TracedStep | None = None
-    parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    trained: Collection[str] = ()
-    updated: Collection[Tensor] = ()
-    run: Any = None
-    steps: int = 0
-    unchecked: int | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)  # by name in the param store
+    trained: Collection[str] = ()  # names of those that are not frozen
+    updated: Collection[Tensor] = ()  # the parameters, each once
+    run: Any = None  # the graph, or the compiled one
+    steps: int = 0  # since it was recorded
+    unchecked: int | None = None  # the first step by the graph since the last comparison
     compiles_at: float = math.inf
-    tries: int = 0
-    replays: Replays = field(default_factory=Replays)
+    tries: int = 0  # steps that were recorded in vain
+    replay: ReplayedStep | None = None
+    captures: int = MOST_CAPTURES  # that may yet be made
 
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""
@@ -92,6 +147,31 @@ class Stage:
             held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
             for name, parameter in self.parameters.items()
         )
+
+    def replayed(self, data: Sequence[Tensor], optimiser: GroupedOptimiser) -> ReplayedStep | None:
+        """Returns the step as the device replays it, captured anew where tensors have moved.
+
+        None if the device, the program or the optimiser has no such thing.
+        """
+        if self.replay is not None and self.replay.is_current(self.run):
+            return self.replay
+        self.replay, left = None, self.captures
+        if self.traced is None or not left:
+            return None
+        update, device = optimiser.capturable(self.updated), data[0].device
+        recorder = None if update is None else recorder_for(update.optimiser, device)
+        self.captures = 0
+        if update is None or recorder is None:
+            return None
+        try:
+            if left == 1:
+                raise CaptureError("its tensors or the optimiser's options change too often")
+            check_capturable(self.traced, device)
+            self.replay = ReplayedStep(self.traced, self.run, data, self.updated, update, recorder)
+            self.captures = left - 1
+        except CaptureError as error:
+            give_up("captured", "without", error)
+        return self.replay
 
 
 def is_stageable(loss: Any) -> bool:
@@ -107,7 +187,7 @@ def parameters_of(capture: Any) -> dict[str, Tensor]:
 
 
 def added(leaf: Tensor, before: Tensor | None) -> Tensor:
-    """What a step has added to a leaf's gradient."""
+    """The part of a leaf's gradient that a step has added."""
     assert leaf.grad is not None
     return leaf.grad if before is None else leaf.grad - before
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.compat import version_of, zero_all
 from pyro_mivae.engine.comparison import Outcome, compared, is_due, most_unchecked
-from pyro_mivae.engine.compiling import compile_graph
 from pyro_mivae.engine.fallback import first_cause, give_up, tell_difference
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.heuristics import steps_worth_compiling
@@ -34,9 +33,8 @@ from pyro_mivae.engine.stages import (
     modules_of,
     parameters_of,
 )
-from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode
-from pyro_mivae.engine.tracing import TracedRun, trace_run
-from pyro_mivae.engine.train_step import unique
+from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode, compile_graph
+from pyro_mivae.engine.tracing import TracedStep, trace_run, unique
 from pyro_mivae.errors import DataError
 from pyro_mivae.models import GenerativeModel
 
@@ -181,7 +179,7 @@ class SVI(pyro.infer.SVI):
         return self._compared_step(stage, call) if due else self._graph_step(stage, call)
 
     def _key(self, call: Call) -> Any:
-        """What a graph is fixed to: arguments and modules of this kind, in this state."""
+        """State that a graph is fixed to: arguments and modules of this kind, as they are now."""
         owners = map(id, (self.model, self.guide, self.optim))
         return call.kind, *owners, self.loss_and_grads, self._guards.read()
 
@@ -221,22 +219,6 @@ class SVI(pyro.infer.SVI):
         self._accumulate(run.gradients)
         self._update(parameters)
         makes = [name for name, p in parameters.items() if id(p) not in known]
-        try:
-            self._keep(stage, run, parameters, makes, call)
-        except Exception as error:  # whatever an operation may raise
-            self._give_up(first_cause(error))
-        warn_if_nan(run.ledger["loss"], "loss")
-        return torch_item(run.ledger["loss"])
-
-    def _keep(
-        self,
-        stage: Stage,
-        run: TracedRun,
-        parameters: dict[str, Tensor],
-        makes: list[str],
-        call: Call,
-    ) -> None:
-        """Keeps the graph of what was recorded, or gives it up."""
         if run.traced is None:
             self._give_up(run.reason)
         elif makes and stage.tries >= TRIES:
@@ -244,13 +226,24 @@ class SVI(pyro.infer.SVI):
         elif makes:
             stage.tries += 1
         else:
-            stage.traced, stage.run, stage.parameters = run.traced, run.traced.graph, parameters
-            stage.updated = unique(parameters.values())
-            stage.trained = {name for name, p in parameters.items() if p.requires_grad}
+            self._keep(stage, run.traced, parameters, call)
+        warn_if_nan(run.ledger["loss"], "loss")
+        return torch_item(run.ledger["loss"])
+
+    def _keep(
+        self, stage: Stage, traced: TracedStep, parameters: dict[str, Tensor], call: Call
+    ) -> None:
+        """Keeps the graph of what was recorded."""
+        stage.traced, stage.run, stage.parameters = traced, traced.graph, parameters
+        stage.updated = unique(parameters.values())
+        stage.trained = {name for name, p in parameters.items() if p.requires_grad}
+        try:
             if self.engine == "auto":
-                stage.compiles_at = steps_worth_compiling(run.traced, *call.tensors, known=False)
+                stage.compiles_at = steps_worth_compiling(traced, *call.tensors, known=False)
             elif self.engine == "compiled":
                 stage.compiles_at = 0
+        except Exception as error:  # whatever an operation may raise
+            self._give_up(first_cause(error))
 
     def _compared_step(self, stage: Stage, call: Call) -> Any:
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
@@ -293,7 +286,7 @@ class SVI(pyro.infer.SVI):
             self._optimiser = GroupedOptimiser(self.optim)
         replay = None
         if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
-            replay = stage.replays.current(traced, stage.run, tensors, parameters, self._optimiser)
+            replay = stage.replayed(tensors, self._optimiser)
         try:
             if replay is not None:
                 values = replay(tensors)

@@ -72,9 +72,9 @@ class Tape(TorchDispatchMode):
         self._varying: set[int] = set()  # storages that are others in the next step
         self._made: set[int] = set()  # storages that the run has made
         self._quiet = False
+        self._placeholders: list[Node] = []  # the data's, and then the externals'
         for tensor in self.data:
             self._add_placeholder(tensor)
-        self._data = list(self._graph.nodes)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -97,14 +97,12 @@ class Tape(TorchDispatchMode):
 
     def written(self) -> list[Tensor]:
         """Returns the external tensors that the run changes in place."""
-        changed = all_changed(self._graph)
-        nodes = [node for node in self._graph.nodes if node.op == "placeholder"]
-        external = nodes[len(self._data) :]
-        return [t for t, node in zip(self.externals, external, strict=True) if node in changed]
+        changed, placeholders = all_changed(self._graph), self._placeholders[len(self.data) :]
+        return [t for t, node in zip(self.externals, placeholders, strict=True) if node in changed]
 
     def changes_data(self) -> bool:
         """Returns whether the run changes its data in place."""
-        return not all_changed(self._graph).isdisjoint(self._data)
+        return not all_changed(self._graph).isdisjoint(self._placeholders[: len(self.data)])
 
     def varies(self, tensor: Tensor) -> bool:
         """Returns whether a tensor's values can be others in the next step."""
@@ -214,10 +212,10 @@ class Tape(TorchDispatchMode):
         return self._add_placeholder(tensor)
 
     def _add_placeholder(self, tensor: Tensor) -> Node:
-        placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
-        here = self._graph.inserting_after(placeholders[-1]) if placeholders else nullcontext()
-        with here:
-            node = self._graph.placeholder(f"input{len(placeholders)}")
+        before = self._placeholders
+        with self._graph.inserting_after(before[-1]) if before else nullcontext():
+            node = self._graph.placeholder(f"input{len(before)}")
+        self._placeholders.append(node)
         node.meta["val"] = Layout.of(tensor)
         self._known[id(tensor)] = tensor, node
         self._varying.add(storage_id(tensor))
@@ -225,7 +223,7 @@ class Tape(TorchDispatchMode):
 
     def _hold(self, tensor: Tensor, node: Node, varies: bool) -> None:
         storage = storage_id(tensor)
-        if storage not in self._varying and storage not in self._made:
+        if storage not in self._varying:
             self._made.add(storage)
         if varies:
             self._varying.add(storage)

@@ -4,50 +4,88 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pyro_mivae.compat import decompositions, has_gradient_hooks
 from pyro_mivae.engine.constant_folding import hold_constants, spell_out
 from pyro_mivae.engine.fusion import fuse_rounding
 from pyro_mivae.engine.guards import Guards
-from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.rewriting import simplify
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tape import Tape
 from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
 Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+"""From data to a scalar, and the entries of the ledger: 0-dimensional, without a gradient."""
+
+
+@dataclass
+class TrainStep:
+    """A loss and what it depends on."""
+
+    loss: Loss
+    parameters: Sequence[Tensor]  # leaves that the gradient is taken by
+    buffers: Sequence[Tensor]  # read, and maybe changed in place
+    modules: Sequence[nn.Module]
+    name: tuple[str, str] = ("training step", "step")  # in warnings, with the unit of numbers
+    guards: Guards = field(init=False)
+    entries: tuple[str, ...] = field(init=False, default=())  # of the last step's ledger
+
+    def __post_init__(self) -> None:
+        self.guards = Guards(*self.modules)
+
+    @classmethod
+    def of_modules(cls, loss: Loss, *modules: nn.Module) -> TrainStep:
+        """Makes a step that trains every parameter of some modules that is not frozen."""
+        parameters = unique(p for module in modules for p in module.parameters())
+        buffers = unique(b for module in modules for b in module.buffers())
+        return cls(
+            loss,
+            [p for p in parameters if p.requires_grad],
+            [p for p in parameters if not p.requires_grad] + buffers,
+            [part for module in modules for part in module.modules()],
+        )
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All parameters, then all buffers."""
+        return [*self.parameters, *self.buffers]
+
+    def state_of_python(self) -> tuple[Any, ...]:
+        """Returns what a graph is fixed to: which parameters train, and what Python holds."""
+        trained = tuple(parameter.requires_grad for parameter in self.parameters)
+        return trained, self.guards.read()
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Runs the program, leaves its gradient in the parameters, and returns the ledger."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss, ledger = self.loss(*args)
+        if self.parameters:
+            loss.backward()
+        self.entries = tuple(ledger)
+        return torch.stack(list(ledger.values()))
 
 
 @dataclass(frozen=True)
 class TracedStep:
-    """One step of a program as a graph.
+    """One step of a program as a graph."""
 
-    Attributes:
-        graph: Called with the data and the inputs; returns the entries of the ledger as one
-            vector, then a gradient for each leaf.
-        inputs: Every other tensor that the step reads: parameters, buffers, and what the program
-            found elsewhere.
-        leaves: Inputs that the gradient is taken by.
-        entries: Names of the ledger's entries.
-        written: Inputs that the step changes in place.
-        changes_data: Whether it changes its data in place too.
-    """
-
-    graph: GraphModule
-    inputs: tuple[Tensor, ...]
+    graph: GraphModule  # from data and inputs to the ledger, one vector, and a gradient per leaf
+    inputs: tuple[Tensor, ...]  # parameters, buffers, and what the program found elsewhere
     leaves: tuple[Tensor, ...]
     entries: tuple[str, ...]
-    written: tuple[Tensor, ...]
+    written: tuple[Tensor, ...]  # inputs that are changed in place
     changes_data: bool
 
     def __call__(self, *data: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -82,19 +120,12 @@ class TracedStep:
 
 @dataclass(frozen=True)
 class TracedRun:
-    """One real run of a program, and the graph that it became.
-
-    Attributes:
-        ledger: Entries of the ledger, without a gradient.
-        gradients: The gradient by each leaf that has one.
-        traced: The graph; None if the run cannot be one.
-        reason: Why it cannot.
-    """
+    """One real run of a program, and the graph that it became."""
 
     ledger: dict[str, Tensor]
     gradients: dict[Tensor, Tensor]
     traced: TracedStep | None
-    reason: str = ""
+    reason: str = ""  # why there is no graph
 
 
 def trace_run(
@@ -191,3 +222,8 @@ def _state_of(generator: Any) -> str:
     if isinstance(generator, np.random.Generator):
         return str(generator.bit_generator.state)
     return str(generator.get_state())
+
+
+def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Returns each tensor once, in order."""
+    return list({id(tensor): tensor for tensor in tensors}.values())

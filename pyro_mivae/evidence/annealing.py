@@ -14,8 +14,14 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, number, whole
 from pyro_mivae.errors import PyroMivaeWarning, SiteError
-from pyro_mivae.evidence.annealing_path import AnnealingPath, Start, SummedDensity
-from pyro_mivae.evidence.hmc import Plan, make_plan, transition
+from pyro_mivae.evidence.annealing_path import (
+    AnnealingPath,
+    Plan,
+    Start,
+    SummedDensity,
+    make_plan,
+    transition,
+)
 from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.densities import repeat
@@ -40,26 +46,21 @@ Callback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class AnnealingOptions:
-    """Options of annealing.
+    """Options of annealing; the help of each field says what it is."""
 
-    Attributes:
-        start: Where chains begin: the guide, or the prior, which serves guides that are far off
-            and guides with deterministic sites, at the price of more temperatures.
-        num_temperatures: Steps from the start to the posterior.
-        num_chains: Chains of each datum, in each direction.
-        leapfrog_steps: Steps of each transition.
-        target_acceptance: Share of the proposals that the pilot run aims at.
-        batch_size: Number of chains at once, over all data.
-    """
-
-    start: Start = option("guide", check=choice(*get_args(Start)), help="where chains begin")
-    num_temperatures: int = option(500, check=DRAWS, help="steps from start to posterior")
-    num_chains: int = option(4, check=DRAWS, help="chains of each datum")
+    start: Start = option(
+        "guide",
+        check=choice(*get_args(Start)),
+        help="where chains begin: the guide, or the prior, which serves guides that are far off "
+        "or have deterministic sites, at the price of more temperatures",
+    )
+    num_temperatures: int = option(500, check=DRAWS, help="steps from the start to the posterior")
+    num_chains: int = option(4, check=DRAWS, help="chains of each datum, in each direction")
     leapfrog_steps: int = option(5, check=DRAWS, help="steps of each transition")
     target_acceptance: float = option(
-        0.8, check=number(above=0, below=1), help="share of accepted proposals that is aimed at"
+        0.8, check=number(above=0, below=1), help="share of accepted proposals to aim at"
     )
-    batch_size: int = option(1024, check=whole(least=1), help="chains at once")
+    batch_size: int = option(1024, check=whole(least=1), help="chains at once, over all data")
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -16,21 +16,13 @@ from pyro_mivae.traces import is_deterministic, replay_model, trace_program
 
 
 class PriorPredictive(NamedTuple):
-    """Data drawn from a model, each with the code that it was drawn with.
+    """Data drawn from a model, each with the code that it was drawn with."""
 
-    Attributes:
-        x: The data, sampled from the likelihood, shape ``(n, ...)``.
-        code: The value of every site, shape ``(n, *event)``.
-        log_likelihood: :math:`log p(x | code)`, float64, shape ``(n,)``.
-        observed: The site of the data.
-        distribution: Name of the distribution that they were sampled from.
-    """
-
-    x: Tensor
-    code: dict[str, Tensor]
-    log_likelihood: Tensor
-    observed: str
-    distribution: str
+    x: Tensor  # sampled from the likelihood, (n, ...)
+    code: dict[str, Tensor]  # the value of every site, (n, *event)
+    log_likelihood: Tensor  # log p(x | code), float64, (n,)
+    observed: str  # the site of the data
+    distribution: str  # name of what they were sampled from
 
 
 def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:

@@ -13,7 +13,7 @@ from pyro_mivae.figures import with_errors
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.terms import ENOUGH_DATA, CriticBound
-from pyro_mivae.training.batches import batch_sizes
+from pyro_mivae.training.arguments import batch_sizes
 from pyro_mivae.variants import VARIANT, Variant
 
 CRITIC_BATCH = 256

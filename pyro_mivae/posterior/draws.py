@@ -19,45 +19,24 @@ Tree = TypeVar("Tree")
 
 
 class Codes(NamedTuple):
-    """One code of each datum.
+    """One code of each datum."""
 
-    Attributes:
-        values: By site, shape ``(n, *event)``.
-        configuration: Index of the joint value of the enumerated sites, shape ``(n,)``.
-        group: Equal for data whose deterministic sites agree, shape ``(n,)``; None without such.
-    """
-
-    values: dict[str, Tensor]
-    configuration: Tensor
-    group: Tensor | None = None
+    values: dict[str, Tensor]  # by site, (n, *event)
+    configuration: Tensor  # index of the joint value of the enumerated sites, (n,)
+    group: Tensor | None = None  # equal for data whose deterministic sites agree, (n,)
 
 
 class Draws(NamedTuple):
-    """Means over one or more draws of each datum's code, enumerated sites summed out.
+    """Means over one or more draws of each datum's code, enumerated sites summed out."""
 
-    Attributes:
-        distortion: Mean of :math:`-log p(x | code)` over the draws, shape ``(n,)``; NaN where the
-            model makes the data a function of the code.
-        divergences: KL divergence of each site, mean over the draws, shape ``(n,)``; NaN for
-            deterministic sites.
-        parts: Divergence of every dimension of each drawn site, shape ``(n, dims)``; NaN where
-            guide or model tie the dimensions together.
-        codes: The first draw, of the enumerated sites too.
-        log_prior: Log-density of that code in the model, shape ``(n,)``; without deterministic
-            sites.
-        log_weights: Log-probability of every configuration in the first draw, shape
-            ``(n, configurations)``.
-        means: Posterior mean of every site that is not enumerated, given what was drawn before
-            it, in the first and in the second draw if there is one; shape ``(n, dims)``. The
-            mean of 100 more draws where the distribution has none in closed form.
-    """
-
-    distortion: Tensor
-    divergences: dict[str, Tensor]
-    parts: dict[str, Tensor]
-    codes: Codes
-    log_prior: Tensor
-    log_weights: Tensor
+    distortion: Tensor  # -log p(x | code), (n,); NaN where data are a function of the code
+    divergences: dict[str, Tensor]  # of each site, (n,); NaN for deterministic sites
+    parts: dict[str, Tensor]  # of every dimension of drawn sites, (n, dims); NaN where tied
+    codes: Codes  # the first draw, of the enumerated sites too
+    log_prior: Tensor  # log-density of that code in the model, (n,); deterministic sites left out
+    log_weights: Tensor  # of every configuration in the first draw, (n, configurations)
+    # Posterior means of sites that are not enumerated, (n, dims), given what was drawn before, in
+    # the first and the second draw; those of 100 more draws where they have no closed form.
     means: list[dict[str, Tensor]]
 
     @property

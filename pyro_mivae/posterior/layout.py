@@ -1,54 +1,44 @@
-"""SiteLayout of a model/guide pair: its sites, their supports, and what each site depends on."""
+"""Layout of a model/guide pair: its sites, their supports, and requirements on them."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import config_enumerate
-from torch import Tensor
+from pyro.poutine.messenger import Messenger
+from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform, identity_transform
 
+from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.traces import Program, TracePair
 
 
 @dataclass(frozen=True)
 class SiteLayout:
-    """Sites of a model/guide pair and what they depend on, as `probe` finds them.
+    """Sites of a model/guide pair and what they depend on, as `probe` finds them."""
 
-    Attributes:
-        latent: Every site of the code, in the guide's order.
-        enumerated: Sites whose support is summed out.
-        deterministic: Sites that are point masses.
-        drawn: Sites that are drawn and have a density.
-        free: Sites whose distribution in the guide depends on no drawn site.
-        alone: Sites that depend on no other site, in guide and model, and whose prior is the same
-            for all data: their KL divergence bounds their information from above.
-        branching: Sites whose distribution in the guide depends on enumerated sites.
-        sizes: Sizes of the enumerated dimensions, from left to right.
-        conditional: Sites whose prior depends on the data.
-        unscored: Sites without a density at given values, with the reason.
-        meanless: Sites whose distribution in the guide has no mean in closed form.
-        supports: Support of each drawn site, None where it is not known.
-    """
-
-    latent: tuple[str, ...]
-    enumerated: tuple[str, ...]
-    deterministic: tuple[str, ...]
-    drawn: tuple[str, ...]
-    free: frozenset[str]
+    latent: tuple[str, ...]  # every site of the code, in the guide's order
+    enumerated: tuple[str, ...]  # those whose support is summed out
+    deterministic: tuple[str, ...]  # those that are point masses
+    drawn: tuple[str, ...]  # those that are drawn and have a density
+    free: frozenset[str]  # those whose distribution in the guide depends on no drawn site
+    # Those that depend on no other site, in guide and model, and whose prior is the same for all
+    # data: their KL divergence bounds their information from above.
     alone: frozenset[str]
-    branching: frozenset[str]
-    sizes: tuple[int, ...]
-    conditional: frozenset[str] = frozenset()
-    unscored: Mapping[str, str] = field(default_factory=dict)
-    meanless: frozenset[str] = frozenset()
-    supports: Mapping[str, Constraint | None] = field(default_factory=dict)
+    branching: frozenset[str]  # those that depend on enumerated sites in the guide
+    sizes: tuple[int, ...]  # of the enumerated dimensions, from left to right
+    conditional: frozenset[str] = frozenset()  # those whose prior depends on the data
+    unscored: Mapping[str, str] = field(default_factory=dict)  # why sites have no density
+    meanless: frozenset[str] = frozenset()  # those without a mean in closed form in the guide
+    supports: Mapping[str, Constraint | None] = field(default_factory=dict)  # None: unknown
 
     @property
     def num_configurations(self) -> int:
@@ -71,7 +61,7 @@ class SiteLayout:
         return expanded.reshape(self.num_configurations, batch, *event)
 
     def without(self, names: Collection[str]) -> SiteLayout:
-        """SiteLayout whose sites of these names are given."""
+        """Layout whose sites of these names are given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
         rest: dict[str, Any] = {
             p: tuple(s for s in getattr(self, p) if s not in names) for p in parts
@@ -83,18 +73,13 @@ class SiteLayout:
 
 @dataclass(frozen=True)
 class ProbedPair:
-    """A model/guide pair with its layout.
-
-    Attributes:
-        device: Device of the programs.
-        batch_size: Number of decoded codes at once.
-    """
+    """A model/guide pair with its layout."""
 
     model: Program
     guide: Program
     layout: SiteLayout
-    device: torch.device = torch.device("cpu")
-    batch_size: int = 1024
+    device: torch.device = torch.device("cpu")  # of the programs
+    batch_size: int = 1024  # decoded codes at once
 
     @property
     def data_at_once(self) -> int:
@@ -177,3 +162,87 @@ def coordinates(values: Tensor, support: Constraint | None) -> tuple[Tensor, Ten
     if not (place.isfinite().all() and slope.isfinite().all()):
         return None
     return place.reshape(len(values), -1), slope.reshape(len(values), -1).sum(1)
+
+
+class WholePlates(Messenger):
+    """Refuses plates that draw a mini-batch of their own, by a `SiteError`."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        fn = msg["fn"]
+        if type(fn).__name__ == "_Subsample" and (fn.subsample_size or fn.size) < fn.size:
+            raise SiteError(
+                f"plate {msg['name']!r} draws {fn.subsample_size} of {fn.size} data; the report "
+                "scores each datum that it is given: use pyro.plate('data', len(x)), or pass the "
+                "rows as pyro.plate('data', size, subsample=x)"
+            )
+
+
+def check_signature(role: str, program: Program) -> None:
+    """Refuses a program that needs more than the data."""
+    try:
+        inspect.signature(program).bind(None)
+    except TypeError as error:
+        raise SiteError(
+            f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
+            f"lambda x: {role}(x, option), and put what belongs to each datum into x"
+        ) from None
+    except ValueError:  # no signature is known
+        return
+
+
+def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
+    """Refuses a site that is not in one plate over the data."""
+    shape = tuple(fn.batch_shape)
+    expected = (*sizes, batch)
+    padded = (1,) * (len(expected) - len(shape)) + shape
+    fits = len(padded) == len(expected) and shape[-1:] == (batch,)
+    if not fits or any(got not in (1, want) for got, want in zip(padded, expected)):
+        raise ShapeError(
+            f"site {name!r}: expected batch shape {(batch,)} from one plate over the data (and "
+            f"{sizes} to its left for enumerated sites), got {shape}; sample it inside "
+            "pyro.plate('data', len(x)), and move other dimensions into the event by .to_event()"
+        )
+
+
+def check_match(name: str, q: Distribution, p: Distribution) -> None:
+    """Refuses densities of guide and model that are with respect to different measures."""
+    if has_point_mass(q):
+        return
+    kinds = [_measure(fn) for fn in (q, p)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise SiteError(
+            f"site {name!r} is {kinds[0]} in the guide ({type(q).__name__}) and {kinds[1]} in "
+            f"the model ({type(p).__name__}), so log q - log p means nothing; use distributions "
+            "of one kind in both, for a category pyro's OneHotCategorical, which the report sums "
+            "out"
+        )
+
+
+def check_values(name: str, q: Distribution, p: Distribution) -> None:
+    """Refuses a category of the model with values that the guide does not have."""
+    if not p.has_enumerate_support:
+        return
+    supports = [fn.enumerate_support(expand=False) for fn in (q, p)]
+    ours, theirs = (values.reshape(len(values), -1) for values in supports)
+    if not all(bool((ours == value).all(1).any()) for value in theirs):
+        raise SiteError(
+            f"site {name!r} has {len(theirs)} values in the model, and the guide has {len(ours)}, "
+            "not all of them among these; give it the same values in both"
+        )
+
+
+def has_point_mass(fn: Distribution) -> bool:
+    """True if a distribution is, or is made of, a Delta."""
+    parts = [part for part in vars(fn).values() if isinstance(part, Distribution)]
+    return isinstance(fn, pyro.distributions.Delta) or any(map(has_point_mass, parts))
+
+
+def _measure(fn: Distribution) -> str | None:
+    """Kind of a distribution's support: discrete, or its dimension; None where unknown."""
+    support = support_of(fn)
+    if support is None or support.is_discrete:
+        return None if support is None else "discrete"
+    bijection = chart(support)
+    if bijection is None:
+        return None
+    return f"{bijection.inverse_shape(Size(fn.event_shape)).numel()}-dimensional"

@@ -16,18 +16,16 @@ from torch import Tensor
 
 from pyro_mivae.errors import DataError, PyroMivaeError, SiteError
 from pyro_mivae.models import data_for
-from pyro_mivae.posterior.checks import (
+from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
+from pyro_mivae.posterior.layout import (
+    ProbedPair,
+    SiteLayout,
     WholePlates,
     check_match,
     check_plate,
     check_signature,
     check_values,
     has_point_mass,
-)
-from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
-from pyro_mivae.posterior.layout import (
-    ProbedPair,
-    SiteLayout,
     leading,
     observed_sites,
     run_pair,
@@ -51,7 +49,7 @@ def probed(
         raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
     device = device_of(x, model, guide)
     with preserved_state(seed, model, guide, device=device):
-        layout = probe(model, guide, x, batch_size=batch_size, device=device, seed=seed)
+        layout = probe(model, guide, x, batch_size=batch_size, seed=seed)
         yield x, ProbedPair(model, guide, layout, device, batch_size)
 
 
@@ -61,7 +59,6 @@ def probe(
     x: Tensor,
     *,
     batch_size: int = 1024,
-    device: torch.device | None = None,
     seed: int = 0,
 ) -> SiteLayout:
     """Finds what the sites of a pair depend on, by several draws of all data.
@@ -69,7 +66,7 @@ def probe(
     A site depends on others, or on the data, if that shows for a single datum in a single draw.
     Torch's generators stay as they are.
     """
-    device = x.device if device is None else device
+    device = device_of(x, model, guide)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     some = x[order[:PROBED]].to(device)
     with seeded(seed, device), torch.no_grad(), pyro.validation_enabled(False), _explained():

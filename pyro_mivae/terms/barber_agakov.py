@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, number, number_or_schedule
 from pyro_mivae.errors import SiteError
+from pyro_mivae.figures import MEAN, SAMPLE, key
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.sites import base_of, log_prob
@@ -78,7 +79,7 @@ class BarberAgakov(InformationTerm):
     @property
     def name(self) -> str:
         """``mi_<sites>_mean`` or ``mi_<sites>_sample``, after the data that are generated."""
-        return f"mi_{self.key}_{'mean' if self.generated == 'mean' else 'sample'}"
+        return key("mi", self.key, MEAN if self.generated == "mean" else SAMPLE)
 
     @property
     def formula(self) -> str:

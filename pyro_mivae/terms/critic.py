@@ -26,6 +26,7 @@ from pyro_mivae.arguments import (
     whole,
 )
 from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import CRITIC, key
 from pyro_mivae.networks.pairs import Critic
 from pyro_mivae.schedules import Schedule
 from pyro_mivae.terms.base import Particle
@@ -222,7 +223,7 @@ class CriticBound(PairedTerm):
     @property
     def name(self) -> str:
         """``mi_<sites>_critic``."""
-        return f"mi_{self.key}_critic"
+        return key("mi", self.key, CRITIC)
 
     @property
     def formula(self) -> str:

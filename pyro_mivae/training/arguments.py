@@ -1,4 +1,4 @@
-"""Device and images of a training."""
+"""Device, images and batches of a training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_mivae.arguments import either, instance, number, text
 from pyro_mivae.errors import OptionError
 from pyro_mivae.inputs import fingerprint
+from pyro_mivae.terms import ENOUGH_DATA
 
 HELD_OUT = 0.1
 DEVICE = either(text(), instance(torch.device, example="'cpu'"))
@@ -89,3 +90,18 @@ class Images:
         if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")
         return x.to(device), None if held_out is None else held_out.to(device)
+
+
+def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:
+    """Divides data into batches.
+
+    Example:
+        >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
+        ([128, 128, 14], [128, 142])
+    """
+    whole, rest = divmod(count, batch_size)
+    sizes = [batch_size] * whole + [rest] * bool(rest)
+    if needs_batch and whole and 0 < rest < ENOUGH_DATA:
+        last = sizes.pop()
+        sizes[-1] += last
+    return sizes

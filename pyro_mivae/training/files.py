@@ -34,7 +34,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to, which replaces ``path`` once all is on the disk.
+    """Yields a path beside ``path`` to write to, which replaces ``path`` once all is on the disk.
 
     Whatever stops the writing, ``path`` holds what it held before, and nothing is left beside it.
     (A process that is killed leaves a scratch file, which `Writer` clears.)
@@ -49,7 +49,7 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
             os.replace(scratch, path)
             _sync(path.parent)
         finally:
-            with suppress(OSError):  # else it would hide the error of the writing
+            with suppress(OSError):  # it would hide the error of the writing
                 scratch.unlink(missing_ok=True)
 
 
@@ -109,7 +109,7 @@ class Writer:
                         left.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Gives the right back."""
+        """Returns the right to write."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -268,7 +268,7 @@ class Training:
         return TrainingError(f"{error}. The weights are those {back} again{kept}")
 
     def tell_batches(self, bar: Any) -> None:
-        """Says so where a last batch was too small to stand alone."""
+        """Reports a last batch that was too small to stand alone."""
         batch_size = self.options.batch_size
         if max(self.trainer.batch_sizes) > batch_size:
             text = (

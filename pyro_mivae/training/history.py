@@ -158,7 +158,7 @@ class Meter:
         self._count += count
 
     def means(self) -> dict[str, float]:
-        """Gives each entry's mean per datum."""
+        """Returns each entry's mean per datum."""
         values = torch.cat(self._values).double().cpu()  # (steps, entries)
         bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
         if len(bad):

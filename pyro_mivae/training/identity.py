@@ -66,7 +66,7 @@ class Identity:
         return found
 
     def other_model(self, model: Mapping[str, Any]) -> list[str]:
-        """Tells in words what of a model differs; "here" is the given one, "there" this one.
+        """Describes how a model differs; "here" is the given one, "there" this one.
 
         Code is compared where both have it, under one version of Python, on which it depends.
         """
@@ -151,7 +151,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Tells in words what differs between two descriptions."""
+    """Yields the differences of two descriptions in words."""
     for name in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if isinstance(here, Mapping) and isinstance(there, Mapping):

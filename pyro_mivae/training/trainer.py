@@ -36,7 +36,7 @@ from pyro_mivae.errors import (
     StagingError,
 )
 from pyro_mivae.terms import ENOUGH_DATA
-from pyro_mivae.training.batches import batch_sizes
+from pyro_mivae.training.arguments import batch_sizes
 from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
@@ -134,7 +134,7 @@ class Trainer:
 
     @cached_property
     def engine(self) -> Engine:
-        """What takes the steps."""
+        """The engine that takes the steps."""
         return Engine(
             self._program(),
             self.options.engine,
@@ -145,7 +145,7 @@ class Trainer:
 
     @cached_property
     def recorded(self) -> StaticEpoch | None:
-        """What takes the steps of an epoch at once, if device and program allow that."""
+        """The epoch on static tensors, if device and program allow recording its steps."""
         self._recorder = recorder_for(self.optimiser, self.device)
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
         if self._recorder is None or not all(
@@ -243,10 +243,10 @@ class Trainer:
 
     @property
     def compares(self) -> Callable[[int], bool]:
-        """Tells whether the step after so many is one that compares the graph with the program.
+        """Choice of the steps that compare the graph with the program, by their number.
 
-        It follows from the number of the step alone, so that a resumed training compares, and
-        rounds, as a whole one does. Steps of the last batch's size are compared by the epoch.
+        It follows from the number alone: a resumed training compares, and rounds, as a whole one
+        does. Steps of the last batch's size are compared by the epoch.
         """
         return partial(
             is_due_in_epoch,
@@ -263,7 +263,7 @@ class Trainer:
 
     @cached_property
     def _validation(self) -> Engine:
-        """What evaluates on held-out images: steps without a parameter, a graph if it can be."""
+        """The engine that evaluates held-out images: steps without parameters."""
         step = self._program()
         name = "validation", "epoch"
         return Engine(TrainStep(step.loss, [], step.state, step.modules, name), "staged")
@@ -307,7 +307,7 @@ class Trainer:
 
     @property
     def has_waited(self) -> bool:
-        """Whether the held-out loss has not fallen for as many epochs as ``patience`` says."""
+        """True if the held-out loss has not fallen for as many epochs as ``patience`` says."""
         patience, best = self.options.patience, self.best
         return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
 

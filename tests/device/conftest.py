@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording, replayed
+from pyro_mivae.engine import Recording, stages
 from pyro_mivae.training import trainer
 
 SHAPE = (1, 4, 4)
@@ -61,7 +61,7 @@ def recording():
             return Recording(optimiser, device) if on else None
 
         with pytest.MonkeyPatch.context() as patch:
-            for module in (trainer, replayed):
+            for module in (trainer, stages):
                 patch.setattr(module, "recorder_for", recorder_for)
             yield
 

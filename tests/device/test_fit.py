@@ -29,7 +29,7 @@ def no_waiting(pretended, monkeypatch):
 
     def watched(trainer, on_step):
         counts = [pretended.waits.copy()]
-        first, compares = trainer.step, trainer.settings.engine != "eager"
+        first, compares = trainer.step, trainer.options.engine != "eager"
 
         def note():
             on_step()

@@ -147,5 +147,5 @@ def test_a_collapsed_site_of_any_name_is_found_in_a_report():
             pyro.sample("noise", dist.Normal(0.0, 1.0))
 
     x = 1.25**0.5 * torch.randn(400, generator=torch.Generator().manual_seed(0))
-    report = mi.information(model, guide, x)
+    report = mi.information(model, guide, x, generative_items=100, generative_samples=50)
     assert [(found.kind, found.about) for found in report.diagnoses] == [("collapsed", "noise")]

@@ -167,9 +167,7 @@ class Linear:
 GAIN = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0], [3.0, -1.0, 2.0]], dtype=torch.float64)
 GUIDES = {
     "close to the posterior": (0.5, 0.0, [0.7, 1.0, 0.3]),
-    "of the wrong scale": (0.5, 0.0, [1.5, 2.0, 1.0]),
     "of the wrong offset": (0.5, 3.0, [0.7, 1.0, 0.3]),
-    "collapsed": (0.0, 0.0, [1.0, 1.0, 1.0]),
     "over-confident": (0.5, 0.0, [0.05, 0.1, 0.05]),
 }
 
@@ -193,18 +191,6 @@ def test_dimensions_of_a_linear_guide_are_the_closed_forms(name):
     assert (found["mi_upper"] <= found["kl"]).all()
     assert (found["mi_upper"] - found["mi_lower"] < 0.1).all()
     assert found["mi_upper"][1] < 0.01  # nothing goes there
-
-
-def test_more_data_close_the_gap():
-    pair = Linear(GAIN, torch.zeros(3), torch.tensor([0.2, 1.0, 0.2]))
-    x = torch.randn(1600, 3)
-    gaps = []
-    for n in (25, 200, 1600):
-        found = information(pair.model, pair.guide, x[:n], iwae_samples=1, subset=n)
-        found = found.dimensions("z")
-        gaps.append(float((found["mi_upper"] - found["mi_lower"]).sum()))
-    assert gaps[2] < gaps[1] / 3 < gaps[0] / 9
-    assert gaps[2] < 0.05
 
 
 def test_codes_on_an_interval_are_measured_too():
@@ -356,7 +342,7 @@ def test_shares_bound_those_of_a_population_on_either_side(monkeypatch):
     low, high = [], []
     for seed in range(40):
         x = torch.randint(6, (10,), generator=generator.manual_seed(seed))
-        found = information(model, guide, x, iwae_samples=1).dimensions("c")
+        found = information(model, guide, x, num_samples=1).dimensions("c")
         low.append(found["mi_lower"])
         high.append(found["mi_upper"])
     for rows, sign in ((torch.stack(low), 1), (torch.stack(high), -1)):

@@ -18,8 +18,14 @@ from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
 
+@pytest.fixture
+def encoder_side(monkeypatch):
+    families = (costs, information_in_code, dimensions)
+    monkeypatch.setattr(measuring, "FAMILIES", families)
+
+
 @pytest.fixture(autouse=True)
-def double():
+def double(encoder_side):
     torch.set_default_dtype(torch.float64)
 
 
@@ -133,12 +139,6 @@ def test_too_few_data_to_fit_on(n):
 # Supports that are not R^d ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def encoder_side(monkeypatch):
-    families = (costs, information_in_code, dimensions)
-    monkeypatch.setattr(measuring, "FAMILIES", families)
-
-
 class Simplex:
     """Dirichlet codes of counts, with the exact posterior: the information is the rate."""
 
@@ -247,7 +247,7 @@ class Categories:
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, bool) else "",
 )
-def test_bounds_hold_on_every_support(pair, charted, encoder_side):
+def test_bounds_hold_on_every_support(pair, charted):
     """They agree with those of four times the data, which need no fit and are closed."""
     torch.manual_seed(1)
     options = {"iwae_samples": 1, "iwae_items": 1, "num_samples": 1, "subset": 300}
@@ -265,7 +265,7 @@ def test_bounds_hold_on_every_support(pair, charted, encoder_side):
         assert "z has no coordinates" in report.protocol["fitted_mi"]
 
 
-def test_two_drawn_categories_are_independent(encoder_side):
+def test_two_drawn_categories_are_independent():
     pair = Categories()
     report = information(pair.model, pair.guide, pair.data(600), iwae_samples=1, iwae_items=1)
     assert report["total_correlation_lower"] <= 3 * report["total_correlation_lower_se"]

@@ -289,7 +289,7 @@ def test_it_prints_a_table_with_errors():
     pair = CASES["exact"]
     text = str(information(pair.model, pair.guide, pair.data(20)))
     assert "elbo" in text
-    assert "+-" in text
+    assert "±" in text
     assert "_se" not in text
 
 

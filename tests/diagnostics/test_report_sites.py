@@ -102,7 +102,7 @@ def test_the_plugin_is_low_and_leaving_out_is_high_for_a_population(monkeypatch)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randint(pair.kinds, (12,), generator=generator)
-        values = information(pair.model, pair.guide, x, iwae_samples=1)
+        values = information(pair.model, pair.guide, x, num_samples=1)
         low.append(values["mi_a_lower"])
         high.append(values["mi_a_upper"])
     assert sum(low) / 20 < truth < sum(high) / 20
@@ -362,3 +362,21 @@ def test_sites_may_be_scalars():
     report = information(model, lambda x: guide(x, True), x)
     assert math.isclose(report["mi_y_lower"], math.log(300), rel_tol=1e-9)
     assert math.isnan(report["mi_y_upper"])
+
+
+def test_a_category_without_probability_costs_nothing():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Normal(c.to(x), 1.0), obs=x)
+
+    def guide(x):
+        logits = torch.tensor([0.0, -math.inf]).expand(len(x), 2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.Categorical(logits=logits))
+
+    x = torch.randn(20)
+    report = information(model, guide, x)
+    assert report["kl_c"] == pytest.approx(math.log(2))
+    assert report["distortion"] == pytest.approx(-float(Normal(0.0, 1.0).log_prob(x).mean()))
+    assert report["mi_c_lower"] == report["mi_c_upper"] == 0

@@ -26,7 +26,7 @@ def write_down():
     return write_down
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def images():
     """64 images about three prototypes."""
     generator = torch.Generator().manual_seed(5)
@@ -35,7 +35,7 @@ def images():
     return (prototypes[torch.arange(64) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program_of():
     """Makes the program of a variant that trains: its loss per datum, and its ledger."""
 
@@ -53,7 +53,7 @@ def program_of():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make():
     """Makes a small variant, the same weights each time."""
 

@@ -51,6 +51,24 @@ def test_a_constant_that_is_changed_is_made_anew(write_down):
     assert graph(x)[0].tolist() == graph(x)[0].tolist() == [3.0, 0.0]
 
 
+def test_a_constant_that_is_changed_through_another_name_is_made_anew(write_down):
+    def step(x):
+        total = torch.zeros(2)
+        alias = total[:]
+        torch.add(torch.ones(2), 1.0, out=total)
+        seen = total.view(2)
+        early = x + seen
+        alias.add_(3.0)
+        return early, x + seen
+
+    x = torch.rand(2)
+    graph, _ = write_down(step, x)
+    hold_constants(graph)
+    graph.recompile()
+    for one, other in zip(graph(x), step(x), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_tensor_that_is_read_is_read_anew(write_down):
     given = torch.ones(2)
     graph, externals = write_down(lambda x: x + given.to(torch.float64), torch.ones(2))

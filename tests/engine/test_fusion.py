@@ -7,7 +7,7 @@ from benchmarks.nodes import build, count_graph, handwritten_kernels, staged_ker
 from pyro_mivae.engine import trace_step
 from pyro_mivae.engine.constant_folding import hold_constants, spell_out
 from pyro_mivae.engine.fusion import fuse_rounding
-from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.rewriting import simplify
 from pyro_mivae.engine.snapshot import preserved
 
 aten = torch.ops.aten
@@ -146,9 +146,10 @@ def test_a_compiler_sees_the_numbers(write_down):
 def test_steps_have_no_more_kernels_than_they_had(name):
     x = torch.rand(16, 1, 28, 28)
     vae = build(name, (1, 28, 28), [8])
-    assert staged_kernels(vae, x).total() <= KERNELS[name]
-    if name in ("vae", "infocat"):
-        assert staged_kernels(vae, x).total() <= 1.1 * handwritten_kernels(vae, x).total()
+    kernels = staged_kernels(vae, x).total()
+    assert kernels <= KERNELS[name]
+    if name in ("vae", "infocat", "mmd"):
+        assert kernels <= 1.1 * handwritten_kernels(vae, x).total()
 
 
 def test_kernels_are_counted(write_down):

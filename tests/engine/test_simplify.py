@@ -5,7 +5,7 @@ import torch
 
 from pyro_mivae.engine import trace_step, tracing
 from pyro_mivae.engine.constant_folding import hold_constants
-from pyro_mivae.engine.simplify import simplify
+from pyro_mivae.engine.rewriting import simplify
 from pyro_mivae.engine.snapshot import preserved
 
 aten = torch.ops.aten

@@ -11,6 +11,9 @@ import torch
 from torch.distributions import Normal
 
 import pyro_mivae as mi
+from pyro_mivae.diagnostics import report as measuring
+from pyro_mivae.diagnostics.elbo_parts import annealed_evidence, costs
+from pyro_mivae.diagnostics.mi_bounds import information_in_code
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
 from pyro_mivae.evidence.importance import importance_weighted
@@ -176,7 +179,8 @@ def test_bidirectional_bounds_close_around_the_information(short_pilot):
     assert high - low == pytest.approx(bounds.gap)
 
 
-def test_a_deterministic_guide_is_annealed_from_the_prior(short_pilot):
+def test_a_deterministic_guide_is_annealed_from_the_prior(short_pilot, monkeypatch):
+    monkeypatch.setattr(measuring, "FAMILIES", (costs, annealed_evidence))
     pair = Linear(shift=0.0, scale=1.0, latent=2)
 
     def guide(x):
@@ -213,7 +217,9 @@ def test_bad_acceptance_is_warned_of():
     assert found.acceptance > 0.9
 
 
-def test_the_report_anneals_on_request():
+def test_the_report_anneals_on_request(monkeypatch):
+    families = (costs, information_in_code, annealed_evidence)
+    monkeypatch.setattr(measuring, "FAMILIES", families)
     pair = Linear(shift=1.0, scale=0.3, latent=5)
     x = pair.data(60)
     options = {"ais_temperatures": 25, "generative_items": 0, "iwae_items": 20}

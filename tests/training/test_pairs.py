@@ -9,7 +9,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, TrainingError
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.training import fit
-from pyro_mivae.training.batches import batch_sizes
+from pyro_mivae.training.arguments import batch_sizes
 from pyro_mivae.training.history import Meter
 
 SHAPE = (1, 4, 4)

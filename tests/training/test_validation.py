@@ -4,6 +4,7 @@ import pytest
 
 from pyro_mivae.engine import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.networks import MLPEncoder
 from pyro_mivae.training import fit
 from pyro_mivae.training.trainer import Trainer
 
@@ -46,6 +47,12 @@ def test_the_graph_gives_the_programs_values(x, make, evaluations, name):
     for column in wanted.columns:
         if column.startswith("val_"):
             assert found[column] == pytest.approx(wanted[column], rel=1e-6, nan_ok=True), column
+
+
+def test_the_noise_is_the_same_in_every_epoch(x, make):
+    vae = make("vae", encoder=MLPEncoder(x.shape[1:], (8,)))  # no batch norm: nothing moves
+    losses = fit(vae, x, epochs=3, lr=1e-30, validation=0.3)["val_loss"]
+    assert losses == [pytest.approx(losses[0], rel=1e-5)] * 3
 
 
 def test_images_of_several_batches_and_a_rest(x, make, monkeypatch):

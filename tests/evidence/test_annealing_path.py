@@ -4,8 +4,7 @@ import pyro
 import pytest
 import torch
 
-from pyro_mivae.evidence.annealing_path import AnnealingPath
-from pyro_mivae.evidence.hmc import make_plan, transition
+from pyro_mivae.evidence.annealing_path import AnnealingPath, make_plan, transition
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
