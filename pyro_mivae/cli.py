@@ -158,7 +158,7 @@ def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> No
         raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
     if not run.finished:
         click.echo(f"{run.folder} was not trained to its end: epoch {len(run.history)}", err=True)
-    how = {"device": device, "progress": True, "say": click.echo}
+    how: dict[str, Any] = {"device": device, "progress": True, "say": click.echo}
     runs.evaluate_run(run, run.dataset(data_root), **how, **options)
     click.echo(run.summary())
     click.echo(f"written to {run.folder / 'metrics.json'}")
@@ -244,7 +244,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     _warned.clear()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = _warn  # type: ignore[assignment]
             _refuse_empty(sys.argv[1:] if args is None else args)
             cli.main(args, prog_name="pyro-mivae", standalone_mode=False)
     except click.UsageError as error:

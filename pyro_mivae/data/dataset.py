@@ -76,24 +76,13 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RawImages:
-    """Images as they were read, before any split.
-
-    Attributes:
-        name: As of a `Dataset`, and so are labels, factors and their names.
-        images: float32 in [0, 1], shape ``(N, C, H, W)``.
-        labels: int64, shape ``(N,)``, or None.
-        class_names: A name for each label.
-        num_train: The number of images at the beginning that are for training, of sets that have
-            a test part of their own; None for sets that are still to be split.
-        factors: Integers from 0, shape ``(N, F)``, or None.
-        factor_names: A name for each factor.
-    """
+    """Images before any split, with the fields of a `Dataset`."""
 
     name: str
-    images: Tensor
+    images: Tensor  # (N, C, H, W)
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
-    num_train: int | None = None
+    num_train: int | None = None  # images at the beginning that are for training; None: to split
     factors: Tensor | None = None
     factor_names: tuple[str, ...] = ()
 

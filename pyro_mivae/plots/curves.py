@@ -138,6 +138,7 @@ def plot_information_curves(
     if num_categories and num_categories > 1 and any("_c" in name for name in curves):
         ceiling = math.log(num_categories)
         ax.axhline(ceiling, color=MUTED, linewidth=1.0, linestyle=":")
+        ax.set_ylim(top=max(ax.get_ylim()[1], 1.05 * ceiling))
         name = f"log {num_categories} = {ceiling:.2f}"
         at_right = ("axes fraction", "data")
         write(ax, name, (1.0, ceiling), (0, 3), xycoords=at_right, ha="right", color=MUTED)

@@ -20,6 +20,7 @@ from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
 
 PAGE = "compare.html"
+_PARTS = ("lines", "settings", "warnings")  # of the page
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
@@ -116,21 +117,15 @@ class Comparison:
         for side in self.sides:
             run = side.runs[0]
             place = (run.config.data, run.config.image_size)
-            dataset = loaded[place] if place in loaded else run.dataset(root)
-            loaded[place] = dataset
+            dataset = loaded[place] = loaded.get(place) or run.dataset(root)
             histories = [run.history for run in side.runs]
             x, labels = dataset.x_test, dataset.y_test
             data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
             contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
+        found: dict[str, Any] = {name: getattr(self, name) for name in _PARTS}
         try:
             path.parent.mkdir(exist_ok=True)
-            return write_comparison(
-                path,
-                contenders,
-                lines=self.lines,
-                settings=self.settings,
-                warnings=self.warnings,
-            )
+            return write_comparison(path, contenders, **found)
         except OSError as error:
             raise OptionError(f"{path} cannot be written: {error.strerror}") from error
 

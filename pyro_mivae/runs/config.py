@@ -60,7 +60,9 @@ STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
 
 def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:
     """Returns the options of a training, and of its model, where nothing else is asked for."""
-    options = {f.name: f.default for f in fields(TrainingOptions) if f.name in TOLD[1:]}
+    options: dict[str, Any] = {
+        f.name: f.default for f in fields(TrainingOptions) if f.name in TOLD[1:]
+    }
     for of_data, of_variant, values in DEFAULTS:
         if of_data == data and of_variant in ("*", variant):
             options |= values

@@ -22,14 +22,8 @@ SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "
 
 def listing() -> str:
     """Lists variants with the options that they take, priors, guides, and data sets."""
-    lines = ["variants (pyro-mivae train VARIANT)"]
-    width = max(map(len, VARIANTS))
-    for name, variant_class in VARIANTS.items():
-        lines += [f"  {name:<{width}}  {_first_line(variant_class)}"]
-        options = ", ".join(_options(name))
-        told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
-        lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
     sections: dict[str, Mapping[str, object]] = {
+        "variants (pyro-mivae train VARIANT)": VARIANTS,
         "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
         "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
         "guides (--guide NAME, or FILE.py:NAME)": GUIDES,
@@ -37,13 +31,16 @@ def listing() -> str:
         "networks (--network NAME, or auto)": NETWORKS,
         "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,
     }
+    lines = []
     for title, registry in sections.items():
         width = max(map(len, registry))
         lines += ["", title]
-        lines += [
-            f"  {name:<{width}}  {_first_line(of)}".rstrip() for name, of in registry.items()
-        ]
-    return "\n".join(lines)
+        for name, of in registry.items():
+            lines.append(f"  {name:<{width}}  {_first_line(of)}".rstrip())
+            options = ", ".join(_options(name)) if registry is VARIANTS else ""
+            told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
+            lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
+    return "\n".join(lines[1:])
 
 
 def _options(variant: str) -> Iterator[str]:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,11 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
         try:
             file = _state() / "trusted"
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(file, "a", encoding="utf-8", opener=partial(os.open, mode=0o600)) as opened:
-                opened.write(f"{entry}\n")
+            opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(opened, f"{entry}\n".encode())
+            finally:
+                os.close(opened)
         except (OSError, RuntimeError):  # RuntimeError: there is no home
             return
 

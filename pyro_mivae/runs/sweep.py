@@ -216,7 +216,7 @@ def sweep(
         >>> found.rows[0]["rate"] > found.rows[1]["rate"]
         True
     """
-    table = SweepTable([], dict(grid), seeds=tuple(seeds))
+    table = SweepTable([], {k: tuple(v) for k, v in grid.items()}, seeds=tuple(seeds))
     return fill_table(table, partial(_make, make), x, x_test=x_test, **training)
 
 
@@ -245,7 +245,7 @@ def fill_table(
         if not first.objective().measures_fit:
             raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
         first.check_data(x_test)
-        seeds = [points[n]["seed"] for n in left]
+        seeds = [int(points[n]["seed"]) for n in left]
         runs = None if models is None else [models / _name(points[n]) for n in left]
         try:
             fit_many([*left.values()], x, seeds=seeds, runs=runs, **training)

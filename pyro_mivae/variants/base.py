@@ -331,8 +331,9 @@ class Variant(PyroModule):
         """
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        name, chosen = str(self.category), {}
+        chosen: dict[str, Tensor] = {}
         if category is not None:
+            name = str(self.category)
             chosen[name] = self._value(name, torch.full((n,), category), n)
         with self.evaluating():
             sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))

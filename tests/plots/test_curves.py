@@ -81,6 +81,9 @@ def test_information_curves_draw_sites_and_terms_and_the_ceiling_of_c(ax):
     assert legend(ax) == names
     assert texts(ax.texts) == ["log 10 = 2.30"]
     assert ax.lines[-1].get_ydata()[0] == pytest.approx(math.log(10))
+    wild = history(kl_c=[2e3] * 7 + [0.1 * i for i in range(22)])
+    other = plots.plot_information_curves(plots.new_figure()[1], wild, num_categories=100)
+    assert math.log(100) < other.get_ylim()[1] < 10
 
 
 def test_runs_have_a_colour_each_and_a_line_per_seed(ax):

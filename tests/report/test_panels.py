@@ -196,14 +196,16 @@ def test_dimensions_stand_by_the_factor_that_they_tell(infocat):
     data = data_of(infocat, factors=factors, factor_names=names)
     data.codes = {"c": torch.eye(3)[factors[:, 0]], "z": torch.zeros(24, 6)}
     data.codes["z"][:, 4] = factors[:, 1]
+    data.codes["z"][:, 2] = factors[:, 1] // 2  # half of what there is to know
     (panel,) = factor_matrix(data)
     assert panel.key == "factors"
     assert rows_of(panel)[:2] == ["c", "z0"]
-    assert rows_of(panel)[-1] == "z4"
+    assert rows_of(panel)[-2:] == ["z4", "z2"]
     shares = torch.as_tensor(panel.figure.axes[0].images[0].get_array().filled())
     torch.testing.assert_close(shares[0], torch.tensor([1.0, 0.0], dtype=shares.dtype))
-    torch.testing.assert_close(shares[-1], torch.tensor([0.0, 1.0], dtype=shares.dtype))
-    assert not shares[1:-1].any()
+    told = torch.tensor([[0.0, 1.0], [0.0, 0.5]], dtype=shares.dtype)
+    torch.testing.assert_close(shares[-2:], told)
+    assert not shares[1:-2].any()
     data.factors = torch.zeros(24, 3)
     assert not list(factor_matrix(data))
 

@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_compared(home, tmp_path):
         compare(home / "a", copy)
 
 
-def test_the_command(home, tmp_path, capsys):
+def test_the_command(home, tmp_path, capsys, quick):
     args = ["compare", str(home / "a"), str(home / "b")]
     assert run_command(args) == 0
     assert "ELBO" in capsys.readouterr().out

@@ -105,6 +105,20 @@ def test_no_kind_moves_into_the_folder_of_another(tmp_path):
             assert names(folder) == [file]
 
 
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
+def test_what_another_process_makes_meanwhile_is_not_thrown_away(tmp_path, monkeypatch, how):
+    folder, load = tmp_path / "run", RunConfig.load_dataset
+
+    def loads(config):
+        make(folder, "config.toml", "checkpoint.pt")
+        return load(config)
+
+    monkeypatch.setattr(RunConfig, "load_dataset", loads)
+    with pytest.raises(RunError, match="run holds a run already"):
+        train_run(RunConfig("vae", training={"epochs": 1}), folder, **how)
+    assert names(folder) == ["checkpoint.pt", "config.toml"]
+
+
 def test_files_of_the_user_outlive_a_run(tmp_path):
     ours = [*OURS.split(), "tensorboard/events.out.tfevents.1.host.2.0.pyro-mivae"]
     theirs = ["grid.png", "notes.txt", "tensorboard/events.out.tfevents.1.host.2.0"]

@@ -8,9 +8,18 @@ import pytest
 import torch
 
 import pyro_mivae as mi
+from pyro_mivae.cli import run_command
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.metrics import agreement_of_models
-from pyro_mivae.runs import RunConfig, is_finished, open_run, seeds_table, train_run, train_seeds
+from pyro_mivae.runs import (
+    RunConfig,
+    is_finished,
+    open_run,
+    seeds_table,
+    sweep_run,
+    train_run,
+    train_seeds,
+)
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.group import sum_up
 from pyro_mivae.training import checkpointer, read_checkpoint
@@ -44,8 +53,23 @@ def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     assert summary["metrics"]["nmi"] == {"mean": None, "sd": None}
     assert "elbo  -3.500 ± 0.707" in seeds_table(tmp_path / "runs")
     assert not [name for name in summary["metrics"] if "agreement" in name]
+    history = runs[0].folder / "history.csv"
+    history.write_text(history.read_text()[:-3])
+    assert not is_finished(runs[0].folder)
 
 
+@pytest.mark.parametrize("words", ["train vae --seeds 2", "sweep beta --beta 1,2"])
+def test_jobs_reach_the_training(tmp_path, monkeypatch, capsys, words):
+    def fit_many(vaes, x, *, jobs, **options):
+        raise RunError(f"{jobs} jobs")
+
+    for function in (train_seeds, sweep_run):
+        monkeypatch.setitem(function.__globals__, "fit_many", fit_many)
+    assert run_command([*words.split(), "--jobs", "3", "--run", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "error: 3 jobs\n"
+
+
+@pytest.mark.slow
 def test_seeds_that_are_trained_at_the_same_time_are_the_same(tmp_path):
     runs = train_seeds(CONFIG, tmp_path / "both", 2, jobs=2)
     for run, other in zip(runs, train_seeds(CONFIG, tmp_path / "turns", 2), strict=True):

@@ -61,18 +61,22 @@ def test_whole_numbers_stay_whole(x):
     assert found.table().splitlines()[2].split()[0] == "3"
 
 
+def weighted(beta, seed=0):
+    return MAKE(beta=mi.linear_warmup(1, start=1.0, end=beta))
+
+
 def test_a_model_that_breaks_has_no_figures(x):
-    make = partial(mi.BetaVAE, SHAPE, latent_dim=2)
-
-    def weighted(beta):
-        return make(beta=mi.linear_warmup(1, start=1.0, end=beta))
-
     found = mi.sweep(weighted, x, grid={"beta": (2.0, 1e38)}, **TRAINING)
     assert list(found.failures) == [1]
     assert math.isnan(found.rows[1]["rate"])
     assert math.isfinite(found.rows[0]["rate"])
     with pytest.raises(ManyTrainingError):
         mi.sweep(weighted, x, grid={"beta": (1e38,)}, **TRAINING)
+    known = [{"beta": 2.0, "seed": 0, "rate": 1.0}]
+    table = mi.SweepTable(known, {"beta": (2.0, 1e38)}, seeds=(0,))
+    found = fill_table(table, weighted, x, **TRAINING)
+    assert list(found.failures) == [1]
+    assert found.rows[0] == known[0]
 
 
 def test_refuses_what_cannot_be_swept(x, tmp_path):
