@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
 from pyro_mivae.engine import CudaGraphs, Recording, comparison, matmul_precision
-from pyro_mivae.training import TrainingOptions, trainer, world
+from pyro_mivae.training import TrainingOptions, trainer
 
 Build = Callable[[Any, Tensor, int], Turn]
 
@@ -68,7 +68,8 @@ def ours(
         def around() -> Iterator[None]:
             with (
                 patch.object(comparison, "is_due", due),
-                world.own_world(x.device),
+                torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+                pyro.get_param_store().scope(),
                 matmul_precision(precision),
             ):
                 yield

@@ -6,11 +6,19 @@ made from ``dataclasses.fields``.
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, field, fields
+from functools import wraps
+from inspect import Parameter, signature
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pyro_mivae.arguments import Checker
+from pyro_mivae.errors import nearest
+
+Result = TypeVar("Result")
 
 
 def option(
@@ -47,6 +55,55 @@ def check_fields(options: Any) -> None:
         value = getattr(options, f.name)
         if value is not f.default:
             object.__setattr__(options, f.name, f.metadata["check"](f.name, value))
+
+
+def takes_options(
+    cls: type, *, without: Collection[str] = ()
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Makes a function take the fields of an options dataclass as keywords.
+
+    They stand in its signature and docstring in place of its parameter ``options``, which gets
+    them as one object.
+    """
+    taken = [f for f in fields(cls) if f.name not in without]
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        own = dict(signature(function).parameters)
+        hint = own.pop("options")
+        default = {f.name: hint.empty if f.default is MISSING else f.default for f in taken}
+        added = [
+            Parameter(f.name, hint.KEYWORD_ONLY, default=default[f.name], annotation=f.type)
+            for f in taken
+        ]
+        parameters = sorted([*own.values(), *added], key=lambda p: (p.kind, p not in added))
+        shown = signature(function).replace(parameters=parameters)
+
+        @wraps(function)
+        def wrapper(*args: Any, **given: Any) -> Result:
+            for name in given.keys() - shown.parameters.keys():
+                raise TypeError(
+                    f"{function.__name__} takes {', '.join(shown.parameters)}; {name!r} is none "
+                    f"of them{nearest(name, shown.parameters)}"
+                )
+            shown.bind(*args, **given)
+            options = cls(**{f.name: given.pop(f.name) for f in taken if f.name in given})
+            return function(*args, options=options, **given)
+
+        told = "".join(
+            textwrap.fill(
+                f"{f.name}: {f.metadata['help'][:1].upper()}{f.metadata['help'][1:]}.",
+                width=99,
+                initial_indent=" " * 8,
+                subsequent_indent=" " * 12,
+            )
+            + "\n"
+            for f in taken
+        )
+        wrapper.__signature__ = shown  # type: ignore[attr-defined]
+        wrapper.__doc__ = re.sub(r" +options: .*\n", lambda _: told, function.__doc__ or "")
+        return wrapper
+
+    return decorate
 
 
 def _plain(hint: Any) -> Any:

@@ -242,7 +242,7 @@ def is_finished(folder: Path) -> bool:
     if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
         return False
     state = read_checkpoint(folder)
-    whole = History.from_state(state["history"]).is_in_csv(folder / HISTORY)
+    whole = History(state["history"]).is_in_csv(folder / HISTORY)
     weights = fingerprint_all(kept_weights(state))
     measured = read_metrics(folder / METRICS)[1].get("weights", weights)
     return whole and measured == weights and bool(state["finished"])

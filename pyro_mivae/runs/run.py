@@ -214,7 +214,7 @@ def read_run(folder: Path, config: RunConfig) -> Run:
         folder,
         config,
         vae.eval(),
-        History.from_state(state["history"]),
+        History(state["history"]),
         finished=state["finished"],
     )
 

@@ -1,6 +1,6 @@
 """Training: the lean loop, what it records, and the checkpoints that it resumes from."""
 
-from pyro_mivae.training.arguments import resolve_device
+from pyro_mivae.training.arguments import resolve_device, suitable_threads
 from pyro_mivae.training.checkpoint import (
     has_checkpoint,
     read_archive,
@@ -19,7 +19,6 @@ from pyro_mivae.training.identity import (
 )
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.world import suitable_threads
 
 __all__ = [
     "History",

@@ -1,14 +1,16 @@
-"""Device, images and batches of a training."""
+"""Device, threads, images and batches of a training."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_mivae.arguments import either, instance, number, text
 from pyro_mivae.errors import OptionError
@@ -16,6 +18,8 @@ from pyro_mivae.inputs import fingerprint
 from pyro_mivae.terms import ENOUGH_DATA
 
 HELD_OUT = 0.1
+SMALL_STEP = 50_000_000  # parameters times images per step
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
 
@@ -38,6 +42,32 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     raise OptionError(
         f"device={str(device)!r} is not available here; allowed are {', '.join(allowed)}"
     ) from cause
+
+
+def cuda_devices(device: torch.device) -> list[torch.device]:
+    """Returns the CUDA devices that a seed may change, as ``torch.random.fork_rng`` takes them."""
+    if torch.cuda.is_initialized():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [device] if device.type == "cuda" else []
+
+
+@contextmanager
+def suitable_threads(module: nn.Module, batch_size: int) -> Iterator[None]:
+    """Computes small steps on one thread, and leaves the number of threads as it was.
+
+    Threads that share a small step wait for each other most of the time. On a machine that is busy
+    with something else, or a container with a share of its cores, they wait for a slice of time
+    each: steps of a small network have been seen to take 200 times as long on two threads.
+    """
+    size = sum(parameter.numel() for parameter in module.parameters())
+    convolves = any(isinstance(part, CONVOLUTIONS) for part in module.modules())
+    before = torch.get_num_threads()
+    if size * batch_size < SMALL_STEP and not convolves:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ FIELDS: Fields = {
     "asked": int,
     "best": (dict, type(None)),
     "moments": int,
-    "history": dict,
+    "history": list,
     "identity": dict,
 }
 BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}

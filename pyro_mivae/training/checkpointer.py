@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
 
 from pyro_mivae.errors import OptionError, RunError, WriteError
 from pyro_mivae.training.arguments import Images
@@ -28,32 +27,24 @@ SECONDS_BETWEEN_CHECKPOINTS = 5.0
 HISTORY = "history.csv"
 
 
-class Checkpointer:
+class Checkpointer(Writer):
     """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
-
-    The right to write is given back as its ``with`` ends.
 
     Attributes:
         kept: The last epoch that the folder's checkpoint holds.
     """
 
     def __init__(self, folder: Path, *, resume: bool) -> None:
-        self.folder, self.resume, self.kept = folder, resume, 0
+        super().__init__(folder)
+        self.resume, self.kept = resume, 0
         self._state: Checkpoint | None = None  # of the last whole epoch, until it is written
         self._source: Path | None = None
         self._written = time.monotonic()
-        self._writer = Writer(folder)
         try:
             self._check_free()
         except RunError:
-            self._writer.release()
+            self.release()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.release()
 
     def _check_free(self) -> None:
         history = self.folder / HISTORY
@@ -76,7 +67,7 @@ class Checkpointer:
         self._source = state["file"]
         self._identity = started = Identity.from_state(state)
         check_identity(given, started, self.folder)
-        history = History.from_state(state["history"])
+        history = History(state["history"])
         if len(history) != state["epoch"]:
             raise RunError(
                 f"{state['file']} holds {len(history)} rows of {state['epoch']} epochs; put back "
@@ -89,7 +80,7 @@ class Checkpointer:
 
     def open(self, history: History, *, finished: bool) -> None:
         """Makes the folder, and drops rows after the checkpoint: they are trained again."""
-        self._writer.make()
+        self.make()
         self._check_free()
         if self._source is None and has_checkpoint(self.folder):
             raise RunError(f"another process made a run of {self.folder} meanwhile; try again")
@@ -124,7 +115,7 @@ class Checkpointer:
         epoch = self._state["epoch"]
         rows = History(row for row in history if row["epoch"] <= epoch)
         with self._telling():
-            write_checkpoint(self.folder, self._state | {"history": rows.to_state()})
+            write_checkpoint(self.folder, self._state | {"history": rows.rows})
             rows.to_csv(self.folder / HISTORY)
         self._state, self.kept, self._written = None, epoch, time.monotonic()
 

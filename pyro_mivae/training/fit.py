@@ -8,28 +8,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
-from pyro_mivae.engine import Mode, Precision, check_precision, matmul_precision
-from pyro_mivae.errors import OptionError, TrainingError, WriteError
+from pyro_mivae.engine import check_precision, matmul_precision
+from pyro_mivae.errors import (
+    OptionError,
+    PyroMivaeError,
+    SiteError,
+    TrainingError,
+    WriteError,
+)
 from pyro_mivae.interrupts import held_back, stoppable
-from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
-from pyro_mivae.training.breakdown import broken_down, check_end, has_run_away
+from pyro_mivae.options import takes_options
+from pyro_mivae.training.arguments import (
+    DEVICE,
+    Images,
+    cuda_devices,
+    resolve_device,
+    suitable_threads,
+)
 from pyro_mivae.training.checkpoint import rng_state, set_rng_state
 from pyro_mivae.training.checkpointer import Checkpointer
-from pyro_mivae.training.history import History
+from pyro_mivae.training.history import History, Meter
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.trainer import Trainer
-from pyro_mivae.training.world import own_world, suitable_threads
 from pyro_mivae.variants import VARIANT
-from pyro_mivae.variants.checks import check_weights
+from pyro_mivae.variants.checks import broken_weights, check_weights
 
 logger = logging.getLogger(__name__)
+REMEDY = "try a lower learning rate or gradient clipping"
 
 
 @checked(
@@ -41,21 +53,14 @@ logger = logging.getLogger(__name__)
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(row)"),
 )
+@takes_options(TrainingOptions)
 def fit(
     vae: Any,
     x: Any,
     *,
-    epochs: int,
-    batch_size: int = TrainingOptions.batch_size,
-    lr: float = TrainingOptions.lr,
-    lr_schedule: str = TrainingOptions.lr_schedule,
-    clip_norm: float | None = TrainingOptions.clip_norm,
+    options: TrainingOptions,
     device: str | torch.device = "auto",
-    seed: int = TrainingOptions.seed,
-    engine: Mode | Literal["auto"] = TrainingOptions.engine,
-    precision: Precision = TrainingOptions.precision,
     validation: Any = None,
-    patience: int | None = TrainingOptions.patience,
     progress: bool = False,
     run: str | Path | None = None,
     resume: bool = False,
@@ -79,27 +84,10 @@ def fit(
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
             `Variant.check_data`.
-        epochs: Passes over the images.
-        batch_size: Images per step; a last batch may be smaller. Where the objective compares the
-            images of a batch (``objective.needs_batch``), a last batch of fewer than 64 joins the
-            one before it.
-        lr: Learning rate; parts with a rate of their own keep it in proportion to 1e-3.
-        lr_schedule: ``"constant"``, or ``"cosine"``: down to 0, step by step.
-        clip_norm: Largest norm of the gradient (per datum); None leaves it as it is.
+        options: See `TrainingOptions`.
         device: ``"auto"`` (CUDA if there), or what torch takes.
-        seed: Of the noise and of the order of the images. (The weights at the start are the
-            variant's own.)
-        engine: ``"eager"`` runs Pyro in each step, ``"staged"`` runs the graph, ``"compiled"``
-            compiles it first, which takes seconds to a minute. ``"auto"`` chooses by the work
-            ahead alone. All see the same noise, and differ by rounding.
-        precision: Of matrix products while training: ``"float32"``; ``"tf32"``, on CUDA alone,
-            with 10 bits of mantissa; or ``"bf16"``, with 8 bits, forwards and backwards, of a
-            float32 model whose step is staged. All else is float32 in each.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that.
-        patience: Stops once the held-out loss has not fallen for so many epochs, with the best
-            epoch's weights. Epochs in which a schedule still changed the loss do not count. Holds
-            a tenth of ``x`` out if ``validation`` is not given.
         progress: Shows a progress bar on stderr.
         run: Folder to keep history and checkpoint in.
         resume: Goes on from the folder's checkpoint, or starts anew if it has none. A finished
@@ -130,11 +118,8 @@ def fit(
         >>> len(history), history["loss"][1] < history["loss"][0]
         (2, True)
     """
-    options = TrainingOptions(
-        epochs, batch_size, lr, lr_schedule, clip_norm, patience, seed, engine, precision
-    )
     target = resolve_device(device)
-    images = Images.checked(vae, x, validation, patience)
+    images = Images.checked(vae, x, validation, options.patience)
     training = Training(vae, images, images.place(target), options, target)
     if on_start is not None:
         on_start()
@@ -174,7 +159,8 @@ class Training:
     @contextmanager
     def _world(self) -> Iterator[None]:
         with (
-            own_world(self.device),
+            torch.random.fork_rng(devices=cuda_devices(self.device)),
+            pyro.get_param_store().scope(),  # no other model's parameters take their names
             suitable_threads(self.vae, self.options.batch_size),
             matmul_precision(self.options.precision),
         ):
@@ -303,3 +289,57 @@ def progress_bar(trainings: Sequence[Training], *, enabled: bool) -> Any:
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 5.0,
     )
+
+
+def check_end(trainer: Trainer) -> None:
+    """Checks that an epoch's last step left finite weights, and at the end a finite loss."""
+    _check_weights(trainer)
+    if trainer.finished:
+        meter, ledger = Meter(trainer.step + 1), _evaluated(trainer)
+        meter.add(tuple(ledger), torch.stack(list(ledger.values())), trainer.batch_sizes[0])
+        meter.means()
+
+
+def has_run_away(trainer: Trainer) -> bool:
+    """Returns whether the weights, finite as they are, give no finite ELBO (of a game, loss)."""
+    try:
+        ledger = _evaluated(trainer)
+    except (RuntimeError, ValueError):
+        return True
+    return not bool(ledger.get("elbo", ledger["loss"]).isfinite())
+
+
+@contextmanager
+def broken_down(trainer: Trainer) -> Iterator[None]:
+    """Raises a TrainingError where weights that ran away make an operation fail."""
+    try:
+        yield
+    except PyroMivaeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        _check_weights(trainer, error)
+        try:
+            trainer.check_pair()
+        except SiteError as found:
+            told = str(found).splitlines()[0].rstrip(":")
+            raise TrainingError(
+                f"after step {trainer.step} {told}; if numbers ran away, {REMEDY}"
+            ) from error
+        raise
+
+
+def _check_weights(trainer: Trainer, cause: Exception | None = None) -> None:
+    wrong = broken_weights(trainer.vae)
+    if wrong:
+        others = f" and {len(wrong) - 1} other tensors" if len(wrong) > 1 else ""
+        raise TrainingError(
+            f"weights are not finite after step {trainer.step} ({wrong[0]}{others}); {REMEDY}"
+        ) from cause
+
+
+def _evaluated(trainer: Trainer) -> dict[str, Tensor]:
+    """Returns the ledger of a batch, summed over it, without a step."""
+    with torch.no_grad(), trainer.evaluating(), pyro.validation_enabled(False):
+        x = trainer.example(trainer.batch_sizes[0])
+        trainer.objective.differentiable_loss(trainer.vae.model, trainer.vae.guide, x)
+    return {name: value.detach() for name, value in trainer.objective.ledger.items()}

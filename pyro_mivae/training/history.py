@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -82,23 +82,6 @@ class History:
     def append(self, row: Row) -> None:
         """Adds a row."""
         self.rows.append(dict(row))
-
-    def to_state(self) -> dict[str, Any]:
-        """Returns the table as a checkpoint holds it: names, and values (rows, columns)."""
-        values = [[row.get(name, math.nan) for name in self.columns] for row in self.rows]
-        return {"columns": self.columns, "values": torch.tensor(values, dtype=torch.float64)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> History:
-        """Reads what `to_state` returned, to the same values."""
-        try:
-            names = state["columns"]
-            return cls(
-                {k: int(v) if k in WHOLE else v for k, v in zip(names, row, strict=True)}
-                for row in state["values"].tolist()
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"the checkpoint's history is damaged: {error}") from error
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the table; what it replaces stays until all is written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, either, flag, function, path, several, whole
 from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
-from pyro_mivae.options import checks_of
+from pyro_mivae.options import checks_of, takes_options
 from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
 from pyro_mivae.training.fit import Training, checkpointing, progress_bar
 from pyro_mivae.training.history import History
@@ -23,6 +24,7 @@ from pyro_mivae.training.processes import OnRow, Result, in_processes
 from pyro_mivae.variants import VARIANT
 
 CHECKS = checks_of(TrainingOptions)
+PER_MODEL = ("lr", "seed")
 
 
 @checked(
@@ -37,11 +39,12 @@ CHECKS = checks_of(TrainingOptions)
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(number, row)"),
 )
+@takes_options(TrainingOptions, without=PER_MODEL)
 def fit_many(
     vaes: Sequence[Any],
     x: Any,
     *,
-    epochs: int,
+    options: TrainingOptions,
     lr: float | Sequence[float] = TrainingOptions.lr,
     seeds: Sequence[int] | None = None,
     device: str | torch.device = "auto",
@@ -52,7 +55,6 @@ def fit_many(
     resume: bool = False,
     on_start: Callable[[], object] | None = None,
     on_epoch: OnRow | None = None,
-    **options: Any,
 ) -> list[History]:
     """Trains several variants on the same images.
 
@@ -66,7 +68,7 @@ def fit_many(
     Args:
         vaes: The variants, each an object of its own, trained in place.
         x: Training images for all, as for `fit`.
-        epochs: Passes over the images.
+        options: See `TrainingOptions`.
         lr: Learning rate, one for all or one for each.
         seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted.
         device: As for `fit`.
@@ -79,8 +81,6 @@ def fit_many(
         resume: Goes on from the folders' checkpoints.
         on_start: Called once everything given has been checked, before anything is written.
         on_epoch: Called with the model's number and each row of its history.
-        **options: Those of `fit` that are left, for all: ``batch_size``, ``lr_schedule``,
-            ``clip_norm``, ``patience``, ``engine`` and ``precision``.
 
     Returns:
         The histories, in the order of the models.
@@ -117,7 +117,7 @@ def fit_many(
     placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
     trainings = []
     for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
-        own = TrainingOptions(epochs, lr=own_lr, seed=seed, **options)
+        own = replace(options, lr=own_lr, seed=seed)
         images = Images.checked(vae, x, validation, own.patience)
         known = str(images.fingerprints)  # models share the images where they take the same
         if known not in placed:
@@ -132,8 +132,9 @@ def fit_many(
         if jobs == 1:
             failures = _one_by_one(trainings, progress, tell)
     if jobs > 1:  # the folders are the processes' own from here on
-        shared = {"validation": validation, "device": device, "resume": resume}
-        train = partial(_train_share, x, {"epochs": epochs, **shared, **options})
+        shared = {k: v for k, v in asdict(options).items() if k not in PER_MODEL}
+        shared |= {"validation": validation, "device": device, "resume": resume}
+        train = partial(_train_share, x, shared)
         given = list(zip(vaes, lrs, seeds, folders, strict=True))
         failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)
     if failures:

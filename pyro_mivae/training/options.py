@@ -15,43 +15,61 @@ LR_SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of a training, which `fit`, run folders and the command line share.
-
-    See `fit` for what each of them means.
-    """
+    """Options of a training, which `fit`, run folders and the command line share."""
 
     epochs: int = option(
-        check=whole(least=1), help="passes over the images, by default the data set's"
+        check=whole(least=1),
+        help="passes over the images; on the command line the data set's by default",
     )
-    batch_size: int = option(128, check=whole(least=1), help="images per step")
-    lr: float = option(1e-3, check=number(above=0), help="learning rate")
+    batch_size: int = option(
+        128,
+        check=whole(least=1),
+        help="images per step; the last batch may be smaller, or join the one before it where the "
+        "objective compares the images of a batch and it has fewer than 64",
+    )
+    lr: float = option(
+        1e-3,
+        check=number(above=0),
+        help="learning rate; parts with a rate of their own keep it in proportion to 1e-3",
+    )
     lr_schedule: str = option(
         "constant",
         check=choice(*LR_SCHEDULES),
-        help="of the learning rate",
+        help="of the learning rate; cosine falls to 0, step by step",
         metavar="|".join(LR_SCHEDULES),
     )
     clip_norm: float | None = option(
-        None, check=number(above=0), help="largest norm of the gradient"
+        None,
+        check=number(above=0),
+        help="largest norm of the gradient (per datum); not limited if omitted",
     )
     patience: int | None = option(
         None,
         check=whole(least=1),
-        help="stop once the loss on a held-out tenth has not fallen for so many epochs",
+        help="stop once the loss on held-out images (a tenth, unless others are given) has not "
+        "fallen for so many epochs, with the best epoch's weights; epochs in which a schedule "
+        "still changed the loss do not count",
     )
     seed: int = option(
-        0, check=whole(least=0, most=NUM_SEEDS - 1), help="of weights, noise and order"
+        0,
+        check=whole(least=0, most=NUM_SEEDS - 1),
+        help="of the noise and the order of the images; on the command line of the first weights "
+        "too",
     )
     engine: Mode | Literal["auto"] = option(
         "auto",
         check=choice("auto", *get_args(Mode)),
-        help="how steps are taken; auto goes by the work ahead",
+        help="how steps are taken: eager runs Pyro in each, staged runs the graph, compiled "
+        "compiles it first, which takes seconds to a minute; auto goes by the work ahead; all see "
+        "the same noise, and differ by rounding",
         metavar="|".join(("auto", *get_args(Mode))),
     )
     precision: Precision = option(
         "float32",
         check=choice(*get_args(Precision)),
-        help="of matrix products while training, forwards and backwards",
+        help="of matrix products while training, forwards and backwards: tf32, on CUDA alone, has "
+        "10 bits of mantissa; bf16, of a float32 model whose step is staged, has 8; all else is "
+        "float32",
         metavar="|".join(get_args(Precision)),
     )
 

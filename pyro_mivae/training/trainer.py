@@ -23,9 +23,7 @@ from pyro_mivae.engine import (
     is_due,
     is_due_in_epoch,
     most_unchecked,
-    no_rounding,
     recorder_for,
-    trace_step,
 )
 from pyro_mivae.errors import (
     CaptureError,
@@ -33,10 +31,9 @@ from pyro_mivae.errors import (
     PyroMivaeError,
     RunError,
     SiteError,
-    StagingError,
 )
 from pyro_mivae.terms import ENOUGH_DATA
-from pyro_mivae.training.arguments import batch_sizes
+from pyro_mivae.training.arguments import batch_sizes, cuda_devices
 from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
@@ -46,7 +43,6 @@ from pyro_mivae.training.optimiser import (
     scheduled_lr,
 )
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.world import cuda_devices
 
 VALIDATION_BATCH = 512
 
@@ -98,9 +94,8 @@ class Trainer:
             self.vae.train()
             try:
                 with pyro.validation_enabled(False):
-                    trace_step(self._program(), self.example(self.batch_sizes[0]))
-            except StagingError as error:
-                raise no_rounding(error) from error
+                    engine = Engine(self._program(), "staged", options.precision)
+                    engine.step(self.example(self.batch_sizes[0]))
             finally:
                 self.vae.train(training)
 
@@ -378,7 +373,3 @@ def _loss_per_datum(
     """The loss that is trained on, and the ledger."""
     loss = objective.differentiable_loss(model, guide, x)
     return loss / len(x), objective.ledger
-
-
-def _differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return any(not torch.equal(a[key], b[key].to(a[key].device)) for key in a)

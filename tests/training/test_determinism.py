@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.training.world import CONVOLUTIONS, SMALL_STEP
+from pyro_mivae.training.arguments import CONVOLUTIONS, SMALL_STEP
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 
