@@ -104,6 +104,8 @@ def _read_state(path: Path) -> Checkpoint:
     _check_fields(path, state, FIELDS)
     if state["best"] is not None:
         _check_fields(path, state["best"], BEST)
+    for row in state["history"]:
+        _check_fields(path, {"a row of the history": row}, {"a row of the history": dict})
     return {**state, "file": path}
 
 

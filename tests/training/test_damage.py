@@ -127,7 +127,7 @@ def test_the_history_is_mended_from_the_checkpoint(stopped, content, x, make):
 def test_a_damaged_field_is_named_in_one_line(stopped, x, make):
     right = {k: v for k, v in read_checkpoint(stopped).items() if k != "file"}
     (stopped / "checkpoint.previous.pt").unlink()
-    kinds = {"text": "x", "number": 3.5, "table": {}, "list": []}
+    kinds = {"text": "x", "number": 3.5, "table": {}, "list": [], "numbers": [1, 2, 3]}
 
     def go_on():
         read_checkpoint(stopped)  # most are told here, the others by the trainer
