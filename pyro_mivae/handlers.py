@@ -30,12 +30,11 @@ class SiteWeightMessenger(Messenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__()
         self.weights = weights
+
+    def __enter__(self) -> Any:
         self._names: set[str] = set()
         self._owners: set[str] = set()
         self._shared: str | None = None
-
-    def __enter__(self) -> Any:
-        self._names, self._owners, self._shared = set(), set(), None
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> Any:
@@ -102,11 +101,7 @@ def weigh_sites(
         fn: A model or a guide.
         weights: The weight of each site, 0 or more; sites not named keep weight 1.
 
-    Returns:
-        The callable under the handler.
-
     Raises:
-        OptionError: If a weight is negative or not finite.
         SiteError: When the program has run, if it has no site of a name, or if one auxiliary site
             of a guide serves latent sites of several weights.
 

@@ -32,9 +32,6 @@ class MovingAverage(nn.Module):
     Args:
         rate: :math:`\rho`, the share of the newest number, above 0 and at most 1.
 
-    Raises:
-        OptionError: If the rate is not in that range.
-
     Example:
         >>> average = MovingAverage(rate=0.5)
         >>> average.update(torch.tensor(1.0)), average.update(torch.tensor(1.0))
@@ -200,9 +197,6 @@ def tuba_bound(
     Returns:
         Scalar, in nats, differentiable in all arguments.
 
-    Raises:
-        ShapeError: If scores are not one-dimensional, or empty, or a baseline does not fit.
-
     Example:
         >>> tuba_bound(torch.ones(4), torch.zeros(4), 0.0, 0.0)
         tensor(1.)
@@ -231,17 +225,12 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
     exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for finite scores if :math:`\alpha > 0`.
 
     Args:
-        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``.
+        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)`` with n of 2 or more.
         log_baseline: :math:`\log a(z_i)`, a scalar or shape ``(n,)``.
         alpha: :math:`\alpha`, from 0 to 1.
 
     Returns:
         Scalar, in nats, differentiable in scores and baseline.
-
-    Raises:
-        ShapeError: If the scores are not a square matrix of at least two rows, or the baseline
-            does not fit.
-        OptionError: If ``alpha`` is not in that range.
 
     Example:
         >>> interpolated_bound(torch.eye(3), 0.0, alpha=0.5)
@@ -291,9 +280,7 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
     return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
 
 
-@checked(
-    joint_scores=vector("n"), marginal_scores=vector("m"), clip=number(above=0, finite=False)
-)
+@checked(joint_scores=vector("n"), marginal_scores=vector("m"), clip=number(above=0, finite=False))
 def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float) -> Tensor:
     r"""Estimates :math:`I(X; Z)` by Donsker and Varadhan's formula with clipped scores.
 

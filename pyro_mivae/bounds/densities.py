@@ -40,9 +40,6 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     Returns:
         Scalar, or shape ``(n,)``; in nats, differentiable.
 
-    Raises:
-        ShapeError: If the scores are not a square matrix of at least one row.
-
     References:
         van den Oord et al. (2018), Contrastive Predictive Coding, eq. 4 and appendix.
         https://arxiv.org/abs/1807.03748

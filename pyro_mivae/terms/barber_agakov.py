@@ -16,9 +16,9 @@ from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.errors import SiteError
 from pyro_mivae.figures import MEAN, SAMPLE, key
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.sites import base_of, log_prob
+from pyro_mivae.sites import Site, base_of, log_prob
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
-from pyro_mivae.traces import Site, is_deterministic, trace_program
+from pyro_mivae.traces import is_deterministic, trace_program
 
 Generation = Literal["mean", "relaxed", "straight-through", "score-function"]
 
@@ -140,12 +140,6 @@ class BarberAgakov(InformationTerm):
                 f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) take it"
             )
         self.check_latent(traces)
-        for name in self.sites:
-            if is_deterministic(traces.guide.nodes[name]):
-                raise SiteError(
-                    f"{type(self).__name__} scores the site {name!r}, which the guide makes "
-                    "deterministic and so has no density; give it a Normal, or drop the term"
-                )
         return x_site
 
 
@@ -159,7 +153,15 @@ def score_code(generated: Site, recognised: Site) -> Tensor:
     Returns:
         :math:`\log q(c \mid x') + H(c)` over the site's batch shape, with the scale and mask of
         the model's site, in nats; a lower bound on the information in expectation.
+
+    Raises:
+        SiteError: If the guide makes the code deterministic.
     """
+    if is_deterministic(recognised):
+        raise SiteError(
+            f"the guide makes the code {recognised['name']!r} deterministic, so it has no density "
+            "and its information no bound; give it a Normal, or leave it out"
+        )
     density = log_prob(recognised)
     try:
         score = density + generated["fn"].entropy()

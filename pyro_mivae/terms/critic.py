@@ -74,11 +74,11 @@ class ScoreBound:
         baseline: For ``"tuba"`` and ``"interpolated"``: a network from codes, shape ``(n, d)``,
             to :math:`\log a(z)`, shape ``(n,)`` or ``(n, 1)``. It is trained as the critic is;
             the constant 1 if omitted, with which ``"tuba"`` is ``"nwj"``.
-        alpha: For ``"interpolated"``: from 0, which is TUBA, to 1, InfoNCE; 0.5 if omitted.
+        alpha: For ``"interpolated"``: from 0 to 1; 0.5 if omitted.
         clip: For ``"smile"``; 5 if omitted.
 
     Raises:
-        OptionError: If the name is unknown, or an option is given that it has no use for.
+        OptionError: If an option is given that the bound has no use for.
     """
 
     @checked(

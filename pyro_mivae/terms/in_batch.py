@@ -115,14 +115,10 @@ def maximum_mean_discrepancy(
         a: Shape ``(n, d)``, n at least 2.
         b: Shape ``(m, d)``, m at least 2.
         kernel: ``"rbf"`` or ``"imq"``.
-        bandwidth: *h*, a squared distance.
+        bandwidth: *h*, a squared distance above 0.
 
     Returns:
         Scalar, differentiable in both.
-
-    Raises:
-        ShapeError: If the samples are not two matrices of as many columns and 2 rows or more.
-        OptionError: If the kernel is unknown or the bandwidth not positive.
 
     References:
         Gretton et al. (2012), A Kernel Two-Sample Test, eq. 3.
@@ -162,9 +158,9 @@ class MaximumMeanDiscrepancy(PairedTerm):
 
     Args:
         sites: The sites, as `PairedTerm` takes them.
-        kernel: ``"rbf"`` or ``"imq"``.
-        bandwidth: A squared distance; if omitted twice the number of dimensions, the mean squared
-            distance of two draws from N(0, I).
+        kernel: As of `maximum_mean_discrepancy`.
+        bandwidth: Likewise; if omitted twice the number of dimensions, the mean squared distance
+            of two draws from N(0, I).
         **term: The weight, see `InformationTerm`.
 
     References:

@@ -11,9 +11,9 @@ from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.arguments import checked, number
 from pyro_mivae.errors import SiteError
-from pyro_mivae.sites import weigh
+from pyro_mivae.sites import Site, weigh
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
-from pyro_mivae.traces import Program, Site, trace_program
+from pyro_mivae.traces import Program, trace_program
 
 CATEGORIES = (
     torch.distributions.Categorical,
