@@ -14,7 +14,7 @@ LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions priors likelihoods models guides bounds terms elbo "
     "engine posterior evidence diagnostics variants data training metrics plots report runs "
-    "cli_options cli __main__"
+    "cli __main__"
 ).split()
 HEAVY = ("torchvision", "matplotlib", "sklearn", "scipy", "jinja2", "click", "PIL", "tqdm")
 MOST_LINES, MOST_LINES_OF_A_VARIANT, MOST_OPTIONS = 400, 100, 8

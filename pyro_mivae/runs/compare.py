@@ -185,11 +185,11 @@ def _open(folder: Path, name: str, trust: bool) -> Side:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The ends of paths, as long as it takes to tell them apart."""
-    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+    depth, names = 1, [folder.name for folder in folders]
+    while len(set(names)) < len(names):
+        depth += 1
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    raise AssertionError("distinct paths have distinct names")
+    return names
 
 
 def _settings(side: Side) -> dict[str, str]:

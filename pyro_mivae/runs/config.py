@@ -210,6 +210,7 @@ class RunConfig:
             image_size=self.image_size or stored.image_size,
             model={**stored.model, **self.model},
             training={**stored.training, **self.training},
+            programs={k: v for k, v in stored.programs.items() if k not in self.model},
         )
 
     def load_dataset(self, root: str | Path | None = None) -> Dataset:
