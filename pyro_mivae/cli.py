@@ -24,16 +24,14 @@ from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, W
 from pyro_mivae.interrupts import ignore_further, stop_once
 from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import ModelOptions, Run, RunConfig, open_run
+from pyro_mivae.runs.build import listing
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
-from pyro_mivae.runs.listing import listing
-from pyro_mivae.runs.run_folder import COMMANDS, held
+from pyro_mivae.runs.run_folder import COMMANDS, CONFIG, KEPT, METRICS, REPORT, held
 from pyro_mivae.training import TrainingOptions
 
 SWEPT = ("beta", "mi_weight")
-FILES = (
-    "checkpoint.pt checkpoint.previous.pt config.toml history.csv metrics.json report.html".split()
-)
+FILES = (*KEPT, CONFIG, METRICS, REPORT)
 
 
 def read_size(value: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Variants from configurations: names become modules, and so does code from files, if approved."""
+"""Variants from configurations: names become modules, and so does approved code from files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import inspect
 import json
 import os
+import re
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
@@ -15,8 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_mivae.data import DATASETS
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError, nearest
 from pyro_mivae.guides import GUIDES
+from pyro_mivae.likelihoods import LIKELIHOODS
+from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
+from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import (
     PROGRAMS,
@@ -25,11 +31,14 @@ from pyro_mivae.runs.config import (
     check_model_options,
     find_variant,
     names_file,
+    plain_defaults,
 )
 from pyro_mivae.training.processes import run_source
-from pyro_mivae.variants import Variant
+from pyro_mivae.variants import VARIANTS, Variant
 
 STATE = "PYRO_MIVAE_STATE"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "β"}
 _approved: dict[str, bytes] = {}  # files by their digest, as they were read
 
 
@@ -187,11 +196,9 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
         try:
             file = _state() / "trusted"
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(opened, f"{entry}\n".encode())
-            finally:
-                os.close(opened)
+            file.touch(mode=0o600)
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(f"{entry}\n")
         except (OSError, RuntimeError):  # RuntimeError: there is no home
             return
 
@@ -245,3 +252,46 @@ def _state() -> Path:
         return Path(os.environ[STATE])
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "pyro_mivae"
+
+
+def listing() -> str:
+    """Lists variants with the options that they take, priors, guides, and data sets."""
+    sections: dict[str, Mapping[str, object]] = {
+        "variants (pyro-mivae train VARIANT)": VARIANTS,
+        "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
+        "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
+        "guides (--guide NAME, or FILE.py:NAME)": GUIDES,
+        "likelihoods (--likelihood NAME)": LIKELIHOODS,
+        "networks (--network NAME, or auto)": NETWORKS,
+        "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,
+    }
+    lines = []
+    for title, registry in sections.items():
+        width = max(map(len, registry))
+        lines += ["", title]
+        for name, of in registry.items():
+            lines.append(f"  {name:<{width}}  {_first_line(of)}".rstrip())
+            options = ", ".join(_flags(name)) if registry is VARIANTS else ""
+            told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
+            lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
+    return "\n".join(lines[1:])
+
+
+def _flags(variant: str) -> Iterator[str]:
+    """Flags of a variant's options, with the defaults that hold for all data."""
+    defaults = plain_defaults(variant)
+    for name, flag in (flags_of(VARIANTS[variant].options()) | flags_of(ModelParts)).items():
+        default = defaults.get(name)
+        yield (
+            flag if default is None or isinstance(default, bool) else f"{flag}{NO_BREAK}{default}"
+        )
+
+
+def _first_line(of: object) -> str:
+    """First paragraph of a docstring, its mathematics as plain text."""
+    text = " ".join((inspect.getdoc(of) or "").split("\n\n")[0].split())
+    text = re.sub(r"(?:: )?:math:`[^`]{30,}`", "", text)  # what is too long for a list
+    text = re.sub(r":math:`([^`]*)`|``([^`]*)``", r"\1\2", text)
+    for latex, plain in SYMBOLS.items():
+        text = text.replace(latex, plain)
+    return text.replace("`", "").rstrip(".")

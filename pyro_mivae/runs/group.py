@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -298,16 +299,16 @@ def logging_epochs(folders: Sequence[Path]) -> Iterator[Callable[[int, dict[str,
             "--tensorboard needs a package that is not installed: "
             "python -m pip install 'pyro-mivae[tensorboard]'"
         ) from error
-    writers: dict[int, Any] = {}
     with ExitStack() as opened:
 
+        @cache
+        def writer(number: int) -> Any:
+            folder = str(folders[number] / LOGS)
+            return opened.enter_context(SummaryWriter(folder, filename_suffix=OURS))
+
         def log(number: int, row: dict[str, float]) -> None:
-            if number not in writers:
-                folder = str(folders[number] / LOGS)
-                writers[number] = SummaryWriter(folder, filename_suffix=OURS)
-                opened.callback(writers[number].close)
             for name, value in row.items():
                 if name != "epoch":
-                    writers[number].add_scalar(name, value, int(row["epoch"]))
+                    writer(number).add_scalar(name, value, int(row["epoch"]))
 
         yield log
