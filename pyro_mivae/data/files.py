@@ -248,7 +248,8 @@ def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
         count = getattr(file, "n_frames", 1) if file.format in STACKS else 1
         for index in range(count):
             file.seek(index)
-            read = [] if count > 1 and _is_reduced(file) else [_read_frame(file, path)]
+            kind = int(getattr(file, "tag_v2", {}).get(SUBFILE_TYPE, 0))
+            read = [] if count > 1 and kind & REDUCED else [_read_frame(file, path)]
             while read:  # and keep nothing of it
                 yield read.pop()
 
@@ -271,10 +272,6 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise DataError(f"cannot read the image {path}: {told(error)}") from error
-
-
-def _is_reduced(frame: Any) -> bool:
-    return bool(int(getattr(frame, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & REDUCED)
 
 
 def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:

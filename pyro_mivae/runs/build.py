@@ -222,12 +222,8 @@ def run_program(spec: str, kind: str, digest: str | None) -> Any:
     if digest is None or digest not in _approved:
         raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
     module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
-    try:
+    with _blaming(f"--{kind} {spec}: {path} fails when imported"):
         module = run_source(module_name, str(path), digest, _approved[digest])
-    except Exception as error:
-        raise OptionError(
-            f"--{kind} {spec}: {path} fails when imported: {type(error).__name__}: {error}"
-        ) from error
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
         hint = nearest(name, public)

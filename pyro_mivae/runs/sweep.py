@@ -232,7 +232,8 @@ def fill_table(
             raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
         first.check_data(x_test)
         seeds = [int(points[n]["seed"]) for n in left]
-        runs = None if models is None else [models / _name(points[n]) for n in left]
+        names = [",".join(f"{name}={v!r}" for name, v in points[n].items()) for n in left]
+        runs = None if models is None else [models / name for name in names]
         try:
             fit_many([*left.values()], x, seeds=seeds, runs=runs, **training)
         except ManyTrainingError as error:
@@ -266,10 +267,6 @@ def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
         for name, side in (("kl", ""), ("mi", LOWER), ("mi", UPPER))
     ]
     return {name: figures.get(name, math.nan) for name in (*FIGURES, *sites)}
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={value!r}" for name, value in point.items())
 
 
 def sweep_run(
@@ -313,10 +310,9 @@ def sweep_run(
             clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")
             return known
-        started = known is not None
         config = group.approve(config, folder)
         dataset = config.load_dataset()
-        config = settled(config, dataset, folder, started=started)
+        config = settled(config, dataset, folder, started=known is not None)
 
         def make(seed: int, **options: float) -> Variant:
             model, training = {**config.model, **options}, {**config.training, "seed": seed}
@@ -325,7 +321,7 @@ def sweep_run(
             )
 
         def begin() -> None:
-            new = {} if started else {folder / SWEEP: config}
+            new = {} if known else {folder / SWEEP: config}
             group.begin(config, new, dataset, f", {len(table.points)} models")
             table.to_json(folder / ROWS)
 
