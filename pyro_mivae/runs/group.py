@@ -17,7 +17,7 @@ from pyro_mivae.arguments import checked
 from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
-from pyro_mivae.figures import label
+from pyro_mivae.figures import AGREEMENT, OF_SEEDS, label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
 from pyro_mivae.runs.build import approve, build_variant, named_programs, remember
@@ -51,11 +51,7 @@ from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
 from pyro_mivae.training.checkpointer import HISTORY
 
-SHOWN = (
-    "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
-    "linear_probe categories_used category_agreement_accuracy category_agreement_nmi"
-).split()
-LABELS = {name: label(name) for name in SHOWN if name.startswith("category_agreement")}
+LABELS = {name: label(name) for name in OF_SEEDS if name in AGREEMENT}
 
 
 @dataclass
@@ -277,7 +273,7 @@ def seeds_table(folder: str | Path) -> str:
     """Writes the figures of several seeds that matter most as a small table."""
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
     rows = []
-    for name in SHOWN:
+    for name in OF_SEEDS:
         mean, spread = (content["metrics"].get(name, {}).get(key) for key in ("mean", "sd"))
         if mean is not None:
             told = "" if spread is None else f" ± {spread:.3f}"

@@ -28,7 +28,7 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
-from pyro_mivae.figures import LOWER, UPPER, key
+from pyro_mivae.figures import LOWER, OF_SWEEPS, UPPER, key
 from pyro_mivae.options import checks_of
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import FLAGS, RunConfig, check_model_options, started_with
@@ -47,8 +47,7 @@ from pyro_mivae.tables import align
 from pyro_mivae.training import TrainingOptions, atomic_path, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
-SHOWN = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
-FIGURES = ("distortion", "rate", "elbo", "mi_lower", "mi_upper", "active_units")
+MEASURED = (*OF_SWEEPS, "active_units")
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,11 @@ class SweepTable:
 
     def table(self) -> str:
         """Writes the means over seeds of the figures that matter most, as lines of text."""
-        rows = [[*self.grid, *SHOWN]]
+        rows = [[*self.grid, *OF_SWEEPS]]
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
             same = [r for r in self.rows if all(r[k] == v for k, v in point.items())]
-            means = [sum(row[name] for row in same) / len(same) for name in SHOWN]
+            means = [sum(row[name] for row in same) / len(same) for name in OF_SWEEPS]
             rows.append([f"{value:g}" for value in values] + [f"{mean:.3f}" for mean in means])
         return "\n".join(align(rows))
 
@@ -241,7 +240,7 @@ def fill_table(
             if len(failures) == len(points):
                 raise
     for n, vae in left.items():
-        broken = dict.fromkeys(FIGURES, math.nan)
+        broken = dict.fromkeys(MEASURED, math.nan)
         rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test))}
         told = {place: reason for place, reason in failures.items() if place in rows}
         table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
@@ -266,7 +265,7 @@ def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
         for site in vae.sites
         for name, side in (("kl", ""), ("mi", LOWER), ("mi", UPPER))
     ]
-    return {name: figures.get(name, math.nan) for name in (*FIGURES, *sites)}
+    return {name: figures.get(name, math.nan) for name in (*MEASURED, *sites)}
 
 
 def sweep_run(
