@@ -83,11 +83,7 @@ def _inside(y: Tensor) -> Tensor:
     return y.clamp(info.tiny, 1 - info.eps / 2)
 
 
-def _divergence(p: ProbitNormal, q: ProbitNormal) -> Tensor:
-    return kl_divergence(p.base_dist, q.base_dist)
-
-
-register_kl(ProbitNormal, ProbitNormal)(_divergence)
+register_kl(ProbitNormal, ProbitNormal)(lambda p, q: kl_divergence(p.base_dist, q.base_dist))
 
 
 class TruncatedNormal(TorchDistribution):
