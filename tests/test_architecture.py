@@ -18,7 +18,7 @@ LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions priors likelihoods models guides bounds terms elbo "
     "engine posterior evidence diagnostics variants data training metrics plots report runs "
-    "cli_options cli __main__"
+    "cli __main__"
 ).split()
 OPTION_NAMES = ("mi_weight", "kl_weights", "barber_agakov_bound")
 TEXT = re.compile(r"[\w\[\]*]+")

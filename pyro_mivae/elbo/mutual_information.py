@@ -72,11 +72,10 @@ class MutualInformationELBO(Objective):
             unweighted; without terms whose weight is the constant 0.
 
     Raises:
-        OptionError: If a weight is negative or not finite, or two terms have the same name.
+        OptionError: If two terms have the same name.
 
     References:
-        Hoffman & Johnson (2016), ELBO surgery; Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
-        https://arxiv.org/abs/1711.00464
+        Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
     """
 
     @checked(

@@ -70,11 +70,7 @@ class SweepTable:
     seeds: tuple[int, ...] = ()
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the rows as a table.
-
-        Args:
-            path: The file.
-        """
+        """Writes the rows as a table."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with atomic_path(Path(path)) as scratch, scratch.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="nan", lineterminator="\n")
@@ -82,20 +78,13 @@ class SweepTable:
             writer.writerows(self.rows)
 
     def to_json(self, path: str | Path) -> None:
-        """Writes grid, seeds, rows and failures, with null for NaN.
-
-        Args:
-            path: The file.
-        """
+        """Writes grid, seeds, rows and failures, with null for NaN."""
         content = {"grid": self.grid, "seeds": self.seeds, "rows": self.rows}
         write_json(Path(path), {**content, "failed": self.failures})
 
     @classmethod
     def from_json(cls, path: str | Path) -> SweepTable:
         """Reads what `to_json` wrote.
-
-        Args:
-            path: The file.
 
         Raises:
             RunError: If it cannot be read.
@@ -117,9 +106,6 @@ class SweepTable:
         """Draws the models in the plane of rate and distortion.
 
         The lines follow the option with the most values, one for each value of another option.
-
-        Args:
-            path: The file.
 
         Raises:
             OptionError: If more than two options have several values.
@@ -245,7 +231,8 @@ def fill_table(
             raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
         first.check_data(x_test)
         seeds = [int(points[n]["seed"]) for n in left]
-        runs = None if models is None else [models / _name(points[n]) for n in left]
+        names = [",".join(f"{name}={v!r}" for name, v in points[n].items()) for n in left]
+        runs = None if models is None else [models / name for name in names]
         try:
             fit_many([*left.values()], x, seeds=seeds, runs=runs, **training)
         except ManyTrainingError as error:
@@ -258,7 +245,7 @@ def fill_table(
         told = {place: reason for place, reason in failures.items() if place in rows}
         table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
         on_row(table)
-    return replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=failures)
+    return table
 
 
 def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
@@ -281,10 +268,6 @@ def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
     return {name: figures.get(name, math.nan) for name in (*MEASURED, *sites)}
 
 
-def _name(point: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={value!r}" for name, value in point.items())
-
-
 def sweep_run(
     config: RunConfig,
     folder: str | Path,
@@ -301,8 +284,14 @@ def sweep_run(
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})
     with RunGroup(config, folder, GRID, **how) as group:
-        known = _known(folder) if group.resume and (folder / ROWS).is_file() else None
-        if known is not None:
+        known = None
+        if group.resume and (folder / ROWS).is_file():
+            if not (folder / SWEEP).is_file():
+                raise RunError(
+                    f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw "
+                    "it away with --overwrite, or choose another --run DIR"
+                )
+            known = SweepTable.from_json(folder / ROWS)
             config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
             _check_resumed(grid, count, known, folder)
             grid, count = known.grid, count or len(known.seeds)
@@ -320,10 +309,9 @@ def sweep_run(
             clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")
             return known
-        started = known is not None
-        config = group.approve(config, folder, started=started)
+        config = group.approve(config, folder)
         dataset = config.load_dataset()
-        config = settled(config, dataset, folder, started=started)
+        config = settled(config, dataset, folder, started=known is not None)
 
         def make(seed: int, **options: float) -> Variant:
             model, training = {**config.model, **options}, {**config.training, "seed": seed}
@@ -332,8 +320,12 @@ def sweep_run(
             )
 
         def begin() -> None:
-            new = {} if started else {folder / SWEEP: config}
+            new = {} if known else {folder / SWEEP: config}
             group.begin(config, new, dataset, f", {len(table.points)} models")
+            table.to_json(folder / ROWS)
+
+        def write(table: SweepTable) -> None:
+            table.to_csv(folder / TABLE)
             table.to_json(folder / ROWS)
 
         found = fill_table(
@@ -342,7 +334,7 @@ def sweep_run(
             dataset.x_train,
             x_test=dataset.x_test,
             models=folder / MODELS,
-            on_row=lambda table: _write_rows(table, folder),
+            on_row=write,
             on_start=begin,
             **{name: value for name, value in config.training.items() if name != "seed"},
             resume=True,
@@ -350,20 +342,9 @@ def sweep_run(
             progress=group.progress,
             jobs=group.jobs,
         )
-        _write_rows(found, folder)
         found.to_png(folder / PICTURE)
         clear_models(folder)
         return found
-
-
-def _known(folder: Path) -> SweepTable:
-    """Reads the table of a sweep that is to go on."""
-    if not (folder / SWEEP).is_file():
-        raise RunError(
-            f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw it away "
-            "with --overwrite, or choose another --run DIR"
-        )
-    return SweepTable.from_json(folder / ROWS)
 
 
 def _check_resumed(
@@ -381,8 +362,3 @@ def _check_resumed(
 
 def _listed(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values) or "none"
-
-
-def _write_rows(table: SweepTable, folder: Path) -> None:
-    table.to_csv(folder / TABLE)
-    table.to_json(folder / ROWS)

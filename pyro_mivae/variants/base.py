@@ -29,8 +29,7 @@ from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.priors import prior_sites
-from pyro_mivae.priors.base import site_size
+from pyro_mivae.priors import prior_sites, site_size
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared

@@ -14,7 +14,7 @@ from pyro_mivae.arguments import Checker, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK
-from pyro_mivae.priors.base import PRIOR
+from pyro_mivae.priors import PRIOR
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.traces import TracePair, trace_program
 

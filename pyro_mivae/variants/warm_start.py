@@ -16,17 +16,11 @@ from pyro_mivae.terms import RegularizedInformation
 
 @dataclass(frozen=True)
 class CategoryStart:
-    """The start of a variant with categories.
+    """The start of a variant with categories: ``warm_start`` steps before training, or none.
 
-    Args:
-        warm_start: Steps of `warm_start_categories` before training; 0 for a random start.
-        start_weight: Weight with which the start's `RegularizedInformation` goes on beside the
-            ELBO. It falls to 0 over the first 80 % of the training.
-        warmup: Share of the training during which the weights of the KL divergences, and of an
-            information term, rise from 0.
-
-    Raises:
-        OptionError: If a number is out of its range.
+    Its `RegularizedInformation` goes on beside the ELBO with ``start_weight``, which falls to 0
+    over the first 80 % of the training. The weights of the KL divergences, and of an information
+    term, rise from 0 during the share ``warmup`` of the training.
     """
 
     warm_start: int = option(

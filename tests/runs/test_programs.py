@@ -20,8 +20,7 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs import RunConfig, SweepTable, open_run, sweep_run, train_run, train_seeds
-from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.programs import approve
+from pyro_mivae.runs.build import approve, build_variant
 from pyro_mivae.runs.sweep import MEASURED, fill_table
 from pyro_mivae.training import fit
 
