@@ -36,6 +36,7 @@ from pyro_mivae.metrics.encoded import (
     EncodedData,
     batches,
     explained,
+    side_by_side,
     variation,
 )
 from pyro_mivae.metrics.factors import (
@@ -341,18 +342,6 @@ def factors(
         f"random forests of {TREES} trees on {len(chosen)} of what is {split.text}; {of}",
         {f"dci_{name}": score for name, score in list(scores._asdict().items())[:3]},
     )
-
-
-def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
-    """Puts all sites side by side, the category as a single column, and tells which it is."""
-    parts, categorical, width = [], [], 0
-    for site, code in codes.items():
-        if site == category:
-            categorical.append(width)
-            code = code.argmax(1, keepdim=True).to(code)
-        parts.append(code)
-        width += code.shape[1]
-    return torch.cat(parts, 1), categorical
 
 
 def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tuple[Codes, Codes]:

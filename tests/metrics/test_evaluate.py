@@ -14,8 +14,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import evaluate as evaluate_all
 from pyro_mivae.metrics import how_measured
-from pyro_mivae.metrics.encoded import EncodedData
-from pyro_mivae.metrics.measures import side_by_side
+from pyro_mivae.metrics.encoded import EncodedData, side_by_side
 from pyro_mivae.metrics.splits import halves
 
 # With hardly any importance samples and data of the model's own: both take their time.
