@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, field, fields
 from functools import wraps
 from inspect import Parameter, signature
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pyro_mivae.arguments import Checker
+from pyro_mivae.arguments import Checker, choice
 from pyro_mivae.errors import nearest
 
 Result = TypeVar("Result")
@@ -24,14 +24,19 @@ Result = TypeVar("Result")
 def option(
     default: Any = MISSING,
     *,
-    check: Checker,
     help: str,
-    metavar: str | None = None,
+    check: Checker | None = None,
+    names: Sequence[str] = (),
     flag: str | None = None,
 ) -> Any:
-    """Declares a field of an options dataclass; the flag is the field's name if omitted."""
-    told = {"check": check, "help": help, "metavar": metavar, "flag": flag}
-    return field(default=default, metadata=told)
+    """Declares a field of an options dataclass, which has a check, or the names that it may be.
+
+    The flag is the field's name if omitted.
+    """
+    check, metavar = check or choice(*names), "|".join(names) or None
+    return field(
+        default=default, metadata={"check": check, "help": help, "metavar": metavar, "flag": flag}
+    )
 
 
 def checks_of(cls: type) -> dict[str, Checker]:

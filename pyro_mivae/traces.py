@@ -20,6 +20,7 @@ from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import (
+    Site,
     base_of,
     batches,
     check_shapes,
@@ -36,7 +37,6 @@ from pyro_mivae.sites import (
     weigh,
 )
 
-Site = Any
 Program = Callable[..., Any]
 
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
@@ -121,7 +121,6 @@ class TracePair:
         self._log_weights: dict[str, Tensor] = {}  # in place of the density, where drawn
         # Each density is computed once: a second one would double the work of its gradient.
         self._densities: dict[tuple[str, bool], Tensor] = {}
-        self._divergences: dict[str, Tensor | None] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}
 
     @classmethod
@@ -163,12 +162,6 @@ class TracePair:
     def log_likelihood(self, name: str) -> Tensor:
         """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
         return log_prob(self.model.nodes[name])
-
-    def divergence(self, name: str) -> Tensor | None:
-        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, where it is valid."""
-        if name not in self._divergences:
-            self._divergences[name] = self._closed_form(name)
-        return self._divergences[name]
 
     def rate(self, name: str) -> Tensor:
         r"""Returns what a site of the guide adds to the KL divergence, summed over the data."""
@@ -294,7 +287,8 @@ class TracePair:
             names += (name,)
         return names
 
-    def _closed_form(self, name: str) -> Tensor | None:
+    def divergence(self, name: str) -> Tensor | None:
+        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, where it is valid."""
         q, p = self.guide.nodes[name], self.model.nodes[name]
         if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
             return None

@@ -1,7 +1,4 @@
-"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes.
-
-Chen et al. (2016), InfoGAN, https://arxiv.org/abs/1606.03657.
-"""
+"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.figures import MEAN, key
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.sites import data_sites
+from pyro_mivae.sites import Site, data_sites
 from pyro_mivae.terms import score_code
-from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
+from pyro_mivae.traces import Program, trace_program
 
 
 class InfoGANLoss(Objective):
@@ -53,7 +50,8 @@ class InfoGANLoss(Objective):
 
     Args:
         discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
-        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule.
+        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule; one
+            site or more.
         saturating: Lets the generator minimise :math:`V` itself.
         name: Name of the discriminator in Pyro's parameter store.
         retain_graph: Keeps the graph after backward.
@@ -63,10 +61,6 @@ class InfoGANLoss(Objective):
             ``loss_discriminator``, :math:`-V` (log 4 per datum where it can tell nothing);
             ``loss_generator``, without the information (log 2 there); and ``mi_<site>_mean``,
             :math:`I_s` unweighted.
-
-    Raises:
-        OptionError: If no site is named or a weight is negative: to minimise a lower bound would
-            not make the information small.
 
     References:
         Chen et al. (2016), InfoGAN, eq. 6. https://arxiv.org/abs/1606.03657
@@ -94,7 +88,7 @@ class InfoGANLoss(Objective):
     ) -> None:
         self.weights = {site: Weight(weight) for site, weight in weights.items()}
         super().__init__(
-            {f"mi_{site}": weight for site, weight in self.weights.items()},
+            {key("mi", site): weight for site, weight in self.weights.items()},
             max_plate_nesting=1,
             retain_graph=retain_graph,
         )
@@ -141,11 +135,10 @@ class InfoGANLoss(Objective):
                 "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
                 "normalise it by; give 2 or more, 32 and more are of use"
             )
-        generated, recognised = self._get_trace(model, guide, args, kwargs)
-        site = _observed(generated, x)
+        generated, recognised, site = self._get_trace(model, guide, args, kwargs)
         image = site["value"]
         information = {
-            name: score_code(generated.nodes[name], _scored(recognised, name)).sum()
+            name: score_code(generated.nodes[name], recognised.nodes[name]).sum()
             for name in self.weights
         }
         real, fake = discriminator(x), discriminator(image.detach())
@@ -173,8 +166,8 @@ class InfoGANLoss(Objective):
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Any, Any]:
-        """Returns the traces of the model, run from its prior, and of the guide that reads it."""
+    ) -> tuple[Any, Any, Site]:
+        """Traces the model from its prior and the guide that reads it; finds what is generated."""
         generated = trace_program(push_forward(model), args, kwargs)
         site = _observed(generated, args[0])
         self.latent = tuple(generated.stochastic_nodes)
@@ -183,7 +176,14 @@ class InfoGANLoss(Objective):
             raise SiteError(f"weights names {missing}; the model's codes are {list(self.latent)}")
         codes = {name: generated.nodes[name]["value"] for name in self.weights}
         read = poutine.condition(guide, data=codes)
-        return generated, trace_program(read, (site["value"], *args[1:]), kwargs)
+        recognised = trace_program(read, (site["value"], *args[1:]), kwargs)
+        missing = sorted(set(self.weights) - set(recognised.nodes))
+        if missing:
+            raise SiteError(
+                f"the guide does not sample the codes {missing}; let it, or leave them out of "
+                "weights"
+            )
+        return generated, recognised, site
 
 
 def _observed(generated: Any, x: Tensor) -> Site:
@@ -195,21 +195,6 @@ def _observed(generated: Any, x: Tensor) -> Site:
             f"{tuple(x.shape)}, at one site"
         )
     site: Site = generated.nodes[names[0]]
-    return site
-
-
-def _scored(recognised: Any, name: str) -> Site:
-    """Finds a code's site in the guide."""
-    if name not in recognised.nodes:
-        raise SiteError(
-            f"the guide does not sample the code {name!r}; let it, or leave it out of weights"
-        )
-    site: Site = recognised.nodes[name]
-    if is_deterministic(site):
-        raise SiteError(
-            f"the guide makes the code {name!r} deterministic, which has no density; give it "
-            "a distribution, or leave it out of weights"
-        )
     return site
 
 

@@ -15,7 +15,8 @@ from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.handlers import relax_categories
 from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.traces import Program, Site, TracePair, replay_model
+from pyro_mivae.sites import Site
+from pyro_mivae.traces import Program, TracePair, replay_model
 
 Relaxation = Literal["soft", "gumbel"]
 
@@ -37,9 +38,6 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         relaxation: ``"soft"`` or ``"gumbel"``.
         temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
         **options: Options of `MutualInformationELBO`.
-
-    Raises:
-        OptionError: If the relaxation is neither, or the temperature is not positive.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
@@ -81,8 +79,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         if self.relaxation == "soft":
             return fn.probs
         temperature = torch.as_tensor(self.temperature(), dtype=fn.logits.dtype)
-        concrete = dist.RelaxedOneHotCategorical(temperature, logits=fn.logits)
-        return concrete.rsample()
+        return dist.RelaxedOneHotCategorical(temperature, logits=fn.logits).rsample()
 
 
 class SampledCategoricalELBO(MutualInformationELBO):
@@ -113,13 +110,10 @@ class SampledCategoricalELBO(MutualInformationELBO):
 
     Args:
         *parts: Terms and weights, as of `MutualInformationELBO`.
-        exact: Number of categories of each datum that are always decoded, the most probable ones.
-            With 0 there is no control variate, except where a category is certain to be drawn.
-        draws: Number of the others that are decoded.
+        exact: Number of categories of each datum that are always decoded, 0 or more. With 0 there
+            is no control variate, except where a category is certain to be drawn.
+        draws: Number of the others that are decoded, 1 or more.
         **options: Options of `MutualInformationELBO`.
-
-    Raises:
-        OptionError: If ``exact`` is negative or ``draws`` under 1, or one is no whole number.
 
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
@@ -187,8 +181,8 @@ def choose_categories(
     Args:
         log_probs: Log-probabilities of the categories, shape ``(K, *batch)``.
         uniforms: Numbers in [0, 1), shape ``(*batch)``.
-        exact: Number of the most probable categories that are chosen in any case.
-        draws: Number of the others that are chosen.
+        exact: As of `SampledCategoricalELBO`.
+        draws: Likewise.
 
     Returns:
         The categories, shape ``(m, *batch)``, the most probable ones first, and

@@ -72,11 +72,10 @@ class MutualInformationELBO(Objective):
             unweighted; without terms whose weight is the constant 0.
 
     Raises:
-        OptionError: If a weight is negative or not finite, or two terms have the same name.
+        OptionError: If two terms have the same name.
 
     References:
-        Hoffman & Johnson (2016), ELBO surgery; Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
-        https://arxiv.org/abs/1711.00464
+        Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
     """
 
     @checked(
@@ -102,7 +101,7 @@ class MutualInformationELBO(Objective):
         self.terms = tuple(terms)
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
         self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
-        state: dict[str, nn.Module] = {f"kl_{name}": w for name, w in self.kl_weights.items()}
+        state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
             state | {term.name: term.state for term in self.terms},
             num_particles=num_particles,

@@ -130,16 +130,7 @@ class Objective(ELBO):
 
 @checked(objective=instance(Objective, example="vae.objective()"))
 def explain(objective: Objective) -> str:
-    """Writes an objective out, with its weights and sites.
-
-    Args:
-        objective: The objective.
-
-    Returns:
-        One line per summand.
-
-    Raises:
-        OptionError: If it is no `Objective`.
+    """Writes an objective out with its weights and sites, one line per summand.
 
     Example:
         >>> from pyro_mivae import MutualInformationELBO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pyro_mivae.arguments import choice, number, whole
+from pyro_mivae.arguments import number, whole
 from pyro_mivae.engine import Mode, Precision
 from pyro_mivae.options import check_fields, option
 
@@ -34,9 +34,8 @@ class TrainingOptions:
     )
     lr_schedule: str = option(
         "constant",
-        check=choice(*LR_SCHEDULES),
+        names=LR_SCHEDULES,
         help="of the learning rate; cosine falls to 0, step by step",
-        metavar="|".join(LR_SCHEDULES),
     )
     clip_norm: float | None = option(
         None,
@@ -58,19 +57,17 @@ class TrainingOptions:
     )
     engine: Mode | Literal["auto"] = option(
         "auto",
-        check=choice("auto", *get_args(Mode)),
+        names=("auto", *get_args(Mode)),
         help="how steps are taken: eager runs Pyro in each, staged runs the graph, compiled "
         "compiles it first, which takes seconds to a minute; auto goes by the work ahead; all see "
         "the same noise, and differ by rounding",
-        metavar="|".join(("auto", *get_args(Mode))),
     )
     precision: Precision = option(
         "float32",
-        check=choice(*get_args(Precision)),
+        names=get_args(Precision),
         help="of matrix products while training, forwards and backwards: tf32, on CUDA alone, has "
         "10 bits of mantissa; bf16, of a float32 model whose step is staged, has 8; all else is "
         "float32",
-        metavar="|".join(get_args(Precision)),
     )
 
     def __post_init__(self) -> None:
