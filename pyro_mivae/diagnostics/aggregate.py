@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.posterior.densities import (
+    Codes,
     Posterior,
     agrees,
     conditioned_trace,
     log_density,
     repeat,
+    rows_of,
 )
-from pyro_mivae.posterior.draws import Codes, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import telling
 from pyro_mivae.traces import Program
@@ -73,10 +74,9 @@ class AggregatePosterior:
 
     def others_by_half(self) -> tuple[Tensor, Tensor]:
         """Returns `others` of the code's own half of the data, and of the other half."""
-        if self.second is None:
-            raise ValueError("the aggregate posterior was made without halves")
-        sizes = torch.stack([(~self.second).sum(), self.second.sum()])
-        own = self.second.long()
+        second = torch.as_tensor(self.second)
+        sizes = torch.stack([(~second).sum(), second.sum()])
+        own = second.long()
         columns = torch.arange(self.count, device=own.device)
         same = self._sums[own, columns] - (sizes[own] - 1).log()
         return same, self._sums[1 - own, columns] - sizes[1 - own].log()

@@ -20,16 +20,22 @@ from pyro_mivae.diagnostics.context import (
     mean_of,
 )
 from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, AnnealingRun
-from pyro_mivae.evidence.importance import Bounds, Evidence, same
-from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
-from pyro_mivae.posterior.draws import Draws, rows_of
+from pyro_mivae.evidence.importance import (
+    Bounds,
+    Evidence,
+    PriorPredictive,
+    generate,
+    same,
+    why_undefined,
+)
+from pyro_mivae.posterior.densities import Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import tell
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
     """Bounds the information between the code and data that the model itself draws."""
-    layout, options = context.layout, context.options
+    layout, options = context.pair.layout, context.options
     sites = ("", *layout.latent)  # the whole code, and each site
     if not options.generative_items:
         return {}
@@ -148,7 +154,7 @@ class GenerativeInformation:
 def _anneal(context: Context, measured: GenerativeInformation) -> None:
     """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
     began = time.perf_counter()
-    layout, temperatures = context.layout, context.options.ais_temperatures
+    layout, temperatures = context.pair.layout, context.options.ais_temperatures
     few = rows_of(measured.data, slice(context.options.ais_items))
     sites = [name for name in layout.latent if set(layout.drawn) - {name}]
     fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
