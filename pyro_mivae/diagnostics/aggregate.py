@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,11 +55,11 @@ class AggregatePosterior:
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
         log_densities[mine, column[mine]] = -torch.inf
-        if self.second is None:
-            self.absorb(part, log_densities.logsumexp(1))
-            return
-        second = self.second[start : start + log_densities.shape[1]]
-        for half, columns in enumerate((~second, second)):
+        halves: list[Any] = [slice(None)]
+        if self.second is not None:
+            second = self.second[start : start + log_densities.shape[1]]
+            halves = [~second, second]
+        for half, columns in enumerate(halves):
             self.absorb(part, log_densities[:, columns].logsumexp(1), half)
 
     def absorb(self, part: slice, others: Tensor, half: int = 0) -> None:

@@ -223,7 +223,14 @@ def dimensions(context: Context, draws: Draws) -> Figures:
     each = aggregate_dimensions(context.pair, x, codes, known)
     figures: dict[str, Figure] = {}
     for name in layout.drawn:
-        figures |= _of_dimensions(name, draws, each.get(name), name in layout.alone)
+        rows, costs = each.get(name), means_of(draws.parts[name])
+        bounds = [(UNDEFINED, UNDEFINED)] * len(costs)
+        if rows is not None:
+            bounds = list(zip(means_of(rows.lower), means_of(rows.upper)))
+        ceiling = rows is not None and name in layout.alone
+        for d, (cost, (low, high)) in enumerate(zip(costs, bounds)):
+            lower, upper, _ = in_order(low, high, [cost] if ceiling else [])
+            figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
     tied = [UNDEFINED] * 3
     is_known = layout.is_known(*layout.drawn) and not layout.deterministic and len(items) > 1
     if is_known and count == 1:
@@ -273,20 +280,6 @@ def aggregate_dimensions(
                 table[:, row, component] = -torch.inf
                 result.absorb(part, _logsumexp(table).t().double())
     return results
-
-
-def _of_dimensions(
-    name: str, draws: Draws, rows: AggregatePosterior | None, alone: bool
-) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    costs = means_of(draws.parts[name])
-    unknown = [UNDEFINED] * len(costs)
-    lowest = unknown if rows is None else means_of(rows.lower)
-    highest = unknown if rows is None else means_of(rows.upper)
-    for d, (cost, low, high) in enumerate(zip(costs, lowest, highest)):
-        lower, upper, _ = in_order(low, high, [cost] if alone and rows is not None else [])
-        figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
-    return figures
 
 
 class _Coordinates:

@@ -40,12 +40,9 @@ class InformationReport(dict[str, float]):
 
     Args:
         figures: Every figure by name.
-        protocol: Numbers of data, draws and codes, and the way in which each figure was measured.
-        seconds: Time of each part on the clock.
-
-    Attributes:
-        protocol: As given.
-        seconds: As given.
+        protocol: Numbers of data, draws and codes, and the way in which each figure was measured;
+            kept as an attribute.
+        seconds: Time of each part on the clock; kept as an attribute.
     """
 
     def __init__(

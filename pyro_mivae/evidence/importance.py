@@ -144,6 +144,7 @@ class Evidence:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
         data: The data, their enumerable sites as the guide writes them.
         most, least: Draws for the configuration that the guide finds likeliest, and for others.
+        num_samples: Draws for each datum in all.
 
     References:
         Grosse, Ghahramani & Adams (2015), Sandwiching the marginal likelihood using bidirectional
@@ -163,6 +164,7 @@ class Evidence:
         if count > 1:
             self.least = max(PRIOR_SHARE, num_samples // (2 * count))
             self.most = max(self.least, num_samples - (count - 1) * self.least)
+        self.num_samples = self.most + (count - 1) * self.least
         self.configurations = configurations(pair.guide, data.x, layout)
         self._own = torch.ones((count, len(data.x)), dtype=torch.bool, device=data.x.device)
         for name in layout.enumerated:

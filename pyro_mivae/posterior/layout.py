@@ -186,8 +186,6 @@ def check_signature(role: str, program: Program) -> None:
             f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
             f"lambda x: {role}(x, option), and put what belongs to each datum into x"
         ) from None
-    except ValueError:  # no signature is known
-        return
 
 
 def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
