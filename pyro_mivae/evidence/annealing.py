@@ -25,7 +25,7 @@ from pyro_mivae.evidence.annealing_path import (
 from pyro_mivae.evidence.importance import PriorPredictive, generate, why_undefined
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.densities import repeat, rows_of
-from pyro_mivae.posterior.layout import ProbedPair, observed_sites, run_pair
+from pyro_mivae.posterior.layout import ProbedPair, run_pair
 from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program, is_deterministic
 
@@ -359,7 +359,7 @@ def _check_density(probed: ProbedPair, x: Tensor, start: Start) -> None:
     if start == "guide" and probed.layout.why_unscored:
         raise SiteError(f"{probed.layout.why_unscored}; or use start='prior'")
     pair = run_pair(probed.model, probed.guide, x)
-    for name in observed_sites(pair):
+    for name in pair.observed:
         if is_deterministic(pair.model.nodes[name]):
             raise SiteError(
                 f"the model makes the data, at site {name!r}, a function of the code: they have "

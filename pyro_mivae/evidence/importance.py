@@ -20,9 +20,9 @@ from pyro_mivae.posterior.densities import (
     repeat,
     rows_of,
 )
-from pyro_mivae.posterior.layout import ProbedPair, observed_sites, run_pair
+from pyro_mivae.posterior.layout import ProbedPair, run_pair
 from pyro_mivae.posterior.progress import tell, telling
-from pyro_mivae.sites import data_sites
+from pyro_mivae.sites import base_of, data_sites
 from pyro_mivae.traces import TracePair, is_deterministic, replay_model, trace_program
 
 Bounds = tuple[Tensor, Tensor]
@@ -51,7 +51,9 @@ def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
         fn, value = trace.nodes[name]["fn"], trace.nodes[name]["value"].to(x.dtype)
         code = {site: trace.nodes[site]["value"] for site in pair.layout.latent}
         likelihood = fn.log_prob(value).double()
-        parts.append(PriorPredictive(value, code, likelihood, name, _public_name(fn)))
+        kinds = [kind.__name__ for kind in type(base_of(fn)).__mro__]
+        kind = next(kind for kind in kinds if not kind.startswith("_"))
+        parts.append(PriorPredictive(value, code, likelihood, name, kind))
     return join(parts)
 
 
@@ -65,10 +67,9 @@ def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
     if layout.conditional:
         return f"the prior of {', '.join(sorted(layout.conditional))} depends on the data"
     pair = run_pair(probed.model, probed.guide, x)
-    observed = observed_sites(pair)
-    if len(observed) > 1:
-        return f"the model observes several sites, {', '.join(observed)}"
-    (name,) = observed
+    if len(pair.observed) > 1:
+        return f"the model observes several sites, {', '.join(pair.observed)}"
+    (name,) = pair.observed
     site = pair.model.nodes[name]
     if is_deterministic(site):
         return "the model makes the data, which have no density then, a function of the code"
@@ -82,12 +83,6 @@ def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
         if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
             return f"the model makes the site {latent} depend on the data that it is given"
     return None
-
-
-def _public_name(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return next(c.__name__ for c in type(fn).__mro__ if not c.__name__.startswith("_"))
 
 
 def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
@@ -334,7 +329,7 @@ def same(values: Tensor, others: Tensor) -> Tensor:
 
 def _log_weight(probed: ProbedPair, x: Tensor) -> Tensor:
     pair = TracePair.run(probed.model, probed.guide, (x,), {}, max_plate_nesting=None)
-    total = sum(pair.log_likelihood(name).double() for name in observed_sites(pair))
+    total = sum(pair.log_likelihood(name).double() for name in pair.observed)
     for name in pair.latent:
         p = pair.model.nodes[name]
         total = total + p["fn"].log_prob(p["value"]).double() - pair.log_density(name).double()

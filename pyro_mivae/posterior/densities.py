@@ -20,7 +20,6 @@ from pyro_mivae.posterior.layout import (
     SiteLayout,
     factors,
     leading,
-    observed_sites,
     run_pair,
     support_of,
 )
@@ -118,7 +117,7 @@ def _draw(probed: ProbedPair, x: Tensor) -> Draws:
         return torch.where(weight == 0, 0.0, weight * every).sum(0)  # 0 * inf counts as 0
 
     distortion = torch.zeros_like(weights[0])
-    for name in observed_sites(pair):
+    for name in pair.observed:
         if is_deterministic(pair.model.nodes[name]):
             distortion = torch.full_like(distortion, torch.nan)
         else:

@@ -93,12 +93,6 @@ def run_pair(model: Program, guide: Program, x: Tensor) -> TracePair:
     return TracePair.run(model, guide, (x,), {}, max_plate_nesting=1)
 
 
-def observed_sites(pair: TracePair) -> list[str]:
-    """Returns the observed sites of the model, without those of ``pyro.deterministic``."""
-    sites = pair.model.nodes
-    return [name for name in pair.observed if not sites[name]["infer"].get("_deterministic")]
-
-
 def leading(fn: Any) -> int:
     """Returns the number of distributions per datum."""
     return math.prod(fn.batch_shape[:-1])
