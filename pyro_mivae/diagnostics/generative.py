@@ -179,6 +179,6 @@ def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
         for part in x.split(pair.batch_size):
             pair.guide(part)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [""]
-        return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
+        line = str(error).strip().partition("\n")[0]
+        return f"the guide refuses data drawn from the model: {type(error).__name__}: {line}"
     return None

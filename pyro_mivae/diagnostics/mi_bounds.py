@@ -231,10 +231,10 @@ def dimensions(context: Context, draws: Draws) -> Figures:
         for d, (cost, (low, high)) in enumerate(zip(costs, bounds)):
             lower, upper, _ = in_order(low, high, [cost] if ceiling else [])
             figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
-    tied = [UNDEFINED] * 3
+    total = lower = upper = UNDEFINED
     is_known = layout.is_known(*layout.drawn) and not layout.deterministic and len(items) > 1
     if is_known and count == 1:
-        tied = [(0.0, 0.0)] * 3
+        total = lower = upper = 0.0, 0.0
     elif is_known and known and known == list(layout.drawn):
         target = (layout.drawn, torch.arange(len(items), device=device))
         half = context.second_half[items.to(device)]
@@ -246,9 +246,9 @@ def dimensions(context: Context, draws: Draws) -> Figures:
         others = torch.cat([each[name].others for name in layout.drawn], 1).sum(1)
         lower, upper = mean_of(marginal - everyone), mean_of(whole.everyone - others)
         lower, upper, wide = in_order(lower, upper, [])
-        tied = [lower if wide else mean_of(whole.everyone - everyone), lower, upper]
+        total = lower if wide else mean_of(whole.everyone - everyone)
     name = "total_correlation"
-    return figures | {name: tied[0]} | ends(name, *tied[1:])
+    return figures | {name: total} | ends(name, lower, upper)
 
 
 def marginals(fn: Distribution) -> Distribution | None:

@@ -103,9 +103,9 @@ def _explained() -> Iterator[None]:
     except PyroMivaeError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
+        line = str(error).strip().partition("\n")[0]
         raise SiteError(
-            f"the pair cannot be run on batches of the data: {type(error).__name__}: {lines[0]}; "
+            f"the pair cannot be run on batches of the data: {type(error).__name__}: {line}; "
             "model(x) and guide(x) are called with batches of any size, so each needs "
             "pyro.plate('data', len(x)) and no parameter of its own per datum"
         ) from error
