@@ -82,7 +82,7 @@ class InfoGANLoss(Objective):
     ) -> None:
         self.weights = {site: Weight(weight) for site, weight in weights.items()}
         super().__init__(
-            {f"mi_{site}": weight for site, weight in self.weights.items()},
+            {key("mi", site): weight for site, weight in self.weights.items()},
             max_plate_nesting=1,
             retain_graph=retain_graph,
         )

@@ -100,7 +100,7 @@ class MutualInformationELBO(Objective):
         self.terms = tuple(terms)
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
         self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
-        state: dict[str, nn.Module] = {f"kl_{name}": w for name, w in self.kl_weights.items()}
+        state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
             state | {term.name: term.state for term in self.terms},
             num_particles=num_particles,

@@ -11,10 +11,9 @@ from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.figures import parsed
-from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import training_steps
-from pyro_mivae.metrics.evaluate import measure
+from pyro_mivae.metrics.evaluate import Budget, measure
 from pyro_mivae.metrics.splits import Train, check_known
 from pyro_mivae.variants import VARIANT, Variant
 

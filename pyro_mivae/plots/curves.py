@@ -106,7 +106,7 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
     for column in ("loss", "elbo", "distortion", "val_elbo", "val_distortion"):
         values = history[column] if column in history else []
         if any(map(math.isfinite, values)):
-            curves[column] = [-v for v in values] if column.endswith("elbo") else values
+            curves[column] = [-v for v in values] if column in ("elbo", "val_elbo") else values
     if {"loss", "elbo"} <= curves.keys() and all(
         math.isclose(a, b, rel_tol=1e-6) for a, b in zip(curves["loss"], curves["elbo"])
     ):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pyro_mivae.elbo import explain
-from pyro_mivae.figures import is_indexed
+from pyro_mivae.figures import parse
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
@@ -85,9 +85,10 @@ def _render_report(
     config: dict[str, object],
 ) -> str:
     steps = data.history["step"] if "step" in data.history else []
-    numbers = list(remaining(data))
-    single = [number for number in numbers if is_indexed(number.name)]
-    rest = [number for number in numbers if not is_indexed(number.name)]
+    rest, single = [], []
+    for number in remaining(data):
+        of = parse(number.name)
+        (rest if of is None or of.index is None else single).append(number)
     return render(
         "report.html",
         data=data,
