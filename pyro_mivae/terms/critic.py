@@ -22,7 +22,7 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import CRITIC, key
-from pyro_mivae.networks.pairs import Critic
+from pyro_mivae.networks import Critic
 from pyro_mivae.terms.base import Particle, TermOptions
 from pyro_mivae.terms.in_batch import PairedTerm
 
