@@ -29,7 +29,7 @@ from pyro_mivae.traces import (
     TracePair,
     has_mean,
     is_deterministic,
-    mean_by_draws,
+    mean_of,
     trace_program,
 )
 
@@ -140,8 +140,7 @@ def _draw(probed: ProbedPair, x: Tensor) -> Draws:
             parts[name] = mean(_parts(pair, name), event).reshape(batch, -1)
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
-            center = q["fn"].mean if has_mean(q["fn"]) else mean_by_draws(q["fn"])
-            means[name] = mean(center, event).reshape(batch, -1)
+            means[name] = mean(mean_of(q["fn"]), event).reshape(batch, -1)
     codes = Codes(values, configuration)
     return Draws(distortion, divergences, parts, codes, log_prior, log_weights.t(), [means])
 

@@ -15,6 +15,7 @@ from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import flatten
+from pyro_mivae.runs.outputs import check_out
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
@@ -167,14 +168,13 @@ def compare(*folders: str | Path, trust: bool = False) -> Comparison:
 def check_page(folder: str | Path, overwrite: bool) -> Path:
     """Checks that a comparison's page may be written."""
     folder = Path(folder)
-    path = folder / PAGE
-    if os.path.exists(folder) and not os.path.isdir(folder):
+    if os.path.isdir(folder):
+        check_out(folder / PAGE, ".html", overwrite)
+    elif os.path.exists(folder):
         raise OptionError(f"out={folder} is a file; give a folder")
-    if not os.path.isdir(folder.resolve().parent):
+    elif not os.path.isdir(folder.resolve().parent):
         raise OptionError(f"out={folder}: there is no folder {folder.parent}; make it first")
-    if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
-        raise OptionError(f"{path} exists; replace it with overwrite=True, or choose another out=")
-    return path
+    return folder / PAGE
 
 
 def _open(folder: Path, name: str, trust: bool) -> Side:
@@ -185,11 +185,11 @@ def _open(folder: Path, name: str, trust: bool) -> Side:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The ends of paths, as long as it takes to tell them apart."""
-    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+    depth, names = 1, [folder.name for folder in folders]
+    while len(set(names)) < len(names):
+        depth += 1
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    raise AssertionError("distinct paths have distinct names")
+    return names
 
 
 def _settings(side: Side) -> dict[str, str]:

@@ -138,6 +138,8 @@ def test_values_that_are_no_categories_are_named():
         cluster_accuracy(torch.zeros(4).long(), torch.rand(4))
     with pytest.raises(DataError, match="values from -1 to -1"):
         cluster_accuracy(torch.zeros(4).long(), -torch.ones(4).long())
+    with pytest.raises(DataError, match="1000000 labels given; allowed are 100000000 pairs"):
+        contingency(torch.tensor([999]), torch.tensor([999_999]))
     with pytest.raises(ShapeError, match="category 3 found, and num_categories=2"):
         occupancy(torch.tensor([0, 3]), 2)
 
