@@ -115,10 +115,10 @@ class StaticEpoch:
             self.cursor.zero_()
             self._fill_schedule(first_step)
             for part in self._parts:
-                index = part.steps.start
-                while index < part.steps.stop:
-                    count = part.run(index, first_step + index)
-                    index += count
+                done = part.steps.start
+                while done < part.steps.stop:
+                    count = part.run(done, first_step + done)
+                    done += count
                     for _ in range(count):
                         on_step()
         return self.log

@@ -107,8 +107,8 @@ def compared(
             )
     except Exception as error:  # the program itself may have no trouble
         return take()[0], f"the graph fails with {first_cause(error)}"
-    taken, ledger, gradients = take()
-    own = Outcome(ledger, gradients, traced.written, noise_state(device))
+    taken, ledger, found = take()
+    own = Outcome(ledger, found, traced.written, noise_state(device))
     return taken, own.difference(by_graph)
 
 
