@@ -181,13 +181,14 @@ def _trace_run(
     if values.device.type != "cpu":  # where a launch costs more than the operation
         fuse_rounding(graph)
     graph.recompile()
+    given, written = set(map(id, tape.data)), tape.written()
     traced = TracedStep(
         graph,
         tuple(tape.externals),
         tuple(gradients),
         tuple(ledger),
-        tuple(tape.written()),
-        tape.changes_data(),
+        tuple(tensor for tensor in written if id(tensor) not in given),
+        any(id(tensor) in given for tensor in written),
     )
     return TracedRun(ledger, gradients, traced)
 
