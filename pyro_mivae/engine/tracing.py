@@ -92,7 +92,8 @@ class TracedStep:
     @torch.no_grad()
     def __call__(self, *data: Tensor, run: Any = None) -> tuple[Tensor, list[Tensor]]:
         """Evaluates the step, compiled if so given; inputs that it writes to are changed."""
-        values, *gradients = (run or self.graph)(*data, *self.inputs)
+        graph = self.graph if run is None else run  # a compiled one has no truth value
+        values, *gradients = graph(*data, *self.inputs)
         return values, gradients
 
     def changed(self, *data: Tensor) -> list[Tensor]:
