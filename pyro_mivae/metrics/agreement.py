@@ -19,7 +19,7 @@ from pyro_mivae.metrics.clustering import (
     cluster_accuracy,
     normalised_mutual_information,
 )
-from pyro_mivae.metrics.encoded import batches
+from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.variants import VARIANT, Variant
 
@@ -96,7 +96,5 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             f"{type(vae).__name__} has no categories to compare; those that have: CatVAE, "
             "InfoCatVAE, InfoGAN"
         )
-    x = vae.check_data(x)
     with preserved_state(seed, vae, device=vae.device):
-        parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
-    return torch.cat(parts)
+        return EncodedData(vae, vae.check_data(x), seed).found.cpu()

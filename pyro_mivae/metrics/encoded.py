@@ -69,6 +69,18 @@ def _join(parts: Sequence[Codes]) -> Codes:
     return {site: torch.cat([part[site] for part in parts]).flatten(1) for site in parts[0]}
 
 
+def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
+    """Puts all sites side by side, the category as a single column, and tells which it is."""
+    parts, categorical, width = [], [], 0
+    for site, code in codes.items():
+        if site == category:
+            categorical.append(width)
+            code = code.argmax(1, keepdim=True).to(code)
+        parts.append(code)
+        width += code.shape[1]
+    return torch.cat(parts, 1), categorical
+
+
 @checked(x=numbers("n", "..."), reconstruction=numbers("n", "..."))
 def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
     r"""Returns the share of the data's variance that a reconstruction accounts for.

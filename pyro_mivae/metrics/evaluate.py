@@ -147,10 +147,9 @@ def evaluate(
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
         factors: What made each of the data, where it is known, integers, shape ``(n, F)``.
         full: Takes all data wherever some are taken for speed, and more of every draw: 5,000
-            importance samples of each of the data, single dimensions and total correlation on all
-            of them, 2,000 generated data with 1,000 importance samples each, probes and forests
-            that learn on all, 10,000 images of each category. Options of `information` that are
-            given go before it. `forecast` says how long it will take.
+            importance samples of each, 2,000 generated data with 1,000 each, 10,000 images of
+            each category. Options of `information` that are given go before it. `forecast` says
+            how long it will take.
         probe_items: The probes learn on at most so many data, drawn at random, and the forests on
             half as many.
         samples_per_category: Images that each category generates.

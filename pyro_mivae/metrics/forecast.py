@@ -41,21 +41,8 @@ def forecast(
     what is asked for: with the square of the number of data where every code meets every datum,
     elsewhere with that number, or the number of draws. It may be off by a factor of two.
 
-    Args:
-        vae: As for `evaluate`, and so are all others.
-        x: Data.
-        labels: Their labels.
-        train: Data to learn on.
-        factors: Factors of the data.
-        seed: Of every draw.
-        **options: ``full``, ``probe_items``, ``samples_per_category``, options of `information`.
-
     Returns:
         Seconds on the clock.
-
-    Raises:
-        DataError: As `evaluate`.
-        OptionError: As `evaluate`.
 
     Example:
         >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(60, 1, 8, 8)
@@ -121,9 +108,6 @@ def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float
 @checked(seconds=number(least=0))
 def duration(seconds: float) -> str:
     """Says how long something takes, roughly, in words.
-
-    Args:
-        seconds: Seconds on the clock.
 
     Example:
         >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]
