@@ -5,11 +5,12 @@ Exit codes: 0 done, 2 bad usage or bad input with one line on stderr, 1 anything
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -18,39 +19,115 @@ from typing import Any
 import click
 
 from pyro_mivae import runs
-from pyro_mivae.cli_options import (
-    A_PATH,
-    DATA,
-    SEED,
-    device_option,
-    measures,
-    opened_run,
-    overwrite_option,
-    root_option,
-    trains,
-    trust_option,
-)
 from pyro_mivae.diagnostics import InformationOptions
-from pyro_mivae.errors import (
-    PyroMivaeError,
-    PyroMivaeWarning,
-    TrainingError,
-    WriteError,
-    nearest,
-)
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError, nearest
 from pyro_mivae.interrupts import ignore_further, stop_once
-from pyro_mivae.options import flags_of
-from pyro_mivae.runs import ModelOptions, Run, RunConfig
+from pyro_mivae.options import flags_of, kinds_of
+from pyro_mivae.runs import ModelOptions, Run, RunConfig, open_run
+from pyro_mivae.runs.build import listing
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
-from pyro_mivae.runs.listing import listing
-from pyro_mivae.runs.run_folder import COMMANDS, held
+from pyro_mivae.runs.run_folder import COMMANDS, CONFIG, KEPT, METRICS, REPORT, held
 from pyro_mivae.training import TrainingOptions
 
 SWEPT = ("beta", "mi_weight")
-FILES = (
-    "checkpoint.pt checkpoint.previous.pt config.toml history.csv metrics.json report.html".split()
+FILES = (*KEPT, CONFIG, METRICS, REPORT)
+
+
+def read_size(value: str) -> tuple[int, int]:
+    """Reads height and width from ``N`` or ``HxW``."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+    if not match or "0" in (match[1], match[2]):
+        raise click.BadParameter(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def read_numbers(value: str) -> tuple[float, ...]:
+    """Reads numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} given; allowed are numbers, e.g. 0.5,1,2") from None
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+DATA = "NAME|FILE.npz|FOLDER"
+A_PATH = click.Path(path_type=Path)
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N",
+    help="where to compute",
 )
+root_option = click.option(
+    "--data-root",
+    metavar="DIR",
+    help="folder of torchvision's data sets; they are downloaded only if they are not there",
+)
+trust_option = click.option(
+    "--trust", is_flag=True, help="run the code that the run folder names; read it first"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
+
+
+def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the argument RUN, which the command gets opened as ``run``, and ``--trust``."""
+
+    @click.argument("folder", metavar="RUN", type=A_PATH)
+    @trust_option
+    @functools.wraps(command)
+    def opens(folder: Path, trust: bool, **options: Any) -> Any:
+        return command(run=open_run(folder, trust=trust), **options)
+
+    return opens
+
+
+def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
+    """Makes an option of each field of an options dataclass; ``several`` take many values."""
+    flags, kinds = flags_of(cls), kinds_of(cls)
+    made: list[Decorator] = []
+    for f in fields(cls):
+        how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
+        if kinds[f.name] is bool:
+            how = {"is_flag": True, "default": None}
+        if f.name in several:
+            how = {"type": read_numbers, "metavar": "W,W,..."}
+        made.append(click.option(flags[f.name], f.name, help=f.metadata["help"], **how))
+    return made
+
+
+def adds(options: list[Decorator]) -> Decorator:
+    """Adds options in the order in which the help shows them."""
+    return lambda command: functools.reduce(
+        lambda made, add: add(made), reversed(options), command
+    )
+
+
+def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
+    """Adds the argument VARIANT and the options of a training, or of a sweep of trainings."""
+    where = f"where to  [default: {default_folder}]"
+    several, at_once = "train so many, from --seed on", "train so many at the same time"
+    return adds(
+        [
+            click.argument("variant"),
+            click.option("--data", metavar=DATA, help="what to train on  [default: digits]"),
+            root_option,
+            click.option(
+                "--image-size", metavar="N|HxW", type=read_size, help="resize the images"
+            ),
+            *field_options(ModelOptions, swept),
+            *field_options(TrainingOptions),
+            click.option("--seeds", type=click.IntRange(1), help=several),
+            click.option("--jobs", type=click.IntRange(1), default=1, help=at_once),
+            device_option,
+            click.option("--run", "folder", metavar="DIR", type=A_PATH, help=where),
+            click.option("--resume", is_flag=True, help="go on where its training stopped"),
+            click.option("--overwrite", is_flag=True, help="throw its training away"),
+            trust_option,
+        ]
+    )
 
 
 class Group(click.Group):
@@ -80,7 +157,7 @@ def cli() -> None:
 def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
     """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
     config, how = _asked(given)
-    folder = folder or _default_folder(config, after="" if seeds is None else "-seeds")
+    folder = folder or Path("runs") / (_name(config) + "-seeds" * (seeds is not None))
     words = ["train", config.variant]
     if seeds is not None:
         words += ["--seeds", str(seeds)]
@@ -106,7 +183,7 @@ def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
     """Train VARIANT for every combination of weights: rate, distortion, information."""
     grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}
     config, how = _asked(given)
-    folder = folder or _default_folder(config, before="sweep-")
+    folder = folder or Path("runs") / f"sweep-{_name(config)}"
     with _stopping(["sweep", config.variant], folder, how):
         found = runs.sweep_run(config, folder, grid, seeds, **how)
     click.echo(found.table())
@@ -125,9 +202,8 @@ def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     return config, {**how, "progress": True, "say": click.echo}
 
 
-def _default_folder(config: RunConfig, before: str = "", after: str = "") -> Path:
-    data = Path(config.data or DEFAULT_DATA).resolve().stem
-    return Path("runs") / f"{before}{config.variant}-{data}{after}"
+def _name(config: RunConfig) -> str:
+    return f"{config.variant}-{Path(config.data or DEFAULT_DATA).resolve().stem}"
 
 
 @contextmanager
@@ -151,7 +227,7 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
 @root_option
 @device_option
 @click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
-@measures
+@adds(field_options(InformationOptions))
 def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     if options["ais_temperatures"] and not options["ais_items"]:
@@ -200,7 +276,7 @@ def compare(
 @opened_run
 @click.option("--category", type=int, help="draw from this category alone")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--out", type=A_PATH, required=True, help="a .png file")
 @overwrite_option
 def sample(run: Run, out: Path, **options: Any) -> None:
@@ -291,12 +367,12 @@ def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         click.echo(text, file=file, err=file is None, nl=False)
 
 
-OTHERS = "device image_size run out category resume overwrite trust data jobs".split()
+OTHERS = "device run out category resume overwrite trust data jobs".split()
 WRITTEN = {
     **FLAGS,
     **flags_of(InformationOptions),
-    **{name: "--" + name.replace("_", "-") for name in OTHERS},
-    "root": "--data-root",
+    **{name: f"--{name}" for name in OTHERS},
+    **{"image_size": "--image-size", "root": "--data-root"},
 }
 
 

@@ -1,4 +1,4 @@
-"""A distribution on the unit interval of which the uniform is a special case."""
+"""Distributions on an interval, of which the uniform is a special case or a limit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints, kl_divergence, register_kl
+from torch.distributions import Uniform, constraints, kl_divergence, register_kl
 from torch.distributions.transforms import Transform
+from torch.distributions.utils import broadcast_all
+from torch.special import ndtr, ndtri
+
+_EMPTY = torch.Size()
+_SQRT_HALF = math.sqrt(0.5)
+_HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
 class NormalCDFTransform(Transform):
@@ -27,10 +34,10 @@ class NormalCDFTransform(Transform):
         return isinstance(other, NormalCDFTransform)
 
     def _call(self, x: Tensor) -> Tensor:
-        return _inside(torch.special.ndtr(x))
+        return _inside(ndtr(x))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return torch.special.ndtri(_inside(y))
+        return ndtri(_inside(y))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns the logarithm of the standard normal's density."""
@@ -68,7 +75,7 @@ class ProbitNormal(dist.TransformedDistribution):
     @property
     def mean(self) -> Tensor:
         r""":math:`\Phi(\mu / \sqrt{1 + \sigma^2})`."""
-        return torch.special.ndtr(self.loc / (1 + self.scale.square()).sqrt())
+        return ndtr(self.loc / (1 + self.scale.square()).sqrt())
 
 
 def _inside(y: Tensor) -> Tensor:
@@ -76,8 +83,127 @@ def _inside(y: Tensor) -> Tensor:
     return y.clamp(info.tiny, 1 - info.eps / 2)
 
 
-def _divergence(p: ProbitNormal, q: ProbitNormal) -> Tensor:
-    return kl_divergence(p.base_dist, q.base_dist)
+register_kl(ProbitNormal, ProbitNormal)(lambda p, q: kl_divergence(p.base_dist, q.base_dist))
 
 
-register_kl(ProbitNormal, ProbitNormal)(_divergence)
+class TruncatedNormal(TorchDistribution):
+    r"""A normal distribution, cut off outside an interval and normalised there.
+
+    .. math:: q(u) = \frac{N(u; loc, scale^2)}{Z},\quad
+        Z = \Phi(\beta) - \Phi(\alpha),\quad
+        \alpha = \frac{low - loc}{scale},\ \beta = \frac{high - loc}{scale}
+
+    As the scale grows it becomes uniform. ``loc``, its mode, must lie in the interval: far
+    outside, :math:`Z` underflows.
+
+    Args:
+        loc: The mode, from ``low`` to ``high``.
+        scale: Standard deviation before truncation, positive.
+        low: Lower end.
+        high: Upper end.
+        validate_args: True to check arguments; by default as set for all of Pyro.
+
+    Example:
+        >>> fn = TruncatedNormal(torch.tensor(0.5), torch.tensor(1e3), -1.0, 1.0)
+        >>> round(float(fn.log_prob(torch.tensor(0.2)).exp()), 4)  # all but uniform
+        0.5
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        low: float = -1.0,
+        high: float = 1.0,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.low, self.high = low, high
+        self._alpha = (low - self.loc) / self.scale
+        self._beta = (high - self.loc) / self.scale
+        # The ends lie on two sides of the mode: nothing cancels.
+        below, above = (torch.erf(_SQRT_HALF * end) for end in (self._alpha, self._beta))
+        self._mass = 0.5 * (above - below)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> Any:
+        """The interval."""
+        return constraints.interval(self.low, self.high)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> TruncatedNormal:
+        """Returns the distribution over a larger batch shape."""
+        shape = torch.Size(batch_shape)
+        return type(self)(
+            self.loc.expand(shape),
+            self.scale.expand(shape),
+            self.low,
+            self.high,
+            validate_args=self.__dict__.get("_validate_args"),
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, over the batch shape."""
+        return (self.loc + self.scale * self._shift).clamp(self.low, self.high)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value, over the batch shape."""
+        return self.loc.clamp(self.low, self.high)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, over the batch shape."""
+        return self.scale.square() * (1.0 + self._ends / self._mass - self._shift.square())
+
+    def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
+        """Draws by the inverse of the distribution function, with a gradient."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        share = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+        place = ndtr(self._alpha) + share * self._mass
+        eps = torch.finfo(place.dtype).eps
+        drawn = self.loc + self.scale * ndtri(place.clamp(eps, 1.0 - eps))
+        return drawn.clamp(self.low, self.high)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log-density of values within the interval, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        square = 0.5 * ((value - self.loc) / self.scale).square()
+        return -square - self.scale.log() - _HALF_LOG_TAU - self._mass.log()
+
+    def entropy(self) -> Tensor:
+        """The differential entropy in nats, over the batch shape."""
+        log_mass = (self.scale * self._mass).log()
+        return 0.5 + _HALF_LOG_TAU + log_mass + 0.5 * self._ends / self._mass
+
+    @property
+    def _shift(self) -> Tensor:
+        """Distance of the mean from the mode, in scales."""
+        squares = (self._beta - self._alpha) * (self._beta + self._alpha)
+        difference = torch.where(
+            squares > 0,
+            -_density(self._alpha) * torch.expm1(-0.5 * squares.clamp(min=0.0)),
+            _density(self._beta) * torch.expm1(0.5 * squares.clamp(max=0.0)),
+        )
+        return difference / self._mass
+
+    @property
+    def _ends(self) -> Tensor:
+        return self._alpha * _density(self._alpha) - self._beta * _density(self._beta)
+
+
+@register_kl(TruncatedNormal, Uniform)  # type: ignore[untyped-decorator]
+def _kl_truncated_normal_uniform(q: TruncatedNormal, p: Uniform) -> Tensor:
+    """Closed form, where the uniform's support holds the interval; infinite elsewhere."""
+    divergence: Tensor = (p.high - p.low).log() - q.entropy()
+    covered = (p.low <= q.low) & (p.high >= q.high)
+    return torch.where(covered, divergence, torch.full_like(divergence, math.inf))
+
+
+def _density(x: Tensor) -> Tensor:
+    return (-0.5 * x.square() - _HALF_LOG_TAU).exp()

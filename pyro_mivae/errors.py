@@ -14,7 +14,7 @@ class ShapeError(PyroMivaeError, ValueError):
 
 
 class OptionError(PyroMivaeError, ValueError):
-    """An option whose value, or whose presence, is not allowed."""
+    """An option whose value is not as its ``Args`` entry says, or that is not allowed there."""
 
 
 class SiteError(PyroMivaeError, ValueError):

@@ -37,27 +37,16 @@ ERROR = "_se"
 class Figure:
     """A quantity that the library reports.
 
-    Attributes:
-        name: First part of its keys.
-        label: Name in tables; ``{site}`` stands for the site, or the whole code.
-        meaning: Sentence without its full stop; ``{of}``, in those that may be measured of each
-            site, stands for what is measured.
-        unit: Unit, which also sets the digits after the point.
-        tables: Tables that hold it: all of them, comparisons and listings, or listings alone.
-        about: What must be known of the data: their labels, their factors, or neither.
+    In its label ``{site}`` stands for the site, or the whole code. Its meaning is a sentence
+    without a full stop, which holds ``{of}``, what is measured, if each site may have one.
     """
 
     name: str
     label: str
     meaning: str
-    unit: Unit
-    tables: Table
-    about: About
-
-    @property
-    def per_site(self) -> bool:
-        """True if there may be one for each site."""
-        return "{of}" in self.meaning
+    unit: Unit  # sets the digits after the point
+    tables: Table  # all of them, comparisons and listings, or listings alone
+    about: About  # what must be known of the data
 
     @property
     def labels_site(self) -> bool:
@@ -169,6 +158,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "adjusted Rand index",
             "Adjusted Rand index: 0 by chance, 1 where categories are the labels",
         ),
+        "purity": (
+            "purity",
+            "Share of the data with the most frequent label of their category; more categories "
+            "raise it",
+        ),
         "mlp_probe": (
             "MLP probe of the code",
             "Accuracy of a small network that reads labels from the code",
@@ -220,22 +214,27 @@ FIGURES = {
 """All figures by name, in the order in which tables show them."""
 
 
+AGREEMENT = tuple(name for name in FIGURES if name.startswith("category_agreement"))
+OF_SWEEPS = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
+OF_SEEDS = (
+    *("distortion", "rate", "elbo", "log_px", "mi_lower", "mi_upper", "cluster_accuracy", "nmi"),
+    *("generation_accuracy", "linear_probe", "categories_used", *AGREEMENT[:2]),
+)
+"""Keys in the tables of sweeps, and of several seeds."""
+
+
 @dataclass(frozen=True)
 class Key:
     """A key taken apart.
 
-    Attributes:
-        figure: The figure.
-        site: Site, sites joined by ``_``, or a category's number; empty for the whole code.
-        index: Dimension of the site, or its category.
-        side: One of `SIDES`, or empty.
-        is_error: True for the standard error of the figure.
+    The site may be several sites joined by ``_``, or a category's number; it is empty for the
+    whole code. The index is a dimension of the site, or one of its categories.
     """
 
     figure: Figure
     site: str = ""
     index: int | None = None
-    side: str = ""
+    side: str = ""  # one of `SIDES`, or empty
     is_error: bool = False
 
     @property
@@ -300,7 +299,7 @@ def parse(text: str) -> Key | None:
         return None
     name, site, index, side, error = match.groups()
     figure = FIGURES[name]
-    if site and not figure.per_site:
+    if site and "{of}" not in figure.meaning:
         return None
     return Key(figure, site or "", int(index) if index else None, side or "", error is not None)
 
@@ -323,12 +322,6 @@ def meaning_of(text: str) -> str:
     """Returns what a key means, in a sentence; nothing for one that names no figure."""
     found = parse(text)
     return "" if found is None else found.meaning
-
-
-def is_indexed(text: str) -> bool:
-    """Tells whether a key is of a single dimension or category, as ``kl_z[3]``."""
-    found = parse(text)
-    return found is not None and found.index is not None
 
 
 def error_of(values: Mapping[str, float], text: str, *, missing: float = math.nan) -> float:

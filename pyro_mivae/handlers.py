@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function, named, number_or_schedule, numbers
 from pyro_mivae.errors import SiteError
 from pyro_mivae.schedules import Weight
-from pyro_mivae.sites import is_auxiliary, is_note
+from pyro_mivae.sites import Site, is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")
 """Suffixes of Pyro's AutoNormal and AutoStructured for the auxiliary site of a latent one."""
@@ -30,12 +30,11 @@ class SiteWeightMessenger(Messenger):
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__()
         self.weights = weights
+
+    def __enter__(self) -> Any:
         self._names: set[str] = set()
         self._owners: set[str] = set()
         self._shared: str | None = None
-
-    def __enter__(self) -> Any:
-        self._names, self._owners, self._shared = set(), set(), None
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> Any:
@@ -90,10 +89,9 @@ def weigh_sites(
 ) -> Callable[..., Any]:
     r"""Scales the log-probability of the named sample sites of a model or guide: the partial KL.
 
-    Applied to a model and its guide alike, the ELBO becomes
-    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`, for any ELBO of Pyro's. A positive
-    weight acts as ``poutine.scale`` on that site alone; the constant 0, which that refuses, acts
-    as ``poutine.mask(mask=False)``.
+    Applied to model and guide alike, any ELBO of Pyro's becomes
+    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`. A positive weight acts as
+    ``poutine.scale`` on that site alone, the constant 0 as ``poutine.mask(mask=False)``.
 
     The auxiliary site that AutoNormal or AutoStructured draws for a latent site has its weight.
     One of another name may serve any latent sites, and takes one weight for all.
@@ -102,11 +100,7 @@ def weigh_sites(
         fn: A model or a guide.
         weights: The weight of each site, 0 or more; sites not named keep weight 1.
 
-    Returns:
-        The callable under the handler.
-
     Raises:
-        OptionError: If a weight is negative or not finite.
         SiteError: When the program has run, if it has no site of a name, or if one auxiliary site
             of a guide serves latent sites of several weights.
 
@@ -123,24 +117,16 @@ def weigh_sites(
 
 
 class SubstituteMessenger(Messenger):
-    """Replaces sampled and observed values, see `push_forward` and `decode_means`."""
+    """Replaces sampled and observed values by a function of the site, which may give None."""
 
-    def __init__(
-        self,
-        observed: Callable[[Any], Tensor],
-        latent: Callable[[str, Any], Tensor | None] | None = None,
-    ) -> None:
+    def __init__(self, value_of: Callable[[Site], Tensor | None]) -> None:
         super().__init__()
-        self.observed = observed
-        self.latent = latent
+        self.value_of = value_of
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) or site_is_factor(msg) or is_note(msg):
             return
-        if msg["is_observed"]:
-            value: Tensor | None = self.observed(msg["fn"])
-        else:
-            value = None if self.latent is None else self.latent(msg["name"], msg["fn"])
+        value = self.value_of(msg)
         if value is not None:
             msg["value"], msg["done"] = value, True
 
@@ -150,7 +136,8 @@ def push_forward(
     fn: Callable[..., Any], observed: Callable[[Any], Tensor] | None = None
 ) -> Callable[..., Any]:
     """Runs a model from its prior: latent sites are drawn, what it observes is generated."""
-    return SubstituteMessenger(observed or (lambda fn: fn.mean))(fn)
+    make = observed or (lambda fn: fn.mean)
+    return SubstituteMessenger(lambda s: make(s["fn"]) if s["is_observed"] else None)(fn)
 
 
 @checked(fn=function("fn(x)"), values=named(numbers(finite=False)))
@@ -161,22 +148,21 @@ def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callab
     the place of the observed data.
     """
 
-    def latent(name: str, fn: Any) -> Tensor:
-        if name in values:
-            return values[name]
-        prior: Tensor = fn.mode if fn.has_enumerate_support else fn.mean
-        return prior
+    def value_of(site: Site) -> Tensor:
+        if site["name"] in values and not site["is_observed"]:
+            return values[site["name"]]
+        is_category = site["fn"].has_enumerate_support and not site["is_observed"]
+        value: Tensor = site["fn"].mode if is_category else site["fn"].mean
+        return value
 
-    return SubstituteMessenger(lambda fn: fn.mean, latent)(fn)
+    return SubstituteMessenger(value_of)(fn)
 
 
 def relax_categories(fn: Callable[..., Any], relax: Callable[[Any], Tensor]) -> Callable[..., Any]:
     """Replaces the value of every enumerable site that is annotated for enumeration."""
 
-    class Relax(Messenger):
-        def _pyro_sample(self, msg: dict[str, Any]) -> None:
-            if msg["infer"].get("enumerate") == "parallel" and not msg["is_observed"]:
-                msg["value"] = relax(msg["fn"])
-                msg["done"] = True
+    def value_of(site: Site) -> Tensor | None:
+        is_category = site["infer"].get("enumerate") == "parallel" and not site["is_observed"]
+        return relax(site["fn"]) if is_category else None
 
-    return Relax()(fn)
+    return SubstituteMessenger(value_of)(fn)

@@ -115,11 +115,8 @@ class GaussianLikelihood(Likelihood):
     spread makes the code collapse (Lucas et al. 2019, Don't Blame the ELBO, section 4.1).
 
     Args:
-        scale: Standard deviation, or where it starts if it is learned.
+        scale: Standard deviation, above 0, or where it starts if it is learned.
         learn_scale: Makes the scale a parameter.
-
-    Raises:
-        OptionError: If the scale is not positive.
     """
 
     @checked(scale=number(above=0, most=1e30), learn_scale=flag())

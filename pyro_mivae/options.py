@@ -6,24 +6,30 @@ made from ``dataclasses.fields``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, field, fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pyro_mivae.arguments import Checker
+from pyro_mivae.arguments import Checker, choice
 
 
 def option(
     default: Any = MISSING,
     *,
-    check: Checker,
     help: str,
-    metavar: str | None = None,
+    check: Checker | None = None,
+    names: Sequence[str] = (),
     flag: str | None = None,
 ) -> Any:
-    """Declares a field of an options dataclass; the flag is the field's name if omitted."""
-    told = {"check": check, "help": help, "metavar": metavar, "flag": flag}
-    return field(default=default, metadata=told)
+    """Declares a field of an options dataclass, which has a check, or the names that it may be.
+
+    The flag is the field's name if omitted.
+    """
+    check, metavar = check or choice(*names), "|".join(names) or None
+    return field(
+        default=default, metadata={"check": check, "help": help, "metavar": metavar, "flag": flag}
+    )
 
 
 def checks_of(cls: type) -> dict[str, Checker]:

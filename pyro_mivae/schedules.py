@@ -51,12 +51,6 @@ def linear_warmup(steps: int, start: float = 0.0, end: float = 1.0, delay: int =
         end: Value from step ``delay + steps`` on.
         delay: Steps before the rise begins.
 
-    Returns:
-        A schedule.
-
-    Raises:
-        OptionError: If ``steps`` is under 1, ``delay`` is negative, or an end is not finite.
-
     References:
         Bowman et al. (2016), Generating Sentences from a Continuous Space, section 3.1.
         https://arxiv.org/abs/1511.06349
@@ -81,13 +75,6 @@ def cyclic_warmup(
         start: Value at the beginning of a cycle.
         end: Value at its end.
 
-    Returns:
-        A schedule.
-
-    Raises:
-        OptionError: If ``period`` is under 1, ``fraction`` is outside (0, 1], or an end is not
-            finite.
-
     References:
         Fu et al. (2019), Cyclical Annealing Schedule, eq. 6. https://arxiv.org/abs/1903.10145
 
@@ -102,8 +89,7 @@ def cyclic_warmup(
 class Weight(nn.Module):
     """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
 
-    A scheduled value is a tensor that is changed in place: compiled or captured code sees the
-    change.
+    That tensor is changed in place, so compiled or captured code sees the change.
     """
 
     current: Tensor

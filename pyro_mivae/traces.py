@@ -20,6 +20,7 @@ from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import (
+    Site,
     base_of,
     batches,
     check_shapes,
@@ -36,7 +37,6 @@ from pyro_mivae.sites import (
     weigh,
 )
 
-Site = Any
 Program = Callable[..., Any]
 
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
@@ -61,18 +61,10 @@ def has_mean(fn: Any) -> bool:
 
 
 def mean_of(fn: Any) -> Tensor:
-    """Returns the mean of a distribution, by seeded draws where it knows none."""
+    """Returns the mean of a distribution, that of 100 draws where it knows none."""
     if has_mean(fn):
         mean: Tensor = fn.mean
         return mean
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(MEAN_SEED)
-        return mean_by_draws(fn)
-
-
-def mean_by_draws(fn: Any) -> Tensor:
-    """Returns the mean of 100 draws of a distribution."""
     draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
@@ -121,7 +113,6 @@ class TracePair:
         self._log_weights: dict[str, Tensor] = {}  # in place of the density, where drawn
         # Each density is computed once: a second one would double the work of its gradient.
         self._densities: dict[tuple[str, bool], Tensor] = {}
-        self._divergences: dict[str, Tensor | None] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}
 
     @classmethod
@@ -163,12 +154,6 @@ class TracePair:
     def log_likelihood(self, name: str) -> Tensor:
         """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
         return log_prob(self.model.nodes[name])
-
-    def divergence(self, name: str) -> Tensor | None:
-        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, where it is valid."""
-        if name not in self._divergences:
-            self._divergences[name] = self._closed_form(name)
-        return self._divergences[name]
 
     def rate(self, name: str) -> Tensor:
         r"""Returns what a site of the guide adds to the KL divergence, summed over the data."""
@@ -221,7 +206,10 @@ class TracePair:
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
-        mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(MEAN_SEED)
+            mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:
@@ -294,7 +282,8 @@ class TracePair:
             names += (name,)
         return names
 
-    def _closed_form(self, name: str) -> Tensor | None:
+    def divergence(self, name: str) -> Tensor | None:
+        r"""Returns the closed-form :math:`KL(q \| p)` of a latent site, where it is valid."""
         q, p = self.guide.nodes[name], self.model.nodes[name]
         if is_enumerated(q) or is_deterministic(q) or not self._parents_precede(name):
             return None

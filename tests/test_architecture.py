@@ -8,14 +8,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from pyro_mivae.figures import FIGURES, SIDES, parse
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions priors likelihoods models guides bounds terms elbo "
     "engine posterior evidence diagnostics variants data training metrics plots report runs "
-    "cli_options cli __main__"
+    "cli __main__"
 ).split()
+OPTION_NAMES = ("mi_weight", "kl_weights", "barber_agakov_bound")
+TEXT = re.compile(r"[\w\[\]*]+")
 HEAVY = ("torchvision", "matplotlib", "sklearn", "scipy", "jinja2", "click", "PIL", "tqdm")
 MOST_LINES, MOST_LINES_OF_A_VARIANT, MOST_OPTIONS = 400, 100, 8
 TREES = {
@@ -229,3 +235,59 @@ def test_private_names_of_torch_and_pyro_stand_in_one_file():
         for name in private_names(tree)
     ]
     assert not wrong
+
+
+def texts(node: ast.AST) -> list[str]:
+    """Words that a literal, or a tuple of literals, consists of."""
+    found = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+    return [word for text in found if isinstance(text, str) for word in TEXT.findall(text)]
+
+
+def stated_keys(tree: ast.AST) -> Iterator[str]:
+    """Keys with a site, index or side that are written out, made by hand, or taken apart."""
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    names, sides = "|".join(FIGURES), "|".join(SIDES)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in told:
+            for word in texts(node):
+                found = parse(word)
+                if found is not None and word != found.name and word not in OPTION_NAMES:
+                    yield word
+        elif isinstance(node, ast.JoinedStr):
+            first, last = texts(node.values[0]), texts(node.values[-1])
+            if re.fullmatch(f"({names})_", "".join(first)) or re.fullmatch(
+                rf"_({sides}|se)", "".join(last)
+            ):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            words = [word for argument in node.args for word in texts(argument)]
+            if node.func.attr in ("startswith", "removeprefix", "partition"):
+                yield from (word for word in words if re.match(f"({names})(_|$)", word))
+            elif node.func.attr in ("endswith", "removesuffix", "rpartition"):
+                yield from (w for w in words if re.fullmatch(f"_?({names}|{sides}|se)", w))
+
+
+def test_keys_of_figures_are_made_and_taken_apart_in_one_file():
+    wrong = [
+        f"{module}: {word}"
+        for module, (_, tree) in TREES.items()
+        if module != "pyro_mivae.figures"
+        for word in stated_keys(tree)
+    ]
+    assert not wrong, "use key, parse, interval, ... of pyro_mivae.figures"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'a["mi_lower"]',
+        '"rate kl_z[3]".split()',
+        'f"mi_{site}"',
+        'f"{name}_se"',
+        'name.startswith("kl_")',
+        'name.endswith(("_lower", "_upper"))',
+    ],
+)
+def test_a_key_written_out_would_be_seen(code):
+    assert list(stated_keys(ast.parse(code)))
+    assert not list(stated_keys(ast.parse('f"{a}_of"; b["rate"]; name.startswith("val_")')))

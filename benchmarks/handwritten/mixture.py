@@ -14,7 +14,7 @@ from torch.nn.functional import (
     softplus,
 )
 
-from pyro_mivae.guides.mean_field import MIN_SCALE
+from pyro_mivae.guides import MIN_SCALE
 
 
 class CatVAE(nn.Module):

@@ -1,15 +1,18 @@
 """Bounds on mutual information and estimates of it: pure functions of tensors, in nats.
 
 Values are not checked, as that would wait for the device: NaN gives NaN. A `DataError` refuses
-everything but tensors and arrays of floating-point numbers.
+everything but tensors and arrays of floating-point numbers, a `ShapeError` tensors that are
+empty or do not fit each other, an `OptionError` an unknown ``reduction``.
 """
 
 from pyro_mivae.bounds.critics import (
     MovingAverage,
     donsker_varadhan_bound,
     interpolated_bound,
+    jensen_shannon_estimate,
     mine_bound,
     nwj_bound,
+    smile_estimate,
     tuba_bound,
 )
 from pyro_mivae.bounds.densities import (
@@ -19,7 +22,6 @@ from pyro_mivae.bounds.densities import (
     leave_one_out_bound,
     rate,
 )
-from pyro_mivae.bounds.estimates import jensen_shannon_estimate, smile_estimate
 from pyro_mivae.bounds.shapes import off_diagonal
 
 __all__ = [

@@ -1,16 +1,10 @@
-r"""Lower bounds on mutual information from the scores of a critic, in nats.
+r"""Lower bounds on mutual information, and estimates of it, from the scores of a critic, in nats.
 
 A critic is any function :math:`T(x, z)`. A joint score is its value at a pair drawn together, a
 marginal score at a datum and a code drawn apart: the diagonal of a matrix of scores, and its
-`off_diagonal`. Each function is a lower bound for every critic when its expectations are exact,
-and its docstring says how the mean over a sample errs. ``docs/bounds.md`` measures all of them.
-
-References:
-    Poole et al. (2019), On Variational Bounds of Mutual Information.
-    https://arxiv.org/abs/1905.06922
-    McAllester & Stratos (2020), Formal Limitations on the Measurement of Mutual Information:
-    no lower bound from n samples that holds with confidence is far above log n.
-    https://arxiv.org/abs/1811.04251
+`off_diagonal`. Each ``..._bound`` is a lower bound for every critic when its expectations are
+exact; ``docs/bounds.md`` measures all. The critic of an ``..._estimate`` learns by a bounded
+gradient to tell joint pairs from others, and the value is another formula of its scores.
 """
 
 from __future__ import annotations
@@ -19,6 +13,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from pyro_mivae.arguments import checked, floats, instance, number
 from pyro_mivae.bounds.shapes import like, off_diagonal, scalar_or, square, vector
@@ -36,9 +31,6 @@ class MovingAverage(nn.Module):
 
     Args:
         rate: :math:`\rho`, the share of the newest number, above 0 and at most 1.
-
-    Raises:
-        OptionError: If the rate is not in that range.
 
     Example:
         >>> average = MovingAverage(rate=0.5)
@@ -125,15 +117,12 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
     gradient are those of `donsker_varadhan_bound`, whose value this is in any case.
 
     Args:
-        joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
-        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+        joint_scores: As of `donsker_varadhan_bound`.
+        marginal_scores: Likewise.
         average: The moving average, kept from step to step.
 
     Returns:
-        Scalar, in nats, differentiable once in both arguments.
-
-    Raises:
-        ShapeError: If an argument is not one-dimensional, or empty.
+        As of `donsker_varadhan_bound`, but differentiable once.
 
     References:
         Belghazi et al. (2018), Mutual Information Neural Estimation, section 3.2 and eq. 12.
@@ -147,7 +136,7 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
     if average.training and torch.is_grad_enabled():
         denominator = average.update(log_partition.detach()).to(log_partition.dtype)
         slope = (log_partition - denominator).exp()
-        log_partition = log_partition.detach() + (slope - slope.detach())
+        log_partition = _with_gradient_of(slope, log_partition.detach())
     return joint_scores.mean() - log_partition
 
 
@@ -164,15 +153,7 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     below. :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is
     then ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
 
-    Args:
-        joint_scores: :math:`g(x_i, z_i)`, shape ``(n,)``.
-        marginal_scores: :math:`g` of pairs drawn apart, shape ``(m,)``.
-
-    Returns:
-        Scalar, in nats, differentiable in both arguments.
-
-    Raises:
-        ShapeError: If an argument is not one-dimensional, or empty.
+    Arguments, value and errors are as of `donsker_varadhan_bound`.
 
     References:
         Nguyen, Wainwright & Jordan (2010), Estimating Divergence Functionals and the Likelihood
@@ -208,16 +189,13 @@ def tuba_bound(
     `nwj_bound` do, the case :math:`a = e`; a closer baseline lowers the variance.
 
     Args:
-        joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
-        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+        joint_scores: As of `donsker_varadhan_bound`.
+        marginal_scores: Likewise.
         joint_log_baseline: :math:`\log a` of the joint pairs' codes, a scalar or shape ``(n,)``.
         marginal_log_baseline: :math:`\log a` of the other pairs' codes, a scalar or ``(m,)``.
 
     Returns:
         Scalar, in nats, differentiable in all arguments.
-
-    Raises:
-        ShapeError: If scores are not one-dimensional, or empty, or a baseline does not fit.
 
     Example:
         >>> tuba_bound(torch.ones(4), torch.zeros(4), 0.0, 0.0)
@@ -247,17 +225,12 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
     exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for finite scores if :math:`\alpha > 0`.
 
     Args:
-        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``.
+        scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)`` with n of 2 or more.
         log_baseline: :math:`\log a(z_i)`, a scalar or shape ``(n,)``.
         alpha: :math:`\alpha`, from 0 to 1.
 
     Returns:
         Scalar, in nats, differentiable in scores and baseline.
-
-    Raises:
-        ShapeError: If the scores are not a square matrix of at least two rows, or the baseline
-            does not fit.
-        OptionError: If ``alpha`` is not in that range.
 
     Example:
         >>> interpolated_bound(torch.eye(3), 0.0, alpha=0.5)
@@ -274,6 +247,75 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
     without = off_diagonal(_log_sum_exp_without_each(scores)).reshape(n, n - 1)
     together = torch.logaddexp(without - math.log(n - 1) + log_alpha, baseline[:, None] + log_rest)
     return 1 + (scores.diagonal() - together.mean(1)).mean() - _exp(_log_mean_exp(others - apart))
+
+
+@checked(joint_scores=vector("n"), marginal_scores=vector("m"))
+def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
+    r"""Estimates :math:`I(X; Z)` by a critic that learns from the Jensen-Shannon divergence.
+
+    The gradient is that of
+
+    .. math:: -\mathbb{E}_{p(x,z)}[\log(1 + e^{-T})] - \mathbb{E}_{p(x)p(z)}[\log(1 + e^{T})]
+
+    at most 1 by any one score. The value is `nwj_bound` of :math:`g = 1 + T`, with no gradient of
+    its own:
+
+    .. math:: 1 + \mathbb{E}_{p(x,z)}[T] - \mathbb{E}_{p(x)p(z)}[e^T]
+
+    In expectation the value is a lower bound for every critic, with the variance of that bound
+    and ``-inf`` where it overflows. An objective that adds it maximises the divergence, however,
+    which ends at :math:`2 \log 2` above independence, where information has no end.
+
+    Arguments, value and errors are as of `donsker_varadhan_bound`.
+
+    References:
+        Nowozin et al. (2016), f-GAN. https://arxiv.org/abs/1606.00709
+        Hjelm et al. (2019), Deep InfoMax. https://arxiv.org/abs/1808.06670
+
+    Example:
+        >>> jensen_shannon_estimate(torch.zeros(4), torch.zeros(4))
+        tensor(0.)
+    """
+    value = nwj_bound(1 + joint_scores.detach(), 1 + marginal_scores.detach())
+    return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
+
+
+@checked(joint_scores=vector("n"), marginal_scores=vector("m"), clip=number(above=0, finite=False))
+def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float) -> Tensor:
+    r"""Estimates :math:`I(X; Z)` by Donsker and Varadhan's formula with clipped scores.
+
+    .. math:: \mathbb{E}_{p(x,z)}[T]
+        - \log \mathbb{E}_{p(x)p(z)}[\min(\max(e^T, e^{-\tau}), e^{\tau})]
+
+    is the value, for :math:`\tau` the clip; the scores of the joint pairs are not clipped. The
+    gradient is that of `jensen_shannon_estimate`, as in the authors' experiments. At its optimum
+    the value has the truth as its limit for a large clip and a large sample.
+
+    No bound on either side: clipping takes away the rare large scores that normalise the critic,
+    which raises the estimate, and the small ones, which lowers it; the variance stays small in
+    exchange. Errors of the critic and of clipping can cancel. A constant added to the critic
+    changes the value. With an infinite clip it is that of `donsker_varadhan_bound`.
+
+    Args:
+        joint_scores: As of `donsker_varadhan_bound`.
+        marginal_scores: Likewise.
+        clip: :math:`\tau`, above 0, in nats; the authors try 1, 5 and infinity.
+
+    Returns:
+        As of `donsker_varadhan_bound`; finite for finite scores.
+
+    References:
+        Song & Ermon (2020), Understanding the Limitations of Variational Mutual Information
+        Estimators. https://arxiv.org/abs/1910.06222
+
+    Example:
+        >>> smile_estimate(torch.ones(4), torch.full((4,), 9.0), clip=5.0)
+        tensor(-4.)
+    """
+    limit = clip if clip < torch.finfo(marginal_scores.dtype).max else math.inf
+    clipped = marginal_scores.detach().clamp(-limit, limit)
+    value = donsker_varadhan_bound(joint_scores.detach(), clipped)
+    return _with_gradient_of(_divergence(joint_scores, marginal_scores), value)
 
 
 def _log_mean_exp(scores: Tensor) -> Tensor:
@@ -299,3 +341,11 @@ def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
     remainder = scores.masked_fill(largest, -torch.inf).logsumexp(1, keepdim=True)
     share = (scores - total).exp().masked_fill(largest, 0.0)
     return torch.where(largest, remainder, total + torch.log1p(-share))
+
+
+def _divergence(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
+    return -softplus(-joint_scores).mean() - softplus(marginal_scores).mean()
+
+
+def _with_gradient_of(objective: Tensor, value: Tensor) -> Tensor:
+    return value + (objective - objective.detach())

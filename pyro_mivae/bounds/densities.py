@@ -1,11 +1,8 @@
 r"""Bounds on mutual information from densities, in nats.
 
 The conditional density is known where a guide has it. The scores :math:`T_{ij} = \log q(z_i \mid
-x_j)` of every code under every datum's posterior then take the place of a learned critic's.
-
-References:
-    Poole et al. (2019), On Variational Bounds of Mutual Information, section on tractable
-    encoders. https://arxiv.org/abs/1905.06922
+x_j)` of every code under every datum's posterior then take the place of a learned critic's (Poole
+et al. 2019, section on tractable encoders).
 """
 
 from __future__ import annotations
@@ -43,10 +40,6 @@ def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     Returns:
         Scalar, or shape ``(n,)``; in nats, differentiable.
 
-    Raises:
-        ShapeError: If the scores are not a square matrix of at least one row.
-        OptionError: If the reduction is unknown.
-
     References:
         van den Oord et al. (2018), Contrastive Predictive Coding, eq. 4 and appendix.
         https://arxiv.org/abs/1807.03748
@@ -73,16 +66,12 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
     rate is the tighter bound.
 
     Args:
-        log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
-        reduction: ``"mean"``, or ``"none"`` for the summand of each row.
+        log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``, with n
+            of 2 or more.
+        reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable. Infinite where a code has density
-        under no other datum.
-
-    Raises:
-        ShapeError: If the densities are not a square matrix of at least two rows.
-        OptionError: If the reduction is unknown.
+        As of `infonce_bound`; infinite where a code has density under no other datum.
 
     Example:
         >>> leave_one_out_bound(torch.zeros(3, 3))
@@ -113,16 +102,11 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
     which makes that smaller by the factor :math:`1 - 1/n`.
 
     Args:
-        log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``.
-        reduction: ``"mean"``, or ``"none"`` for the summand of each row.
+        log_densities: As of `leave_one_out_bound`.
+        reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable. Infinite where a code has no density
-        under some other datum.
-
-    Raises:
-        ShapeError: If the densities are not a square matrix of at least two rows.
-        OptionError: If the reduction is unknown.
+        As of `infonce_bound`; infinite where a code has no density under some other datum.
 
     References:
         Cheng et al. (2020), CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information.
@@ -153,14 +137,10 @@ def barber_agakov_bound(
         log_recognition: :math:`\log q(c_i \mid x_i)` of codes and the data that they generated,
             shape ``(n,)``.
         entropy: :math:`H(c)` in nats, a scalar, or :math:`-\log p(c_i)`, shape ``(n,)``.
-        reduction: ``"mean"``, or ``"none"`` for each summand.
+        reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
-
-    Raises:
-        ShapeError: If the first argument is not one-dimensional, or the second fits neither.
-        OptionError: If the reduction is unknown.
+        As of `infonce_bound`, differentiable in both arguments.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
@@ -191,18 +171,13 @@ def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "me
     Args:
         log_posterior: :math:`\log q(z_i \mid x_i)`, shape ``(n,)``.
         log_prior: :math:`\log p(z_i)`, shape ``(n,)``.
-        reduction: ``"mean"``, or ``"none"`` for each summand.
+        reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
-
-    Raises:
-        ShapeError: If the arguments are not one-dimensional and of equal length.
-        OptionError: If the reduction is unknown.
+        As of `infonce_bound`, differentiable in both arguments.
 
     References:
-        Hoffman & Johnson (2016), ELBO surgery. Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
-        https://arxiv.org/abs/1711.00464
+        Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
 
     Example:
         >>> rate(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))

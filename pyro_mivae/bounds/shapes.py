@@ -41,14 +41,11 @@ def off_diagonal(scores: Tensor) -> Tensor:
     """Takes the independent pairs out of a matrix of scores.
 
     Args:
-        scores: Scores of code i and datum j, shape ``(n, n)``; joint pairs on the diagonal.
+        scores: Scores of code i and datum j, shape ``(n, n)`` with n of 2 or more; joint pairs on
+            the diagonal.
 
     Returns:
         Shape ``(n * (n - 1),)``, row by row.
-
-    Raises:
-        ShapeError: If the scores are not a square matrix of at least two rows.
-        DataError: If they are no tensor or array.
 
     Example:
         >>> off_diagonal(torch.arange(9).reshape(3, 3))

@@ -7,9 +7,8 @@ from pyro_mivae.data.dataset import (
     resize_images,
     split_indices,
 )
-from pyro_mivae.data.folder import read_folder
+from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.load import DATASETS, default_root, load_dataset, read_images
-from pyro_mivae.data.npz import read_npz
 
 __all__ = [
     "DATASETS",

@@ -27,8 +27,7 @@ from pyro_mivae.data.dataset import (
     split_indices,
     told,
 )
-from pyro_mivae.data.folder import read_folder
-from pyro_mivae.data.npz import read_npz
+from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.sprites import draw_sprites
 from pyro_mivae.errors import DataError, nearest
 
@@ -106,14 +105,7 @@ def read_images(
 ) -> RawImages:
     """Reads all images of a data set, in order, unsplit (a built-in's training images come first).
 
-    Args:
-        name_or_path: As for :func:`load_dataset`.
-        root: As for :func:`load_dataset`.
-        image_size: As for :func:`load_dataset`.
-
-    Raises:
-        DataError: If there is no such data set, or it cannot be read.
-        OptionError: If a path is empty, or ``image_size`` is out of range.
+    Arguments and errors are those of :func:`load_dataset`.
     """
     name, path = str(name_or_path), Path(name_or_path)
     allowed = f"{', '.join(DATASETS)}, an .npz file, or a folder of images"
@@ -210,26 +202,20 @@ def read_idx(path: Path, dims: int) -> Tensor:
 
 
 def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
-    """Downloads to a scratch folder first, so that no half of a data set is ever left."""
-    created = next((p for p in (*reversed(root.parents), root) if not p.exists()), None)
+    """Downloads elsewhere first: no file of a data set is ever there in part."""
     files = root / dataset_class.__name__ / "raw"
-    done = False
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             loaded = Path(dataset_class(scratch, download=True).raw_folder)
             files.mkdir(parents=True, exist_ok=True)
             for file in loaded.glob("*-ubyte"):
-                os.replace(file, files / file.name)
-        done = True
+                part = shutil.copy(file, files / f".{file.name}")
+                os.replace(part, files / file.name)
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"{name} is not under {root} and could not be downloaded; "
             f"give its folder with root= ({str(error).splitlines()[0].rstrip(':')})"
         ) from error
-    finally:
-        if not done and created is not None:
-            shutil.rmtree(created, ignore_errors=True)
 
 
 DATASETS: dict[str, Callable[[Path], RawImages]] = {

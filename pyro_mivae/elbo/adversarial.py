@@ -1,7 +1,4 @@
-"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes.
-
-Chen et al. (2016), InfoGAN, https://arxiv.org/abs/1606.03657.
-"""
+"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.figures import MEAN, key
 from pyro_mivae.handlers import push_forward
 from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.sites import data_sites
+from pyro_mivae.sites import Site, data_sites
 from pyro_mivae.terms import score_code
-from pyro_mivae.traces import Program, Site, is_deterministic, trace_program
+from pyro_mivae.traces import Program, trace_program
 
 
 class InfoGANLoss(Objective):
@@ -37,15 +34,11 @@ class InfoGANLoss(Objective):
 
     The model is the generator: run from its prior, its likelihood's mean is :math:`x'`. The guide
     is :math:`Q`: conditioned on the codes that are named, it scores them. Other codes are noise.
-    The discriminator is a network of its own, which may share layers with the guide.
 
-    One loss has the gradients of all three players, so they move at the same time:
-
-    * the discriminator's parameters get that of :math:`-V`;
-    * the generator's get that of :math:`-E_p[\log D(x')]`, which does not saturate where the
-      discriminator wins, or with ``saturating`` of :math:`V`; and that of :math:`-\lambda I`;
-    * the guide's get that of :math:`-\lambda I`. Layers that it shares with the discriminator
-      get both, as in the original.
+    One loss has the gradients of all three players, so they move at the same time: the
+    discriminator's that of :math:`-V`; the generator's that of :math:`-E_p[\log D(x')]`, which
+    does not saturate where the discriminator wins, and that of :math:`-\lambda I`; the guide's
+    the latter. Layers that guide and discriminator share get both, as in the original.
 
     Batch norm treats real and generated data as two batches, which both count in a
     discriminator's running statistics, as the guide's run on generated data does; the run that
@@ -53,25 +46,20 @@ class InfoGANLoss(Objective):
 
     Args:
         discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
-        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule.
-        saturating: Lets the generator minimise :math:`V` itself.
+        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule; one
+            site or more.
+        saturating: Lets the generator minimise :math:`V` itself, in place of
+            :math:`-E_p[\log D(x')]`.
         name: Name of the discriminator in Pyro's parameter store.
         retain_graph: Keeps the graph after backward.
 
     Attributes:
         ledger: Summed over the batch, in nats: ``loss``, the sum of the players' losses;
-            ``loss_discriminator``, :math:`-V` (log 4 per datum where it can tell nothing);
-            ``loss_generator``, without the information (log 2 there); and ``mi_<site>_mean``,
-            :math:`I_s` unweighted.
-
-    Raises:
-        OptionError: If no site is named or a weight is negative: to minimise a lower bound would
-            not make the information small.
+            ``loss_discriminator``, :math:`-V`; ``loss_generator``, without the information; and
+            ``mi_<site>_mean``, :math:`I_s` unweighted.
 
     References:
         Chen et al. (2016), InfoGAN, eq. 6. https://arxiv.org/abs/1606.03657
-        Goodfellow et al. (2014), Generative Adversarial Nets, section 3.
-        https://arxiv.org/abs/1406.2661
     """
 
     measures_fit = False
@@ -94,7 +82,7 @@ class InfoGANLoss(Objective):
     ) -> None:
         self.weights = {site: Weight(weight) for site, weight in weights.items()}
         super().__init__(
-            {f"mi_{site}": weight for site, weight in self.weights.items()},
+            {key("mi", site): weight for site, weight in self.weights.items()},
             max_plate_nesting=1,
             retain_graph=retain_graph,
         )
@@ -141,11 +129,10 @@ class InfoGANLoss(Objective):
                 "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
                 "normalise it by; give 2 or more, 32 and more are of use"
             )
-        generated, recognised = self._get_trace(model, guide, args, kwargs)
-        site = _observed(generated, x)
+        generated, recognised, site = self._get_trace(model, guide, args, kwargs)
         image = site["value"]
         information = {
-            name: score_code(generated.nodes[name], _scored(recognised, name)).sum()
+            name: score_code(generated.nodes[name], recognised.nodes[name]).sum()
             for name in self.weights
         }
         real, fake = discriminator(x), discriminator(image.detach())
@@ -173,8 +160,8 @@ class InfoGANLoss(Objective):
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Any, Any]:
-        """Returns the traces of the model, run from its prior, and of the guide that reads it."""
+    ) -> tuple[Any, Any, Site]:
+        """Traces the model from its prior and the guide that reads it; finds what is generated."""
         generated = trace_program(push_forward(model), args, kwargs)
         site = _observed(generated, args[0])
         self.latent = tuple(generated.stochastic_nodes)
@@ -183,7 +170,14 @@ class InfoGANLoss(Objective):
             raise SiteError(f"weights names {missing}; the model's codes are {list(self.latent)}")
         codes = {name: generated.nodes[name]["value"] for name in self.weights}
         read = poutine.condition(guide, data=codes)
-        return generated, trace_program(read, (site["value"], *args[1:]), kwargs)
+        recognised = trace_program(read, (site["value"], *args[1:]), kwargs)
+        missing = sorted(set(self.weights) - set(recognised.nodes))
+        if missing:
+            raise SiteError(
+                f"the guide does not sample the codes {missing}; let it, or leave them out of "
+                "weights"
+            )
+        return generated, recognised, site
 
 
 def _observed(generated: Any, x: Tensor) -> Site:
@@ -195,21 +189,6 @@ def _observed(generated: Any, x: Tensor) -> Site:
             f"{tuple(x.shape)}, at one site"
         )
     site: Site = generated.nodes[names[0]]
-    return site
-
-
-def _scored(recognised: Any, name: str) -> Site:
-    """Finds a code's site in the guide."""
-    if name not in recognised.nodes:
-        raise SiteError(
-            f"the guide does not sample the code {name!r}; let it, or leave it out of weights"
-        )
-    site: Site = recognised.nodes[name]
-    if is_deterministic(site):
-        raise SiteError(
-            f"the guide makes the code {name!r} deterministic, which has no density; give it "
-            "a distribution, or leave it out of weights"
-        )
     return site
 
 

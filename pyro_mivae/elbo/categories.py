@@ -15,7 +15,8 @@ from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.handlers import relax_categories
 from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.traces import Program, Site, TracePair, replay_model
+from pyro_mivae.sites import Site
+from pyro_mivae.traces import Program, TracePair, replay_model
 
 Relaxation = Literal["soft", "gumbel"]
 
@@ -37,9 +38,6 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         relaxation: ``"soft"`` or ``"gumbel"``.
         temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
         **options: Options of `MutualInformationELBO`.
-
-    Raises:
-        OptionError: If the relaxation is neither, or the temperature is not positive.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
@@ -81,8 +79,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         if self.relaxation == "soft":
             return fn.probs
         temperature = torch.as_tensor(self.temperature(), dtype=fn.logits.dtype)
-        concrete = dist.RelaxedOneHotCategorical(temperature, logits=fn.logits)
-        return concrete.rsample()
+        return dist.RelaxedOneHotCategorical(temperature, logits=fn.logits).rsample()
 
 
 class SampledCategoricalELBO(MutualInformationELBO):
@@ -113,24 +110,14 @@ class SampledCategoricalELBO(MutualInformationELBO):
 
     Args:
         *parts: Terms and weights, as of `MutualInformationELBO`.
-        exact: Number of categories of each datum that are always decoded, the most probable ones.
-            With 0 there is no control variate, except where a category is certain to be drawn.
-        draws: Number of the others that are decoded.
+        exact: Number of categories of each datum that are always decoded, 0 or more. With 0 there
+            is no control variate, except where a category is certain to be drawn.
+        draws: Number of the others that are decoded, 1 or more.
         **options: Options of `MutualInformationELBO`.
-
-    Raises:
-        OptionError: If ``exact`` is negative or ``draws`` under 1, or one is no whole number.
 
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
         section 3. https://arxiv.org/abs/1810.04777
-
-    Example:
-        >>> from pyro_mivae import explain
-        >>> print(explain(SampledCategoricalELBO(draws=2)))
-        J =  E_q[log p(x|code)], c = the most probable one and 2 draws of the others
-           - 1 * KL of every site
-        maximised; nats per datum; unbiased
     """
 
     @checked(exact=whole(least=0), draws=whole(least=1))
@@ -187,8 +174,8 @@ def choose_categories(
     Args:
         log_probs: Log-probabilities of the categories, shape ``(K, *batch)``.
         uniforms: Numbers in [0, 1), shape ``(*batch)``.
-        exact: Number of the most probable categories that are chosen in any case.
-        draws: Number of the others that are chosen.
+        exact: As of `SampledCategoricalELBO`.
+        draws: Likewise.
 
     Returns:
         The categories, shape ``(m, *batch)``, the most probable ones first, and
@@ -196,8 +183,7 @@ def choose_categories(
 
     References:
         Fearnhead & Clifford (2003), On-line inference for hidden Markov models via particle
-        filters: of all unbiased choices of so many weights it has the least expected squared
-        error of the weights.
+        filters: the unbiased choice whose weights have the least expected squared error.
 
     Example:
         >>> probs = torch.tensor([0.05, 0.05, 0.2, 0.7])

@@ -41,11 +41,10 @@ class MutualInformationELBO(Objective):
     .. math::
         J = E_q[\log p(x \mid code)] - \sum_s \beta_s KL_s + \sum_j \lambda_j I_j
 
-    is maximised; the loss is :math:`-J`, summed over the data as Pyro's ELBOs are. The KL of a
-    site is in closed form wherever Pyro has one and the model conditions the site on nothing
-    that the guide draws later, and a one-sample estimate elsewhere. Sites that the guide
-    annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly. Scale and mask of
-    each site count as in Pyro's ``Trace_ELBO``.
+    is maximised; the loss is :math:`-J`, summed over the data, with scale and mask of each site
+    as in Pyro's ``Trace_ELBO``. The KL of a site is in closed form wherever Pyro has one and the
+    model conditions the site on nothing that the guide draws later, and a one-sample estimate
+    elsewhere. Sites with ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
 
     The KL of a site that the guide makes of an auxiliary site, as AutoNormal does, is
     :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Latent sites that
@@ -72,11 +71,10 @@ class MutualInformationELBO(Objective):
             unweighted; without terms whose weight is the constant 0.
 
     Raises:
-        OptionError: If a weight is negative or not finite, or two terms have the same name.
+        OptionError: If two terms have the same name.
 
     References:
-        Hoffman & Johnson (2016), ELBO surgery; Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
-        https://arxiv.org/abs/1711.00464
+        Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
     """
 
     @checked(
@@ -102,7 +100,7 @@ class MutualInformationELBO(Objective):
         self.terms = tuple(terms)
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
         self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
-        state: dict[str, nn.Module] = {f"kl_{name}": w for name, w in self.kl_weights.items()}
+        state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
             state | {term.name: term.state for term in self.terms},
             num_particles=num_particles,

@@ -17,12 +17,14 @@ from pyro_mivae.metrics.clustering import (
     categories_used,
     cluster_accuracy,
     contingency,
+    generation_accuracy,
+    generation_consistency,
     match_labels,
     normalised_mutual_information,
     occupancy,
 )
-from pyro_mivae.metrics.critic import critic_estimates
 from pyro_mivae.metrics.dci import DCI, completeness, dci_scores, disentanglement
+from pyro_mivae.metrics.encoded import reconstruction_r2
 from pyro_mivae.metrics.evaluate import EvaluationResult, evaluate
 from pyro_mivae.metrics.factors import (
     factor_information,
@@ -32,12 +34,8 @@ from pyro_mivae.metrics.factors import (
     separated_attribute_predictability,
 )
 from pyro_mivae.metrics.forecast import duration, forecast
-from pyro_mivae.metrics.generation import (
-    generation_accuracy,
-    generation_consistency,
-)
+from pyro_mivae.metrics.measures import critic_estimates
 from pyro_mivae.metrics.protocol import how_measured
-from pyro_mivae.metrics.reconstruction import reconstruction_r2
 
 __all__ = [
     "DCI",

@@ -19,7 +19,7 @@ from pyro_mivae.metrics.clustering import (
     cluster_accuracy,
     normalised_mutual_information,
 )
-from pyro_mivae.metrics.encoded import batches
+from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.variants import VARIANT, Variant
 
@@ -27,11 +27,8 @@ from pyro_mivae.variants import VARIANT, Variant
 class CategoryAgreement(NamedTuple):
     """Result of `category_agreement`; 1 where the categories differ by their names alone.
 
-    Attributes:
-        accuracy: `cluster_accuracy` of one model's categories by the other's; NaN where both put
-            all data into one category.
-        nmi: `normalised_mutual_information`.
-        ari: `adjusted_rand_index`.
+    They are `cluster_accuracy`, `normalised_mutual_information` and `adjusted_rand_index` of one
+    model's categories by the other's; NaN where both put all data into one category.
     """
 
     accuracy: float
@@ -44,14 +41,8 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
     """Compares two models' categories of the same data; symmetric in both.
 
     Args:
-        first: Category of each datum by one model, integers from 0, shape ``(n,)``.
-        second: By the other, shape ``(n,)``.
-
-    Returns:
-        Accuracy, NMI and ARI.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
+        first: Category of each datum by one model, as `contingency` takes them.
+        second: By the other.
 
     Example:
         >>> category_agreement(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2]))
@@ -92,23 +83,18 @@ def agreement_of_models(
 def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
     """Returns the most probable category of each datum.
 
-    Args:
-        vae: A model with categories.
-        x: Data, shape ``(n, *data_shape)``.
-        seed: Of the draws that its guide may take.
+    Data and seed are those of `agreement_of_models`.
 
     Returns:
         Integers from 0, on the CPU, shape ``(n,)``.
 
     Raises:
-        OptionError: If it has no categories.
+        OptionError: If the model has no categories.
     """
     if vae.category is None:
         raise OptionError(
             f"{type(vae).__name__} has no categories to compare; those that have: CatVAE, "
             "InfoCatVAE, InfoGAN"
         )
-    x = vae.check_data(x)
     with preserved_state(seed, vae, device=vae.device):
-        parts = [vae.encode(part)[vae.category].argmax(-1).cpu() for part in batches(x)]
-    return torch.cat(parts)
+        return EncodedData(vae, vae.check_data(x), seed).found.cpu()

@@ -28,11 +28,7 @@ PROBED = {
 class Classifier(nn.Module):
     """One hidden layer of 256 rectified units, on standardised features.
 
-    Args:
-        features: Those to be fitted on, shape ``(n, *shape)``.
-        num_classes: Number of classes.
-        per_feature: Standardises each feature by itself; False standardises all by the same mean
-            and standard deviation (pixels).
+    Its arguments are those of `fit_classifier`.
     """
 
     loc: Tensor
@@ -86,7 +82,8 @@ def fit_classifier(
         features: Shape ``(n, *shape)``.
         labels: Integers below ``num_classes``, shape ``(n,)``.
         num_classes: Number of classes.
-        per_feature: Standardises each feature by itself.
+        per_feature: Standardises each feature by itself; False standardises all by the same mean
+            and standard deviation (pixels).
         seed: Of the weights, the batches and the dropout; torch's own generators are left alone.
 
     Returns:
@@ -166,19 +163,8 @@ def mlp_probe(
 ) -> float:
     """Accuracy of a `Classifier` of codes.
 
-    Args:
-        train_codes: As for `linear_probe`, and so are the next three.
-        train_labels: Their labels.
-        codes: Codes to be scored on.
-        labels: Their labels.
-        seed: Of its training, see `fit_classifier`.
-
-    Returns:
-        As `linear_probe`.
-
-    Raises:
-        ShapeError: If the shapes do not fit.
-        DataError: If labels are no integers from 0.
+    Codes and labels, the result and the errors are those of `linear_probe`; ``seed`` is that of
+    `fit_classifier`.
     """
     if not _learnable(train_codes, train_labels, codes):
         return math.nan

@@ -1,4 +1,7 @@
-"""Agreement of categories with labels that the model never saw, and use of the categories."""
+"""Agreement of categories with labels that the model never saw, and use of the categories.
+
+Categories and labels are integers from 0, one for each datum, as `contingency` takes them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, integers
 from pyro_mivae.errors import DataError, ShapeError
 from pyro_mivae.metrics.checkers import COUNT, MOST_CELLS, counted
 
@@ -25,9 +28,6 @@ def contingency(categories: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Counts, int64, shape ``(categories, labels)``, each up to its largest value.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
         DataError: If they are no integers from 0, or too large to be counted.
 
     Example:
@@ -47,15 +47,8 @@ def cluster_accuracy(categories: Tensor, labels: Tensor) -> float:
     over all one-to-one maps from categories to labels (the Hungarian method). With more
     categories than labels the spare ones count as wrong.
 
-    Args:
-        categories: Category of each datum, shape ``(n,)``.
-        labels: Label of each datum, shape ``(n,)``.
-
     Returns:
         Between 0 and 1.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
 
     References:
         Xie, Girshick & Farhadi (2016), Unsupervised Deep Embedding for Clustering Analysis,
@@ -78,15 +71,8 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
 
     .. math:: \frac{2\, I(c; y)}{H(c) + H(y)}
 
-    Args:
-        categories: Category of each datum, shape ``(n,)``.
-        labels: Label of each datum, shape ``(n,)``.
-
     Returns:
         Between 0 and 1; 0 where one of the two takes a single value, NaN where both do.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
     """
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -99,15 +85,8 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
 def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
     """Agreement of categories and labels on pairs of data, adjusted for chance.
 
-    Args:
-        categories: Category of each datum, shape ``(n,)``.
-        labels: Label of each datum, shape ``(n,)``.
-
     Returns:
         1 for the same partition, about 0 for independent ones; NaN where both take one value.
-
-    Raises:
-        ShapeError: If the two are not vectors of equal length, or empty.
 
     References:
         Hubert & Arabie (1985), Comparing partitions, eq. 5.
@@ -142,15 +121,7 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
-    """Number of categories that hold at least 0.5 % of the data each.
-
-    Args:
-        categories: Category of each datum, shape ``(n,)``.
-        num_categories: Number of categories.
-
-    Returns:
-        Between 1 and ``num_categories``.
-    """
+    """Number of categories that hold at least 0.5 % of the data each, as `occupancy` counts."""
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 
@@ -162,17 +133,16 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
     label; with more labels than categories some labels stay without one.
 
     Args:
-        categories: Category of each datum, integers from 0, shape ``(n,)``.
-        labels: Label of each datum, integers from 0, shape ``(n,)``.
+        categories: As for `contingency`.
+        labels: As for `contingency`.
         num_categories: Number of categories.
 
     Returns:
         The label of each category, shape ``(num_categories,)``.
 
     Raises:
-        ShapeError: If the two are not vectors of equal length, or empty, or a category is beyond
-            their number.
-        DataError: If they are no integers from 0.
+        ShapeError: As `contingency`, or if a category is beyond their number.
+        DataError: As `contingency`.
 
     Example:
         >>> match_labels(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([5, 5, 3, 5, 3, 5]), 3)
@@ -189,8 +159,79 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
     return matched
 
 
+@checked(
+    judged=counted("categories", "n"),
+    names=counted("categories"),
+    live=integers("categories"),
+    num_labels=COUNT,
+)
+def generation_accuracy(
+    judged: Tensor, names: Tensor, live: Tensor, num_labels: int
+) -> tuple[float, float]:
+    r"""Share of the samples that show the label that their category stands for.
+
+    .. math:: \frac1{\max(|L|, Y)} \sum_{k \in L} \frac1n \sum_i 1[judge(x'_{ki}) = y_k]
+
+    over the categories L in use and Y labels: a label that no category stands for counts as
+    missed. A model whose categories all draw one class has 1 / Y here.
+
+    Args:
+        judged: Labels that a judge of real data gives to samples of each category, integers
+            from 0, shape ``(categories, n)``.
+        names: The label that each category stands for, as `match_labels` gives it, shape
+            ``(categories,)``.
+        live: Which categories are in use, shape ``(categories,)``.
+        num_labels: Y.
+
+    Returns:
+        Between 0 and 1, and its standard error over the samples; NaN where no category is in use
+        or there are under two labels.
+
+    Raises:
+        ShapeError: If the shapes do not fit.
+
+    Example:
+        >>> judged = torch.tensor([[3, 3, 3, 1], [0, 1, 2, 3]])
+        >>> names, live = torch.tensor([3, 2]), torch.tensor([True, True])
+        >>> generation_accuracy(judged, names, live, 2)[0]
+        0.5
+    """
+    if num_labels < 2 or not live.any():
+        return math.nan, math.nan
+    right = judged.eq(names[:, None].to(judged.device)).double().mean(1)[live.bool()]
+    count = max(len(right), num_labels)
+    error = float((right * (1 - right)).sum().div(judged.shape[1]).sqrt() / count)
+    return float(right.sum() / count), error
+
+
+@checked(judged=counted("categories", "n"), live=integers("categories"))
+def generation_consistency(judged: Tensor, live: Tensor) -> tuple[float, float]:
+    r"""Share of a category's samples that a judge gives the category's most frequent label.
+
+    .. math:: \frac1{|L|} \sum_{k \in L} \max_y \frac1n \sum_i 1[judge(x'_{ki}) = y]
+
+    over the categories L in use. It says that each category draws one thing, and not that they
+    draw different things: a model that draws one class only has 1 here.
+
+    The arguments are those of `generation_accuracy`.
+
+    Returns:
+        Between 0 and 1, and its standard error over the samples; NaN where no category is in use.
+
+    Example:
+        >>> judged = torch.tensor([[3, 3, 3, 1], [0, 1, 2, 3]])
+        >>> generation_consistency(judged, torch.tensor([True, False]))[0]
+        0.75
+    """
+    if not live.any():
+        return math.nan, math.nan
+    counts = torch.stack([judged.eq(label).sum(1) for label in judged.unique()], 1)
+    share = (counts.max(1).values.double() / judged.shape[1])[live.bool()]
+    error = float((share * (1 - share)).sum().div(judged.shape[1]).sqrt() / len(share))
+    return float(share.mean()), error
+
+
 def _count_pairs(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
-    """Returns `contingency` with so many rows."""
     width = int(labels.max()) + 1
     if num_categories * width > MOST_CELLS:
         raise DataError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import Sizes, checked, numbers
+from pyro_mivae.arguments import Given, checked, checker, numbers
 from pyro_mivae.errors import DataError
 from pyro_mivae.metrics import checkers
 from pyro_mivae.metrics.checkers import SEED, columns, counted
@@ -61,16 +61,13 @@ def dci_scores(
         train_codes: Codes to learn on, shape ``(m, d)``.
         train_factors: Their factors, integers from 0, shape ``(m, F)``; those that take a single
             value, here or in ``factors``, are left out.
-        codes: Codes to be scored on, shape ``(n, d)``.
-        factors: Their factors, shape ``(n, F)``.
+        codes: Codes to be scored on.
+        factors: Their factors.
         categorical: Columns of the codes that hold a category, written out for the forest.
         seed: Of the forests.
 
     Returns:
         The scores, NaN where no factor varies, or codes are not finite.
-
-    Raises:
-        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Eastwood & Williams (2018), A Framework for the Quantitative Evaluation of Disentangled
@@ -110,15 +107,16 @@ def dci_scores(
     )
 
 
-def _importance(name: str, value: Any, sizes: Sizes | None = None) -> Tensor:
+@checker
+def _importance(given: Given) -> Tensor:
     """Finite numbers of at least 0, shape ``(d, F)``, as float64."""
-    found: Tensor = numbers("d", "F", least=0)(name, value, sizes).double()
+    found: Tensor = numbers("d", "F", least=0)(given.name, given.value, given.sizes).double()
     if (found < 0).any():
-        raise DataError(f"{name} has negative values; allowed are 0 and more")
+        raise DataError(f"{given.name} has negative values; allowed are 0 and more")
     return found
 
 
-@checked(importance=_importance)
+@checked(importance=_importance())
 def disentanglement(importance: Tensor) -> float:
     r"""How far each dimension matters to one factor alone.
 
@@ -143,7 +141,7 @@ def disentanglement(importance: Tensor) -> float:
     return float((weight / weight.sum() * _purity(importance)).sum().clamp(max=1.0))
 
 
-@checked(importance=_importance)
+@checked(importance=_importance())
 def completeness(importance: Tensor) -> float:
     r"""How far one dimension alone matters to each factor.
 
@@ -152,7 +150,7 @@ def completeness(importance: Tensor) -> float:
     with entropies to the base of the number of dimensions, over factors to which any matters.
 
     Args:
-        importance: :math:`R`, at least 0, of each dimension for each factor, shape ``(d, F)``.
+        importance: As for `disentanglement`.
 
     Returns:
         Between 0 and 1; NaN for one dimension, or where nothing matters.

@@ -1,13 +1,16 @@
-"""A variant, data that it was not trained on, and their codes."""
+"""A variant, data that it was not trained on, their codes, and the share that these give back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyro_mivae.arguments import checked, numbers
+from pyro_mivae.errors import ShapeError
 from pyro_mivae.traces import trace_program
 from pyro_mivae.variants import Variant
 
@@ -64,3 +67,58 @@ def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
 
 def _join(parts: Sequence[Codes]) -> Codes:
     return {site: torch.cat([part[site] for part in parts]).flatten(1) for site in parts[0]}
+
+
+def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
+    """Puts all sites side by side, the category as a single column, and tells which it is."""
+    parts, categorical, width = [], [], 0
+    for site, code in codes.items():
+        if site == category:
+            categorical.append(width)
+            code = code.argmax(1, keepdim=True).to(code)
+        parts.append(code)
+        width += code.shape[1]
+    return torch.cat(parts, 1), categorical
+
+
+@checked(x=numbers("n", "..."), reconstruction=numbers("n", "..."))
+def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
+    r"""Returns the share of the data's variance that a reconstruction accounts for.
+
+    .. math:: R^2 = 1 - \sum_n \|x_n - \hat x_n\|^2 \big/ \sum_n \|x_n - \bar x\|^2
+
+    Args:
+        x: Data, shape ``(n, *data_shape)``.
+        reconstruction: The same shape.
+
+    Returns:
+        At most 1; 0 for the mean of the data, negative for worse; NaN where all data are alike.
+
+    Raises:
+        ShapeError: If the shapes differ.
+        DataError: If values are not finite.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]])
+        >>> reconstruction_r2(x, x), reconstruction_r2(x, x.mean(0).expand(2, 1))
+        (1.0, 0.0)
+    """
+    if x.shape != reconstruction.shape:
+        raise ShapeError(
+            f"data of shape {tuple(x.shape)} and reconstructions of shape "
+            f"{tuple(reconstruction.shape)}; give one reconstruction per datum"
+        )
+    return explained(x.split(ENCODE_BATCH), reconstruction.split(ENCODE_BATCH), variation(x))
+
+
+def variation(x: Tensor) -> float:
+    """Squared distances of data from their mean, summed, a batch at a time."""
+    mean = sum(part.double().sum(0) for part in x.split(ENCODE_BATCH)) / max(1, len(x))
+    return sum(float((part.double() - mean).square().sum()) for part in x.split(ENCODE_BATCH))
+
+
+def explained(x: Iterable[Tensor], reconstruction: Iterable[Tensor], variation: float) -> float:
+    """Returns `reconstruction_r2` of data that come in batches."""
+    pairs = zip(x, reconstruction, strict=True)
+    error = sum(float((a.to(b.device).double() - b.double()).square().sum()) for a, b in pairs)
+    return 1 - error / variation if variation else math.nan

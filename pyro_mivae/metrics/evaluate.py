@@ -6,34 +6,73 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-from pyro_mivae.arguments import checked, flag
+from pyro_mivae.arguments import checked, flag, whole
+from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.report import information
+from pyro_mivae.errors import OptionError
 from pyro_mivae.metrics import measures
-from pyro_mivae.metrics.budget import GIVEN, PROBE_ITEMS, SAMPLES, Budget
-from pyro_mivae.metrics.checkers import SEED
+from pyro_mivae.metrics.checkers import COUNT, SEED
 from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.protocol import Findings, information_lines
-from pyro_mivae.metrics.splits import Known, Train, check_known, split
+from pyro_mivae.metrics.splits import PROBE_ITEMS, Known, Train, check_known, split
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.posterior.progress import bars, tell
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 
+SAMPLES, MANY_SAMPLES = 1000, 10_000
+FULL = {"iwae_samples": 5000, "generative_items": 2000, "generative_samples": 1000}
+
+
+class Budget(NamedTuple):
+    """Amount of data and draws of each figure."""
+
+    full: bool
+    probes: int | None  # data that the probes learn on at most; None for all
+    samples: int  # images of each category
+    information: InformationOptions
+
+    @property
+    def forests(self) -> int | None:
+        """Data that the forests learn on at most; None for all."""
+        return None if self.probes is None else max(1, self.probes // 2)
+
+    @classmethod
+    @checked(full=flag(), probe_items=whole(least=1), samples_per_category=COUNT)
+    def of(
+        cls,
+        items: int,
+        *,
+        full: bool = False,
+        probe_items: int = PROBE_ITEMS,
+        samples_per_category: int = SAMPLES,
+        **options: Any,
+    ) -> Budget:
+        """Fills in what is not asked for."""
+        if not full:
+            return cls(full, probe_items, samples_per_category, InformationOptions.of(options))
+        for name, value, usual in (
+            ("probe_items", probe_items, PROBE_ITEMS),
+            ("samples_per_category", samples_per_category, SAMPLES),
+        ):
+            if value != usual:
+                raise OptionError(
+                    f"{name}={value} and full=True are given, and full takes all there is; leave "
+                    "one of them out"
+                )
+        everything = FULL | {"iwae_items": items, "subset": items}
+        return cls(full, None, MANY_SAMPLES, InformationOptions.of(everything | options))
+
 
 class EvaluationResult(dict[str, float]):
     """Figures of `evaluate` by key.
 
-    Args:
-        values: The figures.
-        protocol: What was encoded, how much of it, which split, which seed: plain values.
-        seconds: Seconds of each part on the clock.
-        noise: Sites that are not meant to say anything of the data.
-
     Attributes:
-        protocol: The protocol; under ``figures`` a line for every figure, see `how_measured`.
+        protocol: What was encoded, how much of it, which split, which seed: plain values; under
+            ``figures`` a line for every figure, see `how_measured`.
         seconds: Seconds of each part on the clock.
         diagnoses: Sentences on what is wrong with the model, see `diagnose`.
     """
@@ -50,7 +89,7 @@ class EvaluationResult(dict[str, float]):
         self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
 
 
-@checked(vae=VARIANT, **GIVEN, progress=flag(), seed=SEED)
+@checked(vae=VARIANT, progress=flag(), seed=SEED)
 def evaluate(
     vae: Variant,
     x: Any,
@@ -108,10 +147,9 @@ def evaluate(
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
         factors: What made each of the data, where it is known, integers, shape ``(n, F)``.
         full: Takes all data wherever some are taken for speed, and more of every draw: 5,000
-            importance samples of each of the data, single dimensions and total correlation on all
-            of them, 2,000 generated data with 1,000 importance samples each, probes and forests
-            that learn on all, 10,000 images of each category. Options of `information` that are
-            given go before it. `forecast` says how long it will take.
+            importance samples of each, 2,000 generated data with 1,000 each, 10,000 images of
+            each category. Options of `information` that are given go before it. `forecast` says
+            how long it will take.
         probe_items: The probes learn on at most so many data, drawn at random, and the forests on
             half as many.
         samples_per_category: Images that each category generates.
@@ -129,13 +167,8 @@ def evaluate(
             unknown; or weights of the variant are not finite.
     """
     known, taught = check_known(vae, x, labels, factors, train)
-    budget = Budget.of(
-        len(known.x),
-        full=full,
-        probe_items=probe_items,
-        samples_per_category=samples_per_category,
-        **options,
-    )
+    options |= {"full": full, "probe_items": probe_items}
+    budget = Budget.of(len(known.x), samples_per_category=samples_per_category, **options)
     check_weights(vae)
     with bars(enabled=progress):
         return measure(vae, known, taught, budget, seed)

@@ -1,12 +1,12 @@
-"""Layout of a code beside the factors that made the data: MIG, modularity, SAP, FactorVAE.
+"""Scores of a code by the factors that made the data; those of a single value are left out.
 
-Factors that take a single value in the data are left out everywhere.
+All scores take the arguments of `mutual_information_gap`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -64,7 +64,9 @@ def mutual_information_gap(
     information = factor_information(codes, factors, categorical=categorical)
     padded = torch.cat([information, information.new_zeros(2, factors.shape[1])])
     first, second = padded.topk(2, 0).values
-    return float(((first - second) / _entropies(factors)).mean())
+    shares = [values.bincount().double() / len(values) for values in factors.unbind(1)]
+    entropies = torch.stack([-share.xlogy(share).sum() for share in shares])
+    return float(((first - second) / entropies).mean())
 
 
 @checked(**GIVEN)
@@ -78,17 +80,9 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
     999 of 1,000 independent dimensions would show by chance (a :math:`\chi^2` test of
     :math:`2nI`). The informations are those of `factor_information`.
 
-    Args:
-        codes: Code of each datum, shape ``(n, d)``.
-        factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
-
     Returns:
         Between 0 and 1; NaN where under two factors vary, no dimension knows anything, or codes
         are not finite.
-
-    Raises:
-        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Ridgeway & Mozer (2018), Learning Deep Disentangled Embeddings with the F-Statistic Loss,
@@ -107,8 +101,9 @@ def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (
     if not codes.isfinite().all() or num_factors < 2:
         return math.nan
     information = factor_information(codes, factors, categorical=categorical)
-    values = [_values(_binned(codes, categorical)), _values(factors.unbind(1))]
-    freedom = ((values[0] - 1)[:, None] * (values[1] - 1)).clamp_min(1).numpy()
+    columns = _binned(codes, categorical), factors.unbind(1)
+    own, others = (torch.tensor([len(c.unique()) - 1 for c in side]) for side in columns)
+    freedom = (own[:, None] * others).clamp_min(1).numpy()
     chance = torch.from_numpy(chi2.isf(RARE / num_factors, freedom) / (2 * len(codes)))
     knows = (information > chance.to(codes.device)).any(1)
     squares = information.square()
@@ -127,16 +122,8 @@ def factor_information(
     largest value. It is high by about (bins - 1)(values - 1) / 2n for independent ones, and low by
     what the bins hide.
 
-    Args:
-        codes: Code of each datum, shape ``(n, d)``.
-        factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold the number of a category, taken as they are.
-
     Returns:
         At least 0, float64, shape ``(d, F)``.
-
-    Raises:
-        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     Example:
         >>> halves = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -161,16 +148,8 @@ def separated_attribute_predictability(
     Gini impurity of the balanced data most, each interval naming one value; of a category, that of
     its best names. A useless one has 1 / K, so a perfect code scores the mean of 1 - 1 / K.
 
-    Args:
-        codes: Code of each datum, shape ``(n, d)``.
-        factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
-
     Returns:
         Between 0 and 1; NaN where no factor varies, or codes are not finite.
-
-    Raises:
-        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Kumar, Sattigeri & Balakrishnan (2018), Variational Inference of Disentangled Latent
@@ -208,18 +187,9 @@ def factor_vae_score(
     The variance of a category is the sum over its values of p(1 - p). Constant dimensions do not
     vote. Chance is 1 / F.
 
-    Args:
-        codes: Code of each datum, shape ``(n, d)``.
-        factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
-        seed: Of the draws.
-
     Returns:
         Share of the votes that name the factor, between 0 and 1, and its standard error; NaN where
         under two factors or no dimension vary, or codes are not finite.
-
-    Raises:
-        ShapeError, DataError, OptionError: If codes, factors or columns are not as said above.
 
     References:
         Kim & Mnih (2018), Disentangling by Factorising, section 4. https://arxiv.org/abs/1802.05983
@@ -292,20 +262,10 @@ def _binned(codes: Tensor, categorical: Sequence[int]) -> list[Tensor]:
     return found
 
 
-def _values(columns: Iterable[Tensor]) -> Tensor:
-    """Number of values that each column takes."""
-    return torch.tensor([len(column.unique()) for column in columns])
-
-
 def _information(counts: Tensor) -> Tensor:
     joint = counts.double() / counts.sum()
     product = joint.sum(1, keepdim=True) * joint.sum(0)
     return torch.where(joint > 0, joint * (joint / product).log(), 0.0).sum().clamp_min(0.0)
-
-
-def _entropies(factors: Tensor) -> Tensor:
-    shares = [values.bincount().double() / len(values) for values in factors.unbind(1)]
-    return torch.stack([-share.xlogy(share).sum() for share in shares])
 
 
 def _cut(column: Tensor, values: Tensor) -> float:

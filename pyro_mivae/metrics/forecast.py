@@ -11,10 +11,9 @@ from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.figures import parsed
-from pyro_mivae.metrics.budget import Budget
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import training_steps
-from pyro_mivae.metrics.evaluate import measure
+from pyro_mivae.metrics.evaluate import Budget, measure
 from pyro_mivae.metrics.splits import Train, check_known
 from pyro_mivae.variants import VARIANT, Variant
 
@@ -42,21 +41,8 @@ def forecast(
     what is asked for: with the square of the number of data where every code meets every datum,
     elsewhere with that number, or the number of draws. It may be off by a factor of two.
 
-    Args:
-        vae: As for `evaluate`, and so are all others.
-        x: Data.
-        labels: Their labels.
-        train: Data to learn on.
-        factors: Factors of the data.
-        seed: Of every draw.
-        **options: ``full``, ``probe_items``, ``samples_per_category``, options of `information`.
-
     Returns:
         Seconds on the clock.
-
-    Raises:
-        DataError: As `evaluate`.
-        OptionError: As `evaluate`.
 
     Example:
         >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(60, 1, 8, 8)
@@ -122,9 +108,6 @@ def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float
 @checked(seconds=number(least=0))
 def duration(seconds: float) -> str:
     """Says how long something takes, roughly, in words.
-
-    Args:
-        seconds: Seconds on the clock.
 
     Example:
         >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]

@@ -8,25 +8,37 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import checked
 from pyro_mivae.bounds import barber_agakov_bound
 from pyro_mivae.diagnostics.diagnoses import diagnose
 from pyro_mivae.diagnostics.elbo_parts import ACTIVE
-from pyro_mivae.figures import MEAN, key
+from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.figures import MEAN, key, with_errors
 from pyro_mivae.likelihoods import GaussianLikelihood
-from pyro_mivae.metrics.budget import PROBE_ITEMS
+from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import fit_classifier, linear_probe, mlp_probe
 from pyro_mivae.metrics.clustering import (
     LIVE,
     adjusted_rand_index,
     categories_used,
     cluster_accuracy,
+    contingency,
+    generation_accuracy,
+    generation_consistency,
     match_labels,
     normalised_mutual_information,
     occupancy,
 )
-from pyro_mivae.metrics.critic import CRITIC_BATCH, critic_estimates
-from pyro_mivae.metrics.dci import TREES, dci_scores
-from pyro_mivae.metrics.encoded import ENCODE_BATCH, Codes, EncodedData, batches
+from pyro_mivae.metrics.dci import DCI, TREES, dci_scores
+from pyro_mivae.metrics.encoded import (
+    ENCODE_BATCH,
+    Codes,
+    EncodedData,
+    batches,
+    explained,
+    side_by_side,
+    variation,
+)
 from pyro_mivae.metrics.factors import (
     BINS,
     ITEMS_PER_VOTE,
@@ -36,10 +48,12 @@ from pyro_mivae.metrics.factors import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from pyro_mivae.metrics.generation import generation_accuracy, generation_consistency
 from pyro_mivae.metrics.protocol import Findings
-from pyro_mivae.metrics.reconstruction import explained, variation
-from pyro_mivae.metrics.splits import Pair, Split
+from pyro_mivae.metrics.splits import PROBE_ITEMS, Pair, Split, numbered
+from pyro_mivae.posterior.preserved_state import preserved_state
+from pyro_mivae.terms import ENOUGH_DATA, CriticBound
+from pyro_mivae.training.arguments import batch_sizes
+from pyro_mivae.variants import VARIANT, Variant
 
 LINEAR, MLP = "logistic regression", "a network with one hidden layer of 256 units"
 MEANS = (
@@ -49,6 +63,7 @@ MEANS = (
 DRAWN = "draws of the guide, one of each code"
 UNDEFINED = math.nan, math.nan
 MOST_SPREAD, SHUFFLES = 1000, 20
+CRITIC_BATCH, ENOUGH_BATCHES = 256, 5  # batches whose spread is worth a standard error
 
 
 def reconstruction(data: EncodedData, findings: Findings) -> None:
@@ -94,6 +109,47 @@ def critics(data: EncodedData, findings: Findings) -> None:
     )
 
 
+@checked(vae=VARIANT, seed=SEED)
+def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
+    """Asks a variant's critics for the information of held-out data, batch by batch.
+
+    Batches hold `CRITIC_BATCH` data in random order, a small last one joining the one before.
+
+    Args:
+        vae: The variant.
+        x: Held-out data, shape ``(n, *data_shape)``.
+        seed: Of the order and the draws.
+
+    Returns:
+        ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
+        ``mi_<sites>_critic_se``; NaN where there are too few data or batches. Nothing where the
+        variant has no critic.
+
+    Raises:
+        DataError: If the data do not fit the variant.
+    """
+    x = vae.check_data(x)
+    objective = vae.objective()
+    terms = objective.terms if isinstance(objective, MutualInformationELBO) else ()
+    names = [term.name for term in terms if isinstance(term, CriticBound)]
+    if not names:
+        return {}
+    if len(x) < ENOUGH_DATA:
+        return with_errors(dict.fromkeys(names, (math.nan, math.nan)))
+    sizes = batch_sizes(len(x), CRITIC_BATCH, needs_batch=True)
+    rows: list[list[float]] = []
+    with preserved_state(seed, vae, device=vae.device):
+        order = torch.randperm(len(x)).to(x.device)
+        for index in order.split(sizes):
+            objective.differentiable_loss(vae.model, vae.guide, x[index].to(vae.device))
+            rows.append([float(objective.ledger[name]) / len(index) for name in names])
+    values, weights = torch.tensor(rows).double(), torch.tensor(sizes).double() / len(x)
+    means = weights @ values
+    enough = len(rows) >= ENOUGH_BATCHES
+    errors = values.std(0) / math.sqrt(len(rows)) if enough else values[0] * math.nan
+    return with_errors(dict(zip(names, zip(means.tolist(), errors.tolist()))))
+
+
 def categories(data: EncodedData, findings: Findings, samples: int) -> Tensor:
     """Measures what needs no labels, and generates images by category."""
     site, count = data.category
@@ -126,16 +182,21 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
     values, truth = labels.cpu().unique(return_inverse=True)
     truth = truth.to(data.vae.device)
     told = f"most probable categories of all {len(truth)} items and their labels"
-    accuracy = nmi = ari = math.nan
+    accuracy = nmi = ari = purity = math.nan
     if len(values) < 2:
         told = f"not defined, as there is one label: {told}"
     else:
         accuracy = cluster_accuracy(data.found, truth)
         nmi = normalised_mutual_information(data.found, truth)
         ari = adjusted_rand_index(data.found, truth)
+        purity = float(contingency(data.found, truth).amax(1).sum()) / len(truth)
     findings.record(
         f"{told}; for the accuracy each category gets a label of its own, so that most agree",
         {"cluster_accuracy": _share(accuracy, len(truth)), "nmi": nmi, "ari": ari},
+    )
+    findings.record(
+        f"{told}; each category stands for its most frequent label",
+        {"purity": _share(purity, len(truth))},
     )
     generator = torch.Generator().manual_seed(data.seed)
     shuffled = [truth[torch.randperm(len(truth), generator=generator)] for _ in range(SHUFFLES)]
@@ -251,8 +312,7 @@ def factors(
     def alive(codes: Codes) -> Tensor:
         return side_by_side(codes, site)[0].masked_fill(dead.to(data.vae.device), 0.0)
 
-    kept, truth = alive(data.codes), given.to(codes.device)
-    truth = torch.stack([v.unique(return_inverse=True)[1] for v in truth.unbind(1)], 1)
+    kept, truth = alive(data.codes), numbered(given.to(codes.device))
     of = (
         f"posterior means of {len(codes)} items, a category as its most probable value; "
         f"dimensions whose means have a variance of {ACTIVE} or less count as constant "
@@ -272,31 +332,16 @@ def factors(
         f"{of}; {VOTES} votes to learn from and {VOTES} others, of {ITEMS_PER_VOTE} items each",
         {"factor_vae_score": score},
     )
-    scores = [math.nan] * 3
+    scores = DCI(math.nan, math.nan, math.nan, codes)
     chosen = split.choose(items, seed)
     if not split.is_empty:
         learn, asked = map(alive, _both(data, split, chosen, drawn=False))
         learned = pair[0][chosen.to(pair[0].device)]
-        scores = [
-            *dci_scores(learn, learned, asked, pair[1], categorical=categorical, seed=seed)[:3]
-        ]
-    names = (f"dci_{name}" for name in ("disentanglement", "completeness", "informativeness"))
+        scores = dci_scores(learn, learned, asked, pair[1], categorical=categorical, seed=seed)
     findings.record(
         f"random forests of {TREES} trees on {len(chosen)} of what is {split.text}; {of}",
-        dict(zip(names, scores)),
+        {f"dci_{name}": score for name, score in list(scores._asdict().items())[:3]},
     )
-
-
-def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
-    """Puts all sites side by side, the category as a single column, and tells which it is."""
-    parts, categorical, width = [], [], 0
-    for site, code in codes.items():
-        if site == category:
-            categorical.append(width)
-            code = code.argmax(1, keepdim=True).to(code)
-        parts.append(code)
-        width += code.shape[1]
-    return torch.cat(parts, 1), categorical
 
 
 def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tuple[Codes, Codes]:

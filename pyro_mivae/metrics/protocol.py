@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyro_mivae.arguments import checked, instance, named, text
-from pyro_mivae.figures import ERROR, with_errors, without_errors
+from pyro_mivae.figures import ERROR, LOWER, UPPER, key, with_errors, without_errors
 
 
 class Findings:
@@ -66,6 +66,9 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
     def of_all(measured: int) -> str:
         return "" if measured == items else "; the ELBO of all items plus its gain"
 
+    def both(name: str, site: str = "") -> str:
+        return ", ".join(key(name, site, side) for side in (LOWER, UPPER))
+
     annealed = str(report.get("ais", "not asked for"))
     if "ais_items" in report:
         annealed += (
@@ -74,24 +77,24 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             + of_all(report["ais_items"])
         )
     return {
-        "distortion, rate, elbo, kl_*": codes,
+        f"distortion, rate, elbo, {key('kl', '*')}": codes,
         "log_px": (
             f"importance-weighted bound, {report['iwae_samples']} draws of each of "
             f"{report['iwae_items']} items" + of_all(report["iwae_items"])
         ),
         "log_px_ais": annealed,
-        "mi_lower, mi_upper, saturated, marginal_kl_lower, marginal_kl_upper": "; ".join(
+        f"{both('mi')}, saturated, {both('marginal_kl')}": "; ".join(
             [
                 f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
                 f"{report['information_items']} items; the upper one at most the rate",
                 *(f"{name} {report[name]}" for name in ("mi", "marginal_kl") if name in report),
             ]
         ),
-        "mi_*[*]_lower, mi_*[*]_upper": (
+        both("mi", "*[*]"): (
             f"the same bounds of each dimension by itself on {dims} items; of a category its "
             f"share in the posterior probabilities of {items} items"
         ),
-        "mi_*_lower, mi_*_upper": (
+        both("mi", "*"): (
             "the same bounds of each site by itself; a category by its posterior probabilities"
         ),
         "fitted_*": report.get(

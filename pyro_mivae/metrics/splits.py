@@ -11,6 +11,7 @@ from pyro_mivae.errors import DataError
 from pyro_mivae.inputs import as_labels
 from pyro_mivae.variants import Variant
 
+PROBE_ITEMS = 10_000
 Train = tuple[Any, Any] | tuple[Any, Any, Any]
 """Data, their labels, and their factors."""
 Pair = tuple[Tensor, Tensor]
@@ -35,21 +36,13 @@ class Known(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Data to learn on, and others to be scored on.
+    """Data to learn on, and others to be scored on."""
 
-    Attributes:
-        x: Data to learn on, shape ``(m, *data_shape)``.
-        rows: Rows of the encoded data that are scored, on the CPU.
-        labels: Labels of the ones and of the others, integers from 0, or None.
-        factors: Factors of the ones and of the others, integers from 0, or None.
-        text: What is learned on and scored, in words.
-    """
-
-    x: Tensor
-    rows: Tensor
-    labels: Pair | None
+    x: Tensor  # to learn on
+    rows: Tensor  # those of the encoded data that are scored, on the CPU
+    labels: Pair | None  # integers from 0
     factors: Pair | None
-    text: str
+    text: str  # what is learned on and scored
 
     @property
     def is_empty(self) -> bool:
@@ -86,7 +79,8 @@ def split(given: Known, train: Known | None, seed: int, device: torch.device) ->
             pairs.append(None)
         else:
             own = taught.cpu() if learn is None else taught.cpu()[learn]
-            pairs.append(_numbered(own, asked.cpu()[rows], device))
+            values = numbered(torch.cat([own, asked.cpu()[rows]])).to(device)
+            pairs.append((values[: len(own)], values[len(own) :]))
     return Split(train.x, rows, pairs[0], pairs[1], text)
 
 
@@ -104,34 +98,34 @@ def check_known(
     """Checks what is given to `evaluate`: data to be scored, and data to learn on."""
     if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3)):
         raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
-    given = [(x, labels, factors)] if train is None else [(x, labels, factors), (*train, None)[:3]]
+    given = [(x, labels, factors)] + ([] if train is None else [(*train, None)[:3]])
     names = ("{}", "the {} of train")[: len(given)]
-    known = zip(
-        [vae.check_data(of[0]) for of in given],
-        as_labels([of[1] for of in given], [name.format("labels") for name in names]),
-        as_labels([of[2] for of in given], [name.format("factors") for name in names]),
-    )
-    score, *learn = (Known(*of) for of in known)
-    for of, name in zip((score, *learn), names):
-        _check_shapes(of, name)
-    if not learn:
-        return score, None
-    _check_train(score, learn[0])
-    return score, learn[0]
-
-
-def _check_shapes(known: Known, name: str) -> None:
-    n, labels, factors = len(known.x), known.labels, known.factors
-    if labels is not None and labels.shape != (n,):
-        raise DataError(
-            f"{name.format('labels')}: expected {n} integers or strings, one per item, got shape "
-            f"{tuple(labels.shape)}"
+    known = [
+        Known(*of)
+        for of in zip(
+            [vae.check_data(of[0]) for of in given],
+            as_labels([of[1] for of in given], [name.format("labels") for name in names]),
+            as_labels([of[2] for of in given], [name.format("factors") for name in names]),
         )
-    if factors is not None and (factors.dim() != 2 or len(factors) != n or not factors.shape[1]):
-        raise DataError(
-            f"{name.format('factors')}: expected integers of shape ({n}, F), one row per item and "
-            f"one column per factor, got shape {tuple(factors.shape)}"
-        )
+    ]
+    for of, name in zip(known, names):
+        n, labels, factors = len(of.x), of.labels, of.factors
+        if labels is not None and labels.shape != (n,):
+            raise DataError(
+                f"{name.format('labels')}: expected {n} integers or strings, one per item, got "
+                f"shape {tuple(labels.shape)}"
+            )
+        if factors is not None and (
+            factors.dim() != 2 or len(factors) != n or not factors.numel()
+        ):
+            raise DataError(
+                f"{name.format('factors')}: expected integers of shape ({n}, F), one row per item "
+                f"and one column per factor, got shape {tuple(factors.shape)}"
+            )
+    if train is None:
+        return known[0], None
+    _check_train(*known)
+    return known[0], known[1]
 
 
 def _check_train(score: Known, learn: Known) -> None:
@@ -159,13 +153,8 @@ def _some(labels: Tensor) -> str:
     return ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")
 
 
-def _numbered(learn: Tensor, score: Tensor, device: torch.device) -> Pair:
-    """Values counted from 0, the same in both; each column of factors by itself."""
-    if learn.dim() == 2:
-        columns = [_numbered(a, b, device) for a, b in zip(learn.unbind(1), score.unbind(1))]
-        return torch.stack([a for a, _ in columns], 1), torch.stack([b for _, b in columns], 1)
-    values = torch.cat([learn, score]).unique()
-    first, second = (
-        torch.searchsorted(values, part.contiguous()).to(device) for part in (learn, score)
-    )
-    return first, second
+def numbered(values: Tensor) -> Tensor:
+    """Values counted from 0; each column of factors by itself."""
+    columns = values.reshape(len(values), -1).unbind(1)
+    found = [column.unique(return_inverse=True)[1] for column in columns]
+    return torch.stack(found, 1).reshape(values.shape)

@@ -4,14 +4,14 @@ from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder, ConvGenerator, Co
 from pyro_mivae.networks.critics import (
     CRITICS,
     BilinearCritic,
+    Critic,
     JointCritic,
+    LayeredCritic,
     MutualInfoChain,
     SeparableCritic,
     build_critic,
 )
-from pyro_mivae.networks.layers import output_dim
-from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder, mlp
-from pyro_mivae.networks.pairs import Critic, LayeredCritic
+from pyro_mivae.networks.layers import MLPDecoder, MLPEncoder, mlp, output_dim
 from pyro_mivae.networks.presets import (
     ADVERSARIAL_NETWORKS,
     NETWORKS,

@@ -1,7 +1,6 @@
 """Strided convolutions for images of any size from 8 x 8 up and any number of channels.
 
-The networks of GANs follow Radford, Metz & Chintala (2016), Unsupervised Representation Learning
-with DCGANs, https://arxiv.org/abs/1511.06434.
+For GANs as in Radford, Metz & Chintala (2016), DCGAN, https://arxiv.org/abs/1511.06434.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.networks.layers import WIDTHS, BatchNorm1d, BatchNorm2d, Decoder, Encoder
 
 SLOPE = 0.1  # of a leaky ReLU, below 0
-NARROW = ((16, 32), 128)
 IMAGE = {"data_shape": shape(), "channels": WIDTHS, "hidden_dim": size()}
 
 
@@ -32,7 +30,6 @@ class ConvEncoder(Encoder):
         batch_norm: True to normalise after each convolution.
 
     Raises:
-        OptionError: If there is no convolution.
         ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
     """
 
@@ -58,16 +55,7 @@ class ConvEncoder(Encoder):
 class ConvDecoder(Decoder):
     """Parameters of an image likelihood from a flat code: the mirror of `ConvEncoder`.
 
-    Args:
-        code_dim: Size of the code.
-        data_shape: Channels, height, width; 8 x 8 pixels or more.
-        channels: Feature maps of the encoder's convolutions, in its order.
-        hidden_dim: Width of the linear layer before the first transposed convolution.
-        batch_norm: True to normalise before each activation but the output's.
-
-    Raises:
-        OptionError: If there is no convolution.
-        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+    The arguments after ``code_dim``, the size of the code, are those of the encoder, in its order.
     """
 
     @checked(code_dim=size(), **IMAGE, batch_norm=flag())
@@ -107,22 +95,16 @@ class ConvTrunk(Encoder):
     4 x 4 convolutions of stride 2 and a linear layer, each with a leaky ReLU, all but the first
     normalised by the batch.
 
-    Args:
-        data_shape: Channels, height, width; 8 x 8 pixels or more.
-        channels: Feature maps of each convolution.
-        hidden_dim: Number of features.
-
-    Raises:
-        OptionError: If there is no convolution, or more than the image has room for.
-        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+    The arguments are those of `ConvEncoder`; there may be no more convolutions than the image has
+    room for.
     """
 
     @checked(**IMAGE)
     def __init__(
         self,
         data_shape: Sequence[int],
-        channels: Sequence[int] = NARROW[0],
-        hidden_dim: int = NARROW[1],
+        channels: Sequence[int] = (16, 32),
+        hidden_dim: int = 128,
     ) -> None:
         super().__init__(data_shape, data_shape)
         flat = math.prod((channels[-1], *_halvings(data_shape, channels, up=False)[-1]))
@@ -141,15 +123,7 @@ class ConvGenerator(Decoder):
 
     ReLU and batch norm after every layer but the last.
 
-    Args:
-        code_dim: Size of the code.
-        data_shape: Channels, height, width; 8 x 8 pixels or more.
-        channels: Feature maps of the trunk's convolutions, in its order.
-        hidden_dim: Width of the first linear layer.
-
-    Raises:
-        OptionError: If there is no convolution, or more than the image has room for.
-        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+    The arguments after ``code_dim``, the size of the code, are those of the trunk, in its order.
     """
 
     @checked(code_dim=size(), **IMAGE)
@@ -157,8 +131,8 @@ class ConvGenerator(Decoder):
         self,
         code_dim: int,
         data_shape: Sequence[int],
-        channels: Sequence[int] = NARROW[0],
-        hidden_dim: int = NARROW[1],
+        channels: Sequence[int] = (16, 32),
+        hidden_dim: int = 128,
     ) -> None:
         super().__init__(data_shape)
         sizes, maps = _halvings(data_shape, channels, up=False), (data_shape[0], *channels)
@@ -175,11 +149,16 @@ class ConvGenerator(Decoder):
         self.layers = nn.Sequential(*layers)
 
 
+def is_image(data_shape: Sequence[int]) -> bool:
+    """Tells whether data are images that can be convolved."""
+    return len(data_shape) == 3 and min(data_shape[1:]) >= 8
+
+
 def _halvings(
     data_shape: Sequence[int], channels: Sequence[int], *, up: bool = True
 ) -> list[torch.Size]:
     """Returns height and width before and after each convolution; odd lengths round up or down."""
-    if len(data_shape) != 3 or min(data_shape[1:]) < 8:
+    if not is_image(data_shape):
         raise ShapeError(
             f"data_shape={tuple(data_shape)}: convolutions need (channels, height, width) of at "
             "least 8 x 8; use MLPEncoder and MLPDecoder for other data"

@@ -3,19 +3,170 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, choice, several, size
-from pyro_mivae.errors import ShapeError
-from pyro_mivae.networks.conv import ConvEncoder
-from pyro_mivae.networks.layers import NETWORK, count_features
-from pyro_mivae.networks.mlp import MLPEncoder, mlp
-from pyro_mivae.networks.pairs import Critic, InnerProductCritic, LayeredCritic
+from pyro_mivae.arguments import checked, choice, several, shape, size
+from pyro_mivae.errors import DataError, ShapeError
+from pyro_mivae.networks.conv import ConvEncoder, is_image
+from pyro_mivae.networks.layers import (
+    ACTIVATION,
+    NETWORK,
+    WIDTHS,
+    MLPEncoder,
+    check_data_shape,
+    check_kind,
+    count_features,
+    mlp,
+)
 
 Activation = Callable[[], nn.Module]
+PAIRS_AT_ONCE = 65_536
+"""Largest number of pairs that `Critic.all_pairs` hands to a network in one call."""
+
+
+class Critic(nn.Module, ABC):
+    """Scores pairs of a datum and a code: a subclass gives `forward`, and a cheaper `all_pairs`.
+
+    A score :math:`T(x, z)` may depend on its own pair alone. Layers that mix the batch, as batch
+    normalisation does, make it no critic, and what is computed from it no bound.
+
+    Args:
+        data_shape: Shape of one datum; data are ``(n, *data_shape)``.
+        code_dim: Size of the code; codes are ``(n, code_dim)``.
+    """
+
+    @checked(data_shape=shape(), code_dim=size())
+    def __init__(self, data_shape: Sequence[int], code_dim: int) -> None:
+        super().__init__()
+        self.data_shape = tuple(data_shape)
+        self.code_dim = code_dim
+
+    @abstractmethod
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Scores each code beside its own datum, shape ``(n,)``."""
+
+    def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
+        """Scores every code i beside every datum j, shape ``(n, n)``.
+
+        Here by `forward`, `PAIRS_AT_ONCE` at a time: without gradients the memory needed is that
+        of as many pairs. With gradients it is that of all n² pairs.
+        """
+        self.check_pairs(x, code)
+        return _by_rows(self._each, x, code)
+
+    def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores each datum beside its own code, and beside that of index ``partner``.
+
+        The three have length n, and so have the two tensors that are returned.
+        """
+        return self(x, code), self(x, code[partner])
+
+    def check_pairs(self, x: Tensor, code: Tensor) -> None:
+        """Checks shapes and dtypes of data and codes."""
+        check_data_shape(x, self.data_shape)
+        check_kind(code)
+        if code.shape != (len(x), self.code_dim) or x.dim() != 1 + len(self.data_shape):
+            raise ShapeError(
+                f"data of shape {tuple(x.shape)} and codes of shape {tuple(code.shape)} given, "
+                f"(n, {', '.join(map(str, self.data_shape))}) and (n, {self.code_dim}) needed; "
+                "flatten other batch dimensions into n, and join several codes in one"
+            )
+        own = next(self.parameters(), x).dtype
+        if {x.dtype, code.dtype} != {own} and not torch.is_autocast_enabled(x.device.type):
+            raise DataError(
+                f"data of {x.dtype} and codes of {code.dtype} given, the critic's parameters are "
+                f"{own}; give both as that"
+            )
+
+    def _each(self, x: Tensor, code: Tensor) -> Tensor:
+        pairs = torch.broadcast_shapes(code.shape[:2], x.shape[:2])
+        xs = x.expand(*pairs, *x.shape[2:]).flatten(0, 1)
+        scores: Tensor = self(xs, code.expand(*pairs, -1).flatten(0, 1))
+        return scores.reshape(pairs)
+
+
+class LayeredCritic(Critic):
+    """A layer of the datum, a layer of the code, and a score of what the two give.
+
+    A subclass makes ``data_layer`` and ``latent_layer`` in `build`, and gives `compare`.
+    `all_pairs` passes each of the n data and the n codes through its layer once; n² pairs of
+    features go through `compare`, `PAIRS_AT_ONCE` at a time.
+
+    Args:
+        data_shape: Shape of one datum.
+        code_dim: Size of the code.
+        hidden_dims: Widths of hidden layers, one or more.
+        activation: Builds an activation.
+        **options: Further arguments of `build`.
+    """
+
+    data_layer: nn.Module
+    latent_layer: nn.Module
+
+    @checked(hidden_dims=WIDTHS, activation=ACTIVATION)
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        code_dim: int,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Activation = nn.ReLU,
+        **options: Any,
+    ) -> None:
+        super().__init__(data_shape, code_dim)
+        self.build(hidden_dims, activation, **options)
+
+    @abstractmethod
+    def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
+        """Makes the layers."""
+
+    def features(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the two layers give."""
+        self.check_pairs(x, code)
+        return self.data_layer(x), self.latent_layer(code)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Scores pairs; see `Critic`."""
+        return self.compare(*self.features(x, code))
+
+    def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
+        """Scores every code beside every datum; see `Critic`."""
+        return self.compare_all(*self.features(x, code))
+
+    def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores pairs that belong together and pairs that do not; see `Critic`."""
+        of_data, of_code = self.features(x, code)
+        return self.compare(of_data, of_code), self.compare(of_data, of_code[partner])
+
+    @abstractmethod
+    def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Scores features ``(..., features)`` of pairs, broadcast against each other."""
+
+    def compare_all(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Scores features ``(n, features)`` of all pairs, shape ``(n, n)``."""
+        return _by_rows(self.compare, of_data, of_code)
+
+
+class InnerProductCritic(LayeredCritic):
+    """The inner product of what the two layers give: one matrix product for all pairs."""
+
+    def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Multiplies and adds; see `LayeredCritic`."""
+        return (of_data * of_code).sum(-1)
+
+    def compare_all(self, of_data: Tensor, of_code: Tensor) -> Tensor:
+        """Multiplies matrices; see `LayeredCritic`."""
+        return of_code @ of_data.T
+
+
+def _by_rows(score: Callable[[Tensor, Tensor], Tensor], data: Tensor, codes: Tensor) -> Tensor:
+    """Scores all pairs, as many rows at once as `PAIRS_AT_ONCE` allows."""
+    rows = max(1, PAIRS_AT_ONCE // len(data))
+    return torch.cat([score(data[None], chunk[:, None]) for chunk in codes.split(rows)])
 
 
 class JointCritic(LayeredCritic):
@@ -23,8 +174,7 @@ class JointCritic(LayeredCritic):
 
     The most general of these. Its first layer is a sum of two, one of the datum and one of the
     code, which is the same as a layer of both in one vector, started with each part's own scale.
-    `all_pairs` passes the n data and n codes through it once, and only the layers after it
-    cost n² times one pair: 4 n² bytes for each hidden unit, kept for the backward pass.
+    `all_pairs` keeps 4 n² bytes for each hidden unit for the backward pass.
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
@@ -87,9 +237,8 @@ class BilinearCritic(InnerProductCritic):
 class MutualInfoChain(LayeredCritic):
     """A data layer, a latent layer, and a multilayer perceptron with one output on both.
 
-    `all_pairs` passes n data and n codes through the layers, and every pair of their features
-    through the perceptron: 4 n² bytes for each of the features put together and for each hidden
-    unit, kept for the backward pass.
+    `all_pairs` keeps 4 n² bytes for each of the features put together and for each hidden unit for
+    the backward pass.
 
     ``hidden_dims`` are two or more: the first is that of the data and the latent layer's features,
     the others those of the perceptron's hidden layers. Keywords take the place of parts:
@@ -101,10 +250,7 @@ class MutualInfoChain(LayeredCritic):
       batch dimensions.
 
     Raises:
-        OptionError: If a width is under 1, there are fewer than two, or the code has no
-            dimension.
-        ShapeError: If a part does not take its input, or does not give ``(n, features)``, or a
-            head not one output.
+        ShapeError: If a part does not take its input or give its output.
 
     References:
         Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
@@ -171,12 +317,6 @@ def build_critic(
         code_dim: Size of the code.
         hidden_dims: Widths of the hidden layers, as the class says.
 
-    Returns:
-        The critic.
-
-    Raises:
-        OptionError: If there is no such critic, or it cannot have these sizes.
-
     Example:
         >>> critic = build_critic("separable", (1, 28, 28), code_dim=10)
         >>> critic.all_pairs(torch.zeros(4, 1, 28, 28), torch.zeros(4, 10)).shape
@@ -189,6 +329,6 @@ def build_critic(
 def _data_encoder(
     data_shape: tuple[int, ...], hidden_dims: Sequence[int], activation: Activation
 ) -> nn.Module:
-    if len(data_shape) == 3 and min(data_shape[1:]) >= 8:
+    if is_image(data_shape):
         return ConvEncoder(data_shape, hidden_dim=hidden_dims[-1])
     return MLPEncoder(data_shape, hidden_dims, activation)

@@ -1,16 +1,29 @@
-"""Encoders and decoders of any layers, batch normalisation, and checks of networks."""
+"""Encoders and decoders, multilayer perceptrons, batch normalisation, and checks of networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from pyro_mivae.arguments import Checker, Sizes, checked, instance, several, shape, shown, size
+from pyro_mivae.arguments import (
+    Checker,
+    Sizes,
+    checked,
+    flag,
+    instance,
+    several,
+    shape,
+    shown,
+    size,
+    whole,
+)
 from pyro_mivae.compat import BatchNorm
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 
@@ -44,17 +57,7 @@ class Encoder(nn.Module):
         self.data_shape, self.taken = tuple(data_shape), tuple(taken)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encodes data.
-
-        Args:
-            x: Shape ``(..., *data_shape)``.
-
-        Returns:
-            Features, shape ``(..., features)``.
-
-        Raises:
-            ShapeError: If ``x`` does not end in ``data_shape``.
-        """
+        """Encodes data ``(..., *data_shape)``, returns features ``(..., features)``."""
         check_data_shape(x, self.data_shape)
         features: Tensor = self.layers(x.reshape(-1, *self.taken))
         return features.reshape(*x.shape[: x.dim() - len(self.data_shape)], features.shape[-1])
@@ -68,14 +71,7 @@ class Decoder(nn.Module):
         self.data_shape = tuple(data_shape)
 
     def forward(self, code: Tensor) -> Tensor:
-        """Decodes codes.
-
-        Args:
-            code: Shape ``(..., code_dim)``.
-
-        Returns:
-            Shape ``(..., *data_shape)``.
-        """
+        """Decodes codes ``(..., code_dim)``, returns ``(..., *data_shape)``."""
         decoded = code.reshape(-1, code.shape[-1])
         for part in self.children():
             decoded = part(decoded)
@@ -160,3 +156,84 @@ def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
         ShapeError: If the encoder does not take such data, or gives no features of each.
     """
     return count_features("the encoder", encoder, data_shape)
+
+
+@checked(sizes=several(whole(least=1), least=2), activation=ACTIVATION, batch_norm=flag())
+def mlp(
+    sizes: Sequence[int],
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    *,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Builds linear layers with an activation after each but the last.
+
+    Args:
+        sizes: Width of the input, of each hidden layer, and of the output.
+        activation: Builds an activation.
+        batch_norm: True to normalise before each activation, in place of a bias.
+
+    Returns:
+        A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``; with batch norm from
+        ``(batch, sizes[0])``.
+    """
+    hidden = _hidden(sizes[:-1], activation, batch_norm, bias=not batch_norm)
+    return nn.Sequential(*hidden, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def _hidden(
+    sizes: Sequence[int], activation: Callable[[], nn.Module], batch_norm: bool, bias: bool
+) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers.append(nn.Linear(n_in, n_out, bias=bias))
+        layers += [BatchNorm1d(n_out)] if batch_norm else []
+        layers.append(activation())
+    return layers
+
+
+class MLPEncoder(Encoder):
+    """Features of data of any shape: linear layers, each followed by an activation.
+
+    Args:
+        data_shape: Shape of one datum.
+        hidden_dims: Width of each layer; the last is the number of features.
+        activation: Builds an activation.
+        batch_norm: True to normalise before each activation.
+    """
+
+    @checked(data_shape=shape(), hidden_dims=WIDTHS, activation=ACTIVATION, batch_norm=flag())
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        hidden_dims: Sequence[int] = (400,),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        batch_norm: bool = False,
+    ) -> None:
+        size = math.prod(data_shape)
+        super().__init__(data_shape, (size,))
+        self.layers = nn.Sequential(*_hidden((size, *hidden_dims), activation, batch_norm, True))
+
+
+class MLPDecoder(Decoder):
+    """Parameters of a likelihood from a flat code of ``code_dim``, see `MLPEncoder`."""
+
+    @checked(
+        code_dim=size(),
+        data_shape=shape(),
+        hidden_dims=several(size(), least=0),
+        activation=ACTIVATION,
+        batch_norm=flag(),
+    )
+    def __init__(
+        self,
+        code_dim: int,
+        data_shape: Sequence[int],
+        hidden_dims: Sequence[int] = (400,),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__(data_shape)
+        sizes = (code_dim, *hidden_dims, math.prod(data_shape))
+        self.layers = mlp(sizes, activation, batch_norm=batch_norm)

@@ -13,45 +13,31 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, choice, flag, shape, size
 from pyro_mivae.networks.conv import (
-    NARROW,
     SLOPE,
     ConvDecoder,
     ConvEncoder,
     ConvGenerator,
     ConvTrunk,
+    is_image,
 )
-from pyro_mivae.networks.layers import NETWORK
-from pyro_mivae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mivae.networks.layers import NETWORK, MLPDecoder, MLPEncoder
 
 Pair = tuple[nn.Module, nn.Module]
 DEEP = (64, 128, 256)
-PAPER = ((64, 128), 1024)
-HALF = ((32, 64), 256)
 SMALL = 256  # values of an image up to which a CPU trains more than the narrow preset in minutes
-
-
-def _is_image(data_shape: Sequence[int]) -> bool:
-    return len(data_shape) == 3 and min(data_shape[1:]) >= 8
 
 
 @checked(data_shape=shape())
 def default_network(data_shape: Sequence[int]) -> str:
-    """Returns the name of the default preset for data of a shape.
+    """Returns the default preset, a key of `NETWORKS`, for data of a shape.
 
-    ``"conv"`` for images of more than 32 x 32 values (channels included), ``"mlp"`` for
-    everything else.
-
-    Args:
-        data_shape: Shape of one datum.
-
-    Returns:
-        A key of `NETWORKS`.
+    ``"conv"`` for images of more than 32 x 32 values (channels included), ``"mlp"`` otherwise.
 
     Example:
         >>> default_network((1, 28, 28)), default_network((3, 32, 32)), default_network((2000,))
         ('mlp', 'conv', 'mlp')
     """
-    return "conv" if _is_image(data_shape) and math.prod(data_shape) > 1024 else "mlp"
+    return "conv" if is_image(data_shape) and math.prod(data_shape) > 1024 else "mlp"
 
 
 def _mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
@@ -104,7 +90,6 @@ def build_networks(
         ``(..., code_dim)`` to ``(..., *data_shape)``.
 
     Raises:
-        OptionError: If there is no such preset.
         ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
     """
     kind = default_network(data_shape) if kind == "auto" else kind
@@ -126,14 +111,7 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(in_features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judges data.
-
-        Args:
-            x: Shape ``(batch, *data_shape)``.
-
-        Returns:
-            Log-odds of being data, shape ``(batch,)``.
-        """
+        """Returns the log-odds, shape ``(batch,)``, of being data."""
         logits: Tensor = self.head(self.trunk(x)).squeeze(-1)
         return logits
 
@@ -145,49 +123,34 @@ def _leaky_mlp_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
     return encoder, MLPDecoder(code_dim, data_shape, widths, batch_norm=True)
 
 
-def _narrow_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
-    """4 × 4 convolutions of stride 2, of 16 and 32 maps; 128 features."""
-    return ConvTrunk(data_shape, *NARROW), ConvGenerator(code_dim, data_shape, *NARROW)
+def _conv_gan(first: int, features: int, source: str = "") -> Callable[[Sequence[int], int], Pair]:
+    maps = (first, 2 * first)
 
+    def build(data_shape: Sequence[int], code_dim: int) -> Pair:
+        trunk = ConvTrunk(data_shape, maps, features)
+        return trunk, ConvGenerator(code_dim, data_shape, maps, features)
 
-def _half_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
-    """4 × 4 convolutions of stride 2, of 32 and 64 maps; 256 features."""
-    return ConvTrunk(data_shape, *HALF), ConvGenerator(code_dim, data_shape, *HALF)
-
-
-def _paper_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
-    """4 × 4 convolutions of stride 2, of 64 and 128 maps; 1024 features: the paper's."""
-    return ConvTrunk(data_shape, *PAPER), ConvGenerator(code_dim, data_shape, *PAPER)
+    told = f"4 × 4 convolutions of stride 2, of {maps[0]} and {maps[1]} maps; {features} features"
+    build.__doc__ = told + source
+    return build
 
 
 ADVERSARIAL_NETWORKS: dict[str, Callable[[Sequence[int], int], Pair]] = {
     "mlp": _leaky_mlp_pair,
-    "conv-narrow": _narrow_pair,
-    "conv-half": _half_pair,
-    "conv": _paper_pair,
+    "conv-narrow": _conv_gan(16, 128),
+    "conv-half": _conv_gan(32, 256),
+    "conv": _conv_gan(64, 1024, ": the paper's"),
 }
 
 
 @checked(kind=choice("auto", *ADVERSARIAL_NETWORKS), data_shape=shape(), code_dim=size())
 def build_adversarial_networks(kind: str, data_shape: Sequence[int], code_dim: int) -> Pair:
-    """Builds a discriminator's trunk and a generator.
+    """Builds a discriminator's trunk and a generator, see `build_networks`.
 
-    Args:
-        kind: A key of `ADVERSARIAL_NETWORKS`, or ``"auto"``: ``"conv-half"`` for images of 8 x 8
-            pixels or more and up to 256 values, ``"conv-narrow"`` for larger ones, ``"mlp"`` for
-            everything else.
-        data_shape: Shape of one datum.
-        code_dim: Size of the code that the generator takes.
-
-    Returns:
-        The trunk, from ``(..., *data_shape)`` to features, and the generator, from
-        ``(..., code_dim)`` to ``(..., *data_shape)``.
-
-    Raises:
-        OptionError: If there is no such preset.
-        ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
+    ``kind`` is a key of `ADVERSARIAL_NETWORKS`, or ``"auto"``: ``"conv-half"`` for images of 8 x 8
+    pixels or more and up to 256 values, ``"conv-narrow"`` for larger ones, ``"mlp"`` otherwise.
     """
     if kind == "auto":
         conv = "conv-half" if math.prod(data_shape) <= SMALL else "conv-narrow"
-        kind = conv if _is_image(data_shape) else "mlp"
+        kind = conv if is_image(data_shape) else "mlp"
     return ADVERSARIAL_NETWORKS[kind](data_shape, code_dim)

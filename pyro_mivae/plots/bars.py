@@ -10,16 +10,21 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, floats, named, whole
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots.checks import NAMES, REAL, WORDS, color, pair, series
 from pyro_mivae.plots.style import (
     FONT,
     INK,
     LINE,
     MUTED,
+    NAMES,
     PALETTE,
+    REAL,
+    WORDS,
+    color,
     name_of,
     name_rows,
+    pair,
     percent,
+    series,
     site_color,
     style_axes,
     write,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, floats, integers, several, whole
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.plots.checks import NAMES, WORDS
 from pyro_mivae.plots.style import (
     INK,
+    NAMES,
     SMALL,
+    WORDS,
     group_color,
     group_marker,
     name_of,

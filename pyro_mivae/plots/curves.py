@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyro_mivae.arguments import checked, named, several, text, whole
+from pyro_mivae.arguments import checked, instance, named, several, text, whole
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.figures import parse
-from pyro_mivae.plots.checks import HISTORY, color, pair, series
 from pyro_mivae.plots.style import (
     FONT,
     INK,
     MUTED,
     PALETTE,
+    color,
     group_color,
+    pair,
+    series,
     site_color,
     style_axes,
     write,
@@ -25,6 +27,8 @@ from pyro_mivae.training.history import History
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Curve = tuple[str, Sequence[float] | None, Sequence[float], dict[str, Any]]
+FITTED = "that which fit returns"
 _TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
 
 
@@ -56,19 +60,19 @@ def plot_curves(
     """
     from matplotlib.lines import Line2D
 
-    colors, names, others = dict(colors or {}), names or {}, 0
+    colors, names, others, lines = dict(colors or {}), names or {}, 0, []
     for name, values in curves.items():
         key = name.removeprefix("val_")
         if key not in colors:
             colors[key], others = group_color(others), others + 1
         held_out = name.startswith("val_")
         look = {"color": colors[key], "linewidth": 1.8, "linestyle": "--" if held_out else "-"}
-        label = "_" * held_out + names.get(name, name)
-        _draw_line(ax, name, epochs, values, label=label, **look)
+        look["label"] = "_" * held_out + names.get(name, name)
+        lines.append((name, epochs, values, look))
     further = []
     if any(name.startswith("val_") for name in curves):
         further.append(Line2D([], [], color=MUTED, linestyle="--", label="held out"))
-    return _finish(ax, list(curves.values()), ylabel, further)
+    return _draw_lines(ax, lines, ylabel, further)
 
 
 @checked(runs=named(several(pair(series), least=0)), colors=named(color), ylabel=text())
@@ -87,15 +91,16 @@ def plot_runs(
         >>> len(plot_runs(new_figure()[1], runs).lines)
         2
     """
+    lines: list[Curve] = []
     for place, (name, curves) in enumerate(runs.items()):
-        look: dict[str, Any] = {"color": (colors or {}).get(name, group_color(place))}
+        look = {"color": (colors or {}).get(name, group_color(place))}
         look |= {"linewidth": 1.8} if len(curves) == 1 else {"linewidth": 1.1, "alpha": 0.75}
-        for number, (epochs, values) in enumerate(curves):
-            _draw_line(ax, name, epochs, values, label="_" * (number > 0) + name, **look)
-    return _finish(ax, [values for curves in runs.values() for _, values in curves], ylabel)
+        for number, curve in enumerate(curves):
+            lines.append((name, *curve, look | {"label": "_" * (number > 0) + name}))
+    return _draw_lines(ax, lines, ylabel)
 
 
-@checked(history=HISTORY)
+@checked(history=instance(History, example=FITTED))
 def plot_loss_curves(ax: Axes, history: History) -> Axes:
     """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
 
@@ -106,7 +111,7 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
     for column in ("loss", "elbo", "distortion", "val_elbo", "val_distortion"):
         values = history[column] if column in history else []
         if any(map(math.isfinite, values)):
-            curves[column] = [-v for v in values] if column.endswith("elbo") else values
+            curves[column] = [-v for v in values] if column in ("elbo", "val_elbo") else values
     if {"loss", "elbo"} <= curves.keys() and all(
         math.isclose(a, b, rel_tol=1e-6) for a, b in zip(curves["loss"], curves["elbo"])
     ):
@@ -116,7 +121,7 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
     return plot_curves(ax, curves, epochs=epochs_of(history), colors=colors, names=names)
 
 
-@checked(history=HISTORY, num_categories=whole(least=0))
+@checked(history=instance(History, example=FITTED), num_categories=whole(least=0))
 def plot_information_curves(
     ax: Axes, history: History, *, num_categories: int | None = None
 ) -> Axes:
@@ -150,25 +155,22 @@ def epochs_of(history: History) -> Sequence[float] | None:
     return history["epoch"] if "epoch" in history else None
 
 
-def _draw_line(
-    ax: Axes, name: str, epochs: Sequence[float] | None, values: Sequence[float], **look: Any
-) -> None:
-    epochs = range(1, len(values) + 1) if epochs is None else epochs
-    if len(epochs) != len(values):
-        raise ShapeError(
-            f"curve {name!r} has {len(values)} values for {len(epochs)} epochs; give one per epoch"
-        )
-    ax.plot(list(epochs), list(values), marker="o" if len(values) < 3 else None, **look)
-
-
-def _finish(
-    ax: Axes, curves: Sequence[Sequence[float]], ylabel: str, further: Sequence[Any] = ()
+def _draw_lines(
+    ax: Axes, lines: Sequence[Curve], ylabel: str, further: Sequence[Any] = ()
 ) -> Axes:
-    """Styles Axes with curves; a legend above them has as many columns as fit."""
+    """Draws curves; a legend above them has as many columns as fit."""
     from matplotlib.ticker import MaxNLocator
 
+    for name, epochs, values, look in lines:
+        epochs = range(1, len(values) + 1) if epochs is None else epochs
+        if len(epochs) != len(values):
+            raise ShapeError(
+                f"curve {name!r} has {len(values)} values for {len(epochs)} epochs; give one per "
+                "epoch"
+            )
+        ax.plot(list(epochs), list(values), marker="o" if len(values) < 3 else None, **look)
     style_axes(ax, grid=True)
-    _limit_height(ax, curves)
+    _limit_height(ax, [values for _, _, values, _ in lines])
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     handles = [*ax.get_legend_handles_labels()[0], *further]

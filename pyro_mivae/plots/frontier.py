@@ -11,11 +11,11 @@ import numpy as np
 from pyro_mivae.arguments import checked, named, several, text
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import LOWER, key, label
-from pyro_mivae.plots.checks import REAL
 from pyro_mivae.plots.style import (
     INK,
     LINE,
     MUTED,
+    REAL,
     SMALL,
     group_marker,
     style_axes,
@@ -28,13 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 STYLES = ("-", "--", ":", "-.")
-LEAST_SPAN = 1.0
-"""Nats that the picture shows at least, in both directions."""
+LEAST_SPAN = 1.0  # nats that the picture shows at least, in both directions
 ISO_LINES = 6
-STEPS_ALONG = 12
-"""Places on a grey line where its ELBO may be written."""
-CLOSE = 0.06
-"""Share of the picture's width within which a value is written once."""
+STEPS_ALONG = 12  # places on a grey line where its ELBO may be written
+CLOSE = 0.06  # share of the picture's width within which a value is written once
 Row = Mapping[str, float]
 Mean = tuple[float, float, float]
 _SYMBOLS = {"beta": "β", "mi_weight": "λ"}

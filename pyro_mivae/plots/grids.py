@@ -12,13 +12,15 @@ from torch.nn.functional import pad
 
 from pyro_mivae.arguments import checked, either, floats, named, number, several, whole
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.plots.checks import CELLS, REAL, WORDS
 from pyro_mivae.plots.style import (
+    CELLS,
     FONT,
     MUTED,
     PALETTE,
+    REAL,
     SMALL,
     WIDTH,
+    WORDS,
     new_figure,
     percent,
     style_axes,

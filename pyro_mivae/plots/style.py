@@ -1,12 +1,29 @@
-"""Look of every picture: colours, figures without pyplot, and PNGs for light and dark pages."""
+"""Look of pictures: colours, checks, figures without pyplot, PNGs for light and dark pages."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from pyro_mivae.arguments import checked, flag, number
+import numpy as np
+from torch import Tensor
+
+from pyro_mivae.arguments import (
+    Checker,
+    Given,
+    Sizes,
+    checked,
+    checker,
+    flag,
+    instance,
+    number,
+    numbers,
+    several,
+    shown,
+)
+from pyro_mivae.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -29,6 +46,10 @@ PALETTE = (
     "#717581",
     "#92dadd",
 )
+REAL = instance(Real, example="0.5")
+CELLS = numbers("...", "width", finite=False)
+WORDS = several(instance(str, example="'a'"), least=0)
+NAMES = several(instance(str, example="'a'"))
 MARKERS = ("o", "^", "s", "D", "v")
 
 INK = "#1f2328"
@@ -42,6 +63,30 @@ SMALL = 9.5
 # Five inches shown on a phone (about 370 pixels) leave 10-point text at about 10 pixels.
 WIDTH = 5.0
 DPI = 200
+
+
+def series(name: str, value: Any, sizes: Sizes | None = None) -> list[float]:
+    """Checks numbers, of which some may be NaN; returned as a list."""
+    values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+    return several(REAL, least=0)(name, values, sizes)
+
+
+def color(name: str, value: Any, sizes: Sizes | None = None) -> Any:
+    """Checks for a colour that matplotlib knows."""
+    from matplotlib.colors import is_color_like
+
+    if not is_color_like(value):
+        raise OptionError(f"{name}={shown(value)}; allowed are colours, such as '#3f90da'")
+    return value
+
+
+@checker
+def pair(given: Given, each: Checker) -> list[Any]:
+    """Two of a kind; returned as a list."""
+    values = several(each)(given.name, given.value, given.sizes)
+    if len(values) != 2:
+        raise OptionError(f"{given.name} holds {len(values)}; give 2")
+    return values
 
 
 def group_color(index: int) -> str:

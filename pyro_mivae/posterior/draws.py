@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 from pyro_mivae.compat import tree_map
 from pyro_mivae.posterior.layout import ProbedPair, factors, observed_sites, run_pair
 from pyro_mivae.posterior.progress import telling
-from pyro_mivae.traces import TracePair, has_mean, is_deterministic, mean_by_draws
+from pyro_mivae.traces import TracePair, is_deterministic, mean_of
 
 DECIMALS = 5  # to which values of deterministic sites are compared
 
@@ -117,8 +117,7 @@ def _draw(probed: ProbedPair, x: Tensor) -> Draws:
             parts[name] = mean(_parts(pair, name), event).reshape(batch, -1)
         values[name] = layout.flatten(q["value"], batch, event)[configuration, place]
         if name not in layout.enumerated:
-            center = q["fn"].mean if has_mean(q["fn"]) else mean_by_draws(q["fn"])
-            means[name] = mean(center, event).reshape(batch, -1)
+            means[name] = mean(mean_of(q["fn"]), event).reshape(batch, -1)
     codes = Codes(values, configuration)
     return Draws(distortion, divergences, parts, codes, log_prior, log_weights.t(), [means])
 

@@ -16,9 +16,9 @@ from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import group_color
 from pyro_mivae.report.comparison_table import Line
 from pyro_mivae.report.data import ReportData
-from pyro_mivae.report.page import render
-from pyro_mivae.report.pictures import Panel, Picture, render_panels
-from pyro_mivae.training import History, atomic_path
+from pyro_mivae.report.page import render, write_text
+from pyro_mivae.report.pictures import Panel, render_panels
+from pyro_mivae.training import History
 
 _COLUMNS = 10
 _SAMPLE_ROWS = 2
@@ -40,19 +40,11 @@ _CURVES = {
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that is compared with others, trained once or from several seeds.
-
-    Attributes:
-        name: What it is called.
-        data: The model and its data; of several runs the first.
-        histories: What was recorded, of every run.
-        metrics: What was measured, of every run.
-        data_name: What the data are called.
-    """
+    """A model that is compared with others, trained once or from several seeds."""
 
     name: str
-    data: ReportData
-    histories: Sequence[History]
+    data: ReportData  # of the first run
+    histories: Sequence[History]  # of every run, and so are the metrics
     metrics: Sequence[Mapping[str, float]]
     data_name: str
 
@@ -69,7 +61,6 @@ Named = Mapping[str, Contender]
 def write_comparison(
     path: Path,
     contenders: Sequence[Contender],
-    *,
     lines: Sequence[Line],
     settings: Mapping[str, Sequence[str]],
     warnings: Sequence[str],
@@ -89,9 +80,7 @@ def write_comparison(
         warnings=warnings,
         pictures=pictures,
     )
-    with atomic_path(path) as scratch:
-        scratch.write_text(page, encoding="utf-8")
-    return path
+    return write_text(path, page)
 
 
 def _short_names(contenders: Sequence[Contender]) -> list[str]:
@@ -101,7 +90,7 @@ def _short_names(contenders: Sequence[Contender]) -> list[str]:
     return short if len(set(short)) == len(short) else names
 
 
-def _pictures(named: Named, colors: Sequence[str]) -> Iterator[Picture]:
+def _pictures(named: Named, colors: Sequence[str]) -> Iterator[Panel]:
     groups: dict[tuple[str, tuple[int, ...]], dict[str, Contender]] = {}
     for name, one in named.items():
         groups.setdefault((one.data_name, one.data.vae.data_shape), {})[name] = one

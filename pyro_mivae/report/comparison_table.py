@@ -16,23 +16,18 @@ _CHANCE = 0.975  # of Student's t, whose quantile takes their place for a few ru
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's figure, or interval.
+    """One model's figure, or interval, whose bounds are NaN where they are not defined.
 
-    Attributes:
-        text: It, written with its spread: of one run the standard error over the data, of several
-            their standard deviation.
-        lower: The figure, or the lower bound; NaN where it is not defined.
-        upper: The same, or the upper bound.
-        margin: How far the figure may be off: two standard errors, of a mean of several runs as
-            many as Student's t has at 97.5 % for their number.
-        differs: True if it differs from the first model's by more than both margins explain.
+    The text holds its spread: of one run the standard error over the data, of several their
+    standard deviation. The margin is two standard errors, of a mean of several runs as many as
+    Student's t has at 97.5 % for their number.
     """
 
     text: str
     lower: float
     upper: float
     margin: float
-    differs: bool = False
+    differs: bool = False  # from the first model's, by more than both margins explain
 
     def __str__(self) -> str:
         return self.text
@@ -40,17 +35,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A figure of every model.
+    """A figure of every model."""
 
-    Attributes:
-        key: Its name in ``metrics.json``, without a side where it is an interval.
-        name: Its label.
-        cells: One per model.
-    """
-
-    key: str
+    key: str  # in ``metrics.json``; without a side where it is an interval
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # one per model
 
 
 def compare_metrics(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Line]:
@@ -85,6 +74,8 @@ def compare_metrics(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Li
 
 
 def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> Cell:
+    from scipy.stats import t
+
     means, errors, spreads = [], [], []
     for side in (LOWER, UPPER) if is_interval else ("",):
         name = str(replace(k, side=side))
@@ -104,15 +95,9 @@ def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> 
         text = f"{text} {write_error(spreads[0], digits)}".rstrip()
     if math.isnan(lower) and math.isnan(upper):
         text = "–"
-    margin = _times(len(runs)) * max(filter(math.isfinite, errors), default=math.nan)
+    times = _ERRORS if len(runs) == 1 else max(_ERRORS, float(t.ppf(_CHANCE, len(runs) - 1)))
+    margin = times * max(filter(math.isfinite, errors), default=math.nan)
     return Cell(text, lower, upper, margin)
-
-
-def _times(runs: int) -> float:
-    """How many standard errors a mean may be off."""
-    from scipy.stats import t
-
-    return _ERRORS if runs == 1 else max(_ERRORS, float(t.ppf(_CHANCE, runs - 1)))
 
 
 def _marked(first: Cell, cell: Cell) -> Cell:

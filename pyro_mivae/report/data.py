@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,11 +140,6 @@ class ReportData:
             return {}
         size = self.codes[site].shape[1]
         return figures if all(len(column) == size for column in figures.values()) else {}
-
-    def nats(self, site: str) -> Tensor:
-        """Returns the KL of a site: a term per dimension where these were measured, else one."""
-        whole = torch.tensor(self.metrics.get(key("kl", site), math.nan))
-        return self.indexed(site).get("kl", whole)
 
     def ranking(self, site: str) -> tuple[Tensor, str]:
         """Ranks the dimensions of a continuous site by the best measure known."""

@@ -72,7 +72,12 @@ def information_bar(data: ReportData) -> Iterator[Panel]:
     """Draws how the rate is shared among sites and dimensions."""
     if not data.has_density:  # there is no rate to pay
         return
-    measured = {site: data.nats(site) for site in data.codes}
+    measured = {
+        site: data.indexed(site).get(
+            "kl", torch.tensor(data.metrics.get(key("kl", site), math.nan))
+        )
+        for site in data.codes
+    }
     nats = {site: values for site, values in measured.items() if values.isfinite().all()}
     if sum(float(values.sum()) for values in nats.values()) <= 0:
         return

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_mivae import plots
 from pyro_mivae.errors import DataError
+from pyro_mivae.metrics.encoded import side_by_side
 from pyro_mivae.metrics.factors import factor_information
 from pyro_mivae.plots.codes import distinct_codes
 from pyro_mivae.report.data import ReportData
@@ -150,13 +151,12 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
     factor_names = [name for name, v in zip(data.factor_names, varying.tolist()) if v]
     if not factor_names:
         return
-    columns, names = [], []
-    for site, codes in data.codes.items():
-        is_category = site == data.category
-        columns.append(data.categories[:, None].to(codes) if is_category else codes)
-        names += [site] if is_category else [f"{site}{dim}" for dim in range(codes.shape[1])]
-    categorical = [i for i, name in enumerate(names) if name == data.category]
-    information = factor_information(torch.cat(columns, 1), factors, categorical=categorical)
+    names: list[str] = []
+    for site, code in data.codes.items():
+        dims = range(code.shape[1])
+        names += [site] if site == data.category else [f"{site}{dim}" for dim in dims]
+    codes, categorical = side_by_side(data.codes, data.category)
+    information = factor_information(codes, factors, categorical=categorical)
     entropies = factor_information(
         factors.double(), factors, categorical=range(factors.shape[1])
     ).diagonal()

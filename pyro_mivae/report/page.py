@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from pyro_mivae.elbo import explain
-from pyro_mivae.figures import is_indexed
+from pyro_mivae.figures import parse
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
-from pyro_mivae.report.pictures import Panel, Picture, render_panels, write_pictures
+from pyro_mivae.report.pictures import Panel, render_panels, write_pictures
 from pyro_mivae.report.samples import DRAWN
 from pyro_mivae.report.summary import headline, remaining, summarize
 from pyro_mivae.training import atomic_path, versions
@@ -37,18 +37,45 @@ def write_report(
     The model is only read: its mode (training or evaluation) and torch's random numbers are as
     before afterwards, and the pictures are the same each time.
     """
+    config = dict(config or {})
+    steps = data.history["step"] if "step" in data.history else []
+    rest, single = [], []
+    for number in remaining(data):
+        of = parse(number.name)
+        (rest if of is None or of.index is None else single).append(number)
+    path = Path(folder) / "report.html"
     was_training = data.vae.training
     data.vae.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
             pictures = [picture for make in panels for picture in render_panels(make, data)]
-            page = _render_report(data, pictures, protocol or {}, dict(config or {}))
+            page = render(
+                "report.html",
+                data=data,
+                title=type(data.vae).__name__,
+                data_name=Path(str(config.get("data", ""))).name,
+                summary=summarize(data),
+                numbers=list(headline(data)),
+                tables={
+                    f"All {len(rest)} numbers": rest,
+                    f"{len(single)} numbers of single dimensions and categories": single,
+                },
+                objective=explain(data.vae.objective(int(steps[-1]) if steps else None)),
+                pictures=pictures,
+                protocol=list(flatten(protocol or {})),
+                command=config.pop("command", ""),
+                config=list(flatten(config)),
+            )
     finally:
         data.vae.train(was_training)
-    path = Path(folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_pictures(path.parent, {f"{one.key}.png": one.light for one in pictures if one.light})
+    return write_text(path, page)
+
+
+def write_text(path: Path, page: str) -> Path:
+    """Writes a page in one step."""
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return path
@@ -76,32 +103,3 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield from flatten(value, f"{prefix}{key}.")
         elif value is not None:
             yield f"{prefix}{key}", str(value)
-
-
-def _render_report(
-    data: ReportData,
-    pictures: Sequence[Picture],
-    protocol: Mapping[str, object],
-    config: dict[str, object],
-) -> str:
-    steps = data.history["step"] if "step" in data.history else []
-    numbers = list(remaining(data))
-    single = [number for number in numbers if is_indexed(number.name)]
-    rest = [number for number in numbers if not is_indexed(number.name)]
-    return render(
-        "report.html",
-        data=data,
-        title=type(data.vae).__name__,
-        data_name=Path(str(config.get("data", ""))).name,
-        summary=summarize(data),
-        numbers=list(headline(data)),
-        tables={
-            f"All {len(rest)} numbers": rest,
-            f"{len(single)} numbers of single dimensions and categories": single,
-        },
-        objective=explain(data.vae.objective(int(steps[-1]) if steps else None)),
-        pictures=pictures,
-        protocol=list(flatten(protocol)),
-        command=config.pop("command", ""),
-        config=list(flatten(config)),
-    )

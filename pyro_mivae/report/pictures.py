@@ -6,16 +6,13 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
 from pyro_mivae.plots import render_png
 from pyro_mivae.training import atomic_path
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURES = ".pictures"
 """The list of a folder's pictures."""
@@ -24,35 +21,18 @@ _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the page.
+    """One picture of the page, or the reason why there is none."""
 
-    Attributes:
-        key: Name of its PNG, without the ending.
-        title: Its heading.
-        sentence: What it shows.
-        look_for: What a reader should look for.
-        figure: The drawn figure.
-    """
-
-    key: str
+    key: str  # name of its PNG, without the ending
     title: str
-    sentence: str
-    look_for: str
-    figure: Figure
-
-
-class Picture(NamedTuple):
-    """A panel as the page shows it, its PNG on white and on a dark card, or why there is none."""
-
-    key: str
-    title: str
-    sentence: str
+    sentence: str  # what it shows
     look_for: str = ""
-    light: bytes = b""
-    dark: bytes = b""
+    figure: Any = None  # of matplotlib
+    light: bytes = b""  # its PNG on white
+    dark: bytes = b""  # and on a dark card
 
 
-def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Picture]:
+def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Panel]:
     """Makes panels and renders them; one that cannot be drawn warns, and says why in its place."""
     panels = make(*args)
     name = make.__name__.strip("_")
@@ -65,12 +45,12 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
             key, title = panel.key, panel.title
             light = _shrink(render_png(panel.figure), _WHITE)
             dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
-            yield Picture(key, title, panel.sentence, panel.look_for, light, dark)
+            yield replace(panel, figure=None, light=light, dark=dark)
         except Exception as error:
             kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
             reason = f"could not be drawn: {kind}{' '.join(str(error).split())}"
             warnings.warn(f"the picture {title!r} {reason}", PyroMivaeWarning, stacklevel=2)
-            yield Picture(key, title, f"This picture {reason}")
+            yield Panel(key, title, f"This picture {reason}")
 
 
 def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:

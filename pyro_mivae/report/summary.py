@@ -59,7 +59,8 @@ def headline(data: ReportData) -> Iterator[Number]:
     m = data.metrics
     if "elbo" in m and data.has_density:
         meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
-        if isinstance(data.vae.likelihood, BernoulliLikelihood) and _is_grey(data):
+        is_grey = bool(((data.x > 0) & (data.x < 1)).any())
+        if isinstance(data.vae.likelihood, BernoulliLikelihood) and is_grey:
             meaning += (
                 f" The {data.nouns} are grey and the likelihood is Bernoulli, so this is a "
                 "cross-entropy and no log-probability: compare it with its like only."
@@ -158,7 +159,3 @@ def _used(data: ReportData) -> int:
 
 def _defined(metrics: Mapping[str, float], *keys: str) -> bool:
     return all(math.isfinite(metrics.get(key, math.nan)) for key in keys)
-
-
-def _is_grey(data: ReportData) -> bool:
-    return bool(((data.x > 0) & (data.x < 1)).any())

@@ -1,18 +1,28 @@
-"""Variants from configurations: names and files become modules."""
+"""Variants from configurations: names become modules, and so does approved code from files."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pyro_mivae.errors import OptionError, PyroMivaeError, nearest
+from pyro_mivae.data import DATASETS
+from pyro_mivae.errors import OptionError, PyroMivaeError, RunError, nearest
 from pyro_mivae.guides import GUIDES
+from pyro_mivae.likelihoods import LIKELIHOODS
+from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
+from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import (
     PROGRAMS,
@@ -21,9 +31,15 @@ from pyro_mivae.runs.config import (
     check_model_options,
     find_variant,
     names_file,
+    plain_defaults,
 )
-from pyro_mivae.runs.programs import run_program
-from pyro_mivae.variants import Variant
+from pyro_mivae.training.processes import run_source
+from pyro_mivae.variants import VARIANTS, Variant
+
+STATE = "PYRO_MIVAE_STATE"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "β"}
+_approved: dict[str, bytes] = {}  # files by their digest, as they were read
 
 
 def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
@@ -126,3 +142,152 @@ def _site_sizes(prior: Callable[[], torch.Tensor]) -> dict[str, int]:
             keyword = "latent_dim" if name == "z" else "code_dim"
             sizes[keyword] = int(fn.event_shape.numel())
     return sizes
+
+
+def named_programs(config: RunConfig) -> frozenset[str]:
+    """Returns the options that name code from a file."""
+    return frozenset(kind for kind in PROGRAMS if names_file(config.model.get(kind)))
+
+
+def approve(
+    config: RunConfig, folder: Path, *, named: Collection[str] = (), trust: bool = False
+) -> RunConfig:
+    """Checks that the code that a configuration names may be run; runs none.
+
+    It may be run where the user names it or trusts the folder, or where a training in which this
+    user named it ran the same file before. Each file is read once, so later calls in this process
+    run the bytes that were read here.
+    """
+    digests = {}
+    for kind in sorted(named_programs(config)):
+        path, name = find_program(config.model[kind], kind)
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise OptionError(f"cannot read {path}: {error.strerror}") from error
+        now, then = hashlib.sha256(source).hexdigest(), config.programs.get(kind)
+        if then not in (None, now):
+            raise RunError(
+                f"{path}, which --{kind} names, was edited since the run in {folder} was made "
+                f"(its SHA-256 is {now[:12]}, and was {str(then)[:12]}); put it back, or train "
+                "anew"
+            )
+        if not (trust or kind in named or (then and _entry(now, path, name) in _trusted())):
+            raise RunError(
+                f"{folder} names code, --{kind} {name} of {path} (SHA-256 {now[:12]}), which no "
+                "training of yours is known to have run; nothing of it was run: read the file, "
+                "then give trust=True to run it"
+            )
+        digests[kind] = now
+        _approved[now] = source
+    return replace(config, programs=digests)
+
+
+def remember(config: RunConfig, named: Collection[str]) -> None:
+    """Notes outside of all run folders what code this user named, so that it may be run again.
+
+    A home that cannot be written to is no error: later commands ask then.
+    """
+    for kind in sorted(named_programs(config) & set(named)):
+        path, name = find_program(config.model[kind], kind)
+        entry = _entry(config.programs[kind], path, name)
+        if entry in _trusted():
+            continue
+        try:
+            file = _state() / "trusted"
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(f"{entry}\n")
+        except (OSError, RuntimeError):  # RuntimeError: there is no home
+            return
+
+
+def find_program(spec: str, kind: str) -> tuple[Path, str]:
+    """Takes ``FILE.py:NAME`` apart."""
+    file, name = spec.rsplit(":", 1)
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise OptionError(f"--{kind} {spec}: there is no file {path}; allowed is FILE.py:NAME")
+    return path, name
+
+
+def run_program(spec: str, kind: str, digest: str | None) -> Any:
+    """Runs a file, and returns the object in it that ``FILE.py:NAME`` names.
+
+    The bytes are those that `approve` read, not a compiled copy beside the file. Their digest is
+    the module's ``__pyro_mivae_digest__``.
+    """
+    path, name = find_program(spec, kind)
+    if digest is None or digest not in _approved:
+        raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
+    module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
+    with _blaming(f"--{kind} {spec}: {path} fails when imported"):
+        module = run_source(module_name, str(path), digest, _approved[digest])
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        hint = nearest(name, public)
+        raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
+    return getattr(module, name)
+
+
+def _entry(digest: str, path: Path, name: str) -> str:
+    return json.dumps([digest, name, str(path)])
+
+
+def _trusted() -> list[str]:
+    try:
+        return (_state() / "trusted").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, RuntimeError):
+        return []
+
+
+def _state() -> Path:
+    """The folder of what is remembered of this user."""
+    if os.environ.get(STATE):
+        return Path(os.environ[STATE])
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pyro_mivae"
+
+
+def listing() -> str:
+    """Lists variants with the options that they take, priors, guides, and data sets."""
+    sections: dict[str, Mapping[str, object]] = {
+        "variants (pyro-mivae train VARIANT)": VARIANTS,
+        "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
+        "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
+        "guides (--guide NAME, or FILE.py:NAME)": GUIDES,
+        "likelihoods (--likelihood NAME)": LIKELIHOODS,
+        "networks (--network NAME, or auto)": NETWORKS,
+        "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,
+    }
+    lines = []
+    for title, registry in sections.items():
+        width = max(map(len, registry))
+        lines += ["", title]
+        for name, of in registry.items():
+            lines.append(f"  {name:<{width}}  {_first_line(of)}".rstrip())
+            options = ", ".join(_flags(name)) if registry is VARIANTS else ""
+            told = textwrap.wrap(options, 96 - width, break_on_hyphens=False)
+            lines += [f"  {'':<{width}}  {line.replace(NO_BREAK, ' ')}" for line in told]
+    return "\n".join(lines[1:])
+
+
+def _flags(variant: str) -> Iterator[str]:
+    """Flags of a variant's options, with the defaults that hold for all data."""
+    defaults = plain_defaults(variant)
+    for name, flag in (flags_of(VARIANTS[variant].options()) | flags_of(ModelParts)).items():
+        default = defaults.get(name)
+        yield (
+            flag if default is None or isinstance(default, bool) else f"{flag}{NO_BREAK}{default}"
+        )
+
+
+def _first_line(of: object) -> str:
+    """First paragraph of a docstring, its mathematics as plain text."""
+    text = " ".join((inspect.getdoc(of) or "").split("\n\n")[0].split())
+    text = re.sub(r"(?:: )?:math:`[^`]{30,}`", "", text)  # what is too long for a list
+    text = re.sub(r":math:`([^`]*)`|``([^`]*)``", r"\1\2", text)
+    for latex, plain in SYMBOLS.items():
+        text = text.replace(latex, plain)
+    return text.replace("`", "").rstrip(".")

@@ -15,12 +15,13 @@ from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import flatten
+from pyro_mivae.runs.outputs import check_out
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
+from pyro_mivae.training import writing
 
 PAGE = "compare.html"
-_PARTS = ("lines", "settings", "warnings")  # of the page
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
@@ -66,11 +67,7 @@ class Comparison:
         return list(_warnings(self.sides))
 
     def table(self, width: int = _WIDTH) -> str:
-        """Puts figures in rows and models in columns, as many as fit in ``width`` characters.
-
-        Args:
-            width: Characters in a line.
-        """
+        """Puts figures in rows and models in columns, as many as fit in ``width`` characters."""
         heads = ["nats per test image", *(line.name for line in self.lines)]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
@@ -107,7 +104,8 @@ class Comparison:
             The page.
 
         Raises:
-            OptionError: If it cannot be written.
+            OptionError: If it is there, or ``folder`` is a file.
+            WriteError: If it cannot be written.
             DataError: If the data cannot be read any more.
             RunError: If they have changed.
         """
@@ -122,12 +120,9 @@ class Comparison:
             x, labels = dataset.x_test, dataset.y_test
             data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
             contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
-        found: dict[str, Any] = {name: getattr(self, name) for name in _PARTS}
-        try:
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-            return write_comparison(path, contenders, **found)
-        except OSError as error:
-            raise OptionError(f"{path} cannot be written: {error.strerror}") from error
+        return write_comparison(path, contenders, self.lines, self.settings, self.warnings)
 
     def __str__(self) -> str:
         return self.table()
@@ -167,14 +162,13 @@ def compare(*folders: str | Path, trust: bool = False) -> Comparison:
 def check_page(folder: str | Path, overwrite: bool) -> Path:
     """Checks that a comparison's page may be written."""
     folder = Path(folder)
-    path = folder / PAGE
-    if os.path.exists(folder) and not os.path.isdir(folder):
+    if os.path.isdir(folder):
+        check_out(folder / PAGE, ".html", overwrite)
+    elif os.path.exists(folder):
         raise OptionError(f"out={folder} is a file; give a folder")
-    if not os.path.isdir(folder.resolve().parent):
+    elif not os.path.isdir(folder.resolve().parent):
         raise OptionError(f"out={folder}: there is no folder {folder.parent}; make it first")
-    if os.path.isdir(path) or (os.path.exists(path) and not overwrite):
-        raise OptionError(f"{path} exists; replace it with overwrite=True, or choose another out=")
-    return path
+    return folder / PAGE
 
 
 def _open(folder: Path, name: str, trust: bool) -> Side:
@@ -185,11 +179,11 @@ def _open(folder: Path, name: str, trust: bool) -> Side:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The ends of paths, as long as it takes to tell them apart."""
-    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+    depth, names = 1, [folder.name for folder in folders]
+    while len(set(names)) < len(names):
+        depth += 1
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    raise AssertionError("distinct paths have distinct names")
+    return names
 
 
 def _settings(side: Side) -> dict[str, str]:

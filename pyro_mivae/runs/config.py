@@ -11,9 +11,9 @@ from typing import Any
 
 from pyro_mivae.arguments import (
     Checker,
-    choice,
+    Given,
+    checker,
     flag,
-    instance,
     number,
     path,
     shape,
@@ -100,70 +100,67 @@ def check_model_options(variant: str, given: Mapping[str, Any]) -> None:
 
 DEFAULT_DATA = "digits"
 PROGRAMS = ("prior", "guide")  # options that may name a file's code
-OPTIONS = checks_of(TrainingOptions)
-
-
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
 MODEL = {  # by type alone: the bounds are the variant's own
     name: path() if name in PROGRAMS else KINDS[kind]
     for name, kind in kinds_of(ModelOptions).items()
 }
-STORED: dict[str, Checker | dict[str, Checker]] = {
-    "variant": choice(*VARIANTS),
-    "data": path(),
-    "data_root": path(),
-    "image_size": image_sides(),
-    "data_shape": shape(),
-    "model": MODEL,
-    "training": OPTIONS,
-    "programs": dict.fromkeys(PROGRAMS, text()),
-    "fingerprints": dict.fromkeys(FINGERPRINTS, text()),
-    "versions": dict.fromkeys(versions(), text()),
-}
-NEEDED: dict[str, tuple[str, ...]] = {
+NEEDED: dict[str, tuple[str, ...]] = {  # in what is read, by table
     "": ("variant", "data", "data_shape", "model", "training", "fingerprints", "versions"),
     "training.": TOLD,
     "fingerprints.": FINGERPRINTS,
     "versions.": tuple(versions()),
 }
 FLAGS = flags_of(ModelOptions) | flags_of(TrainingOptions)
-
-
 UNSAID = {f.name: f.default for f in fields(TrainingOptions)} | {"network": "auto"}
 """Values of options that a run's configuration leaves out."""
+
+
+@checker
+def _variant(given: Given) -> str:
+    find_variant(name := text()(given.name, given.value))
+    return str(name)
+
+
+def _table(checks: Mapping[str, Checker]) -> Any:
+    return field(default_factory=dict, metadata={"check": checks})
+
+
+def _checked(name: str, value: Any, before: str = "") -> Any:
+    """Checks a field of a configuration; ``before`` stands before the names in a table."""
+    check = CHECKS.get(name)
+    if check is None:
+        raise OptionError(f"{name}={shown(value)}; allowed are {', '.join(CHECKS)}")
+    if callable(check):
+        return check(name, value)
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={shown(value)}; allowed are tables, [{name}]")
+    for key in value.keys() - check.keys():
+        raise OptionError(f"{before}{key}={shown(value[key])}; allowed are {', '.join(check)}")
+    return {key: check[key](before + key, v) for key, v in value.items() if v is not None}
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """A model, its data and its training; `complete` fills in what is left out."""
 
-    variant: str
-    data: str | None = None  # name of a data set, or path of a file or folder
-    data_root: str | None = None
-    image_size: tuple[int, int] | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)  # see `ModelOptions`
-    training: Mapping[str, Any] = field(default_factory=dict)  # see `TrainingOptions`
+    variant: str = option(check=_variant(), help="name of a variant")
+    data: str | None = option(None, check=path(), help="name, or path of a file or folder")
+    data_root: str | None = option(None, check=path(), help="folder of torchvision's data sets")
+    image_size: tuple[int, int] | None = option(None, check=image_sides(), help="height, width")
+    model: Mapping[str, Any] = _table(MODEL)
+    training: Mapping[str, Any] = _table(checks_of(TrainingOptions))
     # filled in:
-    data_shape: tuple[int, ...] | None = None
-    programs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of files that model names
-    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the data
-    versions: Mapping[str, str] = field(default_factory=dict)
+    data_shape: tuple[int, ...] | None = option(None, check=shape(), help="of one image")
+    programs: Mapping[str, str] = _table(dict.fromkeys(PROGRAMS, text()))  # SHA-256 of the files
+    fingerprints: Mapping[str, str] = _table(dict.fromkeys(FINGERPRINTS, text()))  # of the data
+    versions: Mapping[str, str] = _table(dict.fromkeys(versions(), text()))
 
     def __post_init__(self) -> None:
-        text()("variant", self.variant)
-        for name in ("data", "data_root", "image_size"):
-            if getattr(self, name) is not None:
-                value = STORED[name](name, getattr(self, name))  # type: ignore[operator]
-                object.__setattr__(self, name, value)
-        for table, checks in (("model", MODEL), ("training", OPTIONS)):
-            given = instance(Mapping, example="{'beta': 2.0}")(table, getattr(self, table))
-            plain = {name: value for name, value in given.items() if value is not None}
-            for name in plain.keys() & checks.keys():
-                plain[name] = checks[name](name, plain[name])
-            object.__setattr__(self, table, plain)
-        unknown = self.training.keys() - OPTIONS.keys()
-        if unknown:
-            raise OptionError(f"training={min(unknown)!r}; allowed are {', '.join(OPTIONS)}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not f.default:
+                object.__setattr__(self, f.name, _checked(f.name, value))
 
     def complete(self, dataset: Dataset) -> RunConfig:
         """Fills in the defaults, which depend on the data."""
@@ -171,7 +168,7 @@ class RunConfig:
         data = self.data or DEFAULT_DATA
         defaults = default_options(data, self.variant, len(dataset.x_train))
         model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **self.model}
-        training = {k: v for k, v in defaults.items() if k in OPTIONS}
+        training = {k: v for k, v in defaults.items() if k in TOLD}
         return replace(
             self,
             data=absolute_path(data),
@@ -213,6 +210,7 @@ class RunConfig:
             image_size=self.image_size or stored.image_size,
             model={**stored.model, **self.model},
             training={**stored.training, **self.training},
+            programs={k: v for k, v in stored.programs.items() if k not in self.model},
         )
 
     def load_dataset(self, root: str | Path | None = None) -> Dataset:
@@ -251,10 +249,19 @@ class RunConfig:
     def read(cls, path: Path) -> RunConfig:
         """Reads what `write` wrote."""
         try:
-            content = _checked(tomllib.loads(path.read_text(encoding="utf-8")), STORED)
-            return cls(**content)
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            for table, needed in NEEDED.items():
+                part = content[table[:-1]] if table else content
+                for name in needed:
+                    if isinstance(part, dict) and name not in part:
+                        told = f"{table}{name} is missing; needed are {', '.join(needed)}"
+                        raise OptionError(told)
+            return cls(**{k: _checked(k, value, f"{k}.") for k, value in content.items()})
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read the run's configuration {path}: {error}") from error
+
+
+CHECKS: dict[str, Any] = checks_of(RunConfig)
 
 
 def started_with(
@@ -287,25 +294,3 @@ def absolute_program(value: Any) -> Any:
 
 def _set(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _checked(
-    content: Any, checks: Mapping[str, Checker | dict[str, Checker]], table: str = ""
-) -> dict[str, Any]:
-    """Checks a table of a stored configuration, and those within it."""
-    if not isinstance(content, dict):
-        raise OptionError(f"{table[:-1]}={shown(content)}; allowed are tables, [{table[:-1]}]")
-    needed = NEEDED.get(table, ())
-    missing = [name for name in needed if name not in content]
-    if missing:
-        raise OptionError(f"{table}{missing[0]} is missing; needed are {', '.join(needed)}")
-    values = {}
-    for name, value in content.items():
-        check = checks.get(name)
-        if check is None:
-            raise OptionError(f"{table}{name}={shown(value)}; allowed are {', '.join(checks)}")
-        if isinstance(check, dict):
-            values[name] = _checked(value, check, f"{name}.")
-        else:
-            values[name] = check(table + name, value)
-    return values

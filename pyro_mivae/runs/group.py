@@ -7,8 +7,9 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,13 +17,12 @@ from pyro_mivae.arguments import checked
 from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data import Dataset
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
-from pyro_mivae.figures import label
+from pyro_mivae.figures import AGREEMENT, OF_SEEDS, label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
-from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.build import approve, build_variant, named_programs, remember
 from pyro_mivae.runs.config import RunConfig, check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
-from pyro_mivae.runs.programs import approve, named_programs, remember
 from pyro_mivae.runs.run import (
     Run,
     check_belongs,
@@ -51,11 +51,7 @@ from pyro_mivae.training import History, Writer, fit_many, has_checkpoint, read_
 from pyro_mivae.training.checkpoint import CHECKPOINT, kept_weights
 from pyro_mivae.training.checkpointer import HISTORY
 
-SHOWN = (
-    "distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi generation_accuracy "
-    "linear_probe categories_used category_agreement_accuracy category_agreement_nmi"
-).split()
-LABELS = {name: label(name) for name in SHOWN if name.startswith("category_agreement")}
+LABELS = {name: label(name) for name in OF_SEEDS if name in AGREEMENT}
 
 
 @dataclass
@@ -92,12 +88,8 @@ class RunGroup:
     def __exit__(self, *_: object) -> None:
         self._writer.release()
 
-    def approve(self, config: RunConfig, folder: Path, *, started: bool) -> RunConfig:
-        """Checks that the code that a configuration names may be run; digests start with a run."""
-        if not started:
-            digests = config.programs.items()
-            known = {kind: digest for kind, digest in digests if kind not in self._named}
-            config = replace(config, programs=known)
+    def approve(self, config: RunConfig, folder: Path) -> RunConfig:
+        """Checks that the code that a configuration names may be run."""
         return approve(config, folder, named=self._named, trust=self.trust)
 
     def begin(
@@ -139,7 +131,7 @@ class RunGroup:
         new = {p / CONFIG: own for p, own, old in zip(self.places, configs, started) if not old}
         several = f", seeds {seeds[0]} to {seeds[-1]}" if self.kind == SEVERAL else ""
         failure: ManyTrainingError | None = None
-        with logging_epochs(self.places, self.tensorboard) as on_epoch:
+        with logging_epochs(self.places) if self.tensorboard else nullcontext() as on_epoch:
             try:
                 fit_many(
                     vaes,
@@ -184,7 +176,7 @@ class RunGroup:
             self.say(f"{folder} holds no checkpoint to go on from: starting anew")
             if os.path.exists(folder / CONFIG):
                 config = config.over(read_config(folder))
-        return self.approve(config, folder, started=started), started
+        return self.approve(config, folder), started
 
 
 @checked(folder=a_path())
@@ -281,7 +273,7 @@ def seeds_table(folder: str | Path) -> str:
     """Writes the figures of several seeds that matter most as a small table."""
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
     rows = []
-    for name in SHOWN:
+    for name in OF_SEEDS:
         mean, spread = (content["metrics"].get(name, {}).get(key) for key in ("mean", "sd"))
         if mean is not None:
             told = "" if spread is None else f" ± {spread:.3f}"
@@ -292,15 +284,12 @@ def seeds_table(folder: str | Path) -> str:
 
 @contextmanager
 def logging_epochs(
-    folders: Sequence[Path], enabled: bool
-) -> Iterator[Callable[[int, Mapping[str, float]], None] | None]:
+    folders: Sequence[Path],
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Gives ``on_epoch`` of `fit_many`: a point of one curve per column of each model's history.
 
     The files of a model are made with its first row.
     """
-    if not enabled:
-        yield None
-        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -308,16 +297,16 @@ def logging_epochs(
             "--tensorboard needs a package that is not installed: "
             "python -m pip install 'pyro-mivae[tensorboard]'"
         ) from error
-    writers: dict[int, Any] = {}
     with ExitStack() as opened:
 
+        @cache
+        def writer(number: int) -> Any:
+            folder = str(folders[number] / LOGS)
+            return opened.enter_context(SummaryWriter(folder, filename_suffix=OURS))
+
         def log(number: int, row: Mapping[str, float]) -> None:
-            if number not in writers:
-                folder = str(folders[number] / LOGS)
-                writers[number] = SummaryWriter(folder, filename_suffix=OURS)
-                opened.callback(writers[number].close)
             for name, value in row.items():
                 if name != "epoch":
-                    writers[number].add_scalar(name, value, int(row["epoch"]))
+                    writer(number).add_scalar(name, value, int(row["epoch"]))
 
         yield log

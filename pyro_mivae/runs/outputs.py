@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,8 @@ def evaluate_run(
         **options,
     }
     with ExitStack() as held, suitable_threads(vae, EVALUATION_BATCH):
-        unwritable: WriteError | None = None
-        try:
+        with suppress(WriteError):  # the figures can be told all the same
             held.enter_context(Writer(run.folder))
-        except WriteError as error:
-            unwritable = error  # the figures can be told all the same
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test images: this will take {duration(seconds)}")
@@ -72,8 +69,6 @@ def evaluate_run(
         if grey and isinstance(vae.likelihood, BernoulliLikelihood):
             protocol["likelihood"] = GREY
         try:
-            if unwritable is not None:
-                raise unwritable
             if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
                 raise RunError(f"{run.folder} was trained anew meanwhile; measure it again")
             write_json(run.folder / METRICS, {"metrics": dict(metrics), "protocol": protocol})

@@ -29,11 +29,10 @@ from pyro_mivae.figures import (
     sites_of,
 )
 from pyro_mivae.inputs import fingerprint_all
-from pyro_mivae.runs.build import build_variant
+from pyro_mivae.runs.build import approve, build_variant
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.runs.programs import approve
 from pyro_mivae.runs.run_folder import CONFIG, METRICS, runs_of_seeds
-from pyro_mivae.tables import align, write_error
+from pyro_mivae.tables import align, write_error, write_interval, write_number
 from pyro_mivae.training import (
     History,
     Identity,
@@ -50,7 +49,6 @@ from pyro_mivae.variants import Variant
 from pyro_mivae.variants.checks import check_weights
 
 Row = tuple[str, str, str]  # label, figure and standard error
-UNDEFINED = "not defined"
 
 
 def summarise(
@@ -69,7 +67,7 @@ def summarise(
           distortion, -E log p(x|code)    20.00
           KL of z                          5.00
           rate, sum of the KLs             5.00
-          ELBO                           -25.00
+          ELBO                           −25.00
     """
     lines = ["nats per test image", *_indented(_nats(metrics))]
     if note:
@@ -100,25 +98,20 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
     for name in ("distortion", *costs, "rate", "elbo", "log_px", "log_px_ais"):
         if name in metrics:
             yield _row(metrics, name)
-    whole = _interval(metrics, "generative_mi", "")
-    told = [_interval(metrics, "generative_mi", site) for site in sites]
-    intervals = [
-        *(("mi", site) for site in ("", *sites)),
-        *([("fitted_mi", "")] if metrics.get("saturated") else []),
-        ("generative_mi", ""),
-        *(("generative_mi", s) for s, t in zip(sites, told) if t not in (whole, UNDEFINED)),
-    ]
-    for name, site in intervals:
-        ends = [key(name, site, side) for side in (LOWER, UPPER)]
-        if all(end in metrics for end in ends):
-            errors = [error_of(metrics, end) for end in ends]
-            margin = write_error(max(filter(math.isfinite, errors), default=math.nan))
-            yield f"information {label(key(name, site))}", _interval(metrics, name, site), margin
+    for name in ("mi", *["fitted_mi"] * bool(metrics.get("saturated")), "generative_mi"):
+        whole = write_interval(*interval(metrics, name))
+        for site in ("", *sites):
+            ends = [key(name, site, side) for side in (LOWER, UPPER)]
+            told = write_interval(*interval(metrics, name, site))
+            news = name == "mi" or not site or told not in (whole, write_number(math.nan))
+            if news and all(end in metrics for end in ends):
+                errors = filter(math.isfinite, (error_of(metrics, end) for end in ends))
+                margin = write_error(max(errors, default=math.nan))
+                yield f"information {label(key(name, site))}", told, margin
     for k, _ in parsed(metrics):
         if k.side == CRITIC or k.name == "barber_agakov":
             name, number, margin = _row(metrics, str(k))
-            least = "at least " * (k.side != CRITIC)
-            yield f"information {name}", least + number, margin
+            yield f"information {name}", "≥ " * (k.side != CRITIC) + number, margin
 
 
 def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> Row:
@@ -126,18 +119,7 @@ def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> 
     found = next(k for k, _ in parsed({name: 0.0}))
     digits = DIGITS[found.figure.unit] if digits is None else digits
     margin = write_error(error_of(metrics, name), digits)
-    return found.label, _number(metrics[name], digits), margin
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return UNDEFINED if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _interval(metrics: Mapping[str, float], name: str, site: str) -> str:
-    low, high = interval(metrics, name, site)
-    if math.isnan(low):
-        return UNDEFINED if math.isnan(high) else f"at most {_number(high)}"
-    return f"at least {_number(low)}" if math.isnan(high) else f"{_number(low)} to {_number(high)}"
+    return found.label, write_number(metrics[name], digits), margin
 
 
 def _indented(rows: Iterable[Row]) -> list[str]:

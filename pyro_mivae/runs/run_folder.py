@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -137,15 +136,8 @@ def clear_models(folder: Path) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON, with null for numbers that are not finite."""
     with atomic_path(path) as scratch:
-        scratch.write_text(json.dumps(_defined(content), indent=2) + "\n", encoding="utf-8")
-
-
-def _defined(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        defined = json.loads(json.dumps(content), parse_constant=lambda name: None)
+        scratch.write_text(json.dumps(defined, indent=2) + "\n", encoding="utf-8")
 
 
 def _visible(path: Path) -> bool:

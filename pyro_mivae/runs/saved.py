@@ -96,11 +96,13 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
     """
     path = Path(path)
     if path.is_file():
-        content = _read_saved(path)
-        saved, weights = (
-            Identity({}, {}, content["model"], content["versions"]),
-            content["weights"],
-        )
+        content = read_archive(path)
+        if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
+            raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")
+        if content["format"] != FORMAT:
+            raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
+        saved = Identity({}, {}, content["model"], content["versions"])
+        weights = content["weights"]
         if into is None:
             if content["needed"]:
                 raise RunError(
@@ -127,16 +129,6 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
     except (RuntimeError, AttributeError, TypeError, OptionError) as error:
         raise RunError(f"cannot load {path}: {' '.join(str(error).split())[:300]}") from error
     return into.eval()
-
-
-def _read_saved(path: Path) -> dict[str, Any]:
-    """Reads what `save` wrote, running no code from it."""
-    content = read_archive(path)
-    if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
-        raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")
-    if content["format"] != FORMAT:
-        raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
-    return content
 
 
 def _plain(vae: Variant) -> tuple[dict[str, Any], str]:
@@ -170,7 +162,6 @@ def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
             if isinstance(value, dict):
                 fields = dict(value)
                 given[name] = SCHEDULES[fields.pop("schedule")](**fields)
-        given["data_shape"] = tuple(given["data_shape"])
-        return VARIANTS[variant].build(**given)
+        return VARIANTS[variant].build(tuple(given.pop("data_shape")), **given)
     except (KeyError, TypeError, PyroMivaeError) as error:
         raise RunError(f"the saved {variant!r} cannot be built: {error}") from error

@@ -28,7 +28,7 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
-from pyro_mivae.figures import LOWER, UPPER, key
+from pyro_mivae.figures import LOWER, OF_SWEEPS, UPPER, key
 from pyro_mivae.options import checks_of
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import FLAGS, RunConfig, check_model_options, started_with
@@ -47,8 +47,7 @@ from pyro_mivae.tables import align
 from pyro_mivae.training import TrainingOptions, atomic_path, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
-SHOWN = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
-FIGURES = ("distortion", "rate", "elbo", "mi_lower", "mi_upper", "active_units")
+MEASURED = (*OF_SWEEPS, "active_units")
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,7 @@ class SweepTable:
     seeds: tuple[int, ...] = ()
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the rows as a table.
-
-        Args:
-            path: The file.
-        """
+        """Writes the rows as a table."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with atomic_path(Path(path)) as scratch, scratch.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="nan", lineterminator="\n")
@@ -83,20 +78,13 @@ class SweepTable:
             writer.writerows(self.rows)
 
     def to_json(self, path: str | Path) -> None:
-        """Writes grid, seeds, rows and failures, with null for NaN.
-
-        Args:
-            path: The file.
-        """
+        """Writes grid, seeds, rows and failures, with null for NaN."""
         content = {"grid": self.grid, "seeds": self.seeds, "rows": self.rows}
         write_json(Path(path), {**content, "failed": self.failures})
 
     @classmethod
     def from_json(cls, path: str | Path) -> SweepTable:
         """Reads what `to_json` wrote.
-
-        Args:
-            path: The file.
 
         Raises:
             RunError: If it cannot be read.
@@ -119,9 +107,6 @@ class SweepTable:
 
         The lines follow the option with the most values, one for each value of another option.
 
-        Args:
-            path: The file.
-
         Raises:
             OptionError: If more than two options have several values.
         """
@@ -135,11 +120,11 @@ class SweepTable:
 
     def table(self) -> str:
         """Writes the means over seeds of the figures that matter most, as lines of text."""
-        rows = [[*self.grid, *SHOWN]]
+        rows = [[*self.grid, *OF_SWEEPS]]
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
             same = [r for r in self.rows if all(r[k] == v for k, v in point.items())]
-            means = [sum(row[name] for row in same) / len(same) for name in SHOWN]
+            means = [sum(row[name] for row in same) / len(same) for name in OF_SWEEPS]
             rows.append([f"{value:g}" for value in values] + [f"{mean:.3f}" for mean in means])
         return "\n".join(align(rows))
 
@@ -246,7 +231,8 @@ def fill_table(
             raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
         first.check_data(x_test)
         seeds = [int(points[n]["seed"]) for n in left]
-        runs = None if models is None else [models / _name(points[n]) for n in left]
+        names = [",".join(f"{name}={v!r}" for name, v in points[n].items()) for n in left]
+        runs = None if models is None else [models / name for name in names]
         try:
             fit_many([*left.values()], x, seeds=seeds, runs=runs, **training)
         except ManyTrainingError as error:
@@ -254,12 +240,12 @@ def fill_table(
             if len(failures) == len(points):
                 raise
     for n, vae in left.items():
-        broken = dict.fromkeys(FIGURES, math.nan)
+        broken = dict.fromkeys(MEASURED, math.nan)
         rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test))}
         told = {place: reason for place, reason in failures.items() if place in rows}
         table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
         on_row(table)
-    return replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=failures)
+    return table
 
 
 def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
@@ -279,11 +265,7 @@ def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
         for site in vae.sites
         for name, side in (("kl", ""), ("mi", LOWER), ("mi", UPPER))
     ]
-    return {name: figures.get(name, math.nan) for name in (*FIGURES, *sites)}
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={value!r}" for name, value in point.items())
+    return {name: figures.get(name, math.nan) for name in (*MEASURED, *sites)}
 
 
 def sweep_run(
@@ -302,8 +284,14 @@ def sweep_run(
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})
     with RunGroup(config, folder, GRID, **how) as group:
-        known = _known(folder) if group.resume and (folder / ROWS).is_file() else None
-        if known is not None:
+        known = None
+        if group.resume and (folder / ROWS).is_file():
+            if not (folder / SWEEP).is_file():
+                raise RunError(
+                    f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw "
+                    "it away with --overwrite, or choose another --run DIR"
+                )
+            known = SweepTable.from_json(folder / ROWS)
             config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
             _check_resumed(grid, count, known, folder)
             grid, count = known.grid, count or len(known.seeds)
@@ -321,10 +309,9 @@ def sweep_run(
             clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")
             return known
-        started = known is not None
-        config = group.approve(config, folder, started=started)
+        config = group.approve(config, folder)
         dataset = config.load_dataset()
-        config = settled(config, dataset, folder, started=started)
+        config = settled(config, dataset, folder, started=known is not None)
 
         def make(seed: int, **options: float) -> Variant:
             model, training = {**config.model, **options}, {**config.training, "seed": seed}
@@ -333,8 +320,12 @@ def sweep_run(
             )
 
         def begin() -> None:
-            new = {} if started else {folder / SWEEP: config}
+            new = {} if known else {folder / SWEEP: config}
             group.begin(config, new, dataset, f", {len(table.points)} models")
+            table.to_json(folder / ROWS)
+
+        def write(table: SweepTable) -> None:
+            table.to_csv(folder / TABLE)
             table.to_json(folder / ROWS)
 
         found = fill_table(
@@ -343,7 +334,7 @@ def sweep_run(
             dataset.x_train,
             x_test=dataset.x_test,
             models=folder / MODELS,
-            on_row=lambda table: _write_rows(table, folder),
+            on_row=write,
             on_start=begin,
             **{name: value for name, value in config.training.items() if name != "seed"},
             resume=True,
@@ -351,20 +342,9 @@ def sweep_run(
             progress=group.progress,
             jobs=group.jobs,
         )
-        _write_rows(found, folder)
         found.to_png(folder / PICTURE)
         clear_models(folder)
         return found
-
-
-def _known(folder: Path) -> SweepTable:
-    """Reads the table of a sweep that is to go on."""
-    if not (folder / SWEEP).is_file():
-        raise RunError(
-            f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw it away "
-            "with --overwrite, or choose another --run DIR"
-        )
-    return SweepTable.from_json(folder / ROWS)
 
 
 def _check_resumed(
@@ -382,8 +362,3 @@ def _check_resumed(
 
 def _listed(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values) or "none"
-
-
-def _write_rows(table: SweepTable, folder: Path) -> None:
-    table.to_csv(folder / TABLE)
-    table.to_json(folder / ROWS)

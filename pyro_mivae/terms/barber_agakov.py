@@ -1,13 +1,10 @@
-"""The Barber-Agakov term: the information between a code and what it generates.
-
-Barber & Agakov (2003), The IM Algorithm.
-"""
+"""The Barber-Agakov term: the information between a code and what it generates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import pyro.distributions as dist
 import torch
@@ -15,14 +12,13 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, choice, number, number_or_schedule
+from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.errors import SiteError
 from pyro_mivae.figures import MEAN, SAMPLE, key
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.sites import base_of, log_prob
-from pyro_mivae.terms.base import InformationTerm, Particle
-from pyro_mivae.traces import Site, is_deterministic, trace_program
+from pyro_mivae.sites import Site, base_of, log_prob
+from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
+from pyro_mivae.traces import is_deterministic, trace_program
 
 Generation = Literal["mean", "relaxed", "straight-through", "score-function"]
 
@@ -47,46 +43,32 @@ class BarberAgakov(InformationTerm):
 
     Args:
         sites: The sites whose information is meant.
-        weight: :math:`\lambda`, per datum.
         generated: ``"mean"``, ``"relaxed"``, ``"straight-through"`` or ``"score-function"``.
         temperature: Temperature of the relaxed sample.
-
-    Raises:
-        OptionError: If ``generated`` is none of these, the temperature is not positive, or the
-            weight is negative: to minimise a lower bound would not make the information small.
+        **term: The weight, of at least 0, see `InformationTerm`.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
         Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
     """
 
-    @checked(
-        weight=number_or_schedule(least=0),
-        generated=choice(*get_args(Generation)),
-        temperature=number(above=0),
-    )
+    least_weight = 0
+
+    @checked(generated=choice(*get_args(Generation)), temperature=number(above=0))
     def __init__(
         self,
         *sites: str,
-        weight: float | Schedule = 1.0,
         generated: Generation = "mean",
         temperature: float = 0.5,
+        **term: Unpack[TermOptions],
     ) -> None:
-        super().__init__(*sites, weight=weight)
+        super().__init__(*sites, **term)
         self.generated = generated
         self.temperature = temperature
-
-    @property
-    def name(self) -> str:
-        """``mi_<sites>_mean`` or ``mi_<sites>_sample``, after the data that are generated."""
-        return key("mi", self.key, MEAN if self.generated == "mean" else SAMPLE)
-
-    @property
-    def formula(self) -> str:
-        """The bound, with the data that are generated."""
-        code, how = ",".join(self.sites), self.generated
-        told = "mean of p(x|code)" if how == "mean" else f"sample ({how})"
-        return f"(E_p[log q({code}|x')] + H({code})),  x' = {told}"
+        is_mean, code = generated == "mean", ",".join(sites)
+        told = "mean of p(x|code)" if is_mean else f"sample ({generated})"
+        self.name = key("mi", self.key, MEAN if is_mean else SAMPLE)
+        self.formula = f"(E_p[log q({code}|x')] + H({code})),  x' = {told}"
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the bound from as many draws of the prior as the batch holds."""
@@ -123,8 +105,7 @@ class BarberAgakov(InformationTerm):
                     "use generated='score-function' or 'mean'"
                 )
             temperature = base.logits.new_tensor(self.temperature)
-            concrete = dist.RelaxedBernoulli(temperature, logits=base.logits)
-            return concrete.rsample()
+            return dist.RelaxedBernoulli(temperature, logits=base.logits).rsample()
         sample: Tensor = fn.sample()
         if self.generated == "straight-through":
             return sample + fn.mean - fn.mean.detach()
@@ -159,12 +140,6 @@ class BarberAgakov(InformationTerm):
                 f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) take it"
             )
         self.check_latent(traces)
-        for name in self.sites:
-            if is_deterministic(traces.guide.nodes[name]):
-                raise SiteError(
-                    f"{type(self).__name__} scores the site {name!r}, which the guide makes "
-                    "deterministic and so has no density; give it a Normal, or drop the term"
-                )
         return x_site
 
 
@@ -178,7 +153,15 @@ def score_code(generated: Site, recognised: Site) -> Tensor:
     Returns:
         :math:`\log q(c \mid x') + H(c)` over the site's batch shape, with the scale and mask of
         the model's site, in nats; a lower bound on the information in expectation.
+
+    Raises:
+        SiteError: If the guide makes the code deterministic.
     """
+    if is_deterministic(recognised):
+        raise SiteError(
+            f"the guide makes the code {recognised['name']!r} deterministic, so it has no density "
+            "and its information no bound; give it a Normal, or leave it out"
+        )
     density = log_prob(recognised)
     try:
         score = density + generated["fn"].entropy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -17,21 +17,19 @@ from pyro_mivae.traces import Program, TracePair
 
 @dataclass(frozen=True)
 class Particle:
-    """One run of a model/guide pair, as an information term sees it.
-
-    Attributes:
-        model: The model.
-        guide: The guide.
-        args: Arguments of both; the first is the observed data.
-        kwargs: Keyword arguments of both.
-        traces: Traces of the guide and of the model replayed against it.
-    """
+    """One run of a model/guide pair: its traces, and its arguments, the first of them the data."""
 
     model: Program
     guide: Program
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     traces: TracePair
+
+
+class TermOptions(TypedDict, total=False):
+    """Options of every term."""
+
+    weight: float | Schedule
 
 
 class InformationTerm(ABC):
@@ -42,18 +40,27 @@ class InformationTerm(ABC):
         weight: Its weight per datum, a number or a schedule of the training step.
 
     Attributes:
+        name: Name in the ledger, ``mi_<sites>_...`` for information in nats.
+        formula: The term as `explain` writes it.
         needs_batch: True if the term compares data within a batch (needs two or more).
+        least_weight: The least weight; 0 for a lower bound, which is of no use to minimise.
+
+    Raises:
+        OptionError: If no site is named, or one twice, or an option is out of its range.
     """
 
+    name: str
+    formula: str
     needs_batch: ClassVar[bool] = False
+    least_weight: ClassVar[float | None] = None
 
-    @checked(sites=text(), weight=number_or_schedule())
+    @checked(sites=text())
     def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
         if not sites or len(set(sites)) < len(sites):
             raise OptionError(f"sites {sites}: name one or more latent sites, each once")
         self.sites = sites
         self.key = "_".join(sites)
-        self.weight = Weight(weight)
+        self.weight = Weight(number_or_schedule(least=self.least_weight)("weight", weight))
 
     @property
     def is_idle(self) -> bool:
@@ -70,29 +77,12 @@ class InformationTerm(ABC):
         """Networks of its own that are trained with the pair, by name."""
         return {}
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name in the ledger, ``mi_<sites>_...`` for information in nats."""
-
-    @property
-    @abstractmethod
-    def formula(self) -> str:
-        """The term as `explain` writes it."""
-
     @abstractmethod
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
-        """Estimates the weighted term, and its entries in the ledger.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Returns:
-            The weighted term, differentiable, and its value under its name, with further figures.
-        """
+        """Estimates the weighted term, differentiable, and its entries in the ledger."""
         value = self(particle)
         return self.weight() * value, {self.name: value}
 
@@ -114,10 +104,9 @@ class Penalty(InformationTerm):
 
     Args:
         sites: The sites that it is about; its name in the ledger has them.
-        function: From a `Particle` (arguments, and traces of guide and model) to a scalar to be
-            kept small, summed over the batch.
-        weight: Its weight.
+        function: From a `Particle` to a scalar to be kept small, summed over the batch.
         name: Its name in the ledger; ``penalty_<sites>`` if omitted.
+        **term: The weight, see `InformationTerm`.
     """
 
     @checked(function=function("function(particle)"), name=text())
@@ -125,22 +114,13 @@ class Penalty(InformationTerm):
         self,
         *sites: str,
         function: Callable[[Particle], Tensor],
-        weight: float | Schedule = 1.0,
         name: str | None = None,
+        **term: Unpack[TermOptions],
     ) -> None:
-        super().__init__(*sites, weight=weight)
+        super().__init__(*sites, **term)
         self.function = function
-        self._name = name or f"penalty_{self.key}"
-
-    @property
-    def name(self) -> str:
-        """``penalty_<sites>``, or the name that was given."""
-        return self._name
-
-    @property
-    def formula(self) -> str:
-        """The function's name."""
-        return f"(-{getattr(self.function, '__name__', self._name)})"
+        self.name = name or f"penalty_{self.key}"
+        self.formula = f"(-{getattr(function, '__name__', self.name)})"
 
     def __call__(self, particle: Particle) -> Tensor:
         """Returns minus the function's value."""

@@ -1,13 +1,9 @@
-r"""Information between data and their code by a critic that is trained beside the model.
-
-Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information in
-Variational Autoencoders, https://arxiv.org/abs/1912.13361
-"""
+"""Information between data and their code by a critic that is trained beside the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import pyro
 import torch
@@ -21,15 +17,13 @@ from pyro_mivae.arguments import (
     function,
     instance,
     number,
-    number_or_schedule,
     text,
     whole,
 )
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import CRITIC, key
-from pyro_mivae.networks.pairs import Critic
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.terms.base import Particle
+from pyro_mivae.networks import Critic
+from pyro_mivae.terms.base import Particle, TermOptions
 from pyro_mivae.terms.in_batch import PairedTerm
 
 CriticBoundName = Literal[
@@ -80,11 +74,11 @@ class ScoreBound:
         baseline: For ``"tuba"`` and ``"interpolated"``: a network from codes, shape ``(n, d)``,
             to :math:`\log a(z)`, shape ``(n,)`` or ``(n, 1)``. It is trained as the critic is;
             the constant 1 if omitted, with which ``"tuba"`` is ``"nwj"``.
-        alpha: For ``"interpolated"``: from 0, which is TUBA, to 1, InfoNCE; 0.5 if omitted.
+        alpha: For ``"interpolated"``: from 0 to 1; 0.5 if omitted.
         clip: For ``"smile"``; 5 if omitted.
 
     Raises:
-        OptionError: If the name is unknown, or an option is given that it has no use for.
+        OptionError: If an option is given that the bound has no use for.
     """
 
     @checked(
@@ -129,9 +123,9 @@ class CriticBound(PairedTerm):
     together.
 
     Model and critic both *maximise* the bound, so one loss and one step serve both. The critic's
-    gradient is that of the bound itself, whatever the weight; the model's is that times the
-    weight. At the weight 0 the critic listens and changes nothing. ``pyro.module`` registers the
-    critic, so ``pyro.infer.SVI`` trains it; give it a learning rate of its own there.
+    gradient is that of the bound itself; the model's is that times the weight. At the weight 0
+    the critic listens and changes nothing. ``pyro.module`` registers the critic, so
+    ``pyro.infer.SVI`` trains it; give it a learning rate of its own there.
 
     Entries of the ledger: ``mi_<sites>_critic``, the estimate, and ``loss_critic_<sites>``, the
     critic's loss with its regularisation.
@@ -141,7 +135,6 @@ class CriticBound(PairedTerm):
         critic: Scores a datum, the first argument of model and guide, and the values of the sites,
             flattened and joined in this order.
         bound: The name of a bound, or a `ScoreBound`, which has options.
-        weight: :math:`\alpha` of the source, per datum, of at least 0.
         pairs: ``"permutation"``, as many pairs drawn apart as there are data; or ``"all"``, which
             costs the critic the square of the batch and is what ``"infonce"`` and
             ``"interpolated"`` need.
@@ -151,15 +144,17 @@ class CriticBound(PairedTerm):
             the critic is to keep small; the model is not touched by it.
         regularization_strength: Its weight.
         module_name: Name of the critic in Pyro's parameter store; ``critic_<sites>`` if omitted.
-
-    Raises:
-        OptionError: If the bound or the pairs are unknown or do not go together, or the weight is
-            negative.
+        **term: The weight, of at least 0, see `InformationTerm`.
 
     References:
+        Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information in
+        Variational Autoencoders. https://arxiv.org/abs/1912.13361
         Poole et al. (2019), On Variational Bounds of Mutual Information.
         https://arxiv.org/abs/1905.06922
     """
+
+    is_idle = False  # at the weight 0 the critic still learns
+    least_weight = 0
 
     @checked(
         critic=instance(Critic, example="build_critic('joint', (1, 28, 28), 10)"),
@@ -167,7 +162,6 @@ class CriticBound(PairedTerm):
             choice(*get_args(CriticBoundName)),
             instance(ScoreBound, example="ScoreBound('smile', clip=1.0)"),
         ),
-        weight=number_or_schedule(least=0),
         pairs=choice(*get_args(Pairs)),
         seed=whole(least=0),
         regularization=function("regularization(joint_scores, marginal_scores)"),
@@ -179,14 +173,14 @@ class CriticBound(PairedTerm):
         *sites: str,
         critic: Critic,
         bound: CriticBoundName | ScoreBound = "nwj",
-        weight: float | Schedule = 1.0,
         pairs: Pairs | None = None,
         seed: int | None = None,
         regularization: Regularization | None = None,
         regularization_strength: float = 1.0,
         module_name: str | None = None,
+        **term: Unpack[TermOptions],
     ) -> None:
-        super().__init__(*sites, weight=weight)
+        super().__init__(*sites, **term)
         self.critic = critic
         self.bound = bound if isinstance(bound, ScoreBound) else ScoreBound(bound)
         matrix = self.bound.name in MATRIX
@@ -203,11 +197,8 @@ class CriticBound(PairedTerm):
         self._state = nn.ModuleDict({"weight": self.weight, "permutations": self.permutations})
         if self.bound.name == "mine":
             self._state["average"] = self.average
-
-    @property
-    def is_idle(self) -> bool:
-        """False: at the weight 0 the critic still learns."""
-        return False
+        self.name, code = key("mi", self.key, CRITIC), ",".join(sites)
+        self.formula = f"I_q(x;{code}) by {self.bound.name}, critic {type(critic).__name__}"
 
     @property
     def state(self) -> nn.Module:
@@ -219,17 +210,6 @@ class CriticBound(PairedTerm):
         """The critic, and the baseline if there is one."""
         baseline = self.bound.baseline
         return {"critic": self.critic} | ({"baseline": baseline} if baseline else {})
-
-    @property
-    def name(self) -> str:
-        """``mi_<sites>_critic``."""
-        return key("mi", self.key, CRITIC)
-
-    @property
-    def formula(self) -> str:
-        """The bound and its critic."""
-        code = ",".join(self.sites)
-        return f"I_q(x;{code}) by {self.bound.name}, critic {type(self.critic).__name__}"
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the information."""

@@ -1,13 +1,9 @@
-r"""Terms that compare the codes of a batch, and the maximum mean discrepancy among them.
-
-Gretton et al. (2012), A Kernel Two-Sample Test; Zhao, Song & Ermon (2017), InfoVAE,
-https://arxiv.org/abs/1706.02262
-"""
+"""Terms that compare the codes of a batch, and the maximum mean discrepancy among them."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -15,8 +11,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, choice, floats, number
 from pyro_mivae.errors import PyroMivaeWarning, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.terms.base import InformationTerm, Particle
+from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import trace_program
 
 ENOUGH_DATA = 64
@@ -28,9 +23,7 @@ Kernel = Literal["rbf", "imq"]
 class PairedTerm(InformationTerm):
     """A term on continuous sites that are drawn once per datum, and compared within the batch.
 
-    Args:
-        sites: The sites, taken together in this order.
-        weight: Its weight per datum, a number or a schedule of the training step.
+    The sites are taken together, in the order that `InformationTerm` is given them.
     """
 
     needs_batch = True
@@ -41,12 +34,6 @@ class PairedTerm(InformationTerm):
 
         The scale is that of the observed data in a plate of the term's sites, apart from plates
         that these are not in.
-
-        Args:
-            particle: One run of the model/guide pair.
-
-        Raises:
-            SiteError: If the model observes no data.
         """
         model = particle.traces.model.nodes
         if not particle.traces.data:
@@ -64,14 +51,7 @@ class PairedTerm(InformationTerm):
         return scale * len(particle.args[0])
 
     def codes(self, trace: Any, particle: Particle) -> Tensor:
-        """Returns the values of the named sites in a trace, flattened and joined.
-
-        Args:
-            trace: The guide's, or the model's.
-            particle: The run that it belongs to.
-
-        Returns:
-            Shape ``(particles, batch, size)``.
+        """Returns the values of the named sites in a trace, shape ``(particles, batch, size)``.
 
         Raises:
             ShapeError: If the batch holds a single datum.
@@ -135,14 +115,10 @@ def maximum_mean_discrepancy(
         a: Shape ``(n, d)``, n at least 2.
         b: Shape ``(m, d)``, m at least 2.
         kernel: ``"rbf"`` or ``"imq"``.
-        bandwidth: *h*, a squared distance.
+        bandwidth: *h*, a squared distance above 0.
 
     Returns:
         Scalar, differentiable in both.
-
-    Raises:
-        ShapeError: If the samples are not two matrices of as many columns and 2 rows or more.
-        OptionError: If the kernel is unknown or the bandwidth not positive.
 
     References:
         Gretton et al. (2012), A Kernel Two-Sample Test, eq. 3.
@@ -181,14 +157,11 @@ class MaximumMeanDiscrepancy(PairedTerm):
     sooner than for ``"imq"``.
 
     Args:
-        sites: The sites, continuous, drawn once per datum; taken together.
-        weight: Its weight per datum.
-        kernel: ``"rbf"`` or ``"imq"``.
-        bandwidth: A squared distance; if omitted twice the number of dimensions, the mean squared
-            distance of two draws from N(0, I).
-
-    Raises:
-        OptionError: If the kernel is unknown, or weight or bandwidth are out of range.
+        sites: The sites, as `PairedTerm` takes them.
+        kernel: As of `maximum_mean_discrepancy`.
+        bandwidth: Likewise; if omitted twice the number of dimensions, the mean squared distance
+            of two draws from N(0, I).
+        **term: The weight, see `InformationTerm`.
 
     References:
         Zhao, Song & Ermon (2017), InfoVAE, section 4. https://arxiv.org/abs/1706.02262
@@ -198,24 +171,15 @@ class MaximumMeanDiscrepancy(PairedTerm):
     def __init__(
         self,
         *sites: str,
-        weight: float | Schedule = 1.0,
         kernel: Kernel = "rbf",
         bandwidth: float | None = None,
+        **term: Unpack[TermOptions],
     ) -> None:
-        super().__init__(*sites, weight=weight)
+        super().__init__(*sites, **term)
         self.kernel = kernel
         self.bandwidth = bandwidth
-
-    @property
-    def name(self) -> str:
-        """``mmd_<sites>``: no information, so not named as one."""
-        return f"mmd_{self.key}"
-
-    @property
-    def formula(self) -> str:
-        """Minus the discrepancy."""
-        code = ",".join(self.sites)
-        return f"(-MMD^2(q({code}), p({code})), not in nats)"
+        self.name, code = f"mmd_{self.key}", ",".join(sites)
+        self.formula = f"(-MMD^2(q({code}), p({code})), not in nats)"
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""

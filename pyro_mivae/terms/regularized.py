@@ -1,14 +1,9 @@
-r"""Regularised information maximisation: a category that tells data apart smoothly.
-
-Krause, Perona & Gomes (2010), Discriminative Clustering by Regularized Information Maximization;
-Hu et al. (2017), Learning Discrete Representations via Information Maximizing Self-Augmented
-Training, https://arxiv.org/abs/1702.08720; Miyato et al. (2018), Virtual Adversarial
-Training, https://arxiv.org/abs/1704.03976.
-"""
+"""Regularised information maximisation: a category that tells data apart smoothly."""
 
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -16,10 +11,9 @@ from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.arguments import checked, number
 from pyro_mivae.errors import SiteError
-from pyro_mivae.schedules import Schedule
-from pyro_mivae.sites import weigh
-from pyro_mivae.terms.base import InformationTerm, Particle
-from pyro_mivae.traces import Program, Site, trace_program
+from pyro_mivae.sites import Site, weigh
+from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
+from pyro_mivae.traces import Program, trace_program
 
 CATEGORIES = (
     torch.distributions.Categorical,
@@ -43,15 +37,17 @@ class RegularizedInformation(InformationTerm):
 
     Args:
         site: A category that the guide draws given the data.
-        weight: Its weight per datum.
-        marginal_weight: :math:`\mu`.
+        marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
         radius: Length of :math:`r`, as a share of the root mean square distance between two data
-            of the batch. 0.24 is about half the distance to the tenth neighbour for
-            handwritten digits.
+            of the batch: 0.24 is about half the distance to a digit's tenth neighbour.
+        **term: The weight, see `InformationTerm`.
 
-    Raises:
-        OptionError: If a weight or the radius is negative, NaN or infinite.
+    References:
+        Krause, Perona & Gomes (2010), Discriminative Clustering by Regularized Information
+        Maximization. Hu et al. (2017), Learning Discrete Representations via Information
+        Maximizing Self-Augmented Training. https://arxiv.org/abs/1702.08720
+        Miyato et al. (2018), Virtual Adversarial Training. https://arxiv.org/abs/1704.03976
     """
 
     @checked(marginal_weight=number(least=0), smoothness=number(least=0), radius=number(least=0))
@@ -59,28 +55,19 @@ class RegularizedInformation(InformationTerm):
         self,
         site: str = "c",
         *,
-        weight: float | Schedule = 1.0,
         marginal_weight: float = 4.0,
         smoothness: float = 10.0 / 3.0,
         radius: float = 0.24,
+        **term: Unpack[TermOptions],
     ) -> None:
-        super().__init__(site, weight=weight)
+        super().__init__(site, **term)
         self.marginal_weight = marginal_weight
         self.smoothness = smoothness
         self.radius = radius
-
-    @property
-    def name(self) -> str:
-        """``rim_<site>``: not an information in nats, so not named as one."""
-        return f"rim_{self.key}"
-
-    @property
-    def formula(self) -> str:
-        """The three summands, with their weights."""
-        (c,) = self.sites
-        return (
-            f"-({self.marginal_weight:g} KL(E q({c}|x) || U) + E H(q({c}|x)) "
-            f"+ {self.smoothness:.3g} KL(q({c}|x) || q({c}|x+r)))"
+        self.name = f"rim_{site}"
+        self.formula = (
+            f"-({marginal_weight:g} KL(E q({site}|x) || U) + E H(q({site}|x)) "
+            f"+ {smoothness:.3g} KL(q({site}|x) || q({site}|x+r)))"
         )
 
     def __call__(self, particle: Particle) -> Tensor:
@@ -90,14 +77,7 @@ class RegularizedInformation(InformationTerm):
         return scale * len(x) * self.per_datum(particle.guide, x)
 
     def per_datum(self, guide: Program, x: Tensor) -> Tensor:
-        """Estimates the term from a guide and a batch.
-
-        Args:
-            guide: A guide of data alone.
-            x: Data, shape ``(batch, *data_shape)``.
-
-        Returns:
-            Scalar of at most 0, per datum, differentiable.
+        """Estimates the term, at most 0, per datum, from a guide and a batch of data.
 
         Raises:
             SiteError: If the site is no category of the guide, one per datum.

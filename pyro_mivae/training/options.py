@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pyro_mivae.arguments import choice, number, whole
+from pyro_mivae.arguments import number, whole
 from pyro_mivae.engine import Mode, Precision
 from pyro_mivae.options import check_fields, option
 
@@ -25,12 +25,7 @@ class TrainingOptions:
     )
     batch_size: int = option(128, check=whole(least=1), help="images per step")
     lr: float = option(1e-3, check=number(above=0), help="learning rate")
-    lr_schedule: str = option(
-        "constant",
-        check=choice(*LR_SCHEDULES),
-        help="of the learning rate",
-        metavar="|".join(LR_SCHEDULES),
-    )
+    lr_schedule: str = option("constant", names=LR_SCHEDULES, help="of the learning rate")
     clip_norm: float | None = option(
         None, check=number(above=0), help="largest norm of the gradient"
     )
@@ -44,15 +39,13 @@ class TrainingOptions:
     )
     engine: Mode | Literal["auto"] = option(
         "auto",
-        check=choice("auto", *get_args(Mode)),
+        names=("auto", *get_args(Mode)),
         help="how steps are taken; auto goes by the work ahead",
-        metavar="|".join(("auto", *get_args(Mode))),
     )
     precision: Precision = option(
         "float32",
-        check=choice(*get_args(Precision)),
+        names=get_args(Precision),
         help="of matrix products while training, forwards and backwards",
-        metavar="|".join(get_args(Precision)),
     )
 
     def __post_init__(self) -> None:

@@ -1,7 +1,4 @@
-"""CatVAE: categories with a Gaussian each.
-
-Pineau & Lelarge (2018), InfoCatVAE, https://arxiv.org/abs/1806.08240.
-"""
+"""CatVAE of Pineau & Lelarge (2018), InfoCatVAE, https://arxiv.org/abs/1806.08240."""
 
 from __future__ import annotations
 
@@ -33,9 +30,8 @@ class CatVAE(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        num_categories: :math:`K`; a prior that is given has its own.
-        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted, or the
-            prior's.
+        num_categories: :math:`K`.
+        latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted.
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
@@ -46,10 +42,6 @@ class CatVAE(Variant):
         temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
         warm_start: Steps of the unsupervised start, or all of it: a `CategoryStart`.
         **parts: Parts, as `VAE` takes them. A prior must have a category.
-
-    Raises:
-        OptionError: If an option is out of its range, or of no use to ``categorical``.
-        SiteError: If the prior has no category, or other sites than the guide.
     """
 
     name = "cat"

@@ -1,4 +1,4 @@
-"""InfoMax-VAE: a critic bounds the information between data and code, which is maximised.
+"""InfoMax-VAE: a critic bounds the information between data and code.
 
 Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information in
 Variational Autoencoders, https://arxiv.org/abs/1912.13361
@@ -35,10 +35,11 @@ class CriticInfomaxVAE(VAE):
 
     For denoising, give a `CorruptedGuide`: the model scores the data themselves.
 
+    The other arguments are those of `VAE`.
+
     Args:
-        data_shape: Shape of one datum.
-        mi_weight: :math:`\alpha`, at least 0; at 0 the critic listens to a plain VAE.
-        beta: :math:`\beta`.
+        mi_weight: :math:`\alpha`; at 0 the critic listens to a plain VAE.
+        beta: :math:`\beta`, see `BetaVAE`.
         bound: The critic's bound, see `CriticBound`.
         critic: ``"joint"``, ``"separable"``, ``"bilinear"``, ``"chain"``; a critic of the data and
             all sites' values joined; or a `CriticBound`, with weight and bound of its own.
@@ -47,10 +48,6 @@ class CriticInfomaxVAE(VAE):
         num_particles: Draws of the code per datum and step.
         regularization: A further term that model and guide are to keep small. With ``beta=0`` it
             may be a divergence of one's own.
-        **parts: Further arguments of `VAE`.
-
-    Raises:
-        OptionError: If an option is out of its range, or has no use beside another.
     """
 
     name = "critic-infomax"

@@ -1,7 +1,4 @@
-"""InfoCatVAE: CatVAE with the information that the categories carry into what they generate.
-
-Pineau & Lelarge (2018), InfoCatVAE, https://arxiv.org/abs/1806.08240.
-"""
+"""InfoCatVAE of Pineau & Lelarge (2018), https://arxiv.org/abs/1806.08240."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ class InfoCatVAE(CatVAE):
 
     .. math:: I(c; x') \ge E_{c,z \sim p}[\log q(c \mid x')] + H(c),\quad x' = E[x \mid z]
 
+    The other arguments are those of `CatVAE`.
+
     Args:
-        data_shape: Shape of one datum.
         mi_weight: :math:`\lambda`, per datum. The original code's 100 on a batch mean, beside a
             loss summed over 128 images, is 100/128.
-        **parts: Further arguments of `CatVAE`.
     """
 
     name = "infocat"

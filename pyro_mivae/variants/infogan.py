@@ -1,7 +1,4 @@
-"""InfoGAN: a generative adversarial net whose codes can be read off what it generates.
-
-Chen et al. (2016), InfoGAN, https://arxiv.org/abs/1606.03657.
-"""
+"""InfoGAN of Chen et al. (2016), https://arxiv.org/abs/1606.03657."""
 
 from __future__ import annotations
 
@@ -35,18 +32,15 @@ class InfoGAN(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z`` and ``u`` together; a prior that is given has its own.
-        code_dim: Size of ``u``, 0 for none; likewise.
-        num_categories: Number of categories of ``c``, 0 for none; likewise.
+        latent_dim: Size of ``z`` and ``u`` together.
+        code_dim: Size of ``u``, 0 for none.
+        num_categories: Number of categories of ``c``, 0 for none.
         mi_weight: :math:`\lambda`, per datum, of a category.
         continuous_weight: :math:`\lambda_u`, of a continuous code, which can carry any amount.
         saturating: True for a generator that minimises :math:`V`, and not :math:`-E[\log D]`.
         **parts: ``prior``, whose noise is the site ``z`` and every other site a code; ``guide``,
             which then shares nothing with the discriminator; ``encoder``, the discriminator's
             trunk; ``decoder``, the generator, before a logistic function.
-
-    Raises:
-        SiteError: If a prior has no code beside its noise, or one that the guide cannot recognise.
     """
 
     name = "infogan"
@@ -83,10 +77,12 @@ class InfoGAN(Variant):
         )
         self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
         self.discriminator = Discriminator(trunk, output_dim(trunk, self.data_shape))
-        codes = {site: fn for site, fn in distributions.items() if site not in self.noise}
-        self._need(codes, "a code beside its noise z")
-        weights = {True: mi_weight, False: continuous_weight}  # of categories, and of others
-        self.weights = {site: weights[fn.has_enumerate_support] for site, fn in codes.items()}
+        self.weights = {
+            site: mi_weight if fn.has_enumerate_support else continuous_weight
+            for site, fn in distributions.items()
+            if site not in self.noise
+        }
+        self._need(self.weights, "a code beside its noise z")
         self.saturating = saturating
 
     @checked(param_name=text())

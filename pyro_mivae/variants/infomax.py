@@ -1,7 +1,4 @@
-r"""InfomaxVAE: a part of the code is left out of the KL divergence.
-
-Bachmann, InfomaxVAE, https://github.com/bacdavid/InfomaxVAE (unpublished).
-"""
+"""InfomaxVAE of Bachmann, https://github.com/bacdavid/InfomaxVAE (unpublished)."""
 
 from __future__ import annotations
 
@@ -30,16 +27,10 @@ class InfomaxVAE(Variant):
 
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z`` and ``c`` together; the source has 100. A prior that is given
-            has its own.
-        code_dim: Size of ``c``; likewise.
+        latent_dim: Size of ``z`` and ``c`` together; the source has 100.
+        code_dim: Size of ``c``.
         deterministic: True for a ``c`` that is a function of the data (a Delta) and not a Normal.
         **parts: Parts, as `VAE` takes them. A prior must have a site ``c``.
-
-    Raises:
-        OptionError: If ``code_dim`` leaves no ``z``, or ``deterministic`` is asked of a guide
-            that is given.
-        SiteError: If a prior that is given has no site ``c``.
     """
 
     name = "infomax"

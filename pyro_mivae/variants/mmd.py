@@ -1,7 +1,4 @@
-"""MMD-VAE: the aggregate posterior, and not each posterior, is held at the prior.
-
-Zhao, Song & Ermon (2017), InfoVAE, https://arxiv.org/abs/1706.02262
-"""
+"""MMD-VAE of Zhao, Song & Ermon (2017), InfoVAE, eq. 6, https://arxiv.org/abs/1706.02262."""
 
 from __future__ import annotations
 
@@ -24,19 +21,13 @@ class MMDVAE(VAE):
     The paper starts from :math:`E_q[\log p(x \mid z)] + \alpha I_q(x; z) - ...`: with
     :math:`\alpha = 1` the code pays nothing for its information. The discrepancy is not in nats.
 
+    The other arguments are those of `VAE`.
+
     Args:
-        data_shape: Shape of one datum.
         mi_weight: :math:`\alpha`, the weight of the information, at most 1.
-        marginal_weight: :math:`\lambda`, the weight with which :math:`q(z)` is held at the prior.
+        marginal_weight: :math:`\lambda`, the weight with which :math:`q(z)` is held at the prior;
+            at least :math:`1 - \alpha`.
         kernel: ``"rbf"`` or ``"imq"``, see `maximum_mean_discrepancy`.
-        **parts: Further arguments of `VAE`.
-
-    Raises:
-        OptionError: If ``mi_weight`` is above 1, or the two together are under 1: a weight of the
-            objective would be negative.
-
-    References:
-        Zhao, Song & Ermon (2017), InfoVAE, eq. 6. https://arxiv.org/abs/1706.02262
     """
 
     name = "mmd"

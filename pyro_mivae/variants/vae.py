@@ -1,8 +1,4 @@
-"""The variational autoencoder, and the one with a weight on its KL divergence.
-
-Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114;
-Higgins et al. (2017), beta-VAE.
-"""
+"""VAE of Kingma & Welling (2014), arXiv:1312.6114, and beta-VAE of Higgins et al. (2017)."""
 
 from __future__ import annotations
 
@@ -18,9 +14,11 @@ from pyro_mivae.variants.base import Variant
 class VAE(Variant):
     r"""Variational autoencoder: :math:`J = E_q[\log p(x \mid z)] - KL(q(z \mid x) \| p(z))`.
 
+    A prior that is given has sizes of its own: they need not be given beside it.
+
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z``; a prior that is given has its own.
+        latent_dim: Size of ``z``.
         likelihood: A likelihood or its name, ``"bernoulli"`` if omitted.
         prior: Takes the place of :math:`N(0, I)`.
         guide: Takes the place of the mean-field guide.
@@ -48,10 +46,10 @@ class VAE(Variant):
 class BetaVAE(VAE):
     r"""Weighs the KL divergence: :math:`J = E_q[\log p(x \mid z)] - \beta\,KL`.
 
+    The other arguments are those of `VAE`.
+
     Args:
-        data_shape: Shape of one datum.
         beta: :math:`\beta`, a number of at least 0 or a schedule of the training step.
-        **parts: Further arguments of `VAE`.
     """
 
     name = "beta"

@@ -1,7 +1,4 @@
-"""VMI-VAE: a part of the code is made to be found again in what the model generates.
-
-Ducau & Trénous, Mutual Information in Variational Autoencoders (poster).
-"""
+"""VMI-VAE of Ducau & Trénous, Mutual Information in Variational Autoencoders (poster)."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import split
 
-ALL = "all"
-
 
 class VMIVAE(Variant):
     r"""Adds :math:`\lambda` times a lower bound on :math:`I(c; x')` to the ELBO.
@@ -31,26 +26,17 @@ class VMIVAE(Variant):
     by statistics of its own while training and both by common ones afterwards, and find less
     again; the default networks are therefore not batch-normalised here.
 
-    The default guide follows the prior: a Normal for a site on the real line, a `ProbitNormal`
-    for one on the unit interval, as `UniformPrior` has it.
-
     Args:
         data_shape: Shape of one datum.
-        latent_dim: Size of ``z`` and ``c`` together. A prior that is given has its own.
-        code_dim: Size of ``c``, half of ``latent_dim`` if omitted; likewise.
+        latent_dim: Size of ``z`` and ``c`` together.
+        code_dim: Size of ``c``, half of ``latent_dim`` if omitted.
         sites: The part of the code that the term is about: a site, several, or ``"all"``.
-        mi_weight: :math:`\lambda`, per datum, a number of at least 0 or a schedule.
-        generated: options.Generated data that the guide reads in the term, see `BarberAgakov`.
+        mi_weight: :math:`\lambda`, per datum, a number or a schedule.
+        generated: Generated data that the guide reads in the term, see `BarberAgakov`.
         **parts: Parts, as `VAE` takes them.
 
-    Raises:
-        OptionError: If ``code_dim`` leaves no ``z``, or ``mi_weight`` or ``generated`` is none of
-            these.
-        SiteError: If ``sites`` names no site, or one that the prior does not have.
-
     References:
-        Ducau & Trénous, Mutual Information in Variational Autoencoders. Its loss mixes the signs
-        of its parts; here the ELBO plus the term is maximised.
+        The poster's loss mixes the signs of its parts; here the ELBO plus the term is maximised.
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
 
     Example:
@@ -84,11 +70,11 @@ class VMIVAE(Variant):
         )
         self._require(latent_dim=latent_dim, code_dim=code_dim)
         names = [sites] if isinstance(sites, str) else sites
-        names = list(self.sites) if list(names) == [ALL] else names
+        names = list(self.sites) if list(names) == ["all"] else names
         if not names or not set(names) <= set(self.sites):
             raise SiteError(
                 f"sites={sites!r}: allowed are one or more of the sites {list(self.sites)}, or "
-                f"{ALL!r}"
+                "'all'"
             )
         self.term_sites = tuple(name for name in self.sites if name in names)
         self.mi_weight = mi_weight

@@ -16,17 +16,11 @@ from pyro_mivae.terms import RegularizedInformation
 
 @dataclass(frozen=True)
 class CategoryStart:
-    """The start of a variant with categories.
+    """The start of a variant with categories: ``warm_start`` steps before training, or none.
 
-    Args:
-        warm_start: Steps of `warm_start_categories` before training; 0 for a random start.
-        start_weight: Weight with which the start's `RegularizedInformation` goes on beside the
-            ELBO. It falls to 0 over the first 80 % of the training.
-        warmup: Share of the training during which the weights of the KL divergences, and of an
-            information term, rise from 0.
-
-    Raises:
-        OptionError: If a number is out of its range.
+    Its `RegularizedInformation` goes on beside the ELBO with ``start_weight``, which falls to 0
+    over the first 80 % of the training. The weights of the KL divergences, and of an information
+    term, rise from 0 during the share ``warmup`` of the training.
     """
 
     warm_start: int = option(
@@ -63,19 +57,8 @@ class CategoryStart:
 
 
 @torch.enable_grad()
-def warm_start_categories(
-    guide: nn.Module,
-    x: Tensor,
-    site: str = "c",
-    *,
-    steps: int,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-) -> None:
-    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
-
-    No decoder and no label takes part.
-    """
+def warm_start_categories(guide: nn.Module, x: Tensor, site: str = "c", *, steps: int) -> None:
+    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`."""
     term = RegularizedInformation(site)
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,9 +67,9 @@ def warm_start_categories(
 
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps)
     device = next(guide.parameters()).device
-    optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
+    optimiser = torch.optim.Adam(guide.parameters(), 1e-3, fused=True)
     for step in range(steps):
-        index = torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)
+        index = torch.randint(len(x), (min(256, len(x)),), device=x.device)
         batch = x[index].to(device, non_blocking=True)
         engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()

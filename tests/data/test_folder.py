@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyro_mivae.data import folder, read_folder
+from pyro_mivae.data import files, read_folder
 from pyro_mivae.errors import DataError
 
 RAMP = np.linspace(0, 1, 48, dtype=np.float32).reshape(8, 6)
@@ -181,7 +181,7 @@ def test_one_image_at_a_time_has_its_full_size(tmp_path, monkeypatch):
     frames[0].save(tmp_path / "0.tif", save_all=True, append_images=frames[1:])
     for k in (1, 2, 3):
         save(tmp_path / f"{k}.png", k, size=(60, 80))
-    kept, read = [], folder._read_frame
+    kept, read = [], files._read_frame
 
     def watched(*args):
         assert not any(ref() is not None for ref in kept)
@@ -189,7 +189,7 @@ def test_one_image_at_a_time_has_its_full_size(tmp_path, monkeypatch):
         kept.append(weakref.ref(pixels))
         return pixels, most
 
-    monkeypatch.setattr(folder, "_read_frame", watched)
+    monkeypatch.setattr(files, "_read_frame", watched)
     assert read_folder(tmp_path, (8, 6)).images.shape == (8, 1, 8, 6)
     assert len(kept) == 8
 

@@ -51,7 +51,7 @@ def by_hand(gan, x):
     image = torch.sigmoid(gan.model.decoder(torch.cat([z, c, u], -1)))
     hidden = gan.guide.hidden(gan.guide.encoder(image))
     u_q = gan.guide.heads["u"](hidden)
-    info_c = (gan.guide.heads["c"](hidden).logits.log_softmax(-1) * c).sum() + N * math.log(K)
+    info_c = (gan.guide.heads["c"](hidden).log_softmax(-1) * c).sum() + N * math.log(K)
     info_u = u_q.log_prob(u).sum() + N * 2 * math.log(2.0)
     ones, zeros = torch.ones(N).double(), torch.zeros(N).double()
     real, fake = gan.discriminator(x), gan.discriminator(image)

@@ -14,10 +14,10 @@ from pyro_mivae.guides import (
     GUIDES,
     MeanFieldGuide,
     MixtureGuide,
+    TwoLinear,
     normal_guide,
     uniform_guide,
 )
-from pyro_mivae.guides.mean_field import TwoLinear
 from pyro_mivae.networks import MLPEncoder
 
 SHAPE, N, K, D = (2, 3), 4, 3, 5

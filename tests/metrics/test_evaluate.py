@@ -14,8 +14,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.metrics import evaluate as evaluate_all
 from pyro_mivae.metrics import how_measured
-from pyro_mivae.metrics.encoded import EncodedData
-from pyro_mivae.metrics.measures import side_by_side
+from pyro_mivae.metrics.encoded import EncodedData, side_by_side
 from pyro_mivae.metrics.splits import halves
 
 # With hardly any importance samples and data of the model's own: both take their time.
@@ -96,6 +95,18 @@ def test_categories_that_are_right_score_one(matched):
     assert [result[f"occupancy_{k}"] for k in range(3)] == pytest.approx(shares.tolist())
     assert result["mi_c_lower"] == pytest.approx(float(-shares.xlogy(shares).sum()), abs=1e-3)
     assert result["barber_agakov_c_mean"] == pytest.approx(math.log(3), abs=0.02)
+
+
+def test_categories_that_share_a_label_are_pure_and_one_for_all_is_not(matched):
+    x, labels = bars(200)
+    shared = evaluate(matched, x, labels.clamp(max=6))  # two of three categories are one label
+    assert shared["purity"] == 1.0
+    assert shared["cluster_accuracy"] < 1.0
+    matched.guide.sharpness.data.fill_(0.0)  # one category takes all
+    collapsed = evaluate(matched, x, labels)
+    assert collapsed["purity"] == pytest.approx(float((labels - 5).bincount().max()) / 200)
+    error = math.sqrt(collapsed["purity"] * (1 - collapsed["purity"]) / 200)
+    assert collapsed["purity_se"] == pytest.approx(error)
 
 
 def test_the_barber_agakov_figure_is_the_recognition_of_generated_means(matched):

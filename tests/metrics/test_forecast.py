@@ -12,7 +12,7 @@ import pyro_mivae as mi
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.metrics import duration, evaluate, forecast, how_measured
-from pyro_mivae.metrics.budget import Budget
+from pyro_mivae.metrics.evaluate import Budget
 from pyro_mivae.metrics.forecast import _draws, _with_the_square
 from pyro_mivae.posterior.progress import bars, listening, tell, telling
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.networks import CRITICS, Critic, MutualInfoChain, build_critic, pairs
+from pyro_mivae.networks import CRITICS, Critic, MutualInfoChain, build_critic, critics
 
 
 class Distance(Critic):
@@ -42,12 +42,12 @@ def test_all_pairs_are_those_of_the_pairs(name, data_shape, monkeypatch):
     for j in range(n):  # codes in order beside datum j
         column = critic(x[j].expand(n, *data_shape), code)
         assert torch.allclose(scores[:, j], column, atol=1e-12)
-    monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 15)  # two rows at once, and one left over
+    monkeypatch.setattr(critics, "PAIRS_AT_ONCE", 15)  # two rows at once, and one left over
     assert torch.allclose(critic.all_pairs(x, code), scores, atol=1e-12)
 
 
 def test_all_pairs_come_some_at_a_time(monkeypatch):
-    monkeypatch.setattr(pairs, "PAIRS_AT_ONCE", 15)
+    monkeypatch.setattr(critics, "PAIRS_AT_ONCE", 15)
     critic = Distance((5,), 3)
     critic.all_pairs(*data_and_codes(7, (5,)))
     assert critic.largest == 14

@@ -11,8 +11,7 @@ from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
 from pyro_mivae.networks import ConvDecoder, ConvEncoder, MLPDecoder
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import RunConfig
-from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.programs import approve, named_programs
+from pyro_mivae.runs.build import approve, build_variant, named_programs
 from pyro_mivae.variants import VARIANTS
 
 SHAPE = (1, 8, 8)

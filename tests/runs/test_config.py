@@ -134,7 +134,7 @@ def test_unreadable_configuration(tmp_path, content):
     ("before", "after", "message"),
     [
         ('variant = "infocat"', "", "variant is missing; needed are variant, data"),
-        ('variant = "infocat"', 'variant = "no"', "variant='no'; allowed are vae"),
+        ('variant = "infocat"', 'variant = "no"', "no variant 'no'; allowed are vae"),
         ("[training]", "[trainings]", "training is missing; needed are variant, data"),
         ("epochs = ", "epoch = ", "training.epochs is missing; needed are epochs, batch_size"),
         ("[training]", "[training]\nmore = 1", "training.more=1; allowed are epochs, batch_size"),

@@ -20,9 +20,8 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.runs import RunConfig, SweepTable, open_run, sweep_run, train_run, train_seeds
-from pyro_mivae.runs.build import build_variant
-from pyro_mivae.runs.programs import approve
-from pyro_mivae.runs.sweep import FIGURES, fill_table
+from pyro_mivae.runs.build import approve, build_variant
+from pyro_mivae.runs.sweep import MEASURED, fill_table
 from pyro_mivae.training import fit
 
 SOURCE = """
@@ -193,7 +192,7 @@ def test_ones_own_training_is_trusted_afterwards(own, asked, tmp_path, state):
 
 
 def test_seeds_and_sweeps_are_trusted_afterwards(own, asked, tmp_path, state, monkeypatch):
-    figures = dict.fromkeys(FIGURES, 1.0)
+    figures = dict.fromkeys(MEASURED, 1.0)
     monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: figures)
     monkeypatch.setattr(SweepTable, "to_png", lambda table, path: path.touch())
     train_seeds(asked(own), tmp_path / "seeds", 1)

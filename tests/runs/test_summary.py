@@ -22,7 +22,7 @@ METRICS = {
 def test_parts_of_the_code_where_no_category_is():
     metrics = {"elbo": -1.0, "reconstruction_r2": 0.61, "reconstruction_r2_c": -0.01}
     lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
-    expected = ["share of the variance reconstructed", "the whole code 0.61", "c alone -0.01"]
+    expected = ["share of the variance reconstructed", "the whole code 0.61", "c alone −0.01"]
     assert lines[2:] == expected
     assert "variance" not in summarise(metrics, 10)
     assert "variance" not in summarise({"elbo": -1.0, "reconstruction_r2": 0.61})
@@ -35,8 +35,8 @@ def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
         "distortion, -E log p(x|code) 21.00",
         "KL of c not defined",
         "KL of z 1.50 ± 0.10",
-        "information I(x; c) at least 1.90",
-        "information I(x; z) 1.00 to 1.25",
+        "information I(x; c) ≥ 1.90",
+        "information I(x; z) 1.00 – 1.25",
         "(a note)",
         "against labels, which training did not see",
         "clustering accuracy 0.910",
@@ -62,15 +62,15 @@ def test_information_in_samples_and_by_a_fitted_marginal():
         metrics |= {f"generative_mi{site}_lower": low, f"generative_mi{site}_upper": high}
     lines = [" ".join(line.split()) for line in summarise(metrics).splitlines()]
     assert lines[3:7] == [
-        "information I(x; code) 5.00 to 6.00 ± 0.20",
-        "information I(x; code), by a fitted marginal 5.40 to 5.60",
-        "information I(x; code) in samples 4.00 to 4.50",
-        "information I(x; c) in samples 1.50 to 1.60",
+        "information I(x; code) 5.00 – 6.00 ± 0.20",
+        "information I(x; code), by a fitted marginal 5.40 – 5.60",
+        "information I(x; code) in samples 4.00 – 4.50",
+        "information I(x; c) in samples 1.50 – 1.60",
     ]
     assert lines[-1].endswith("their number; a fitted marginal says 5.40 to 5.60.")
     assert "fitted" not in summarise(metrics | {"saturated": 0.0})
     lines = summarise(metrics | {"mi_lower": math.nan, "saturated": math.nan}).splitlines()
-    assert any("at most 6.00" in line for line in lines)
+    assert any("≤ 6.00" in line for line in lines)
 
 
 def test_metrics_of_factors():

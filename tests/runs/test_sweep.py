@@ -12,7 +12,7 @@ import pyro_mivae as mi
 from pyro_mivae.cli import run_command
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.runs import RunConfig, sweep_run
-from pyro_mivae.runs.sweep import FIGURES, fill_table
+from pyro_mivae.runs.sweep import MEASURED, fill_table
 from pyro_mivae.training.trainer import Trainer
 
 SHAPE = (1, 4, 4)
@@ -151,14 +151,14 @@ def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(vae)
-        return dict.fromkeys(FIGURES, float(len(measured)))
+        return dict.fromkeys(MEASURED, float(len(measured)))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
     with pytest.raises(KeyboardInterrupt):
         sweep_run(CONFIG, tmp_path, GRID, 2, device="cpu")
     with (tmp_path / "sweep.csv").open() as file:
         assert [float(row["rate"]) for row in csv.DictReader(file)] == [1.0, 2.0, 3.0]
-    later = dict.fromkeys(FIGURES, 9.0)
+    later = dict.fromkeys(MEASURED, 9.0)
     monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: later)
     found = sweep_run(CONFIG, tmp_path, GRID, resume=True, device="cpu")
     assert [row["rate"] for row in found.rows] == [1.0, 2.0, 3.0, 9.0]

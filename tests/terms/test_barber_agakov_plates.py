@@ -220,7 +220,7 @@ def point(x):
         ("z", observing(lambda x: x + 0.0), normal, "'x' must be the first argument"),
         ("y", observing(lambda x: x), normal, r"names the site 'y'; the latent sites are \['z'\]"),
         ("x", observing(lambda x: x), normal, "names the site 'x'"),
-        ("z", observing(lambda x: x), point, "'z', which the guide makes deterministic"),
+        ("z", observing(lambda x: x), point, "makes the code 'z' deterministic"),
     ],
 )
 def test_pairs_that_do_not_fit(term, model, guide, message):
