@@ -101,7 +101,7 @@ class TruncatedNormal(TorchDistribution):
         scale: Standard deviation before truncation, positive.
         low: Lower end.
         high: Upper end.
-        validate_args: Whether to check arguments, by default as set for all of Pyro.
+        validate_args: True to check arguments; by default as set for all of Pyro.
 
     Example:
         >>> fn = TruncatedNormal(torch.tensor(0.5), torch.tensor(1e3), -1.0, 1.0)
@@ -109,10 +109,7 @@ class TruncatedNormal(TorchDistribution):
         0.5
     """
 
-    arg_constraints = {
-        "loc": constraints.real,
-        "scale": constraints.positive,
-    }
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
 
     def __init__(

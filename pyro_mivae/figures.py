@@ -158,6 +158,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "adjusted Rand index",
             "Adjusted Rand index: 0 by chance, 1 where categories are the labels",
         ),
+        "purity": (
+            "purity",
+            "Share of the data with the most frequent label of their category; more categories "
+            "raise it",
+        ),
         "mlp_probe": (
             "MLP probe of the code",
             "Accuracy of a small network that reads labels from the code",

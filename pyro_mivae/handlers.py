@@ -89,10 +89,9 @@ def weigh_sites(
 ) -> Callable[..., Any]:
     r"""Scales the log-probability of the named sample sites of a model or guide: the partial KL.
 
-    Applied to a model and its guide alike, the ELBO becomes
-    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`, for any ELBO of Pyro's. A positive
-    weight acts as ``poutine.scale`` on that site alone; the constant 0, which that refuses, acts
-    as ``poutine.mask(mask=False)``.
+    Applied to model and guide alike, any ELBO of Pyro's becomes
+    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`. A positive weight acts as
+    ``poutine.scale`` on that site alone, the constant 0 as ``poutine.mask(mask=False)``.
 
     The auxiliary site that AutoNormal or AutoStructured draws for a latent site has its weight.
     One of another name may serve any latent sites, and takes one weight for all.

@@ -55,14 +55,12 @@ def fingerprint_all(weights: Mapping[str, Tensor]) -> str:
 def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]:
     """Returns labels as integers: several sets of them, whose strings are numbered together."""
     sets = [None if v is None else _labels(v, name) for v, name in zip(given, names, strict=True)]
-    words = [isinstance(labels, np.ndarray) for labels in sets if labels is not None]
-    if any(words) and not all(words):
+    strings = [v.ravel() for v in sets if isinstance(v, np.ndarray)]
+    if strings and any(isinstance(v, Tensor) for v in sets):
         raise DataError(f"{' and '.join(names)}: give integers in all of them, or strings in all")
-    if not any(words):
-        return [labels if isinstance(labels, Tensor) else None for labels in sets]
-    known = np.unique(np.concatenate([v.ravel() for v in sets if isinstance(v, np.ndarray)]))
+    known = np.unique(np.concatenate(strings)) if strings else np.array([])
     return [
-        torch.from_numpy(np.searchsorted(known, v)) if isinstance(v, np.ndarray) else None
+        torch.from_numpy(np.searchsorted(known, v)) if isinstance(v, np.ndarray) else v
         for v in sets
     ]
 

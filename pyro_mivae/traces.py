@@ -61,18 +61,10 @@ def has_mean(fn: Any) -> bool:
 
 
 def mean_of(fn: Any) -> Tensor:
-    """Returns the mean of a distribution, by seeded draws where it knows none."""
+    """Returns the mean of a distribution, that of 100 draws where it knows none."""
     if has_mean(fn):
         mean: Tensor = fn.mean
         return mean
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(MEAN_SEED)
-        return mean_by_draws(fn)
-
-
-def mean_by_draws(fn: Any) -> Tensor:
-    """Returns the mean of 100 draws of a distribution."""
     draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
@@ -214,7 +206,10 @@ class TracePair:
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
-        mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(MEAN_SEED)
+            mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:

@@ -140,7 +140,7 @@ def barber_agakov_bound(
         reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
+        As of `infonce_bound`, differentiable in both arguments.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
@@ -174,11 +174,10 @@ def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "me
         reduction: As of `infonce_bound`.
 
     Returns:
-        Scalar, or shape ``(n,)``; in nats, differentiable in both arguments.
+        As of `infonce_bound`, differentiable in both arguments.
 
     References:
-        Hoffman & Johnson (2016), ELBO surgery. Alemi et al. (2018), Fixing a Broken ELBO, eq. 5.
-        https://arxiv.org/abs/1711.00464
+        Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
 
     Example:
         >>> rate(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_mivae.posterior.densities import (
+    Codes,
     Posterior,
     agrees,
     conditioned_trace,
     log_density,
     repeat,
+    rows_of,
 )
-from pyro_mivae.posterior.draws import Codes, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import telling
 from pyro_mivae.traces import Program
@@ -53,11 +55,11 @@ class AggregatePosterior:
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
         log_densities[mine, column[mine]] = -torch.inf
-        if self.second is None:
-            self.absorb(part, log_densities.logsumexp(1))
-            return
-        second = self.second[start : start + log_densities.shape[1]]
-        for half, columns in enumerate((~second, second)):
+        halves: list[Any] = [slice(None)]
+        if self.second is not None:
+            second = self.second[start : start + log_densities.shape[1]]
+            halves = [~second, second]
+        for half, columns in enumerate(halves):
             self.absorb(part, log_densities[:, columns].logsumexp(1), half)
 
     def absorb(self, part: slice, others: Tensor, half: int = 0) -> None:
@@ -73,10 +75,9 @@ class AggregatePosterior:
 
     def others_by_half(self) -> tuple[Tensor, Tensor]:
         """Returns `others` of the code's own half of the data, and of the other half."""
-        if self.second is None:
-            raise ValueError("the aggregate posterior was made without halves")
-        sizes = torch.stack([(~self.second).sum(), self.second.sum()])
-        own = self.second.long()
+        second = torch.as_tensor(self.second)
+        sizes = torch.stack([(~second).sum(), second.sum()])
+        own = second.long()
         columns = torch.arange(self.count, device=own.device)
         same = self._sums[own, columns] - (sizes[own] - 1).log()
         return same, self._sums[1 - own, columns] - sizes[1 - own].log()

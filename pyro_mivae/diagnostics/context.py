@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyro_mivae.arguments import whole
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
+from pyro_mivae.posterior.layout import ProbedPair
 
 OPEN = 0.5  # nats between bounds of an information from which they count as open
 DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
@@ -90,18 +90,8 @@ class Context:
     x: Tensor  # the data, (n, ...), on any device
     options: InformationOptions
     seed: int
-    protocol: dict[str, Any] = field(default_factory=dict)  # to which each family adds its part
-    seconds: dict[str, float] = field(default_factory=dict)  # of each family on the clock
-
-    @property
-    def layout(self) -> SiteLayout:
-        """SiteLayout of the pair."""
-        return self.pair.layout
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the programs."""
-        return self.pair.device
+    protocol: dict[str, Any]  # to which each family adds its part
+    seconds: dict[str, float]  # of each family on the clock
 
     @cached_property
     def _order(self) -> Tensor:
@@ -112,7 +102,7 @@ class Context:
         """True for data in the second of two random halves, also of what `choose` gives."""
         second = torch.zeros(len(self.x), dtype=torch.bool)
         second[self._order[1::2]] = True
-        return second.to(self.device)
+        return second.to(self.pair.device)
 
     def choose(self, size: int) -> Tensor:
         """Chooses data at random: always the same, and the same ones first."""
@@ -120,7 +110,7 @@ class Context:
 
     def take(self, items: Tensor) -> Tensor:
         """Returns some of the data, on the device of the programs."""
-        return self.x[items.to(self.x.device)].to(self.device)
+        return self.x[items.to(self.x.device)].to(self.pair.device)
 
 
 def mean_of(rows: Tensor) -> Figure:

@@ -13,7 +13,7 @@ from pyro_mivae.evidence.annealing import annealed_log_likelihood
 from pyro_mivae.evidence.annealing_path import Start
 from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.figures import key
-from pyro_mivae.posterior.draws import Draws
+from pyro_mivae.posterior.densities import Draws
 from pyro_mivae.posterior.progress import tell
 
 ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active
@@ -44,7 +44,7 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
     """Anneals some of the data, if the options ask for it."""
-    options, layout = context.options, context.layout
+    options, layout = context.options, context.pair.layout
     if not options.ais_items:
         return {}
     items = context.choose(options.ais_items)
@@ -76,7 +76,7 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
 
 def active_units(context: Context, draws: Draws) -> Figures:
     """Counts the dimensions whose posterior mean varies with the datum."""
-    layout = context.layout
+    layout = context.pair.layout
     exact = layout.free - layout.meanless
     counts = {}
     for name in (*layout.drawn, *layout.deterministic):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.context import UNDEFINED, Figure, mean_of
-from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import SiteLayout, coordinates
 
 LEAST_ITEMS = 20  # data from which a marginal is fitted

@@ -20,16 +20,22 @@ from pyro_mivae.diagnostics.context import (
     mean_of,
 )
 from pyro_mivae.evidence.annealing import ITEMS_TRIED, AnnealingOptions, AnnealingRun
-from pyro_mivae.evidence.importance import Bounds, Evidence, same
-from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
-from pyro_mivae.posterior.draws import Draws, rows_of
+from pyro_mivae.evidence.importance import (
+    Bounds,
+    Evidence,
+    PriorPredictive,
+    generate,
+    same,
+    why_undefined,
+)
+from pyro_mivae.posterior.densities import Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.progress import tell
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
     """Bounds the information between the code and data that the model itself draws."""
-    layout, options = context.layout, context.options
+    layout, options = context.pair.layout, context.options
     sites = ("", *layout.latent)  # the whole code, and each site
     if not options.generative_items:
         return {}
@@ -43,13 +49,14 @@ def generative_information(context: Context, _: Draws) -> Figures:
         every = [ends("generative_mi", UNDEFINED, UNDEFINED, site) for site in sites]
         return {name: figure for both in every for name, figure in both.items()}
     measured = GenerativeInformation(context.pair, data, options.generative_samples)
+    num_samples = measured.evidence.num_samples
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
     note = ", whole numbers where the data given are not" if whole else ""
     context.protocol.update(
         generative_items=options.generative_items,
-        generative_samples=measured.num_samples,
+        generative_samples=num_samples,
         generative_mi=f"{len(data.x)} data drawn from the model, each a sample of its "
-        f"{data.distribution}{note}; {measured.num_samples} importance samples of each",
+        f"{data.distribution}{note}; {num_samples} importance samples of each",
     )
     if options.ais_items and layout.drawn:
         _anneal(context, measured)
@@ -87,71 +94,61 @@ class GenerativeInformation:
     sum.
 
     Attributes:
-        num_samples: Draws for each datum in all.
-        data: The data, their enumerable sites as the guide writes them.
+        evidence: Bounds of the evidence.
+        closer: Closer bounds of the first data, by annealing: of the evidence, and by site of the
+            evidence with the site's value fixed. The other data are left out then.
     """
 
     def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
         self._layout = pair.layout
-        self._bounds = Evidence(pair, data, num_samples)
-        rest = pair.layout.num_configurations - 1
-        self.num_samples = self._bounds.most + rest * self._bounds.least
-        self.data = self._bounds.data
-        self._tables = self._bounds.bound()
-        self._evidence = _summed(self._tables)
-        self._annealed: dict[str, Bounds] = {}
+        self.evidence = Evidence(pair, data, num_samples)
+        self._tables = self.evidence.bound()
+        self.closer: dict[str, Bounds] = {"": _summed(self._tables)}
 
     def code(self) -> Bounds:
         """Bounds the information in the whole code, a row for each datum, in nats."""
-        low, high = self._evidence
-        log_likelihood = self.data.log_likelihood[: len(low)]
+        low, high = self.closer[""]
+        log_likelihood = self.evidence.data.log_likelihood[: len(low)]
         return log_likelihood - high, log_likelihood - low
-
-    def tighten(self, bounds: Bounds, site: str | None = None) -> None:
-        """Takes in closer bounds of the first data, and leaves the others out."""
-        if site is None:
-            self._evidence = bounds
-        else:
-            self._annealed[site] = bounds
 
     def site(self, name: str) -> Bounds:
         """Bounds the information in one site, a row for each datum, in nats."""
         if self._layout.latent == (name,):
             return self.code()
         prior_low, prior_high = self._log_prior(name)
-        if name in self._layout.enumerated and name not in self._annealed:
+        if name in self._layout.enumerated and name not in self.closer:
             below, above = (self._of_own(t, name) - t.logsumexp(0) for t in self._tables)
             return below - prior_high, above - prior_low
-        low, high = self._evidence
-        joint = self._annealed.get(name)
-        below, above = _summed(self._bounds.bound(name)) if joint is None else joint
+        low, high = self.closer[""]
+        joint = self.closer.get(name)
+        below, above = _summed(self.evidence.bound(name)) if joint is None else joint
         few = slice(len(low))
         return below[few] - prior_high[few] - high, above[few] - prior_low[few] - low
 
     def _log_prior(self, name: str) -> Bounds:
         """Bounds the log-density of a site's value under the prior; of a category its mean."""
-        tables = self._bounds.bound_prior(name)
+        tables = self.evidence.bound_prior(name)
         if name not in self._layout.enumerated:
             return _summed(tables)
-        if not self._bounds.is_known(name):
+        if not self.evidence.is_known(name):
             return self._of_own(tables[0], name), self._of_own(tables[1], name)
         log_probs = tables[0][:, 0]  # the same for every datum
-        values = self._bounds.configurations[name]
+        values = self.evidence.configurations[name]
         marginal = log_probs.masked_fill(~same(values, values), -torch.inf).logsumexp(1)
         return ((log_probs.exp() * marginal).sum().expand(tables[0].shape[1]),) * 2
 
     def _of_own(self, table: Tensor, name: str) -> Tensor:
         """Sums a table over the configurations that agree with a site's value."""
-        return table.masked_fill(~self._bounds.agrees(name), -torch.inf).logsumexp(0)
+        return table.masked_fill(~self.evidence.agrees(name), -torch.inf).logsumexp(0)
 
 
 def _anneal(context: Context, measured: GenerativeInformation) -> None:
     """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
     began = time.perf_counter()
-    layout, temperatures = context.layout, context.options.ais_temperatures
-    few = rows_of(measured.data, slice(context.options.ais_items))
+    layout, temperatures = context.pair.layout, context.options.ais_temperatures
+    few = rows_of(measured.evidence.data, slice(context.options.ais_items))
     sites = [name for name in layout.latent if set(layout.drawn) - {name}]
-    fixed: list[tuple[str, ...]] = [(), *((name,) for name in sites if len(layout.latent) > 1)]
+    fixed = ["", *(sites if len(layout.latent) > 1 else [])]
     run = AnnealingRun(
         context.pair,
         AnnealingOptions(num_temperatures=temperatures, batch_size=context.options.batch_size),
@@ -160,8 +157,8 @@ def _anneal(context: Context, measured: GenerativeInformation) -> None:
         callback=partial(tell, "log p(x) of the model's own data, annealed"),
     )
     with pyro.validation_enabled(False):
-        for names in fixed:
-            measured.tighten(run.sandwich(few, names), *names)
+        for name in fixed:
+            measured.closer[name] = run.sandwich(few, [name] if name else [])
     run.warn()
     context.protocol["generative_ais_items"] = len(few.x)
     context.protocol["generative_ais_acceptance"] = run.acceptance
@@ -182,6 +179,6 @@ def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
         for part in x.split(pair.batch_size):
             pair.guide(part)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [""]
-        return f"the guide refuses data drawn from the model: {type(error).__name__}: {lines[0]}"
+        line = str(error).strip().partition("\n")[0]
+        return f"the guide refuses data drawn from the model: {type(error).__name__}: {line}"
     return None

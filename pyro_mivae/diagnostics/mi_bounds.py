@@ -1,16 +1,26 @@
-"""Bounds of the information in the code, as a whole and site by site."""
+"""Bounds of the information in the code, its sites and its single dimensions."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+)
 
 from pyro_mivae.diagnostics.aggregate import (
     AggregatePosterior,
     aggregate,
     aggregate_conditioned,
+    blocks,
+    posteriors,
 )
 from pyro_mivae.diagnostics.context import (
     UNDEFINED,
@@ -22,25 +32,43 @@ from pyro_mivae.diagnostics.context import (
     mean_of,
     means_of,
 )
-from pyro_mivae.diagnostics.fitted import LEAST_ITEMS, Fitted, fitted_information
-from pyro_mivae.posterior.draws import Draws, distinct, rows_of
-from pyro_mivae.posterior.layout import SiteLayout
+from pyro_mivae.diagnostics.fitted import (
+    LEAST_ITEMS,
+    Fitted,
+    fitted_information,
+    fitted_log_marginal,
+)
+from pyro_mivae.figures import key
+from pyro_mivae.posterior.densities import (
+    Codes,
+    Draws,
+    Posterior,
+    distinct,
+    log_density_anywhere,
+    rows_of,
+)
+from pyro_mivae.posterior.layout import ProbedPair, SiteLayout, factors
+
+MOST_NUMBERS = 2**31  # densities of single coordinates in a report
+SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
+PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
+NEAR = 1e4  # deviations that codes span up to which single precision tells neighbours apart
 
 Names = tuple[str, ...] | None
 
 
 def information_in_code(context: Context, draws: Draws) -> Figures:
     """Bounds the information in the whole code and in each site, over all data."""
-    layout = context.layout
+    layout = context.pair.layout
     aggregates = _aggregates(context, draws)
     rows: AggregatePosterior | _Categorical | None = None
-    items = torch.arange(len(context.x), device=context.device)
+    items = torch.arange(len(context.x), device=context.pair.device)
     if layout.enumerated == layout.latent:
         rows = _Categorical(draws.log_weights.exp())
     elif layout.is_known(*layout.latent):
         rows = aggregates[None]
     elif not layout.unscored:
-        items = context.choose(context.options.subset).to(context.device)
+        items = context.choose(context.options.subset).to(context.pair.device)
         codes, half = rows_of(draws.codes, items), context.second_half[items]
         rows = aggregate_conditioned(context.pair, context.take(items), codes, half)
         items = items[: len(rows.rows)]
@@ -77,9 +105,9 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
 
 def _aggregates(context: Context, draws: Draws) -> dict[Names, AggregatePosterior]:
     """Aggregates of the whole code and of each drawn site whose density is known."""
-    layout = context.layout
-    everything = torch.arange(len(context.x), device=context.device)
-    mixed = context.choose(context.options.subset).to(context.device)
+    layout = context.pair.layout
+    everything = torch.arange(len(context.x), device=context.pair.device)
+    mixed = context.choose(context.options.subset).to(context.pair.device)
     targets: list[tuple[Names, Tensor]] = []
     if layout.is_known(*layout.latent) and layout.enumerated != layout.latent:
         targets.append((None, everything))
@@ -99,8 +127,8 @@ def _marginal_divergence(
     upper: Figure,
 ) -> dict[str, Figure]:
     """The rate less the information, which is a divergence from one prior for all data."""
-    if context.layout.conditional:
-        sites = ", ".join(sorted(context.layout.conditional))
+    if context.pair.layout.conditional:
+        sites = ", ".join(sorted(context.pair.layout.conditional))
         context.protocol["marginal_kl"] = f"not defined: the prior of {sites} depends on the data"
         return ends("marginal_kl", UNDEFINED, UNDEFINED)
     mean, error = mean_of(rate)
@@ -177,3 +205,149 @@ def _marginal(probs: Tensor, layout: SiteLayout, name: str) -> Tensor:
     table = probs.reshape(-1, *layout.sizes)
     rest = [d for d in range(1, table.dim()) if d != dim]
     return table.sum(rest) if rest else table
+
+
+def dimensions(context: Context, draws: Draws) -> Figures:
+    """Measures every dimension of the drawn sites, and their total correlation, on a subset."""
+    layout, device = context.pair.layout, context.pair.device
+    count = sum(part.shape[1] for part in draws.parts.values())
+    most = math.isqrt(MOST_NUMBERS // max(1, count * layout.num_configurations))
+    items = context.choose(min(context.options.subset, max(2, most)))
+    context.protocol["dimension_items"] = len(items)
+    context.protocol["total_correlation_items"] = len(items)
+    x, codes = context.take(items), rows_of(draws.codes, items.to(device))
+    fns = Posterior(context.pair.guide, x[:2], layout).fns
+    known = [
+        name for name in filter(layout.is_known, layout.drawn) if marginals(fns[name]) is not None
+    ]
+    each = aggregate_dimensions(context.pair, x, codes, known)
+    figures: dict[str, Figure] = {}
+    for name in layout.drawn:
+        rows, costs = each.get(name), means_of(draws.parts[name])
+        bounds = [(UNDEFINED, UNDEFINED)] * len(costs)
+        if rows is not None:
+            bounds = list(zip(means_of(rows.lower), means_of(rows.upper)))
+        ceiling = rows is not None and name in layout.alone
+        for d, (cost, (low, high)) in enumerate(zip(costs, bounds)):
+            lower, upper, _ = in_order(low, high, [cost] if ceiling else [])
+            figures |= {key("kl", name, index=d): cost, **ends("mi", lower, upper, name, d)}
+    total = lower = upper = UNDEFINED
+    is_known = layout.is_known(*layout.drawn) and not layout.deterministic and len(items) > 1
+    if is_known and count == 1:
+        total = lower = upper = 0.0, 0.0
+    elif is_known and known and known == list(layout.drawn):
+        target = (layout.drawn, torch.arange(len(items), device=device))
+        half = context.second_half[items.to(device)]
+        (whole,) = aggregate(context.pair, x, codes, [target], half)
+        marginal = whole.others
+        if len(items) >= LEAST_ITEMS:
+            marginal = fitted_log_marginal(whole, codes, layout, context.seed)
+        everyone = torch.cat([each[name].everyone for name in layout.drawn], 1).sum(1)
+        others = torch.cat([each[name].others for name in layout.drawn], 1).sum(1)
+        lower, upper = mean_of(marginal - everyone), mean_of(whole.everyone - others)
+        lower, upper, wide = in_order(lower, upper, [])
+        total = lower if wide else mean_of(whole.everyone - everyone)
+    name = "total_correlation"
+    return figures | {name: total} | ends(name, lower, upper)
+
+
+def marginals(fn: Distribution) -> Distribution | None:
+    """Returns the distribution of each coordinate, be they independent or not, as `factors`."""
+    if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
+        return Normal(fn.mean, fn.variance.sqrt(), validate_args=False)
+    return factors(fn)
+
+
+def aggregate_dimensions(
+    pair: ProbedPair, x: Tensor, codes: Codes, names: Iterable[str]
+) -> dict[str, AggregatePosterior]:
+    """Aggregates the posteriors of every coordinate of drawn sites, on its own."""
+    rows = torch.arange(len(x), device=pair.device)
+    values = {name: codes.values[name].reshape(len(x), -1) for name in names}
+    centres = {name: value.double().mean(0) for name, value in values.items()}
+    results = {
+        name: AggregatePosterior(rows, len(x), value.shape[1:]) for name, value in values.items()
+    }
+    for start, posterior in posteriors(pair, x):
+        mine = slice(start, start + posterior.size)
+        for name, result in results.items():
+            density = _Coordinates(posterior, name, values[name], centres[name])
+            result.own[mine] = density.own(values[name][mine])
+            owner = density.datum + start
+            for part in blocks(len(x), SMALLER * density.width):
+                table = density(values[name][part])  # (dims, part, components)
+                row, component = (rows[part, None] == owner).nonzero(as_tuple=True)
+                table[:, row, component] = -torch.inf
+                result.absorb(part, _logsumexp(table).t().double())
+    return results
+
+
+class _Coordinates:
+    """Log-densities of coordinates under a few data's posteriors, configurations apart.
+
+    Attributes:
+        datum: Datum of each component, counted within the posterior, shape ``(components,)``.
+        width: How many numbers each row of values makes.
+    """
+
+    def __init__(self, posterior: Posterior, name: str, values: Tensor, centre: Tensor) -> None:
+        fn = posterior.fns[name]
+        self._each: Any = marginals(fn)  # known, see `dimensions`
+        self._event, self._batch = tuple(fn.event_shape), posterior.size
+        self._log_weights = posterior.log_weights
+        self._sizes = posterior.layout.sizes
+        if posterior.configurations(name) == 1:  # no enumerated site matters here
+            self._log_weights = self._log_weights.logsumexp(0, keepdim=True)
+            self._sizes = ()
+        self._kept = self._log_weights > math.log(PRUNED)
+        self.datum = self._kept.nonzero()[:, 1]
+        self.width = self._kept.numel() * math.prod(self._event)
+        self._normal: tuple[Tensor, ...] | None = None
+        if isinstance(self._each, Normal):
+            both = (self._each.loc, self._each.scale)
+            loc, scale = (self._flat(p)[0, self._kept].double() for p in both)
+            constant = self._log_weights[self._kept, None] - scale.log()
+            constant -= 0.5 * math.log(2 * math.pi)
+            # An error in a far code's density counts for nothing.
+            self._centre, self._unit = centre, scale.amin(0)
+            span = ((values.double() - centre) / self._unit).abs().max()
+            self._type = torch.float32 if span < NEAR else torch.float64
+            parameters = ((loc - centre) / self._unit, 0.5**0.5 * self._unit / scale, constant)
+            self._normal = tuple(
+                p.t().to(self._type).unsqueeze(1).contiguous() for p in parameters
+            )
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Scores rows of values, ``(n, dims)``, under every component: ``(dims, n, components)``.
+
+        The weights of the enumerated sites' configurations are counted in.
+        """
+        if self._normal is not None:
+            loc, shrink, constant = self._normal  # (dims, 1, components)
+            places = ((values.double() - self._centre) / self._unit).t().to(self._type)
+            squares = (places.unsqueeze(2) - loc).mul_(shrink).square_()
+            return torch.sub(constant, squares, out=squares)
+        pairs = values.reshape(len(values), *[1] * (len(self._sizes) + 1), *self._event)
+        density = self._flat(log_density_anywhere(self._each, pairs))
+        density = density[:, self._kept] + self._log_weights[self._kept, None]
+        return density.permute(2, 0, 1).contiguous()
+
+    def own(self, values: Tensor) -> Tensor:
+        """Scores each datum's own values, float64, ``(batch, dims)``, over all configurations."""
+        values = values.reshape(self._batch, *self._event)
+        density = self._flat(log_density_anywhere(self._each, values))[0]
+        return (density.double() + self._log_weights[:, :, None]).logsumexp(0)
+
+    def _flat(self, value: Tensor) -> Tensor:
+        """Shape ``(n, configurations, batch, dims)``, with n = 1 if the value has no rows."""
+        shape = (*self._sizes, self._batch, *self._event)
+        rows = len(value) if value.dim() > len(shape) else 1
+        return value.expand(rows, *shape).reshape(rows, -1, self._batch, math.prod(self._event))
+
+
+def _logsumexp(table: Tensor) -> Tensor:
+    """Sums over the last dimension in place: much faster than torch's, which makes copies."""
+    limits = torch.finfo(table.dtype)  # never infinity less infinity
+    top = table.amax(-1, keepdim=True).clamp(limits.min, limits.max)
+    total: Tensor = table.sub_(top).exp_().sum(-1)
+    return total.log_().add_(top[..., 0])

@@ -34,15 +34,11 @@ class InfoGANLoss(Objective):
 
     The model is the generator: run from its prior, its likelihood's mean is :math:`x'`. The guide
     is :math:`Q`: conditioned on the codes that are named, it scores them. Other codes are noise.
-    The discriminator is a network of its own, which may share layers with the guide.
 
-    One loss has the gradients of all three players, so they move at the same time:
-
-    * the discriminator's parameters get that of :math:`-V`;
-    * the generator's get that of :math:`-E_p[\log D(x')]`, which does not saturate where the
-      discriminator wins, or with ``saturating`` of :math:`V`; and that of :math:`-\lambda I`;
-    * the guide's get that of :math:`-\lambda I`. Layers that it shares with the discriminator
-      get both, as in the original.
+    One loss has the gradients of all three players, so they move at the same time: the
+    discriminator's that of :math:`-V`; the generator's that of :math:`-E_p[\log D(x')]`, which
+    does not saturate where the discriminator wins, and that of :math:`-\lambda I`; the guide's
+    the latter. Layers that guide and discriminator share get both, as in the original.
 
     Batch norm treats real and generated data as two batches, which both count in a
     discriminator's running statistics, as the guide's run on generated data does; the run that
@@ -52,20 +48,18 @@ class InfoGANLoss(Objective):
         discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
         weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule; one
             site or more.
-        saturating: Lets the generator minimise :math:`V` itself.
+        saturating: Lets the generator minimise :math:`V` itself, in place of
+            :math:`-E_p[\log D(x')]`.
         name: Name of the discriminator in Pyro's parameter store.
         retain_graph: Keeps the graph after backward.
 
     Attributes:
         ledger: Summed over the batch, in nats: ``loss``, the sum of the players' losses;
-            ``loss_discriminator``, :math:`-V` (log 4 per datum where it can tell nothing);
-            ``loss_generator``, without the information (log 2 there); and ``mi_<site>_mean``,
-            :math:`I_s` unweighted.
+            ``loss_discriminator``, :math:`-V`; ``loss_generator``, without the information; and
+            ``mi_<site>_mean``, :math:`I_s` unweighted.
 
     References:
         Chen et al. (2016), InfoGAN, eq. 6. https://arxiv.org/abs/1606.03657
-        Goodfellow et al. (2014), Generative Adversarial Nets, section 3.
-        https://arxiv.org/abs/1406.2661
     """
 
     measures_fit = False

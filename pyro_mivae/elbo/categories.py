@@ -118,13 +118,6 @@ class SampledCategoricalELBO(MutualInformationELBO):
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
         section 3. https://arxiv.org/abs/1810.04777
-
-    Example:
-        >>> from pyro_mivae import explain
-        >>> print(explain(SampledCategoricalELBO(draws=2)))
-        J =  E_q[log p(x|code)], c = the most probable one and 2 draws of the others
-           - 1 * KL of every site
-        maximised; nats per datum; unbiased
     """
 
     @checked(exact=whole(least=0), draws=whole(least=1))
@@ -190,8 +183,7 @@ def choose_categories(
 
     References:
         Fearnhead & Clifford (2003), On-line inference for hidden Markov models via particle
-        filters: of all unbiased choices of so many weights it has the least expected squared
-        error of the weights.
+        filters: the unbiased choice whose weights have the least expected squared error.
 
     Example:
         >>> probs = torch.tensor([0.05, 0.05, 0.2, 0.7])

@@ -29,8 +29,7 @@ class Divergence:
 
     Attributes:
         name: The latent site, or the auxiliary one where there are several latent ones, or none.
-        sites: All of them.
-        latent: Those that the model samples too.
+        latent: Those of the sites that the model samples too.
         is_defined: False if no noise enters: a point mass has no divergence.
         is_whole: False if an auxiliary site of the guide belongs to no latent site.
     """

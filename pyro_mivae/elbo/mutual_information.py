@@ -41,11 +41,10 @@ class MutualInformationELBO(Objective):
     .. math::
         J = E_q[\log p(x \mid code)] - \sum_s \beta_s KL_s + \sum_j \lambda_j I_j
 
-    is maximised; the loss is :math:`-J`, summed over the data as Pyro's ELBOs are. The KL of a
-    site is in closed form wherever Pyro has one and the model conditions the site on nothing
-    that the guide draws later, and a one-sample estimate elsewhere. Sites that the guide
-    annotates with ``infer={"enumerate": "parallel"}`` are summed out exactly. Scale and mask of
-    each site count as in Pyro's ``Trace_ELBO``.
+    is maximised; the loss is :math:`-J`, summed over the data, with scale and mask of each site
+    as in Pyro's ``Trace_ELBO``. The KL of a site is in closed form wherever Pyro has one and the
+    model conditions the site on nothing that the guide draws later, and a one-sample estimate
+    elsewhere. Sites with ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
 
     The KL of a site that the guide makes of an auxiliary site, as AutoNormal does, is
     :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Latent sites that

@@ -72,16 +72,9 @@ class Objective(ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Estimates the loss, and fills the ledger.
+        """Estimates the loss in nats, summed over the data, and fills the ledger.
 
-        Args:
-            model: The model.
-            guide: The guide.
-            *args: Arguments of both; the first is the data.
-            **kwargs: Keyword arguments of both.
-
-        Returns:
-            Scalar in nats, summed over the data, differentiable.
+        Model and guide take the same arguments, of which the first is the data.
 
         Raises:
             SiteError: If the pair's sites do not fit each other or the objective.

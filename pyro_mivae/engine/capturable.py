@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -52,13 +51,20 @@ class StaticEpoch:
     ) -> None:
         self.engine, self.optimiser, self.compares = engine, optimiser, compares
         self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
+        self.scheduled, self.targets = scheduled, [one.target for one in scheduled]
+        exact = any(target.dtype == torch.float64 for target in self.targets)
+        dtype = torch.float64 if exact else torch.float32
+        shape = len(batch_sizes), len(scheduled)
+        self.schedule = torch.zeros(shape, dtype=dtype, device=device)  # a row for each step
+        self.x, self.order = x, torch.arange(len(x))
+        self.resident = x.device == device
+        self.arranged = x.clone() if self.resident else x  # in the order of the epoch
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
-        self.table = _Table(scheduled, len(batch_sizes), device)
-        self.data = _Data(x, device)
         self.log = x.new_zeros(0, device=device)
         self._around: Callable[[], AbstractContextManager[None]] = nullcontext
         self._prepared: Any = None
         self._parts: list[_Part] = []
+        self._fill_schedule(0)
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -73,10 +79,9 @@ class StaticEpoch:
         self._around = nullcontext if recorder is None else recorder.running
         first, count = self.batch_sizes[0], len(self.batch_sizes)
         same = sum(size == first for size in self.batch_sizes)
-        parts = [(range(same), first)]
+        self._parts = [_Part(self, range(same), first)]
         if same < count:
-            parts.append((range(same, same + 1), self.batch_sizes[-1]))
-        self._parts = [_Part(self, steps, size) for steps, size in parts]
+            self._parts.append(_Part(self, range(same, same + 1), self.batch_sizes[-1]))
         for part in self._parts:
             part.record(recorder)
         self._prepared = self._state()
@@ -95,7 +100,7 @@ class StaticEpoch:
     def _state(self) -> Any:
         """State that recorded steps are fixed to: Python's values, and places in memory."""
         moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
-        tensors = [*self.engine.program.state, *self.table.targets, *moments]
+        tensors = [*self.engine.program.state, *self.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
     def run(
@@ -103,21 +108,41 @@ class StaticEpoch:
     ) -> Tensor:
         """Takes the steps of an epoch; nothing waits for the device."""
         with self._around():
-            self.data.arrange(order)
+            self.order = order
+            if self.resident:
+                index = order.to(self.x.device, non_blocking=True)
+                torch.index_select(self.x, 0, index, out=self.arranged)
             self.cursor.zero_()
-            self.table.fill(first_step)
+            self._fill_schedule(first_step)
             for part in self._parts:
-                index = part.steps.start
-                while index < part.steps.stop:
-                    count = part.run(index, first_step + index)
-                    index += count
+                done = part.steps.start
+                while done < part.steps.stop:
+                    count = part.run(done, first_step + done)
+                    done += count
                     for _ in range(count):
                         on_step()
         return self.log
 
-    def take(self, number: int, x: Tensor) -> Tensor:
-        """Takes a step as the engine does: compared, or by the program."""
-        return self.engine.take(x, number=number, compare=self.compares(number))[1]
+    def _fill_schedule(self, first_step: int) -> None:
+        """Computes what is scheduled for the steps from one on."""
+        if self.scheduled:
+            steps = range(first_step, first_step + len(self.batch_sizes))
+            rows = [[one.at(step) for one in self.scheduled] for step in steps]
+            values = torch.tensor(rows, dtype=self.schedule.dtype)
+            self.schedule.copy_(values, non_blocking=True)
+
+    def take(self, step: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        """Takes the step that the cursor is at, and moves it on."""
+        if self.scheduled:
+            row = self.schedule.index_select(0, self.cursor).squeeze(0)
+            copy_all(self.targets, row.unbind())
+        values = step(x)
+        if self.clip_norm is not None:
+            parameters = self.engine.program.parameters
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
+        self.optimiser.step()
+        self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
+        self.cursor.add_(1)
 
 
 class _Part:
@@ -131,13 +156,13 @@ class _Part:
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
         self.epoch, self.steps, self.size = epoch, steps, size
         self.bodies: list[tuple[int, Body]] = []
-        data = epoch.data
-        self._first = len(data.x) - size if steps.start else 0
-        if data.resident:
-            whole = data.arranged[self._first : self._first + len(steps) * size]
-            self._held = whole.view(len(steps), size, *data.x.shape[1:])
+        self._first = len(epoch.x) - size if steps.start else 0
+        shape = size, *epoch.x.shape[1:]
+        if epoch.resident:
+            whole = epoch.arranged[self._first : self._first + len(steps) * size]
+            self._held = whole.view(len(steps), *shape)
         else:
-            self._held = data.x.new_empty(size, *data.x.shape[1:], device=data.device)
+            self._held = epoch.x.new_empty(shape, device=epoch.cursor.device)
         epoch.cursor.fill_(steps.start)
         self._load(steps.start)
         step = epoch.engine.step(self._fetch())
@@ -147,106 +172,57 @@ class _Part:
 
     def record(self, recorder: Recording | None) -> None:
         """Records the step, if there is something to record it with."""
-        epoch, body = self.epoch, partial(self._take, self.step)
+        epoch = self.epoch
         shape = len(epoch.batch_sizes), len(self.step.entries)
         if epoch.log.shape != shape:
             epoch.log = epoch.log.new_zeros(shape)
         if recorder is None:
-            self.bodies = [(1, body)]
+            self.bodies = [(1, self._body)]
             return
         epoch.cursor.fill_(self.steps.start)
         self._load(self.steps.start)
         check_capturable(self.step.traced, epoch.cursor.device)
-        wanted = recorder.steps_per_replay if epoch.data.resident else 1
+        wanted = recorder.steps_per_replay if epoch.resident else 1
         counts = sorted({1, min(wanted, len(self.steps))}, reverse=True)
-        state = [*epoch.engine.program.state, *epoch.table.targets, epoch.cursor, epoch.log]
-        self.bodies = list(zip(counts, recorder.record(body, counts, state), strict=True))
+        state = [*epoch.engine.program.state, *epoch.targets, epoch.cursor, epoch.log]
+        self.bodies = list(zip(counts, recorder.record(self._body, counts, state), strict=True))
+
+    def _body(self) -> None:
+        self.epoch.take(self.step, self._fetch())
 
     def run(self, index: int, number: int) -> int:
         """Takes the next steps of the epoch, and returns how many they are."""
-        self._load(index)
-        left = self.steps.stop - index
-        fitting = (one for one in self.bodies if self._fits(number, one[0], left))
-        count, body = next(fitting, (1, None))
-        if body is None:
-            self._take(partial(self.epoch.take, number))
-        else:
-            self.step.unchecked = number if self.step.unchecked is None else self.step.unchecked
-            body()
-        return count
-
-    def _fits(self, number: int, count: int, left: int) -> bool:
-        """Returns whether the next steps can be taken by the graph, none compared."""
-        if count > left or self.epoch.engine.mode == "eager":
-            return False
-        return not any(self.epoch.compares(number + ahead) for ahead in range(count))
-
-    def _take(self, step: Callable[[Tensor], Tensor]) -> None:
-        """Takes the step that the cursor is at."""
         epoch = self.epoch
-        epoch.table.read(epoch.cursor)
-        values = step(self._fetch())
-        if epoch.clip_norm is not None:
-            parameters = epoch.engine.program.parameters
-            torch.nn.utils.clip_grad_norm_(parameters, epoch.clip_norm, foreach=True)
-        epoch.optimiser.step()
-        epoch.log.index_copy_(0, epoch.cursor, values.unsqueeze(0).to(epoch.log))
-        epoch.cursor.add_(1)
+        self._load(index)
+        left, by_graph = self.steps.stop - index, epoch.engine.mode != "eager"
+        for count, body in self.bodies:  # none of the steps that the graph takes is compared
+            ahead = range(number, number + count)
+            if by_graph and count <= left and not any(map(epoch.compares, ahead)):
+                self.step.unchecked = (
+                    number if self.step.unchecked is None else self.step.unchecked
+                )
+                body()
+                return count
+
+        def compared(x: Tensor) -> Tensor:
+            compare = epoch.compares(number)
+            return epoch.engine.take(x, number=number, compare=compare)[1]
+
+        epoch.take(compared, self._fetch())
+        return 1
 
     def _load(self, step: int) -> None:
         """Copies a batch from where the data are, if that is elsewhere."""
-        data = self.epoch.data
-        if not data.resident:
+        epoch = self.epoch
+        if not epoch.resident:
             first = self._first + (step - self.steps.start) * self.size
-            batch = data.x[data.order[first : first + self.size]]
+            batch = epoch.x[epoch.order[first : first + self.size]]
             self._held.copy_(batch, non_blocking=True)
 
     def _fetch(self) -> Tensor:
         """Returns the batch that the cursor is at."""
-        if not self.epoch.data.resident:
+        if not self.epoch.resident:
             return self._held
         if len(self.steps) == 1:
             return self._held[0]
         return self._held.index_select(0, self.epoch.cursor).squeeze(0)
-
-
-class _Data:
-    """The data in the order of the epoch, on the device if they are there."""
-
-    def __init__(self, x: Tensor, device: torch.device) -> None:
-        self.x, self.device = x, device
-        self.resident = x.device == device
-        self.arranged = x.clone() if self.resident else x
-        self.order = torch.arange(len(x))
-
-    def arrange(self, order: Tensor) -> None:
-        """Puts the data in an order."""
-        self.order = order
-        if self.resident:
-            index = order.to(self.device, non_blocking=True)
-            torch.index_select(self.x, 0, index, out=self.arranged)
-
-
-class _Table:
-    """Scheduled values by step, on the device: shape ``(steps, columns)``."""
-
-    def __init__(self, scheduled: Sequence[Scheduled], steps: int, device: torch.device) -> None:
-        self.scheduled, self.steps = tuple(scheduled), steps
-        self.targets = [one.target for one in scheduled]
-        exact = any(target.dtype == torch.float64 for target in self.targets)
-        dtype = torch.float64 if exact else torch.float32
-        self.values = torch.zeros(steps, len(scheduled), dtype=dtype, device=device)
-        self.fill(0)
-
-    def fill(self, first_step: int) -> None:
-        """Computes the values of the steps from one on."""
-        if self.scheduled:
-            steps = range(first_step, first_step + self.steps)
-            rows = [[one.at(step) for one in self.scheduled] for step in steps]
-            self.values.copy_(torch.tensor(rows, dtype=self.values.dtype), non_blocking=True)
-
-    def read(self, cursor: Tensor) -> None:
-        """Sets what is scheduled to its values of the step that the cursor is at."""
-        if self.scheduled:
-            row = self.values.index_select(0, cursor).squeeze(0)
-            copy_all(self.targets, row.unbind())

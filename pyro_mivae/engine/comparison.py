@@ -13,6 +13,9 @@ from pyro_mivae.engine.fallback import first_cause
 from pyro_mivae.engine.snapshot import noise_state, preserved
 from pyro_mivae.engine.tracing import TracedStep
 
+Ledger = Mapping[str, Tensor]
+Gradients = Mapping[Tensor, Tensor]
+
 ROUNDING = 64
 """Allowed difference, in units of the last place: sums may be added in another order."""
 
@@ -51,8 +54,8 @@ def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> b
 class Outcome:
     """Results of a step, and the state that it leaves."""
 
-    ledger: Mapping[str, Tensor]
-    gradients: Mapping[Tensor, Tensor]  # by each leaf that has one
+    ledger: Ledger
+    gradients: Gradients  # of each leaf that has one
     written: tuple[Tensor, ...]  # tensors that it changes in place, as it leaves them
     noise: tuple[Tensor, ...]  # state of the random number generators after it
 
@@ -86,28 +89,27 @@ class Outcome:
 
 
 def compared(
-    traced: TracedStep, data: Sequence[Tensor], take: Callable[[], tuple[Any, Outcome]]
+    traced: TracedStep, data: Sequence[Tensor], take: Callable[[], tuple[Any, Ledger, Gradients]]
 ) -> tuple[Any, str]:
-    """Takes the program's own step, and says where the graph's is another on the same noise."""
+    """Takes the program's own step, and says where the graph's is another on the same noise.
+
+    The program returns anything, its ledger, and its gradients.
+    """
+    device = data[0].device
     try:
-        by_graph = run_graph(traced, *data)
+        with preserved(traced.changed(*data), device):
+            values, gradients = traced(*data)
+            by_graph = Outcome(
+                dict(zip(traced.entries, values.clone().unbind(), strict=True)),
+                {p: g.clone() for p, g in zip(traced.leaves, gradients, strict=True)},
+                tuple(tensor.detach().clone() for tensor in traced.written),
+                noise_state(device),
+            )
     except Exception as error:  # the program itself may have no trouble
         return take()[0], f"the graph fails with {first_cause(error)}"
-    taken, own = take()
+    taken, ledger, found = take()
+    own = Outcome(ledger, found, traced.written, noise_state(device))
     return taken, own.difference(by_graph)
-
-
-def run_graph(traced: TracedStep, *data: Tensor) -> Outcome:
-    """Runs a graph, and puts everything back that it changes."""
-    device = data[0].device
-    with preserved(traced.changed(*data), device):
-        values, gradients = traced(*data)
-        return Outcome(
-            dict(zip(traced.entries, values.clone().unbind(), strict=True)),
-            {p: g.clone() for p, g in zip(traced.leaves, gradients, strict=True)},
-            tuple(tensor.detach().clone() for tensor in traced.written),
-            noise_state(device),
-        )
 
 
 def _agree(wanted: Tensor, found: Tensor, size: Tensor) -> bool:

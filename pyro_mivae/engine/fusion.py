@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import GraphModule, Node
 
-from pyro_mivae.engine.fx_utils import are_alike, is_impure, is_single, layout, sources, views_of
+from pyro_mivae.engine.constant_folding import number_of, register
+from pyro_mivae.engine.fx_utils import (
+    Layout,
+    are_alike,
+    is_impure,
+    is_single,
+    layout,
+    sources,
+    views_of,
+)
 from pyro_mivae.engine.rewriting import (
     Rewriter,
     difference,
@@ -30,19 +39,14 @@ def fuse_rounding(module: GraphModule) -> None:
     as a ReLU's, makes of one rounding a large difference in the gradient.
     """
     rewriter = Rewriter(module)
-    exact = sources(_ledger(module))
+    results: Any = module.graph.output_node().args[0]
+    exact = sources(results[0])
     rewriter.apply([sum_of_sum])
     rewriter.apply([negative_of_negative, late_negation, difference])
     rewriter.apply([scaling_of_scaling, sum_with_product], exact)
     rewriter.merge_equal()
-    rewriter.apply([product_onto_product, sum_onto_sum], sources(_ledger(module)))
-
-
-def _ledger(module: GraphModule) -> Node:
-    """The node of the ledger's entries, which is the graph's first result."""
-    results: Any = module.graph.output_node().args[0]
-    node: Node = results[0]
-    return node
+    results = module.graph.output_node().args[0]
+    rewriter.apply([product_onto_product, sum_onto_sum], sources(results[0]))
 
 
 def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
@@ -131,7 +135,9 @@ def sum_onto_sum(rewriter: Rewriter, node: Any) -> Node | None:
     transposed.meta["val"] = wanted._replace(
         shape=torch.Size(reversed(wanted.shape)), stride=wanted.stride[::-1]
     )
-    return rewriter.call(aten.addmv_.default, first, transposed, rewriter.hold(ones), like=node)
+    held = rewriter.module.graph.get_attr(register(rewriter.module, ones))
+    held.meta["val"] = Layout.of(ones)
+    return rewriter.call(aten.addmv_.default, first, transposed, held, like=node)
 
 
 def _is_sum_over_rows(node: Any) -> bool:
@@ -186,7 +192,7 @@ def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
         return _Term(2.0, (a,), 1) if a is b else None
     pairs = [(a, b)] if node.target == aten.div.Tensor else [(a, b), (b, a)]
     for x, factor in pairs:
-        number = rewriter.number(factor)
+        number = number_of(rewriter.module, factor)
         if number is None or not isinstance(x, Node) or layout(x).shape != layout(node).shape:
             continue
         if node.target == aten.div.Tensor:

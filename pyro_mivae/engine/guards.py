@@ -26,6 +26,8 @@ LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
 
 Held = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 """A namespace that changes in place, or what makes one of its present values."""
+Contents = dict[tuple[int, str], tuple[Any, ...]]
+"""What the names of each space hold: an object's identity, and the plain values in it."""
 
 
 class Guards:
@@ -74,60 +76,43 @@ class Guards:
             self._state = self._states.setdefault(state, len(self._states))
         return self._state
 
-    def begin(self) -> Any:
-        """Returns what `unsafe` needs to know from before a run."""
-        return self.read(), self._contents()
+    def begin(self) -> Contents:
+        """Returns what `unsafe` needs to know from before a run: what every name holds."""
+        return {
+            (index, name): (
+                None if isinstance(value, CONTAINERS) else _token(value),
+                *islice(_plain_values(value, 4), MOST_CONTENTS),
+            )
+            for index, space in enumerate(self._spaces)
+            for name, value in space.pairs(space.now())
+        }
 
-    def unsafe(self, begun: Any, used: Collection[Tensor]) -> str:
-        """Says why the next run may be another than this one; empty if nothing tells so."""
-        before, contents = begun
-        changing = self.changed(before, used)
-        after = self._contents()
-        for place in contents.keys() | after.keys():
+    def unsafe(self, before: Contents, used: Collection[Tensor]) -> str:
+        """Says why the next run may be another than this one; empty if nothing tells so.
+
+        Objects that a run puts in the place of others, and did not use before, are watched no
+        more: they are what it leaves behind.
+        """
+        ids, changed, after = frozenset(map(id, used)), set(), self.begin()
+        for place in before.keys() | after.keys():
             space, name = self._spaces[place[0]], place[1]
-            if name not in space.skipped and contents.get(place) != after.get(place):
-                changing.append(space.label or name)
-        if changing:
+            (old, *was), (new, *now) = before.get(place, (None,)), after.get(place, (None,))
+            both = isinstance(old, _Object) and isinstance(new, _Object)
+            if both and old != new and old.id not in ids:
+                space.skipped.add(name)
+                self._state = None
+            elif (old, was) != (new, now):
+                changed.add(space.label or name)
+        if changed:
             return (
                 "it changes a number of its own as it runs "
-                f"({', '.join(sorted(set(changing)))}); count in a buffer of a module"
+                f"({', '.join(sorted(changed))}); count in a buffer of a module"
             )
         watched = [pair for space in self._spaces for pair in space.watched(space.now())]
         iterators = [name for name, value in watched if isinstance(value, Iterator)]
         if iterators:
             return f"it finds an iterator ({', '.join(iterators)}), which a run may move on"
         return ""
-
-    def changed(self, before: int, used: Collection[Tensor]) -> list[str]:
-        """Names what a run has changed that the next run may read.
-
-        Objects that a run puts in the place of others, and did not use before, are watched no
-        more: they are what it leaves behind.
-        """
-        if self.read() == before:
-            return []
-        ids, changed = frozenset(map(id, used)), []
-        was = {token[:2]: token[2] for token in list(self._states)[before]}
-        now = {token[:2]: token[2] for token in self._tokens()}
-        for place in was.keys() | now.keys():
-            old, new = was.get(place), now.get(place)
-            space = self._spaces[place[0]]
-            if old == new:
-                continue
-            if isinstance(old, _Object) and isinstance(new, _Object) and old.id not in ids:
-                space.skipped.add(place[1])
-            else:
-                changed.append(space.label or place[1])
-        self._state = None
-        return sorted(set(changed))
-
-    def _contents(self) -> dict[tuple[int, str], tuple[Any, ...]]:
-        """Returns what is in the objects that are watched, as far as a run may count in them."""
-        return {
-            (index, name): tuple(islice(_plain_values(value, 4), MOST_CONTENTS))
-            for index, space in enumerate(self._spaces)
-            for name, value in space.pairs(space.now())
-        }
 
     def _watch_object(self, owner: Any) -> None:
         label, skipped = type(owner).__name__, {*getattr(owner, "unguarded", ())}
@@ -186,12 +171,9 @@ class Guards:
             held = space.now()
             pairs = dict(space.watched(held))
             self._last.append((space, len(held), list(pairs), list(pairs.values())))
-            for name, value in pairs.items():
-                token = _token(value)
-                if isinstance(value, nn.Parameter):
-                    self._trained.append((value, value.requires_grad))
-                    token = _Object(id(value), value.requires_grad)
-                tokens.append((index, name, token))
+            trained = [v for v in pairs.values() if isinstance(v, nn.Parameter)]
+            self._trained += [(parameter, parameter.requires_grad) for parameter in trained]
+            tokens += [(index, name, _token(value)) for name, value in pairs.items()]
         return tuple(tokens)
 
 
@@ -223,7 +205,7 @@ class _Object(NamedTuple):
     """Stands for a value that is not plain."""
 
     id: int
-    trains: bool = False
+    trains: bool
 
 
 def _token(value: Any) -> Any:
@@ -232,7 +214,7 @@ def _token(value: Any) -> Any:
         return value
     if type(value) is tuple:
         return tuple([_token(part) for part in value if isinstance(part, (*PLAIN, tuple))])
-    return _Object(id(value))
+    return _Object(id(value), isinstance(value, nn.Parameter) and value.requires_grad)
 
 
 def _plain_values(value: Any, depth: int) -> Iterator[Any]:

@@ -115,7 +115,7 @@ def round_products(graph: GraphModule) -> GraphModule:
     rounding = _Rounding(graph.graph)
     for node in list(graph.graph.nodes):
         if is_impure(node) and not _is_product(node):
-            rounding.forget()  # it may change what was rounded
+            rounding.rounded.clear()  # it may change what was rounded
         with graph.graph.inserting_before(node):
             rounding.visit(node)
     graph.graph.eliminate_dead_code(is_impure)
@@ -128,11 +128,7 @@ class _Rounding:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._rounded: dict[Node, Node] = {}
-
-    def forget(self) -> None:
-        """Rounds anew what is read from here on."""
-        self._rounded.clear()
+        self.rounded: dict[Node, Node] = {}  # what is read in bfloat16
 
     def visit(self, node: Any) -> None:
         """Replaces a node if it is a product in float32."""
@@ -179,19 +175,16 @@ class _Rounding:
 
     def _narrow(self, node: Any) -> Node:
         """The node's value in bfloat16."""
-        if node not in self._rounded:
+        if node not in self.rounded:
             if node.target in VIEWS:
                 base, *how = node.args
-                self._rounded[node] = self._call(node.target, self._narrow(base), *how)
+                self.rounded[node] = self._call(node.target, self._narrow(base), *how)
             else:
-                self._rounded[node] = self._cast(node, torch.bfloat16)
-        return self._rounded[node]
+                self.rounded[node] = self._call(aten._to_copy.default, node, dtype=torch.bfloat16)
+        return self.rounded[node]
 
     def _wide(self, node: Node) -> Node:
-        return self._cast(node, torch.float32)
-
-    def _cast(self, node: Node, dtype: torch.dtype) -> Node:
-        return self._call(aten._to_copy.default, node, dtype=dtype)
+        return self._call(aten._to_copy.default, node, dtype=torch.float32)
 
     def _call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         return self.graph.call_function(target, args, kwargs)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pyro_mivae.compat import is_erased
-from pyro_mivae.engine.constant_folding import constant_of, number_of, register
+from pyro_mivae.engine.constant_folding import constant_of, number_of
 from pyro_mivae.engine.fx_utils import (
-    Layout,
     all_changed,
     are_alike,
     is_impure,
@@ -96,20 +94,6 @@ class Rewriter:
         self._added.append(new)
         return new
 
-    def hold(self, value: Tensor) -> Node:
-        """Adds a constant before the node that is being replaced."""
-        new = self.graph.get_attr(register(self.module, value))
-        new.meta["val"] = Layout.of(value)
-        return new
-
-    def constant(self, operand: Any) -> Any:
-        """Returns the value of a held constant; see `constant_of`."""
-        return constant_of(self.module, operand)
-
-    def number(self, operand: Any) -> float | None:
-        """Returns the number that an operand is in every element; see `number_of`."""
-        return number_of(self.module, operand)
-
     def is_safe(self, node: Any) -> bool:
         """True if nothing changes the memory of a node, which may so be read elsewhere."""
         return origin(node) not in self._unsafe
@@ -125,7 +109,11 @@ class Rewriter:
             self._added = []
             with self.graph.inserting_before(node):
                 new = rule(self, node)
-            if new is None or (node in self._results and self._is_taken(new)):
+            if new is None:
+                continue
+            memory = origin(new)
+            taken = memory in self._results or memory.op != "call_function"
+            if taken and node in self._results:
                 continue
             read = [new, *(used for added in self._added for used in added.all_input_nodes)]
             if all(map(self.is_safe, read)):
@@ -137,11 +125,6 @@ class Rewriter:
             for added in reversed(self._added):
                 self.graph.erase_node(added)
         return None
-
-    def _is_taken(self, node: Any) -> bool:
-        """True if the memory of a node belongs to an input, a constant or a result."""
-        memory = origin(node)
-        return memory in self._results or memory.op != "call_function"
 
     def _erase(self, node: Any) -> None:
         """Erases a node without users, and its arguments that have no others."""
@@ -204,7 +187,7 @@ def neutral_operand(rewriter: Rewriter, node: Any) -> Node | None:
         (first,) = node.args[0]
     elif node.target not in NEUTRAL or node.kwargs:
         return None
-    elif rewriter.number(node.args[1]) != NEUTRAL[node.target]:
+    elif number_of(rewriter.module, node.args[1]) != NEUTRAL[node.target]:
         return None
     if not isinstance(first, Node):
         return None
@@ -223,7 +206,7 @@ def identity_product(rewriter: Rewriter, node: Any) -> Node | None:
     """The product with an identity matrix is the other factor."""
     if node.target not in (aten.mm.default, aten.bmm.default):
         return None
-    matrix, other = rewriter.constant(node.args[0]), node.args[1]
+    matrix, other = constant_of(rewriter.module, node.args[0]), node.args[1]
     if matrix is None or layout(other) != layout(node)._replace(offset=layout(other).offset):
         return None
     return other if bool((matrix == torch.eye(matrix.shape[-1]).to(matrix)).all()) else None

@@ -46,17 +46,6 @@ def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]
         before.restore()
 
 
-@contextmanager
-def restored_on_error(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Puts random numbers and tensors back if what runs here fails; see `preserved`."""
-    before = Snapshot(tensors, device)
-    try:
-        yield
-    except Exception:
-        before.restore()
-        raise
-
-
 def noise_state(device: torch.device) -> tuple[Tensor, ...]:
     """Returns the state of torch's generators, the CPU's and a CUDA device's."""
     state = torch.get_rng_state()

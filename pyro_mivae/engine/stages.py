@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.cuda_graphs import Recording, check_capturable, recorder_for
 from pyro_mivae.engine.fallback import give_up
 from pyro_mivae.engine.optimiser import CapturableOptimiser, GroupedOptimiser
-from pyro_mivae.engine.tracing import TracedStep
+from pyro_mivae.engine.steps import GraphStep
+from pyro_mivae.engine.tracing import TracedStep, unique
 from pyro_mivae.errors import CaptureError
 
 MOST_CAPTURES = 8
@@ -64,45 +64,41 @@ def _kind_of(leaf: Any) -> Any:
 
 
 class ReplayedStep:
-    """A recording of a traced step and of the optimiser's part of it."""
+    """A recording of a step by the graph, with the optimiser's part of it."""
 
     def __init__(
         self,
-        traced: TracedStep,
-        run: Any,
+        stage: Stage,
         data: Sequence[Tensor],
-        parameters: Collection[Tensor],
         update: CapturableOptimiser,
         recorder: Recording,
     ) -> None:
-        self._traced, self._run, self._parameters = traced, run, parameters
-        self._update, self._recorder = update, recorder
+        self._stage, self._run, self._update, self._recorder = stage, stage.run, update, recorder
         self._data = [tensor.clone() for tensor in data]
+        traced, parameters = stage.traced, stage.updated
         results: Any = traced.graph.graph.output_node().args[0]
         like = results[0].meta["val"]
         self._values = torch.zeros(like.shape, dtype=like.dtype, device=data[0].device)
-        leaves, inputs = set(traced.leaves), set(traced.inputs)
-        self._others = [p for p in parameters if p not in leaves]
-        self._zeros = [None if p.grad is None else torch.zeros_like(p) for p in self._others]
-        self._inputs = [*traced.inputs, *parameters]
+        self._zeros = [None if p.grad is None else torch.zeros_like(p) for p in stage.unused]
+        self._inputs = unique([*traced.inputs, *parameters])
         held = [(parameter, parameter.grad) for parameter in parameters]
-        state = [*traced.inputs, *(p for p in parameters if p not in inputs), self._values]
         try:
-            (self._replay,) = recorder.record(self._take, [1], state)
+            (self._replay,) = recorder.record(self._take, [1], [*self._inputs, self._values])
         finally:
             for parameter, gradient in held:
                 parameter.grad = gradient
         self._places = [tensor.data_ptr() for tensor in self._inputs]
 
-    def is_current(self, run: Any) -> bool:
+    def is_current(self) -> bool:
         """True if tensors, options and optimiser are those that were recorded."""
         places = [tensor.data_ptr() for tensor in self._inputs]
-        if run is not self._run or places != self._places:
-            return False
-        zeros = zip(self._others, self._zeros, strict=True)
-        if any((p.grad is None) != (zero is None) for p, zero in zeros):
-            return False
-        return self._update.refresh()
+        zeros = zip(self._stage.unused, self._zeros, strict=True)
+        return (
+            self._run is self._stage.run
+            and places == self._places
+            and all((p.grad is None) == (zero is None) for p, zero in zeros)
+            and self._update.refresh()
+        )
 
     def __call__(self, data: Sequence[Tensor]) -> Tensor:
         """Takes the step."""
@@ -112,39 +108,34 @@ class ReplayedStep:
             return self._values.clone()
 
     def _take(self) -> None:
-        held = [(parameter, parameter.grad) for parameter in self._parameters]
-        with torch.no_grad():
-            values, *gradients = self._run(*self._data, *self._traced.inputs)
-            self._values.copy_(values)
-        leaves = [*self._traced.leaves, *self._others]
-        for leaf, gradient in zip(leaves, (*gradients, *self._zeros), strict=True):
-            leaf.grad = gradient
-        self._update.step(self._parameters)
+        stage = self._stage
+        held = [(parameter, parameter.grad) for parameter in stage.updated]
+        self._values.copy_(stage(*self._data))
+        for parameter, zero in zip(stage.unused, self._zeros, strict=True):
+            parameter.grad = zero
+        self._update.step(stage.updated)
         for parameter, before in held:  # as Pyro leaves them
             parameter.grad = before
 
 
-@dataclass
-class Stage:
-    """The graph for arguments of one kind, once there is one."""
+class Stage(GraphStep):
+    """The graph for arguments of one kind."""
 
-    traced: TracedStep | None = None
-    parameters: Mapping[str, Tensor] = field(default_factory=dict)  # by name in the param store
-    trained: Collection[str] = ()  # names of those that are not frozen
-    updated: Collection[Tensor] = ()  # the parameters, each once
-    run: Any = None  # the graph, or the compiled one
-    steps: int = 0  # since it was recorded
-    unchecked: int | None = None  # the first step by the graph since the last comparison
-    compiles_at: float = math.inf
-    tries: int = 0  # steps that were recorded in vain
-    replay: ReplayedStep | None = None
-    captures: int = MOST_CAPTURES  # that may yet be made
+    def __init__(self, traced: TracedStep, parameters: Mapping[str, Tensor]) -> None:
+        self.parameters = parameters  # by name in the param store
+        self.updated = unique(parameters.values())
+        super().__init__(traced, self.updated)
+        self.steps = 0  # since it was recorded
+        self.compiles_at = math.inf
+        self.replay: ReplayedStep | None = None
+        self._trained = {name: p.requires_grad for name, p in parameters.items()}
+        self._captures = MOST_CAPTURES  # that may yet be made
 
     def is_current(self) -> bool:
         """Returns whether the param store holds the parameters that the graph reads."""
         held = stored_parameters()
         return all(
-            held.get(name) is parameter and parameter.requires_grad == (name in self.trained)
+            held.get(name) is parameter and parameter.requires_grad == self._trained[name]
             for name, parameter in self.parameters.items()
         )
 
@@ -153,22 +144,19 @@ class Stage:
 
         None if the device, the program or the optimiser has no such thing.
         """
-        if self.replay is not None and self.replay.is_current(self.run):
+        if self.replay is not None and self.replay.is_current():
             return self.replay
-        self.replay, left = None, self.captures
-        if self.traced is None or not left:
-            return None
-        update, device = optimiser.capturable(self.updated), data[0].device
-        recorder = None if update is None else recorder_for(update.optimiser, device)
-        self.captures = 0
+        self.replay, left, self._captures = None, self._captures, 0
+        update = optimiser.capturable(self.updated) if left else None
+        recorder = None if update is None else recorder_for(update.optimiser, data[0].device)
         if update is None or recorder is None:
             return None
         try:
             if left == 1:
                 raise CaptureError("its tensors or the optimiser's options change too often")
-            check_capturable(self.traced, device)
-            self.replay = ReplayedStep(self.traced, self.run, data, self.updated, update, recorder)
-            self.captures = left - 1
+            check_capturable(self.traced, data[0].device)
+            self.replay = ReplayedStep(self, data, update, recorder)
+            self._captures = left - 1
         except CaptureError as error:
             give_up("captured", "without", error)
         return self.replay
@@ -184,12 +172,6 @@ def parameters_of(capture: Any) -> dict[str, Tensor]:
     """Parameters of a traced step by name, unconstrained, as Pyro steps them."""
     sites = capture.trace.nodes.items()
     return {name: site["value"].unconstrained() for name, site in sites}
-
-
-def added(leaf: Tensor, before: Tensor | None) -> Tensor:
-    """The part of a leaf's gradient that a step has added."""
-    assert leaf.grad is not None
-    return leaf.grad if before is None else leaf.grad - before
 
 
 def modules_of(model: Any, guide: Any, loss: Any) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
@@ -9,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_mivae.engine.comparison import Outcome, compared
+from pyro_mivae.engine.comparison import Gradients, Ledger, compared
 from pyro_mivae.engine.fallback import first_cause, give_up, quiet, tell_difference
 from pyro_mivae.engine.heuristics import WORTH_TRACING, steps_worth_compiling
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
-from pyro_mivae.engine.snapshot import noise_state, preserved, restored_on_error
+from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep, TrainStep, trace_run
 from pyro_mivae.errors import StagingError
 
@@ -43,19 +44,18 @@ class GraphStep:
         unchecked: The first step that was taken since the last comparison; None if none was.
     """
 
-    def __init__(self, program: TrainStep, traced: TracedStep, run: Any = None) -> None:
-        self.traced, self.entries = traced, traced.entries
+    def __init__(
+        self, traced: TracedStep, parameters: Collection[Tensor], run: Any = None
+    ) -> None:
+        self.traced, self.entries, self.run = traced, traced.entries, run
         self.unchecked: int | None = None
         leaves = set(traced.leaves)
-        self._unused = [p for p in program.parameters if p not in leaves]
-        self.run = traced.graph if run is None else run
+        self.unused = [p for p in parameters if p not in leaves]
 
-    @torch.no_grad()
     def __call__(self, *args: Tensor) -> Tensor:
         """Evaluates and differentiates; see `TrainStep`."""
-        values: Tensor
-        values, *gradients = self.run(*args, *self.traced.inputs)
-        for parameter in self._unused:
+        values, gradients = self.traced(*args, run=self.run)
+        for parameter in self.unused:
             parameter.grad = None
         for parameter, gradient in zip(self.traced.leaves, gradients, strict=True):
             parameter.grad = gradient
@@ -68,11 +68,8 @@ def trace_step(program: TrainStep, *args: Tensor) -> TracedStep:
     The program is run three times; random numbers, buffers and the data are left as they were.
     """
     device = args[0].device
-    try:
-        with preserved([*program.buffers, *args], device):
-            run = trace_run(program.loss, args, program.guards, program.parameters)
-    except Exception as error:  # the program itself may have no trouble
-        raise StagingError(first_cause(error)) from error
+    with preserved([*program.buffers, *args], device):
+        run = trace_run(program.loss, args, program.guards, program.parameters)
     if run.traced is None:
         raise StagingError(run.reason)
     with preserved([*program.buffers, *args], device):
@@ -104,8 +101,8 @@ def _compiled(traced: TracedStep, args: tuple[Tensor, ...], precision: Precision
     compiled: Any = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
     runs = []
     for run in (plain, compiled):
-        with preserved(traced.changed(*args), args[0].device), torch.no_grad():
-            values, *gradients = run(*args, *traced.inputs)
+        with preserved(traced.changed(*args), args[0].device):
+            values, gradients = traced(*args, run=run)
             runs.append([tensor.clone() for tensor in (values, *gradients)])
     for wanted, found in zip(*runs, strict=True):
         allowed = MISCOMPILED.get(wanted.dtype, 1e-2)
@@ -185,12 +182,12 @@ class Engine:
     def _recorded(self, args: tuple[Tensor, ...]) -> Taken:
         """Takes the program's own step, and writes it down."""
         program, key = self.program, self._key(args)
+        data = program.loss, args, program.guards, program.parameters, program.buffers
         try:
-            with restored_on_error(program.buffers, args[0].device):
-                run = trace_run(program.loss, args, program.guards, program.parameters)
-        except Exception as error:  # the program itself may have no trouble
+            run = trace_run(*data)
+        except StagingError as error:
             values = program(*args)
-            self._give_up(StagingError(first_cause(error)))
+            self._give_up(error)
             return program.entries, values
         for parameter in program.parameters:
             parameter.grad = run.gradients.get(parameter)
@@ -211,7 +208,7 @@ class Engine:
         for (*others, (other, _)), step in self._like._steps.items():
             if others == kinds and other == trained:
                 traced = step.traced.rebound(dict(zip(theirs, ours, strict=True)))
-                return GraphStep(self.program, traced, step.run)
+                return GraphStep(traced, self.program.parameters, step.run)
         return None
 
     def _try(self, step: GraphStep, args: tuple[Tensor, ...]) -> Taken:
@@ -248,7 +245,7 @@ class Engine:
             run = compile_graph(traced, *args, precision=self.precision)
         if run is None and self.precision == "bf16":
             run = round_products(deepcopy(traced.graph))
-        self._steps[key] = GraphStep(self.program, traced, run)
+        self._steps[key] = GraphStep(traced, self.program.parameters, run)
         if len(self._steps) > MOST_GRAPHS:
             self._give_up(StagingError(TOO_MANY.format(MOST_GRAPHS)))
 
@@ -264,11 +261,10 @@ def _compare(
 ) -> tuple[Taken, str]:
     """Takes the program's own step, and says where the graph's is another on the same noise."""
 
-    def take() -> tuple[Taken, Outcome]:
+    def take() -> tuple[Taken, Ledger, Gradients]:
         values = program(*args)
         ledger = dict(zip(program.entries, values.unbind(), strict=True))
         gradients = {p: p.grad for p in program.parameters if p.grad is not None}
-        outcome = Outcome(ledger, gradients, traced.written, noise_state(args[0].device))
-        return (program.entries, values), outcome
+        return (program.entries, values), ledger, gradients
 
     return compared(traced, args, take)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import pyro
-import torch
 from pyro import poutine
 from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
@@ -18,24 +17,22 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice, function, instance, shown
 from pyro_mivae.compat import version_of, zero_all
-from pyro_mivae.engine.comparison import Outcome, compared, is_due, most_unchecked
+from pyro_mivae.engine.comparison import Gradients, Ledger, compared, is_due, most_unchecked
 from pyro_mivae.engine.fallback import first_cause, give_up, tell_difference
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.heuristics import steps_worth_compiling
 from pyro_mivae.engine.optimiser import GroupedOptimiser
-from pyro_mivae.engine.snapshot import noise_state, restored_on_error
 from pyro_mivae.engine.stages import (
     Call,
     Stage,
-    added,
     calls_noted,
     is_stageable,
     modules_of,
     parameters_of,
 )
 from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode, compile_graph
-from pyro_mivae.engine.tracing import TracedStep, trace_run, unique
-from pyro_mivae.errors import DataError
+from pyro_mivae.engine.tracing import trace_run
+from pyro_mivae.errors import DataError, StagingError
 from pyro_mivae.models import GenerativeModel
 
 logger = logging.getLogger(__name__)
@@ -117,7 +114,7 @@ class SVI(pyro.infer.SVI):
         self._parts = [part for root in modules_of(model, guide, loss) for part in root.modules()]
         terms = getattr(loss, "terms", ())
         self._guards = Guards(model, guide, loss, *terms, *self._parts)
-        self._stages: dict[Any, Stage] = {}
+        self._stages: dict[Any, Stage | int] = {}  # or how often a kind was recorded in vain
         self._zeros: dict[int, tuple[Tensor, int]] = {}  # gradients known to be 0
         self._unchecked = isinstance(model, GenerativeModel)  # data of a first step
         self._number = 0  # of the step that is taken, from 0
@@ -170,10 +167,10 @@ class SVI(pyro.infer.SVI):
         except Exception as error:  # an argument without a hash, or a user's own comparison
             self._give_up(first_cause(error))
             return self._by_pyro(call)
+        if isinstance(stage, int):
+            return self._recorded_step(key, stage, call)
         if stage is None or not stage.is_current():
             return self._first_step(key, call)
-        if stage.traced is None:
-            return self._recorded_step(stage, call)
         stage.steps += 1
         due = is_due(stage.steps, most_unchecked(call.tensors[0].device))
         return self._compared_step(stage, call) if due else self._graph_step(stage, call)
@@ -188,15 +185,15 @@ class SVI(pyro.infer.SVI):
         if len(self._stages) >= MOST_GRAPHS and key not in self._stages:
             self._give_up(TOO_MANY.format(MOST_GRAPHS))
             return self._by_pyro(call)
-        tried = self._stages.pop(key, Stage()).tries
+        self._stages.pop(key, None)
         with calls_noted(self._parts):
             loss = self._by_pyro(call)
         for part in self._parts:
             self._guards.watch(part)
-        self._stages[self._key(call)] = Stage(tries=tried)
+        self._stages[self._key(call)] = 0
         return loss
 
-    def _recorded_step(self, stage: Stage, call: Call) -> Any:
+    def _recorded_step(self, key: Any, tries: int, call: Call) -> Any:
         """Takes Pyro's own step, and writes it down."""
 
         def evaluate(*data: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -207,12 +204,11 @@ class SVI(pyro.infer.SVI):
         known = set(map(id, self.optim.optim_objs))
         buffers = [buffer for part in self._parts for buffer in part.buffers(recurse=False)]
         try:
-            with restored_on_error(buffers, call.tensors[0].device):
-                with poutine.trace(param_only=True) as capture:
-                    run = trace_run(evaluate, call.tensors, self._guards)
-        except Exception as error:  # the program itself may have no trouble
+            with poutine.trace(param_only=True) as capture:
+                run = trace_run(evaluate, call.tensors, self._guards, None, buffers)
+        except StagingError as error:
             loss = self._by_pyro(call)
-            self._give_up(first_cause(error))
+            self._give_up(str(error))
             return loss
         self.objective.advance()
         parameters = parameters_of(capture)
@@ -221,25 +217,21 @@ class SVI(pyro.infer.SVI):
         makes = [name for name, p in parameters.items() if id(p) not in known]
         if run.traced is None:
             self._give_up(run.reason)
-        elif makes and stage.tries >= TRIES:
+        elif makes and tries >= TRIES:
             self._give_up(f"it makes new parameters in every step ({', '.join(makes)})")
         elif makes:
-            stage.tries += 1
+            self._stages[key] = tries + 1
         else:
-            self._keep(stage, run.traced, parameters, call)
+            self._keep(key, Stage(run.traced, parameters), call)
         warn_if_nan(run.ledger["loss"], "loss")
         return torch_item(run.ledger["loss"])
 
-    def _keep(
-        self, stage: Stage, traced: TracedStep, parameters: dict[str, Tensor], call: Call
-    ) -> None:
+    def _keep(self, key: Any, stage: Stage, call: Call) -> None:
         """Keeps the graph of what was recorded."""
-        stage.traced, stage.run, stage.parameters = traced, traced.graph, parameters
-        stage.updated = unique(parameters.values())
-        stage.trained = {name for name, p in parameters.items() if p.requires_grad}
+        self._stages[key] = stage
         try:
             if self.engine == "auto":
-                stage.compiles_at = steps_worth_compiling(traced, *call.tensors, known=False)
+                stage.compiles_at = steps_worth_compiling(stage.traced, *call.tensors, known=False)
             elif self.engine == "compiled":
                 stage.compiles_at = 0
         except Exception as error:  # whatever an operation may raise
@@ -247,25 +239,21 @@ class SVI(pyro.infer.SVI):
 
     def _compared_step(self, stage: Stage, call: Call) -> Any:
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
-        traced = stage.traced
-        assert traced is not None
-        leaves = set(traced.leaves)
-        known = leaves.union(stage.parameters.values())
+        leaves = set(stage.traced.leaves)
+        known = leaves.union(stage.updated)
         before = {p: None if p.grad is None else p.grad.clone() for p in known}
 
-        def take() -> tuple[Any, Outcome]:
+        def take() -> tuple[Any, Ledger, Gradients]:
             with poutine.trace(param_only=True) as capture:
                 loss = self.loss_and_grads(self.model, self.guide, *call.args, **call.kwargs)
-            gradients = {p: added(p, before[p]) for p in known if p.grad is not None}
-            outcome = Outcome(
-                self.objective.ledger,
-                {p: g for p, g in gradients.items() if p in leaves or g.any()},
-                traced.written,
-                noise_state(call.tensors[0].device),
-            )
-            return (loss, parameters_of(capture)), outcome
+            gradients = {}
+            for p, held in before.items():
+                added = p.grad if p.grad is None or held is None else p.grad - held
+                if added is not None and (p in leaves or added.any()):
+                    gradients[p] = added
+            return (loss, parameters_of(capture)), self.objective.ledger, gradients
 
-        (loss, parameters), difference = compared(traced, call.tensors, take)
+        (loss, parameters), difference = compared(stage.traced, call.tensors, take)
         if not difference and parameters.keys() != stage.parameters.keys():
             difference = f"its parameters are {sorted(parameters)}"
         self._update(parameters)
@@ -277,11 +265,10 @@ class SVI(pyro.infer.SVI):
     def _graph_step(self, stage: Stage, call: Call) -> Any:
         """Takes a step by the graph."""
         traced, parameters, tensors = stage.traced, stage.updated, call.tensors
-        assert traced is not None
         if stage.steps > stage.compiles_at:
             logger.info("compiling the training step")
             stage.compiles_at = math.inf
-            stage.run = compile_graph(traced, *tensors) or traced.graph
+            stage.run = compile_graph(traced, *tensors)
         if self._optimiser.optim is not self.optim:
             self._optimiser = GroupedOptimiser(self.optim)
         replay = None
@@ -291,8 +278,7 @@ class SVI(pyro.infer.SVI):
             if replay is not None:
                 values = replay(tensors)
             else:
-                with torch.no_grad():
-                    values, *gradients = stage.run(*tensors, *traced.inputs)
+                values, gradients = traced(*tensors, run=stage.run)
         except Exception as error:  # the program itself may have no trouble
             self._part(f"the graph fails with {first_cause(error)}", stage)
             return self._by_pyro(call)
@@ -304,8 +290,7 @@ class SVI(pyro.infer.SVI):
         if replay is None:
             self._accumulate(dict(zip(traced.leaves, gradients, strict=True)))
             self._optimiser.step(parameters)
-            held = [p.grad for p in parameters if p.grad is not None]
-            if held:
+            if held := [p.grad for p in parameters if p.grad is not None]:
                 zero_all(held)
             self._note_zeros(parameters)
         loss = float(self.ledger["loss"])

@@ -96,13 +96,10 @@ class Tape(TorchDispatchMode):
         return GraphModule(self._root, self._graph)
 
     def written(self) -> list[Tensor]:
-        """Returns the external tensors that the run changes in place."""
-        changed, placeholders = all_changed(self._graph), self._placeholders[len(self.data) :]
-        return [t for t, node in zip(self.externals, placeholders, strict=True) if node in changed]
-
-    def changes_data(self) -> bool:
-        """Returns whether the run changes its data in place."""
-        return not all_changed(self._graph).isdisjoint(self._placeholders[: len(self.data)])
+        """Returns the tensors that the run changes in place, of its data and the externals."""
+        changed, tensors = all_changed(self._graph), (*self.data, *self.externals)
+        pairs = zip(tensors, self._placeholders, strict=True)
+        return [tensor for tensor, node in pairs if node in changed]
 
     def varies(self, tensor: Tensor) -> bool:
         """Returns whether a tensor's values can be others in the next step."""

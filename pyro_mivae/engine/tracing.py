@@ -17,10 +17,11 @@ from torch.fx import GraphModule
 
 from pyro_mivae.compat import decompositions, has_gradient_hooks
 from pyro_mivae.engine.constant_folding import hold_constants, spell_out
+from pyro_mivae.engine.fallback import first_cause
 from pyro_mivae.engine.fusion import fuse_rounding
 from pyro_mivae.engine.guards import Guards
 from pyro_mivae.engine.rewriting import simplify
-from pyro_mivae.engine.snapshot import preserved
+from pyro_mivae.engine.snapshot import Snapshot, preserved
 from pyro_mivae.engine.tape import Tape
 from pyro_mivae.errors import StagingError
 
@@ -88,10 +89,11 @@ class TracedStep:
     written: tuple[Tensor, ...]  # inputs that are changed in place
     changes_data: bool
 
-    def __call__(self, *data: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Evaluates the step; inputs that it writes to are changed."""
-        with torch.no_grad():
-            values, *gradients = self.graph(*data, *self.inputs)
+    @torch.no_grad()
+    def __call__(self, *data: Tensor, run: Any = None) -> tuple[Tensor, list[Tensor]]:
+        """Evaluates the step, compiled if so given; inputs that it writes to are changed."""
+        graph = self.graph if run is None else run  # a compiled one has no truth value
+        values, *gradients = graph(*data, *self.inputs)
         return values, gradients
 
     def changed(self, *data: Tensor) -> list[Tensor]:
@@ -129,14 +131,29 @@ class TracedRun:
 
 
 def trace_run(
-    loss: Loss, data: Sequence[Tensor], guards: Guards, leaves: Sequence[Tensor] | None = None
+    loss: Loss,
+    data: Sequence[Tensor],
+    guards: Guards,
+    leaves: Sequence[Tensor] | None = None,
+    buffers: Sequence[Tensor] = (),
 ) -> TracedRun:
     """Runs a program once, with its gradient, and writes down every tensor operation.
 
     Numbers that Python holds become constants of the graph: shapes, settings, and what the
-    program decided upon them. Nothing is undone: random numbers, buffers and the program's own
-    objects are as one run leaves them.
+    program decided upon them. Random numbers, buffers and the program's own objects are as one
+    run leaves them. Where it fails, random numbers and buffers are as they were.
     """
+    before = Snapshot(buffers, data[0].device)
+    try:
+        return _trace_run(loss, data, guards, leaves)
+    except Exception as error:  # the program itself may have no trouble
+        before.restore()
+        raise StagingError(first_cause(error)) from error
+
+
+def _trace_run(
+    loss: Loss, data: Sequence[Tensor], guards: Guards, leaves: Sequence[Tensor] | None
+) -> TracedRun:
     tape = Tape(data)
     watch, randomness = guards.begin(), _foreign_randomness()
     with pyro.validation_enabled(False), tape.running():
@@ -165,13 +182,14 @@ def trace_run(
     if values.device.type != "cpu":  # where a launch costs more than the operation
         fuse_rounding(graph)
     graph.recompile()
+    given, written = set(map(id, tape.data)), tape.written()
     traced = TracedStep(
         graph,
         tuple(tape.externals),
         tuple(gradients),
         tuple(ledger),
-        tuple(tape.written()),
-        tape.changes_data(),
+        tuple(tensor for tensor in written if id(tensor) not in given),
+        any(id(tensor) in given for tensor in written),
     )
     return TracedRun(ledger, gradients, traced)
 

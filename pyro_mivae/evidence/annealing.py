@@ -22,11 +22,10 @@ from pyro_mivae.evidence.annealing_path import (
     make_plan,
     transition,
 )
-from pyro_mivae.evidence.prior_predictive import PriorPredictive, generate, why_undefined
+from pyro_mivae.evidence.importance import PriorPredictive, generate, why_undefined
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.posterior.densities import repeat
-from pyro_mivae.posterior.draws import rows_of
-from pyro_mivae.posterior.layout import ProbedPair, observed_sites, run_pair
+from pyro_mivae.posterior.densities import repeat, rows_of
+from pyro_mivae.posterior.layout import ProbedPair, run_pair
 from pyro_mivae.posterior.probe import probed
 from pyro_mivae.traces import Program, is_deterministic
 
@@ -233,19 +232,14 @@ def bidirectional_monte_carlo(
         x: Data of the shape and type that the model draws, shape ``(n, ...)``.
         items: Number of data to draw.
         seed: Of every draw.
-        callback: Called after each temperature with the number of transitions done, and of all.
+        callback: As for `annealed_log_likelihood`, which raises and warns alike.
         **options: Fields of `AnnealingOptions`.
 
     Returns:
         The bounds.
 
     Raises:
-        DataError: If there are no data.
-        OptionError: If an option is out of range.
-        SiteError: If the pair cannot draw data of its own, or cannot be annealed.
-
-    Warns:
-        PyroMivaeWarning: If under 40 % or over 90 % of the proposals were accepted.
+        SiteError: If the pair cannot draw data of its own.
 
     References:
         Grosse, Ghahramani & Adams (2015), Sandwiching the marginal likelihood using bidirectional
@@ -365,7 +359,7 @@ def _check_density(probed: ProbedPair, x: Tensor, start: Start) -> None:
     if start == "guide" and probed.layout.why_unscored:
         raise SiteError(f"{probed.layout.why_unscored}; or use start='prior'")
     pair = run_pair(probed.model, probed.guide, x)
-    for name in observed_sites(pair):
+    for name in pair.observed:
         if is_deterministic(pair.model.nodes[name]):
             raise SiteError(
                 f"the model makes the data, at site {name!r}, a function of the code: they have "

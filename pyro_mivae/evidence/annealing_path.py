@@ -100,11 +100,12 @@ class AnnealingPath:
         values = {**self._draw(), **self._fixed}
         self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
         self._model_density = SummedDensity(pair, x, values)
-        self._guide_density: Callable[[Values], tuple[Tensor, Tensor]] | None = None
+        self._guide_density: Callable[[Values], Tensor] | None = None
         if start == "guide" and layout.is_known(*layout.drawn):
             self._guide_density = _known_density(self._source, x, layout)
         elif start == "guide":
-            self._guide_density = SummedDensity(replace(pair, model=guide), x, values)
+            summed = SummedDensity(replace(pair, model=guide), x, values)
+            self._guide_density = lambda values: summed(values)[0]
 
     def draw(self) -> Tensor:
         """Draws from the start of the path, shape ``(rows, dims)``."""
@@ -121,7 +122,7 @@ class AnnealingPath:
             place = place.detach().requires_grad_()
             values, volume = self._values(place)
             prior, end = self._model_density(values)
-            start = prior if self._guide_density is None else self._guide_density(values)[0]
+            start = prior if self._guide_density is None else self._guide_density(values)
             (first,) = torch.autograd.grad((start + volume).sum(), place, retain_graph=True)
             (last,) = torch.autograd.grad((end + volume).sum(), place)
         parts = (start.detach(), (end - start).detach(), volume.detach())
@@ -190,21 +191,18 @@ class SummedDensity:
         return _sum_out(code, n), _sum_out(code + log_density(trace, seen, x), n)
 
 
-def _known_density(
-    guide: Program, x: Tensor, layout: SiteLayout
-) -> Callable[[Values], tuple[Tensor, Tensor]]:
+def _known_density(guide: Program, x: Tensor, layout: SiteLayout) -> Callable[[Values], Tensor]:
     """Density of a guide whose distribution of the drawn sites is a finite sum: it runs once."""
     trace = enumerated_trace(guide, x)
     fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
     summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
     log_weights = log_density(trace, summed, x)
 
-    def score(values: Values) -> tuple[Tensor, Tensor]:
+    def score(values: Values) -> Tensor:
         total = log_weights
         for name, fn in fns.items():
             total = total + fn.log_prob(values[name]).double()
-        density = _sum_out(total, len(x))
-        return density, density
+        return _sum_out(total, len(x))
 
     return score
 

@@ -1,31 +1,88 @@
-r"""Importance sampling of the evidence :math:`p(x)`, from below and from both sides."""
+"""Prior predictive draws, and importance sampling of the evidence p(x)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_mivae.evidence.prior_predictive import PriorPredictive
+from pyro_mivae.handlers import push_forward
 from pyro_mivae.posterior.densities import (
     Posterior,
     conditioned_trace,
     configurations,
+    join,
     log_density,
     repeat,
+    rows_of,
 )
-from pyro_mivae.posterior.draws import rows_of
-from pyro_mivae.posterior.layout import ProbedPair, observed_sites
+from pyro_mivae.posterior.layout import ProbedPair, run_pair
 from pyro_mivae.posterior.progress import tell, telling
-from pyro_mivae.traces import TracePair
+from pyro_mivae.sites import base_of, data_sites
+from pyro_mivae.traces import TracePair, is_deterministic, replay_model, trace_program
 
 Bounds = tuple[Tensor, Tensor]
 Values = dict[str, Tensor]
 
 PRIOR_SHARE = 4  # one in so many draws comes from the prior
+
+
+class PriorPredictive(NamedTuple):
+    """Data drawn from a model, each with the code that it was drawn with."""
+
+    x: Tensor  # sampled from the likelihood, (n, ...)
+    code: dict[str, Tensor]  # the value of every site, (n, *event)
+    log_likelihood: Tensor  # log p(x | code), float64, (n,)
+    observed: str  # the site of the data
+    distribution: str  # name of what they were sampled from
+
+
+def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
+    """Draws codes from the prior, and data like x from the likelihood, not its mean."""
+    program = push_forward(pair.model, lambda fn: fn.sample())
+    parts = []
+    for places in (torch.arange(items, device=x.device) % len(x)).split(pair.batch_size):
+        trace = trace_program(program, (x[places],), {})
+        (name,) = data_sites(trace)
+        fn, value = trace.nodes[name]["fn"], trace.nodes[name]["value"].to(x.dtype)
+        code = {site: trace.nodes[site]["value"] for site in pair.layout.latent}
+        likelihood = fn.log_prob(value).double()
+        kinds = [kind.__name__ for kind in type(base_of(fn)).__mro__]
+        kind = next(kind for kind in kinds if not kind.startswith("_"))
+        parts.append(PriorPredictive(value, code, likelihood, name, kind))
+    return join(parts)
+
+
+def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
+    """Returns why the model cannot draw data, or why their information has no bounds."""
+    layout = probed.layout
+    if layout.deterministic:
+        return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
+    if layout.unscored:
+        return layout.why_unscored
+    if layout.conditional:
+        return f"the prior of {', '.join(sorted(layout.conditional))} depends on the data"
+    pair = run_pair(probed.model, probed.guide, x)
+    if len(pair.observed) > 1:
+        return f"the model observes several sites, {', '.join(pair.observed)}"
+    (name,) = pair.observed
+    site = pair.model.nodes[name]
+    if is_deterministic(site):
+        return "the model makes the data, which have no density then, a function of the code"
+    if site["value"].shape != x.shape or not torch.equal(site["value"], x):
+        return f"the observed site {name} is not the model's argument itself"
+    other = generate(replace(probed, batch_size=len(x)), x, len(x)).x
+    again = replay_model(probed.model, pair.guide, (other,), {}, max_plate_nesting=1)
+    for latent in (*pair.latent, name):
+        before, after = pair.model.nodes[latent], again.nodes[latent]
+        first, second = (node["fn"].log_prob(before["value"]) for node in (before, after))
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
+            return f"the model makes the site {latent} depend on the data that it is given"
+    return None
 
 
 def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
@@ -82,6 +139,7 @@ class Evidence:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
         data: The data, their enumerable sites as the guide writes them.
         most, least: Draws for the configuration that the guide finds likeliest, and for others.
+        num_samples: Draws for each datum in all.
 
     References:
         Grosse, Ghahramani & Adams (2015), Sandwiching the marginal likelihood using bidirectional
@@ -101,6 +159,7 @@ class Evidence:
         if count > 1:
             self.least = max(PRIOR_SHARE, num_samples // (2 * count))
             self.most = max(self.least, num_samples - (count - 1) * self.least)
+        self.num_samples = self.most + (count - 1) * self.least
         self.configurations = configurations(pair.guide, data.x, layout)
         self._own = torch.ones((count, len(data.x)), dtype=torch.bool, device=data.x.device)
         for name in layout.enumerated:
@@ -270,7 +329,7 @@ def same(values: Tensor, others: Tensor) -> Tensor:
 
 def _log_weight(probed: ProbedPair, x: Tensor) -> Tensor:
     pair = TracePair.run(probed.model, probed.guide, (x,), {}, max_plate_nesting=None)
-    total = sum(pair.log_likelihood(name).double() for name in observed_sites(pair))
+    total = sum(pair.log_likelihood(name).double() for name in pair.observed)
     for name in pair.latent:
         p = pair.model.nodes[name]
         total = total + p["fn"].log_prob(p["value"]).double() - pair.log_density(name).double()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyro_mivae.arguments import checked, number
 from pyro_mivae.diagnostics import InformationOptions
-from pyro_mivae.diagnostics.per_dimension import MOST_NUMBERS
+from pyro_mivae.diagnostics.mi_bounds import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.figures import parsed
 from pyro_mivae.metrics.checkers import SEED

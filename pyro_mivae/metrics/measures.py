@@ -22,6 +22,7 @@ from pyro_mivae.metrics.clustering import (
     adjusted_rand_index,
     categories_used,
     cluster_accuracy,
+    contingency,
     generation_accuracy,
     generation_consistency,
     match_labels,
@@ -181,16 +182,21 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
     values, truth = labels.cpu().unique(return_inverse=True)
     truth = truth.to(data.vae.device)
     told = f"most probable categories of all {len(truth)} items and their labels"
-    accuracy = nmi = ari = math.nan
+    accuracy = nmi = ari = purity = math.nan
     if len(values) < 2:
         told = f"not defined, as there is one label: {told}"
     else:
         accuracy = cluster_accuracy(data.found, truth)
         nmi = normalised_mutual_information(data.found, truth)
         ari = adjusted_rand_index(data.found, truth)
+        purity = float(contingency(data.found, truth).amax(1).sum()) / len(truth)
     findings.record(
         f"{told}; for the accuracy each category gets a label of its own, so that most agree",
         {"cluster_accuracy": _share(accuracy, len(truth)), "nmi": nmi, "ari": ari},
+    )
+    findings.record(
+        f"{told}; each category stands for its most frequent label",
+        {"purity": _share(purity, len(truth))},
     )
     generator = torch.Generator().manual_seed(data.seed)
     shuffled = [truth[torch.randperm(len(truth), generator=generator)] for _ in range(SHUFFLES)]

@@ -124,20 +124,22 @@ class LayeredCritic(Critic):
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
         """Makes the layers."""
 
+    def features(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the two layers give."""
+        self.check_pairs(x, code)
+        return self.data_layer(x), self.latent_layer(code)
+
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Scores pairs; see `Critic`."""
-        self.check_pairs(x, code)
-        return self.compare(self.data_layer(x), self.latent_layer(code))
+        return self.compare(*self.features(x, code))
 
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
         """Scores every code beside every datum; see `Critic`."""
-        self.check_pairs(x, code)
-        return self.compare_all(self.data_layer(x), self.latent_layer(code))
+        return self.compare_all(*self.features(x, code))
 
     def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
         """Scores pairs that belong together and pairs that do not; see `Critic`."""
-        self.check_pairs(x, code)
-        of_data, of_code = self.data_layer(x), self.latent_layer(code)
+        of_data, of_code = self.features(x, code)
         return self.compare(of_data, of_code), self.compare(of_data, of_code[partner])
 
     @abstractmethod
@@ -172,8 +174,7 @@ class JointCritic(LayeredCritic):
 
     The most general of these. Its first layer is a sum of two, one of the datum and one of the
     code, which is the same as a layer of both in one vector, started with each part's own scale.
-    `all_pairs` passes the n data and n codes through it once, and only the layers after it
-    cost n² times one pair: 4 n² bytes for each hidden unit, kept for the backward pass.
+    `all_pairs` keeps 4 n² bytes for each hidden unit for the backward pass.
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
@@ -236,9 +237,8 @@ class BilinearCritic(InnerProductCritic):
 class MutualInfoChain(LayeredCritic):
     """A data layer, a latent layer, and a multilayer perceptron with one output on both.
 
-    `all_pairs` passes n data and n codes through the layers, and every pair of their features
-    through the perceptron: 4 n² bytes for each of the features put together and for each hidden
-    unit, kept for the backward pass.
+    `all_pairs` keeps 4 n² bytes for each of the features put together and for each hidden unit for
+    the backward pass.
 
     ``hidden_dims`` are two or more: the first is that of the data and the latent layer's features,
     the others those of the perceptron's hidden layers. Keywords take the place of parts:

@@ -93,12 +93,6 @@ def run_pair(model: Program, guide: Program, x: Tensor) -> TracePair:
     return TracePair.run(model, guide, (x,), {}, max_plate_nesting=1)
 
 
-def observed_sites(pair: TracePair) -> list[str]:
-    """Returns the observed sites of the model, without those of ``pyro.deterministic``."""
-    sites = pair.model.nodes
-    return [name for name in pair.observed if not sites[name]["infer"].get("_deterministic")]
-
-
 def leading(fn: Any) -> int:
     """Returns the number of distributions per datum."""
     return math.prod(fn.batch_shape[:-1])
@@ -186,8 +180,6 @@ def check_signature(role: str, program: Program) -> None:
             f"the {role} cannot be called with the data alone ({error}); wrap it, as in "
             f"lambda x: {role}(x, option), and put what belongs to each datum into x"
         ) from None
-    except ValueError:  # no signature is known
-        return
 
 
 def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:

@@ -27,7 +27,6 @@ from pyro_mivae.posterior.layout import (
     check_values,
     has_point_mass,
     leading,
-    observed_sites,
     run_pair,
     support_of,
 )
@@ -81,7 +80,7 @@ def probe(
             check_match(name, q, p)
         for name in layout.enumerated:
             check_values(name, *ends[name])
-        for name in observed_sites(pair):
+        for name in pair.observed:
             check_plate(name, pair.model.nodes[name]["fn"], len(some), layout.sizes)
         first, second = (trace_program(guide, (some,), {}) for _ in range(2))
         layout = replace(layout, unscored=_unscored(layout, first, second))
@@ -104,9 +103,9 @@ def _explained() -> Iterator[None]:
     except PyroMivaeError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
+        line = str(error).strip().partition("\n")[0]
         raise SiteError(
-            f"the pair cannot be run on batches of the data: {type(error).__name__}: {lines[0]}; "
+            f"the pair cannot be run on batches of the data: {type(error).__name__}: {line}; "
             "model(x) and guide(x) are called with batches of any size, so each needs "
             "pyro.plate('data', len(x)) and no parameter of its own per datum"
         ) from error
@@ -114,7 +113,7 @@ def _explained() -> Iterator[None]:
 
 def _layout(pair: TracePair) -> SiteLayout:
     """Lists the sites; which are free, alone or conditional is found later."""
-    if not observed_sites(pair):
+    if not pair.observed:
         raise SiteError("the model observes nothing; give one of its sites obs=x")
     if not pair.latent:
         raise SiteError("the guide samples no site; there is no code to report on")

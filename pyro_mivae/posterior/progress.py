@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 Listener = Callable[[str, int, int], object]
 """Function of the name of a computation, its steps that are done, and all its steps."""
 
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_listener: ContextVar[Listener] = ContextVar("listener", default=lambda *_: None)
 
 
 @contextmanager
@@ -27,9 +27,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 def tell(what: str, done: int, total: int) -> None:
     """Calls the listener, if there is one."""
-    listener = _listener.get()
-    if listener is not None:
-        listener(what, done, total)
+    _listener.get()(what, done, total)
 
 
 def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
@@ -59,14 +57,10 @@ def bars(*, enabled: bool) -> Iterator[None]:
     def show(what: str, done: int, total: int) -> None:
         nonlocal shown
         if shown is None or shown.desc != what:
-            if shown is not None:
-                shown.close()
-            shown = tqdm(total=total, desc=what, leave=False, dynamic_ncols=True)
+            stack.close()
+            bar = tqdm(total=total, desc=what, leave=False, dynamic_ncols=True)
+            shown = stack.enter_context(bar)
         shown.update(done - shown.n)
 
-    with listening(show):
-        try:
-            yield
-        finally:
-            if shown is not None:
-                shown.close()
+    with ExitStack() as stack, listening(show):
+        yield

@@ -61,7 +61,6 @@ Named = Mapping[str, Contender]
 def write_comparison(
     path: Path,
     contenders: Sequence[Contender],
-    *,
     lines: Sequence[Line],
     settings: Mapping[str, Sequence[str]],
     warnings: Sequence[str],

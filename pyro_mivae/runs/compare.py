@@ -19,9 +19,9 @@ from pyro_mivae.runs.outputs import check_out
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
 from pyro_mivae.tables import align
+from pyro_mivae.training import writing
 
 PAGE = "compare.html"
-_PARTS = ("lines", "settings", "warnings")  # of the page
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
@@ -67,11 +67,7 @@ class Comparison:
         return list(_warnings(self.sides))
 
     def table(self, width: int = _WIDTH) -> str:
-        """Puts figures in rows and models in columns, as many as fit in ``width`` characters.
-
-        Args:
-            width: Characters in a line.
-        """
+        """Puts figures in rows and models in columns, as many as fit in ``width`` characters."""
         heads = ["nats per test image", *(line.name for line in self.lines)]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
@@ -108,7 +104,8 @@ class Comparison:
             The page.
 
         Raises:
-            OptionError: If it cannot be written.
+            OptionError: If it is there, or ``folder`` is a file.
+            WriteError: If it cannot be written.
             DataError: If the data cannot be read any more.
             RunError: If they have changed.
         """
@@ -123,12 +120,9 @@ class Comparison:
             x, labels = dataset.x_test, dataset.y_test
             data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
             contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
-        found: dict[str, Any] = {name: getattr(self, name) for name in _PARTS}
-        try:
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-            return write_comparison(path, contenders, **found)
-        except OSError as error:
-            raise OptionError(f"{path} cannot be written: {error.strerror}") from error
+        return write_comparison(path, contenders, self.lines, self.settings, self.warnings)
 
     def __str__(self) -> str:
         return self.table()

@@ -283,7 +283,9 @@ def seeds_table(folder: str | Path) -> str:
 
 
 @contextmanager
-def logging_epochs(folders: Sequence[Path]) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def logging_epochs(
+    folders: Sequence[Path],
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Gives ``on_epoch`` of `fit_many`: a point of one curve per column of each model's history.
 
     The files of a model are made with its first row.
@@ -302,7 +304,7 @@ def logging_epochs(folders: Sequence[Path]) -> Iterator[Callable[[int, dict[str,
             folder = str(folders[number] / LOGS)
             return opened.enter_context(SummaryWriter(folder, filename_suffix=OURS))
 
-        def log(number: int, row: dict[str, float]) -> None:
+        def log(number: int, row: Mapping[str, float]) -> None:
             for name, value in row.items():
                 if name != "epoch":
                     writer(number).add_scalar(name, value, int(row["epoch"]))

@@ -17,15 +17,7 @@ from pyro_mivae.traces import Program, TracePair
 
 @dataclass(frozen=True)
 class Particle:
-    """One run of a model/guide pair, as an information term sees it.
-
-    Attributes:
-        model: The model.
-        guide: The guide.
-        args: Arguments of both; the first is the observed data.
-        kwargs: Keyword arguments of both.
-        traces: Traces of the guide and of the model replayed against it.
-    """
+    """One run of a model/guide pair: its traces, and its arguments, the first of them the data."""
 
     model: Program
     guide: Program

@@ -123,9 +123,9 @@ class CriticBound(PairedTerm):
     together.
 
     Model and critic both *maximise* the bound, so one loss and one step serve both. The critic's
-    gradient is that of the bound itself, whatever the weight; the model's is that times the
-    weight. At the weight 0 the critic listens and changes nothing. ``pyro.module`` registers the
-    critic, so ``pyro.infer.SVI`` trains it; give it a learning rate of its own there.
+    gradient is that of the bound itself; the model's is that times the weight. At the weight 0
+    the critic listens and changes nothing. ``pyro.module`` registers the critic, so
+    ``pyro.infer.SVI`` trains it; give it a learning rate of its own there.
 
     Entries of the ledger: ``mi_<sites>_critic``, the estimate, and ``loss_critic_<sites>``, the
     critic's loss with its regularisation.

@@ -37,11 +37,10 @@ class RegularizedInformation(InformationTerm):
 
     Args:
         site: A category that the guide draws given the data.
-        marginal_weight: :math:`\mu`.
+        marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
         radius: Length of :math:`r`, as a share of the root mean square distance between two data
-            of the batch. 0.24 is about half the distance to the tenth neighbour for
-            handwritten digits.
+            of the batch: 0.24 is about half the distance to a digit's tenth neighbour.
         **term: The weight, see `InformationTerm`.
 
     References:

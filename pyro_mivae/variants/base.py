@@ -30,10 +30,9 @@ from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import TracePair
+from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.means import posterior_means
 
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
@@ -51,21 +50,15 @@ class Variant(PyroModule):
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; of a category, the number of categories.
         category: Name of the first site that is a category, or None.
-        one_hot: True for each category whose values are one-hot, by name.
-        batch_norm: True if the networks that it builds may normalise by the batch.
-        given: The arguments that it was built with, by name.
         noise: Sites that the guide draws from their prior, whatever the data.
-        code_site: The site whose size is the keyword ``code_dim``.
-        groups: Dataclasses of options, by the keyword that takes one.
-        refused: Options of its parents that it does not take.
     """
 
     name: ClassVar[str]
-    batch_norm: ClassVar[bool] = True
+    batch_norm: ClassVar[bool] = True  # of the networks that it builds
     noise: ClassVar[frozenset[str]] = frozenset()
-    code_site: ClassVar[str] = "c"
-    groups: ClassVar[Mapping[str, Any]] = {}
-    refused: ClassVar[frozenset[str]] = frozenset()
+    code_site: ClassVar[str] = "c"  # its size is the keyword code_dim
+    groups: ClassVar[Mapping[str, Any]] = {}  # dataclasses of options, by keyword
+    refused: ClassVar[frozenset[str]] = frozenset()  # options of its parents that it lacks
     given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -162,12 +155,7 @@ class Variant(PyroModule):
     def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
-        Args:
-            num_steps: Number of steps of the training. Warm-ups that are a share of the training
-                are left out without it.
-
-        Returns:
-            The loss, on the device of the variant.
+        Warm-ups that are a share of the ``num_steps`` of a training are left out without it.
         """
         objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
@@ -187,12 +175,6 @@ class Variant(PyroModule):
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
         A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
-
-        Args:
-            param_name: Its name, in ``named_parameters`` or in Pyro's param store.
-
-        Returns:
-            Keyword arguments of the optimiser, such as the learning rate.
         """
         return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
 
@@ -228,14 +210,13 @@ class Variant(PyroModule):
         return dtype_of(self) or torch.get_default_dtype()
 
     def check_data(self, x: Any) -> Tensor:
-        """Returns data as the variant takes them; every method that takes data calls it first.
+        """Returns data in the weights' dtype, on their own device.
+
+        Every method that takes data calls it first.
 
         Args:
             x: A tensor or NumPy array of any dtype, shape ``(n, *data_shape)``, ``n`` at least 1.
                 Bytes from 0 to 255 are not scaled; a likelihood of values in [0, 1] refuses them.
-
-        Returns:
-            The data in the weights' dtype, on their own device.
 
         Raises:
             DataError: If there are none, or values are not finite or outside the support.
@@ -263,13 +244,12 @@ class Variant(PyroModule):
 
         Returns:
             By site, shape ``(batch, size)``; of a category the probabilities.
-
-        Raises:
-            OptionError: If weights are not finite.
         """
-        x = self.check_data(x).to(self.device)
+        x, prior = self.check_data(x).to(self.device), code_program(self.model)
         with self.evaluating():
-            return posterior_means(lambda: self.code_traces(x), self.device)
+            return _posterior_means(
+                lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
+            )
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
@@ -302,8 +282,7 @@ class Variant(PyroModule):
             The likelihood's mean, shape ``(n, *data_shape)``.
 
         Raises:
-            OptionError: If there is no category of a number, or weights are not finite.
-            DataError: If values are not finite, or neither tensors nor arrays.
+            OptionError: If there is no category of a number.
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
@@ -324,23 +303,14 @@ class Variant(PyroModule):
 
         Returns:
             The likelihood's means, shape ``(n, *data_shape)``.
-
-        Raises:
-            OptionError: If there is no such category, or weights are not finite.
         """
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen: dict[str, Tensor] = {}
-        if category is not None:
-            name = str(self.category)
-            chosen[name] = self._value(name, torch.full((n,), category), n)
+        chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
+        chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
         with self.evaluating():
             sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
         return sampled
-
-    def code_traces(self, x: Tensor) -> TracePair:
-        """Traces prior and guide on data, with the decoder left out."""
-        return TracePair.run(code_program(self.model), self.guide, (x,), {}, max_plate_nesting=1)
 
     def blank(self, n: int) -> Tensor:
         """Returns data that are 0."""
@@ -361,12 +331,10 @@ class Variant(PyroModule):
 
     def _value(self, name: str, code: Tensor, n: int) -> Tensor:
         """Returns values that are given for a site as the model takes them."""
-        code, size = code.to(self.device), self.sites[name]
-        if name not in self.one_hot:
-            checks.check_code(name, code, n, size)
-            return code.to(self.dtype)
-        index = checks.category_index(name, code, n, size)
-        return one_hot(index, size).to(self.dtype) if self.one_hot[name] else index
+        category, size = name in self.one_hot, self.sites[name]
+        code = checks.given_code(name, code.to(self.device), n, size, category)
+        code = one_hot(code, size) if category and self.one_hot[name] else code
+        return code.to(self.dtype) if self.one_hot.get(name, True) else code
 
     def _require(self, **sizes: int | None) -> None:
         """Refuses a size, other than a default, that is given beside a prior of another."""
@@ -393,6 +361,26 @@ class Variant(PyroModule):
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
+
+
+def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
+    """Returns the mean of every site, over runs of a guide whose sites depend on drawn ones."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(MEAN_SEED)
+        traces = run()
+        runs = [_means(traces)]
+        fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]
+        noisy = [name not in (*traces.enumerated, *fixed) for name in traces.latent]
+        if traces.auxiliary or any(noisy[:-1]):  # a site comes after a drawn one
+            runs.append(_means(run()))
+            if any(not torch.allclose(runs[0][n], runs[1][n], equal_nan=True) for n in runs[0]):
+                runs += [_means(run()) for _ in range(MEAN_DRAWS - 2)]
+                return {name: torch.stack([m[name] for m in runs]).mean(0) for name in runs[0]}
+    return runs[0]
+
+
+def _means(traces: TracePair) -> dict[str, Tensor]:
+    return {name: traces.marginal_mean(name) for name in traces.latent}
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

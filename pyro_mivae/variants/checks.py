@@ -61,29 +61,22 @@ def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: 
         )
 
 
-def check_code(name: str, code: Tensor, n: int, size: int) -> None:
-    """Checks the shape of values that are given for a continuous site."""
-    if code.shape[:1] != (n,) or code.numel() != n * size:
-        raise ShapeError(f"{_told(name, code)}; give values of shape ({n}, {size})")
-
-
-def category_index(name: str, code: Tensor, n: int, count: int) -> Tensor:
-    """Returns the numbers of categories, which are given as such or as probabilities."""
-    if code.shape == (n, count):
+def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Tensor:
+    """Returns values of a site; a category's numbers, given as such or as probabilities."""
+    if category and code.shape == (n, size):
         return code.argmax(-1)
-    if code.shape != (n,) or code.is_floating_point():
+    if category and code.shape == (n,) and not code.is_floating_point():
+        wrong = code[(code < 0) | (code >= size)]
+        if len(wrong):
+            raise OptionError(f"category={int(wrong[0])}: allowed are 0 to {size - 1}")
+        return code.long()
+    if category or code.shape[:1] != (n,) or code.numel() != n * size:
+        numbers = f", or its numbers, integers of shape ({n},)" if category else ""
         raise ShapeError(
-            f"{_told(name, code)}; give values of shape ({n}, {count}), or its numbers, integers "
-            f"of shape ({n},)"
+            f"codes[{name!r}] has dtype {code.dtype} and shape {tuple(code.shape)}; give values "
+            f"of shape ({n}, {size}){numbers}"
         )
-    wrong = code[(code < 0) | (code >= count)]
-    if len(wrong):
-        raise OptionError(f"category={int(wrong[0])}: allowed are 0 to {count - 1}")
-    return code.long()
-
-
-def _told(name: str, code: Tensor) -> str:
-    return f"codes[{name!r}] has dtype {code.dtype} and shape {tuple(code.shape)}"
+    return code
 
 
 def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:

@@ -57,19 +57,8 @@ class CategoryStart:
 
 
 @torch.enable_grad()
-def warm_start_categories(
-    guide: nn.Module,
-    x: Tensor,
-    site: str = "c",
-    *,
-    steps: int,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-) -> None:
-    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
-
-    No decoder and no label takes part.
-    """
+def warm_start_categories(guide: nn.Module, x: Tensor, site: str = "c", *, steps: int) -> None:
+    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`."""
     term = RegularizedInformation(site)
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -78,9 +67,9 @@ def warm_start_categories(
 
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps)
     device = next(guide.parameters()).device
-    optimiser = torch.optim.Adam(guide.parameters(), lr, fused=True)
+    optimiser = torch.optim.Adam(guide.parameters(), 1e-3, fused=True)
     for step in range(steps):
-        index = torch.randint(len(x), (min(batch_size, len(x)),), device=x.device)
+        index = torch.randint(len(x), (min(256, len(x)),), device=x.device)
         batch = x[index].to(device, non_blocking=True)
         engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()

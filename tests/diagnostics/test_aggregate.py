@@ -14,7 +14,7 @@ from pyro_mivae.diagnostics.aggregate import (
     aggregate,
     aggregate_conditioned,
 )
-from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 

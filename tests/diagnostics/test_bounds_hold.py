@@ -15,8 +15,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
 
 DIMS, LATENT, NOISE = 4, 3, 0.6

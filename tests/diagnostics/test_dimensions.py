@@ -10,13 +10,12 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from pyro_mivae.diagnostics import report as measuring
-from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import aggregate_dimensions, marginals
+from pyro_mivae.diagnostics.mi_bounds import aggregate_dimensions, information_in_code, marginals
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import by_index, parse
-from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import ProbedPair, factors
 from pyro_mivae.posterior.probe import probe
 

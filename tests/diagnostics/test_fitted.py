@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from pyro_mivae.diagnostics import fitted
 from pyro_mivae.diagnostics.aggregate import AggregatePosterior
 from pyro_mivae.diagnostics.fitted import fitted_information, mixture_densities, stack_densities
-from pyro_mivae.posterior.draws import Codes
+from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import SiteLayout
 
 

@@ -10,10 +10,9 @@ from torch.distributions import Normal
 
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
-from pyro_mivae.posterior.draws import draw_codes
+from pyro_mivae.posterior.densities import draw_codes
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 

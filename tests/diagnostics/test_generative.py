@@ -215,7 +215,7 @@ def test_closer_bounds_take_the_place_of_the_evidence():
     pair = Mixture()
     data, found = measure(pair, torch.zeros(4), 12)
     truth = pair.log_px(data.x)[:30]
-    found.tighten((truth - 0.1, truth + 0.1))
+    found.closer[""] = truth - 0.1, truth + 0.1
     exact = data.log_likelihood[:30] - truth
     for bounds in (found.code(), found.site("place")):  # x knows of the kind through the place
         assert torch.allclose(bounds[0], exact - 0.1)
@@ -223,7 +223,7 @@ def test_closer_bounds_take_the_place_of_the_evidence():
     kind = data.code["kind"][:30].argmax(-1)
     joint = Normal(pair.centres[kind], math.hypot(0.6, SIGMA)).log_prob(data.x[:30])
     joint = joint + pair.probs[kind].log()
-    found.tighten((joint - 0.2, joint + 0.2), "kind")
+    found.closer["kind"] = joint - 0.2, joint + 0.2
     exact = joint - truth - pair.probs.xlogy(pair.probs).sum()
     for bound, slack in zip(found.site("kind"), (-0.3, 0.3), strict=True):
         assert torch.allclose(bound, exact + slack)

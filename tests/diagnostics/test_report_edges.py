@@ -12,8 +12,7 @@ from torch import nn
 
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information as report_of
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 

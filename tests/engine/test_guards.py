@@ -198,25 +198,32 @@ def test_what_is_watched_and_what_is_not():
     held["weight"] = 2.0
     names.append("c")
     assert guards.read() == before
+    begun = guards.begin()
     coder.extra = (1, "two")
-    assert guards.changed(before, []) == ["Coder"]
+    assert "as it runs (Coder);" in guards.unsafe(begun, [])
+    assert guards.unsafe(guards.begin(), []) == ""
     before = guards.read()
     coder.weight = 3.0
     assert guards.read() != before
     coder.weight = 1.0
     assert guards.read() == before
+    begun = guards.begin()
     program.__defaults__ = ((1, 3),)
-    assert guards.changed(before, []) == ["program"]
+    assert "as it runs (program);" in guards.unsafe(begun, [])
+    begun = guards.begin()
+    held["weight"] = 3.0
+    names[:] = []
+    assert "as it runs (held, names);" in guards.unsafe(begun, [])
 
 
 def test_an_object_that_a_run_replaces_counts_if_the_run_has_used_it():
     coder = Coder()
     coder.cache = torch.ones(1)
     guards = Guards(coder)
-    before, old = guards.read(), coder.cache
+    begun, old = guards.begin(), coder.cache
     coder.cache = torch.zeros(1)
-    assert guards.changed(before, [old]) == ["Coder"]
-    assert guards.changed(before, []) == []
+    assert "as it runs (Coder);" in guards.unsafe(begun, [old])
+    assert guards.unsafe(begun, []) == ""
     now = guards.read()
     coder.cache = old
     assert guards.read() == now  # no longer watched

@@ -2,12 +2,14 @@
 
 import operator
 from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import conv2d
 
+import pyro_mivae as mi
 from pyro_mivae.engine import trace_step
 from pyro_mivae.engine.precision import check_precision, matmul_precision, round_products
 from pyro_mivae.engine.snapshot import preserved
@@ -39,14 +41,25 @@ def evaluate(program, staged, graph, x):
 
 @pytest.fixture(scope="module")
 def traced(make, images, program_of):
-    """The programs of some variants, and their graphs, which may be copied."""
-    programs = {name: program_of(make(name)) for name in ("vae", "infocat", "infogan")}
-    return {name: (program, trace_step(program, images)) for name, program in programs.items()}
+    """Returns a variant's program and its graph, which may be copied."""
+
+    @cache
+    def traced(name):
+        program = program_of(make(name))
+        return program, trace_step(program, images)
+
+    return traced
 
 
-@pytest.mark.parametrize("name", ["vae", "infocat", "infogan"])
+FAST = ("vae", "infocat", "infogan")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in mi.VARIANTS],
+)
 def test_steps_are_as_exact_as_autocast_makes_them(name, images, traced):
-    program, staged = traced[name]
+    program, staged = traced(name)
     exact, exact_gradients = evaluate(program, staged, staged.graph, images)
     values, gradients = evaluate(program, staged, round_products(deepcopy(staged.graph)), images)
     assert not torch.equal(values, exact)
@@ -62,7 +75,7 @@ def test_steps_are_as_exact_as_autocast_makes_them(name, images, traced):
 
 @pytest.mark.parametrize("name", ["infocat", "infogan"])
 def test_nothing_else_is_in_bfloat16(name, images, traced):
-    _, staged = traced[name]
+    _, staged = traced(name)
     graph = round_products(deepcopy(staged.graph))
     seen = set()
 

@@ -82,7 +82,14 @@ def assert_same(ours, pyros):
 
 
 @pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
-@pytest.mark.parametrize("name", ["critic-infomax", "infogan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "critic-infomax",
+        "infogan",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vae", "infocat")),
+    ],
+)
 def test_variants_train_as_by_pyro(name, batches, records):
     assert_same(train(mi.SVI, batches, name), train(pyro.infer.SVI, batches, name))
     assert records["recorded"] == 2  # one for each size of batch

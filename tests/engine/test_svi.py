@@ -81,7 +81,13 @@ def batches():
     return [x, x.flip(0), x.square(), x[:66], x, x[4:], x.sqrt(), x[:66], x, x.flip(0)]
 
 
-@pytest.mark.parametrize("name", ["beta", "infocat", "critic-infomax", "infogan"])
+FAST = ("beta", "infocat", "critic-infomax", "infogan")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in mi.VARIANTS],
+)
 def test_variants_have_the_losses_of_pyros_svi(name, batches):
     losses, _, _ = train(pyro.infer.SVI, pair_of(name), pyro.optim.Adam, batches)
     ours, _, svi = train(mi.SVI, pair_of(name), pyro.optim.Adam, batches, engine="staged")
@@ -91,6 +97,12 @@ def test_variants_have_the_losses_of_pyros_svi(name, batches):
     assert svi.ledger.keys() == svi.objective.ledger.keys()
 
 
+@pytest.mark.parametrize(
+    "pair",
+    # vmi without batch norm: a bias before it has a gradient of rounding errors alone
+    [functions, pytest.param(pair_of("vmi"), marks=pytest.mark.slow)],
+    ids=["functions", "vmi"],
+)
 @pytest.mark.parametrize(
     "make_optim",
     [
@@ -105,9 +117,9 @@ def test_variants_have_the_losses_of_pyros_svi(name, batches):
     ],
     ids=["adam", "clipped", "decaying", "momentum", "without lr", "scheduler"],
 )
-def test_every_optimiser_takes_pyros_steps(make_optim, batches):
-    stock = train(pyro.infer.SVI, functions, make_optim, batches)
-    ours = train(mi.SVI, functions, make_optim, batches, engine="staged")
+def test_every_optimiser_takes_pyros_steps(pair, make_optim, batches):
+    stock = train(pyro.infer.SVI, pair, make_optim, batches)
+    ours = train(mi.SVI, pair, make_optim, batches, engine="staged")
     assert_same(stock, ours, "staged")
 
 

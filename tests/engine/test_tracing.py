@@ -117,7 +117,7 @@ def test_staging_leaves_no_trace(name, x):
 def test_schedules_and_parameters_are_read_anew_in_every_step(x):
     vae, objective = make("beta", beta=mi.linear_warmup(10))
     program = program_of(vae, objective)
-    step = GraphStep(program, trace_step(program, x))
+    step = GraphStep(trace_step(program, x), program.parameters)
     for _ in range(3):
         torch.manual_seed(2)
         ledger, gradients = gradients_of(program, x)

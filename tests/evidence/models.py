@@ -9,8 +9,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.diagnostics.generative import GenerativeInformation
-from pyro_mivae.evidence.importance import Evidence
-from pyro_mivae.evidence.prior_predictive import generate, why_undefined
+from pyro_mivae.evidence.importance import Evidence, generate, why_undefined
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.posterior.probe import probe

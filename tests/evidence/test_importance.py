@@ -9,8 +9,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.evidence.annealing import AnnealingOptions, AnnealingRun
-from pyro_mivae.evidence.importance import Evidence
-from pyro_mivae.evidence.prior_predictive import generate
+from pyro_mivae.evidence.importance import Evidence, generate
 from pyro_mivae.posterior.preserved_state import preserved_state
 
 from .models import (

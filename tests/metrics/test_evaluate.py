@@ -97,6 +97,18 @@ def test_categories_that_are_right_score_one(matched):
     assert result["barber_agakov_c_mean"] == pytest.approx(math.log(3), abs=0.02)
 
 
+def test_categories_that_share_a_label_are_pure_and_one_for_all_is_not(matched):
+    x, labels = bars(200)
+    shared = evaluate(matched, x, labels.clamp(max=6))  # two of three categories are one label
+    assert shared["purity"] == 1.0
+    assert shared["cluster_accuracy"] < 1.0
+    matched.guide.sharpness.data.fill_(0.0)  # one category takes all
+    collapsed = evaluate(matched, x, labels)
+    assert collapsed["purity"] == pytest.approx(float((labels - 5).bincount().max()) / 200)
+    error = math.sqrt(collapsed["purity"] * (1 - collapsed["purity"]) / 200)
+    assert collapsed["purity_se"] == pytest.approx(error)
+
+
 def test_the_barber_agakov_figure_is_the_recognition_of_generated_means(matched):
     matched.guide.sharpness.data.fill_(0.0)  # q(c|x) is uniform: nothing is found again
     result = evaluate(matched, bars(50)[0])

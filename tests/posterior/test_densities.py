@@ -13,8 +13,7 @@ from torch import nn
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import active_units, costs
 from pyro_mivae.diagnostics.generative import generative_information
-from pyro_mivae.diagnostics.mi_bounds import information_in_code
-from pyro_mivae.diagnostics.per_dimension import dimensions
+from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.posterior.densities import Posterior
 from pyro_mivae.posterior.probe import probe

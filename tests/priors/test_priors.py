@@ -9,10 +9,12 @@ import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 
+import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.priors import (
     PRIORS,
     InfoGANPrior,
+    LaplacePrior,
     MixturePrior,
     StandardNormalPrior,
     UniformPrior,
@@ -31,6 +33,8 @@ def draw(prior, n):
         (StandardNormalPrior(4), {"z": 4}),
         (StandardNormalPrior(4, 2), {"z": 4, "c": 2}),
         (StandardNormalPrior(1, 1), {"z": 1, "c": 1}),
+        (LaplacePrior(4), {"z": 4}),
+        (LaplacePrior(4, 2), {"z": 4, "c": 2}),
         (UniformPrior(4, 2), {"z": 4, "c": 2}),
         (MixturePrior(3), {"c": 3, "z": 6}),
         (MixturePrior(3, 3), {"c": 3, "z": 3}),
@@ -188,3 +192,26 @@ def test_the_uniform_is_uniform_and_its_code_standardised():
     torch.testing.assert_close(density, torch.zeros(50_000), atol=1e-5, rtol=0)
     torch.testing.assert_close(code.mean(0), torch.zeros(5), atol=0.03, rtol=0)
     torch.testing.assert_close(code.std(0), torch.ones(5), atol=0.03, rtol=0)
+
+
+def test_laplace_has_unit_variance_and_the_divergence_of_its_definition():
+    """The rate of a Normal posterior equals the integral of its definition."""
+    prior, scale = LaplacePrior(1), 0.3
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(prior(), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5, scale).expand([1]).to_event(1))
+
+    fn = draw(prior, 1).nodes["z"]["fn"]
+    assert torch.allclose(fn.variance, torch.ones(1))
+    z = torch.linspace(-3, 4, 20_001, dtype=torch.float64)[:, None]
+    q, p = dist.Normal(0.5, scale), dist.Laplace(0.0, 0.5**0.5)
+    exact = float(
+        torch.trapezoid((q.log_prob(z).exp() * (q.log_prob(z) - p.log_prob(z)))[:, 0], z[:, 0])
+    )
+    report = mi.information(model, guide, torch.zeros(10, 1))
+    assert report["kl_z"] == pytest.approx(exact, abs=1e-6)
