@@ -93,7 +93,7 @@ def plot_runs(
     """
     lines: list[Curve] = []
     for place, (name, curves) in enumerate(runs.items()):
-        look = {"color": (colors or {}).get(name, group_color(place))}
+        look: dict[str, Any] = {"color": (colors or {}).get(name, group_color(place))}
         look |= {"linewidth": 1.8} if len(curves) == 1 else {"linewidth": 1.1, "alpha": 0.75}
         for number, curve in enumerate(curves):
             lines.append((name, *curve, look | {"label": "_" * (number > 0) + name}))

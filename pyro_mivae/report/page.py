@@ -15,7 +15,7 @@ from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
 from pyro_mivae.report.pictures import Panel, render_panels, write_pictures
 from pyro_mivae.report.samples import DRAWN
-from pyro_mivae.report.summary import headline, remaining, summarize
+from pyro_mivae.report.summary import Number, headline, remaining, summarize
 from pyro_mivae.training import atomic_path, versions
 
 PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NATS)
@@ -39,7 +39,8 @@ def write_report(
     """
     config = dict(config or {})
     steps = data.history["step"] if "step" in data.history else []
-    rest, single = [], []
+    rest: list[Number] = []
+    single: list[Number] = []
     for number in remaining(data):
         of = parse(number.name)
         (rest if of is None or of.index is None else single).append(number)
