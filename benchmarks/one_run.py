@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def settings_of(
         Options of the variant, of `fit` and of `evaluate`, as far as they are plain values.
     """
     import pyro_mivae as mi
-    from pyro_mivae.diagnostics.report import information
+    from pyro_mivae.diagnostics.context import InformationOptions
     from pyro_mivae.runs.config import default_options, plain_defaults
 
     options = default_options(data, cell["variant"], num_train) | given | {"seed": seed}
@@ -86,7 +86,7 @@ def settings_of(
     return {
         "model": model,
         "fit": of_fit,
-        "evaluate": {**_plain(mi.evaluate), **_plain(information)},
+        "evaluate": _plain(mi.evaluate) | {f.name: f.default for f in fields(InformationOptions)},
     }
 
 

@@ -199,8 +199,8 @@ class ReportData:
         rows, dims = torch.tensor(moves).T
         starts, ends = ({s: code[rows] for s, code in codes.items()} for _ in range(2))
         lows, highs = spread.quantile(torch.tensor(_MIDDLE).to(spread), 0)[:, dims]
-        starts[site][range(len(moves)), dims] = lows
-        ends[site][range(len(moves)), dims] = highs
+        starts[site][range(len(moves)), dims] = lows.to(starts[site])
+        ends[site][range(len(moves)), dims] = highs.to(ends[site])
         return self.decode_along(starts, ends, steps=steps)
 
     @cached_property

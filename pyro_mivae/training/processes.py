@@ -139,7 +139,11 @@ def run_source(name: str, path: str, digest: str, source: bytes) -> ModuleType:
     if str(Path(path).parent) not in sys.path:
         sys.path.append(str(Path(path).parent))  # for modules beside the file
     sys.modules[name] = module
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]  # other processes would run it again, and fail
+        raise
     return module
 
 

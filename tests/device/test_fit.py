@@ -39,6 +39,9 @@ def no_waiting(pretended, monkeypatch):
         for step, (before, after) in enumerate(pairwise(counts), first):
             assert (compares and trainer.compares(step)) or after == before, after - before
         at_the_end = pretended.waits - counts[-1]
+        if trainer.epoch == 1:  # the validation is traced once, and its constants are read
+            for place in [place for place in at_the_end if "constant_folding" in place[1]]:
+                del at_the_end[place]
         assert at_the_end.total() <= 2, at_the_end  # the ledgers of training and of validation
         return row
 

@@ -206,9 +206,11 @@ def test_programs_that_cannot_be_had(program, name, message):
 
 
 def test_program_whose_file_fails(tmp_path):
+    before = set(sys.modules)
     (tmp_path / "own.py").write_text("import nothing_of_this_name")
     with pytest.raises(OptionError, match="fails when imported: ModuleNotFoundError"):
         build(prior=f"{tmp_path / 'own.py'}:Prior")
+    assert set(sys.modules) == before  # what is left there is run in other processes
 
 
 def test_prior_that_does_not_fit_the_guide():
