@@ -9,18 +9,19 @@ import torch
 from torch import nn
 
 from pyro_mivae.errors import OptionError
+from pyro_mivae.training.options import TrainingOptions
 
 STANDARD_LR = 1e-3
 
 
-def make_optimiser(vae: Any, lr: float) -> torch.optim.Adam:
+def make_optimiser(vae: Any, options: TrainingOptions) -> torch.optim.Adam:
     """Makes a fused Adam with a group of parameters for each distinct set of options."""
     groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
     for name, parameter in vae.named_parameters():
         if parameter.requires_grad:
-            options = {"lr": STANDARD_LR, **vae.optim_args(name)}
-            options["lr"] *= lr / STANDARD_LR
-            groups.setdefault(tuple(sorted(options.items())), []).append(parameter)
+            own = {"lr": STANDARD_LR, **vae.optim_args(name)}
+            own["lr"] *= options.lr / STANDARD_LR
+            groups.setdefault(tuple(sorted(own.items())), []).append(parameter)
     if not groups:
         raise OptionError(
             f"every parameter of {type(vae).__name__} is frozen: there is nothing to train; give "

@@ -60,7 +60,7 @@ class Trainer:
     ) -> None:
         self.vae, self.x, self.held_out = vae, x, held_out
         self.options, self.device = options, device
-        self.optimiser = make_optimiser(vae, options.lr)
+        self.optimiser = make_optimiser(vae, options)
         self.shuffle = torch.Generator().manual_seed(options.seed)
         self.needs_batch = vae.objective().needs_batch
         self.batch_sizes = batch_sizes(len(x), options.batch_size, self.needs_batch)

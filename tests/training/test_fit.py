@@ -19,7 +19,7 @@ from pyro_mivae.errors import (
     TrainingError,
 )
 from pyro_mivae.networks import MLPEncoder
-from pyro_mivae.training import fit, read_checkpoint, suitable_threads
+from pyro_mivae.training import TrainingOptions, fit, read_checkpoint, suitable_threads
 
 SHAPE = (1, 4, 4)
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
@@ -248,7 +248,7 @@ def test_parts_keep_their_own_learning_rates_in_proportion(make):
 
     vae = make("vae")
     vae.optim_args = lambda name: {"lr": 2e-4, "betas": (0.5, 0.9)} if "model" in name else {}
-    groups = make_optimiser(vae, 5e-4).param_groups
+    groups = make_optimiser(vae, TrainingOptions(epochs=1, lr=5e-4)).param_groups
     assert sorted(group["lr"] for group in groups) == pytest.approx([1e-4, 5e-4])
     assert sorted(group["betas"] for group in groups) == [(0.5, 0.9), (0.9, 0.999)]
     assert sum(len(group["params"]) for group in groups) == len(list(vae.parameters()))
