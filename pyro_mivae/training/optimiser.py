@@ -32,6 +32,8 @@ def make_optimiser(vae: Any, options: TrainingOptions) -> torch.optim.Adam:
             {"params": parameters, **dict(key), "initial_lr": dict(key)["lr"]}
             for key, parameters in groups.items()
         ],
+        weight_decay=options.weight_decay,
+        decoupled_weight_decay=True,
         fused=True,
     )
 

@@ -42,6 +42,11 @@ class TrainingOptions:
         check=number(above=0),
         help="largest norm of the gradient (per datum); not limited if omitted",
     )
+    weight_decay: float = option(
+        0.0,
+        check=number(least=0),
+        help="share of each weight that a step takes away, in units of the learning rate (AdamW)",
+    )
     patience: int | None = option(
         None,
         check=whole(least=1),

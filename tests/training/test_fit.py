@@ -243,6 +243,17 @@ def test_cosine_schedule_ends_near_zero(x, make):
     assert history["lr"][3] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 19 / 20)))
 
 
+def test_weight_decay_takes_its_share_of_the_weights_beside_the_step(x, make):
+    """Loshchilov & Hutter (2019), Decoupled weight decay, algorithm 2."""
+    vae = make("vae").double()
+    before = [parameter.detach().clone() for parameter in vae.parameters()]
+    decayed = copy.deepcopy(vae)
+    for model, decay in ((vae, 0.0), (decayed, 0.3)):
+        fit(model, x, epochs=1, batch_size=len(x), lr=1e-2, weight_decay=decay, engine="eager")
+    for old, plain, less in zip(before, vae.parameters(), decayed.parameters(), strict=True):
+        torch.testing.assert_close(less, plain - 0.3 * 1e-2 * old)
+
+
 def test_parts_keep_their_own_learning_rates_in_proportion(make):
     from pyro_mivae.training.optimiser import make_optimiser
 
