@@ -57,10 +57,10 @@ def test_evaluate_gives_the_same_numbers_again(call, home):
 def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, short_pilot):
     monkeypatch.setattr("pyro_mivae.runs.outputs.METRICS", "more.json")
     few = {"generative_items": 2, "generative_samples": 4, "iwae_samples": 9, "iwae_items": 2}
-    budget, forecast = (sys.modules[f"pyro_mivae.metrics.{n}"] for n in ("budget", "forecast"))
+    whole, forecast = (sys.modules[f"pyro_mivae.metrics.{n}"] for n in ("evaluate", "forecast"))
     for module, name, value in (
-        (budget, "FULL", few),
-        (budget, "MANY_SAMPLES", 10),
+        (whole, "FULL", few),
+        (whole, "MANY_SAMPLES", 10),
         (forecast, "FEW", few),
         (forecast, "PIECE", 8),
     ):
@@ -83,7 +83,7 @@ def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, sho
     assert "--ais-temperatures without --ais" in err[0]
     code, _, err = call("evaluate", home / "run", "--iwae-samples", 0)
     assert code == 2
-    assert "iwae_samples=0; allowed are whole numbers from 1 up" in err[0]
+    assert "--iwae-samples 0; allowed are whole numbers from 1 up" in err[0]
 
 
 def test_report_draws_again(call, home):
