@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
 from pyro_mivae.arguments import checked, number
+from pyro_mivae.compat import BatchNorm
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import Site, weigh
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
@@ -20,7 +23,6 @@ CATEGORIES = (
     torch.distributions.OneHotCategorical,
     torch.distributions.RelaxedOneHotCategorical,
 )
-PROBE = 0.1  # length of the step that finds the direction of the largest change
 
 
 class RegularizedInformation(InformationTerm):
@@ -32,15 +34,17 @@ class RegularizedInformation(InformationTerm):
 
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
     the batch, less its greatest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
-    use. :math:`r` is the direction in which :math:`q` changes most: categories part where data are
-    sparse. The guide alone takes part, no decoder and no label.
+    use. :math:`r` points where :math:`q` changes most: categories part where data are sparse. Its
+    length is the datum's own, in proportion to the distance to its nearest neighbour in the batch.
+    The guide alone takes part, no decoder and no label. Batch normalisation takes the statistics
+    of what it is shown here, and its running statistics are those of the data.
 
     Args:
         site: A category that the guide draws given the data.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: Length of :math:`r`, as a share of the root mean square distance between two data
-            of the batch: 0.24 is about half the distance to a digit's tenth neighbour.
+        radius: Mean length of :math:`r`, as a share of the root mean square distance between two
+            data of the batch.
         **term: The weight, see `InformationTerm`.
 
     References:
@@ -50,14 +54,16 @@ class RegularizedInformation(InformationTerm):
         Miyato et al. (2018), Virtual Adversarial Training. https://arxiv.org/abs/1704.03976
     """
 
+    needs_batch = True
+
     @checked(marginal_weight=number(least=0), smoothness=number(least=0), radius=number(least=0))
     def __init__(
         self,
         site: str = "c",
         *,
         marginal_weight: float = 4.0,
-        smoothness: float = 10.0 / 3.0,
-        radius: float = 0.24,
+        smoothness: float = 10.0,
+        radius: float = 0.15,
         **term: Unpack[TermOptions],
     ) -> None:
         super().__init__(site, **term)
@@ -73,8 +79,8 @@ class RegularizedInformation(InformationTerm):
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""
         x = particle.args[0]
-        scale = self._site(particle.guide, x)["scale"]
-        return scale * len(x) * self.per_datum(particle.guide, x)
+        site = self._site(particle.guide, x)
+        return site["scale"] * len(x) * self._estimate(particle.guide, x, _log_probs(site))
 
     def per_datum(self, guide: Program, x: Tensor) -> Tensor:
         """Estimates the term, at most 0, per datum, from a guide and a batch of data.
@@ -82,27 +88,28 @@ class RegularizedInformation(InformationTerm):
         Raises:
             SiteError: If the site is no category of the guide, one per datum.
         """
-        log_q = self._log_probs(guide, x)
+        return self._estimate(guide, x, _log_probs(self._site(guide, x)))
+
+    def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny
         imbalance = weigh(marginal, marginal.clamp(min=tiny).log()).sum() + math.log(len(marginal))
         entropy = -weigh(log_q.exp(), log_q).sum(-1).mean()
         fixed = log_q.detach()
         spread = (2 * x.var(0, correction=0).sum()).sqrt()
-        direction = self._steepest(guide, x, fixed)
-        moved = self._log_probs(guide, x + self.radius * spread * direction)
+        with running_statistics_kept():
+            direction = self._steepest(guide, x, fixed, spread)
+            length = self.radius * spread * _relative_distance(x)
+            moved = _log_probs(self._site(guide, x + length * direction))
         change = weigh(fixed.exp(), fixed - moved).sum(-1).mean()
         return -self.marginal_weight * imbalance - entropy - self.smoothness * change
 
     @torch.enable_grad()
-    def _steepest(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
-        """Unit vectors along which q changes most, by one power iteration."""
+    def _steepest(self, guide: Program, x: Tensor, log_q: Tensor, length: Tensor) -> Tensor:
+        """Unit vectors along which q changes most, by one power iteration from random ones."""
         probe = _unit(torch.randn_like(x)).requires_grad_()
-        moved = self._log_probs(guide, x + PROBE * probe)
+        moved = _log_probs(self._site(guide, x + length * probe))
         (gradient,) = torch.autograd.grad(-weigh(log_q.exp(), moved).sum(), probe)
         return _unit(gradient)
-
-    def _log_probs(self, guide: Program, x: Tensor) -> Tensor:
-        return log_softmax(self._site(guide, x)["fn"].logits, -1)
 
     def _site(self, guide: Program, x: Tensor) -> Site:
         nodes = trace_program(guide, (x,), {}).nodes
@@ -123,5 +130,39 @@ class RegularizedInformation(InformationTerm):
         return site
 
 
+def _log_probs(site: Site) -> Tensor:
+    return log_softmax(site["fn"].logits, -1)
+
+
+@torch.no_grad()
+def _relative_distance(x: Tensor) -> Tensor:
+    """Distance of each datum to its nearest neighbour, as a share of the mean one."""
+    flat = x.flatten(1)
+    distances = torch.cdist(flat, flat)
+    distances.fill_diagonal_(math.inf)
+    nearest = distances.amin(1)
+    mean = nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
+    return (nearest / mean).reshape(-1, *[1] * (x.dim() - 1))
+
+
 def _unit(directions: Tensor) -> Tensor:
     return normalize(directions.flatten(1)).view_as(directions)
+
+
+@contextmanager
+def running_statistics_kept() -> Iterator[None]:
+    """Keeps batch normalisation's running statistics as they are; it normalises by the batch."""
+    held = []
+
+    def hold(module: nn.Module, args: object) -> None:
+        if isinstance(module, BatchNorm) and module.training and module.track_running_stats:
+            held.append(module)
+            module.track_running_stats = False
+
+    hook = nn.modules.module.register_module_forward_pre_hook(hold)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for module in held:
+            module.track_running_stats = True

@@ -40,7 +40,7 @@ class CatVAE(Variant):
         num_decodes: Categories that ``"sample"`` decodes, the most probable one and others; 2 if
             omitted.
         temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
-        warm_start: Steps of the unsupervised start, or all of it: a `CategoryStart`.
+        warm_start: Steps of each unsupervised start, or all of its options: a `CategoryStart`.
         **parts: Parts, as `VAE` takes them. A prior must have a category.
     """
 
@@ -58,7 +58,7 @@ class CatVAE(Variant):
         categorical: options.CategoricalName = "enumerate",
         num_decodes: options.NumDecodes | None = None,
         temperature: options.Temperature | None = None,
-        warm_start: options.WarmStart = CategoryStart.warm_start,
+        warm_start: options.WarmStart | None = None,
         **parts: Unpack[options.Parts],
     ) -> None:
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
@@ -66,16 +66,22 @@ class CatVAE(Variant):
         self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
         check_treatment(categorical, num_decodes, temperature, self.num_categories or 0)
-        self.start = CategoryStart(warm_start) if isinstance(warm_start, int) else warm_start
+        is_start = isinstance(warm_start, CategoryStart)
+        self.start = warm_start if is_start else CategoryStart(warm_start)
         self.categorical = categorical
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
     def initialize(self, x: Tensor) -> None:
-        """Gives the categories their unsupervised start, see `Variant.initialize`."""
+        """Gives the categories their unsupervised start, see `Variant.initialize`.
+
+        A guide or an encoder that was passed keeps its initial weights: it gets one start.
+        """
         x = self.check_data(x)
-        if self.start.warm_start:
-            warm_start_categories(self.guide, x, str(self.category), steps=self.start.warm_start)
+        steps, starts = self.start.plan(len(x))
+        if self.given.get("guide") is not None or self.given.get("encoder") is not None:
+            starts = 1
+        warm_start_categories(self.guide, x, str(self.category), steps=steps, starts=starts)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return self.start.term(str(self.category), num_steps)

@@ -56,7 +56,7 @@ class CategoryParts(Parts, total=False):
     categorical: Categorical
     num_decodes: int | None
     temperature: float | Schedule | None
-    warm_start: int | CategoryStart
+    warm_start: int | CategoryStart | None
 
 
 def _name(names: Any, help: str) -> Any:
@@ -128,7 +128,7 @@ Temperature = Annotated[
 ]
 WarmStart = Annotated[
     int | CategoryStart,
-    option(check=check.either(check.whole(least=0), _START), help="steps of the start"),
+    option(check=check.either(check.whole(least=0), _START), help="steps of each start"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -13,18 +14,30 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
 
+BATCH = 250
+
 
 @dataclass(frozen=True)
 class CategoryStart:
-    """The start of a variant with categories: ``warm_start`` steps before training, or none.
+    """The start of a variant with categories, before training.
 
-    Its `RegularizedInformation` goes on beside the ELBO with ``start_weight``, which falls to 0
-    over the first 80 % of the training. The weights of the KL divergences, and of an information
-    term, rise from 0 during the share ``warmup`` of the training.
+    Categories are trained alone first, by `RegularizedInformation`, from several initial weights
+    where that is cheap, and the best by that term is kept. The term goes on beside the ELBO with
+    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
+    divergences, and of an information term, rise from 0 during the share ``warmup`` of it.
     """
 
-    warm_start: int = option(
-        900, check=whole(least=0), help="steps of the categories' unsupervised start"
+    warm_start: int | None = option(
+        None,
+        check=whole(least=0),
+        help="steps of the categories' unsupervised start; 0 for none; 25 passes over the data, "
+        "600 at least, if omitted",
+    )
+    starts: int | None = option(
+        None,
+        check=whole(least=1),
+        help="initial weights that the start tries, of which the best is kept; as many as 6,000 "
+        "steps allow, 4 at most, if omitted",
     )
     start_weight: float = option(
         20.0,
@@ -40,10 +53,15 @@ class CategoryStart:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def plan(self, n: int) -> tuple[int, int]:
+        """Returns the steps of a start on so many data, and the number of starts."""
+        steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
+        return steps, self.starts or max(1, min(4, 6000 // max(steps, 1)))
+
     def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
         """Returns the term that goes on beside the ELBO, if there is one."""
         steps = round(0.8 * (num_steps or 0))
-        if not (steps and self.start_weight and self.warm_start):
+        if not (steps and self.start_weight) or self.warm_start == 0:
             return ()
         falling = linear_warmup(steps, start=self.start_weight, end=0.0)
         return (RegularizedInformation(site, weight=falling),)
@@ -57,19 +75,53 @@ class CategoryStart:
 
 
 @torch.enable_grad()
-def warm_start_categories(guide: nn.Module, x: Tensor, site: str = "c", *, steps: int) -> None:
-    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`."""
+def warm_start_categories(
+    guide: nn.Module, x: Tensor, site: str = "c", *, steps: int, starts: int = 1
+) -> None:
+    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
+
+    The term has local optima. Of several starts, each from initial weights of its own, the one
+    with the greatest value over its last tenth of steps is kept; labels play no part.
+
+    Args:
+        guide: The guide, a module; it is trained in place.
+        x: Data, shape ``(n, *data_shape)``.
+        site: The category.
+        steps: Steps of each start.
+        starts: Number of starts. Every start but the first draws the parameters anew, by
+            ``reset_parameters`` of the modules that have it.
+    """
     term = RegularizedInformation(site)
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         value = -term.per_datum(guide, batch)
         return value, {"loss": value.detach()}
 
-    engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps)
+    engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps * starts)
+    initial, best = deepcopy(guide.state_dict()), None
+    for start in range(starts if steps else 0):
+        if start:
+            guide.load_state_dict(initial)
+            for module in guide.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        value = _train(engine, guide, x, start * steps, steps)
+        if best is None or value < best[0]:
+            best = value, deepcopy(guide.state_dict())
+    if best is not None:
+        guide.load_state_dict(best[1])
+
+
+def _train(engine: Engine, guide: nn.Module, x: Tensor, first: int, steps: int) -> float:
+    """Takes steps, and returns the mean loss of the last tenth of them."""
     device = next(guide.parameters()).device
-    optimiser = torch.optim.Adam(guide.parameters(), 1e-3, fused=True)
-    for step in range(steps):
-        index = torch.randint(len(x), (min(256, len(x)),), device=x.device)
+    optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
+    last = []
+    for step in range(first, first + steps):
+        index = torch.randint(len(x), (min(BATCH, len(x)),), device=x.device)
         batch = x[index].to(device, non_blocking=True)
-        engine.take(batch, number=step, compare=is_due(step))
+        _, values = engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()
+        if step >= first + 0.9 * steps:
+            last.append(values)
+    return float(torch.stack(last).mean())

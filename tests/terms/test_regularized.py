@@ -1,7 +1,9 @@
 """RegularizedInformation against sums by hand, and the start that it gives to categories."""
 
+import copy
 import itertools
 import math
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -12,7 +14,7 @@ from torch.nn.functional import one_hot
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.terms import Particle, RegularizedInformation
 from pyro_mivae.traces import TracePair
-from pyro_mivae.variants import CatVAE, InfoCatVAE
+from pyro_mivae.variants import CatVAE, InfoCatVAE, warm_start
 from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
 
 WEIGHTS = torch.tensor([[0.3, -1.2], [0.8, 0.1], [-0.4, 0.9]], dtype=torch.float64)
@@ -63,6 +65,48 @@ def test_it_moves_each_datum_where_a_linear_guide_changes_most():
     term = RegularizedInformation(smoothness=2.0, radius=0.3)
     value = term.per_datum(linear_guide, x)
     assert min(abs(value - candidate) for candidate in candidates) < 1e-5
+
+
+def test_each_datum_moves_in_proportion_to_the_distance_of_its_nearest_neighbour():
+    """Nearest neighbours at 1, 1 and 3, and no guide to speak of: moves show by recording x."""
+    x = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [4.0, 0, 0]], dtype=torch.float64)
+    seen = []
+
+    def guide(x):
+        seen.append(x.detach())
+        linear_guide(x)
+
+    RegularizedInformation(radius=0.3).per_datum(guide, x)
+    at, probed, moved = seen
+    assert torch.equal(at, x)
+    spread = torch.pdist(x).square().sum().mul(2 / 9).sqrt()  # over all ordered pairs
+    torch.testing.assert_close((probed - x).norm(dim=1), spread.expand(3))
+    expected = 0.3 * spread * x.new_tensor([1.0, 1.0, 3.0]) / (5 / 3)
+    torch.testing.assert_close((moved - x).norm(dim=1), expected)
+
+
+def test_equal_data_are_not_moved():
+    x = torch.ones(4, 3, dtype=torch.float64)
+    value = RegularizedInformation().per_datum(linear_guide, x)
+    expected = RegularizedInformation(smoothness=0.0).per_datum(linear_guide, x)
+    torch.testing.assert_close(value, expected)
+
+
+def test_running_statistics_are_those_of_the_data():
+    """Data that are moved are normalised by their own batch, and change no average."""
+    x = torch.randn(20, 3)
+    norm = torch.nn.BatchNorm1d(3)
+    alone = copy.deepcopy(norm)
+    alone(x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.OneHotCategorical(logits=norm(x)))
+
+    RegularizedInformation().per_datum(guide, x)
+    assert norm.track_running_stats
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[name]), name
 
 
 def test_a_term_is_summed_over_the_data_that_the_batch_stands_for(x):
@@ -150,6 +194,59 @@ def test_no_steps_leave_the_guide_as_it_is():
     vae.initialize(x)
     warm_start_categories(vae.guide, x, steps=0)
     assert all(torch.equal(value, before[name]) for name, value in vae.guide.state_dict().items())
+
+
+def test_the_best_of_several_starts_is_kept(monkeypatch):
+    x, _ = blobs(20)
+    vae, tried = CatVAE((4,), num_categories=3), []
+    first = copy.deepcopy(vae.guide.state_dict())
+
+    own = warm_start._train
+
+    def train(engine, guide, x, begin, steps):
+        before = copy.deepcopy(guide.state_dict())
+        loss = own(engine, guide, x, begin, steps)
+        tried.append((loss, before, copy.deepcopy(guide.state_dict())))
+        return loss
+
+    monkeypatch.setattr(warm_start, "_train", train)
+    warm_start_categories(vae.guide, x, steps=10, starts=3)
+    assert len(tried) == 3
+    assert all(torch.equal(tried[0][1][name], value) for name, value in first.items())
+    weights = [before["category.weight"] for _, before, _ in tried]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
+    best = min(tried, key=lambda one: one[0])[2]
+    assert all(torch.equal(best[name], value) for name, value in vae.guide.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "plan"),
+    [
+        ({}, 1_438, (600, 4)),
+        ({}, 60_000, (6_000, 1)),
+        ({}, 24_000, (2_400, 2)),
+        ({}, 1_000_000, (100_000, 1)),
+        ({"warm_start": 900}, 1_438, (900, 4)),
+        ({"warm_start": 0}, 1_438, (0, 4)),
+        ({"starts": 7}, 60_000, (6_000, 7)),
+    ],
+)
+def test_steps_and_starts_follow_from_the_number_of_data(options, n, plan):
+    assert CategoryStart(**options).plan(n) == plan
+
+
+def test_an_encoder_of_ones_own_gets_one_start(monkeypatch):
+    """A second one would draw its weights anew, trained ones too."""
+    plans = []
+    monkeypatch.setattr(
+        sys.modules[CatVAE.__module__],
+        "warm_start_categories",
+        lambda *args, **plan: plans.append(plan),
+    )
+    encoder = torch.nn.Linear(4, 5)
+    for own in ({}, {"encoder": encoder}):
+        CatVAE((4,), num_categories=3, **own).initialize(torch.rand(9, 4))
+    assert [plan["starts"] for plan in plans] == [4, 1]
 
 
 def test_the_start_goes_on_beside_the_elbo_and_fades_while_the_weights_rise():
