@@ -190,7 +190,7 @@ def annealed_log_likelihood(
         ...         pyro.sample("z", dist.Normal(0.0 * x, 1.0))
         >>> x = torch.tensor([0.5, 2.0])
         >>> found = annealed_log_likelihood(
-        ...     model, guide, x, num_temperatures=60, num_chains=100, leapfrog_steps=3
+        ...     model, guide, x, num_temperatures=200, num_chains=100, leapfrog_steps=3
         ... )
         >>> exact = dist.Normal(0.0, 1.01**0.5).log_prob(x)
         >>> bool(((found.log_px - exact).abs() < 0.1).all())

@@ -125,7 +125,7 @@ def stopped(folder, monkeypatch, run_epoch=stop):
 
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     def measure(vae, x):
-        return dict.fromkeys(MEASURED, float(sum(p.sum() for p in vae.parameters())))
+        return dict.fromkeys(MEASURED, float(sum(p.detach().sum() for p in vae.parameters())))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
     whole = sweep_run(CONFIG, tmp_path / "whole", GRID, 2, device="cpu")
