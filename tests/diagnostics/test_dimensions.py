@@ -356,7 +356,7 @@ def test_printed_tables_leave_single_dimensions_out():
     report = information(pair.model, pair.guide, torch.randn(20, 3), iwae_samples=1)
     assert "mi_z[2]_lower_se" in report.to_dict()
     assert "[" not in str(report)
-    with pytest.raises(OptionError, match="'w' has no figures.*sites that have: z"):
+    with pytest.raises(OptionError, match="'w' has no figures.*allowed are: z"):
         report.dimensions("w")
 
 
@@ -368,5 +368,5 @@ def test_names_of_single_figures_are_told_apart():
     figures = {"mi_z[10]_upper": 10.0, "mi_z[2]_upper": 2.0, "mi_zz[0]_upper": 7.0}
     assert by_index(figures, "z")["mi_upper"].tolist() == [2.0, 10.0]
     assert math.isnan(by_index({"kl_z[0]": None}, "z")["kl"])
-    with pytest.raises(OptionError, match="sites that have: none"):
+    with pytest.raises(OptionError, match="allowed are: none"):
         by_index({"elbo": 1.0}, "z")

@@ -195,7 +195,8 @@ def test_the_command_leaves_four_files(tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", stop)
         assert run_command([*words.split(), *options.split()]) == 1
-    assert f"Go on with: pyro-mivae sweep beta --resume --run {folder}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"Continue with: pyro-mivae sweep beta --resume --run {folder}" in told
     assert run_command(["sweep", "beta", "--resume", "--run", str(folder)]) == 0
     names = ["sweep.csv", "sweep.json", "sweep.png", "sweep.toml"]
     assert sorted(p.name for p in folder.glob("[!.]*")) == names
