@@ -87,8 +87,8 @@ class PairedTerm(InformationTerm):
         if n < ENOUGH_DATA and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"a batch of {n} for {type(self).__name__}: fewer than {ENOUGH_DATA} data say "
-                "little about the whole; use a larger batch",
+                f"a batch of {n} for {type(self).__name__}: fewer than {ENOUGH_DATA} data "
+                "represent the data set poorly; use a larger batch",
                 PyroMivaeWarning,
                 stacklevel=2,
             )
