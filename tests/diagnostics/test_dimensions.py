@@ -166,7 +166,9 @@ class Linear:
 GAIN = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0], [3.0, -1.0, 2.0]], dtype=torch.float64)
 GUIDES = {
     "close to the posterior": (0.5, 0.0, [0.7, 1.0, 0.3]),
+    "of the wrong scale": (0.5, 0.0, [1.5, 2.0, 1.0]),
     "of the wrong offset": (0.5, 3.0, [0.7, 1.0, 0.3]),
+    "collapsed": (0.0, 0.0, [1.0, 1.0, 1.0]),
     "over-confident": (0.5, 0.0, [0.05, 0.1, 0.05]),
 }
 
@@ -175,7 +177,7 @@ GUIDES = {
 def test_dimensions_of_a_linear_guide_are_the_closed_forms(name):
     gain, offset, scale = GUIDES[name]
     pair = Linear(gain * GAIN, torch.full((3,), offset), torch.tensor(scale))
-    x = torch.randn(1500, 3)
+    x = torch.randn(1500 if name == "over-confident" else 600, 3)
     report = information(pair.model, pair.guide, x, iwae_samples=1)
     found, truth = report.dimensions("z"), pair.truth()
     few = information(pair.model, pair.guide, x[:5], iwae_samples=1).dimensions("z")
