@@ -126,7 +126,7 @@ def _changed(node: Node) -> Iterator[Any]:
             value = node.args[index] if index < len(node.args) else named
             yield from value if isinstance(value, list | tuple) else (value,)
     if node.target in SILENT and node.args[5]:  # it trains
-        yield from node.args[3:5]
+        yield from filter(None, node.args[3:5])  # None: it keeps no statistics
 
 
 def sources(node: Node) -> set[Node]:

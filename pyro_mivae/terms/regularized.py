@@ -1,4 +1,4 @@
-"""Regularised information maximisation: a category that tells data apart smoothly."""
+"""Regularised information maximisation: a category that changes smoothly with the data."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ CATEGORIES = (
 
 
 class RegularizedInformation(InformationTerm):
-    r"""Tells the data apart by a category that changes little from a datum to its neighbourhood.
+    r"""Separates data by a category that changes little in the neighbourhood of each datum.
 
     .. math::
         - \mu\, KL(E_x q(c \mid x) \| U) - E_x H(q(c \mid x))
         - \eta\, E_x KL(q(c \mid x) \| q(c \mid x + r))
 
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
-    the batch, less its greatest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
-    use. :math:`r` points where :math:`q` changes most: categories part where data are sparse. Its
-    length is the datum's own, in proportion to the distance to its nearest neighbour in the batch.
-    The guide alone takes part, no decoder and no label. Batch normalisation takes the statistics
-    of what it is shown here, and its running statistics are those of the data.
+    the batch, less its largest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
+    use. :math:`r` is the direction in which :math:`q` changes most, so borders of categories move
+    to where data are sparse. Its length is in proportion to the distance from the datum to its
+    nearest neighbour in the batch. The term needs only the guide, no decoder and no labels. It
+    leaves the running statistics of batch normalisation as the data alone make them.
 
     Args:
-        site: A category that the guide draws given the data.
+        site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
         radius: Mean length of :math:`r`, as a share of the root mean square distance between two
@@ -86,7 +86,7 @@ class RegularizedInformation(InformationTerm):
         """Estimates the term, at most 0, per datum, from a guide and a batch of data.
 
         Raises:
-            SiteError: If the site is no category of the guide, one per datum.
+            SiteError: If the site is not a category of the guide, one per datum.
         """
         return self._estimate(guide, x, _log_probs(self._site(guide, x)))
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from pyro_mivae.elbo import MutualInformationELBO
+from pyro_mivae.engine import SVI
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.terms import Particle, RegularizedInformation
 from pyro_mivae.traces import TracePair
@@ -107,6 +109,22 @@ def test_running_statistics_are_those_of_the_data():
     assert norm.track_running_stats
     for name, value in norm.state_dict().items():
         assert torch.equal(value, alone.state_dict()[name]), name
+
+
+def test_steps_that_are_traced_are_those_of_the_program():
+    """Batch normalisation without running statistics is part of the graph."""
+    found = []
+    for engine in ("eager", "staged"):
+        torch.manual_seed(1)
+        vae, x = CatVAE((4,), num_categories=3), torch.rand(20, 4)
+        loss = MutualInformationELBO([RegularizedInformation("c")])
+        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), loss, engine=engine)
+        found.append([svi.step(x) for _ in range(5)])
+        assert svi.engine == engine
+        found.append([value.clone() for value in vae.state_dict().values()])
+        pyro.clear_param_store()
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[3])
 
 
 def test_a_term_is_summed_over_the_data_that_the_batch_stands_for(x):
