@@ -64,15 +64,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
     command.add_argument("--latent-dim", type=int, default=10)
     study = Study(command.parse_args(argv))
     shape, size = study.images.data_shape, {"latent_dim": study.args.latent_dim}
+    source = {"bound": "nwj", "critic": "joint", **size}
     models = {
         "vae": lambda: mi.VAE(shape, **size),
         "beta": lambda: mi.BetaVAE(shape, beta=4.0, **size),
         "mmd": lambda: mi.MMDVAE(shape, **size),
-        "critic": lambda: mi.CriticInfomaxVAE(shape, **size),
-        "critic 1e-5": lambda: mi.CriticInfomaxVAE(shape, critic_lr=ORIGINAL_LR, **size),
-        "critic infonce": lambda: mi.CriticInfomaxVAE(
-            shape, bound="infonce", critic="separable", **size
-        ),
+        "critic": lambda: mi.CriticInfomaxVAE(shape, **source),
+        "critic 1e-5": lambda: mi.CriticInfomaxVAE(shape, critic_lr=ORIGINAL_LR, **source),
+        "critic infonce": lambda: mi.CriticInfomaxVAE(shape, **size),
     }
 
     def measure(vae: mi.Variant) -> dict[str, float]:

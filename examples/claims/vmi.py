@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
     strokes = thickness(images)
 
     def model(variant: Any = mi.VMIVAE, size: int = 20, units: int = width, **options: Any) -> Any:
+        options = {"generated": "mean"} | options if variant is mi.VMIVAE else options
         return lambda: variant(
             shape,
             encoder=MLPEncoder(shape, (units, units), activation),

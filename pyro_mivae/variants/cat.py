@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Unpack
@@ -16,6 +17,8 @@ from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import check_treatment
 from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
+
+CHEAP = 2_000  # values per datum that may be decoded where fewer would do
 
 
 class CatVAE(Variant):
@@ -35,6 +38,8 @@ class CatVAE(Variant):
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
+            ``"auto"``: the first where all categories together decode 2,000 values per datum or
+            fewer, the second otherwise.
             ``"soft"``: one decode of the probabilities, as the original code. ``"gumbel"``: one
             decode of a Gumbel-softmax sample. The last two train on what is no bound.
         num_decodes: Categories that ``"sample"`` decodes, the most probable one and others; 2 if
@@ -55,7 +60,7 @@ class CatVAE(Variant):
         num_categories: options.NumCategories = 10,
         latent_dim: options.LatentDim | None = None,
         radius: options.Radius = 3.0,
-        categorical: options.CategoricalName = "enumerate",
+        categorical: options.CategoricalName = "auto",
         num_decodes: options.NumDecodes | None = None,
         temperature: options.Temperature | None = None,
         warm_start: options.WarmStart | None = None,
@@ -65,6 +70,10 @@ class CatVAE(Variant):
         super().__init__(data_shape, make_prior, mixture_guide, **parts)
         self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
+        if categorical == "auto":
+            values = (self.num_categories or 0) * math.prod(self.data_shape)
+            is_cheap = num_decodes is None and values <= CHEAP
+            categorical = "enumerate" if is_cheap else "sample"
         check_treatment(categorical, num_decodes, temperature, self.num_categories or 0)
         is_start = isinstance(warm_start, CategoryStart)
         self.start = warm_start if is_start else CategoryStart(warm_start)

@@ -19,7 +19,7 @@ from pyro_mivae.terms.critic import CriticBoundName
 from pyro_mivae.terms.in_batch import Kernel
 from pyro_mivae.variants.warm_start import CategoryStart
 
-Categorical = Literal["enumerate", "sample", "soft", "gumbel"]
+Categorical = Literal["auto", "enumerate", "sample", "soft", "gumbel"]
 Prior = Callable[[], Tensor]
 GuideBuilder = Callable[[Sequence[int], Mapping[str, Any], nn.Module], nn.Module]
 """Makes a guide from the shape of one datum, the prior's distributions by site, and an encoder."""

@@ -17,7 +17,7 @@ from pyro_mivae.variants.checks import split
 class VMIVAE(Variant):
     r"""Adds :math:`\lambda` times a lower bound on :math:`I(c; x')` to the ELBO.
 
-    .. math:: I(c; x') \ge E_{z,c \sim p}[\log q(c \mid x')] + H(c),\quad x' = E[x \mid z, c]
+    .. math:: I(c; x') \ge E_{z,c \sim p}[\log q(c \mid x')] + H(c),\quad x' \sim p(x \mid z, c)
 
     The bound is the reconstruction term of a dual autoencoder, which observes codes drawn from
     the prior, encodes them into data by the decoder, and decodes them by the encoder.
@@ -32,7 +32,8 @@ class VMIVAE(Variant):
         code_dim: Size of ``c``, half of ``latent_dim`` if omitted.
         sites: The part of the code that the term is about: a site, several, or ``"all"``.
         mi_weight: :math:`\lambda`, per datum, a number or a schedule.
-        generated: Generated data that the guide reads in the term, see `BarberAgakov`.
+        generated: Generated data that the guide reads in the term, see `BarberAgakov`. The poster
+            takes ``"mean"``, in which a code can hide that no sample shows.
         **parts: Parts, as `VAE` takes them.
 
     References:
@@ -45,7 +46,7 @@ class VMIVAE(Variant):
         J =  E_q[log p(x|code)]
            - 1 * KL(q(z|x) || p(z))
            - 1 * KL(q(c|x) || p(c))
-           + 0.5 * (E_p[log q(z,c|x')] + H(z,c)),  x' = mean of p(x|code)
+           + 0.5 * (E_p[log q(z,c|x')] + H(z,c)),  x' = sample (straight-through)
         maximised; nats per datum
     """
 
@@ -61,7 +62,7 @@ class VMIVAE(Variant):
         code_dim: options.CodeDim | None = None,
         sites: options.Sites = "c",
         mi_weight: options.MIWeight = 1.0,
-        generated: options.Generated = "mean",
+        generated: options.Generated = "straight-through",
         **parts: Unpack[options.Parts],
     ) -> None:
         size = latent_dim // 2 if code_dim is None else code_dim
