@@ -72,8 +72,8 @@ class CatVAE(Variant):
         self._require(num_categories=num_categories, latent_dim=latent_dim)
         if categorical == "auto":
             values = (self.num_categories or 0) * math.prod(self.data_shape)
-            is_cheap = num_decodes is None and values <= CHEAP
-            categorical = "enumerate" if is_cheap else "sample"
+            few = len(self.one_hot) == 1 and (values > CHEAP or num_decodes is not None)
+            categorical = "sample" if few else "enumerate"
         check_treatment(categorical, num_decodes, temperature, self.num_categories or 0)
         is_start = isinstance(warm_start, CategoryStart)
         self.start = warm_start if is_start else CategoryStart(warm_start)

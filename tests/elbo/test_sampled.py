@@ -309,6 +309,23 @@ def test_a_category_that_is_an_index(x):
     assert abs(losses.mean() - others.mean()) < 4 * error < 0.3
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "rows"),
+    [
+        ((400,), {}, K),  # 2,000 values
+        ((401,), {}, 2),
+        ((400,), {"num_decodes": 3}, 3),
+        ((401,), {"num_decodes": 4}, 4),
+        ((401,), {"categorical": "enumerate"}, K),
+    ],
+)
+def test_few_are_decoded_where_all_would_cost_much(shape, options, rows):
+    vae = mi.CatVAE(shape, num_categories=K, latent_dim=DIM, **options)
+    vae.model.decoder = Counting(vae.model.decoder)
+    vae.objective().loss(vae.model, vae.guide, torch.rand(BATCH, *shape))
+    assert vae.model.decoder.rows == rows * BATCH
+
+
 def test_a_category_that_is_not_enumerated(x):
     vae = mi.CatVAE(SHAPE, prior=IndexPrior(), guide=IndexGuide({}), categorical="sample")
     with pytest.raises(SiteError, match=r"the guide enumerates \[\], and one category"):

@@ -41,7 +41,7 @@ def x():
         (
             lambda: mi.CatVAE(SHAPE, categorical="hard"),
             OptionError,
-            "categorical='hard'; allowed are enumerate, sample, soft, gumbel",
+            "categorical='hard'; allowed are auto, enumerate, sample, soft, gumbel",
         ),
         (
             lambda: mi.CatVAE(SHAPE, categorical="gumbel", temperature=0.0),
