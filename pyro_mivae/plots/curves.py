@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[str, Sequence[float] | None, Sequence[float], dict[str, Any]]
-FITTED = "the result of fit"
+FITTED = "a result of fit"
 _TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
 
 

@@ -235,8 +235,8 @@ def read_config(folder: Path) -> RunConfig:
             names = ", ".join(map(str, runs))
             raise RunError(f"{folder} holds the runs of several seeds; give one of them: {names}")
         raise RunError(
-            f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
-            "what fit kept is loaded by building the model: mi.load(folder, into=vae)"
+            f"{folder} is not a run folder: it has no {CONFIG}; pyro-mivae train writes one. For "
+            "a folder of fit, build the model and call mi.load(folder, into=vae)"
         )
     return RunConfig.read(folder / CONFIG)
 
@@ -249,8 +249,8 @@ def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
         changed = [f"shape {dataset.data_shape} for {config.data_shape}"]
     if changed:
         raise RunError(
-            f"{config.data} is not what it was when {folder} was made: other "
-            f"{', '.join(changed)}; restore the data, or train again"
+            f"{config.data} has changed since {folder} was made: other {', '.join(changed)}; "
+            "restore the data, or train again"
         )
 
 

@@ -123,7 +123,7 @@ def test_other_data_are_named(tmp_path):
             lambda: open_run(run).dataset(),
             lambda: train_run(RunConfig("vae"), run, resume=True),
         ):
-            with pytest.raises(RunError, match=f"own.npz is not what it was .*: other .*{told}"):
+            with pytest.raises(RunError, match=f"own.npz has changed .*: other .*{told}"):
                 read()
 
 
