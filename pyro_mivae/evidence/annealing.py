@@ -298,9 +298,9 @@ class AnnealingRun:
         low, high = ACCEPTED
         if self.acceptance < low or self.acceptance > high:
             warnings.warn(
-                f"{self.acceptance:.0%} of the proposals were accepted, where {low:.0%} to "
-                f"{high:.0%} are good: the bound may be loose; change leapfrog_steps or "
-                "target_acceptance, or give more num_temperatures",
+                f"{self.acceptance:.0%} of the proposals were accepted; {low:.0%} to {high:.0%} "
+                "are good: the bound may be loose; change leapfrog_steps or target_acceptance, "
+                "or give more num_temperatures",
                 PyroMivaeWarning,
                 stacklevel=3,
             )

@@ -58,7 +58,7 @@ class Point(NamedTuple):
         return torch.lerp(first, last, temperature.to(first.dtype))
 
     def where(self, moved: Tensor, other: Point) -> Point:
-        """Returns the other point in some rows."""
+        """Replaces some rows by those of another point."""
 
         def choose(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(moved[:, None] if new.dim() > 1 else moved, new, old)

@@ -323,7 +323,7 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
         except SiteError as found:
             told = str(found).splitlines()[0].rstrip(":")
             raise TrainingError(
-                f"after step {trainer.step} {told}; if numbers ran away, {REMEDY}"
+                f"after step {trainer.step} {told}; if numbers diverged, {REMEDY}"
             ) from error
         raise
 

@@ -348,7 +348,7 @@ class Trainer:
         }
 
     def load(self, state: Checkpoint) -> None:
-        """Restores a state of `state`."""
+        """Restores a state that `state` returned."""
         try:
             self.vae.load_state_dict(state["weights"])
             self.optimiser.load_state_dict(state["optimiser"])

@@ -76,7 +76,7 @@ class CriticInfomaxVAE(VAE):
             critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
         elif (mi_weight, bound) != (1.0, "nwj"):
             told = f"mi_weight={mi_weight}, bound={bound!r} with a CriticBound"
-            raise OptionError(f"{told}; give weight and bound to that")
+            raise OptionError(f"{told}; set weight and bound there")
         self.term, self.regularization = critic, regularization
         self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.beta, self.critic_lr, self.num_particles = beta, critic_lr, num_particles
