@@ -310,7 +310,7 @@ class SVI(pyro.infer.SVI):
         self._zeros = {id(gradient): (gradient, version_of(gradient)) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        """Adds gradients to the leaves, as ``backward`` does."""
+        """Adds gradients to those of the leaf tensors, as ``backward`` does."""
         for leaf, gradient in gradients.items():
             held = leaf.grad
             if held is not None and not self._is_zero(held):

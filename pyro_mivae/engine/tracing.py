@@ -212,7 +212,7 @@ def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -
 
 
 def _leaves(value: Tensor) -> list[Tensor]:
-    """All leaf tensors with a gradient of a value."""
+    """All leaf tensors in the autograd graph of a value."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = {None}
     ahead: list[Any] = [value.grad_fn]

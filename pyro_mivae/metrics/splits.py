@@ -129,7 +129,7 @@ def check_known(
 
 
 def _check_train(score: Known, learn: Known) -> None:
-    """Checks that the training data have the same labels and factors to learn."""
+    """Checks that the training data have labels and factors like the scored data."""
     for name, given, taught in zip(("labels", "factors"), score[1:], learn[1:]):
         if given is not None and taught is None:
             raise DataError(
