@@ -235,7 +235,7 @@ def bidirectional_monte_carlo(
         x: Data of the shape and type that the model draws, shape ``(n, ...)``.
         items: Number of data to draw.
         seed: Of every draw.
-        callback: As for `annealed_log_likelihood`, which raises and warns alike.
+        callback: As in `annealed_log_likelihood`, with the same errors and warnings.
         **options: Fields of `AnnealingOptions`.
 
     Returns:

@@ -29,7 +29,7 @@ Start = Literal["guide", "prior"]
 Values = Mapping[str, Tensor]
 
 TRIED = 8  # rows on which a program is tried with enumerable sites laid out
-KNOTS = 20  # temperatures of the pilot run, besides 0
+KNOTS = 20  # temperatures of the pilot run, without 0
 POWER = 3  # by which they crowd towards 0, where most changes
 SETTLE, ADAPT = 20, 6  # transitions of the pilot run at temperature 0, and at each other one
 RATE = 0.5  # how far one transition moves the logarithm of a step size

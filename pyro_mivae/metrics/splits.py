@@ -42,7 +42,7 @@ class Split(NamedTuple):
     rows: Tensor  # those of the encoded data that are scored, on the CPU
     labels: Pair | None  # integers from 0
     factors: Pair | None
-    text: str  # what is learned on and scored
+    text: str  # description of the split
 
     @property
     def is_empty(self) -> bool:

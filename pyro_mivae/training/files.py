@@ -49,7 +49,7 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
             os.replace(scratch, path)
             _sync(path.parent)
         finally:
-            with suppress(OSError):  # it would hide the error of the writing
+            with suppress(OSError):  # it would hide the writing error
                 scratch.unlink(missing_ok=True)
 
 

@@ -218,7 +218,7 @@ class Training:
         self.tell_batches(bar)
         if not trainer.finished:
             trainer.prepare()
-            bar.unpause()  # the time that is left is told from the steps alone
+            bar.unpause()  # the remaining time follows from the steps only
         while not trainer.finished:
             bar.set_description(f"epoch {trainer.epoch + 1}/{self.options.epochs}", False)
             row = trainer.run_epoch(bar.update)

@@ -90,7 +90,7 @@ class Trainer:
                 "one image is held out, but the objective compares several; hold out 2 or more"
             )
         self.check_pair()
-        if options.precision == "bf16":  # there is no such training without a staged step
+        if options.precision == "bf16":  # bf16 needs a staged step
             training = self.vae.training
             self.vae.train()
             try:
