@@ -17,7 +17,7 @@ BAD_INPUT = {
     "no such data": (["train", "vae", "--data", "mnits"], "'mnits'; did you mean mnist"),
     "unused option": (
         ["train", "vae", "--categories", 3],
-        "has no use for --categories; it takes",
+        "does not have --categories; it takes",
     ),
     "unknown option": (["train", "vae", "--colour"], "No such option"),
     "no value": (["train", "vae", "--epochs"], "requires an argument"),
@@ -27,7 +27,7 @@ BAD_INPUT = {
     "lr schedule": (["train", "vae", "--lr-schedule", "step"], "allowed are constant, cosine"),
     "categories": (
         ["train", "cat", "--categories", 3, "--latent-dim", 4],
-        "--latent-dim 4 is no multiple of --categories 3",
+        "--latent-dim 4 is not a multiple of --categories 3",
     ),
     "no categories": (
         ["train", "cat", "--categories", 0],

@@ -98,12 +98,6 @@ def test_variants_have_the_losses_of_pyros_svi(name, batches):
 
 
 @pytest.mark.parametrize(
-    "pair",
-    # vmi without batch norm: a bias before it has a gradient of rounding errors alone
-    [functions, pytest.param(pair_of("vmi"), marks=pytest.mark.slow)],
-    ids=["functions", "vmi"],
-)
-@pytest.mark.parametrize(
     "make_optim",
     [
         lambda args: pyro.optim.Adam(args),
@@ -117,9 +111,9 @@ def test_variants_have_the_losses_of_pyros_svi(name, batches):
     ],
     ids=["adam", "clipped", "decaying", "momentum", "without lr", "scheduler"],
 )
-def test_every_optimiser_takes_pyros_steps(pair, make_optim, batches):
-    stock = train(pyro.infer.SVI, pair, make_optim, batches)
-    ours = train(mi.SVI, pair, make_optim, batches, engine="staged")
+def test_every_optimiser_takes_pyros_steps(make_optim, batches):
+    stock = train(pyro.infer.SVI, functions, make_optim, batches)
+    ours = train(mi.SVI, functions, make_optim, batches, engine="staged")
     assert_same(stock, ours, "staged")
 
 
@@ -206,7 +200,7 @@ def test_a_loss_that_is_no_elbo_and_unknown_engines(batches):
         return mi.MutualInformationELBO().differentiable_loss(model, guide, x)
 
     make = lambda: (*functions()[:2], loss, {"lr": 1e-2})  # noqa: E731
-    with pytest.warns(PyroMivaeWarning, match="is none of this library's"):
+    with pytest.warns(PyroMivaeWarning, match="is not from this library"):
         _, _, svi = train(mi.SVI, make, pyro.optim.Adam, batches[:2])
     assert svi.engine == "eager"
     with pytest.raises(OptionError, match="engine='fast'; allowed are auto, eager"):

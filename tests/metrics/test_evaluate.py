@@ -359,9 +359,9 @@ def test_bad_input_is_named(matched):
         evaluate(matched, x, factors=labels)
     with pytest.raises(DataError, match="the factors of train"):
         evaluate(matched, x, factors=factors, train=(x, None, factors.double()))
-    with pytest.raises(DataError, match="factors are given, and train without any"):
+    with pytest.raises(DataError, match="factors are given, but train has none"):
         evaluate(matched, x, factors=factors, train=(x, labels))
-    with pytest.raises(DataError, match="labels are given, and train without any"):
+    with pytest.raises(DataError, match="labels are given, but train has none"):
         evaluate(matched, x, labels, train=(x, None, factors))
     with pytest.raises(DataError, match="train has 1 factors, the data have 2"):
         evaluate(matched, x, factors=factors, train=(x, None, factors[:, :1]))

@@ -105,7 +105,7 @@ def test_a_prior_whose_constructor_fails(program):
 
 
 def test_a_size_that_the_prior_does_not_have(program):
-    with pytest.raises(OptionError, match="latent_dim=5 is given, and a prior whose latent_dim"):
+    with pytest.raises(OptionError, match="latent_dim=5 is given, but the prior's latent_dim"):
         build(prior=program("Fixed"), latent_dim=5)
 
 
@@ -179,7 +179,7 @@ def test_network_with_a_guide_of_ones_own(program):
             {"prior": "gone.py:Prior"},
             "there is no file .*/gone.py; allowed is FILE.py:NAME",
         ),
-        ("cat", {"num_categories": 3, "latent_dim": 4}, "no multiple of num_categories=3"),
+        ("cat", {"num_categories": 3, "latent_dim": 4}, "not a multiple of num_categories=3"),
         ("cat", {"categorical": "hard"}, "categorical='hard'; allowed are enumerate"),
         ("vae", {"latent_dim": 0}, "latent_dim=0; allowed are whole numbers from 1 up"),
     ],
@@ -196,7 +196,7 @@ def test_what_cannot_be_built(variant, model, message):
         ("number", "is a int; allowed is a class or function"),
         (
             "Needy",
-            "missing .*'temperature'; what can be passed to it here is data_shape, ",
+            "missing .*'temperature'; it can receive data_shape, ",
         ),
     ],
 )
