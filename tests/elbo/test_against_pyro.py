@@ -15,19 +15,9 @@ from torch.distributions import kl_divergence
 import pyro_mivae as mi
 from pyro_mivae.errors import PyroMivaeWarning, SiteError
 
-X = torch.linspace(-1.0, 2.0, 6, dtype=torch.float64)
-ENUMERATE = {"enumerate": "parallel"}
-AUXILIARY = {"is_auxiliary": True}
+from .programs import AUXILIARY, X, param
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-
-
-def param(name, value=0.3, positive=False, **options):
-    constraint = dist.constraints.positive if positive else dist.constraints.real
-    return pyro.param(name, torch.as_tensor(value), constraint=constraint, **options)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 # One latent site per datum, about which everything else varies
