@@ -37,7 +37,7 @@ class TrainingOptions:
     lr_schedule: str = option(
         "constant",
         names=LR_SCHEDULES,
-        help="of the learning rate; cosine falls to 0, step by step",
+        help="course of the learning rate; cosine falls to 0, step by step",
     )
     clip_norm: float | None = option(
         None,
@@ -70,18 +70,18 @@ class TrainingOptions:
         "auto",
         names=("auto", *get_args(Mode)),
         help=(
-            "way to run steps: eager runs Pyro, staged runs the graph, compiled compiles it "
-            "first, which takes seconds to a minute; auto chooses by the work ahead; all use "
-            "the same noise, and differ by rounding"
+            "eager runs Pyro in each step, staged runs a graph, compiled compiles the graph "
+            "first (seconds to a minute), auto chooses by the work ahead; all use the same "
+            "noise, and differ by rounding"
         ),
     )
     precision: Precision = option(
         "float32",
         names=get_args(Precision),
         help=(
-            "of matrix products in training, forwards and backwards: tf32 (only on CUDA) has 10 "
-            "bits of mantissa; bf16 (float32 model, staged step) has 8; everything else is "
-            "float32"
+            "precision of matrix products in training, forwards and backwards: tf32 (only on "
+            "CUDA) has 10 bits of mantissa; bf16 (float32 model, staged step) has 8; everything "
+            "else is float32"
         ),
     )
 

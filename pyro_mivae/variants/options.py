@@ -79,7 +79,9 @@ CodeDim = Annotated[int, option(check=_COUNT, help="size of site c, or of InfoGA
 NumCategories = Annotated[
     int, option(check=_COUNT, help="number of categories", flag="--categories")
 ]
-LikelihoodLike = Annotated[str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "of the data")]
+LikelihoodLike = Annotated[
+    str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data")
+]
 Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
 MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]
 SignedMIWeight = Annotated[
@@ -96,7 +98,7 @@ ContinuousWeight = Annotated[
     float | Schedule,
     option(check=_WEIGHT, help=("weight of the information in InfoGAN's uniform codes")),
 ]
-KernelName = Annotated[Kernel, _name(get_args(Kernel), "of the discrepancy")]
+KernelName = Annotated[Kernel, _name(get_args(Kernel), "kernel of the discrepancy")]
 Deterministic = Annotated[bool, option(check=check.flag(), help="make c a function of the image")]
 Saturating = Annotated[
     bool, option(check=check.flag(), help="the generator of InfoGAN minimises V itself")
