@@ -42,7 +42,7 @@ class PriorPredictive(NamedTuple):
 
 
 def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
-    """Draws codes from the prior, and data of the shape of x from the likelihood."""
+    """Draws codes from the prior, and samples (not means) like x from the likelihood."""
     program = push_forward(pair.model, lambda fn: fn.sample())
     parts = []
     for places in (torch.arange(items, device=x.device) % len(x)).split(pair.batch_size):
