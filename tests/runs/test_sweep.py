@@ -24,11 +24,8 @@ pytestmark = pytest.mark.usefixtures("few_digits", "encoder_side")
 
 
 @pytest.fixture
-def x():
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(3, *SHAPE, generator=generator)
-    noise = torch.rand(64, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(64) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+def x(images_about):
+    return images_about(3, 64, *SHAPE)
 
 
 def test_rows_are_what_each_model_gives_alone(x):
