@@ -135,7 +135,7 @@ class Training:
     """The training of one variant: checked as it is made, loaded, opened, run.
 
     Each stage sees the random numbers that the one before it left, and a parameter store of its
-    own. So trainings may take turns stage by trace_step, and each is the same as it is alone.
+    own: trainings may take turns, and each is the same as it is alone.
     """
 
     def __init__(

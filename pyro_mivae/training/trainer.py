@@ -141,9 +141,9 @@ class Trainer:
     @cached_property
     def recorded(self) -> StaticEpoch | None:
         """The epoch on static tensors, if device and program allow recording its steps."""
-        self._recorder = recorder_for(self.optimiser, self.device)
+        recorder = recorder_for(self.optimiser, self.device)
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
-        if self._recorder is None or not all(
+        if recorder is None or not all(
             isinstance(self.engine.step(self.example(size)), GraphStep) for size in sizes
         ):
             return None
@@ -162,23 +162,25 @@ class Trainer:
             self.engine,
             self.x,
             self.batch_sizes,
-            self.optimiser,
+            recorder,
             scheduled=scheduled,
             clip_norm=self.options.clip_norm,
             compares=self.compares,
-            device=self.device,
         )
 
     def _record(self) -> None:
-        """Records the steps of an epoch for the mode that the program is in, if they are not."""
+        """Records the steps of an epoch for the mode that the program is in, if they are not.
+
+        Steps that cannot be recorded are taken one by one from here on.
+        """
         if self.recorded is None or self.recorded.is_prepared:
             return
         try:
-            self.recorded.prepare(self._recorder)
-        except CaptureError as error:
-            give_up("captured", "without", error)
-            self._recorder = None
             self.recorded.prepare()
+        except CaptureError as error:
+            self.recorded.free()
+            self.recorded = None
+            give_up("captured", "without", error)
 
     def prepare(self) -> None:
         """Stages the step, compiles it if that is worth it, and records it where that is done.
@@ -197,12 +199,12 @@ class Trainer:
         order = torch.randperm(len(self.x), generator=self.shuffle)
         self.vae.train()
         with pyro.validation_enabled(False):
+            self._record()
             if self.recorded is None:
                 for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
                     meter.add(*self._step(self._batch(index)), len(index))
                     on_step()
             else:  # nothing waits for the device
-                self._record()
                 values = self.recorded.run(order, self.step, on_step)
                 meter.add(self.recorded.entries, values, len(order))
                 self.objective.advance(len(values))
