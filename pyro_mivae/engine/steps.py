@@ -50,6 +50,7 @@ class GraphStep:
         self.traced, self.entries, self.run = traced, traced.entries, run
         self.unchecked: int | None = None
         leaves = set(traced.leaves)
+        # Without a gradient, where zeros would let an optimiser's momentum move a parameter.
         self.unused = [p for p in parameters if p not in leaves]
 
     def __call__(self, *args: Tensor) -> Tensor:
@@ -164,7 +165,12 @@ class Engine:
         return self._steps.get(key, self.program)
 
     def take(self, *args: Tensor, number: int, compare: bool) -> Taken:
-        """Takes a step."""
+        """Takes a step, by the program itself if it is compared.
+
+        The first step of a kind, if it is to be compared, becomes the graph. Otherwise the graph
+        is traced beside it: which steps the program takes, and so how they are rounded, depends
+        on their numbers alone, also in a training that is resumed.
+        """
         if compare and self.mode != "eager":
             if (known := self._steps.get(self._key(args))) is not None:
                 return self._compared(known, number, args)
