@@ -205,7 +205,7 @@ class Engine:
 
     def _borrowed(self, args: tuple[Tensor, ...]) -> GraphStep | None:
         """Returns the other model's step on such data, of this one's tensors, if they match."""
-        if self._like is None:
+        if self._like is None or self._like.mode == "eager":  # it may have given its graphs up
             return None
         theirs, ours = self._like.program.state, self.program.state
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:

@@ -25,6 +25,7 @@ from pyro_mivae.engine import (
     most_unchecked,
     recorder_for,
 )
+from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     CaptureError,
     OptionError,
@@ -34,7 +35,7 @@ from pyro_mivae.errors import (
 )
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
-from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
+from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
     make_capturable,
