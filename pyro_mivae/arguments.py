@@ -1,4 +1,4 @@
-"""Checks of arguments, declared beside the signatures of public functions."""
+"""Checks of arguments, declared as decorators of public functions."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ class Checker(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """An argument, and the sizes of the dimensions that earlier arguments have named."""
+    """An argument, with the dimension sizes that earlier arguments have fixed."""
 
     name: str
     value: Any
     sizes: Sizes
 
     def refused(self, allowed: str) -> OptionError:
-        """The error that names the values that are allowed."""
+        """Returns an error that names the allowed values."""
         return OptionError(f"{self.name}={shown(self.value)}; allowed are {allowed}")
 
     def refuse_class(self) -> None:
-        """Refuses a class where an instance of it is meant."""
+        """Refuses a class given in place of an instance."""
         if inspect.isclass(self.value):
             called = self.value.__name__
             raise OptionError(f"{self.name}={called} is a class; give an instance, {called}(...)")
 
 
 def checker(check: Callable[Concatenate[Given, Options], Any]) -> Callable[Options, Checker]:
-    """Turns a check with options into a function that makes a `Checker` of these options."""
+    """Turns a check with options into a factory: options in, `Checker` out."""
 
     @functools.wraps(check)
     def make(*args: Options.args, **options: Options.kwargs) -> Checker:
@@ -72,9 +72,8 @@ def checker(check: Callable[Concatenate[Given, Options], Any]) -> Callable[Optio
 def checked(**checks: Checker) -> Callable[[Function], Function]:
     """Makes a function check its arguments before it runs.
 
-    A parameter's default passes unchecked: None stands for "not given" where it is the default.
-    The checker of ``*args`` checks each of them. Arguments given by keyword are checked in the
-    order of the checks.
+    A default value is not checked: None stands for "not given" if it is the default. The checker
+    of ``*args`` checks each element. Keyword arguments are checked in the order of the checks.
 
     Example:
         >>> @checked(count=whole(least=1), share=number(above=0, most=1))
@@ -114,7 +113,7 @@ def checked(**checks: Checker) -> Callable[[Function], Function]:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Limits of a number. Those that only guard the machine are told where they are passed."""
+    """Limits of a number. Limits that only protect the machine are named only if exceeded."""
 
     least: float | None = None
     most: float | None = None
@@ -221,7 +220,7 @@ def flag(given: Given) -> bool:
 
 @checker
 def text(given: Given) -> str:
-    """Text that is not empty, and holds no NUL."""
+    """Text that is not empty and contains no NUL."""
     if not isinstance(given.value, str) or not given.value.strip() or "\0" in given.value:
         raise given.refused("texts that are not empty")
     return str(given.value)
@@ -232,7 +231,7 @@ def path(given: Given) -> str | Path:
     """A path, text or ``Path``, that is not empty; returned as it is."""
     value = given.value
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
-        raise given.refused("paths, text or pathlib.Path, that are not empty")
+        raise given.refused("paths (non-empty text or pathlib.Path)")
     return value
 
 
@@ -290,7 +289,7 @@ def named(given: Given, each: Checker, *, least: int = 0) -> dict[str, Any]:
 
 @checker
 def either(given: Given, *checks: Checker) -> Any:
-    """The first of several checks that passes; the message is that of a shape, or of the first."""
+    """The first of several checks that passes. The error is that of a shape, or of the first."""
     errors: list[Exception] = []
     for check in checks:
         try:
@@ -316,7 +315,7 @@ def _tensors(
     if shape:
         _fit(name, tuple(tensor.shape), shape, given.sizes, least, hint)
     if finite and floating and not bool(tensor.detach().isfinite().all()):
-        raise DataError(f"{name} holds NaN or infinities; allowed are finite numbers")
+        raise DataError(f"{name} contains NaN or infinity; allowed are finite numbers")
     return tensor
 
 
@@ -336,7 +335,7 @@ def _fit(
     least: int,
     hint: str,
 ) -> None:
-    """Matches a tensor's shape, and learns the sizes of named dimensions from it."""
+    """Matches a tensor's shape, and records the sizes of named dimensions."""
     wanted = [size for size in shape if size not in ("...", "()")]
     start = 0 if shape[-1] == "..." else max(0, len(got) - len(wanted))
     part = got[start : start + len(wanted)]
@@ -361,7 +360,7 @@ def _fit(
 
 
 def shown(value: Any) -> str:
-    """Shows a value in a message: short, and on one line."""
+    """Formats a value for a message, shortened to one line."""
     if inspect.isclass(value):
         return value.__name__
     if isinstance(value, torch.nn.Module):

@@ -1,6 +1,6 @@
 """The command line: a thin layer over the public functions.
 
-Exit codes: 0 done, 2 bad usage or bad input with one line on stderr, 1 anything else.
+Exit codes: 0 success, 2 bad usage or bad input with one line on stderr, 1 anything else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_size(value: str) -> tuple[int, int]:
 
 
 def read_numbers(value: str) -> tuple[float, ...]:
-    """Reads numbers with commas between them."""
+    """Reads numbers separated by commas."""
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
@@ -64,16 +64,16 @@ device_option = click.option(
 root_option = click.option(
     "--data-root",
     metavar="DIR",
-    help="folder of torchvision's data sets; they are downloaded only if they are not there",
+    help="folder of torchvision's data sets; missing ones are downloaded",
 )
 trust_option = click.option(
     "--trust", is_flag=True, help="run the code that the run folder names; read it first"
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="replace a file that exists")
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace an existing file")
 
 
 def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the argument RUN, which the command gets opened as ``run``, and ``--trust``."""
+    """Adds ``--trust`` and the argument RUN; passes the opened run as ``run``."""
 
     @click.argument("folder", metavar="RUN", type=A_PATH)
     @trust_option
@@ -85,7 +85,7 @@ def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
-    """Makes an option of each field of an options dataclass; ``several`` take many values."""
+    """Makes a flag of each field of a dataclass; fields in ``several`` take a list."""
     flags, kinds = flags_of(cls), kinds_of(cls)
     made: list[Decorator] = []
     for f in fields(cls):
@@ -99,20 +99,20 @@ def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
 
 
 def adds(options: list[Decorator]) -> Decorator:
-    """Adds options in the order in which the help shows them."""
+    """Adds options, in the order of the help text."""
     return lambda command: functools.reduce(
         lambda made, add: add(made), reversed(options), command
     )
 
 
 def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
-    """Adds the argument VARIANT and the options of a training, or of a sweep of trainings."""
-    where = f"where to  [default: {default_folder}]"
-    several, at_once = "train so many, from --seed on", "train so many at the same time"
+    """Adds the argument VARIANT and the options of a training, or of a sweep."""
+    where = f"run folder  [default: {default_folder}]"
+    several, at_once = "number of seeds, from --seed on", "number of models to train at once"
     return adds(
         [
             click.argument("variant"),
-            click.option("--data", metavar=DATA, help="what to train on  [default: digits]"),
+            click.option("--data", metavar=DATA, help="training data  [default: digits]"),
             root_option,
             click.option(
                 "--image-size", metavar="N|HxW", type=read_size, help="resize the images"
@@ -123,15 +123,15 @@ def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
             click.option("--jobs", type=click.IntRange(1), default=1, help=at_once),
             device_option,
             click.option("--run", "folder", metavar="DIR", type=A_PATH, help=where),
-            click.option("--resume", is_flag=True, help="go on where its training stopped"),
-            click.option("--overwrite", is_flag=True, help="throw its training away"),
+            click.option("--resume", is_flag=True, help="continue where its training stopped"),
+            click.option("--overwrite", is_flag=True, help="delete its training"),
             trust_option,
         ]
     )
 
 
 class Group(click.Group):
-    """Commands; the message on a misspelt one names the nearest."""
+    """Group of commands; the error for an unknown command suggests similar names."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -180,7 +180,7 @@ def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
 @cli.command()
 @trains("runs/sweep-VARIANT-DATA", SWEPT)
 def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
-    """Train VARIANT for every combination of weights: rate, distortion, information."""
+    """Train VARIANT for every combination of weights; compare rate, distortion, information."""
     grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}
     config, how = _asked(given)
     folder = folder or Path("runs") / f"sweep-{_name(config)}"
@@ -193,7 +193,7 @@ def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
 
 
 def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
-    """Sorts the options of a training into its configuration and the way to run it."""
+    """Separates a training's configuration from the options of running it."""
     model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
     what = {name: given[name] for name in ("variant", "data", "data_root", "image_size")}
@@ -208,18 +208,18 @@ def _name(config: RunConfig) -> str:
 
 @contextmanager
 def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[None]:
-    """Says how a training goes on that is stopped from the keyboard."""
+    """Prints how to continue a training that was stopped from the keyboard."""
     begun: list[bool] = []
     how["on_start"] = lambda: begun.append(True)
     try:
         yield
     except KeyboardInterrupt:
         if not (begun or (how["resume"] and held(folder) in COMMANDS)):
-            raise Stopped("stopped before training began; nothing is kept of it") from None
+            raise Stopped("stopped before training began; nothing was saved") from None
         kept = any(folder.rglob("checkpoint.pt"))
-        told = "keeps what is done" if kept else "holds no whole epoch yet"
+        told = "keeps the finished part" if kept else "holds no complete epoch yet"
         go_on = shlex.join(["pyro-mivae", *words, "--resume", "--run", str(folder)])
-        raise Stopped(f"stopped; {folder} {told}. Go on with: {go_on}") from None
+        raise Stopped(f"stopped; {folder} {told}. Continue with: {go_on}") from None
 
 
 @cli.command()
@@ -231,9 +231,9 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
 def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> None:
     """Measure RUN's model on its test images; writes RUN/metrics.json."""
     if options["ais_temperatures"] and not options["ais_items"]:
-        raise click.UsageError("--ais-temperatures without --ais; say how many images to anneal")
+        raise click.UsageError("--ais-temperatures without --ais; give the number of images too")
     if not run.finished:
-        click.echo(f"{run.folder} was not trained to its end: epoch {len(run.history)}", err=True)
+        click.echo(f"{run.folder} was not trained to the end: epoch {len(run.history)}", err=True)
     how: dict[str, Any] = {"device": device, "progress": True, "say": click.echo}
     runs.evaluate_run(run, run.dataset(data_root), **how, **options)
     click.echo(run.summary())
@@ -262,7 +262,7 @@ def compare(
     overwrite: bool,
     trust: bool,
 ) -> None:
-    """Set runs side by side; a folder of several seeds counts as one, by its means."""
+    """Compare runs; a folder of several seeds counts as one, by its means."""
     if out is not None:
         check_page(out, overwrite)
     comparison = runs.compare(*folders, trust=trust)
@@ -274,7 +274,7 @@ def compare(
 
 @cli.command()
 @opened_run
-@click.option("--category", type=int, help="draw from this category alone")
+@click.option("--category", type=int, help="draw only from this category")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--out", type=A_PATH, required=True, help="a .png file")
@@ -304,11 +304,11 @@ def list_all() -> None:
 
 
 class Stopped(Exception):
-    """Training that was stopped from the keyboard."""
+    """A training was stopped from the keyboard."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits with its code; a signal stops it once, see `stop_once`."""
+    """Runs the command line and exits with its code. A signal stops it once, see `stop_once`."""
     stop_once()
     code = run_command(args)
     ignore_further()
@@ -341,7 +341,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
 
 
 def _refuse_empty(args: Sequence[str]) -> None:
-    """Refuses empty words, which a variable that was forgotten leaves in a shell."""
+    """Refuses empty words: a shell passes them for unset variables."""
     for before, word in zip(["", *args], args):
         option, given, value = word.partition("=")
         if given and option.startswith("--"):
@@ -355,7 +355,7 @@ _warned: set[str] = set()
 
 
 def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Shows our own warnings once, as one line, and others with their place, as Python does."""
+    """Shows our own warnings once, as one line, and others as Python does."""
     if issubclass(category, PyroMivaeWarning):
         told = " ".join(str(message).split())
         if told not in _warned:
@@ -377,7 +377,7 @@ WRITTEN = {
 
 
 def in_flags(message: str) -> str:
-    """Writes Python's keywords in a message as flags.
+    """Rewrites Python keywords in a message as flags.
 
     Example:
         >>> in_flags("lr=-1.0; allowed are finite numbers above 0, or give resume=True")

@@ -21,12 +21,12 @@ BatchNorm = batchnorm._BatchNorm
 
 
 def schema_of(target: Any) -> Any:
-    """The schema of a dispatched operation, None for anything else: fx names no public class."""
+    """The schema of a dispatched operation, or None: fx has no public class for it."""
     return target._schema if isinstance(target, torch._ops.OpOverload) else None
 
 
 def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
-    """Decompositions for ``make_fx``, which documents no public table."""
+    """Decompositions for ``make_fx``; torch documents no public table of them."""
     from torch._decomp import get_decompositions
 
     table: dict[Any, Callable[..., Any]] = get_decompositions(operations)
@@ -34,12 +34,12 @@ def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
 
 
 def copy_all(targets: Sequence[Tensor], values: Sequence[Tensor], **options: Any) -> None:
-    """Copies many tensors in one launch, which no public function does."""
+    """Copies many tensors in one launch; no public function does."""
     torch._foreach_copy_(list(targets), list(values), **options)
 
 
 def zero_all(tensors: Sequence[Tensor]) -> None:
-    """Sets many tensors to zero in one launch, which no public function does."""
+    """Sets many tensors to zero in one launch; no public function does."""
     torch._foreach_zero_(list(tensors))
 
 
@@ -49,48 +49,48 @@ def storage_id(tensor: Tensor) -> int:
 
 
 def version_of(tensor: Tensor) -> int:
-    """Number of changes in place of a tensor, which autograd counts."""
+    """Number of in-place changes of a tensor, as autograd counts them."""
     return tensor._version
 
 
 def has_gradient_hooks(parameter: Tensor) -> bool:
-    """True if a hook acts on a parameter's accumulated gradient; torch lists them nowhere else."""
+    """True if a hook acts on a parameter's accumulated gradient; torch has no public list."""
     return bool(parameter._post_accumulate_grad_hooks)
 
 
 def has_step_hooks(optimiser: torch.optim.Optimizer) -> bool:
-    """True if hooks surround an optimiser's step; torch lists them nowhere else."""
+    """True if an optimiser's step has hooks; torch has no public list."""
     return bool(optimiser._optimizer_step_pre_hooks or optimiser._optimizer_step_post_hooks)
 
 
 def is_erased(node: torch.fx.Node) -> bool:
-    """True if a node is no longer in its graph: nodes that follow may go with one."""
+    """True if a node is no longer in its graph: erasing a node may erase others."""
     return bool(node._erased)
 
 
 def end_capture_pool(device_index: int, pool: tuple[int, int]) -> None:
-    """Ends a capture's claim on new memory, which torch leaves standing where a capture fails.
+    """Ends a capture's claim on new memory, which torch keeps after a failed capture.
 
-    While it stands no memory can be given back to the device.
+    With that claim no memory can be returned to the device.
     """
     with suppress(RuntimeError):  # there is none
         torch._C._cuda_endAllocateToPool(device_index, pool)
 
 
 def members_of(module: nn.Module) -> list[Mapping[str, Any]]:
-    """Live tables of a module's parameters, buffers and modules; TorchScript's are no dicts."""
+    """A module's own tables of parameters, buffers and modules; TorchScript has no dicts."""
     tables = (module._parameters, module._buffers, module._modules)
     return [table for table in tables if isinstance(table, dict)]
 
 
 def stored_parameters() -> Mapping[str, Tensor]:
-    """Unconstrained parameters of Pyro's store by name; its public access constrains each."""
+    """Unconstrained parameters of Pyro's store by name; public access gives constrained ones."""
     stored: Mapping[str, Tensor] = pyro.get_param_store()._params
     return stored
 
 
 def mask_of(distribution: Any) -> Any:
-    """Mask of a ``MaskedDistribution``, which keeps it to itself."""
+    """Mask of a ``MaskedDistribution``, a private attribute."""
     return distribution._mask
 
 

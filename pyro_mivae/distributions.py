@@ -1,4 +1,4 @@
-"""Distributions on an interval, of which the uniform is a special case or a limit."""
+"""Distributions on an interval, with the uniform as a special case or a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 class NormalCDFTransform(Transform):
     r"""The standard normal's distribution function :math:`\Phi`, from the real line to (0, 1).
 
-    Values that would round to the ends of the interval are put at the numbers next to them.
+    Values that round to an end of the interval are moved to the next number inside.
     """
 
     domain = constraints.real
@@ -47,8 +47,8 @@ class NormalCDFTransform(Transform):
 class ProbitNormal(dist.TransformedDistribution):
     r"""Distribution of :math:`\Phi(u)` for :math:`u \sim N(\mu, \sigma^2)`, on the unit interval.
 
-    :math:`\mu = 0, \sigma = 1` gives the uniform. The divergence of two of them is that of the two
-    normals, since :math:`\Phi` is invertible.
+    :math:`\mu = 0, \sigma = 1` gives the uniform. The KL divergence of two of them is that of the
+    two normals, since :math:`\Phi` is invertible.
 
     Example:
         >>> uniform = ProbitNormal(torch.zeros(()), torch.ones(()))
@@ -93,19 +93,19 @@ class TruncatedNormal(TorchDistribution):
         Z = \Phi(\beta) - \Phi(\alpha),\quad
         \alpha = \frac{low - loc}{scale},\ \beta = \frac{high - loc}{scale}
 
-    As the scale grows it becomes uniform. ``loc``, its mode, must lie in the interval: far
-    outside, :math:`Z` underflows.
+    For a large scale it is nearly uniform. ``loc``, the mode, must lie in the interval, since
+    :math:`Z` underflows far outside.
 
     Args:
         loc: The mode, from ``low`` to ``high``.
         scale: Standard deviation before truncation, positive.
         low: Lower end.
         high: Upper end.
-        validate_args: True to check arguments; by default as set for all of Pyro.
+        validate_args: True to check arguments; Pyro's global setting if omitted.
 
     Example:
         >>> fn = TruncatedNormal(torch.tensor(0.5), torch.tensor(1e3), -1.0, 1.0)
-        >>> round(float(fn.log_prob(torch.tensor(0.2)).exp()), 4)  # all but uniform
+        >>> round(float(fn.log_prob(torch.tensor(0.2)).exp()), 4)  # nearly uniform
         0.5
     """
 
@@ -161,7 +161,7 @@ class TruncatedNormal(TorchDistribution):
         return self.scale.square() * (1.0 + self._ends / self._mass - self._shift.square())
 
     def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
-        """Draws by the inverse of the distribution function, with a gradient."""
+        """Draws by the inverse distribution function, with a gradient."""
         shape = self._extended_shape(torch.Size(sample_shape))
         share = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         place = ndtr(self._alpha) + share * self._mass
@@ -199,7 +199,7 @@ class TruncatedNormal(TorchDistribution):
 
 @register_kl(TruncatedNormal, Uniform)  # type: ignore[untyped-decorator]
 def _kl_truncated_normal_uniform(q: TruncatedNormal, p: Uniform) -> Tensor:
-    """Closed form, where the uniform's support holds the interval; infinite elsewhere."""
+    """Closed form if the uniform's support contains the interval, else infinity."""
     divergence: Tensor = (p.high - p.low).log() - q.entropy()
     covered = (p.low <= q.low) & (p.high >= q.high)
     return torch.where(covered, divergence, torch.full_like(divergence, math.inf))

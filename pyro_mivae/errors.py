@@ -1,4 +1,4 @@
-"""Errors and warnings: each tells what was given, what is allowed, and the remedy."""
+"""Errors and warnings: each names the given value, the allowed values, and the remedy."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class PyroMivaeError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of the errors of this package."""
 
 
 class ShapeError(PyroMivaeError, ValueError):
@@ -14,7 +14,7 @@ class ShapeError(PyroMivaeError, ValueError):
 
 
 class OptionError(PyroMivaeError, ValueError):
-    """An option whose value is not as its ``Args`` entry says, or that is not allowed there."""
+    """An option that is not allowed, or has a value that is not allowed."""
 
 
 class SiteError(PyroMivaeError, ValueError):
@@ -26,19 +26,19 @@ class DataError(PyroMivaeError, ValueError):
 
 
 class RunError(PyroMivaeError, ValueError):
-    """A run folder that exists, is incomplete, or does not fit what is asked of it."""
+    """A run folder that exists already, is incomplete, or does not match the request."""
 
 
 class WriteError(RunError):
-    """A file that cannot be written: a full disk, no permission, a folder that is gone."""
+    """A file that cannot be written: full disk, no permission, missing folder."""
 
 
 class TrainingError(PyroMivaeError, RuntimeError):
-    """Training that cannot go on, as when the loss is no longer finite."""
+    """Training that cannot continue, for example because the loss is not finite."""
 
 
 class ManyTrainingError(TrainingError):
-    """Some of several models broke down; the others were trained to the end."""
+    """Training of some models failed; the others were trained to the end."""
 
     def __init__(self, message: str, failures: dict[int, str], histories: list[Any]) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class ManyTrainingError(TrainingError):
 
 
 class StagingError(PyroMivaeError, RuntimeError):
-    """A program whose steps cannot be written down as one graph of tensor operations."""
+    """A program whose steps cannot be recorded as one graph of tensor operations."""
 
 
 class CaptureError(PyroMivaeError, RuntimeError):
@@ -54,10 +54,10 @@ class CaptureError(PyroMivaeError, RuntimeError):
 
 
 class PyroMivaeWarning(UserWarning):
-    """Something that works, but whose figures should not be trusted as they are."""
+    """A usable result whose figures need caution."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns the middle of a message on an unknown name: the nearest ones, if there are any."""
+    """Returns the part of an error message that suggests similar names, if there are any."""
     close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -38,7 +38,7 @@ class Figure:
     """A quantity that the library reports.
 
     In its label ``{site}`` stands for the site, or the whole code. Its meaning is a sentence
-    without a full stop, which holds ``{of}``, what is measured, if each site may have one.
+    without a full stop. In it ``{of}`` stands for the measured part of the code.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Figure:
 
     @property
     def labels_site(self) -> bool:
-        """True if tables show one for each site."""
+        """True if tables show the figure for each site."""
         return "{site}" in self.label
 
 
@@ -83,18 +83,18 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "I(x; {site})",
             "Lower bound on the information between {of} and data that it generates",
         ),
-        "fitted_reach": ("reach of the fitted marginal", "Most that its lower bound can show"),
-        "marginal_kl": ("KL of all codes together", "How far all codes are from the prior"),
+        "fitted_reach": ("reach of the fitted marginal", "Largest value of its lower bound"),
+        "marginal_kl": ("KL of all codes together", "KL of all codes together from the prior"),
         "total_correlation": (
             "total correlation",
-            "How much the dimensions of the code depend on each other",
+            "Dependence among the dimensions of the code",
         ),
     },
     ("flag", "listing", ""): {
-        "saturated": ("saturated", "1 where the bounds on the information are 0.5 nats apart"),
+        "saturated": ("saturated", "1 if the bounds on the information are over 0.5 nats apart"),
         "critic_falls_short": (
             "critic falls short",
-            "1 where a critic hears under half of the information's lower bound",
+            "1 if a critic finds less than half of the information's lower bound",
         ),
     },
     ("count", "comparison", ""): {
@@ -117,7 +117,7 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         "occupancy": ("share of category {site}", "Share of the data in category {of}"),
         "category_agreement_accuracy": (
             "pairs: agreement",
-            "Share of the data that two models put into the same category, up to its name",
+            "Share of the data in the same category of two models, after the best renaming",
         ),
         "category_agreement_nmi": ("pairs: NMI", "NMI of two models' categories"),
         "category_agreement_ari": ("pairs: ARI", "ARI of two models' categories"),
@@ -140,13 +140,13 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         ),
         "generation_accuracy": (
             "generation accuracy",
-            "Share of a category's samples that a classifier of real data takes for the label "
-            "that the category stands for; each category stands for another one",
+            "Share of a category's samples that a classifier of real data gives the label of "
+            "the category; each category has a different label",
         ),
         "generation_consistency": (
             "generation consistency",
-            "Share of a category's samples that a classifier of real data takes for one and the "
-            "same label, whichever it is",
+            "Share of a category's samples with the most frequent label that a classifier of "
+            "real data gives them",
         ),
         "linear_probe": (
             "linear probe of the code",
@@ -156,7 +156,7 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
     ("share", "comparison", "labels"): {
         "ari": (
             "adjusted Rand index",
-            "Adjusted Rand index: 0 by chance, 1 where categories are the labels",
+            "Adjusted Rand index: 0 by chance, 1 if categories equal the labels",
         ),
         "purity": (
             "purity",
@@ -191,19 +191,31 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         ),
     },
     ("share", "summary", "factors"): {
-        "mig": ("mutual information gap (MIG)", "How far one dimension alone knows a factor"),
+        "mig": (
+            "mutual information gap (MIG)",
+            "Lead of the best dimension in information on a factor",
+        ),
         "sap": (
             "separated attribute predictability",
-            "How much better the best dimension tells a factor than the second best",
+            "Lead of the best dimension over the second best in predicting a factor",
         ),
-        "dci_disentanglement": ("DCI disentanglement", "How far a dimension is of one factor"),
-        "dci_completeness": ("DCI completeness", "How far a factor is of one dimension"),
-        "dci_informativeness": ("DCI informativeness", "Accuracy of forests on the factors"),
+        "dci_disentanglement": (
+            "DCI disentanglement",
+            "Degree to which each dimension depends on one factor",
+        ),
+        "dci_completeness": (
+            "DCI completeness",
+            "Degree to which each factor is in one dimension",
+        ),
+        "dci_informativeness": (
+            "DCI informativeness",
+            "Accuracy of random forests on the factors",
+        ),
         "factor_vae_score": (
             "FactorVAE score",
-            "How often the dimension that varies least tells which factor is held fixed",
+            "Accuracy with which the least varying dimension identifies a fixed factor",
         ),
-        "modularity": ("modularity", "How far each dimension knows one factor alone"),
+        "modularity": ("modularity", "Degree to which each dimension knows only one factor"),
     },
 }
 FIGURES = {
@@ -211,7 +223,7 @@ FIGURES = {
     for (unit, tables, about), rows in _GROUPS.items()
     for name, (label, meaning) in rows.items()
 }
-"""All figures by name, in the order in which tables show them."""
+"""All figures by name, in the order of the tables."""
 
 
 AGREEMENT = tuple(name for name in FIGURES if name.startswith("category_agreement"))
@@ -225,7 +237,7 @@ OF_SEEDS = (
 
 @dataclass(frozen=True)
 class Key:
-    """A key taken apart.
+    """A parsed key.
 
     The site may be several sites joined by ``_``, or a category's number; it is empty for the
     whole code. The index is a dimension of the site, or one of its categories.
@@ -244,7 +256,7 @@ class Key:
 
     @property
     def label(self) -> str:
-        """Name of the figure in tables, the side among it where there is one."""
+        """Name of the figure in tables, with its side if it has one."""
         site = self.site or "code"
         text = self.figure.label.format(
             site=site if self.index is None else f"{site}[{self.index}]"
@@ -255,7 +267,7 @@ class Key:
 
     @property
     def meaning(self) -> str:
-        """Sentence that says what the figure is."""
+        """Sentence that explains the figure."""
         of = self.site or "the whole code"
         if self.index is not None:
             kind = "dimension" if self.name == "kl" else "dimension, or category,"
@@ -287,7 +299,7 @@ def key(name: str, site: str = "", side: str = "", *, index: int | None = None) 
 
 
 def parse(text: str) -> Key | None:
-    """Takes a key apart; None for one that names no figure.
+    """Parses a key; None if it names no figure.
 
     Example:
         >>> found = parse("mi_my_site[3]_lower_se")
@@ -305,7 +317,7 @@ def parse(text: str) -> Key | None:
 
 
 def parsed(values: Mapping[str, Any], name: str | None = None) -> Iterator[tuple[Key, Any]]:
-    """Yields the figures among values, or those of one name, without standard errors."""
+    """Yields the figures in ``values``, or those of one name, without standard errors."""
     for text, value in values.items():
         found = parse(text)
         if found is not None and not found.is_error and name in (None, found.name):
@@ -313,13 +325,13 @@ def parsed(values: Mapping[str, Any], name: str | None = None) -> Iterator[tuple
 
 
 def label(text: str) -> str:
-    """Returns the label of a key; of one that names no figure, the key."""
+    """Returns the label of a key, or the key itself if it names no figure."""
     found = parse(text)
     return text if found is None else found.label
 
 
 def meaning_of(text: str) -> str:
-    """Returns what a key means, in a sentence; nothing for one that names no figure."""
+    """Returns the meaning of a key as a sentence, empty if it names no figure."""
     found = parse(text)
     return "" if found is None else found.meaning
 
@@ -330,14 +342,14 @@ def error_of(values: Mapping[str, float], text: str, *, missing: float = math.na
 
 
 def without_errors(values: Mapping[str, T]) -> dict[str, T]:
-    """Returns all values but the standard errors that stand beside their figures."""
+    """Returns all values except the standard errors of its figures."""
     return {
         k: v for k, v in values.items() if not (k.endswith(ERROR) and k[: -len(ERROR)] in values)
     }
 
 
 def with_errors(values: Mapping[str, float | tuple[float, float]]) -> dict[str, float]:
-    """Writes standard errors, given beside their figures, under keys of their own."""
+    """Splits pairs of a figure and its standard error into two keys."""
     found: dict[str, float] = {}
     for text, value in values.items():
         if isinstance(value, tuple):
@@ -348,18 +360,18 @@ def with_errors(values: Mapping[str, float | tuple[float, float]]) -> dict[str, 
 
 
 def interval(values: Mapping[str, float], name: str, site: str = "") -> tuple[float, float]:
-    """Returns lower and upper bound of a figure; NaN for one that is missing."""
+    """Returns lower and upper bound of a figure; NaN for a missing one."""
     low, high = (values.get(key(name, site, side), math.nan) for side in (LOWER, UPPER))
     return low, high
 
 
 def sites_of(values: Mapping[str, float]) -> list[str]:
-    """Returns the sites whose KL is among values."""
+    """Returns the sites whose KL is in ``values``."""
     return [found.site for found, _ in parsed(values, "kl") if found.index is None]
 
 
 def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
-    """Collects the figures of a site's dimensions, or categories, by their key without the site.
+    """Collects the figures of a site's dimensions or categories, by key without the site.
 
     Example:
         >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()
@@ -377,8 +389,8 @@ def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
             column[found.index] = math.nan if value is None else value
     if not columns:
         raise OptionError(
-            f"site {site!r} has no figures of single dimensions or categories; sites that have: "
-            f"{', '.join(dict.fromkeys(sites)) or 'none'}"
+            f"site {site!r} has no figures of single dimensions or categories; "
+            f"allowed are: {', '.join(dict.fromkeys(sites)) or 'none'}"
         )
     return {
         name: torch.tensor([column[d] for d in sorted(column)], dtype=torch.float64)

@@ -40,13 +40,13 @@ LEAST_WIDTH = 0.1  # of a recognised code, in half intervals or standard deviati
 
 
 class TwoLinear(nn.Linear):
-    """Two linear layers of the same features as one product, initialised separately."""
+    """Two linear layers on the same features, computed as one product."""
 
     def __init__(self, in_features: int, size: int) -> None:
         super().__init__(in_features, 2 * size)
 
     def reset_parameters(self) -> None:
-        """Draws the parameters as those of two layers of their own, one after the other."""
+        """Draws the parameters like those of two separate layers, one after the other."""
         bound = 1 / math.sqrt(max(self.in_features, 1))
         for weight, bias in zip(self.weight.chunk(2), self.bias.chunk(2), strict=True):
             nn.init.uniform_(weight, -bound, bound)
@@ -58,7 +58,7 @@ class TwoLinear(nn.Linear):
 
 
 class NormalHead(nn.Module):
-    """Mean and standard deviation of a Normal, linear in the features up to a softplus.
+    """Mean and standard deviation of a Normal: linear in the features, the latter by a softplus.
 
     Args:
         in_features: Number of features.
@@ -83,8 +83,8 @@ class MeanFieldGuide(PyroModule):
         data_shape: Shape of one datum.
         sites: Size of each site, by name.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-        deterministic: Sites that are a function of the data (a Delta) and not a Normal.
-        bounded: Other sites, on the unit interval, which are a `ProbitNormal` and not a Normal.
+        deterministic: Sites that are a function of the data (a Delta) instead of a Normal.
+        bounded: Other sites, on the unit interval: a `ProbitNormal` instead of a Normal.
 
     Example:
         >>> guide = MeanFieldGuide((1, 8, 8), {"z": 3, "c": 1}, bounded=["c"])
@@ -113,8 +113,8 @@ class MeanFieldGuide(PyroModule):
         if both or not {*deterministic, *bounded} <= set(sites):
             raise OptionError(
                 f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
-                f"{list(bounded)}: only sites that there are can be deterministic or bounded, and "
-                "a site is one of these"
+                f"{list(bounded)}: only existing sites can be deterministic or bounded, and "
+                "not both"
             )
         self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
         features = output_dim(self.encoder, data_shape)
@@ -149,7 +149,7 @@ def mean_field_guide(
     encoder: nn.Module | None = None,
     deterministic: Collection[str] = (),
 ) -> MeanFieldGuide:
-    """Builds the guide of a prior without categories; its sites live where the prior's do.
+    """Builds the guide of a prior without categories, on the prior's supports.
 
     The prior's ``distributions`` are those of `prior_sites`; see `MeanFieldGuide` for the others.
     """
@@ -176,7 +176,7 @@ def normal_guide(
     code_dim: int | None = None,
     encoder: nn.Module | None = None,
 ) -> MeanFieldGuide:
-    """Builds the `MeanFieldGuide` of ``z`` and, if it has a size, ``c``."""
+    """Builds the `MeanFieldGuide` of ``z`` and, if its size is above 0, ``c``."""
     sites = {"z": latent_dim} if code_dim is None else {"z": latent_dim, "c": code_dim}
     return MeanFieldGuide(data_shape, sites, encoder)
 
@@ -192,13 +192,13 @@ def uniform_guide(
 
 
 class CorruptedGuide(PyroModule):
-    """Shows a guide altered data in training, and the data as they are in evaluation.
+    """Gives a guide corrupted data in training, and the original data in evaluation.
 
-    The model still scores the data themselves: a denoising autoencoder.
+    The model still scores the original data: a denoising autoencoder.
 
     Args:
         guide: The guide.
-        corrupt: Alters data, from shape ``(batch, *data_shape)`` to the same.
+        corrupt: From data of shape ``(batch, *data_shape)`` to corrupted data of that shape.
 
     References:
         Im et al. (2017), Denoising Criterion for Variational Auto-encoding Framework.
@@ -220,7 +220,7 @@ class MixtureGuide(PyroModule):
     r"""A category given the data, and a Normal given both: :math:`q(c \mid x)\,q(z \mid x, c)`.
 
     Each category has its own linear map from features to ``z``. The category is annotated for
-    enumeration; it enters as a one-hot vector, linearly, so that a relaxed one serves as well.
+    enumeration. It enters linearly, as a one-hot vector, so a relaxed one works too.
 
     Args:
         data_shape: Shape of one datum.
@@ -273,8 +273,8 @@ def mixture_guide(
 class _CodeHead(NormalHead):
     """The distribution of a recognised code, at least a tenth as wide as its prior.
 
-    A continuous code of a deterministic generator can carry any amount of information. The floor
-    keeps the bound on it to about 1.6 nats per dimension, and its gradient finite.
+    A continuous code of a deterministic generator can carry any amount of information. The minimum
+    width limits the bound to about 1.6 nats per dimension, and keeps its gradient finite.
     """
 
     def __init__(self, features: int, size: int, family: Any, ends: Sequence[float] = ()) -> None:
@@ -282,7 +282,7 @@ class _CodeHead(NormalHead):
         self.family, self.ends = family, tuple(ends)
 
     def forward(self, features: Tensor) -> Any:
-        """Returns the distribution; within the ends of a uniform code, a truncated normal."""
+        """Returns the distribution; for a uniform code a truncated normal on its interval."""
         if not self.ends:
             loc, scale = super().forward(features)
             return self.family(loc, LEAST_WIDTH + scale).to_event(1)
@@ -296,21 +296,21 @@ class _CodeHead(NormalHead):
 class RecognitionGuide(PyroModule):
     r"""Codes given the data, :math:`\prod_s q(s \mid x)`; the noise is drawn from its prior.
 
-    A hidden layer (batch norm, leaky ReLU) on the encoder's features, and on it a linear head per
-    code: for a uniform code a truncated normal on its interval. InfoGAN takes a normal without
-    ends there, which puts mass where the prior has none; cut off, it is absolutely continuous with
-    respect to the prior, and its bound on the information no lower for the same parameters.
+    A hidden layer (batch norm, leaky ReLU) follows the encoder's features, then a linear head per
+    code. A uniform code has a truncated normal on its interval. InfoGAN uses an untruncated normal
+    there, which puts mass outside the prior's support. The truncated one does not, and its bound
+    on the information is no lower for the same parameters.
 
     Args:
         data_shape: Shape of one datum.
         sites: The prior's distribution at each site, as `prior_sites` gives them.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
-        noise: Sites that are not recognised, standard normal.
+        noise: Standard normal sites that are not recognised.
         hidden_dim: Width of the hidden layer.
 
     Raises:
-        SiteError: If a site to be recognised is neither a one-hot category, nor uniform on one
-            interval, nor normal or a `ProbitNormal`, or the noise is not normal.
+        SiteError: If a recognised site is not a one-hot category, uniform on one interval, normal,
+            or a `ProbitNormal`; or if the noise is not normal.
 
     References:
         Chen et al. (2016), InfoGAN, section 6. https://arxiv.org/abs/1606.03657

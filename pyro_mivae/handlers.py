@@ -1,4 +1,4 @@
-"""Effect handlers: weights of sites for a partial KL, and runs of a model from its prior."""
+"""Effect handlers: site weights for a partial KL, and runs of a model from its prior."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OWN_SUFFIXES = ("_unconstrained", "_aux")
 
 
 def are_equal(weights: Iterable[Weight | None]) -> bool:
-    """True if the weights of some sites are one; a site without one has the weight 1."""
+    """True if all weights are the same; None is the weight 1."""
     return len({1.0 if w is None else w.identity for w in weights}) <= 1
 
 
 class SiteWeightMessenger(Messenger):
-    """Weighs the log-probability of chosen sample sites, see `weigh_sites`."""
+    """Scales the log-probability of chosen sample sites, see `weigh_sites`."""
 
     def __init__(self, weights: Mapping[str, Weight]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class SiteWeightMessenger(Messenger):
         unknown = sorted(self.weights.keys() - self._names - self._owners)
         if unknown and raised[0] is None and not self._shared:
             raise SiteError(
-                f"weights of the sites {unknown} are given, and the program has sampled "
+                f"weights of the sites {unknown} are given, but the program has sampled "
                 f"{sorted(self._names)}; give the weights of some of these"
             )
         return handled
@@ -64,7 +64,7 @@ class SiteWeightMessenger(Messenger):
             msg["scale"] = msg["scale"] * weight()
 
     def _of_auxiliary(self, name: str) -> Weight | None:
-        """The weight of the latent sites that an auxiliary one is drawn for."""
+        """The weight of the latent sites that an auxiliary site serves."""
         for suffix in OWN_SUFFIXES:
             if name.endswith(suffix):
                 owner = name.removesuffix(suffix)
@@ -78,8 +78,8 @@ class SiteWeightMessenger(Messenger):
         if not are_equal(weights):
             raise SiteError(
                 f"the guide draws the auxiliary site {self._shared!r} for several latent sites, "
-                f"and {sorted(self.weights)} have weights of their own: their divergence is one; "
-                "give all of them the same weight, or draw each by itself, as AutoNormal does"
+                f"and {sorted(self.weights)} have own weights, but one common divergence; "
+                "give all of them the same weight, or draw each one separately, as AutoNormal does"
             )
 
 
@@ -89,20 +89,20 @@ def weigh_sites(
 ) -> Callable[..., Any]:
     r"""Scales the log-probability of the named sample sites of a model or guide: the partial KL.
 
-    Applied to model and guide alike, any ELBO of Pyro's becomes
-    :math:`E_q[\log p(x\mid code)] - \sum_s \beta_s KL_s`. A positive weight acts as
-    ``poutine.scale`` on that site alone, the constant 0 as ``poutine.mask(mask=False)``.
+    Applied to both model and guide, it changes any ELBO of Pyro to :math:`E_q[\log p(x\mid code)]
+    - \sum_s \beta_s KL_s`. A positive weight acts as ``poutine.scale`` on that site only, the
+    constant 0 as ``poutine.mask(mask=False)``.
 
-    The auxiliary site that AutoNormal or AutoStructured draws for a latent site has its weight.
-    One of another name may serve any latent sites, and takes one weight for all.
+    The auxiliary site that AutoNormal or AutoStructured draws for a latent site gets its weight.
+    Another auxiliary site may serve several latent sites, and needs one weight for all.
 
     Args:
         fn: A model or a guide.
         weights: The weight of each site, 0 or more; sites not named keep weight 1.
 
     Raises:
-        SiteError: When the program has run, if it has no site of a name, or if one auxiliary site
-            of a guide serves latent sites of several weights.
+        SiteError: When the program runs, if it has no site of that name, or if one auxiliary site
+            serves latent sites of different weights.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -117,7 +117,7 @@ def weigh_sites(
 
 
 class SubstituteMessenger(Messenger):
-    """Replaces sampled and observed values by a function of the site, which may give None."""
+    """Replaces sampled and observed values by a function of the site; None keeps a value."""
 
     def __init__(self, value_of: Callable[[Site], Tensor | None]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class SubstituteMessenger(Messenger):
 def push_forward(
     fn: Callable[..., Any], observed: Callable[[Any], Tensor] | None = None
 ) -> Callable[..., Any]:
-    """Runs a model from its prior: latent sites are drawn, what it observes is generated."""
+    """Runs a model from its prior: draws latent sites and generates observed ones."""
     make = observed or (lambda fn: fn.mean)
     return SubstituteMessenger(lambda s: make(s["fn"]) if s["is_observed"] else None)(fn)
 
@@ -144,8 +144,8 @@ def push_forward(
 def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
     """Runs a model with given values at some latent sites and the prior mean at all others.
 
-    A category, whose mean lies outside its support, takes its mode. The likelihood's mean takes
-    the place of the observed data.
+    A category takes its mode, because its mean lies outside its support. The likelihood's mean
+    replaces the observed data.
     """
 
     def value_of(site: Site) -> Tensor:

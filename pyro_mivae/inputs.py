@@ -1,4 +1,4 @@
-"""Data and labels, tensors or NumPy arrays of any dtype, as models take them; digests of them."""
+"""Conversion of data and labels (tensors, NumPy arrays) for models, and their digests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
 
 
 def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:
-    """Puts values that lie outside an interval by a rounding error on its ends."""
+    """Moves values that are outside an interval by a rounding error to its ends."""
     low, high = interval
     least, most = map(float, x.aminmax())
     if low <= least and most <= high:
@@ -53,7 +53,7 @@ def fingerprint_all(weights: Mapping[str, Tensor]) -> str:
 
 
 def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]:
-    """Returns labels as integers: several sets of them, whose strings are numbered together."""
+    """Returns sets of labels as integers; strings are numbered over all sets."""
     sets = [None if v is None else _labels(v, name) for v, name in zip(given, names, strict=True)]
     strings = [v.ravel() for v in sets if isinstance(v, np.ndarray)]
     if strings and any(isinstance(v, Tensor) for v in sets):
@@ -86,7 +86,7 @@ def _labels(labels: Any, name: str) -> Tensor | np.ndarray[Any, Any]:
 
 
 def fingerprint(values: Tensor | None) -> str:
-    """Returns a digest of a tensor's type, shape and content; it costs seconds per GB."""
+    """Returns a digest of a tensor's type, shape and content; takes seconds per GB."""
     if values is None:
         return "none"
     plain = values.detach().cpu().contiguous()

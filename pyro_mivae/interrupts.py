@@ -1,4 +1,4 @@
-"""Signals that stop a program: Ctrl-C, and those of schedulers and closed terminals."""
+"""Signals that stop a program: from Ctrl-C, schedulers and closed terminals."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PATIENCE = 20.0  # seconds that the answer to a signal may take
 
 
 def stoppable() -> AbstractContextManager[None]:
-    """Raises KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C.
+    """Raises KeyboardInterrupt on SIGTERM and SIGHUP, as on Ctrl-C.
 
-    A signal that the program handles or ignores already (as under ``nohup``) is left alone.
+    A signal that the program already handles or ignores (as under ``nohup``) is not changed.
     """
     ours = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
     return _answered(_raise, ours)
 
 
 def held_back() -> AbstractContextManager[None]:
-    """Ignores signals while a write must stay whole, as they have come once already."""
+    """Ignores further signals during a write that must not be cut."""
     known = [number for number in STOPPING if signal.getsignal(number) is not None]
     return _answered(signal.SIG_IGN, known)
 
 
 @contextmanager
 def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Answers signals by a handler; the main thread alone may set one."""
+    """Sets a handler of signals; only the main thread may do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -49,9 +49,9 @@ def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]
 
 
 def stop_once() -> None:
-    """Raises KeyboardInterrupt at the first signal of a command, and ignores those that follow.
+    """Raises KeyboardInterrupt at a command's first signal, and ignores the next ones.
 
-    A signal that comes many seconds later ends the process at once.
+    A signal many seconds later ends the process at once.
     """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -59,7 +59,7 @@ def stop_once() -> None:
 
 
 def ignore_further() -> None:
-    """Ignores signals for good: a command has ended."""
+    """Ignores all later signals: the command has ended."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -87,7 +87,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 def _is_command() -> bool:
-    """True if this process was started as the command line."""
+    """True if this process is the command line."""
     words = sys.orig_argv[1:]
     scripts = any(Path(word).stem == "pyro-mivae" for word in words[:1])
     modules = any(w == "-m" and m.split(".")[0] == "pyro_mivae" for w, m in zip(words, words[1:]))

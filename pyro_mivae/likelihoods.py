@@ -18,14 +18,14 @@ from pyro_mivae.arguments import checked, flag, number, numbers
 from pyro_mivae.errors import DataError
 
 LARGE_LOGIT = 40.0
-"""Where log(1 + exp(logit)) is the logit to the rounding of float64."""
+"""Logit above which log(1 + exp(logit)) equals the logit in float64."""
 
 
 class Likelihood(PyroModule):
     """Makes a distribution of the data from a decoder's output.
 
     Attributes:
-        interval: Least and largest value of data that it scores; None for any number.
+        interval: Smallest and largest value that it scores; None for all numbers.
     """
 
     interval: ClassVar[tuple[float, float] | None] = None
@@ -36,7 +36,7 @@ class Likelihood(PyroModule):
 
     @checked(x=numbers(finite=False))
     def check(self, x: Tensor) -> None:
-        """Raises a `DataError` where a value is not finite, or outside the interval."""
+        """Raises a `DataError` if a value is not finite, or is outside the interval."""
         if not x.numel():
             return
         least, most = map(float, x.aminmax())  # NaN where a value is
@@ -69,7 +69,7 @@ class _UnitIntervalBernoulli(dist.Bernoulli):
 class BernoulliLikelihood(Likelihood):
     """Bernoulli with the decoder's output as logits, for values in [0, 1].
 
-    The cross-entropy of values strictly between 0 and 1 is no probability of such data: binarise
+    For values strictly between 0 and 1 this is a cross-entropy, not a log-probability: binarise
     them, or use `ContinuousBernoulliLikelihood`.
     """
 
@@ -83,7 +83,7 @@ class BernoulliLikelihood(Likelihood):
 class DeltaLikelihood(Likelihood):
     """A point mass at the logistic of the decoder's output: a generator without noise, in [0, 1].
 
-    Data have no density under it, so no ELBO is defined: it serves adversarial objectives.
+    Data have no density under it, so the ELBO is not defined: use it for adversarial objectives.
     """
 
     interval = (0.0, 1.0)
@@ -111,12 +111,12 @@ class ContinuousBernoulliLikelihood(Likelihood):
 class GaussianLikelihood(Likelihood):
     """Normal with the decoder's output as mean and one scale for all elements.
 
-    By name, ``likelihood="gaussian"``, the scale is learned. A fixed one that is above the data's
-    spread makes the code collapse (Lucas et al. 2019, Don't Blame the ELBO, section 4.1).
+    ``likelihood="gaussian"`` learns the scale. A fixed scale above the spread of the data makes
+    the code collapse (Lucas et al. 2019, Don't Blame the ELBO, section 4.1).
 
     Args:
-        scale: Standard deviation, above 0, or where it starts if it is learned.
-        learn_scale: Makes the scale a parameter.
+        scale: Standard deviation, above 0; its first value if it is learned.
+        learn_scale: True to make the scale a parameter.
     """
 
     @checked(scale=number(above=0, most=1e30), learn_scale=flag())

@@ -1,4 +1,4 @@
-"""Memory that a model needs, told before it is taken."""
+"""Memory that a model needs, checked before it is allocated."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Built = TypeVar("Built", bound=tuple[nn.Module, ...])
 
 
 def build_fitting(build: Callable[[], Built], remedy: str) -> Built:
-    """Builds modules, once their parameters are known to fit into memory.
+    """Builds modules after a check that their parameters fit into memory.
 
-    They are counted on torch's meta device, where a tensor has a shape and takes no memory.
+    The check counts them on torch's meta device, where a tensor has a shape and no memory.
     """
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # needs their values
         numbers = nn.ModuleList(build()).parameters()
@@ -39,13 +39,13 @@ def check_fitting(count: int, remedy: str, each: int = ADAM) -> None:
     if need > free:
         purpose = " to train them with Adam" if each == ADAM else ""
         raise OptionError(
-            f"{count:,} parameters are asked for, which need {need / 1e9:,.1f} GB{purpose}, and "
+            f"{count:,} parameters are requested, which need {need / 1e9:,.1f} GB{purpose}, and "
             f"{free / 1e9:,.1f} GB are free: {remedy}"
         )
 
 
 def free_memory() -> float:
-    """Bytes that are free on the machine; infinite if the system does not tell."""
+    """Free bytes of the machine; infinity if the system does not report them."""
     try:
         told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
         free = 1024.0 * int(told)

@@ -1,4 +1,4 @@
-"""The model side of every variant: a prior, a decoder and a likelihood."""
+"""The model of every variant: a prior, a decoder and a likelihood."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GenerativeModel(PyroModule):
         self.event_dim = event_dim
 
     def check_data(self, x: Any) -> Tensor:
-        """Returns data as the likelihood scores them."""
+        """Returns data in the form that the likelihood scores."""
         given = as_tensor(x)
         if given.dim() != 1 + self.event_dim:
             raise ShapeError(
@@ -67,14 +67,14 @@ def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
 
 
 def dtype_of(*modules: Any) -> torch.dtype | None:
-    """Returns the floating dtype that all parameters of modules have; None where there is none."""
+    """Returns the floating dtype of the modules' parameters; None unless it is the same."""
     own = [m for m in (getattr(m, "__self__", m) for m in modules) if isinstance(m, nn.Module)]
     found = {p.dtype for module in own for p in module.parameters() if p.is_floating_point()}
     return found.pop() if len(found) == 1 else None
 
 
 def data_for(model: Any, guide: Any, x: Any) -> Tensor:
-    """Returns data as a model/guide pair takes them."""
+    """Returns data in the form that a model/guide pair takes."""
     if isinstance(model, GenerativeModel):
         return model.check_data(x)
     x = as_tensor(x)

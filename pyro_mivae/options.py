@@ -1,7 +1,6 @@
-"""Options stated once: fields of a frozen dataclass that carry their check and their help.
+"""Options declared once: fields of a frozen dataclass, with their check and their help.
 
-Defaults and types are the field's own. Signatures, checks, TOML tables, and command-line flags are
-made from ``dataclasses.fields``.
+Signatures, checks, TOML tables, and command-line flags are made from ``dataclasses.fields``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def option(
     names: Sequence[str] = (),
     flag: str | None = None,
 ) -> Any:
-    """Declares a field of an options dataclass, which has a check, or the names that it may be.
+    """Declares a field of an options dataclass, with a check or the allowed names.
 
     The flag is the field's name if omitted.
     """
@@ -55,7 +54,7 @@ def kinds_of(cls: type) -> dict[str, type]:
 
 
 def check_fields(options: Any) -> None:
-    """Checks every field that is not at its default; call it in ``__post_init__``."""
+    """Checks every field that differs from its default; call it in ``__post_init__``."""
     for f in fields(options):
         value = getattr(options, f.name)
         if value is not f.default:
@@ -67,8 +66,8 @@ def takes_options(
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Makes a function take the fields of an options dataclass as keywords.
 
-    They stand in its signature and docstring in place of its parameter ``options``, which gets
-    them as one object.
+    In its signature and docstring they replace the parameter ``options``, which receives them as
+    one object.
     """
     taken = [f for f in fields(cls) if f.name not in without]
 

@@ -1,4 +1,4 @@
-"""Priors of the code: PyroModules, called inside the data plate, that sample its sites."""
+"""Priors of the code: PyroModules that sample its sites inside the data plate."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ PRIOR = function("prior(), such as mi.MixturePrior(...)")
 
 @checked(prior=PRIOR)
 def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
-    """Runs a prior once and returns the distributions of its sites and the size of its code.
+    """Runs a prior once, and returns the distributions of its sites and the size of its code.
 
     Args:
-        prior: A prior: called without arguments inside a plate, it samples the sites of the
-            code and returns the tensor that the likelihood decodes.
+        prior: Called without arguments inside a plate, it samples the sites of the code and
+            returns the tensor for the decoder.
 
     Returns:
         The distributions by site, for a batch of 1, and the size of the code's last dimension.
 
     Raises:
-        SiteError: If the prior samples nothing or returns no code of shape ``(batch, size)``.
+        SiteError: If the prior samples no site, or does not return a code of shape ``(batch,
+            size)``.
     """
     prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
 
@@ -83,7 +84,7 @@ def base_of(fn: Any) -> Any:
 
 
 def _join(values: Iterable[Tensor]) -> Tensor:
-    """Joins the values of sites into one code; enumerated ones have a batch dimension more."""
+    """Concatenates values of sites; enumerated ones have one more batch dimension."""
     parts = list(values)
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, -1) for part in parts], -1)
@@ -94,7 +95,7 @@ class StandardNormalPrior(PyroModule):
 
     Args:
         latent_dim: Size of the site ``z``.
-        code_dim: Size of a second site ``c``, if there is to be one.
+        code_dim: Size of a second site ``c``; 0 for none.
     """
 
     @checked(latent_dim=size(), code_dim=size())
@@ -119,8 +120,8 @@ class StandardNormalPrior(PyroModule):
 class LaplacePrior(StandardNormalPrior):
     r"""Independent Laplace distributions of mean 0 and variance 1 at each site.
 
-    Their peak at 0 and their heavy tails favour codes with few large coordinates. The KL
-    divergence of a Normal posterior is in closed form.
+    The peak at 0 and the heavy tails favour codes with few large coordinates. The KL divergence of
+    a Normal posterior has a closed form.
 
     References:
         Olshausen & Field (1997), Sparse coding with an overcomplete basis set, eq. 9.
@@ -138,14 +139,14 @@ class LaplacePrior(StandardNormalPrior):
 class UniformPrior(PyroModule):
     r"""Independent :math:`z \sim N(0, I)` and :math:`c \sim U(0, 1)^d`.
 
-    The uniform is written as the `ProbitNormal` that it is, :math:`c = \Phi(u)` with
-    :math:`u \sim N(0, I)`: its divergence from a posterior of that family is in closed form, and
-    no draw falls on an end of the interval, where a posterior has no density. The code is ``z``
-    and ``c``, the latter standardised to mean 0 and variance 1.
+    The uniform is implemented as a `ProbitNormal`, :math:`c = \Phi(u)` with :math:`u \sim N(0,
+    I)`. So the KL divergence of a posterior of that family has a closed form, and no draw falls on
+    an end of the interval, where a posterior has no density. The code is ``z`` and ``c``; the
+    latter is standardised to mean 0 and variance 1.
 
-    With such a posterior rate and information are those of :math:`u`: a normal prior, and
-    :math:`\Phi` for the decoder's first layer. A uniform prior changes what the networks find
-    easy, and not what an objective asks for.
+    With such a posterior, rate and information are those of :math:`u`: a normal prior with
+    :math:`\Phi` as the decoder's first layer. So a uniform prior does not change the objective,
+    only which functions are easy for the networks.
 
     Args:
         latent_dim: Size of the site ``z``.
@@ -182,9 +183,9 @@ class MixturePrior(PyroModule):
 
     .. math:: c \sim U\{1..K\},\quad z \mid c \sim N(\mu_c, I)
 
-    The means are orthogonal and equally far apart: :math:`\mu_c` is the same in the
-    ``latent_dim / num_categories`` coordinates of the c-th block, and 0 elsewhere.
-    The category is one-hot: a relaxed one moves the mean linearly.
+    The means are orthogonal, at equal distances: :math:`\mu_c` is constant in the ``latent_dim /
+    num_categories`` coordinates of the c-th block, and 0 elsewhere. The category is one-hot; the
+    mean is linear in it, so a relaxed category works too.
 
     Args:
         num_categories: :math:`K`.
@@ -210,7 +211,7 @@ class MixturePrior(PyroModule):
         block, rest = divmod(latent_dim, num_categories)
         if rest:
             raise OptionError(
-                f"latent_dim={latent_dim} is no multiple of num_categories={num_categories}: "
+                f"latent_dim={latent_dim} is not a multiple of num_categories={num_categories}: "
                 f"give every category the same number of coordinates, e.g. latent_dim="
                 f"{max(1, round(latent_dim / num_categories)) * num_categories}"
             )
@@ -249,16 +250,20 @@ class InfoGANPrior(PyroModule):
     ) -> None:
         super().__init__()
         if num_categories == 1:
-            raise OptionError("num_categories=1: one says nothing; give 2 or more, or 0 for none")
+            raise OptionError(
+                "num_categories=1: one has no information; give 2 or more, or 0 for none"
+            )
         if not num_categories and not uniform_dim:
-            raise OptionError("num_categories=0 and uniform_dim=0: a code is needed, give either")
+            raise OptionError(
+                "num_categories=0 and uniform_dim=0: a code is needed; give one of them"
+            )
         self.noise_dim = noise_dim
         self.num_categories = num_categories
         self.uniform_dim = uniform_dim
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     def forward(self) -> Tensor:
-        """Samples the sites, returns the code, as wide as all of them."""
+        """Samples the sites, returns their concatenation."""
         one = self.one
         noise = dist.Normal(torch.zeros_like(one), one).expand([self.noise_dim]).to_event(1)
         values = [pyro.sample("z", noise)]

@@ -20,7 +20,7 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class _Ramp:
-    """A line from one value to another, and flat before and after it."""
+    """A linear change from one value to another, constant before and after."""
 
     start: float
     end: float
@@ -71,7 +71,7 @@ def cyclic_warmup(
 
     Args:
         period: Length of a cycle, at least 1.
-        fraction: Share of the cycle that rises, in (0, 1]; the rest stays at ``end``.
+        fraction: Share of the cycle with the rise, in (0, 1]; the rest is constant at ``end``.
         start: Value at the beginning of a cycle.
         end: Value at its end.
 
@@ -87,9 +87,9 @@ def cyclic_warmup(
 
 
 class Weight(nn.Module):
-    """A weight of an objective: a constant, or a schedule whose present value lives in a buffer.
+    """A weight of an objective: a constant, or a schedule whose current value is a buffer.
 
-    That tensor is changed in place, so compiled or captured code sees the change.
+    The buffer changes in place, so compiled or captured code sees the change.
     """
 
     current: Tensor
@@ -108,27 +108,27 @@ class Weight(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """True if the weight is the constant 0, which leaves out what it weighs."""
+        """True if the weight is the constant 0: the weighted term is then left out."""
         return self.constant == 0.0
 
     @property
     def identity(self) -> object:
-        """A value that equals another weight's if the two are always the same."""
+        """A key that two weights share if they are always equal."""
         return self.constant if self.schedule is None else (id(self.schedule),)
 
     def forward(self) -> float | Tensor:
-        """Returns the present value: a ``float``, or a 0-dimensional tensor when scheduled."""
+        """Returns the current value: a ``float``, or a 0-dimensional tensor of a schedule."""
         return self.constant if self.schedule is None else self.current
 
     def advance(self, steps: int = 1) -> None:
-        """Moves a schedule on by training steps."""
+        """Advances a schedule by training steps."""
         if self.schedule is not None:
             self._steps += steps
             self.step.fill_(self._steps)
             self.current.fill_(self.at(self._steps))
 
     def at(self, step: int) -> float:
-        """Gives the value after so many training steps."""
+        """Returns the value after a number of training steps."""
         try:
             value = self.constant if self.schedule is None else self.schedule(step)
             number = float(value)
@@ -148,7 +148,7 @@ class Weight(nn.Module):
             self._steps = int(self.step)
 
     def extra_repr(self) -> str:
-        """Shows the constant, or the schedule's present value."""
+        """Shows the constant, or the schedule's current value."""
         return f"{self.constant:g}" if self.schedule is None else f"scheduled, {self.current:g}"
 
     def __str__(self) -> str:

@@ -20,14 +20,14 @@ Site = Any
 
 
 def base_of(fn: Any) -> Any:
-    """Returns the innermost distribution of one that is transformed, masked or independent."""
+    """Returns the base of a transformed, masked or independent distribution."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
 
 
 def is_note(site: Site) -> bool:
-    """True if a site is ``pyro.deterministic``'s: an observed value without a density."""
+    """True for a site of ``pyro.deterministic``: an observed value without a density."""
     fn = site["fn"]
     if not (site["is_observed"] and isinstance(fn, MaskedDistribution)):
         return False
@@ -35,7 +35,7 @@ def is_note(site: Site) -> bool:
 
 
 def data_sites(trace: Any) -> list[str]:
-    """Names the observed sites of a trace that hold data, neither factors nor notes."""
+    """Names the observed sites of a trace that hold data (no factors, no deterministic ones)."""
     return [
         name
         for name, site in trace.nodes.items()
@@ -45,7 +45,7 @@ def data_sites(trace: Any) -> list[str]:
 
 
 def is_auxiliary(site: Site) -> bool:
-    """True if a site is marked as the guide's alone; factors are."""
+    """True if a site is marked as auxiliary (only in the guide), as factors are."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
@@ -56,7 +56,7 @@ def log_prob(site: Site) -> Tensor:
 
 
 def support_log_prob(site: Site, dim: int) -> Tensor:
-    """Returns the log-density of a site at its whole support, laid along a batch dimension."""
+    """Returns the log-density of a site over its support, along a batch dimension."""
     fn, value = site["fn"], site["value"]
     support = value.shape == (*fn.event_shape, *[1] * (-dim - 1), *fn.event_shape)
     if type(fn).log_prob is not OneHotCategorical.log_prob or not support:
@@ -66,7 +66,7 @@ def support_log_prob(site: Site, dim: int) -> Tensor:
 
 
 def divergence(q: Any, p: Any) -> Tensor | float:
-    """Returns the closed-form KL divergence, of normal distributions in few operations."""
+    """Returns the closed-form KL divergence; for normal distributions in few operations."""
     if isinstance(q, Independent) and isinstance(p, Independent):
         if q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims:
             return sum_rightmost(divergence(q.base_dist, p.base_dist), q.reinterpreted_batch_ndims)
@@ -84,7 +84,7 @@ def sum_of(values: Iterable[Tensor]) -> Tensor:
 
 
 def weigh(probs: Tensor, cost: Tensor) -> Tensor:
-    """Multiplies costs by their probabilities; where that is 0, so is the product: 0 log 0 = 0."""
+    """Multiplies costs by probabilities; a probability of 0 gives 0, since 0 log 0 = 0."""
     return probs * torch.where(probs == 0, cost.new_zeros(()), cost)
 
 
@@ -98,18 +98,18 @@ def negative_entropy(site: Site) -> Tensor | None:
 
 
 def same_weight(a: Site, b: Site) -> bool:
-    """True if scale and mask of two sites are the same for sure; no tensor is read."""
+    """True if scale and mask of two sites are known to be the same, without reading tensors."""
     return _same(a["scale"], b["scale"]) and _same(a["mask"], b["mask"])
 
 
 def same_masks(a: Any, b: Any) -> bool:
-    """True if two distributions are masked alike for sure; no tensor is read."""
+    """True if two distributions are known to have the same mask, without reading tensors."""
     masks = _masks(a), _masks(b)
     return len(masks[0]) == len(masks[1]) and all(map(_same, *masks))
 
 
 def batches(trace: Any) -> Any:
-    """Returns the sub-sampling sites of a trace that leave data out, as a trace."""
+    """Returns the sub-sampling sites of a trace that select a mini-batch, as a trace."""
     kept = poutine.Trace()
     for name, site in trace.nodes.items():
         if site_is_subsample(site):
@@ -120,7 +120,7 @@ def batches(trace: Any) -> Any:
 
 
 def check_shapes(trace: Any, max_plate_nesting: int) -> None:
-    """Lets Pyro check that every batch dimension of a site is a plate's or enumerated."""
+    """Calls Pyro's check that every batch dimension of a site is a plate or enumerated."""
     for site in trace.nodes.values():
         if site["type"] != "sample":
             continue

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 
 def write_number(value: float, digits: int = 2) -> str:
-    """Writes a number with a minus sign; ``not defined`` for NaN."""
+    """Formats a number, with a typographic minus sign; ``not defined`` for NaN."""
     return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "not defined"
 
 
 def write_interval(lower: float, upper: float, digits: int = 2) -> str:
-    """Writes an interval: both ends, one where they are the same, or the one that is known.
+    """Formats an interval: both ends, one if they are equal, or the one that is known.
 
     Example:
         >>> write_interval(1.0, 1.001), write_interval(1.0, 2.0), write_interval(1.0, math.nan)
@@ -27,12 +27,12 @@ def write_interval(lower: float, upper: float, digits: int = 2) -> str:
 
 
 def write_error(error: float, digits: int = 2) -> str:
-    """Writes a standard error after ``±``; nothing where it is not defined."""
+    """Formats a standard error after ``±``; empty if it is not defined."""
     return f"± {error:.{digits}f}" if math.isfinite(error) else ""
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Puts rows of text into columns, the first aligned left and the others right."""
+    """Aligns rows of text in columns: the first one left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""Traces of a guide and its model: enumerated sites, and the cost of each site in nats."""
+"""Traces of a guide and its model, with enumerated sites and the cost of each site in nats."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 
 def is_enumerated(site: Site) -> bool:
-    """True if the site's whole support lies along a dimension of its own."""
+    """True if the site's whole support is laid out along a dimension of its own."""
     return "_enumerate_dim" in site["infer"]
 
 
@@ -53,7 +53,7 @@ def is_deterministic(site: Site) -> bool:
 
 
 def has_mean(fn: Any) -> bool:
-    """True if a distribution knows its mean: a flow does not."""
+    """True if a distribution has a known mean, unlike a flow."""
     try:
         return isinstance(fn.mean, Tensor)
     except (AttributeError, NotImplementedError):
@@ -61,7 +61,7 @@ def has_mean(fn: Any) -> bool:
 
 
 def mean_of(fn: Any) -> Tensor:
-    """Returns the mean of a distribution, that of 100 draws where it knows none."""
+    """Returns the mean of a distribution, or of 100 draws if it is not known."""
     if has_mean(fn):
         mean: Tensor = fn.mean
         return mean
@@ -90,8 +90,8 @@ def replay_model(
 class TracePair:
     """The traces of one run of a guide, and of the model replayed against it.
 
-    Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` lie along dimensions
-    left of the plates, and `expectation` sums them out exactly.
+    Sites that the guide annotates with ``infer={"enumerate": "parallel"}`` are laid out along
+    dimensions left of the plates, and `expectation` sums them out exactly.
     """
 
     def __init__(self, guide: Any, model: Any) -> None:
@@ -148,7 +148,7 @@ class TracePair:
         return pair
 
     def on_same_batches(self, program: Program) -> Program:
-        """Holds another run of a program to the mini-batches that these traces have drawn."""
+        """Makes another run of a program use the mini-batches of these traces."""
         return poutine.replay(program, trace=self.batches) if self.batches.nodes else program
 
     def log_likelihood(self, name: str) -> Tensor:
@@ -156,11 +156,11 @@ class TracePair:
         return log_prob(self.model.nodes[name])
 
     def rate(self, name: str) -> Tensor:
-        r"""Returns what a site of the guide adds to the KL divergence, summed over the data."""
+        r"""Returns the part of a guide's site in the KL divergence, summed over the data."""
         return sum_of(self.expectations(self.rate_costs(name)))
 
     def rate_costs(self, name: str) -> list[tuple[Tensor, Site]]:
-        """Returns costs, each with its site, whose expectations sum to the `rate`."""
+        """Returns costs with their sites; their expectations sum to the `rate`."""
         q = self.guide.nodes[name]
         if name in self.auxiliary:
             return [(self.log_density(name), q)]
@@ -186,7 +186,7 @@ class TracePair:
         return self.expectations([(cost, site)])[0]
 
     def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
-        """Returns the `expectation` of each cost; those of one shape are weighed at once."""
+        """Returns the `expectation` of each cost; costs of the same shape are weighted at once."""
         weighed = [scale_and_mask(c, scale=s["scale"], mask=s["mask"]) for c, s in costs]
         groups: dict[Any, list[int]] = {}
         for index, (cost, (_, site)) in enumerate(zip(weighed, costs, strict=True)):
@@ -223,7 +223,7 @@ class TracePair:
         return mean
 
     def require_gradients(self) -> None:
-        """Checks that the gradient of an expectation is the mean of the samples' gradients."""
+        """Checks that the gradient of an expectation is the mean of the sample gradients."""
         for name in self.latent + self.auxiliary:
             site = self.guide.nodes[name]
             fn = site["fn"]
@@ -259,7 +259,7 @@ class TracePair:
         return self.log_density(name) if known is None else known
 
     def _weight(self, names: tuple[str, ...]) -> Tensor:
-        """The probability of the enumerated values of some sites."""
+        """The joint probability of the enumerated values of some sites."""
         if names not in self._weights:
             self._weights[names] = sum_of(map(self._log_weight, names)).exp()
         return self._weights[names]

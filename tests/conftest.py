@@ -1,6 +1,7 @@
 """Every test starts from an empty parameter store, validation on, and the same random numbers."""
 
 import functools
+import gc
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+import torch._dynamo  # the first optimiser imports it
 from PIL import Image
 
 import pyro_mivae as mi
@@ -27,6 +29,8 @@ from .pretend_cuda import PretendedCuda, pretend_cuda
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # there is a worker for each core
+
+gc.freeze()  # every collection, and every staging, would visit the objects of the packages
 
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 

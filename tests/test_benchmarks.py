@@ -21,13 +21,14 @@ def images(tmp_path):
     return str(path)
 
 
-def test_steps_of_the_variants_in_the_cost_of_the_plain_one(images, tmp_path, capsys):
+def test_steps_of_the_variants_in_the_cost_of_the_plain_one(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(variants, "STEPS_PER_TURN", 2)
     out = tmp_path / "results" / "variants.json"
     command = ["--data", images, "--turns", "2", "--batch-size", "4", "--out", str(out)]
-    variants.main([*command, "--variants", "infomax"])
+    variants.main([*command, "--variants", "beta"])
     content = json.loads(out.read_text())
     assert content["step"]["vae"]["ratio"] == [1.0, 1.0, 1.0]
-    low, middle, high = content["step"]["infomax"]["ratio"]
+    low, middle, high = content["step"]["beta"]["ratio"]
     assert 0 < low <= middle <= high
     assert f"| {middle:.2f} ({low:.2f} to {high:.2f}) |" in capsys.readouterr().out
 
@@ -52,16 +53,17 @@ def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
     assert picture.read_bytes() == b"True"
 
 
-def test_variance_of_the_ways_to_treat_a_category(images, tmp_path, capsys):
+def test_variance_of_the_ways_to_treat_a_category(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(variance, "GROUPS", 4)
     out = tmp_path / "variance.json"
-    command = ["--data", images, "--draws", "20", "--batch-size", "8", "--turns", "2"]
+    command = ["--data", images, "--draws", "8", "--batch-size", "8", "--turns", "2"]
     command += ["--states", "random", "--means", "eager", "--out", str(out)]
     content = variance.main(command)
     gradients = content["states"]["random"]["gradients"]
     assert list(gradients) == list(content["step"]) == list(variance.objectives())
     assert all(of["noise"] == of["total"] == 1 for of in gradients["enumerate"].values())
     assert gradients["sample 0 + 1"]["categories"]["noise"] > 100
-    assert json.loads(out.read_text())["settings"]["draws"] == 20
+    assert json.loads(out.read_text())["settings"]["draws"] == 8
     assert "| gumbel | " in capsys.readouterr().out
 
 

@@ -20,7 +20,7 @@ SCRIPTS = sorted(set(FOLDER.glob("*.py")) - {SHARED})
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(monkeypatch, tmp_path, encoder_side):
     """Calls a script's ``main`` in an empty folder, without a network."""
 
     def refuse(*args):

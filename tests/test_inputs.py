@@ -160,7 +160,7 @@ def test_strings_are_numbered_together_with_those_of_train(x):
         ([object()] * 12, None, "labels has dtype object"),
         ([[0]] * 12, None, r"labels: expected 12 integers or strings.*got shape \(12, 1\)"),
         ([[0], [0, 1]], None, "labels: give one label per item"),
-        ([0, 1] * 6, [7, 8] * 6, r"no label of the data \(0, 1\) is among those of train \(7, 8"),
+        ([0, 1] * 6, [7, 8] * 6, r"no label of the data \(0, 1\) is a label of train \(7, 8"),
     ],
 )
 def test_labels_that_are_none(labels, train, message, x):

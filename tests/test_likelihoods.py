@@ -127,7 +127,7 @@ def test_a_gaussian_by_name_learns_its_scale_and_does_not_collapse():
     x = (0.9 * x).reshape(64, 1, 2, 2)
     learned = mi.VAE((1, 2, 2), latent_dim=1, likelihood="gaussian")
     fixed = mi.VAE((1, 2, 2), latent_dim=1, likelihood=GaussianLikelihood())
-    how = {"epochs": 60, "batch_size": 16, "lr": 3e-3}
+    how = {"epochs": 60, "batch_size": 32, "lr": 6e-3}
     rates = [mi.fit(vae, x, **how)["rate"][-1] for vae in (learned, fixed)]
     assert learned.likelihood.scale < 0.5
     assert rates[0] > 0.5 > 0.05 > rates[1]

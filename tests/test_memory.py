@@ -39,7 +39,7 @@ def test_the_remedy_helps(four_gigabytes):
     ],
 )
 def test_what_no_machine_holds(make, four_gigabytes):
-    with pytest.raises(OptionError, match=r"[\d,]+ parameters are asked for"):
+    with pytest.raises(OptionError, match=r"[\d,]+ parameters are requested"):
         make()
 
 

@@ -1,8 +1,8 @@
 """Bounds on mutual information and estimates of it: pure functions of tensors, in nats.
 
-Values are not checked, as that would wait for the device: NaN gives NaN. A `DataError` refuses
-everything but tensors and arrays of floating-point numbers, a `ShapeError` tensors that are
-empty or do not fit each other, an `OptionError` an unknown ``reduction``.
+Values are not checked, because that would wait for the device: NaN gives NaN. The errors are
+`DataError` for anything but floating-point tensors and arrays, `ShapeError` for tensors that are
+empty or do not match, and `OptionError` for an unknown ``reduction``.
 """
 
 from pyro_mivae.bounds.critics import (

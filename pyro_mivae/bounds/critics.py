@@ -1,10 +1,10 @@
 r"""Lower bounds on mutual information, and estimates of it, from the scores of a critic, in nats.
 
-A critic is any function :math:`T(x, z)`. A joint score is its value at a pair drawn together, a
-marginal score at a datum and a code drawn apart: the diagonal of a matrix of scores, and its
-`off_diagonal`. Each ``..._bound`` is a lower bound for every critic when its expectations are
-exact; ``docs/bounds.md`` measures all. The critic of an ``..._estimate`` learns by a bounded
-gradient to tell joint pairs from others, and the value is another formula of its scores.
+A critic is any function :math:`T(x, z)`. A joint score is its value at a pair from the joint
+distribution, a marginal score its value at an independent pair: the diagonal of a matrix of
+scores, and its `off_diagonal`. Each ``..._bound`` is a lower bound for every critic if its
+expectations are exact; ``docs/bounds.md`` measures all. The critic of an ``..._estimate`` learns
+to distinguish the pairs by a bounded gradient, and another formula gives the value.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class MovingAverage(nn.Module):
 
     The first average is the first number. The state is two scalar buffers, the logarithms of these
     sums, updated in place: a checkpoint keeps it, a captured graph sees it, and nothing is copied
-    to the host. A number that is infinite or NaN is left out.
+    to the host. Infinite numbers and NaN are skipped.
 
     Args:
-        rate: :math:`\rho`, the share of the newest number, above 0 and at most 1.
+        rate: :math:`\rho`, the weight of the newest number, above 0 and at most 1.
 
     Example:
         >>> average = MovingAverage(rate=0.5)
@@ -55,7 +55,7 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     @checked(log_value=floats("()", finite=False))
     def update(self, log_value: Tensor) -> Tensor:
-        r"""Takes the scalar :math:`\log Y_t` in, and returns :math:`\log \bar Y_t`."""
+        r"""Adds the scalar :math:`\log Y_t`, and returns :math:`\log \bar Y_t`."""
         value = log_value.to(self.log_sum)
         keep = math.log1p(-self.rate) if self.rate < 1 else -math.inf
         counts = value < torch.inf  # as NaN is not
@@ -67,19 +67,19 @@ class MovingAverage(nn.Module):
 
 @checked(joint_scores=vector("n"), marginal_scores=vector("m"))
 def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
-    r"""Lower-bounds :math:`I(X; Z)` by the critic's rise over its log-partition function.
+    r"""Lower-bounds :math:`I(X; Z)` by the critic's mean less its log-partition function.
 
     .. math:: \mathbb{E}_{p(x,z)}[T] - \log \mathbb{E}_{p(x)p(z)}[e^T]
 
     Tight for :math:`T = \log \frac{p(x \mid z)}{p(x)}` plus any constant.
 
-    A finite sample errs high, more so the more information there is: the logarithm of a mean over
-    a sample errs low, and pairs too rare to be drawn make that mean. There is no ceiling. The
-    gradient is biased likewise, which `mine_bound` mends. The value is finite for finite scores.
+    A finite sample errs high, more so for more information: the logarithm of a sample mean errs
+    low, and this mean depends on pairs too rare to be drawn. The bound has no ceiling. Its
+    gradient is biased too; `mine_bound` reduces that. The value is finite for finite scores.
 
     Args:
         joint_scores: :math:`T(x_i, z_i)`, shape ``(n,)``.
-        marginal_scores: :math:`T` of pairs drawn apart, shape ``(m,)``.
+        marginal_scores: :math:`T` of independent pairs, shape ``(m,)``.
 
     Returns:
         Scalar, in nats, differentiable in both arguments.
@@ -103,7 +103,7 @@ def donsker_varadhan_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Ten
     average=instance(MovingAverage, example="MovingAverage()"),
 )
 def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAverage) -> Tensor:
-    r"""Is `donsker_varadhan_bound`, with a less biased gradient.
+    r"""Returns `donsker_varadhan_bound`, with a less biased gradient.
 
     The gradient of a batch's own log-partition function is the ratio of two means over the same
     few pairs. Here the denominator is a moving average over the batches:
@@ -112,9 +112,9 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
         - \frac{\mathbb{E}_{p(x)p(z)}[e^T \nabla T]}{\bar Y},
         \qquad \bar Y \approx \mathbb{E}_{p(x)p(z)}[e^T]
 
-    The average takes the batch in first, so no weight in this gradient exceeds one over its rate.
-    It moves only where ``average.training`` is set and gradients are enabled. Elsewhere value and
-    gradient are those of `donsker_varadhan_bound`, whose value this is in any case.
+    The average includes the current batch, so no weight in this gradient exceeds one over its
+    rate. It moves only if ``average.training`` is set and gradients are enabled. Otherwise the
+    gradient is that of `donsker_varadhan_bound`. The value always is.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.
@@ -145,13 +145,13 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
 
     .. math:: \mathbb{E}_{p(x,z)}[g] - \mathbb{E}_{p(x)p(z)}[e^{g-1}]
 
-    Tight for :math:`g = 1 + \log \frac{p(x \mid z)}{p(x)}` alone: the critic has to normalise
-    itself. Also known as f-GAN's KL and as MINE-f.
+    Tight only for :math:`g = 1 + \log \frac{p(x \mid z)}{p(x)}`: the critic must be normalised.
+    Also known as f-GAN's KL and as MINE-f.
 
     A lower bound in expectation at every sample size. The variance grows exponentially with the
-    information: where that is large, most samples lie above their expectation, and a rare one far
-    below. :math:`e^{g-1}` leaves float32's range where a score is above about 89. The value is
-    then ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
+    information: for much information most samples lie above their expectation, and a rare one far
+    below. :math:`e^{g-1}` overflows float32 if a score is above about 89. The value is then
+    ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
 
     Arguments, value and errors are as of `donsker_varadhan_bound`.
 
@@ -178,15 +178,15 @@ def tuba_bound(
     joint_log_baseline: Tensor | float,
     marginal_log_baseline: Tensor | float,
 ) -> Tensor:
-    r"""Lower-bounds :math:`I(X; Z)` with a baseline that normalises the critic code by code.
+    r"""Lower-bounds :math:`I(X; Z)` with a baseline that normalises the critic for each code.
 
     .. math:: 1 + \mathbb{E}_{p(x,z)}[T - \log a(z)]
         - \mathbb{E}_{p(x)p(z)}\Big[\frac{e^T}{a(z)}\Big]
 
-    Tight for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`, as with :math:`T = \log
-    p(z \mid x)` and :math:`a(z) = p(z)`. A lower bound in expectation at every sample size, for
-    every baseline of the code alone, learned or not. Samples scatter and overflow as those of
-    `nwj_bound` do, the case :math:`a = e`; a closer baseline lowers the variance.
+    Tight for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`, as with :math:`T = \log p(z
+    \mid x)` and :math:`a(z) = p(z)`. A lower bound in expectation at every sample size, for every
+    baseline that depends only on the code, learned or not. `nwj_bound` is the case :math:`a = e`:
+    samples scatter and overflow in the same way. A closer baseline lowers the variance.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.
@@ -214,15 +214,15 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor | float, *, alpha: f
         - \mathbb{E}\Big[\frac{e^{T(x_1, z')}}{b(z'; x_{1:K})}\Big], \qquad
         b(z; x_{1:K}) = \frac{\alpha}{K} \sum_{k} e^{T(x_k, z)} + (1 - \alpha)\, a(z)
 
-    with z drawn together with :math:`x_1`, and :math:`z'` apart from all K data. The n pairs give
-    n sub-batches of :math:`K = n - 1`, each leaving one pair out, and both means run over all. So
-    :math:`\alpha = 1` is the mean of `infonce_bound` over the sub-batches, and :math:`\alpha = 0`
-    is `tuba_bound`. Tight, as n grows, for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`,
-    whatever the baseline if :math:`\alpha = 1`.
+    Here z is drawn together with :math:`x_1`, and :math:`z'` independently of all K data. The n
+    pairs give n sub-batches of :math:`K = n - 1`, each without one pair, and both means run over
+    all. So :math:`\alpha = 1` is the mean of `infonce_bound` over the sub-batches, and
+    :math:`\alpha = 0` is `tuba_bound`. Tight, as n grows, for :math:`T - \log a(z) = \log
+    \frac{p(x \mid z)}{p(x)}`, whatever the baseline if :math:`\alpha = 1`.
 
     A lower bound in expectation at every n of 2 or more, for every critic, baseline and
-    :math:`\alpha`, which trades the variance of the one end for the bias of the other. No sample
-    exceeds :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for finite scores if :math:`\alpha > 0`.
+    :math:`\alpha`. A larger :math:`\alpha` gives less variance and more bias. No sample exceeds
+    :math:`1 + \log\frac{n - 1}{\alpha}`. Finite for finite scores if :math:`\alpha > 0`.
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)`` with n of 2 or more.
@@ -257,14 +257,14 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
 
     .. math:: -\mathbb{E}_{p(x,z)}[\log(1 + e^{-T})] - \mathbb{E}_{p(x)p(z)}[\log(1 + e^{T})]
 
-    at most 1 by any one score. The value is `nwj_bound` of :math:`g = 1 + T`, with no gradient of
-    its own:
+    with each score's part at most 1. The value is `nwj_bound` of :math:`g = 1 + T`, without the
+    gradient of that:
 
     .. math:: 1 + \mathbb{E}_{p(x,z)}[T] - \mathbb{E}_{p(x)p(z)}[e^T]
 
-    In expectation the value is a lower bound for every critic, with the variance of that bound
-    and ``-inf`` where it overflows. An objective that adds it maximises the divergence, however,
-    which ends at :math:`2 \log 2` above independence, where information has no end.
+    In expectation the value is a lower bound for every critic, with the variance of that bound and
+    ``-inf`` on overflow. But an objective that adds it maximises the divergence, which is at most
+    :math:`2 \log 2` above independence, while the information has no limit.
 
     Arguments, value and errors are as of `donsker_varadhan_bound`.
 
@@ -287,14 +287,14 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
     .. math:: \mathbb{E}_{p(x,z)}[T]
         - \log \mathbb{E}_{p(x)p(z)}[\min(\max(e^T, e^{-\tau}), e^{\tau})]
 
-    is the value, for :math:`\tau` the clip; the scores of the joint pairs are not clipped. The
-    gradient is that of `jensen_shannon_estimate`, as in the authors' experiments. At its optimum
-    the value has the truth as its limit for a large clip and a large sample.
+    is the value, where :math:`\tau` is the clip. Scores of joint pairs are not clipped. The
+    gradient is that of `jensen_shannon_estimate`, as in the authors' experiments. With the optimal
+    critic the value converges to the truth for a large clip and a large sample.
 
-    No bound on either side: clipping takes away the rare large scores that normalise the critic,
-    which raises the estimate, and the small ones, which lowers it; the variance stays small in
-    exchange. Errors of the critic and of clipping can cancel. A constant added to the critic
-    changes the value. With an infinite clip it is that of `donsker_varadhan_bound`.
+    It is not a bound on either side. Clipping removes the rare large scores that normalise the
+    critic, which raises the estimate, and the small ones, which lowers it. In exchange the
+    variance stays small. Errors of the critic and of clipping can cancel. A constant added to the
+    critic changes the value. With an infinite clip it is that of `donsker_varadhan_bound`.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.
@@ -323,7 +323,7 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
 
 
 def _exp(log_value: Tensor) -> Tensor:
-    """Exponential that goes on as a straight line just before it overflows."""
+    """Exponential, continued as a straight line just before it overflows."""
     # The line becomes infinite too, but its slope does not: the gradient by a score that
     # underflows beside the largest is 0, not 0 times infinity.
     limit = math.floor(math.log(torch.finfo(log_value.dtype).max))
@@ -332,7 +332,7 @@ def _exp(log_value: Tensor) -> Tensor:
 
 
 def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
-    """Log-sum-exp of each row without its element in each column, shape ``(n, n)``."""
+    """Log-sum-exp of row i without element j, at ``[i, j]`` of shape ``(n, n)``."""
     # Without its largest element a row's sum is made anew, as the difference would cancel; every
     # other element is at most half of the sum.
     columns = torch.arange(len(scores), device=scores.device)

@@ -1,8 +1,8 @@
 r"""Bounds on mutual information from densities, in nats.
 
-The conditional density is known where a guide has it. The scores :math:`T_{ij} = \log q(z_i \mid
-x_j)` of every code under every datum's posterior then take the place of a learned critic's (Poole
-et al. 2019, section on tractable encoders).
+A guide knows its conditional density. The scores :math:`T_{ij} = \log q(z_i \mid x_j)` of every
+code under every datum's posterior then replace those of a learned critic (Poole et al. 2019,
+section on tractable encoders).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Reduction = Literal["mean", "none"]
 
 @checked(scores=square(least=1), reduction=REDUCTION)
 def infonce_bound(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Lower-bounds :math:`I(X; Z)` by telling each code's own datum from the others.
+    r"""Lower-bounds :math:`I(X; Z)` by classifying each code's own datum among all.
 
     .. math:: \frac1n \sum_i \Big[ T_{ii} - \log \frac1n \sum_j e^{T_{ij}} \Big]
 
-    The scores are a critic's, or the densities :math:`T_{ij} = \log q(z_i \mid x_j)`, which reach
-    the most that any critic can: the sum is then an estimate of the marginal :math:`q(z_i)`.
-    Adding a function of :math:`z_i` alone to row i changes nothing.
+    The scores are a critic's, or the densities :math:`T_{ij} = \log q(z_i \mid x_j)`, which are
+    the optimal critic: the mean over j then estimates the marginal :math:`q(z_i)`. A function of
+    :math:`z_i` added to row i changes nothing.
 
     A lower bound in expectation at every n, of small variance. It never exceeds :math:`\log n`, so
-    it errs low as the information comes near that, and rises with n to the information.
+    it errs low if the information is close to that, and rises with n to the information.
 
     Args:
         scores: :math:`T_{ij}` of code i and datum j, shape ``(n, n)``; ``-inf`` is allowed.
-        reduction: ``"mean"``, or ``"none"`` for the summand of each row, whose standard
-            deviation over :math:`\sqrt n` is the bound's standard error.
+        reduction: ``"mean"``, or ``"none"`` for the summand of each row. Their standard deviation
+            over :math:`\sqrt n` is the standard error of the bound.
 
     Returns:
         Scalar, or shape ``(n,)``; in nats, differentiable.
@@ -60,10 +60,10 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
         \frac1n \sum_i \Big[ \log q(z_i \mid x_i)
         - \log \frac{1}{n-1} \sum_{j \ne i} q(z_i \mid x_j) \Big]
 
-    An upper bound in expectation at every n, for the densities themselves: a critic's scores do
-    not bound. The average over the others is an unbiased estimate of :math:`q(z_i)`, so its
-    logarithm errs low and the bound high, without limit where posteriors do not overlap. There the
-    rate is the tighter bound.
+    An upper bound in expectation at every n, for the densities themselves and not for a critic's
+    scores. The average over the others is an unbiased estimate of :math:`q(z_i)`, so its logarithm
+    errs low and the bound high, without limit if posteriors do not overlap. The rate is then
+    tighter.
 
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``, with n
@@ -71,7 +71,7 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
         reduction: As of `infonce_bound`.
 
     Returns:
-        As of `infonce_bound`; infinite where a code has density under no other datum.
+        As in `infonce_bound`; infinite if a code has zero density under all other data.
 
     Example:
         >>> leave_one_out_bound(torch.zeros(3, 3))
@@ -86,27 +86,26 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
 
 @checked(log_densities=square(least=2), reduction=REDUCTION)
 def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Upper-bounds :math:`I(X; Z)` by what a code's density loses under another datum.
+    r"""Upper-bounds :math:`I(X; Z)` by the loss of a code's log-density under another datum.
 
     .. math::
         \mathbb{E}_{p(x, z)}[\log q(z \mid x)] - \mathbb{E}_{p(x) p(z)}[\log q(z \mid x)]
         = I(X; Z) + KL(p(x) p(z) \| p(x, z))
 
-    An upper bound in expectation at every n, for the densities themselves: neither a critic's
-    scores nor a learned approximation of :math:`q(z \mid x)` bound. The gap grows exponentially:
-    for Gaussians with the information spread over d dimensions, the bound is
-    :math:`d\,(e^{2I/d} - 1)`. A finite sample is unbiased. In every row `leave_one_out_bound` is
-    never above it.
+    An upper bound in expectation at every n, for the densities themselves, and not for a critic's
+    scores or a learned approximation of :math:`q(z \mid x)`. The gap grows exponentially: for
+    Gaussians with the information spread over d dimensions, the bound is :math:`d\,(e^{2I/d} -
+    1)`. A finite sample is unbiased. `leave_one_out_bound` never exceeds it in any row.
 
-    The mean over the other data leaves the own datum out. The paper's sample version counts it,
-    which makes that smaller by the factor :math:`1 - 1/n`.
+    The mean over the other data excludes the code's own datum. The paper's version includes it,
+    which makes it smaller by the factor :math:`1 - 1/n`.
 
     Args:
         log_densities: As of `leave_one_out_bound`.
         reduction: As of `infonce_bound`.
 
     Returns:
-        As of `infonce_bound`; infinite where a code has no density under some other datum.
+        As in `infonce_bound`; infinite if a code has zero density under any other datum.
 
     References:
         Cheng et al. (2020), CLUB: A Contrastive Log-ratio Upper Bound of Mutual Information.
@@ -125,13 +124,13 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
 def barber_agakov_bound(
     log_recognition: Tensor, entropy: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Lower-bounds :math:`I(C; X)` by how well a recogniser finds the code again.
+    r"""Lower-bounds :math:`I(C; X)` by the density that a recogniser gives to the true code.
 
     .. math:: \mathbb{E}_{p(c, x)}[\log q(c \mid x)] + H(c)
 
-    A lower bound for every normalised density q; the gap is
-    :math:`\mathbb{E}_x KL(p(c \mid x) \| q(c \mid x))`. A finite sample is unbiased, and scatters
-    heavily where q is confidently wrong. The ceiling of a discrete code is :math:`H(c)`.
+    A lower bound for every normalised density q; the gap is :math:`\mathbb{E}_x KL(p(c \mid x) \|
+    q(c \mid x))`. A finite sample is unbiased, with a large variance if q is confidently wrong.
+    The ceiling of a discrete code is :math:`H(c)`.
 
     Args:
         log_recognition: :math:`\log q(c_i \mid x_i)` of codes and the data that they generated,
@@ -147,7 +146,7 @@ def barber_agakov_bound(
         Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
 
     Example:
-        >>> barber_agakov_bound(torch.zeros(5), math.log(10))  # found again for certain
+        >>> barber_agakov_bound(torch.zeros(5), math.log(10))  # recognised with certainty
         tensor(2.3026)
     """
     return _reduce(log_recognition + like(entropy, log_recognition), reduction)
@@ -155,18 +154,18 @@ def barber_agakov_bound(
 
 @checked(
     log_posterior=vector("n"),
-    log_prior=floats("n", finite=False, hint="evaluate both at the same codes"),
+    log_prior=floats("n", finite=False, hint="evaluate both densities at the same codes"),
     reduction=REDUCTION,
 )
 def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Upper-bounds :math:`I_q(X; Z)` by what the code costs under a prior.
+    r"""Upper-bounds :math:`I_q(X; Z)` by the code's cost under a prior.
 
     .. math:: \mathbb{E}_{q(x, z)}[\log q(z \mid x) - \log p(z)]
         = I_q(X; Z) + KL(q(z) \| p(z))
 
-    An upper bound in expectation for every normalised density :math:`p(z)`, tight where it is the
-    aggregate posterior :math:`q(z)`. A finite sample is unbiased; the closed form of the KL
-    divergence, where there is one, does not scatter.
+    An upper bound in expectation for every normalised density :math:`p(z)`, tight for the
+    aggregate posterior :math:`q(z)`. A finite sample is unbiased. The closed form of the KL
+    divergence, if there is one, has no sampling error.
 
     Args:
         log_posterior: :math:`\log q(z_i \mid x_i)`, shape ``(n,)``.

@@ -15,7 +15,7 @@ vector = partial(
     hint="sum over the dimensions of the code, and take pairs out of a matrix with diagonal() "
     "and off_diagonal()",
 )
-SQUARE = "row i is to hold code i under every datum"
+SQUARE = "row i must hold the scores of code i under every datum"
 
 
 def square(*, least: int) -> Checker:
@@ -24,7 +24,7 @@ def square(*, least: int) -> Checker:
 
 
 def scalar_or(size: str) -> Checker:
-    """A number, or a tensor with one value, or one for each of so many scores."""
+    """A number, or a tensor with one value in all or one per score."""
     hint = "give a scalar, or a value for each score's code"
     return either(number(), floats(size, finite=False, hint=hint), floats("()", finite=False))
 
@@ -38,7 +38,7 @@ def like(value: Tensor | float, scores: Tensor) -> Tensor:
 
 @checked(scores=numbers("n", "n", finite=False, least=2, hint=SQUARE))
 def off_diagonal(scores: Tensor) -> Tensor:
-    """Takes the independent pairs out of a matrix of scores.
+    """Extracts the independent pairs of a matrix of scores.
 
     Args:
         scores: Scores of code i and datum j, shape ``(n, n)`` with n of 2 or more; joint pairs on

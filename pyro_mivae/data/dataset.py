@@ -43,11 +43,11 @@ class Dataset:
         y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
         x_test: Test images, shape ``(M, C, H, W)``.
         y_test: Their labels, shape ``(M,)``, or None.
-        class_names: A name for each label; empty without labels.
-        factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``,
-            or None.
-        factors_test: Those of the test images, shape ``(M, F)``, or None.
-        factor_names: A name for each factor; empty without factors.
+        class_names: A name for each label; empty if there are none.
+        factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``, or
+            None.
+        factors_test: Factors of the test images, shape ``(M, F)``, or None.
+        factor_names: A name for each factor; empty if there are none.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Dataset:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of the images of both parts, of their labels and of their factors."""
+        """Digests of the images, labels and factors of both parts."""
         pairs = (self.y_train, self.y_test), (self.factors_train, self.factors_test)
         joined = [None if a is None or b is None else torch.cat([a, b]) for a, b in pairs]
         parts = (self.x_train, self.x_test, *joined)
@@ -76,7 +76,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RawImages:
-    """Images before any split, with the fields of a `Dataset`."""
+    """Images before the split, with the fields of a `Dataset`."""
 
     name: str
     images: Tensor  # (N, C, H, W)
@@ -96,7 +96,7 @@ def split_indices(
     Args:
         count: Number of images, at least 2.
         labels: int64, shape ``(count,)``; None splits all images as one class.
-        seed: Of the split. It is not a training run's seed, so that all runs share one split.
+        seed: Seed of the split, not of a training run, so that all runs share one split.
 
     Returns:
         Indices of the training and of the test images, each sorted; neither is empty.
@@ -126,10 +126,10 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
     Args:
         images: In [0, 1], shape ``(N, C, H, W)``.
-        size: Height and width to give them, or one number for both.
+        size: New height and width, or one number for both.
 
     Returns:
-        In [0, 1], shape ``(N, C, *size)``; the very same tensor if it has that size already.
+        In [0, 1], shape ``(N, C, *size)``; ``images`` itself if it has that size.
 
     Raises:
         DataError: If there is no memory for them.
@@ -149,10 +149,10 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def in_range(pixels: Tensor, where: str) -> Tensor:
-    """Floating-point pixels in [0, 1], but for rounding; raises DataError on others."""
+    """Floating-point pixels, clamped to [0, 1] within rounding; DataError for others."""
     if not all(map(math.isfinite, map(float, pixels.aminmax()))):
         bad = int((~pixels.isfinite()).sum())
-        raise DataError(f"{where} has {bad} pixels that are NaN or infinite; remove or mend them")
+        raise DataError(f"{where} has {bad} pixels that are NaN or infinite; remove or fix them")
     pixels = clamp_rounding(pixels, (0.0, 1.0), pixels.dtype)
     low, high = map(float, pixels.aminmax())
     if low < 0 or high > 1:
@@ -164,5 +164,5 @@ def in_range(pixels: Tensor, where: str) -> Tensor:
 
 
 def told(error: Exception) -> str:
-    """The message of another package's error on one line, or its kind if it is empty."""
+    """The message of another package's error on one line, or its type if empty."""
     return " ".join(str(error).split()) or type(error).__name__

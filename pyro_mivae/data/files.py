@@ -1,4 +1,4 @@
-"""Images from ``.npz`` files and from folders: every kind is read right, or refused by name."""
+"""Images from ``.npz`` files and from folders: each format is read correctly, or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 ARRAYS = ("images", "labels", "factors", "factor_names")
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 STACKS = ("TIFF", "GIF", "WEBP", "PNG")
-"""Formats whose further frames are images; those of a JPEG are previews."""
+"""Formats in which every frame is an image; further frames of a JPEG are previews."""
 
 TWELVE_BITS = 4095
 SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
@@ -29,12 +29,12 @@ SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
 
 @checked(path=a_path())
 def read_npz(path: str | Path) -> RawImages:
-    """Reads ``images`` (N, H, W[, C]) and, if there, ``labels`` (N,) and ``factors`` (N, F).
+    """Reads ``images`` (N, H, W[, C]) and optional ``labels`` (N,) and ``factors`` (N, F).
 
-    ``uint8`` counts from 0 to 255, or, where no value is above 1, is binary; floats lie in [0, 1].
-    Labels are integers or strings; labels that are all the same are dropped. Factors, of which
-    each image was made, are integers; ``factor_names`` (F,) may name them. A warning says so if
-    ``factors`` is something else and is left out. Further arrays are ignored.
+    ``uint8`` ranges from 0 to 255, or is binary if no value is above 1; floats lie in [0, 1].
+    Labels are integers or strings; equal labels for all images are dropped. Factors, from which
+    each image was made, are integers; ``factor_names`` (F,) may name them. Any other ``factors``
+    are dropped with a warning. Further arrays are ignored.
 
     Args:
         path: The file.
@@ -52,7 +52,7 @@ def read_npz(path: str | Path) -> RawImages:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    """Reads the arrays of a file that are used; a damaged file fails in many ways."""
+    """Reads the needed arrays of a file; a damaged file fails in many ways."""
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -97,12 +97,12 @@ def _pixels(images: Array, where: str) -> Tensor:
 
 
 def _channels_last(first: int, second: int, last: int) -> bool:
-    """Returns True if the last of three axes is surely that of the channels."""
+    """Returns True if the last of three axes must be that of the channels."""
     return last == 1 or last < min(first, second) or last <= 4 < first
 
 
 def _labels(labels: Array | None, count: int, where: str) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels as indices ``(N,)`` and their names; None where they tell nothing apart."""
+    """Labels as indices ``(N,)`` and their names; None if all are equal."""
     if labels is None:
         return None, ()
     if labels.shape != (count,):
@@ -128,7 +128,7 @@ def _whole(values: Array) -> bool:
 def _factors(
     factors: Array | None, names: Array | None, count: int, path: Path
 ) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Factors as indices ``(N, F)`` and their names; None where they are something else."""
+    """Factors as indices ``(N, F)`` and their names; None for other arrays."""
     if factors is None:
         return None, ()
     if not _whole(factors) or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
@@ -150,20 +150,20 @@ def _factors(
 def read_folder(path: str | Path, image_size: int | tuple[int, int] | None = None) -> RawImages:
     """Reads a folder of image files, or one sub-folder of them per label.
 
-    Grey images stay grey, those with a palette too; if any is in colour, all become RGB. Images
-    are turned upright as their EXIF data say. Every frame of a stack or an animation is an image.
-    Bytes count from 0 to 255, 16 bits to 65535, and floats lie in [0, 1].
+    Grey images stay grey, also with a palette; if any is in colour, all become RGB. Images are
+    rotated upright by their EXIF data. Every frame of a stack or an animation is an image. White
+    is 255 for 8 bits, 65535 for 16 bits, and 1 for floats.
 
     Args:
         path: The folder.
-        image_size: Height and width to give every image, or one number for both; None if all
-            have one size already.
+        image_size: New height and width of every image, or one number for both; None if all have
+            the same size.
 
     Raises:
-        DataError: If it holds no images, images beside sub-folders of them, images of several
-            sizes and no ``image_size``, or a file that cannot be read or whose white is not known:
-            with transparent pixels, integers of 32 bits, floats outside [0, 1], or 16 bits of
-            which no image uses more than 12.
+        DataError: If it holds no images, both images and sub-folders of images, or images of
+            several sizes without ``image_size``; or if a file cannot be read, or its white is
+            unknown: transparent pixels, 32-bit integers, floats outside [0, 1], or 16-bit images
+            that use at most 12 bits.
     """
     path = Path(path)
     files = _images_in(path)
@@ -200,7 +200,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> tuple[bool, int, str]:
-    """Sorts numbers by value, before all other names."""
+    """Sort key: numbers by value, before all other names."""
     stem = path.stem
     return (not stem.isdecimal(), int(stem) if stem.isdecimal() else 0, path.name)
 
@@ -208,7 +208,7 @@ def _natural(path: Path) -> tuple[bool, int, str]:
 def _read_all(
     paths: list[Path], image_size: int | tuple[int, int] | None
 ) -> tuple[Tensor, list[int]]:
-    """All images as one tensor ``(N, C, H, W)``, and how many each file holds."""
+    """All images as one tensor ``(N, C, H, W)``, and their number in each file."""
     images: list[Tensor] = []
     counts, most = [], []
     for path in paths:
@@ -225,7 +225,7 @@ def _read_all(
                     f"{sizes[1]}; give all of them one size with image_size="
                 )
         if len(images) == before:
-            raise DataError(f"{path} holds nothing but thumbnails; remove it")
+            raise DataError(f"{path} holds only thumbnails; remove it")
         counts.append(len(images) - before)
     if most and max(most) <= TWELVE_BITS:
         raise DataError(
@@ -241,7 +241,7 @@ def _read_all(
 
 
 def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
-    """Reads the images of a file one by one: one, or all frames of a stack or an animation."""
+    """Yields the image of a file, or all frames of a stack or an animation."""
     from PIL import Image
 
     with _reading(path), Image.open(path) as file:
@@ -256,7 +256,7 @@ def read_image_file(path: Path) -> Iterator[tuple[Tensor, int]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Says which image cannot be read: decoders fail in many ways on damaged files."""
+    """Names the image that cannot be read: decoders fail in many ways on damaged files."""
     from PIL import Image
 
     try:
@@ -275,7 +275,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:
-    """Reads pixels ``(C, H, W)``, and the largest of 16 bits, or 0."""
+    """Reads pixels ``(C, H, W)``, and the largest 16-bit value, or 0."""
     from PIL import ImageOps
 
     kind, most = frame.format, 0  # which the upright copy does not know
@@ -299,7 +299,7 @@ def _read_frame(frame: Any, path: Path) -> tuple[Tensor, int]:
 
 
 def _bytes(frame: Any, path: Path, kind: str) -> Array:
-    """Bytes ``(H, W)`` of a grey image, a grey palette's too, or ``(H, W, 3)``."""
+    """Bytes ``(H, W)`` of a grey image (also with a grey palette), else ``(H, W, 3)``."""
     if frame.has_transparency_data and np.asarray(frame.convert("RGBA"))[..., 3].min() < 255:
         raise DataError(
             f"{path} has transparent pixels, whose colour depends on what lies behind; put it on "

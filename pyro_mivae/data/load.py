@@ -38,11 +38,11 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 ALIKE = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST"}
-"""Sets whose files have the same names: a folder of one is never read as another."""
+"""Sets whose files have the same names: the folder of one is never read as the other."""
 
 
 def default_root() -> Path:
-    """Where torchvision's data sets are looked for, and downloaded to, unless a root is given."""
+    """Default folder of torchvision's data sets, for reading and downloading."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("PYRO_MIVAE_DATA") or Path(cache) / "pyro_mivae")
 
@@ -63,13 +63,13 @@ def load_dataset(
         name_or_path: One of :data:`DATASETS`, an ``.npz`` file (see :func:`read_npz`), or a folder
             of images (see :func:`read_folder`).
         root: Folder of torchvision's data sets, or of one of them, :func:`default_root` if
-            omitted. It holds IDX files, compressed (``.gz``) or not; they are downloaded only if
-            they are not there. Nothing is written beside files that are there.
+            omitted. It holds IDX files, compressed (``.gz``) or not. Missing data sets are
+            downloaded; existing files are never changed.
         image_size: Height and width to resize to; one number for both. None keeps the size.
-        seed: Of the split, and deliberately not a training run's.
+        seed: Seed of the split, which is not that of a training run.
 
     Raises:
-        DataError: If there is no such data set, it cannot be read, or holds under 2 images.
+        DataError: If there is no such data set, if it cannot be read, or has fewer than 2 images.
         OptionError: If a path is empty, or ``image_size`` or ``seed`` out of range.
 
     Example:
@@ -146,12 +146,12 @@ def _fashion_mnist(root: Path) -> RawImages:
 
 
 def _sprites(root: Path) -> RawImages:
-    """18,000 sprites of 32×32 pixels, drawn here: shape, scale, rotation and position known."""
+    """18,000 drawn sprites of 32×32 pixels: known shape, scale, rotation and position."""
     return draw_sprites()
 
 
 def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
-    """A set with the files and classes of torchvision's MNIST, downloaded if it is not there."""
+    """A set with the files and classes of torchvision's MNIST, downloaded if missing."""
     import torchvision.datasets
 
     dataset_class = getattr(torchvision.datasets, class_name)
@@ -167,9 +167,9 @@ def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
         read_idx(path, dims) for path, dims in zip(paths, (3, 1, 3, 1)) if path is not None
     )
     if not len(train) == len(y_train) or not len(test) == len(y_test):
-        raise DataError(f"{name} under {root} has not as many labels as images")
+        raise DataError(f"{name} under {root} has different numbers of labels and images")
     if train.shape[1:] != test.shape[1:]:
-        raise DataError(f"{name} under {root} has training and test images of other sizes")
+        raise DataError(f"{name} under {root} has training and test images of different sizes")
     names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
     if max(int(y_train.max()), int(y_test.max())) >= len(names):
         raise DataError(f"{name} under {root} has labels above {len(names) - 1}")
@@ -185,7 +185,7 @@ def find_idx(folders: Sequence[Path], name: str) -> Path | None:
 
 
 def read_idx(path: Path, dims: int) -> Tensor:
-    """Reads an IDX file of bytes; of a compressed one, no more than its header tells."""
+    """Reads an IDX file of bytes, and never more than its header declares."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             header = file.read(4 + 4 * dims)
@@ -202,7 +202,7 @@ def read_idx(path: Path, dims: int) -> Tensor:
 
 
 def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
-    """Downloads elsewhere first: no file of a data set is ever there in part."""
+    """Downloads to a scratch folder first: a data set never has partial files."""
     files = root / dataset_class.__name__ / "raw"
     try:
         with tempfile.TemporaryDirectory() as scratch:

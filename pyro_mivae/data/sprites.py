@@ -1,7 +1,7 @@
-"""Small images of sprites whose factors are known, drawn on the fly.
+"""Small images of sprites with known factors, drawn on the fly.
 
-In the spirit of dSprites (Matthey et al. 2017), with shapes that no turn short of a full one
-leaves as they are, so that every angle is another image.
+Similar to dSprites (Matthey et al. 2017), with shapes without rotational symmetry: every angle
+gives a different image.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FACTOR_NAMES = ("shape", "scale", "rotation", "position_x", "position_y")
 def draw_sprites() -> RawImages:
     """Draws every combination of the factors once: 18,000 images of 32×32 pixels.
 
-    Grey sprites on black, each pixel as bright as the share of it that the sprite covers. The
-    factors, in the order of `FACTOR_NAMES`: 3 shapes (heart, half disc, L), 5 sizes, 12
-    rotations (30 degrees apart, against the clock), 10 × 10 positions of the centroid, to the
-    right and down. The shape is the label.
+    Grey sprites on black: the brightness of a pixel is the share that the sprite covers. The
+    factors, in the order of `FACTOR_NAMES`: 3 shapes (heart, half disc, L), 5 sizes, 12 rotations
+    (30 degrees apart, against the clock), 10 × 10 positions of the centroid, to the right and
+    down. The shape is the label.
     """
     turns = torch.arange(NUM_ROTATIONS) * (2 * math.pi / NUM_ROTATIONS)
     centres = torch.linspace(*CENTRES, NUM_POSITIONS)
@@ -81,7 +81,7 @@ def _half_disc(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _ell(u: Tensor, v: Tensor) -> Tensor:
-    """Three blocks above each other, and a fourth to the right of the lowest."""
+    """A column of three blocks, and a fourth to the right of the lowest."""
     block = 0.52523
     x, y = u / block + 0.75, -v / block + 1.25
     bar = torch.maximum((x - 0.5).abs() - 0.5, (y - 1.5).abs() - 1.5)

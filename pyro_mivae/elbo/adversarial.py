@@ -1,4 +1,4 @@
-"""InfoGAN's objective: a game of generator and discriminator, and the information in the codes."""
+"""InfoGAN's objective: a game of generator and discriminator, plus information terms."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ from pyro_mivae.traces import Program, trace_program
 
 
 class InfoGANLoss(Objective):
-    r"""Trains a generator against a discriminator, and codes to be read off what is generated.
+    r"""Trains a generator against a discriminator, with codes readable from generated data.
 
     .. math::
         \min_{G, Q} \max_D\; V(D, G) - \sum_s \lambda_s I_s,\qquad
         V = E_{data}[\log D(x)] + E_p[\log(1 - D(x'))],\\
         I_s = E_p[\log q(s \mid x')] + H(s) \le I(s; x'),\qquad x' = G(code)
 
-    The model is the generator: run from its prior, its likelihood's mean is :math:`x'`. The guide
-    is :math:`Q`: conditioned on the codes that are named, it scores them. Other codes are noise.
+    The model is the generator: it runs from its prior, and its likelihood's mean is :math:`x'`.
+    The guide is :math:`Q`: it scores the codes in ``weights``. Other codes are noise.
 
-    One loss has the gradients of all three players, so they move at the same time: the
-    discriminator's that of :math:`-V`; the generator's that of :math:`-E_p[\log D(x')]`, which
-    does not saturate where the discriminator wins, and that of :math:`-\lambda I`; the guide's
-    the latter. Layers that guide and discriminator share get both, as in the original.
+    One loss gives the gradients of all three players, which move at the same time. The
+    discriminator minimises :math:`-V`. The generator minimises :math:`-E_p[\log D(x')]`, which
+    does not saturate when the discriminator wins, and :math:`-\lambda I`. The guide minimises
+    :math:`-\lambda I`. Layers shared by guide and discriminator get both gradients, as in the
+    original.
 
-    Batch norm treats real and generated data as two batches, which both count in a
-    discriminator's running statistics, as the guide's run on generated data does; the run that
-    serves the generator leaves them alone.
+    Batch norm treats real and generated data as two batches. The discriminator's running
+    statistics count both, and the guide's run on generated data. The generator's own run does not
+    change them.
 
     Args:
-        discriminator: From data to log-odds of being data, ``(batch, ...)`` to ``(batch,)``.
+        discriminator: From data to the log-odds of real data, ``(batch, ...)`` to ``(batch,)``.
         weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule; one
             site or more.
-        saturating: Lets the generator minimise :math:`V` itself, in place of
-            :math:`-E_p[\log D(x')]`.
+        saturating: True if the generator minimises :math:`V` itself, in place of :math:`-E_p[\log
+            D(x')]`.
         name: Name of the discriminator in Pyro's parameter store.
-        retain_graph: Keeps the graph after backward.
+        retain_graph: True to keep the graph after backward.
 
     Attributes:
         ledger: Summed over the batch, in nats: ``loss``, the sum of the players' losses;
@@ -97,7 +98,7 @@ class InfoGANLoss(Objective):
 
     @property
     def needs_batch(self) -> bool:
-        """True if the discriminator normalises by the batch."""
+        """True if the discriminator has batch norm."""
         return any(isinstance(module, BatchNorm) for module in self.discriminator.modules())
 
     def explanation(self) -> str:
@@ -119,8 +120,8 @@ class InfoGANLoss(Objective):
         """Plays one round, and fills the ledger; see `Objective`.
 
         Raises:
-            DataError: If there is one datum, and batch norm to train.
-            ShapeError: If the discriminator does not give a number per datum.
+            DataError: If there is only one datum, and batch norm is trained.
+            ShapeError: If the discriminator does not return one number per datum.
         """
         discriminator = pyro.module(self.name, self.discriminator)
         x = args[0]
@@ -161,7 +162,7 @@ class InfoGANLoss(Objective):
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, Any, Site]:
-        """Traces the model from its prior and the guide that reads it; finds what is generated."""
+        """Traces the model from its prior and the guide on its data; finds the generated site."""
         generated = trace_program(push_forward(model), args, kwargs)
         site = _observed(generated, args[0])
         self.latent = tuple(generated.stochastic_nodes)
@@ -193,7 +194,7 @@ def _observed(generated: Any, x: Tensor) -> Site:
 
 
 def _constants(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters without a gradient, and copies of the running statistics."""
+    """Detached parameters, and copies of the running statistics."""
     constants = {name: value.detach() for name, value in network.named_parameters()}
     return constants | {name: value.clone() for name, value in network.named_buffers()}
 

@@ -1,4 +1,4 @@
-"""A few decodes of a category in place of one for each of its values."""
+"""ELBOs that decode a few values of a category instead of all."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Relaxation = Literal["soft", "gumbel"]
 
 
 class RelaxedCategoricalELBO(MutualInformationELBO):
-    r"""Reconstructs from a relaxed category; the KL divergences stay exact; not a bound.
+    r"""Reconstructs from a relaxed category, with exact KL divergences; not a bound.
 
     .. math::
         E_{q(z \mid x, a)}[\log p(x \mid z)]
         - \sum_c q(c \mid x) KL(q(z \mid x, c) \| p(z \mid c)) - KL(q(c \mid x) \| p(c))
 
     with :math:`a = q(c \mid x)` in place of the one-hot (``"soft"``, as the original InfoCatVAE
-    trains), or a Gumbel-softmax sample of it (``"gumbel"``). The decoder runs once and sees codes
-    that the model never draws: neither the loss nor the ELBO in the ledger bounds
-    :math:`\log p(x)`; evaluate with `MutualInformationELBO`.
+    trains), or a Gumbel-softmax sample of it (``"gumbel"``). The decoder runs once, on codes that
+    the model never draws. So neither the loss nor the ELBO in the ledger bounds :math:`\log p(x)`;
+    evaluate with `MutualInformationELBO`.
 
     Args:
-        *parts: Terms and weights, as of `MutualInformationELBO`.
+        *parts: Terms and weights, as in `MutualInformationELBO`.
         relaxation: ``"soft"`` or ``"gumbel"``.
         temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
         **options: Options of `MutualInformationELBO`.
@@ -83,7 +83,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
 
 
 class SampledCategoricalELBO(MutualInformationELBO):
-    r"""Decodes a few categories of each datum; its value and gradient are unbiased.
+    r"""Decodes a few categories of each datum, with unbiased value and gradient.
 
     The divergences are exact, as they need no decoder. For the reconstruction
 
@@ -99,20 +99,20 @@ class SampledCategoricalELBO(MutualInformationELBO):
         \{q_c \nabla L_c + (L_c - b) \nabla q_c\}
 
     are unbiased for every parameter and every number :math:`b` that does not depend on the draw:
-    :math:`1 / \pi_c` makes up for the times that c was not drawn, and
-    :math:`E[\sum_{c \in A} b \nabla q_c / \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the
-    mean of :math:`L_c` over the categories that are certain to be decoded.
+    :math:`1 / \pi_c` corrects for the draws without c, and :math:`E[\sum_{c \in A} b \nabla q_c /
+    \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the mean of :math:`L_c` over the
+    categories that are always decoded.
 
-    The fewer categories share :math:`q(c \mid x)`, the smaller the variance that the draw adds
-    (``python -m benchmarks variance``): none where q is certain, or where ``exact + draws`` covers
-    all categories, as in `MutualInformationELBO`. The decoder has to take each code on its own;
-    one that normalises by the batch sees another batch here than in the exact sum.
+    The draw adds less variance if fewer categories share :math:`q(c \mid x)` (``python -m
+    benchmarks variance``), and none if q is certain or ``exact + draws`` covers all categories, as
+    in `MutualInformationELBO`. The decoder must treat each code independently: with batch norm it
+    sees another batch here than in the exact sum.
 
     Args:
         *parts: Terms and weights, as of `MutualInformationELBO`.
         exact: Number of categories of each datum that are always decoded, 0 or more. With 0 there
-            is no control variate, except where a category is certain to be drawn.
-        draws: Number of the others that are decoded, 1 or more.
+            is no control variate, unless a category is certain to be drawn.
+        draws: Number of the other categories to decode, 1 or more.
         **options: Options of `MutualInformationELBO`.
 
     References:
@@ -162,14 +162,13 @@ class SampledCategoricalELBO(MutualInformationELBO):
 def choose_categories(
     log_probs: Tensor, uniforms: Tensor, *, exact: int, draws: int
 ) -> tuple[Tensor, Tensor]:
-    r"""Chooses different categories: the most probable ones, and draws of the others.
+    r"""Chooses distinct categories: the most probable ones, and draws of the others.
 
-    A category that is not among the ``exact`` most probable ones is drawn with the probability
-    :math:`\pi_c = \min(1, q_c / t)`, where :math:`t` is such that these sum to ``draws``. So every
-    category that is not certain to be drawn gets the same weight :math:`q_c / \pi_c = t`, and the
-    weights of all that are chosen sum to 1. The draw is systematic: categories lie end to end,
-    each as long as its probability, and one uniform number places the ``draws`` marks a unit
-    apart.
+    A category outside the ``exact`` most probable ones is drawn with the probability :math:`\pi_c
+    = \min(1, q_c / t)`, with :math:`t` such that these sum to ``draws``. So every category with
+    :math:`\pi_c < 1` has the same weight :math:`q_c / \pi_c = t`, and the weights of the chosen
+    ones sum to 1. The draw is systematic: on a line of segments, one of length :math:`\pi_c` for
+    each category, a uniform number places ``draws`` marks at unit distance.
 
     Args:
         log_probs: Log-probabilities of the categories, shape ``(K, *batch)``.
@@ -217,7 +216,7 @@ def choose_categories(
 
 
 class _ChosenTraces(TracePair):
-    """A run that holds some values of an enumerated site, each with its chance of being there."""
+    """Traces with some values of an enumerated site, each with its inclusion probability."""
 
     # The guide's other sites are cut to these values; their distributions are not.
 
@@ -245,12 +244,12 @@ class _ChosenTraces(TracePair):
         return centred + offset.detach()
 
     def _parents(self, cost: Tensor, site: Site) -> tuple[str, ...]:
-        """A value that is alone counts too: it stands for all, and q decides how often."""
+        """Includes the site even with one chosen value: that stands for all, weighted by q."""
         return (self._name,) if cost.dim() >= -self._dim else ()
 
 
 def _select(trace: Any, name: str, chosen: Tensor) -> Any:
-    """Copies a guide's trace with the chosen values of an enumerated site and what hangs on it."""
+    """Copies a guide's trace with chosen values of an enumerated site and its dependents."""
     selected = trace.copy()
     dim = trace.nodes[name]["infer"]["_enumerate_dim"]
     for key, node in trace.nodes.items():

@@ -1,4 +1,4 @@
-"""Divergences of a guide: latent sites, with the auxiliary ones that they are computed from."""
+"""Divergences of a guide: latent sites, with the auxiliary sites behind them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Divergence:
     """Sites whose log-densities make up one divergence.
 
     Attributes:
-        name: The latent site, or the auxiliary one where there are several latent ones, or none.
-        latent: Those of the sites that the model samples too.
-        is_defined: False if no noise enters: a point mass has no divergence.
+        name: The latent site, or the auxiliary one if there are several latent sites, or none.
+        latent: The sites that the model samples too.
+        is_defined: False for a point mass, which has no divergence.
         is_whole: False if an auxiliary site of the guide belongs to no latent site.
     """
 
@@ -123,7 +123,7 @@ class _Origins(Messenger):
 
 
 def _origins(program: Any) -> Mapping[str, frozenset[str]]:
-    """Runs a program once more and leaves random numbers and modules as they were."""
+    """Runs a program again, and restores random numbers and modules."""
     origins = _Origins()
     state = get_rng_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -141,7 +141,7 @@ def _origins(program: Any) -> Mapping[str, frozenset[str]]:
 
 @contextmanager
 def _modules_kept() -> Iterator[None]:
-    """Restores the buffers of the modules that are called meanwhile."""
+    """Restores the buffers of the modules that are called inside."""
     kept: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def keep(module: nn.Module, args: Any) -> None:

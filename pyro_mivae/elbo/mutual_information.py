@@ -1,4 +1,4 @@
-"""An ELBO with a weight per site and information terms: the objective of most variants."""
+"""The ELBO with a weight per site and information terms: the objective of most variants."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ class MutualInformationELBO(Objective):
     .. math::
         J = E_q[\log p(x \mid code)] - \sum_s \beta_s KL_s + \sum_j \lambda_j I_j
 
-    is maximised; the loss is :math:`-J`, summed over the data, with scale and mask of each site
-    as in Pyro's ``Trace_ELBO``. The KL of a site is in closed form wherever Pyro has one and the
-    model conditions the site on nothing that the guide draws later, and a one-sample estimate
-    elsewhere. Sites with ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
+    is maximised. The loss is :math:`-J`, summed over the data, with scale and mask of each site as
+    in Pyro's ``Trace_ELBO``. The KL of a site is in closed form if Pyro has one and the site's
+    prior depends on no site that the guide draws later. Otherwise it is a one-sample estimate.
+    Sites with ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
 
-    The KL of a site that the guide makes of an auxiliary site, as AutoNormal does, is
-    :math:`\log q` of that one, plus the change of volume, less :math:`\log p`. Latent sites that
-    share an auxiliary site, as in AutoMultivariateNormal, have one KL under its name and one
+    If the guide computes a site from an auxiliary site, as AutoNormal does, its KL is :math:`\log
+    q` of the auxiliary site, plus the change of volume, less :math:`\log p`. Latent sites that
+    share an auxiliary site, as in AutoMultivariateNormal, have one KL, under its name, and one
     weight.
 
-    For a deterministic (Delta) site no KL is defined: its divergence in the ledger, the rate
-    and the ELBO are NaN, while the loss holds :math:`-\log p` as Pyro's own ELBOs do. Sites that
-    the guide observes count as in ``Trace_ELBO``, with a warning, for the ELBO is no bound.
+    A deterministic (Delta) site has no KL: its divergence in the ledger, the rate and the ELBO are
+    NaN, while the loss contains :math:`-\log p`, as Pyro's own ELBOs do. Sites that the guide
+    observes count as in ``Trace_ELBO``, with a warning, because the ELBO is then not a bound.
 
     Args:
         terms: Information terms, each with its own weight.
-        kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; sites that are
-            not named have weight 1.
+        kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; 1 for other
+            sites.
         num_particles: Draws of the guide per step.
-        vectorize_particles: Draws them in one pass, along a plate.
-        max_plate_nesting: Number of dimensions that plates take; if omitted, a first run finds it
-            and draws random numbers.
-        retain_graph: Keeps the graph after backward.
+        vectorize_particles: True to draw them in one pass, along a plate.
+        max_plate_nesting: Number of plate dimensions; if omitted, a first run finds it, and draws
+            random numbers.
+        retain_graph: True to keep the graph after backward.
 
     Attributes:
         ledger: In nats, summed over the batch: ``loss``, ``elbo`` (weights 1, no terms),
-            ``distortion``, ``rate``, ``kl_<site>``, and each term's value under its name,
-            unweighted; without terms whose weight is the constant 0.
+            ``distortion``, ``rate``, ``kl_<site>``, and each term's unweighted value under its
+            name, except terms whose weight is the constant 0.
 
     Raises:
         OptionError: If two terms have the same name.
@@ -129,7 +129,7 @@ class MutualInformationELBO(Objective):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The terms' networks, each by its term's name and its own."""
+        """The terms' networks, by the term's name and their own."""
         return {
             f"{term.name}_{name}": network
             for term in self.terms
@@ -173,7 +173,7 @@ class MutualInformationELBO(Objective):
         kwargs: Mapping[str, Any],
         handler: Callable[[Program], Program] = lambda guide: guide,
     ) -> TracePair:
-        """Traces the pair, enumerated sites laid out; the handler acts on every particle."""
+        """Traces the pair with enumerated sites laid out; the handler acts on every particle."""
         if self._vectorized:
             model = self._vectorized_num_particles(model)
             guide = self._vectorized_num_particles(guide)
@@ -238,7 +238,7 @@ class MutualInformationELBO(Objective):
         return {"loss": loss, **ledger}
 
     def _divergences(self, pair: TracePair) -> tuple[Divergence, ...]:
-        """The divergences that make up the rate; a pair's structure is found once."""
+        """The divergences that sum to the rate; the pair's structure is found only once."""
         if not pair.auxiliary:
             return divergences(pair)
         key = tuple(pair.latent), tuple(pair.auxiliary)
@@ -247,7 +247,7 @@ class MutualInformationELBO(Objective):
         return self._parts[key]
 
     def _share(self, total: Tensor) -> Tensor:
-        """The mean of a sum over particles that are drawn in one pass."""
+        """Divides a sum over particles by their number, if they are drawn in one pass."""
         return total / self.num_particles if self._vectorized else total
 
     def _check(self, decoded: TracePair, coded: TracePair) -> None:

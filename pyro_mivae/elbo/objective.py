@@ -19,24 +19,24 @@ from pyro_mivae.traces import Program
 
 
 class Objective(ELBO):
-    """A loss of a model/guide pair that keeps every number it adds up.
+    """A loss of a model/guide pair that records each of its summands.
 
-    It serves ``pyro.infer.SVI(loss=...)``, and as ``objective(model, guide)`` a torch optimiser.
-    SVI moves schedules on; a training loop without it calls `advance` after each step.
+    Use it as ``pyro.infer.SVI(loss=...)``, or as ``objective(model, guide)`` with a torch
+    optimiser. SVI advances the schedules; any other training loop calls `advance` after each step.
 
     Args:
-        state: Modules that move with training and belong in a checkpoint, by name: averages, and
-            the weights, which `advance` moves on wherever they stand.
+        state: Modules that change with training and belong in a checkpoint, by name: averages and
+            weights. `advance` moves every weight in them.
         **options: Options of ``pyro.infer.ELBO``.
 
     Attributes:
-        ledger: Every number of the last evaluation, detached and not synchronised, summed over
-            the batch; ``loss`` is among them.
-        latent: The latent sites, once they are known.
+        ledger: Every number of the last evaluation, summed over the batch, detached and still on
+            the device; ``loss`` is one of them.
+        latent: The latent sites, known after the first evaluation.
     """
 
     unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
-    """Attributes that the loss sets and does not read, see `Guards`."""
+    """Attributes that the loss writes and never reads, see `Guards`."""
 
     measures_fit: ClassVar[bool] = True
     """True if a smaller loss is a better model, so training may stop by it."""
@@ -54,11 +54,11 @@ class Objective(ELBO):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Networks that are trained beside model and guide, by name."""
+        """Networks that are trained together with model and guide, by name."""
         return {}
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
-        """Makes a module of the loss that owns its networks too, for a torch optimiser."""
+        """Makes a module of the loss, model, guide and networks, for a torch optimiser."""
         module: ELBOModule = super().__call__(model, guide)
         for name, network in self.networks.items():
             module.add_module(name, network)
@@ -74,10 +74,10 @@ class Objective(ELBO):
     ) -> Tensor:
         """Estimates the loss in nats, summed over the data, and fills the ledger.
 
-        Model and guide take the same arguments, of which the first is the data.
+        Model and guide take the same arguments; the first one is the data.
 
         Raises:
-            SiteError: If the pair's sites do not fit each other or the objective.
+            SiteError: If the sites of model, guide and objective do not match.
         """
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
@@ -88,7 +88,7 @@ class Objective(ELBO):
         return float(loss)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Estimates the loss, adds its gradient to the parameters', and moves schedules on."""
+        """Estimates the loss, adds its gradient to the parameters', and advances the schedules."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
@@ -103,7 +103,7 @@ class Objective(ELBO):
         return [weight for weight in weights if weight.schedule is not None]
 
     def advance(self, steps: int = 1) -> None:
-        """Moves every schedule on by training steps."""
+        """Advances every schedule by training steps."""
         for weight in self.scheduled:
             weight.advance(steps)
 
@@ -117,7 +117,7 @@ class Objective(ELBO):
         return {name: value.clone() for name, value in self.state.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Puts schedules and averages in a state that `state_dict` returned."""
+        """Restores a state of schedules and averages that `state_dict` returned."""
         self.state.load_state_dict(dict(state))
 
 

@@ -229,17 +229,17 @@ def _leaves(value: Tensor) -> list[Tensor]:
 
 def _foreign_randomness() -> list[tuple[Any, str]]:
     """Every generator of Python's and NumPy's that there is, and its state."""
-    kinds = (random.Random, np.random.Generator, np.random.RandomState)
+    kinds = {random.Random, np.random.Generator, np.random.RandomState}
     found = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    found += [random, np.random]  # their own generators, which `gc.freeze` may hide
     return [(generator, _state_of(generator)) for generator in found]
 
 
 def _state_of(generator: Any) -> str:
-    if isinstance(generator, random.Random):
-        return str(generator.getstate())
     if isinstance(generator, np.random.Generator):
         return str(generator.bit_generator.state)
-    return str(generator.get_state())
+    read = getattr(generator, "getstate", None) or generator.get_state
+    return str(read())
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Metrics: how codes fit labels and factors, what a probe reads from them, and `evaluate`."""
+"""Metrics of codes against labels and factors, probes of codes, and `evaluate`."""
 
 from pyro_mivae.metrics.agreement import (
     CategoryAgreement,

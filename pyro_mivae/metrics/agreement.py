@@ -1,4 +1,4 @@
-"""Agreement of two models' categories of the same data, whatever they call them."""
+"""Agreement of two models' categories of the same data, up to renaming."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from pyro_mivae.variants import VARIANT, Variant
 
 
 class CategoryAgreement(NamedTuple):
-    """Result of `category_agreement`; 1 where the categories differ by their names alone.
+    """Result of `category_agreement`; 1 if the categories differ only by name.
 
-    They are `cluster_accuracy`, `normalised_mutual_information` and `adjusted_rand_index` of one
-    model's categories by the other's; NaN where both put all data into one category.
+    The fields are `cluster_accuracy`, `normalised_mutual_information` and `adjusted_rand_index` of
+    the two models' categories; NaN if both put all data into one category.
     """
 
     accuracy: float
@@ -41,8 +41,8 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
     """Compares two models' categories of the same data; symmetric in both.
 
     Args:
-        first: Category of each datum by one model, as `contingency` takes them.
-        second: By the other.
+        first: Category of each datum in one model, as in `contingency`.
+        second: The same of the other model.
 
     Example:
         >>> category_agreement(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2]))
@@ -62,15 +62,15 @@ def agreement_of_models(
     Args:
         vaes: Models with categories; the numbers of categories may differ.
         x: Data, shape ``(n, *data_shape)``.
-        seed: Of the draws that a guide may take, the same for every model.
+        seed: Seed of a guide's draws, the same for every model.
 
     Returns:
         Mean and standard deviation over the pairs of ``category_agreement_accuracy``, ``_nmi`` and
-        ``_ari``, of the most probable category of each datum; NaN for the deviation of one pair,
-        and where two models put all data into one category.
+        ``_ari``, of the most probable category of each datum. The deviation of one pair is NaN,
+        and so is the result if two models put all data into one category.
 
     Raises:
-        OptionError: If there are under two models, or one has no categories.
+        OptionError: If there are fewer than two models, or one has no categories.
     """
     found = [most_probable(vae, x, seed=seed) for vae in vaes]
     rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()

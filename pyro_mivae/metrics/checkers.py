@@ -1,4 +1,4 @@
-"""Checks of arguments of metrics: codes, and categories, labels or factors as integers from 0."""
+"""Checks of arguments of metrics: codes, and integers from 0."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counted(given: Given, *shape: str, least: int = 1) -> Tensor:
 
 @checker
 def codes(given: Given, items: str, dims: str) -> Tensor:
-    """Codes as float32 or float64; there may be no dimension, and NaN."""
+    """Codes as float32 or float64, possibly with NaN or without a dimension."""
     kind = numbers(items, dims, finite=False, least=0)
     found: Tensor = kind(given.name, given.value, given.sizes)
     return found if found.dtype in (torch.float32, torch.float64) else found.double()

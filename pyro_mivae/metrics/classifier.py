@@ -1,4 +1,4 @@
-"""Classifiers that learn on other data: the judge of generated images, and probes of codes."""
+"""Classifiers trained on other data: the judge of generated images, and probes of codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBED = {
 
 
 class Classifier(nn.Module):
-    """One hidden layer of 256 rectified units, on standardised features.
+    """A network with one hidden layer of 256 ReLU units on standardised features.
 
     Its arguments are those of `fit_classifier`.
     """
@@ -56,12 +56,12 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
-        """Returns the most probable classes of features on any device, shape ``(n,)``."""
+        """Returns the most probable class of each row, shape ``(n,)``; any device."""
         parts = features.split(4096)
         return torch.cat([self(part.to(self.loc)).argmax(-1) for part in parts])
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Returns the share of data whose class it finds, between 0 and 1."""
+        """Returns the share of correctly classified data, between 0 and 1."""
         return float((self.predict(features) == labels).double().mean())
 
 
@@ -76,27 +76,27 @@ def fit_classifier(
 ) -> Classifier:
     """Trains a `Classifier` by cross-entropy: AdamW, one cycle of the learning rate up to 0.01.
 
-    It takes 60 epochs in batches of 256, but at least 200 and at most 1,500 steps.
+    It trains for 60 epochs with batches of 256, but for at least 200 and at most 1,500 steps.
 
     Args:
         features: Shape ``(n, *shape)``.
         labels: Integers below ``num_classes``, shape ``(n,)``.
         num_classes: Number of classes.
-        per_feature: Standardises each feature by itself; False standardises all by the same mean
-            and standard deviation (pixels).
-        seed: Of the weights, the batches and the dropout; torch's own generators are left alone.
+        per_feature: True to standardise each feature separately; False to use the same mean and
+            standard deviation for all (pixels).
+        seed: Seed of the weights, the batches and the dropout. Torch's generators do not change.
 
     Returns:
         The classifier, in evaluation mode, on the device of the features.
 
     Raises:
-        ShapeError: If there is not one label for each of one or more data.
-        DataError: If a label is none of the classes, or features are not finite.
+        ShapeError: If there are no data, or not one label per datum.
+        DataError: If a label is not below ``num_classes``, or features are not finite.
     """
     if int(labels.max()) >= num_classes:
         raise DataError(
             f"label {int(labels.max())} found, and num_classes={num_classes}; give labels from 0 "
-            "and as many classes as there are"
+            "and a larger num_classes"
         )
     features = features.to(torch.get_default_dtype())
     batch, steps = min(BATCH_SIZE, len(features)), training_steps(len(features))
@@ -131,15 +131,15 @@ def linear_probe(
     Args:
         train_codes: Codes to learn on, shape ``(m, d)``.
         train_labels: Their labels, integers from 0, shape ``(m,)``.
-        codes: Codes to be scored on, shape ``(n, d)``.
+        codes: Codes to score, shape ``(n, d)``.
         labels: Their labels, shape ``(n,)``.
 
     Returns:
-        Between 0 and 1; NaN where the codes to learn on have a single label, or are not finite.
+        Between 0 and 1; NaN if the codes to learn on have only one label, or are not finite.
 
     Raises:
         ShapeError: If the shapes do not fit.
-        DataError: If labels are no integers from 0.
+        DataError: If labels are not integers from 0.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -163,7 +163,7 @@ def mlp_probe(
 ) -> float:
     """Accuracy of a `Classifier` of codes.
 
-    Codes and labels, the result and the errors are those of `linear_probe`; ``seed`` is that of
+    Arguments, result and errors are those of `linear_probe`, and ``seed`` that of
     `fit_classifier`.
     """
     if not _learnable(train_codes, train_labels, codes):

@@ -1,6 +1,6 @@
-"""Agreement of categories with labels that the model never saw, and use of the categories.
+"""Agreement of categories with labels, and use of the categories.
 
-Categories and labels are integers from 0, one for each datum, as `contingency` takes them.
+Categories and labels are integers from 0, one per datum, as in `contingency`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAIRS = checked(categories=counted("n"), labels=counted("n"))
 
 @PAIRS
 def contingency(categories: Tensor, labels: Tensor) -> Tensor:
-    """Counts how often each category meets each label.
+    """Counts the data with each pair of category and label.
 
     Args:
         categories: Category of each datum, integers from 0, shape ``(n,)``.
@@ -28,7 +28,10 @@ def contingency(categories: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Counts, int64, shape ``(categories, labels)``, each up to its largest value.
-        DataError: If they are no integers from 0, or too large to be counted.
+
+    Raises:
+        ShapeError: If there is not one label per category.
+        DataError: If they are not integers from 0, or too large to be counted.
 
     Example:
         >>> contingency(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]))
@@ -40,12 +43,12 @@ def contingency(categories: Tensor, labels: Tensor) -> Tensor:
 
 @PAIRS
 def cluster_accuracy(categories: Tensor, labels: Tensor) -> float:
-    r"""Share of the data that a one-to-one naming of categories gets right.
+    r"""Share of the data whose category is matched to their label.
 
     .. math:: \max_\pi \frac1n \sum_i 1[\pi(c_i) = y_i]
 
-    over all one-to-one maps from categories to labels (the Hungarian method). With more
-    categories than labels the spare ones count as wrong.
+    over all one-to-one maps from categories to labels (the Hungarian method). If there are more
+    categories than labels, the categories left over count as wrong.
 
     Returns:
         Between 0 and 1.
@@ -72,7 +75,7 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
     .. math:: \frac{2\, I(c; y)}{H(c) + H(y)}
 
     Returns:
-        Between 0 and 1; 0 where one of the two takes a single value, NaN where both do.
+        Between 0 and 1; 0 if one of the two has a single value, NaN if both have.
     """
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -86,7 +89,7 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
     """Agreement of categories and labels on pairs of data, adjusted for chance.
 
     Returns:
-        1 for the same partition, about 0 for independent ones; NaN where both take one value.
+        1 for equal partitions, about 0 for independent ones; NaN if both have a single value.
 
     References:
         Hubert & Arabie (1985), Comparing partitions, eq. 5.
@@ -100,7 +103,7 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
 
 @checked(categories=counted("n"), num_categories=COUNT)
 def occupancy(categories: Tensor, num_categories: int) -> Tensor:
-    """Share of the data that each category holds.
+    """Share of the data in each category.
 
     Args:
         categories: Category of each datum, shape ``(n,)``.
@@ -110,7 +113,7 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
         Shares that sum to 1, shape ``(num_categories,)``.
 
     Raises:
-        ShapeError: If a category is beyond their number.
+        ShapeError: If a category is not below ``num_categories``.
 
     Example:
         >>> occupancy(torch.tensor([0, 0, 0, 2]), 3)
@@ -121,27 +124,27 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
-    """Number of categories that hold at least 0.5 % of the data each, as `occupancy` counts."""
+    """Number of categories with at least 0.5 % of the data each, see `occupancy`."""
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 
 @checked(categories=counted("n"), labels=counted("n"), num_categories=COUNT)
 def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Tensor:
-    """Gives each category a label of its own, so that most data agree (the Hungarian method).
+    """Matches categories to labels, one to one, with the most agreement (Hungarian method).
 
-    With more categories than labels each category that is left over gets its own most frequent
-    label; with more labels than categories some labels stay without one.
+    If there are more categories than labels, each category left over gets its most frequent label.
+    If there are more labels than categories, some labels get no category.
 
     Args:
-        categories: As for `contingency`.
-        labels: As for `contingency`.
+        categories: As in `contingency`.
+        labels: As in `contingency`.
         num_categories: Number of categories.
 
     Returns:
         The label of each category, shape ``(num_categories,)``.
 
     Raises:
-        ShapeError: As `contingency`, or if a category is beyond their number.
+        ShapeError: As `contingency`, or if a category is not below ``num_categories``.
         DataError: As `contingency`.
 
     Example:
@@ -168,24 +171,23 @@ def match_labels(categories: Tensor, labels: Tensor, num_categories: int) -> Ten
 def generation_accuracy(
     judged: Tensor, names: Tensor, live: Tensor, num_labels: int
 ) -> tuple[float, float]:
-    r"""Share of the samples that show the label that their category stands for.
+    r"""Share of the samples that show the label of their category.
 
     .. math:: \frac1{\max(|L|, Y)} \sum_{k \in L} \frac1n \sum_i 1[judge(x'_{ki}) = y_k]
 
-    over the categories L in use and Y labels: a label that no category stands for counts as
-    missed. A model whose categories all draw one class has 1 / Y here.
+    over the categories L in use and Y labels. A label without a category counts as missed. If all
+    categories draw the same class, this is 1 / Y.
 
     Args:
-        judged: Labels that a judge of real data gives to samples of each category, integers
+        judged: Labels that a classifier of real data gives to samples of each category, integers
             from 0, shape ``(categories, n)``.
-        names: The label that each category stands for, as `match_labels` gives it, shape
-            ``(categories,)``.
-        live: Which categories are in use, shape ``(categories,)``.
+        names: The label of each category, from `match_labels`, shape ``(categories,)``.
+        live: True for categories in use, shape ``(categories,)``.
         num_labels: Y.
 
     Returns:
-        Between 0 and 1, and its standard error over the samples; NaN where no category is in use
-        or there are under two labels.
+        Between 0 and 1, and its standard error over the samples; NaN if no category is in use or
+        there are fewer than two labels.
 
     Raises:
         ShapeError: If the shapes do not fit.
@@ -206,12 +208,12 @@ def generation_accuracy(
 
 @checked(judged=counted("categories", "n"), live=integers("categories"))
 def generation_consistency(judged: Tensor, live: Tensor) -> tuple[float, float]:
-    r"""Share of a category's samples that a judge gives the category's most frequent label.
+    r"""Share of a category's samples that get the category's most frequent judged label.
 
     .. math:: \frac1{|L|} \sum_{k \in L} \max_y \frac1n \sum_i 1[judge(x'_{ki}) = y]
 
-    over the categories L in use. It says that each category draws one thing, and not that they
-    draw different things: a model that draws one class only has 1 here.
+    over the categories L in use. It measures if each category draws one thing, and not if
+    categories draw different things: it is 1 for a model that only draws one class.
 
     The arguments are those of `generation_accuracy`.
 

@@ -1,4 +1,4 @@
-"""Disentanglement, completeness and informativeness of a code, by forests that read it."""
+"""Disentanglement, completeness and informativeness of a code, by random forests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class DCI(NamedTuple):
     Attributes:
         disentanglement: `disentanglement` of the importance.
         completeness: `completeness` of the importance.
-        informativeness: Share of held-out data whose factor is found, on average over the factors.
-        importance: Of each dimension for each factor; columns sum to 1, shape ``(d, F)``.
+        informativeness: Accuracy on held-out data, averaged over the factors.
+        importance: Importance of each dimension for each factor; columns sum to 1, shape ``(d,
+            F)``.
     """
 
     disentanglement: float
@@ -53,21 +54,21 @@ def dci_scores(
 ) -> DCI:
     r"""Disentanglement, completeness and informativeness (DCI).
 
-    A random forest learns to tell each factor from the whole code: scikit-learn's, with 20 trees,
-    five data or more in a leaf, and all dimensions to choose from at each split. The importance
-    of a dimension is its share of the fall in Gini impurity.
+    A random forest of scikit-learn learns each factor from the whole code. It has 20 trees with
+    five data or more per leaf, and considers all dimensions at each split. The importance of a
+    dimension is its share of the decrease in Gini impurity.
 
     Args:
         train_codes: Codes to learn on, shape ``(m, d)``.
-        train_factors: Their factors, integers from 0, shape ``(m, F)``; those that take a single
+        train_factors: Their factors, integers from 0, shape ``(m, F)``. Factors with a single
             value, here or in ``factors``, are left out.
-        codes: Codes to be scored on.
+        codes: Codes to score.
         factors: Their factors.
-        categorical: Columns of the codes that hold a category, written out for the forest.
-        seed: Of the forests.
+        categorical: Columns of the codes that hold a category; the forest reads them one-hot.
+        seed: Seed of the forests.
 
     Returns:
-        The scores, NaN where no factor varies, or codes are not finite.
+        The scores, NaN if no factor varies, or codes are not finite.
 
     References:
         Eastwood & Williams (2018), A Framework for the Quantitative Evaluation of Disentangled
@@ -118,7 +119,7 @@ def _importance(given: Given) -> Tensor:
 
 @checked(importance=_importance())
 def disentanglement(importance: Tensor) -> float:
-    r"""How far each dimension matters to one factor alone.
+    r"""Degree to which each dimension matters to only one factor.
 
     .. math:: \sum_j \rho_j (1 - H_F(P_j)),\quad P_{jk} = R_{jk} / \textstyle\sum_k R_{jk},\quad
         \rho_j = \sum_k R_{jk} / \sum_{jk} R_{jk}
@@ -129,7 +130,7 @@ def disentanglement(importance: Tensor) -> float:
         importance: :math:`R`, at least 0, of each dimension for each factor, shape ``(d, F)``.
 
     Returns:
-        Between 0 and 1; NaN for one factor, or where nothing matters.
+        Between 0 and 1; NaN for one factor, or if all importances are 0.
 
     Example:
         >>> disentanglement(torch.eye(3)), disentanglement(torch.ones(2, 2))
@@ -143,17 +144,18 @@ def disentanglement(importance: Tensor) -> float:
 
 @checked(importance=_importance())
 def completeness(importance: Tensor) -> float:
-    r"""How far one dimension alone matters to each factor.
+    r"""Degree to which only one dimension matters to each factor.
 
     .. math:: \frac1F \sum_k (1 - H_d(P_k)),\quad P_{jk} = R_{jk} / \textstyle\sum_j R_{jk}
 
-    with entropies to the base of the number of dimensions, over factors to which any matters.
+    with entropies to the base of the number of dimensions, over the factors with an importance
+    above 0.
 
     Args:
-        importance: As for `disentanglement`.
+        importance: As in `disentanglement`.
 
     Returns:
-        Between 0 and 1; NaN for one dimension, or where nothing matters.
+        Between 0 and 1; NaN for one dimension, or if all importances are 0.
 
     Example:
         >>> completeness(torch.eye(3)), completeness(torch.ones(2, 2))

@@ -1,4 +1,4 @@
-"""A variant, data that it was not trained on, their codes, and the share that these give back."""
+"""A variant with data and their codes, and the share of variance that codes reconstruct."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Codes = dict[str, Tensor]
 
 
 class EncodedData:
-    """A variant, data, and their codes, which alone are kept; make it under `preserved_state`.
+    """A variant, data, and their codes; make it inside `preserved_state`.
 
     Attributes:
-        codes: What `Variant.encode` returns of the data, by site, shape ``(n, size)``.
+        codes: Result of `Variant.encode` by site, shape ``(n, size)``.
         category: The site of the category and the number of categories.
-        groups: All sites under an empty name, and where there are several each by its own.
+        groups: All sites under an empty name; if there are several, also each under its name.
     """
 
     def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
@@ -41,7 +41,7 @@ class EncodedData:
         return self.codes[self.category[0]].argmax(-1)
 
     def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
-        """Returns posterior means, of a category its probabilities."""
+        """Returns posterior means, or the probabilities of a category."""
         return _join([self.vae.encode(part) for part in batches(x, rows)])
 
     def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
@@ -70,7 +70,7 @@ def _join(parts: Sequence[Codes]) -> Codes:
 
 
 def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
-    """Puts all sites side by side, the category as a single column, and tells which it is."""
+    """Concatenates all sites, with the category as one column; also returns its place."""
     parts, categorical, width = [], [], 0
     for site, code in codes.items():
         if site == category:
@@ -83,7 +83,7 @@ def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
 
 @checked(x=numbers("n", "..."), reconstruction=numbers("n", "..."))
 def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
-    r"""Returns the share of the data's variance that a reconstruction accounts for.
+    r"""Returns the share of the data's variance that a reconstruction explains.
 
     .. math:: R^2 = 1 - \sum_n \|x_n - \hat x_n\|^2 \big/ \sum_n \|x_n - \bar x\|^2
 
@@ -92,7 +92,7 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
         reconstruction: The same shape.
 
     Returns:
-        At most 1; 0 for the mean of the data, negative for worse; NaN where all data are alike.
+        At most 1; 0 for the mean of the data, negative if worse; NaN if all data are equal.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -112,13 +112,13 @@ def reconstruction_r2(x: Tensor, reconstruction: Tensor) -> float:
 
 
 def variation(x: Tensor) -> float:
-    """Squared distances of data from their mean, summed, a batch at a time."""
+    """Sum of squared distances of data from their mean, computed in batches."""
     mean = sum(part.double().sum(0) for part in x.split(ENCODE_BATCH)) / max(1, len(x))
     return sum(float((part.double() - mean).square().sum()) for part in x.split(ENCODE_BATCH))
 
 
 def explained(x: Iterable[Tensor], reconstruction: Iterable[Tensor], variation: float) -> float:
-    """Returns `reconstruction_r2` of data that come in batches."""
+    """Returns `reconstruction_r2` of data given in batches."""
     pairs = zip(x, reconstruction, strict=True)
     error = sum(float((a.to(b.device).double() - b.double()).square().sum()) for a, b in pairs)
     return 1 - error / variation if variation else math.nan

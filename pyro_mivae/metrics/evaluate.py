@@ -1,4 +1,4 @@
-"""Every figure of a trained variant, with the protocol that it was measured by."""
+"""All figures of a trained variant, with the protocol of their measurement."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FULL = {"iwae_samples": 5000, "generative_items": 2000, "generative_samples": 10
 
 
 class Budget(NamedTuple):
-    """Amount of data and draws of each figure."""
+    """Numbers of data and draws of each figure."""
 
     full: bool
     probes: int | None  # data that the probes learn on at most; None for all
@@ -37,7 +37,7 @@ class Budget(NamedTuple):
 
     @property
     def forests(self) -> int | None:
-        """Data that the forests learn on at most; None for all."""
+        """Largest number of data that the forests learn on; None for all."""
         return None if self.probes is None else max(1, self.probes // 2)
 
     @classmethod
@@ -51,7 +51,7 @@ class Budget(NamedTuple):
         samples_per_category: int = SAMPLES,
         **options: Any,
     ) -> Budget:
-        """Fills in what is not asked for."""
+        """Fills in the defaults."""
         if not full:
             return cls(full, probe_items, samples_per_category, InformationOptions.of(options))
         for name, value, usual in (
@@ -60,8 +60,8 @@ class Budget(NamedTuple):
         ):
             if value != usual:
                 raise OptionError(
-                    f"{name}={value} and full=True are given, and full takes all there is; leave "
-                    "one of them out"
+                    f"{name}={value} and full=True are given, but full uses all data; leave one "
+                    "of them out"
                 )
         everything = FULL | {"iwae_items": items, "subset": items}
         return cls(full, None, MANY_SAMPLES, InformationOptions.of(everything | options))
@@ -71,9 +71,9 @@ class EvaluationResult(dict[str, float]):
     """Figures of `evaluate` by key.
 
     Attributes:
-        protocol: What was encoded, how much of it, which split, which seed: plain values; under
-            ``figures`` a line for every figure, see `how_measured`.
-        seconds: Seconds of each part on the clock.
+        protocol: Data, their number, split and seed as plain values; a line for every figure under
+            ``figures``, see `how_measured`.
+        seconds: Wall time of each part.
         diagnoses: Sentences on what is wrong with the model, see `diagnose`.
     """
 
@@ -104,37 +104,39 @@ def evaluate(
     seed: int = 0,
     **options: Any,
 ) -> EvaluationResult:
-    r"""Measures what a trained variant knows about data, and how its categories fit labels.
+    r"""Measures the information of a trained variant, and its agreement with labels and factors.
 
     The figures, all floats; ``<key>_se`` is the standard error of an average:
 
     * everything of `information`, in nats per datum;
     * ``reconstruction_r2`` (`reconstruction_r2` of the decoded posterior means), and with several
-      sites ``reconstruction_r2_<site>`` of each alone, every other one at its prior mean. The
-      decoder seldom saw such codes, so these may be below 0; read them together;
+      sites ``reconstruction_r2_<site>`` of each alone, with every other one at its prior mean.
+      These may be below 0, because the decoder seldom saw such codes; compare them with each
+      other;
     * with a Gaussian likelihood of fixed scale: ``fixed_scale``, and ``data_scale``, the data's
       standard deviation in the direction that varies most. A larger scale makes the code collapse;
-    * with a critic: ``mi_<sites>_critic`` (`critic_estimates`), and ``critic_falls_short``, 1
-      where it is under half of the lower bound of that information and more than 0.5 nats under
-      it, else 0;
+    * with a critic: ``mi_<sites>_critic`` (`critic_estimates`), and ``critic_falls_short``, 1 if
+      it is under half of the lower bound of that information and more than 0.5 nats under it, else
+      0;
     * with categories, by the argmax of q(c|x): ``categories_used``, those that hold at least 0.5 %
       of the data; ``occupancy_<k>``, the share that each holds; ``barber_agakov_<site>_mean``, the
       bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
       that it generates, for equally frequent categories;
     * with categories and labels: ``cluster_accuracy``, ``nmi``, ``ari`` of that argmax (NaN with
       one label), and ``cluster_accuracy_chance``, with shuffled labels; ``generation_accuracy``
-      and ``generation_consistency`` by the functions of these names, judged by a classifier of
-      real data, and the accuracy of that one on real data, ``judge_accuracy``;
+      and ``generation_consistency``, see the functions of these names, judged by a classifier of
+      real data; ``judge_accuracy``, its accuracy on real data;
     * with labels: ``largest_label``, the share of the most frequent one; ``linear_probe`` and
-      ``mlp_probe``, accuracies of classifiers of the posterior means of all sites together (of a
-      category its probabilities), and with several sites ``linear_probe_<site>`` of each alone;
+      ``mlp_probe``, accuracies of classifiers on the posterior means of all sites together (the
+      probabilities of a category), and with several sites ``linear_probe_<site>`` of each alone;
       ``linear_probe_sampled`` and ``mlp_probe_sampled``, of one draw of each code;
     * with factors: ``mig`` (`mutual_information_gap`), ``sap``
       (`separated_attribute_predictability`), ``modularity``, ``factor_vae_score``, and
       ``dci_disentanglement``, ``dci_completeness`` and ``dci_informativeness`` (`dci_scores`), of
-      the posterior means of all sites together, a category being one dimension.
+      the posterior means of all sites together, with a category as one dimension.
 
-    For probes and factors, dimensions whose means have a variance of 0.01 or less are constant.
+    Probes and factor scores treat dimensions as constant if the variance of their means is at most
+    0.01.
 
     Args:
         vae: The variant.
@@ -142,27 +144,27 @@ def evaluate(
             ``(n, *data_shape)``.
         labels: Their labels, integers, booleans or strings; a tensor, an array or a list, shape
             ``(n,)``.
-        train: Other data, their labels and their factors (None where not known; without factors
-            the last may be left out), on which probes, judge and forests learn. If omitted they
+        train: Other data, their labels and their factors, on which probes, judge and forests
+            learn. Unknown labels are None; unknown factors are None or left out. If omitted, they
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
-        factors: What made each of the data, where it is known, integers, shape ``(n, F)``.
-        full: Takes all data wherever some are taken for speed, and more of every draw: 5,000
-            importance samples of each, 2,000 generated data with 1,000 each, 10,000 images of
-            each category. Options of `information` that are given go before it. `forecast` says
-            how long it will take.
-        probe_items: The probes learn on at most so many data, drawn at random, and the forests on
-            half as many.
-        samples_per_category: Images that each category generates.
-        progress: Shows what is done on stderr, if that is a terminal.
-        seed: Of all draws, splits and classifiers. Torch's generators, Pyro's parameter store and
-            the modules' mode are left as they were.
+        factors: Known factors of each datum, integers, shape ``(n, F)``.
+        full: True to measure on all data and with more draws: 5,000 importance samples per datum,
+            2,000 generated data with 1,000 each, and 10,000 images per category. Given options of
+            `information` override it. `forecast` estimates the time.
+        probe_items: Largest number of data that the probes learn on, drawn at random; the forests
+            learn on half as many.
+        samples_per_category: Number of images that each category generates.
+        progress: True to show progress on stderr, if that is a terminal.
+        seed: Seed of all draws, splits and classifiers. Torch's generators, Pyro's parameter store
+            and the modules' mode are restored.
         **options: Options of `information`.
 
     Returns:
         The figures, with the attributes ``protocol``, ``diagnoses`` and ``seconds``.
 
     Raises:
-        DataError: If the data do not fit the variant, or labels or factors the data.
+        DataError: If the data do not match the variant, or labels or factors do not match the
+            data.
         OptionError: If a number is out of range, or is given beside ``full``; an option is
             unknown; or weights of the variant are not finite.
     """
@@ -177,13 +179,13 @@ def evaluate(
 def measure(
     vae: Variant, known: Known, taught: Known | None, budget: Budget, seed: int
 ) -> EvaluationResult:
-    """Measures what `evaluate` says, of data that were checked."""
+    """Measures the figures of `evaluate` on checked data."""
     x, labels, factors = known
     clock: dict[str, float] = {}
 
     @contextmanager
     def part(name: str) -> Iterator[None]:
-        """Draws from the seed anew, so that no part depends on which others there are."""
+        """Restarts the random numbers from the seed, so that no part depends on other parts."""
         began = time.perf_counter()
         tell(name, 0, 1)
         with preserved_state(seed, vae, device=vae.device):
@@ -220,8 +222,8 @@ def measure(
         with part("factors"):
             measures.factors(data, findings, parts, factors, parts.factors, budget.forests)
     protocol = {
-        "data": f"{len(x)} items given to evaluate",
-        "encoded": "posterior means; of a category its probabilities, and their argmax",
+        "data": f"{len(x)} items passed to evaluate",
+        "encoded": "posterior means; the probabilities of a category, and their argmax",
         "seed": seed,
         "full": budget.full,
         "information": dict(report.protocol),

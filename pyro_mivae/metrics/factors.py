@@ -1,6 +1,6 @@
-"""Scores of a code by the factors that made the data; those of a single value are left out.
+"""Scores of a code by the factors that made the data; factors with one value are left out.
 
-All scores take the arguments of `mutual_information_gap`.
+All scores have the arguments of `mutual_information_gap`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GIVEN = {
 def mutual_information_gap(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
 ) -> float:
-    r"""Mutual information gap (MIG): how far one dimension alone knows each factor.
+    r"""Mutual information gap (MIG): lead of the best dimension in information on a factor.
 
     .. math:: \frac1F \sum_k \frac1{H(v_k)} \Big( \max_j I(z_j; v_k)
         - \max_{j \ne j^*} I(z_j; v_k) \Big)
@@ -41,7 +41,7 @@ def mutual_information_gap(
     Args:
         codes: Code of each datum, shape ``(n, d)``.
         factors: Its factors, integers from 0, shape ``(n, F)``.
-        categorical: Columns of ``codes`` that hold the number of a category, which has no order.
+        categorical: Columns of ``codes`` that hold the index of a category, which has no order.
 
     Returns:
         Between 0 and 1; NaN where no factor varies, or codes are not finite.
@@ -71,17 +71,17 @@ def mutual_information_gap(
 
 @checked(**GIVEN)
 def modularity(codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()) -> float:
-    r"""How far each dimension knows one factor alone.
+    r"""Degree to which each dimension has information on only one factor.
 
     .. math:: 1 - \frac{\sum_{k \ne k^*} I(z_j; v_k)^2}{(F - 1)\, I(z_j; v_{k^*})^2},
         \quad k^* = \arg\max_k I(z_j; v_k)
 
-    on average over the dimensions j that know anything: whose largest information is more than
-    999 of 1,000 independent dimensions would show by chance (a :math:`\chi^2` test of
-    :math:`2nI`). The informations are those of `factor_information`.
+    on average over the informative dimensions j: those whose largest information is significant at
+    0.1 % (a :math:`\chi^2` test of :math:`2nI`). The informations are those of
+    `factor_information`.
 
     Returns:
-        Between 0 and 1; NaN where under two factors vary, no dimension knows anything, or codes
+        Between 0 and 1; NaN if fewer than two factors vary, no dimension is informative, or codes
         are not finite.
 
     References:
@@ -118,9 +118,9 @@ def factor_information(
 ) -> Tensor:
     r"""Mutual information of each dimension of a code with each factor, in nats.
 
-    That of the counts, dimensions being cut into 20 bins of equal width from their least to their
-    largest value. It is high by about (bins - 1)(values - 1) / 2n for independent ones, and low by
-    what the bins hide.
+    It is computed from counts: dimensions are cut into 20 bins of equal width between their
+    smallest and largest value. It errs high by about (bins - 1)(values - 1) / 2n if they are
+    independent, and low by the information lost in binning.
 
     Returns:
         At least 0, float64, shape ``(d, F)``.
@@ -141,12 +141,13 @@ def factor_information(
 def separated_attribute_predictability(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = ()
 ) -> float:
-    r"""SAP score: how much better the best dimension tells a factor than the second best.
+    r"""SAP score: lead of the best dimension over the second best in predicting a factor.
 
-    A dimension's score for a factor of K values is the balanced accuracy (the mean over the values
-    of the share found) of K - 1 thresholds on it, placed one after the other where they help the
-    Gini impurity of the balanced data most, each interval naming one value; of a category, that of
-    its best names. A useless one has 1 / K, so a perfect code scores the mean of 1 - 1 / K.
+    A dimension's score for a factor of K values is the balanced accuracy of K - 1 thresholds on
+    it: the mean over the values of the share that is correct. The thresholds are placed one after
+    the other where they lower the Gini impurity of the balanced data most, and each interval
+    predicts one value. A category predicts the best value for each of its own. A useless dimension
+    scores 1 / K, so a perfect code has the mean of 1 - 1 / K.
 
     Returns:
         Between 0 and 1; NaN where no factor varies, or codes are not finite.
@@ -179,17 +180,17 @@ def separated_attribute_predictability(
 def factor_vae_score(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (), seed: int = 0
 ) -> tuple[float, float]:
-    r"""FactorVAE score: whether the dimension that varies least tells which factor was held fixed.
+    r"""FactorVAE score: how often the dimension that varies least identifies the fixed factor.
 
-    A vote draws a factor, and 64 data (with replacement) that share its value with a datum drawn
-    at random; it is cast by the dimension whose variance among them, over its variance among all,
-    is least. 800 votes say which factor each dimension stands for, 800 others are scored by that.
-    The variance of a category is the sum over its values of p(1 - p). Constant dimensions do not
-    vote. Chance is 1 / F.
+    A vote draws a factor, a random datum, and 64 data (with replacement) with the same value of
+    that factor. The dimension with the least variance among these, relative to its variance among
+    all data, casts the vote. 800 votes assign a factor to each dimension, and 800 others are
+    scored by it. The variance of a category is the sum over its values of p(1 - p). Constant
+    dimensions do not vote. Chance is 1 / F.
 
     Returns:
-        Share of the votes that name the factor, between 0 and 1, and its standard error; NaN where
-        under two factors or no dimension vary, or codes are not finite.
+        Share of correct votes, between 0 and 1, and its standard error; NaN if fewer than two
+        factors or no dimension vary, or codes are not finite.
 
     References:
         Kim & Mnih (2018), Disentangling by Factorising, section 4. https://arxiv.org/abs/1802.05983
@@ -230,7 +231,7 @@ def varying(factors: Tensor) -> Tensor:
 
 
 def expand(codes: Tensor, categorical: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Writes categories out as one column per value."""
+    """Expands categories to one column per value."""
     parts = [
         one_hot(column.unique(return_inverse=True)[1]).to(codes)
         if j in categorical
@@ -288,7 +289,7 @@ def _named(column: Tensor, values: Tensor) -> float:
 
 
 def _alike(factors: Tensor, fixed: Tensor, generator: torch.Generator) -> Tensor:
-    """For each vote data that share one factor's value, shape ``(votes, items)``."""
+    """Indices of data with the same value of one factor, for each vote, ``(votes, items)``."""
     rows = torch.zeros(len(fixed), ITEMS_PER_VOTE, dtype=torch.long)
     for k, values in enumerate(factors.unbind(1)):
         votes = (fixed == k).nonzero()[:, 0]

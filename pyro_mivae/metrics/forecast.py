@@ -1,4 +1,4 @@
-"""Time that an evaluation will take, from that of a small piece of the data."""
+"""Estimated time of an evaluation, from a small part of the data."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def forecast(
     seed: int = 0,
     **options: Any,
 ) -> float:
-    """Says how long `evaluate` will take with the same arguments.
+    """Estimates the time of `evaluate` with the same arguments.
 
-    It evaluates 400 and 800 of the data with few draws, and scales the time of each part up to
-    what is asked for: with the square of the number of data where every code meets every datum,
-    elsewhere with that number, or the number of draws. It may be off by a factor of two.
+    It evaluates 400 and 800 of the data with few draws, and extrapolates the time of each part:
+    with the square of the number of data if every code is scored under every datum, otherwise with
+    that number or the number of draws. It may be wrong by a factor of two.
 
     Returns:
-        Seconds on the clock.
+        Seconds of wall time.
 
     Example:
         >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(60, 1, 8, 8)
@@ -87,10 +87,10 @@ def forecast(
 
 
 def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float]:
-    """How many times the draws of a piece are asked for, by part."""
+    """Requested draws over the draws for a part of the data, by part of the evaluation."""
 
     def drawn(options: InformationOptions, of: int) -> tuple[int, ...]:
-        """Importance samples, samples of generated data, and transitions of both when annealed."""
+        """Importance samples, samples of generated data, and annealing transitions of both."""
         iwae, ais = min(options.iwae_items, of), min(options.ais_items, of)
         generated = options.generative_items * options.generative_samples
         own = min(options.ais_items, options.generative_items)
@@ -107,7 +107,7 @@ def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float
 
 @checked(seconds=number(least=0))
 def duration(seconds: float) -> str:
-    """Says how long something takes, roughly, in words.
+    """Writes a rough duration in words.
 
     Example:
         >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]
@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def _with_the_square(seconds: tuple[float, float], sizes: tuple[int, int], to: int) -> float:
-    """Extends a time that grows with a number and its square."""
+    """Extrapolates a time that grows with a number and its square."""
     (a, b), (n, m) = seconds, sizes
     if n == m:
         return b * to / m

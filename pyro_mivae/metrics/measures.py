@@ -1,4 +1,4 @@
-"""Figures that `evaluate` measures beside the information report."""
+"""Figures that `evaluate` adds to the information report."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CRITIC_BATCH, ENOUGH_BATCHES = 256, 5  # batches whose spread is worth a standar
 
 
 def reconstruction(data: EncodedData, findings: Findings) -> None:
-    """Measures how much of the data the code gives back, and each site of it alone."""
+    """Measures the share of variance that the code, and each site alone, reconstructs."""
     x, spread = data.x, variation(data.x)
     values = {}
     for site, group in data.groups.items():
@@ -76,14 +76,14 @@ def reconstruction(data: EncodedData, findings: Findings) -> None:
         r2 = explained(x.split(ENCODE_BATCH), decoded, spread)
         values[key("reconstruction_r2", site)] = r2
     line = (
-        f"share of the variance in the {len(x)} items; posterior means are decoded (of a category "
-        "the most probable), for a site alone with every other at its prior mean given it"
+        f"share of the variance in the {len(x)} items; decoded posterior means (of a category "
+        "the most probable); for a site alone, every other one is at its prior mean given it"
     )
     findings.record(line, values, "reconstruction_r2*")
 
 
 def fixed_scale(data: EncodedData, findings: Findings) -> None:
-    """Compares a Gaussian likelihood's scale, where it is fixed, with the data's spread."""
+    """Compares the fixed scale of a Gaussian likelihood with the spread of the data."""
     likelihood = data.vae.likelihood
     if not isinstance(likelihood, GaussianLikelihood) or likelihood.learn_scale:
         return
@@ -97,36 +97,36 @@ def fixed_scale(data: EncodedData, findings: Findings) -> None:
 
 
 def critics(data: EncodedData, findings: Findings) -> None:
-    """Measures what critics hear, where there are any."""
+    """Measures the information by the variant's critics, if there are any."""
     found = critic_estimates(data.vae, data.x, data.seed)
     if not found:
         return
     findings.record(f"batches of {CRITIC_BATCH} items in random order", found)
     kinds = {diagnosis.kind for diagnosis in diagnose(findings.values)}
     findings.record(
-        "1 where a critic's estimate is under half of the lower bound and 0.5 nats under it",
+        "1 if a critic's estimate is under half of the lower bound and 0.5 nats under it",
         {"critic_falls_short": float("critic too low" in kinds)},
     )
 
 
 @checked(vae=VARIANT, seed=SEED)
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
-    """Asks a variant's critics for the information of held-out data, batch by batch.
+    """Estimates the information of held-out data by a variant's critics, in batches.
 
-    Batches hold `CRITIC_BATCH` data in random order, a small last one joining the one before.
+    Batches hold `CRITIC_BATCH` data in random order; a small last one joins the one before.
 
     Args:
         vae: The variant.
         x: Held-out data, shape ``(n, *data_shape)``.
-        seed: Of the order and the draws.
+        seed: Seed of the order and the draws.
 
     Returns:
         ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
-        ``mi_<sites>_critic_se``; NaN where there are too few data or batches. Nothing where the
-        variant has no critic.
+        ``mi_<sites>_critic_se``; NaN if there are too few data or batches. Empty if the variant
+        has no critic.
 
     Raises:
-        DataError: If the data do not fit the variant.
+        DataError: If the data do not match the variant.
     """
     x = vae.check_data(x)
     objective = vae.objective()
@@ -151,7 +151,7 @@ def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]
 
 
 def categories(data: EncodedData, findings: Findings, samples: int) -> Tensor:
-    """Measures what needs no labels, and generates images by category."""
+    """Measures the use of the categories, and generates images of each."""
     site, count = data.category
     shares = enumerate(occupancy(data.found, count).tolist())
     findings.record(
@@ -184,18 +184,18 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
     told = f"most probable categories of all {len(truth)} items and their labels"
     accuracy = nmi = ari = purity = math.nan
     if len(values) < 2:
-        told = f"not defined, as there is one label: {told}"
+        told = f"not defined, because there is only one label: {told}"
     else:
         accuracy = cluster_accuracy(data.found, truth)
         nmi = normalised_mutual_information(data.found, truth)
         ari = adjusted_rand_index(data.found, truth)
         purity = float(contingency(data.found, truth).amax(1).sum()) / len(truth)
     findings.record(
-        f"{told}; for the accuracy each category gets a label of its own, so that most agree",
+        f"{told}; the accuracy uses the best one-to-one map from categories to labels",
         {"cluster_accuracy": _share(accuracy, len(truth)), "nmi": nmi, "ari": ari},
     )
     findings.record(
-        f"{told}; each category stands for its most frequent label",
+        f"{told}; each category predicts its most frequent label",
         {"purity": _share(purity, len(truth))},
     )
     generator = torch.Generator().manual_seed(data.seed)
@@ -211,12 +211,12 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
 def generation(
     data: EncodedData, findings: Findings, split: Split, labels: Pair, generated: Tensor
 ) -> None:
-    """Lets a classifier of real data judge the images of each category."""
+    """Judges the images of each category by a classifier of real data."""
     device, (learn, score) = data.vae.device, labels
     accuracy = consistency = UNDEFINED
     right, reason, classes = math.nan, "", len(learn.unique())
     if split.is_empty or classes < 2:
-        reason = "not defined, as what is learned on has under two labels: "
+        reason = "not defined, because the data to learn on have fewer than two labels: "
     else:
         width = int(torch.cat([learn, score]).max()) + 1
         x = split.x.to(device)
@@ -240,7 +240,7 @@ def generation(
         {"generation_accuracy": accuracy},
     )
     findings.record(
-        f"{of}; right is the category's most frequent judged label, whichever it is",
+        f"{of}; the category's most frequent judged label is correct",
         {"generation_consistency": consistency},
     )
     findings.record(
@@ -252,17 +252,17 @@ def generation(
 def probes(
     data: EncodedData, findings: Findings, split: Split, labels: Pair, items: int | None
 ) -> None:
-    """Reads labels from codes: from their means, those of each site too, and from draws."""
+    """Trains probes that read labels from means of all sites and of each, and from draws."""
     chosen = split.choose(items, data.seed)
     learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
     findings.record(
-        f"share of the {len(score)} items that are scored with their most frequent label: what a "
-        "constant guess has",
+        f"share of the most frequent label among the {len(score)} scored items: the accuracy of a "
+        "constant guess",
         {"largest_label": float(score.bincount().max()) / len(score) if len(score) else math.nan},
     )
-    told = f"{len(chosen)} of what is {split.text}"
+    told = f"{split.text}; {len(chosen)} items used to learn"
     if len(learn.unique()) == 1:
-        told = f"not defined, as what is learned on has one label: {told}"
+        told = f"not defined, because the data to learn on have one label: {told}"
 
     def read(probe: Callable[..., float], pair: tuple[Codes, Codes], group: list[str]) -> float:
         train, codes = (torch.cat([part[site] for site in group], 1) for part in pair)
@@ -303,7 +303,7 @@ def factors(
     pair: Pair,
     items: int | None,
 ) -> None:
-    """Sets codes beside the factors that made the data."""
+    """Compares codes with the factors that made the data."""
     site, seed = data.category[0], data.seed
     codes, categorical = side_by_side(data.codes, site)
     dead = codes.var(0) <= ACTIVE if len(codes) > 1 else torch.ones(codes.shape[1]).bool()
@@ -326,7 +326,7 @@ def factors(
         },
     )
     sap = separated_attribute_predictability(kept, truth, categorical=categorical)
-    findings.record(f"{of}; thresholds placed and scored on the same", {"sap": sap})
+    findings.record(f"{of}; thresholds placed and scored on the same data", {"sap": sap})
     score = factor_vae_score(kept, truth, categorical=categorical, seed=seed)
     findings.record(
         f"{of}; {VOTES} votes to learn from and {VOTES} others, of {ITEMS_PER_VOTE} items each",
@@ -339,13 +339,13 @@ def factors(
         learned = pair[0][chosen.to(pair[0].device)]
         scores = dci_scores(learn, learned, asked, pair[1], categorical=categorical, seed=seed)
     findings.record(
-        f"random forests of {TREES} trees on {len(chosen)} of what is {split.text}; {of}",
+        f"random forests of {TREES} trees, {split.text}; {len(chosen)} items used to learn; {of}",
         {f"dci_{name}": score for name, score in list(scores._asdict().items())[:3]},
     )
 
 
 def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tuple[Codes, Codes]:
-    """Codes to learn on and codes to be scored."""
+    """Codes to learn on, and codes to score."""
     if drawn:
         return data.draw(split.x, chosen), data.draw(data.x, split.rows)
     own = {site: code[split.rows.to(code.device)] for site, code in data.codes.items()}
@@ -353,7 +353,7 @@ def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tu
 
 
 def _without_idle(train: Codes, codes: Codes, category: str) -> tuple[Codes, Codes]:
-    """Codes with 0 for dimensions, or a category, whose means hardly vary."""
+    """Codes with 0 in dimensions (or a category) whose means hardly vary."""
     alive = {}
     for site, code in train.items():
         spread = code.var(0, correction=0)

@@ -1,4 +1,4 @@
-"""Figures, each with a line that says how it was measured."""
+"""Figures, each with a line about its measurement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pyro_mivae.figures import ERROR, LOWER, UPPER, key, with_errors, without_er
 
 
 class Findings:
-    """Figures that were measured so far.
+    """Figures measured so far.
 
     Attributes:
         values: Every figure by key.
-        lines: How each was measured: keys with commas between them, in which ``*`` stands for
-            anything, and a sentence. The first that fits a figure is its own.
+        lines: Measurement of the figures: a sentence by comma-separated keys, in which ``*``
+            matches anything. The first match of a figure is its line.
     """
 
     def __init__(self) -> None:
@@ -26,21 +26,21 @@ class Findings:
     def record(
         self, line: str, values: Mapping[str, float | tuple[float, float]], keys: str = ""
     ) -> None:
-        """Adds figures, or pairs of them and their standard errors, measured in the same way."""
+        """Adds figures with a common measurement, alone or paired with their standard errors."""
         self.values |= with_errors(values)
         self.lines[keys or ", ".join(without_errors(values))] = line
 
 
 @checked(protocol=instance(Mapping, example="evaluate(...).protocol"), name=text())
 def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
-    """Finds the line of a protocol that says how a figure was measured.
+    """Finds the line of a protocol about the measurement of a figure.
 
     Args:
-        protocol: That of `evaluate`, or of a ``metrics.json``.
+        protocol: Protocol of `evaluate`, or of a ``metrics.json``.
         name: Key of the figure; a standard error's line is that of its figure.
 
     Returns:
-        The line; None where there is none.
+        The line, or None.
 
     Example:
         >>> how_measured({"figures": {"kl_*, rate": "10 draws of each code"}}, "kl_z_se")
@@ -56,7 +56,7 @@ def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
 
 
 def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
-    """Says how each figure of `information` was measured."""
+    """Describes the measurement of each figure of `information`."""
     items, samples = report["items"], report["num_samples"]
     codes = f"{samples} draw{'s' if samples > 1 else ''} of the code of each of the {items} items"
     if report["configurations"] > 1:
@@ -106,7 +106,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         ),
         "active_units*": report.get(
             "active_units",
-            "counted by the variance of the posterior means of all items, over 0.01",
+            "dimensions whose posterior means over all items have a variance above 0.01",
         ),
         "generative_mi*": str(report.get("generative_mi", "not asked for")),
         "*_se": "; ".join(

@@ -15,11 +15,11 @@ PROBE_ITEMS = 10_000
 Train = tuple[Any, Any] | tuple[Any, Any, Any]
 """Data, their labels, and their factors."""
 Pair = tuple[Tensor, Tensor]
-"""Values of the data to learn on, and of those that are scored."""
+"""Values of the data to learn on, and of the data to score."""
 
 
 class Known(NamedTuple):
-    """Data, their labels, shape ``(n,)``, and their factors, shape ``(n, F)``, or None."""
+    """Data with their labels, shape ``(n,)``, and factors, shape ``(n, F)``, or None."""
 
     x: Tensor
     labels: Tensor | None
@@ -36,7 +36,7 @@ class Known(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Data to learn on, and others to be scored on."""
+    """Data to learn on, and other data to score."""
 
     x: Tensor  # to learn on
     rows: Tensor  # those of the encoded data that are scored, on the CPU
@@ -46,7 +46,7 @@ class Split(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """True if there is nothing to learn on, or to be scored on."""
+        """True if there are no data to learn on, or none to score."""
         return not len(self.x) or not len(self.rows)
 
     def choose(self, most: int | None, seed: int) -> Tensor:
@@ -56,10 +56,10 @@ class Split(NamedTuple):
 
 
 def split(given: Known, train: Known | None, seed: int, device: torch.device) -> Split:
-    """Makes the split of what is known.
+    """Splits the data.
 
-    Without data to learn on, half of the data are learned, stratified by label, or by the first
-    factor where there are no labels.
+    Without separate training data, half of the data are used to learn, stratified by label, or by
+    the first factor if there are no labels.
     """
     x, labels, factors = given
     if train is not None:
@@ -85,7 +85,7 @@ def split(given: Known, train: Known | None, seed: int, device: torch.device) ->
 
 
 def halves(labels: Tensor, seed: int) -> Pair:
-    """Indices of two halves, with each label in both in equal number, give or take one."""
+    """Indices of two halves, stratified by label."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     order = order[labels[order].argsort(stable=True)]  # each label's data in random order
@@ -95,7 +95,7 @@ def halves(labels: Tensor, seed: int) -> Pair:
 def check_known(
     vae: Variant, x: Any, labels: Any, factors: Any, train: Any
 ) -> tuple[Known, Known | None]:
-    """Checks what is given to `evaluate`: data to be scored, and data to learn on."""
+    """Checks the arguments of `evaluate`: data to score, and data to learn on."""
     if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3)):
         raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
     given = [(x, labels, factors)] + ([] if train is None else [(*train, None)[:3]])
@@ -129,11 +129,11 @@ def check_known(
 
 
 def _check_train(score: Known, learn: Known) -> None:
-    """Checks that what is to be learned is known of the data to learn on."""
+    """Checks that the training data have the same labels and factors to learn."""
     for name, given, taught in zip(("labels", "factors"), score[1:], learn[1:]):
         if given is not None and taught is None:
             raise DataError(
-                f"{name} are given, and train without any; give train=(x, labels, factors), with "
+                f"{name} are given, but train has none; give train=(x, labels, factors), with "
                 f"None for what is not known, or leave train out"
             )
     (_, labels, factors), (_, y, f) = score, learn
@@ -143,8 +143,8 @@ def _check_train(score: Known, learn: Known) -> None:
         )
     if labels is not None and y is not None and not torch.isin(labels.cpu(), y.cpu()).any():
         raise DataError(
-            f"no label of the data ({_some(labels)}) is among those of train ({_some(y)}); name "
-            "the classes alike in both"
+            f"no label of the data ({_some(labels)}) is a label of train ({_some(y)}); name "
+            "the classes the same in both"
         )
 
 
@@ -154,7 +154,7 @@ def _some(labels: Tensor) -> str:
 
 
 def numbered(values: Tensor) -> Tensor:
-    """Values counted from 0; each column of factors by itself."""
+    """Renumbers values from 0, each column of factors separately."""
     columns = values.reshape(len(values), -1).unbind(1)
     found = [column.unique(return_inverse=True)[1] for column in columns]
     return torch.stack(found, 1).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""Plain torch networks: encoders, decoders, critics of both, and those of GANs."""
+"""Plain torch networks: encoders, decoders, critics, and networks of GANs."""
 
 from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder, ConvGenerator, ConvTrunk
 from pyro_mivae.networks.critics import (

@@ -1,4 +1,4 @@
-"""Strided convolutions for images of any size from 8 x 8 up and any number of channels.
+"""Strided convolutions for images of at least 8 x 8, with any number of channels.
 
 For GANs as in Radford, Metz & Chintala (2016), DCGAN, https://arxiv.org/abs/1511.06434.
 """
@@ -30,7 +30,7 @@ class ConvEncoder(Encoder):
         batch_norm: True to normalise after each convolution.
 
     Raises:
-        ShapeError: If ``data_shape`` is not that of an image of at least 8 x 8.
+        ShapeError: If ``data_shape`` is not an image of at least 8 x 8.
     """
 
     @checked(**IMAGE, batch_norm=flag())
@@ -53,9 +53,9 @@ class ConvEncoder(Encoder):
 
 
 class ConvDecoder(Decoder):
-    """Parameters of an image likelihood from a flat code: the mirror of `ConvEncoder`.
+    """Parameters of an image likelihood from a flat code: the reverse of `ConvEncoder`.
 
-    The arguments after ``code_dim``, the size of the code, are those of the encoder, in its order.
+    After ``code_dim``, the size of the code, the arguments are those of the encoder, in its order.
     """
 
     @checked(code_dim=size(), **IMAGE, batch_norm=flag())
@@ -92,11 +92,11 @@ class ConvDecoder(Decoder):
 class ConvTrunk(Encoder):
     """Features of an image, for a discriminator and other heads.
 
-    4 x 4 convolutions of stride 2 and a linear layer, each with a leaky ReLU, all but the first
-    normalised by the batch.
+    4 x 4 convolutions of stride 2 and a linear layer, each with a leaky ReLU. All except the first
+    have batch norm.
 
-    The arguments are those of `ConvEncoder`; there may be no more convolutions than the image has
-    room for.
+    The arguments are those of `ConvEncoder`. The number of convolutions is limited by the image's
+    size.
     """
 
     @checked(**IMAGE)
@@ -119,11 +119,11 @@ class ConvTrunk(Encoder):
 
 
 class ConvGenerator(Decoder):
-    """An image, before its sigmoid, from a flat code: the mirror of `ConvTrunk`.
+    """An image, before its sigmoid, from a flat code: the reverse of `ConvTrunk`.
 
-    ReLU and batch norm after every layer but the last.
+    ReLU and batch norm follow every layer except the last.
 
-    The arguments after ``code_dim``, the size of the code, are those of the trunk, in its order.
+    After ``code_dim``, the size of the code, the arguments are those of the trunk, in its order.
     """
 
     @checked(code_dim=size(), **IMAGE)
@@ -150,7 +150,7 @@ class ConvGenerator(Decoder):
 
 
 def is_image(data_shape: Sequence[int]) -> bool:
-    """Tells whether data are images that can be convolved."""
+    """Returns True if data are images of at least 8 x 8."""
     return len(data_shape) == 3 and min(data_shape[1:]) >= 8
 
 

@@ -1,4 +1,4 @@
-"""Critics: networks that score how well a datum and a code go together."""
+"""Critics: networks that score pairs of a datum and a code."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pyro_mivae.networks.layers import (
 
 Activation = Callable[[], nn.Module]
 PAIRS_AT_ONCE = 65_536
-"""Largest number of pairs that `Critic.all_pairs` hands to a network in one call."""
+"""Largest number of pairs that `Critic.all_pairs` passes to a network in one call."""
 
 
 class Critic(nn.Module, ABC):
-    """Scores pairs of a datum and a code: a subclass gives `forward`, and a cheaper `all_pairs`.
+    """Scores pairs of a datum and a code. Subclasses define `forward`, and a cheaper `all_pairs`.
 
-    A score :math:`T(x, z)` may depend on its own pair alone. Layers that mix the batch, as batch
-    normalisation does, make it no critic, and what is computed from it no bound.
+    A score :math:`T(x, z)` must depend only on its own pair. Layers that mix the batch, such as
+    batch norm, break this: the bounds are then invalid.
 
     Args:
         data_shape: Shape of one datum; data are ``(n, *data_shape)``.
@@ -48,21 +48,21 @@ class Critic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Scores each code beside its own datum, shape ``(n,)``."""
+        """Scores each code with its own datum, shape ``(n,)``."""
 
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
-        """Scores every code i beside every datum j, shape ``(n, n)``.
+        """Scores every code i with every datum j, shape ``(n, n)``.
 
-        Here by `forward`, `PAIRS_AT_ONCE` at a time: without gradients the memory needed is that
-        of as many pairs. With gradients it is that of all n² pairs.
+        This default calls `forward` on `PAIRS_AT_ONCE` pairs at a time. Without gradients it needs
+        memory for these pairs, with gradients for all n² pairs.
         """
         self.check_pairs(x, code)
         return _by_rows(self._each, x, code)
 
     def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores each datum beside its own code, and beside that of index ``partner``.
+        """Scores each datum with its own code, and with that of index ``partner``.
 
-        The three have length n, and so have the two tensors that are returned.
+        All arguments have length n, and so have both returned tensors.
         """
         return self(x, code), self(x, code[partner])
 
@@ -91,9 +91,9 @@ class Critic(nn.Module, ABC):
 
 
 class LayeredCritic(Critic):
-    """A layer of the datum, a layer of the code, and a score of what the two give.
+    """A layer of the datum, a layer of the code, and a score of both outputs.
 
-    A subclass makes ``data_layer`` and ``latent_layer`` in `build`, and gives `compare`.
+    A subclass makes ``data_layer`` and ``latent_layer`` in `build`, and defines `compare`.
     `all_pairs` passes each of the n data and the n codes through its layer once; n² pairs of
     features go through `compare`, `PAIRS_AT_ONCE` at a time.
 
@@ -125,7 +125,7 @@ class LayeredCritic(Critic):
         """Makes the layers."""
 
     def features(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the two layers give."""
+        """Returns the outputs of both layers."""
         self.check_pairs(x, code)
         return self.data_layer(x), self.latent_layer(code)
 
@@ -134,11 +134,11 @@ class LayeredCritic(Critic):
         return self.compare(*self.features(x, code))
 
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
-        """Scores every code beside every datum; see `Critic`."""
+        """Scores every code with every datum; see `Critic`."""
         return self.compare_all(*self.features(x, code))
 
     def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores pairs that belong together and pairs that do not; see `Critic`."""
+        """Scores joint pairs and permuted pairs; see `Critic`."""
         of_data, of_code = self.features(x, code)
         return self.compare(of_data, of_code), self.compare(of_data, of_code[partner])
 
@@ -152,7 +152,7 @@ class LayeredCritic(Critic):
 
 
 class InnerProductCritic(LayeredCritic):
-    """The inner product of what the two layers give: one matrix product for all pairs."""
+    """The inner product of the two layers' outputs: one matrix product for all pairs."""
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
         """Multiplies and adds; see `LayeredCritic`."""
@@ -170,11 +170,11 @@ def _by_rows(score: Callable[[Tensor, Tensor], Tensor], data: Tensor, codes: Ten
 
 
 class JointCritic(LayeredCritic):
-    """A multilayer perceptron of the datum, flattened, and the code, put together in one vector.
+    """A multilayer perceptron on the concatenation of the flattened datum and the code.
 
-    The most general of these. Its first layer is a sum of two, one of the datum and one of the
-    code, which is the same as a layer of both in one vector, started with each part's own scale.
-    `all_pairs` keeps 4 n² bytes for each hidden unit for the backward pass.
+    The most general of these critics. Its first layer is the sum of a layer of the datum and one
+    of the code: the same as one layer of both, with separate scales at initialisation. `all_pairs`
+    keeps 4 n² bytes for each hidden unit for the backward pass.
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
@@ -185,7 +185,7 @@ class JointCritic(LayeredCritic):
         self.head = nn.Sequential(activation(), mlp((*hidden_dims, 1), activation))
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Adds the first layer's two parts and goes on; see `LayeredCritic`."""
+        """Adds the first layer's two parts and applies the rest; see `LayeredCritic`."""
         scores: Tensor = self.head(of_data + of_code)
         return scores.squeeze(-1)
 
@@ -194,12 +194,12 @@ class SeparableCritic(InnerProductCritic):
     r"""The inner product of an embedding of the datum and one of the code.
 
     `all_pairs` costs n passes through each network and one matrix product, so it suits large
-    batches. Its scores are limited to rank ``embed_dim``. It goes with InfoNCE: of 6 nats in
-    20 dimensions it found 4.4 from that in 800 steps, a joint critic 4.7, but 2.5 from NWJ and
-    3.5 from Donsker and Varadhan's bound, a joint one 4.5 and 4.6 (``python -m benchmarks
-    bounds``, three trainings).
+    batches. Its scores are limited to rank ``embed_dim``. Use it with InfoNCE: of 6 nats in 20
+    dimensions it found 4.4 with InfoNCE in 800 steps, 2.5 with NWJ and 3.5 with Donsker and
+    Varadhan's bound. A joint critic found 4.7, 4.5 and 4.6 (``python -m benchmarks bounds``, three
+    trainings).
 
-    Images of 8 x 8 or more are convolved, by a network with maps of its own; the last of
+    Images of 8 x 8 or more are convolved by a network with fixed numbers of maps; the last of
     ``hidden_dims`` is its number of features. The keyword ``embed_dim``, 32 if omitted, is the
     size of the embeddings.
     """
@@ -219,8 +219,8 @@ class SeparableCritic(InnerProductCritic):
 class BilinearCritic(InnerProductCritic):
     r"""Bilinear in features of the datum and the code itself: :math:`f(x)^\top (W z + b)`.
 
-    Contrastive predictive coding's critic, with b for what depends on the datum alone. The least
-    general, and the cheapest where codes are many. ``hidden_dims`` are those of f, which
+    The critic of contrastive predictive coding; b adds a term that depends only on the datum. The
+    least general critic, and the cheapest for many codes. ``hidden_dims`` belong to f, which
     convolves images of 8 x 8 or more as in `SeparableCritic`.
 
     References:
@@ -237,11 +237,11 @@ class BilinearCritic(InnerProductCritic):
 class MutualInfoChain(LayeredCritic):
     """A data layer, a latent layer, and a multilayer perceptron with one output on both.
 
-    `all_pairs` keeps 4 n² bytes for each of the features put together and for each hidden unit for
-    the backward pass.
+    For the backward pass `all_pairs` keeps 4 n² bytes per concatenated feature and per hidden
+    unit.
 
-    ``hidden_dims`` are two or more: the first is that of the data and the latent layer's features,
-    the others those of the perceptron's hidden layers. Keywords take the place of parts:
+    ``hidden_dims`` are two or more: the first is the number of features of the data layer and of
+    the latent layer, the others are the perceptron's hidden layers. Keywords replace parts:
 
     * ``data_layer``, from ``(n, *data_shape)`` to ``(n, features)``; by default convolutions for
       images of 8 x 8 or more, one linear layer for other data;
@@ -250,7 +250,7 @@ class MutualInfoChain(LayeredCritic):
       batch dimensions.
 
     Raises:
-        ShapeError: If a part does not take its input or give its output.
+        ShapeError: If a part has the wrong input or output shape.
 
     References:
         Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
@@ -290,7 +290,7 @@ class MutualInfoChain(LayeredCritic):
             )
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Puts the features together and goes on; see `LayeredCritic`."""
+        """Concatenates the features and applies the head; see `LayeredCritic`."""
         pairs = torch.broadcast_shapes(of_data.shape[:-1], of_code.shape[:-1])
         parts = (of_data.expand(*pairs, -1), of_code.expand(*pairs, -1))
         scores: Tensor = self.head(torch.cat(parts, -1))
@@ -315,7 +315,7 @@ def build_critic(
         name: A key of `CRITICS`.
         data_shape: Shape of one datum.
         code_dim: Size of the code.
-        hidden_dims: Widths of the hidden layers, as the class says.
+        hidden_dims: Widths of the hidden layers, see the class.
 
     Example:
         >>> critic = build_critic("separable", (1, 28, 28), code_dim=10)

@@ -48,7 +48,7 @@ ACTIVATION: Checker = _activation
 
 
 class Encoder(nn.Module):
-    """Features of data: a subclass sets ``layers``, which take data of the shape ``taken``."""
+    """Features of data; a subclass sets ``layers``, which take data of shape ``taken``."""
 
     layers: nn.Sequential
 
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Parameters of a likelihood from a flat code, which passes through each part in turn."""
+    """Parameters of a likelihood from a flat code, which passes through all parts in order."""
 
     def __init__(self, data_shape: Sequence[int]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
 
 
 class _TrainsOnOne(BatchNorm):
-    """Normalises by the running statistics where there is one value per feature."""
+    """Batch norm that uses its running statistics for a single value per feature."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises features."""
@@ -116,7 +116,7 @@ def check_data_shape(x: Tensor, data_shape: tuple[int, ...]) -> None:
 
 
 def count_features(name: str, layer: nn.Module, shape: Sequence[int]) -> int:
-    """Counts the features that a layer gives of each datum, by two blank data of a shape."""
+    """Counts the features that a layer returns per datum, by two blank data."""
     training = layer.training
     example = next(layer.parameters(), torch.zeros(()))
     linear = [part for part in layer.modules() if isinstance(part, nn.Linear)]
@@ -143,7 +143,7 @@ def count_features(name: str, layer: nn.Module, shape: Sequence[int]) -> int:
 
 @checked(encoder=NETWORK, data_shape=shape())
 def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
-    """Returns the number of features that an encoder gives, by encoding blank data.
+    """Returns an encoder's number of features, found by encoding blank data.
 
     Args:
         encoder: From ``(batch, *data_shape)`` to ``(batch, features)``.
@@ -153,7 +153,7 @@ def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
         The number of features.
 
     Raises:
-        ShapeError: If the encoder does not take such data, or gives no features of each.
+        ShapeError: If the encoder does not take such data, or returns no features per datum.
     """
     return count_features("the encoder", encoder, data_shape)
 
@@ -165,7 +165,7 @@ def mlp(
     *,
     batch_norm: bool = False,
 ) -> nn.Sequential:
-    """Builds linear layers with an activation after each but the last.
+    """Builds linear layers, with an activation after each except the last.
 
     Args:
         sizes: Width of the input, of each hidden layer, and of the output.

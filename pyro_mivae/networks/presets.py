@@ -78,29 +78,28 @@ def build_networks(
     """Builds an encoder and its decoder.
 
     Args:
-        kind: A key of `NETWORKS`, each of which says what it builds, or ``"auto"`` for
-            `default_network`.
+        kind: A key of `NETWORKS`, or ``"auto"`` for `default_network`. The function behind each
+            key describes its networks.
         data_shape: Shape of one datum.
         code_dim: Size of the code that the decoder takes.
-        batch_norm: True to normalise by the batch: every encoder, and the decoder of
-            ``"conv-deep"``.
+        batch_norm: True for batch norm in every encoder, and in the decoder of ``"conv-deep"``.
 
     Returns:
         The encoder, from ``(..., *data_shape)`` to features, and the decoder, from
         ``(..., code_dim)`` to ``(..., *data_shape)``.
 
     Raises:
-        ShapeError: If the data are no images of at least 8 x 8 and the preset convolves.
+        ShapeError: If the preset convolves and the data are not images of at least 8 x 8.
     """
     kind = default_network(data_shape) if kind == "auto" else kind
     return NETWORKS[kind](data_shape, code_dim, batch_norm)
 
 
 class Discriminator(nn.Module):
-    """Tells data from what is generated.
+    """Classifies real and generated data.
 
     Args:
-        trunk: From ``(batch, *data_shape)`` to features; it may serve others as well.
+        trunk: From ``(batch, *data_shape)`` to features; it may be shared with other networks.
         in_features: Number of features.
     """
 
@@ -111,7 +110,7 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(in_features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the log-odds, shape ``(batch,)``, of being data."""
+        """Returns the log-odds of real data, shape ``(batch,)``."""
         logits: Tensor = self.head(self.trunk(x)).squeeze(-1)
         return logits
 

@@ -196,8 +196,8 @@ def sweep(
         >>> import pyro_mivae as mi
         >>> digits = mi.load_dataset("digits")
         >>> make = partial(mi.BetaVAE, digits.data_shape, latent_dim=2)
-        >>> x = digits.x_train[:256]
-        >>> found = mi.sweep(make, x, grid={"beta": (0.5, 4.0)}, epochs=3, lr=3e-3)
+        >>> x = digits.x_train[:64]
+        >>> found = mi.sweep(make, x, grid={"beta": (0.5, 4.0)}, epochs=5, lr=1e-2)
         >>> found.rows[0]["rate"] > found.rows[1]["rate"]
         True
     """

@@ -1,4 +1,4 @@
-"""Terms of an objective beside the ELBO: information, and penalties."""
+"""Terms that an objective adds to the ELBO: information and penalties."""
 
 from pyro_mivae.terms.barber_agakov import BarberAgakov, Generation, score_code
 from pyro_mivae.terms.base import InformationTerm, Particle, Penalty

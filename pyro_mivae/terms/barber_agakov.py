@@ -1,4 +1,4 @@
-"""The Barber-Agakov term: the information between a code and what it generates."""
+"""The Barber-Agakov term: the information between a code and its generated data."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Generation = Literal["mean", "relaxed", "straight-through", "score-function"]
 
 
 class BarberAgakov(InformationTerm):
-    r"""Lower bound on the information between sites of the code and what they generate.
+    r"""Lower bound on the information between sites of the code and generated data.
 
     .. math:: I(c; x') \ge E_{c,z \sim p,\ x' \sim p(x \mid z,c)}[\log q(c \mid x')] + H(c)
 
-    The model runs from its prior and generates data, and the guide scores the sites that generated
-    them. The guide draws the sites that the term does not name, which keeps it a bound. It works
-    for any model that observes its first argument at one site; model and guide get its gradient.
+    The model runs from its prior and generates data. The guide scores the term's sites given these
+    data, and draws the other sites itself, as the bound requires. The term works for any model
+    that observes its first argument at one site. Model and guide both get its gradient.
 
-    The bound is on the information in the data that are generated, and the likelihood's mean can
-    carry more than sampled data. The samples' gradient is relaxed (a binary concrete sample at
-    ``temperature``), straight through (a sample, with the mean's gradient: biased), or the score
-    function's (unbiased for networks that treat each datum on its own, noisier). A likelihood
-    with ``rsample`` is sampled by that in each of the three.
+    The bound is on the information in the generated data, and the likelihood's mean can hold more
+    than samples. ``generated`` chooses the mean, or one of three kinds of samples: relaxed (a
+    binary concrete sample at ``temperature``), straight-through (a sample with the mean's
+    gradient, biased), or score-function (noisier; unbiased if networks treat data independently).
+    For a likelihood with ``rsample`` all three use it.
 
-    Where the model draws a named site given others that are not named, :math:`H` is the entropy
-    given these: smaller than the site's own, so the figure stays a lower bound.
+    If a site's prior depends on sites that the term does not name, :math:`H` is the conditional
+    entropy. It is smaller than the site's own, so the result is still a lower bound.
 
     Args:
-        sites: The sites whose information is meant.
+        sites: The sites of the information.
         generated: ``"mean"``, ``"relaxed"``, ``"straight-through"`` or ``"score-function"``.
         temperature: Temperature of the relaxed sample.
         **term: The weight, of at least 0, see `InformationTerm`.
@@ -71,7 +71,7 @@ class BarberAgakov(InformationTerm):
         self.formula = f"(E_p[log q({code}|x')] + H({code})),  x' = {told}"
 
     def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the bound from as many draws of the prior as the batch holds."""
+        """Estimates the bound from as many draws of the prior as there are data in the batch."""
         x_site = self._check(particle)
         hold = particle.traces.on_same_batches
         generated = trace_program(
@@ -112,7 +112,7 @@ class BarberAgakov(InformationTerm):
         return sample
 
     def _drawn_densities(self, generated: Any, recognised: Any, x_site: str) -> Iterator[Tensor]:
-        """Log-densities of what was drawn without a path for the gradient."""
+        """Log-densities of values drawn without a pathwise gradient."""
         sites = [*generated.nodes.values(), *recognised.nodes.values()]
         drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
         if self.generated == "score-function":
@@ -127,7 +127,7 @@ class BarberAgakov(InformationTerm):
         traces = particle.traces
         if len(traces.observed) != 1 or not traces.data:
             raise SiteError(
-                f"{type(self).__name__} needs a model that observes one site, this one observes "
+                f"{type(self).__name__} needs a model that observes one site; this one observes "
                 f"{traces.observed} (factors count); write a term of your own for it"
             )
         (x_site,) = traces.data
@@ -137,14 +137,14 @@ class BarberAgakov(InformationTerm):
             raise SiteError(
                 f"{type(self).__name__} lets the guide read what the model generates, so the "
                 f"observed site {x_site!r} must be the first argument itself, shape "
-                f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) take it"
+                f"{tuple(value.shape)}; let model(x) observe x unchanged and guide(x) read it"
             )
         self.check_latent(traces)
         return x_site
 
 
 def score_code(generated: Site, recognised: Site) -> Tensor:
-    r"""Scores a code by the guide's density of it, given the data that it generated.
+    r"""Scores a code by its density in the guide, given the data that it generated.
 
     Args:
         generated: The code's site in the model, run from its prior.
@@ -177,7 +177,7 @@ def _same_data(a: Tensor, b: Tensor) -> bool:
 
 
 def _score_function(reward: Tensor, density: Tensor) -> Tensor:
-    """Is 0, with the gradient that the mean of a reward has by the density of its draws."""
+    """Returns 0, with the score-function gradient of the mean of a reward."""
     # A draw in a plate answers for the rewards of its own element of the plate.
     pairs = zip_longest(reversed(reward.shape), reversed(density.shape), fillvalue=1)
     common = [min(pair) for pair in pairs][::-1]

@@ -1,4 +1,4 @@
-"""Terms that an objective adds to the ELBO, estimated from the program itself."""
+"""Terms that an objective adds to the ELBO, estimated from runs of the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyro_mivae.traces import Program, TracePair
 
 @dataclass(frozen=True)
 class Particle:
-    """One run of a model/guide pair: its traces, and its arguments, the first of them the data."""
+    """One run of a model/guide pair: its traces and its arguments, the data first."""
 
     model: Program
     guide: Program
@@ -33,7 +33,7 @@ class TermOptions(TypedDict, total=False):
 
 
 class InformationTerm(ABC):
-    """A term that `MutualInformationELBO` adds to the ELBO, to be maximised.
+    """A term that `MutualInformationELBO` adds to the ELBO and maximises.
 
     Args:
         sites: The part of the code that the term is about.
@@ -43,10 +43,11 @@ class InformationTerm(ABC):
         name: Name in the ledger, ``mi_<sites>_...`` for information in nats.
         formula: The term as `explain` writes it.
         needs_batch: True if the term compares data within a batch (needs two or more).
-        least_weight: The least weight; 0 for a lower bound, which is of no use to minimise.
+        least_weight: The smallest allowed weight; 0 for a lower bound, which must not be
+            minimised.
 
     Raises:
-        OptionError: If no site is named, or one twice, or an option is out of its range.
+        OptionError: If no site is named, a site is named twice, or an option is out of range.
     """
 
     name: str
@@ -64,17 +65,17 @@ class InformationTerm(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """True if it takes no part at all: its weight is the constant 0."""
+        """True if the weight is the constant 0, so the term is left out."""
         return self.weight.is_zero
 
     @property
     def state(self) -> nn.Module:
-        """Tensors that move with training and that a checkpoint keeps: schedules, averages."""
+        """Tensors that change with training and belong in a checkpoint: schedules, averages."""
         return self.weight
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Networks of its own that are trained with the pair, by name."""
+        """The term's own networks, trained with the pair, by name."""
         return {}
 
     @abstractmethod
@@ -82,12 +83,12 @@ class InformationTerm(ABC):
         """Estimates the term."""
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
-        """Estimates the weighted term, differentiable, and its entries in the ledger."""
+        """Estimates the weighted term, with a gradient, and its entries in the ledger."""
         value = self(particle)
         return self.weight() * value, {self.name: value}
 
     def check_latent(self, traces: TracePair) -> None:
-        """Raises a `SiteError` if a named site is no latent site of the pair."""
+        """Raises a `SiteError` if a named site is not a latent site of the pair."""
         for name in self.sites:
             if name not in traces.latent:
                 raise SiteError(
@@ -99,12 +100,12 @@ class InformationTerm(ABC):
 class Penalty(InformationTerm):
     """Subtracts a function of the run from the objective.
 
-    With the weight of a site's KL divergence at 0, a function that computes a divergence of its
-    own takes that one's place: ``MutualInformationELBO([Penalty("z", function=mine)], {"z": 0})``.
+    A function that computes another divergence replaces a site's KL divergence of weight 0:
+    ``MutualInformationELBO([Penalty("z", function=mine)], {"z": 0})``.
 
     Args:
-        sites: The sites that it is about; its name in the ledger has them.
-        function: From a `Particle` to a scalar to be kept small, summed over the batch.
+        sites: The sites that it is about, part of its name in the ledger.
+        function: From a `Particle` to a scalar to minimise, summed over the batch.
         name: Its name in the ledger; ``penalty_<sites>`` if omitted.
         **term: The weight, see `InformationTerm`.
     """

@@ -1,4 +1,4 @@
-"""Information between data and their code by a critic that is trained beside the model."""
+"""Information between data and code by a critic that is trained with the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MATRIX = ("infonce", "interpolated")
 
 
 class Permutations(nn.Module):
-    """Cyclic permutations of a batch, in which nobody is their own partner."""
+    """Cyclic permutations of a batch, in which no datum is its own partner."""
 
     step: Tensor
 
@@ -58,7 +58,7 @@ class Permutations(nn.Module):
 
 
 def _scramble(number: Tensor) -> Tensor:
-    """Maps 32-bit integers one to one upon numbers that look random: a multiplicative hash."""
+    """Maps 32-bit integers one to one to random-looking ones, by a multiplicative hash."""
     number = number & 0xFFFFFFFF
     for _ in range(2):
         number = ((number ^ (number >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
@@ -66,19 +66,19 @@ def _scramble(number: Tensor) -> Tensor:
 
 
 class ScoreBound:
-    r"""One of `pyro_mivae.bounds` by its name, with the options that it has.
+    r"""A bound of `pyro_mivae.bounds` by name, with its options.
 
     Args:
         name: ``"nwj"``, ``"tuba"``, ``"donsker-varadhan"``, ``"mine"``, ``"infonce"``,
-            ``"interpolated"``, ``"jensen-shannon"`` or ``"smile"``; the last two bound nothing.
-        baseline: For ``"tuba"`` and ``"interpolated"``: a network from codes, shape ``(n, d)``,
-            to :math:`\log a(z)`, shape ``(n,)`` or ``(n, 1)``. It is trained as the critic is;
-            the constant 1 if omitted, with which ``"tuba"`` is ``"nwj"``.
+            ``"interpolated"``, ``"jensen-shannon"`` or ``"smile"``; the last two are not bounds.
+        baseline: For ``"tuba"`` and ``"interpolated"``: a network from codes, shape ``(n, d)``, to
+            :math:`\log a(z)`, shape ``(n,)`` or ``(n, 1)``. It is trained like the critic. If
+            omitted, :math:`\log a = 1`, with which ``"tuba"`` is ``"nwj"``.
         alpha: For ``"interpolated"``: from 0 to 1; 0.5 if omitted.
         clip: For ``"smile"``; 5 if omitted.
 
     Raises:
-        OptionError: If an option is given that the bound has no use for.
+        OptionError: If an option is given that the bound does not have.
     """
 
     @checked(
@@ -101,7 +101,7 @@ class ScoreBound:
             ("clip", clip, ("smile",)),
         ):
             if value is not None and name not in users:
-                raise OptionError(f"{option} is given beside bound={name!r}, which has none")
+                raise OptionError(f"{option} is given, but bound={name!r} has no such option")
         self.name, self.baseline = name, baseline
         self.alpha = 0.5 if alpha is None else alpha
         self.clip = 5.0 if clip is None else clip
@@ -118,30 +118,28 @@ class CriticBound(PairedTerm):
 
     .. math:: I_q(x; z) \ge E_{q(x) q(z \mid x)}[g(x, z)] - E_{q(x) q(z)}[e^{g(x, z) - 1}]
 
-    for the bound of Nguyen, Wainwright & Jordan, or any other. Data and codes drawn apart are the
-    batch with its codes permuted, no datum beside its own, or all pairs that do not belong
-    together.
+    for the bound of Nguyen, Wainwright & Jordan, or any other. Independent pairs come from the
+    batch: its codes permuted, with no datum beside its own, or all pairs except the joint ones.
 
-    Model and critic both *maximise* the bound, so one loss and one step serve both. The critic's
-    gradient is that of the bound itself; the model's is that times the weight. At the weight 0
-    the critic listens and changes nothing. ``pyro.module`` registers the critic, so
-    ``pyro.infer.SVI`` trains it; give it a learning rate of its own there.
+    Model and critic both *maximise* the bound, so one loss and one step train both. The critic's
+    gradient is that of the bound itself; the model's is multiplied by the weight. With weight 0
+    the critic learns and the model does not change. ``pyro.module`` registers the critic, so
+    ``pyro.infer.SVI`` trains it; give it its own learning rate there.
 
     Entries of the ledger: ``mi_<sites>_critic``, the estimate, and ``loss_critic_<sites>``, the
     critic's loss with its regularisation.
 
     Args:
-        sites: The part of the code that is meant: continuous, and drawn once per datum.
+        sites: The part of the code: continuous, and drawn once per datum.
         critic: Scores a datum, the first argument of model and guide, and the values of the sites,
             flattened and joined in this order.
         bound: The name of a bound, or a `ScoreBound`, which has options.
-        pairs: ``"permutation"``, as many pairs drawn apart as there are data; or ``"all"``, which
-            costs the critic the square of the batch and is what ``"infonce"`` and
-            ``"interpolated"`` need.
-        seed: Seed of the permutations, which are then the same in every run; torch's own
-            generator if omitted.
-        regularization: From the scores of joint pairs and of others to a scalar per datum that
-            the critic is to keep small; the model is not touched by it.
+        pairs: ``"permutation"``: one independent pair per datum. ``"all"``: all pairs of the
+            batch, at quadratic cost, as ``"infonce"`` and ``"interpolated"`` need.
+        seed: Seed of the permutations, for the same ones in every run; torch's own generator if
+            omitted.
+        regularization: From the scores of joint and of independent pairs to a scalar per datum
+            that the critic minimises. The model gets no gradient of it.
         regularization_strength: Its weight.
         module_name: Name of the critic in Pyro's parameter store; ``critic_<sites>`` if omitted.
         **term: The weight, of at least 0, see `InformationTerm`.
@@ -186,7 +184,7 @@ class CriticBound(PairedTerm):
         matrix = self.bound.name in MATRIX
         if matrix and pairs == "permutation":
             raise OptionError(
-                f"pairs='permutation' beside bound={self.bound.name!r}; allowed are all"
+                f"pairs='permutation' with bound={self.bound.name!r}; allowed is 'all'"
             )
         self.pairs: Pairs = pairs or ("all" if matrix else "permutation")
         self.regularization = regularization
@@ -261,7 +259,7 @@ class CriticBound(PairedTerm):
         return plain[name](joint, marginal)
 
     def _scores(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of joint pairs and of pairs drawn apart, and the codes' indices of the latter."""
+        """Scores of joint and of independent pairs, and the indices of the latter's codes."""
         n = len(x)
         if self.pairs == "all":
             scores = self.critic.all_pairs(x, code)
@@ -272,7 +270,7 @@ class CriticBound(PairedTerm):
         return *self.critic.both_pairs(x, code, partner), partner
 
     def _drawn(self, particle: Particle) -> tuple[Tensor, Tensor, Tensor | float]:
-        """The data, the codes of each particle, and the number of data that they stand for."""
+        """Data, codes of each particle, and the number of data that the batch represents."""
         pyro.module(self.module_name, self.critic)
         if self.bound.baseline is not None:
             pyro.module(f"{self.module_name}_baseline", self.bound.baseline)

@@ -1,4 +1,4 @@
-"""Terms that compare the codes of a batch, and the maximum mean discrepancy among them."""
+"""Terms that compare the codes of a batch, such as the maximum mean discrepancy."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import trace_program
 
 ENOUGH_DATA = 64
-"""Data of a batch that say something about the whole data set."""
+"""Number of data in a batch that is enough to represent the data set."""
 
 Kernel = Literal["rbf", "imq"]
 
 
 class PairedTerm(InformationTerm):
-    """A term on continuous sites that are drawn once per datum, and compared within the batch.
+    """A term that compares values of continuous sites, drawn once per datum, in a batch.
 
-    The sites are taken together, in the order that `InformationTerm` is given them.
+    The sites are concatenated in the order given.
     """
 
     needs_batch = True
     _has_warned = False
 
     def count(self, particle: Particle) -> Tensor | float:
-        """Returns the number of data that the batch stands for: its size, times the plate's scale.
+        """Returns the number of data that the batch represents: its size times the plate's scale.
 
-        The scale is that of the observed data in a plate of the term's sites, apart from plates
-        that these are not in.
+        The scale is that of the observed data, without plates that do not contain the term's
+        sites.
         """
         model = particle.traces.model.nodes
         if not particle.traces.data:
             raise SiteError(
-                f"{type(self).__name__} is summed over the data that the model observes, and it "
+                f"{type(self).__name__} is summed over the data that the model observes, but it "
                 "observes none; give one of its sites obs=x"
             )
         plates = {frame.name for frame in model[self.sites[0]]["cond_indep_stack"]}
@@ -55,8 +55,8 @@ class PairedTerm(InformationTerm):
 
         Raises:
             ShapeError: If the batch holds a single datum.
-            SiteError: If a site is missing, discrete, beside an enumerated one, or not drawn once
-                per datum.
+            SiteError: If a site is missing or discrete, depends on an enumerated one, or is not
+                drawn once per datum.
         """
         n, traces, told = len(particle.args[0]), particle.traces, type(self).__name__
         self._check_batch(n)
@@ -82,13 +82,13 @@ class PairedTerm(InformationTerm):
         if n < 2:
             raise ShapeError(
                 f"a batch of {n} given to {type(self).__name__}, which compares each datum with "
-                f"the others; 2 are needed, {ENOUGH_DATA} or more are of use: use a larger batch"
+                f"the others; 2 are needed, {ENOUGH_DATA} or more are better: use a larger batch"
             )
         if n < ENOUGH_DATA and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"a batch of {n} for {type(self).__name__}: fewer than {ENOUGH_DATA} data say "
-                "little about the whole; use a larger batch",
+                f"a batch of {n} for {type(self).__name__}: fewer than {ENOUGH_DATA} data "
+                "represent the data set poorly; use a larger batch",
                 PyroMivaeWarning,
                 stacklevel=2,
             )
@@ -108,8 +108,8 @@ def maximum_mean_discrepancy(
     .. math:: E[k(a, a')] + E[k(b, b')] - 2 E[k(a, b)]
 
     with :math:`k(a, b) = e^{-|a - b|^2 / h}` (``"rbf"``) or :math:`h / (h + |a - b|^2)`
-    (``"imq"``), *h* the bandwidth. Unbiased: it scatters about 0, below it too, where the
-    distributions are the same. It is no information and has no unit.
+    (``"imq"``), *h* the bandwidth. Unbiased: for equal distributions it scatters around 0, also
+    below. It is not an information, and has no unit.
 
     Args:
         a: Shape ``(n, d)``, n at least 2.
@@ -144,22 +144,21 @@ def maximum_mean_discrepancy(
 
 
 class MaximumMeanDiscrepancy(PairedTerm):
-    r"""Draws the aggregate posterior of sites towards their prior.
+    r"""Pulls the aggregate posterior of sites towards their prior.
 
     .. math:: -n \cdot MMD^2(q(z), p(z)),\qquad q(z) = E_x q(z \mid x)
 
-    estimated from the codes that the guide drew for a batch, and as many drawn from the model's
-    prior. The code may keep the data's information, which the KL divergence of each posterior
-    takes away. It has no unit.
+    estimated from the guide's codes of a batch and as many draws of the model's prior. Unlike the
+    KL divergence of each posterior, it does not penalise information in the code. It has no unit.
 
-    A kernel tells distances of the order of its bandwidth's root apart. Much narrower posteriors
-    look like points to it, and the gradient of codes far outside the prior dies out, for ``"rbf"``
+    A kernel resolves distances of the order of the square root of its bandwidth. Much narrower
+    posteriors act like points. The gradient of codes far outside the prior vanishes, for ``"rbf"``
     sooner than for ``"imq"``.
 
     Args:
         sites: The sites, as `PairedTerm` takes them.
-        kernel: As of `maximum_mean_discrepancy`.
-        bandwidth: Likewise; if omitted twice the number of dimensions, the mean squared distance
+        kernel: As in `maximum_mean_discrepancy`.
+        bandwidth: As there. Twice the number of dimensions if omitted: the mean squared distance
             of two draws from N(0, I).
         **term: The weight, see `InformationTerm`.
 

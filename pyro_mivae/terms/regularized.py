@@ -1,4 +1,4 @@
-"""Regularised information maximisation: a category that tells data apart smoothly."""
+"""Regularised information maximisation: a category that changes smoothly with the data."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ PROBE = 0.1  # length of the step that finds the direction of the largest change
 
 
 class RegularizedInformation(InformationTerm):
-    r"""Tells the data apart by a category that changes little from a datum to its neighbourhood.
+    r"""Separates data by a category that changes little in the neighbourhood of each datum.
 
     .. math::
         - \mu\, KL(E_x q(c \mid x) \| U) - E_x H(q(c \mid x))
         - \eta\, E_x KL(q(c \mid x) \| q(c \mid x + r))
 
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
-    the batch, less its greatest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
-    use. :math:`r` is the direction in which :math:`q` changes most: categories part where data are
-    sparse. The guide alone takes part, no decoder and no label.
+    the batch, less its largest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
+    use. :math:`r` is the direction in which :math:`q` changes most, so borders of categories move
+    to where data are sparse. It needs only the guide, no decoder and no labels.
 
     Args:
-        site: A category that the guide draws given the data.
+        site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
         radius: Length of :math:`r`, as a share of the root mean square distance between two data
@@ -80,7 +80,7 @@ class RegularizedInformation(InformationTerm):
         """Estimates the term, at most 0, per datum, from a guide and a batch of data.
 
         Raises:
-            SiteError: If the site is no category of the guide, one per datum.
+            SiteError: If the site is not a category of the guide, one per datum.
         """
         log_q = self._log_probs(guide, x)
         marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny

@@ -30,8 +30,9 @@ def mean_and_error(rows):
     return rows.mean(), rows.std() / math.sqrt(len(rows))
 
 
-@pytest.mark.parametrize("dims", [1, 4, 20])
-@pytest.mark.parametrize("nats", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("dims", "nats"), [(1, 0.0), (20, 0.0), (4, 0.5), (1, 2.0), (4, 2.0), (20, 2.0)]
+)
 def test_the_sandwich_holds_and_is_tight_for_little_information(dims, nats):
     _, _, densities, _ = gaussian_pairs(2000, dims, nats)
     lower, lower_error = mean_and_error(infonce_bound(densities, reduction="none"))
@@ -90,7 +91,7 @@ def test_rows_are_those_of_the_loops():
 
 @pytest.mark.parametrize("nats", [0.5, 2.0])
 def test_barber_agakov_is_tight_with_the_true_posterior_alone(nats):
-    x, z, _, rho = gaussian_pairs(4000, 3, nats)
+    x, z, _, rho = gaussian_pairs(2500, 3, nats)
     entropy = 3 * 0.5 * math.log(2 * math.pi * math.e)
     scale = math.sqrt(1 - rho**2)
     exact = Normal(rho * z, scale).log_prob(x).sum(-1)
@@ -105,7 +106,7 @@ def test_barber_agakov_is_tight_with_the_true_posterior_alone(nats):
 
 @pytest.mark.parametrize("nats", [0.5, 2.0])
 def test_rate_is_tight_with_the_aggregate_posterior_alone(nats):
-    _, z, densities, _ = gaussian_pairs(4000, 2, nats)
+    _, z, densities, _ = gaussian_pairs(2500, 2, nats)
     posterior = densities.diagonal()
     exact, error = mean_and_error(
         rate(posterior, Normal(0.0, 1.0).log_prob(z).sum(-1), reduction="none")

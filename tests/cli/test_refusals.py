@@ -27,7 +27,7 @@ BAD_INPUT = {
     "lr schedule": (["train", "vae", "--lr-schedule", "step"], "allowed are constant, cosine"),
     "categories": (
         ["train", "cat", "--categories", 3, "--latent-dim", 4],
-        "--latent-dim 4 is no multiple of --categories 3",
+        "--latent-dim 4 is not a multiple of --categories 3",
     ),
     "no categories": (
         ["train", "cat", "--categories", 0],

@@ -179,10 +179,10 @@ def test_ctrl_c_before_the_run_has_a_folder(call, home, tmp_path, monkeypatch, s
     for flags in ((), ("--resume",)):
         code, _, err = call("train", "vae", "--run", "r", *seeds, *flags)
         assert code == 1
-        assert err[-1] == "stopped before training began; nothing is kept of it"
+        assert err[-1] == "stopped before training began; nothing was saved"
     assert list(tmp_path.iterdir()) == []
     code, _, err = call("train", "infocat", "--run", home / "run", "--overwrite")
-    assert (code, err) == (1, ["stopped before training began; nothing is kept of it"])
+    assert (code, err) == (1, ["stopped before training began; nothing was saved"])
     assert load(home / "run")
 
 
@@ -194,7 +194,7 @@ def test_ctrl_c_before_an_epoch_is_done(call, home, monkeypatch, seeds, unmeasur
         patch.setattr("pyro_mivae.training.trainer.Trainer.prepare", interrupt)
         code, _, err = call(*command, *data)
     assert code == 1
-    told = "stopped; r holds no whole epoch yet. Go on with: "
+    told = "stopped; r holds no complete epoch yet. Continue with: "
     several = " --seeds 2 --seed 7" if seeds else ""
     assert err[-1] == f"{told}pyro-mivae train vae{several} --resume --run r"
     assert call(*command, "--resume")[0] == 0

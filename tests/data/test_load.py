@@ -110,7 +110,7 @@ def test_labels_and_sizes_of_mnist_that_do_not_fit(mnist_root):
     with pytest.raises(DataError, match="has labels above 9"):
         read_images("mnist", root=mnist_root)
     write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((5, 9, 9)))
-    with pytest.raises(DataError, match="training and test images of other sizes"):
+    with pytest.raises(DataError, match="training and test images of different sizes"):
         read_images("mnist", root=mnist_root)
 
 

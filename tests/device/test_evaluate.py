@@ -16,8 +16,11 @@ def labels():
     return torch.arange(30) % 2
 
 
-def test_looking_into_a_model(pretended, build, x, configuration):
-    vae = build(configuration).to("cuda").eval()
+@pytest.mark.parametrize(
+    "name", [*mi.VARIANTS, "soft", "uniform", "gaussian", "continuous-bernoulli"]
+)
+def test_looking_into_a_model(pretended, build, x, name):
+    vae = build(name).to("cuda").eval()
     on_cpu = copy.deepcopy(vae).to("cpu")
     for images in (x, x.to("cuda")):
         for site, code in vae.encode(images).items():

@@ -51,9 +51,15 @@ def gaussian(nats, dims, n, seed):
 
 
 @pytest.mark.parametrize(
-    ("nats", "n", "short"), [(2.0, 200, 0.15), (6.0, 300, 0.5), (12.0, 1200, 2.6)]
+    ("nats", "n", "short", "prior"),
+    [
+        (2.0, 200, 0.15, 0.0),
+        (2.0, 200, 0.15, 3.0),  # the prior is far off
+        (6.0, 300, 0.5, 0.0),
+        (6.0, 300, 0.5, 3.0),
+        (12.0, 1200, 2.6, 3.0),
+    ],
 )
-@pytest.mark.parametrize("prior", [0.0, 3.0], ids=["prior fits", "prior is far off"])
 def test_both_bounds_hold_and_are_close_above_log_n(nats, n, short, prior):
     repeats = 6 if n < 1000 else 3
     runs = [measure(*gaussian(nats, 4, n, seed), seed, prior) for seed in range(repeats)]

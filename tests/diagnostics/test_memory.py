@@ -15,7 +15,7 @@ from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
-BLOCK, BATCH, DIMS, KINDS = 2**12, 64, 4, 3
+BLOCK, BATCH, DIMS, KINDS = 2**10, 32, 2, 2
 
 
 class Largest(TorchDispatchMode):
@@ -50,7 +50,7 @@ def guide(x):
 def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
     monkeypatch.setattr(sys.modules["pyro_mivae.diagnostics.aggregate"], "BLOCK", BLOCK)
     monkeypatch.setattr(measuring, "FAMILIES", (information_in_code, dimensions))
-    n = 280
+    n = 140
     with Largest() as largest:
         information(model, guide, torch.randn(n, DIMS), subset=n, batch_size=KINDS * BATCH)
     assert largest.numbers <= max(2 * BLOCK, 8 * DIMS * n) < n * n / 8

@@ -22,7 +22,7 @@ def double():
 @pytest.mark.parametrize("name", CASES)
 def test_linear_gaussian_figures_are_the_closed_forms(name):
     pair = CASES[name]
-    x = pair.data(1500)
+    x = pair.data(1000)
     truth = pair.truth(x)
     report = information(pair.model, pair.guide, x)
     values = report.to_dict()

@@ -147,12 +147,10 @@ def moments(objective, vae, x, count):
     return stacked.mean(0), stacked.var(0)
 
 
-@pytest.mark.parametrize("term", [False, True])
-def test_gradient_over_seeds(vae, x, term):
+def test_gradient_over_seeds(vae, x):
     """Also with fresh noise, a schedule, and a term that draws of its own."""
     count = 60
-    options = {"kl_weights": {"c": lambda step: 0.5}}
-    options["terms"] = [mi.BarberAgakov("c", weight=2.0)] if term else []
+    options = {"kl_weights": {"c": lambda step: 0.5}, "terms": [mi.BarberAgakov("c", weight=2.0)]}
     other = mi.MutualInformationELBO(max_plate_nesting=1, num_particles=2, **options)
     mean, variance = moments(sampled(1, 1, **options), vae, x, count)
     expected, spread = moments(other, vae, x, count)
@@ -261,9 +259,10 @@ def test_particles(vae, x, vectorize):
         assert_equal(seeded(sampled(1, 4, **options), vae, x), seeded(exact, vae, x))
 
 
-@pytest.mark.parametrize("variant", [mi.CatVAE, mi.InfoCatVAE])
-def test_trains_with_stock_svi(x, variant):
-    vae = variant(SHAPE, num_categories=K, latent_dim=DIM, categorical="sample", warm_start=0)
+def test_trains_with_stock_svi(x):
+    vae = mi.InfoCatVAE(
+        SHAPE, num_categories=K, latent_dim=DIM, categorical="sample", warm_start=0
+    )
     optimiser = pyro.optim.Adam({"lr": 2e-2})
     svi = SVI(vae.model, vae.guide, optimiser, vae.objective(num_steps=20))
     exact = mi.MutualInformationELBO(max_plate_nesting=1)

@@ -1,11 +1,13 @@
 """Small programs to stage."""
 
+from functools import cache
+
 import pyro
 import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import TrainStep
+from pyro_mivae.engine import TrainStep, trace_step
 from pyro_mivae.engine.tape import Tape
 
 SHAPE = (1, 8, 8)
@@ -64,3 +66,18 @@ def make():
         return mi.VARIANTS[name](SHAPE, **{"latent_dim": 6, **options})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def traced(make, images, program_of):
+    """Gives a small variant's program in double precision, and its traced step on the images.
+
+    Both are shared by tests, which leave them as they are: a graph is copied before it is changed.
+    """
+
+    @cache
+    def traced(name):
+        program = program_of(make(name).double())
+        return program, trace_step(program, images.double())
+
+    return traced

@@ -71,16 +71,19 @@ def buffers_after(program, run):
 
 
 @pytest.mark.parametrize("name", mi.VARIANTS)
-def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, x):
-    program = program_of(*make(name))
-    staged = trace_step(program, x)
-    for graph in (staged.graph, staged.decomposed(x)):
-        check(program, staged, graph, x)
+def test_every_variant_has_the_loss_gradient_and_statistics_of_its_program(name, images, traced):
+    check(*traced(name), images.double())
 
 
-def check(program, staged, graph, x):
+@pytest.mark.parametrize("name", ["critic-infomax", "infocat", "infogan"])
+def test_what_a_compiler_is_given_is_the_step(name, images, traced):
+    program, staged = traced(name)
+    check(program, staged, images.double(), staged.decomposed(images.double()))
+
+
+def check(program, staged, x, graph=None):
     """Compares a graph with its program on the same noise."""
-    found = {}
+    found, graph = {}, graph or staged.graph
 
     def eagerly():
         torch.manual_seed(11)

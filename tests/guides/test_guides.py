@@ -155,9 +155,9 @@ def test_bounded_sites(name, x):
 
 
 def test_what_is_both_a_delta_and_bounded():
-    with pytest.raises(OptionError, match="a site is one of these"):
+    with pytest.raises(OptionError, match="not both"):
         MeanFieldGuide(SHAPE, {"z": 2}, deterministic=("z",), bounded=("z",))
-    with pytest.raises(OptionError, match="only sites that there are can be deterministic"):
+    with pytest.raises(OptionError, match="only existing sites can be deterministic"):
         MeanFieldGuide(SHAPE, {"z": 2}, bounded=("c",))
 
 

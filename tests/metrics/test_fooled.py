@@ -156,7 +156,7 @@ def test_with_one_label_nothing_is_told_apart():
     for name in names.split():
         assert math.isnan(found.values[name]), name
         (line,) = [v for k, v in found.lines.items() if name in k.split(", ")]
-        assert "not defined, as" in line, name
+        assert "not defined, because" in line, name
 
 
 def test_a_class_that_is_not_learned_is_missed():

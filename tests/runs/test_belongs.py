@@ -192,7 +192,7 @@ def test_a_failing_overwrite_leaves_the_old_run_alone(
     assert {p.name: p.read_bytes() for p in run.iterdir()} == files
 
 
-def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch, quick):
+def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch, quick, encoder_side):
     def full(path, *args):
         raise WriteError(f"cannot write {path}: No space left on device")
 
@@ -204,7 +204,7 @@ def test_figures_are_told_even_if_they_cannot_be_written(run, monkeypatch, quick
     assert "ELBO" in said[-1]
 
 
-def test_figures_of_other_weights_are_noticed(run, quick):
+def test_figures_of_other_weights_are_noticed(run, quick, encoder_side):
     first = open_run(run)
     evaluate_run(first, first.dataset(), **FEW)
     assert "ELBO" in open_run(run).summary()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -123,6 +124,10 @@ def stopped(folder, monkeypatch, run_epoch=stop):
 
 
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    def measure(vae, x):
+        return dict.fromkeys(MEASURED, float(sum(p.detach().sum() for p in vae.parameters())))
+
+    monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
     whole = sweep_run(CONFIG, tmp_path / "whole", GRID, 2, device="cpu")
     folder = tmp_path / "parts"
     epochs, run_epoch = [], Trainer.run_epoch
@@ -154,15 +159,16 @@ def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
         return dict.fromkeys(MEASURED, float(len(measured)))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
+    config = replace(CONFIG, training=CONFIG.training | {"epochs": 1})
     with pytest.raises(KeyboardInterrupt):
-        sweep_run(CONFIG, tmp_path, GRID, 2, device="cpu")
+        sweep_run(config, tmp_path, GRID, 2, device="cpu")
     with (tmp_path / "sweep.csv").open() as file:
         assert [float(row["rate"]) for row in csv.DictReader(file)] == [1.0, 2.0, 3.0]
     later = dict.fromkeys(MEASURED, 9.0)
     monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: later)
-    found = sweep_run(CONFIG, tmp_path, GRID, resume=True, device="cpu")
+    found = sweep_run(config, tmp_path, GRID, resume=True, device="cpu")
     assert [row["rate"] for row in found.rows] == [1.0, 2.0, 3.0, 9.0]
-    more = sweep_run(CONFIG, tmp_path, {}, 3, resume=True, device="cpu")
+    more = sweep_run(config, tmp_path, {}, 3, resume=True, device="cpu")
     assert [row["rate"] for row in more.rows] == [1.0, 2.0, 9.0, 3.0, 9.0, 9.0]
 
 
@@ -195,7 +201,8 @@ def test_the_command_leaves_four_files(tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", stop)
         assert run_command([*words.split(), *options.split()]) == 1
-    assert f"Go on with: pyro-mivae sweep beta --resume --run {folder}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"Continue with: pyro-mivae sweep beta --resume --run {folder}" in told
     assert run_command(["sweep", "beta", "--resume", "--run", str(folder)]) == 0
     names = ["sweep.csv", "sweep.json", "sweep.png", "sweep.toml"]
     assert sorted(p.name for p in folder.glob("[!.]*")) == names

@@ -214,7 +214,7 @@ def point(x):
 @pytest.mark.parametrize(
     ("term", "model", "guide", "message"),
     [
-        ("z", two_observed, normal, r"observes one site, this one observes \['x', 'y'\]"),
+        ("z", two_observed, normal, r"observes one site; this one observes \['x', 'y'\]"),
         ("z", observing(lambda x: x.reshape(2, 1, 2)), normal, "'x' must be the first argument"),
         ("z", observing(lambda x: x.T), normal, "'x' must be the first argument"),
         ("z", observing(lambda x: x + 0.0), normal, "'x' must be the first argument"),

@@ -361,7 +361,7 @@ def test_unknown_site(x):
         ({"bound": "nwjj"}, "bound='nwjj'; allowed are nwj, tuba"),
         (
             {"bound": "infonce", "pairs": "permutation"},
-            "pairs='permutation' beside bound",
+            "pairs='permutation' with bound",
         ),
         ({"weight": -1.0}, "weight=-1.0; allowed .* from 0 up"),
     ],
@@ -372,9 +372,9 @@ def test_bad_options(options, message):
 
 
 def test_options_that_a_bound_has_no_use_for():
-    with pytest.raises(OptionError, match="clip is given beside bound='nwj', which has none"):
+    with pytest.raises(OptionError, match="clip is given, but bound='nwj' has no such option"):
         ScoreBound("nwj", clip=1.0)
-    with pytest.raises(OptionError, match="alpha is given beside bound='infonce'"):
+    with pytest.raises(OptionError, match="alpha is given, but bound='infonce'"):
         ScoreBound("infonce", alpha=0.1)
 
 

@@ -17,7 +17,7 @@ def train(x, make):
     def train(name, data=x, threads=1, vae=None, **options):
         torch.set_num_threads(threads)
         vae = make(name) if vae is None else vae
-        options = {"epochs": 2, "batch_size": 20, "engine": "eager"} | options
+        options = {"epochs": 2, "batch_size": 25, "engine": "eager"} | options
         history = mi.fit(vae, data, **options)
         return vae, [{**row, "seconds": 0.0} for row in history]
 

@@ -17,15 +17,9 @@ SHAPE = (1, 4, 4)
 class Particles(mi.VMIVAE):
     """VMI-VAE with several draws of the code per image."""
 
-    vectorize = False
-
     def _loss(self, num_steps):
         terms = [mi.BarberAgakov("c", weight=mi.linear_warmup(6))]
-        return mi.MutualInformationELBO(terms, num_particles=3, vectorize_particles=self.vectorize)
-
-
-class VectorizedParticles(Particles):
-    vectorize = True
+        return mi.MutualInformationELBO(terms, num_particles=3)
 
 
 def with_dropout(vae):
@@ -35,7 +29,6 @@ def with_dropout(vae):
 
 MODELS = {
     "warm-ups, enumeration and batch norm": lambda make: make("infocat"),
-    "soft category": lambda make: make("cat", categorical="soft"),
     "sampled category": lambda make: make("cat", categorical="sample"),
     "relaxed category": lambda make: make("infocat", categorical="gumbel"),
     "rates per part and a moving average": lambda make: make(
@@ -49,11 +42,10 @@ MODELS = {
     "a deterministic code": lambda make: make("infomax", deterministic=True),
     "dropout": lambda make: with_dropout(make("vmi")),
     "particles": lambda make: Particles(SHAPE, latent_dim=2),
-    "particles along a plate": lambda make: VectorizedParticles(SHAPE, latent_dim=2),
 }
 TRAININGS = {
     "plain": {},
-    "clipped": {"clip_norm": 0.1, "lr_schedule": "cosine", "validation": 0.2},
+    "clipped": {"clip_norm": 0.1, "lr_schedule": "cosine", "validation": 0.5},
 }
 # How gradients are clipped does not depend on the model, but for the number of its optimisers.
 CLIPPED = (
@@ -89,7 +81,7 @@ def test_staged_and_eager_trainings_are_the_same(model, training, x, make):
         torch.manual_seed(3)
         vae = MODELS[model](make)
         histories[engine] = fit(
-            vae, x.double(), epochs=3, batch_size=20, engine=engine, **TRAININGS[training]
+            vae, x.double(), epochs=2, batch_size=25, engine=engine, **TRAININGS[training]
         )
     assert_same_history(histories["staged"], histories["eager"])
 
@@ -97,18 +89,18 @@ def test_staged_and_eager_trainings_are_the_same(model, training, x, make):
 @pytest.mark.slow
 @pytest.mark.compiler
 @pytest.mark.filterwarnings("ignore:a batch of")
-@pytest.mark.parametrize("name", mi.VARIANTS)
+@pytest.mark.parametrize("name", ["mmd", "critic-infomax", "infocat", "infogan"])
 def test_compiled_and_eager_trainings_are_the_same(name, x, make):
     torch.set_default_dtype(torch.float64)
     histories = [
-        fit(make(name), x.double(), epochs=2, batch_size=20, engine=engine)
+        fit(make(name), x.double(), epochs=2, batch_size=25, engine=engine)
         for engine in ("eager", "compiled")
     ]
     assert_same_history(histories[1], histories[0])
 
 
 def test_a_resumed_staged_training_is_an_uninterrupted_one(x, make, tmp_path, assert_same_weights):
-    options = {"epochs": 4, "batch_size": 20, "engine": "staged", "lr_schedule": "cosine"}
+    options = {"epochs": 4, "batch_size": 25, "engine": "staged", "lr_schedule": "cosine"}
     whole = make("infocat")
     fit(whole, x, **options)
 

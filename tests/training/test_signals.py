@@ -80,7 +80,7 @@ def test_the_command_ends_in_one_line_and_a_checkpoint(tmp_path):
     assert "Traceback" not in told
     last = told.strip().splitlines()[-1]
     assert last.endswith(
-        "stopped; r keeps what is done. Go on with: pyro-mivae train vae --resume --run r"
+        "stopped; r keeps the finished part. Continue with: pyro-mivae train vae --resume --run r"
     )
     state = read_checkpoint(tmp_path / "r")
     assert 1 <= state["epoch"] == len(History.from_csv(history)) < 5000

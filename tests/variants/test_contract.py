@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import math
 
 import pyro
 import pytest
@@ -58,6 +59,10 @@ CASES = {
     "infogan scheduled": ("infogan", {"num_categories": 3, "mi_weight": mi.linear_warmup(3)}),
     "infocat scheduled": ("infocat", MIXTURE | {"mi_weight": mi.cyclic_warmup(3, start=0.1)}),
 }
+# One of each variant, of each way to treat the category, and of each critic with a state.
+LOCAL = ["vae gaussian", "beta scheduled", "mmd", "critic chain", "critic mine", "infomax", "cat"]
+LOCAL += [f"infocat {way}" for way in ("one category", "sample", "soft", "gumbel", "scheduled")]
+LOCAL += ["vmi", "vmi sampled", "infogan", "infogan without category"]
 
 
 @functools.cache
@@ -132,8 +137,8 @@ def test_shapes(vae, x, n):
     if vae.num_categories:
         torch.testing.assert_close(codes["c"].sum(-1), torch.ones(n))
     pictures = [vae.reconstruct(x), vae.sample(n), vae.decode({}, n)]
-    pictures += [vae.reconstruct(x, keep={name}) for name in vae.sites]
-    pictures += [vae.sample(n, category=k) for k in range(vae.num_categories or 0)]
+    pictures += [vae.sample(n, category=vae.num_categories - 1)] if vae.num_categories else []
+    pictures += [vae.reconstruct(x, keep={name}) for name in vae.sites if n > 1]
     for picture in pictures:
         assert picture.shape == (n, *SHAPE)
         assert not picture.requires_grad
@@ -208,17 +213,6 @@ def test_every_parameter_learns_from_its_terms_and_no_other(name, x):
         assert learning == {n for n in names if n.startswith(tuple(prefixes))}, part
 
 
-def test_every_parameter_learns(vae, x):
-    before = weights(vae)
-    svi = stock_svi(vae)
-    for _ in range(3):
-        assert torch.isfinite(torch.tensor(svi.step(x)))
-    idle = set(before) - changed(vae, before)
-    if vae.num_categories == 1:  # there is nothing to tell apart
-        idle = {name for name in idle if not name.startswith(CATEGORY)}
-    assert not idle
-
-
 def test_what_is_left_out_learns_from_the_reconstruction_alone(x):
     vae = build("infomax")
     head = list(vae.guide.heads["c"].parameters())
@@ -251,7 +245,7 @@ def least(vae):
 def train_globally(vae, x):
     svi = stock_svi(vae)
     for n in (4, 4, least(vae), 3):
-        svi.step(x[:n])
+        assert math.isfinite(svi.step(x[:n]))
 
 
 def train_locally(vae, x):
@@ -265,7 +259,7 @@ def train_locally(vae, x):
         objective.advance()
 
 
-@pytest.mark.parametrize("case", ["vae", "infomax", "cat", "infocat", "infocat soft", "infogan"])
+@pytest.mark.parametrize("case", ["vae", "infocat", "infogan"])
 def test_a_second_model_trains_and_leaves_the_first_alone(case, train, x):
     first, second = build(case), build(case)
     train(first, x)
@@ -275,16 +269,35 @@ def test_a_second_model_trains_and_leaves_the_first_alone(case, train, x):
     assert changed(second, before) == set(before)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LOCAL)
 def test_a_batch_of_one_and_a_last_batch(case, x):
-    """With the modules' own parameters; `test_state_comes_back` has the global ones."""
+    """With the modules' own parameters; every case has the global ones in the next test."""
     with pyro.settings.context(module_local_params=True):
         vae = build(case)
         train_locally(vae, x)
         vae.encode(x)
         vae.sample(2)
-        train_locally(vae, x)
+        train_locally(vae, x[:3])
     assert all(value.isfinite().all() for value in vae.parameters())
+
+
+def test_every_parameter_learns_and_state_comes_back(vae, x, request):
+    before = weights(vae)
+    train_globally(vae, x)
+    idle = set(before) - changed(vae, before)
+    if vae.num_categories == 1:  # there is nothing to tell apart
+        idle = {name for name in idle if not name.startswith(CATEGORY)}
+    assert not idle
+    vae.encode(x)
+    stock_svi(vae).step(x[:3])
+    assert all(value.isfinite().all() for value in vae.parameters())
+    buffer = io.BytesIO()
+    torch.save(vae.state_dict(), buffer)
+    buffer.seek(0)
+    pyro.clear_param_store()
+    other = build(request.node.callspec.params["vae"])
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert seeded_loss(other, x) == seeded_loss(vae, x)
 
 
 @pytest.mark.parametrize("case", ["vae", "infocat", "infocat gumbel", "infogan"])
@@ -337,21 +350,7 @@ def test_optimiser_options_by_parameter(x):
     assert changed(vae, before) == set(before)
 
 
-# Saving and printing
-
-
-def test_state_comes_back(vae, x, request):
-    train_globally(vae, x)
-    vae.encode(x)
-    train_globally(vae, x[:3])
-    assert all(value.isfinite().all() for value in vae.parameters())
-    buffer = io.BytesIO()
-    torch.save(vae.state_dict(), buffer)
-    buffer.seek(0)
-    pyro.clear_param_store()
-    other = build(request.node.callspec.params["vae"])
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    assert seeded_loss(other, x) == seeded_loss(vae, x)
+# Printing
 
 
 def test_prints_and_explains_itself(vae):

@@ -35,7 +35,7 @@ def x():
         (
             lambda: mi.CatVAE(SHAPE, num_categories=3, latent_dim=7),
             OptionError,
-            "latent_dim=7 is no multiple of num_categories=3.*e.g. latent_dim=6",
+            "latent_dim=7 is not a multiple of num_categories=3.*e.g. latent_dim=6",
         ),
         (lambda: mi.CatVAE(SHAPE, radius=-1.0), OptionError, "radius=-1.0; .* from 0"),
         (
@@ -76,7 +76,7 @@ def x():
         (
             lambda: mi.InfoGAN(SHAPE, num_categories=1),
             OptionError,
-            "num_categories=1: one says",
+            "num_categories=1: one has",
         ),
         (lambda: mi.InfoGAN(SHAPE, num_categories=0, code_dim=0), OptionError, "a code is needed"),
         (lambda: mi.InfoGAN(SHAPE, latent_dim=2), OptionError, "code_dim=2 of latent_dim=2"),
