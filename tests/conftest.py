@@ -54,6 +54,12 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
+def double(clean_state: None) -> None:
+    """Numbers in double precision."""
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
 def pretended(on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
     """A pretended CUDA device, which counts what waits for it."""
     with pretend_cuda() as cuda:

@@ -1,7 +1,7 @@
-"""Epochs whose steps touch nothing but tensors that stay where they are.
+"""Epochs whose steps use only tensors at fixed places in memory.
 
-Such a step can be captured and replayed. The data, the learning rate and the value of a schedule
-differ from one step to the next: each is read from a tensor by a cursor that the step moves on.
+Such a step can be captured and replayed. Data, learning rate and schedules differ from step to
+step: each is read from a tensor by a cursor that the step advances.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pyro_mivae.errors import CaptureError
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A tensor with a value of its own in each step.
+    """A tensor with a different value in each step.
 
     Attributes:
         target: The tensor, 0-dimensional.
-        at: Its value by the number of training steps done.
+        at: Its value as a function of the number of finished steps.
     """
 
     target: Tensor
@@ -34,7 +34,7 @@ class Scheduled:
 
 
 class StaticEpoch:
-    """The steps of an epoch, on static tensors alone, recorded."""
+    """The recorded steps of an epoch, on static tensors only."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class StaticEpoch:
         return self._parts[0].step.entries
 
     def prepare(self) -> None:
-        """Traces the step for each size of batch, and records it.
+        """Traces and records the step for each batch size.
 
-        The program is in the mode that it trains in.
+        The program is in training mode.
         """
         first, count = self.batch_sizes[0], len(self.batch_sizes)
         same = sum(size == first for size in self.batch_sizes)
@@ -84,27 +84,26 @@ class StaticEpoch:
 
     @property
     def is_prepared(self) -> bool:
-        """True if the steps are prepared for the program's present mode and places in memory."""
+        """True if the steps are prepared for the program's current mode and places in memory."""
         return bool(self._prepared == self._state())
 
     def free(self) -> None:
-        """Lets go of the recorded steps, which refer to this epoch: memory is free at once."""
+        """Deletes the recorded steps, which refer to this epoch: their memory is free at once."""
         for part in self._parts:
             part.bodies = []
         self._parts, self._prepared = [], None
 
     def _state(self) -> Any:
-        """State that recorded steps are fixed to: Python's values, and places in memory."""
-        moments = [
-            value for kept in self.recorder.optimiser.state.values() for value in kept.values()
-        ]
+        """State that recorded steps depend on: Python's values and places in memory."""
+        states = self.recorder.optimiser.state.values()
+        moments = [value for kept in states for value in kept.values()]
         tensors = [*self.engine.program.state, *self.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
     def run(
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
     ) -> Tensor:
-        """Takes the steps of an epoch; nothing waits for the device."""
+        """Takes the steps of an epoch, without waiting for the device."""
         with self.recorder.running():
             self.order = order
             if self.resident:
@@ -122,7 +121,7 @@ class StaticEpoch:
         return self.log
 
     def _fill_schedule(self, first_step: int) -> None:
-        """Computes what is scheduled for the steps from one on."""
+        """Computes scheduled values from a step on."""
         if self.scheduled:
             steps = range(first_step, first_step + len(self.batch_sizes))
             rows = [[one.at(step) for one in self.scheduled] for step in steps]
@@ -130,13 +129,13 @@ class StaticEpoch:
             self.schedule.copy_(values, non_blocking=True)
 
     def make_log(self, entries: int) -> None:
-        """Makes the ledgers of an epoch, a row for each step, where recordings write to."""
+        """Makes the log that recorded steps write to, with a row for each step."""
         shape = len(self.batch_sizes), entries
         if self.log.shape != shape:
             self.log = self.log.new_zeros(shape)
 
     def take(self, step: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        """Takes the step that the cursor is at, and moves it on."""
+        """Takes the step at the cursor, and advances it."""
         if self.scheduled:
             row = self.schedule.index_select(0, self.cursor).squeeze(0)
             copy_all(self.targets, row.unbind())
@@ -150,11 +149,11 @@ class StaticEpoch:
 
 
 class _Part:
-    """The steps of one size of batch.
+    """The steps of one batch size.
 
     Attributes:
         step: The step by the graph.
-        bodies: How many steps each of these takes by the graph, the most first.
+        bodies: Recorded bodies with their numbers of steps, the largest first.
     """
 
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
@@ -184,7 +183,7 @@ class _Part:
         self.epoch.take(self.step, self._fetch())
 
     def run(self, index: int, number: int) -> int:
-        """Takes the next steps of the epoch, and returns how many they are."""
+        """Takes the next steps of the epoch, and returns their number."""
         epoch = self.epoch
         self._load(index)
         left, by_graph = self.steps.stop - index, epoch.engine.mode != "eager"
@@ -205,7 +204,7 @@ class _Part:
         return 1
 
     def _load(self, step: int) -> None:
-        """Copies a batch from where the data are, if that is elsewhere."""
+        """Copies a batch to the device, if the data are elsewhere."""
         epoch = self.epoch
         if not epoch.resident:
             first = self._first + (step - self.steps.start) * self.size
@@ -213,7 +212,7 @@ class _Part:
             self._held.copy_(batch, non_blocking=True)
 
     def _fetch(self) -> Tensor:
-        """Returns the batch that the cursor is at."""
+        """Returns the batch at the cursor."""
         if not self.epoch.resident:
             return self._held
         if len(self.steps) == 1:

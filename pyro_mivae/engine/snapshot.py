@@ -1,4 +1,4 @@
-"""Tensors and random numbers that are put back after a trial."""
+"""Tensors and random numbers that are restored after a trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Snapshot:
-    """Tensors and random numbers as they are now."""
+    """Copies of tensors and random numbers."""
 
     def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
         self.tensors, self.device = list(tensors), device
@@ -21,12 +21,12 @@ class Snapshot:
         self._noise = rng_state(device)
 
     def now(self) -> Snapshot:
-        """Returns the same tensors as they are by now."""
+        """Returns a new snapshot of the same tensors."""
         return Snapshot(self.tensors, self.device)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts everything back in place."""
+        """Restores everything in place."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         set_rng_state(self._noise, self.device)
@@ -36,7 +36,7 @@ class Snapshot:
 
 @contextmanager
 def preserved(tensors: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Puts random numbers and tensors back to what they were."""
+    """Restores random numbers and tensors afterwards."""
     before = Snapshot(tensors, device)
     try:
         yield

@@ -19,14 +19,14 @@ from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
 
 
 class CatVAE(Variant):
-    r"""A category, and a Gaussian about its mean; the category is summed out.
+    r"""A category, and a Gaussian around its mean; the category is summed out.
 
     .. math::
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
-    A training begins away from J, see `CategoryStart`: otherwise all data may fall into one
-    category or into categories without meaning.
+    Training starts with another objective, see `CategoryStart`. Otherwise all data may go to one
+    category, or to categories without meaning.
 
     Args:
         data_shape: Shape of one datum.
@@ -35,12 +35,12 @@ class CatVAE(Variant):
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
-            ``"soft"``: one decode of the probabilities, as the original code. ``"gumbel"``: one
-            decode of a Gumbel-softmax sample. The last two train on what is no bound.
-        num_decodes: Categories that ``"sample"`` decodes, the most probable one and others; 2 if
-            omitted.
+            ``"soft"``: one decode of the probabilities, as in the original code. ``"gumbel"``: one
+            decode of a Gumbel-softmax sample. The last two objectives are not bounds.
+        num_decodes: Number of categories that ``"sample"`` decodes: the most probable one and
+            draws of others; 2 if omitted.
         temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
-        warm_start: Steps of the unsupervised start, or all of it: a `CategoryStart`.
+        warm_start: Steps of the unsupervised start, or a `CategoryStart` with all its options.
         **parts: Parts, as `VAE` takes them. A prior must have a category.
     """
 
@@ -72,7 +72,7 @@ class CatVAE(Variant):
         self.temperature = 0.5 if temperature is None else temperature
 
     def initialize(self, x: Tensor) -> None:
-        """Gives the categories their unsupervised start, see `Variant.initialize`."""
+        """Runs the unsupervised start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         if self.start.warm_start:
             warm_start_categories(self.guide, x, str(self.category), steps=self.start.warm_start)

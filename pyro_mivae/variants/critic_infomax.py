@@ -21,33 +21,33 @@ from pyro_mivae.variants.vae import VAE
 
 
 class CriticInfomaxVAE(VAE):
-    r"""Adds the information between data and code, as a critic bounds it.
+    r"""Adds a critic's bound on the information between data and code.
 
     .. math:: J = E_q[\log p(x \mid z)] - \beta\,KL(q(z \mid x) \| p(z)) + \alpha\, I_q(x; z)
 
-    One loss and one step train model and critic: both maximise the bound, the critic with a
-    learning rate of its own, and neither's gradient reaches the other. See `CriticBound`.
+    One loss and one step train model and critic. Both maximise the bound, the critic with its own
+    learning rate. See `CriticBound`.
 
-    NWJ's critic may hear little of much information, and scatter: of the 9 nats or more that a
-    code of 10 dimensions has on MNIST it told 1.1, 4.2 and -5.9 on test images (20 epochs of
-    10,000 images, three seeds). ``bound="infonce"`` with ``critic="separable"`` told 5.4 each
-    time, just under its ceiling, the logarithm of the 256 in a batch.
+    For much information the NWJ estimate may be low and noisy. A code of 10 dimensions has 9 nats
+    or more on MNIST. NWJ gave 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three
+    seeds). ``bound="infonce"`` with ``critic="separable"`` gave 5.4 each time, just under its
+    ceiling, log 256 for batches of 256.
 
-    For denoising, give a `CorruptedGuide`: the model scores the data themselves.
+    For denoising, give a `CorruptedGuide`: the model scores the original data.
 
     The other arguments are those of `VAE`.
 
     Args:
-        mi_weight: :math:`\alpha`; at 0 the critic listens to a plain VAE.
+        mi_weight: :math:`\alpha`; with 0 the critic only measures a plain VAE.
         beta: :math:`\beta`, see `BetaVAE`.
         bound: The critic's bound, see `CriticBound`.
         critic: ``"joint"``, ``"separable"``, ``"bilinear"``, ``"chain"``; a critic of the data and
-            all sites' values joined; or a `CriticBound`, with weight and bound of its own.
-        critic_lr: The critic's learning rate, where the model's is 1e-3. The original code's
-            default of 1e-5 leaves its critic deaf.
+            the concatenated sites; or a `CriticBound`, with its own weight and bound.
+        critic_lr: The critic's learning rate if the model's is 1e-3. With the original code's
+            default of 1e-5 the critic finds almost nothing.
         num_particles: Draws of the code per datum and step.
-        regularization: A further term that model and guide are to keep small. With ``beta=0`` it
-            may be a divergence of one's own.
+        regularization: A further term that model and guide minimise. With ``beta=0`` it may be
+            your own divergence.
     """
 
     name = "critic-infomax"
@@ -75,7 +75,7 @@ class CriticInfomaxVAE(VAE):
         if not isinstance(critic, CriticBound):
             critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
         elif (mi_weight, bound) != (1.0, "nwj"):
-            told = f"mi_weight={mi_weight}, bound={bound!r} beside a CriticBound"
+            told = f"mi_weight={mi_weight}, bound={bound!r} with a CriticBound"
             raise OptionError(f"{told}; give weight and bound to that")
         self.term, self.regularization = critic, regularization
         self.critic, self.baseline = critic.critic, critic.bound.baseline
@@ -83,7 +83,7 @@ class CriticInfomaxVAE(VAE):
 
     @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
-        """Returns the learning rate of a parameter; the critic has one of its own."""
+        """Returns the learning rate of a parameter; the critic has its own."""
         own = param_name.removeprefix(f"{name_of(self)}.").startswith(("critic", "baseline"))
         return {"lr": self.critic_lr} if own else super().optim_args(param_name)
 

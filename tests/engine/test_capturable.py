@@ -226,7 +226,7 @@ def test_a_recording_that_does_not_do_the_steps_is_an_error(does, run, images):
             return body if does and count > 1 else super()._record(body, count * does)
 
     before = run.state()[: len(run.program.state)]
-    with pytest.raises(CaptureError, match="its replay does not do what 3 step"):
+    with pytest.raises(CaptureError, match="its replay differs from 3 step"):
         run.static(images, Less).prepare()
     assert all(torch.equal(a, b) for a, b in zip(before, run.program.state, strict=True))
 
@@ -242,7 +242,7 @@ def test_a_recording_without_the_optimiser_is_an_error(run, images):
 
             return without
 
-    with pytest.raises(CaptureError, match="the update of the parameters is another"):
+    with pytest.raises(CaptureError, match="the update of the parameters differs"):
         run.static(images, Less, steps_per_replay=1).prepare()
 
 
