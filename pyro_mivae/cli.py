@@ -85,7 +85,7 @@ def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
-    """Makes a flag of each field of a dataclass; fields in ``several`` take a list."""
+    """Makes a flag for each field of a dataclass; fields in ``several`` take a list."""
     flags, kinds = flags_of(cls), kinds_of(cls)
     made: list[Decorator] = []
     for f in fields(cls):

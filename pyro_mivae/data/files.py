@@ -81,9 +81,9 @@ def _pixels(images: Array, where: str) -> Tensor:
     if images.ndim == 4 and not _channels_last(*images.shape[1:]):
         raise DataError(
             f"{where} has shape {images.shape}, in which the axis of the channels is unclear; "
-            "allowed is (N, H, W, C) with fewer channels than rows and columns. Where channels "
-            "come first, save np.moveaxis(images, 1, -1); where they are last, give fit the "
-            "tensor (N, C, H, W) itself"
+            "allowed is (N, H, W, C) with fewer channels than rows and columns. If channels "
+            "come first, save np.moveaxis(images, 1, -1); if they are last, give fit the tensor "
+            "(N, C, H, W) itself"
         )
     images = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
     if images.dtype == np.uint8:

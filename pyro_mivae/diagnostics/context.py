@@ -18,7 +18,7 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.layout import ProbedPair
 
 OPEN = 0.5  # nats between bounds of an information from which they count as open
-DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
+DRAWS = whole(least=1, most=10**7)  # limit of the run time
 
 Figure = tuple[float, float]
 """A mean and its standard error."""

@@ -11,9 +11,9 @@ from pyro_mivae.arguments import checked, instance, named, several, text
 from pyro_mivae.figures import CRITIC, LOWER, UPPER, error_of, interval, key, parsed, sites_of
 
 NOTHING = 0.02  # nats under which a site, a dimension or a category says nothing
-RARE = 0.005  # share of the data under which a category is out of use
+RARE = 0.005  # share of the data under which a category is unused
 MOST = 0.9  # share of the data from which one category has them all
-HALF, MARGIN = 0.5, 0.5  # what falls short is under half of another figure, and 0.5 nats under it
+HALF, MARGIN = 0.5, 0.5  # an estimate falls short if under half of a bound, and 0.5 nats under it
 LOOSE = 3.0  # nats from which a gap between bounds of log p(x) is worth a word
 FAR = 1.0  # nats from which all codes together are far from the prior
 SHOWN = 8  # numbers of dimensions or categories in a sentence

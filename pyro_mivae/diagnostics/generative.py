@@ -51,7 +51,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     measured = GenerativeInformation(context.pair, data, options.generative_samples)
     num_samples = measured.evidence.num_samples
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
-    note = ", whole numbers where the data given are not" if whole else ""
+    note = ", with whole numbers, unlike the given data" if whole else ""
     context.protocol.update(
         generative_items=options.generative_items,
         generative_samples=num_samples,
@@ -68,7 +68,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
         figures |= ends("generative_mi", lower, upper, site)
         ceilings = ceilings or [upper]
     if any(math.isnan(mean) for mean, _ in figures.values()):
-        context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
+        context.protocol["generative_mi"] += "; not defined if their densities are NaN"
     return figures
 
 

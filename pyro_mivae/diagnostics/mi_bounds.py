@@ -52,7 +52,7 @@ from pyro_mivae.posterior.layout import ProbedPair, SiteLayout, factors
 MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
 PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
-NEAR = 1e4  # deviations that codes span up to which single precision tells neighbours apart
+NEAR = 1e4  # span of codes, in deviations, up to which single precision resolves neighbours
 
 Names = tuple[str, ...] | None
 

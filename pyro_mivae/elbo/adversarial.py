@@ -137,7 +137,7 @@ class InfoGANLoss(Objective):
             for name in self.weights
         }
         real, fake = discriminator(x), discriminator(image.detach())
-        # Parameters that are detached learn nothing of what the generator wants.
+        # Detached parameters get no gradient of the generator's loss.
         seen = functional_call(discriminator, _constants(discriminator), (image,))
         if real.shape != x.shape[:1]:
             raise ShapeError(

@@ -73,7 +73,7 @@ class Recording:
                     self._compare(body, repeat, count, before)
         except CaptureError:
             raise
-        except Exception as error:  # whatever torch, a compiler or the driver may raise
+        except Exception as error:  # torch, a compiler or the driver may raise anything
             raise CaptureError(first_cause(error)) from error
         finally:
             restore()
@@ -148,7 +148,7 @@ class CudaGraphs(Recording):
         noise = torch.cuda.get_rng_state(self.device)
         stream = _stream(_index(self.device))
         collecting = gc.isenabled()
-        gc.disable()  # what is collected meanwhile might be the device's
+        gc.disable()  # garbage collection might free memory of the device
         try:
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
@@ -212,7 +212,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 def _watch_waiting(mode: Any) -> None:
-    with quiet():  # torch tells that the watch is not complete
+    with quiet():  # torch warns that its check is not complete
         torch.cuda.set_sync_debug_mode(mode)
 
 

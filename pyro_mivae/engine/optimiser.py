@@ -156,7 +156,7 @@ class GroupedOptimiser:
 
 
 class CapturableOptimiser:
-    """An optimiser with tensors as learning rates, on the state of one optimiser per parameter.
+    """An optimiser with tensor learning rates, which shares the state of Pyro's optimisers.
 
     Attributes:
         optimiser: The optimiser.

@@ -89,7 +89,7 @@ def compile_graph(traced: TracedStep, *args: Tensor, precision: Precision = "flo
     try:
         with quiet():  # inductor advises on TensorFloat32
             return _compiled(traced, args, precision)
-    except Exception as error:  # whatever a compiler may raise
+    except Exception as error:  # a compiler may raise anything
         give_up("compiled", "as a graph that is not compiled", first_cause(error))
         return None
 
@@ -242,7 +242,7 @@ class Engine:
             if self.mode == "auto":
                 worth = self.num_steps >= steps_worth_compiling(traced, *args)
                 self.mode = "compiled" if worth else "staged"
-        except Exception as error:  # whatever an operation may raise
+        except Exception as error:  # an operation may raise anything
             self._give_up(StagingError(first_cause(error)))
             return
         run = None

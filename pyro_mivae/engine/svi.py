@@ -70,7 +70,7 @@ class SVI(pyro.infer.SVI):
         model: The model.
         guide: The guide.
         optim: A Pyro optimiser, or scheduler of one.
-        loss: The objective: `MutualInformationELBO` and its like.
+        loss: An objective, such as `MutualInformationELBO`.
         engine: ``"auto"``, or ``"eager"``, ``"staged"`` or ``"compiled"`` from the third step on.
 
     Attributes:
@@ -234,7 +234,7 @@ class SVI(pyro.infer.SVI):
                 stage.compiles_at = steps_worth_compiling(stage.traced, *call.tensors, known=False)
             elif self.engine == "compiled":
                 stage.compiles_at = 0
-        except Exception as error:  # whatever an operation may raise
+        except Exception as error:  # an operation may raise anything
             self._give_up(first_cause(error))
 
     def _compared_step(self, stage: Stage, call: Call) -> Any:
@@ -313,7 +313,7 @@ class SVI(pyro.infer.SVI):
         self._zeros = {id(gradient): (gradient, version_of(gradient)) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        """Adds gradients to the leaves, as ``backward`` does."""
+        """Adds gradients to those of the leaf tensors, as ``backward`` does."""
         for leaf, gradient in gradients.items():
             held = leaf.grad
             if held is not None and not self._is_zero(held):

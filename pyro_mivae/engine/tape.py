@@ -68,8 +68,10 @@ class Tape(TorchDispatchMode):
         self.externals: list[Tensor] = []
         self.reason = ""
         self._graph, self._root = Graph(), nn.Module()
-        self._known: dict[int, tuple[Tensor, Node]] = {}  # the tensors, so that an id is of one
-        self._varying: set[int] = set()  # storages that are others in the next step
+        self._known: dict[
+            int, tuple[Tensor, Node]
+        ] = {}  # the tensors, kept alive so that ids stay unique
+        self._varying: set[int] = set()  # storages that change from step to step
         self._made: set[int] = set()  # storages that the run has made
         self._quiet = False
         self._placeholders: list[Node] = []  # the data's, and then the externals'
@@ -122,7 +124,7 @@ class Tape(TorchDispatchMode):
                 self._write(func, args, kwargs, result)
             except StagingError as error:
                 self.refuse(str(error))
-            except Exception as error:  # the run goes on, whatever cannot be written down
+            except Exception as error:  # the run continues, even if it cannot be recorded
                 self.refuse(first_cause(error))
             finally:
                 self._quiet = False

@@ -83,7 +83,7 @@ class TracedStep:
     """One step of a program as a graph."""
 
     graph: GraphModule  # from data and inputs to the ledger, one vector, and a gradient per leaf
-    inputs: tuple[Tensor, ...]  # parameters, buffers, and what the program found elsewhere
+    inputs: tuple[Tensor, ...]  # parameters, buffers, and other tensors that the program read
     leaves: tuple[Tensor, ...]
     entries: tuple[str, ...]
     written: tuple[Tensor, ...]  # inputs that are changed in place
@@ -127,7 +127,7 @@ class TracedRun:
     ledger: dict[str, Tensor]
     gradients: dict[Tensor, Tensor]
     traced: TracedStep | None
-    reason: str = ""  # why there is no graph
+    reason: str = ""  # reason that there is no graph
 
 
 def trace_run(
@@ -212,7 +212,7 @@ def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -
 
 
 def _leaves(value: Tensor) -> list[Tensor]:
-    """All leaf tensors with a gradient of a value."""
+    """All leaf tensors in the autograd graph of a value."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = {None}
     ahead: list[Any] = [value.grad_fn]

@@ -235,7 +235,7 @@ def bidirectional_monte_carlo(
         x: Data of the shape and type that the model draws, shape ``(n, ...)``.
         items: Number of data to draw.
         seed: Of every draw.
-        callback: As for `annealed_log_likelihood`, which raises and warns alike.
+        callback: As in `annealed_log_likelihood`, with the same errors and warnings.
         **options: Fields of `AnnealingOptions`.
 
     Returns:
@@ -298,9 +298,9 @@ class AnnealingRun:
         low, high = ACCEPTED
         if self.acceptance < low or self.acceptance > high:
             warnings.warn(
-                f"{self.acceptance:.0%} of the proposals were accepted, where {low:.0%} to "
-                f"{high:.0%} are good: the bound may be loose; change leapfrog_steps or "
-                "target_acceptance, or give more num_temperatures",
+                f"{self.acceptance:.0%} of the proposals were accepted; {low:.0%} to {high:.0%} "
+                "are good: the bound may be loose; change leapfrog_steps or target_acceptance, "
+                "or give more num_temperatures",
                 PyroMivaeWarning,
                 stacklevel=3,
             )

@@ -29,7 +29,7 @@ Start = Literal["guide", "prior"]
 Values = Mapping[str, Tensor]
 
 TRIED = 8  # rows on which a program is tried with enumerable sites laid out
-KNOTS = 20  # temperatures of the pilot run, besides 0
+KNOTS = 20  # temperatures of the pilot run, without 0
 POWER = 3  # by which they crowd towards 0, where most changes
 SETTLE, ADAPT = 20, 6  # transitions of the pilot run at temperature 0, and at each other one
 RATE = 0.5  # how far one transition moves the logarithm of a step size
@@ -58,7 +58,7 @@ class Point(NamedTuple):
         return torch.lerp(first, last, temperature.to(first.dtype))
 
     def where(self, moved: Tensor, other: Point) -> Point:
-        """Returns the other point in some rows."""
+        """Replaces some rows by those of another point."""
 
         def choose(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(moved[:, None] if new.dim() > 1 else moved, new, old)

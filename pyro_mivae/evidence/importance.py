@@ -28,7 +28,7 @@ from pyro_mivae.traces import TracePair, is_deterministic, replay_model, trace_p
 Bounds = tuple[Tensor, Tensor]
 Values = dict[str, Tensor]
 
-PRIOR_SHARE = 4  # one in so many draws comes from the prior
+PRIOR_SHARE = 4  # one draw in this number comes from the prior
 
 
 class PriorPredictive(NamedTuple):

@@ -204,9 +204,9 @@ def check_match(name: str, q: Distribution, p: Distribution) -> None:
     if None not in kinds and kinds[0] != kinds[1]:
         raise SiteError(
             f"site {name!r} is {kinds[0]} in the guide ({type(q).__name__}) and {kinds[1]} in "
-            f"the model ({type(p).__name__}), so log q - log p means nothing; use distributions "
-            "of one kind in both, for a category pyro's OneHotCategorical, which the report sums "
-            "out"
+            f"the model ({type(p).__name__}), so log q - log p has no meaning; use distributions "
+            "of one kind in both, for a category pyro's OneHotCategorical, which the report "
+            "sums out"
         )
 
 

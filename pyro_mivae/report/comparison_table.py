@@ -102,5 +102,5 @@ def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> 
 def _marked(first: Cell, cell: Cell) -> Cell:
     gap = max(cell.lower - first.upper, first.lower - cell.upper)
     margin = math.hypot(first.margin, cell.margin)
-    differs = gap > max(margin, 0.0)  # never of what is not defined
+    differs = gap > max(margin, 0.0)  # never for undefined figures
     return replace(cell, differs=differs)

@@ -70,7 +70,7 @@ def _intervals(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
 
 def information_bar(data: ReportData) -> Iterator[Panel]:
     """Draws the rate, divided into sites and dimensions."""
-    if not data.has_density:  # there is no rate to pay
+    if not data.has_density:  # the rate is not defined
         return
     measured = {
         site: data.indexed(site).get(

@@ -164,7 +164,7 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
         factors.double(), factors, categorical=range(factors.shape[1])
     ).diagonal()
     shares = (information / entropies).clamp(0, 1)
-    # Each dimension stands by the factor that it tells most of, those that tell more first.
+    # Each dimension is sorted to its best factor, the most informative first.
     most, which = shares.max(1)
     shown = most.argsort(descending=True, stable=True)[:_MAX_DIMENSIONS]
     order = shown[which[shown].argsort(stable=True)]

@@ -33,7 +33,7 @@ class Panel:
 
 
 def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Panel]:
-    """Makes and renders panels; the reason replaces one that fails, with a warning."""
+    """Makes and renders panels; a failed one shows the reason, with a warning."""
     panels = make(*args)
     name = make.__name__.strip("_")
     while True:

@@ -32,7 +32,7 @@ _DATA = ("data", "image_size", "data_shape")
 class Side:
     """A model in a comparison: a run, or the runs of several seeds."""
 
-    name: str  # its folder, with as much before it as tells it from the others
+    name: str  # its folder, with the shortest distinct path
     runs: Sequence[Run]
     metrics: Sequence[Mapping[str, float]]
     protocols: Sequence[Mapping[str, Any]]

@@ -55,7 +55,7 @@ DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("fashion-mnist", "infogan", {"epochs": 15, "batch_size": 128}),
 )
 TOLD = ("epochs", "batch_size", "lr", "lr_schedule", "seed")  # that every configuration holds
-STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
+STEPS_ELSEWHERE = 10_000  # target if no row gives the number of epochs
 
 
 def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:

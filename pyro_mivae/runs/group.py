@@ -66,7 +66,7 @@ class RunGroup:
     folder: Path
     kind: str  # a key of `run_folder.COMMANDS`
     places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
-    resume: bool = False  # goes on where the folder's training stopped
+    resume: bool = False  # continues where the folder's training stopped
     overwrite: bool = False  # throws it away
     trust: bool = False  # runs the code that the folder names
     device: str = "auto"
@@ -97,7 +97,7 @@ class RunGroup:
     ) -> None:
         """Prepares the folder for new runs, given by their configuration files."""
         self._writer.make()
-        there = self._there  # what another process has made meanwhile is not thrown away
+        there = self._there  # files that another process makes meanwhile are not deleted
         how = {"resume": self.resume and there, "overwrite": self.overwrite and there}
         check_target(self.folder, self.kind, **how, runs=self.places if there else ())
         prepare(self.folder, self.kind, new, resume=self.resume)

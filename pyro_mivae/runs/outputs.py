@@ -58,7 +58,7 @@ def evaluate_run(
         **options,
     }
     with ExitStack() as held, suitable_threads(vae, EVALUATION_BATCH):
-        with suppress(WriteError):  # the figures can be told all the same
+        with suppress(WriteError):  # the figures can still be printed
             held.enter_context(Writer(run.folder))
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)

@@ -18,7 +18,7 @@ from pyro_mivae.training.checkpointer import HISTORY
 from pyro_mivae.training.files import LOCK, OWNER
 
 CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
-KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training
+KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # files of `fit`
 SEEDS = "seeds.json"
 SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
 MODELS = "models"
@@ -94,7 +94,7 @@ def prepare(
     For several seeds it removes their summary and all runs except those that ``resume`` continues.
     """
     for config in configs.values():
-        config.dumps()  # what cannot be written down is no reason to throw a run away
+        config.dumps()  # an error here must not delete a run
     if kind == SEVERAL:
         with writing(folder):
             for old in runs_of_seeds(folder):

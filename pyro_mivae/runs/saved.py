@@ -52,7 +52,7 @@ def save(vae: Variant, path: str | Path) -> None:
         path: The file, replaced if it exists; it holds only tensors and plain values.
 
     Raises:
-        OptionError: If it is no variant.
+        OptionError: If it is not a variant.
         WriteError: If the file cannot be written.
 
     Example:
@@ -89,7 +89,7 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         The trained variant in ``eval`` mode; ``into`` itself if that is given.
 
     Raises:
-        OptionError: If ``into`` is no variant.
+        OptionError: If ``into`` is not a variant.
         RunError: If the folder holds no run, or no checkpoint; if it names code that is not
             trusted or was edited; if the file cannot be read, or needs ``into``; or if the weights
             do not match, or are not finite.

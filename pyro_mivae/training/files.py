@@ -22,7 +22,7 @@ SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}(\.(pt|toml|csv|json|html|png))?")
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an error of the operating system into one with the file and the cause."""
+    """Turns an operating system's error into one that names the file and the cause."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,7 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
             os.replace(scratch, path)
             _sync(path.parent)
         finally:
-            with suppress(OSError):  # it would hide the error of the writing
+            with suppress(OSError):  # it would hide the writing error
                 scratch.unlink(missing_ok=True)
 
 

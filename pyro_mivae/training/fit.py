@@ -218,7 +218,7 @@ class Training:
         self.tell_batches(bar)
         if not trainer.finished:
             trainer.prepare()
-            bar.unpause()  # the time that is left is told from the steps alone
+            bar.unpause()  # the remaining time follows from the steps only
         while not trainer.finished:
             bar.set_description(f"epoch {trainer.epoch + 1}/{self.options.epochs}", False)
             row = trainer.run_epoch(bar.update)
@@ -323,7 +323,7 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
         except SiteError as found:
             told = str(found).splitlines()[0].rstrip(":")
             raise TrainingError(
-                f"after step {trainer.step} {told}; if numbers ran away, {REMEDY}"
+                f"after step {trainer.step} {told}; if numbers diverged, {REMEDY}"
             ) from error
         raise
 

@@ -165,5 +165,5 @@ class Meter:
             told += f", typically {values[:-1, key].nanmedian():g}"
         raise TrainingError(
             f"the loss is not finite at step {self._first_step + len(values) - 1} ({told}); try "
-            "a lower learning rate, gradient clipping, or a smaller weight of what is named"
+            "a lower learning rate, gradient clipping, or a smaller weight of the named term"
         )

@@ -132,7 +132,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
     functions = dict(arguments)
     for name, value in arguments.items():
-        if isinstance(value, InformationTerm):  # an option with options of its own
+        if isinstance(value, InformationTerm):  # an option with its own options
             functions |= {f"{name}.{own}": part for own, part in vars(value).items()}
             for part in (value, *value.state.modules()):
                 parts |= {f"{name}.{own}": told for own, told in _attributes(part)}

@@ -119,7 +119,7 @@ def fit_many(
     for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
         own = replace(options, lr=own_lr, seed=seed)
         images = Images.checked(vae, x, validation, own.patience)
-        known = str(images.fingerprints)  # models share the images where they take the same
+        known = str(images.fingerprints)  # models with the same images share them
         if known not in placed:
             placed[known] = images, images.place(target)
         trainings.append(Training(vae, *placed[known], own, target))
@@ -151,7 +151,7 @@ def _one_by_one(trainings: list[Training], progress: bool, on_epoch: OnRow) -> d
         training.open()
     with progress_bar(trainings, enabled=progress) as bar:
         for number in range(len(trainings)):
-            training = trainings.pop(0)  # what it captured is freed after it
+            training = trainings.pop(0)  # its captures are freed afterwards
             training.trainer.like = like
             like = like or training.trainer.engine
             try:

@@ -63,12 +63,14 @@ def in_processes(
             for share in shares:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs,))
-                with held_back():  # signals are for this process alone, which the other inherits
+                with (
+                    held_back()
+                ):  # the other process inherits the handlers, but signals are for this one
                     process.start()
                 theirs.close()
                 workers[ours] = process, share
             for connection, task in zip(workers, tasks, strict=True):
-                with suppress(ConnectionError):  # a process that is gone is told of below
+                with suppress(ConnectionError):  # a dead process is reported below
                     for part in (pickle.dumps(state), shared, task):
                         connection.send_bytes(part)
             working: set[Any] = set(workers)

@@ -91,7 +91,7 @@ class Trainer:
                 "one image is held out, but the objective compares several; hold out 2 or more"
             )
         self.check_pair()
-        if options.precision == "bf16":  # there is no such training without a staged step
+        if options.precision == "bf16":  # bf16 needs a staged step
             training = self.vae.training
             self.vae.train()
             try:
@@ -351,7 +351,7 @@ class Trainer:
         }
 
     def load(self, state: Checkpoint) -> None:
-        """Restores a state of `state`."""
+        """Restores a state that `state` returned."""
         try:
             self.vae.load_state_dict(state["weights"])
             self.optimiser.load_state_dict(state["optimiser"])

@@ -142,7 +142,7 @@ def broken_weights(module: nn.Module, weights: Mapping[str, Tensor] | None = Non
     return [name for name, value in watched.items() if not value.isfinite().all()]
 
 
-def anew(term: Term) -> Term:
+def restarted(term: Term) -> Term:
     """Copies a term, with its schedule reset; networks and functions are shared."""
     kept = (*term.networks.values(), term.weight.schedule, getattr(term, "function", None))
     return copy.deepcopy(term, {id(part): part for part in kept})

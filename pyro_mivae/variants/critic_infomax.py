@@ -16,7 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import anew
+from pyro_mivae.variants.checks import restarted
 from pyro_mivae.variants.vae import VAE
 
 
@@ -76,7 +76,7 @@ class CriticInfomaxVAE(VAE):
             critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
         elif (mi_weight, bound) != (1.0, "nwj"):
             told = f"mi_weight={mi_weight}, bound={bound!r} with a CriticBound"
-            raise OptionError(f"{told}; give weight and bound to that")
+            raise OptionError(f"{told}; set weight and bound there")
         self.term, self.regularization = critic, regularization
         self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.beta, self.critic_lr, self.num_particles = beta, critic_lr, num_particles
@@ -88,9 +88,9 @@ class CriticInfomaxVAE(VAE):
         return {"lr": self.critic_lr} if own else super().optim_args(param_name)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        bound = anew(self.term)
+        bound = restarted(self.term)
         bound.module_name = f"{name_of(self)}.critic"
-        further = [] if self.regularization is None else [anew(self.regularization)]
+        further = [] if self.regularization is None else [restarted(self.regularization)]
         kl_weights = dict.fromkeys(self.sites, self.beta)
         return MutualInformationELBO(
             [bound, *further], kl_weights, num_particles=self.num_particles

@@ -155,7 +155,7 @@ def checked_options(**checks: check.Checker) -> Callable[[Constructor], Construc
         own = {
             name: (hint, copied(declared, parameters[name].default))
             for name, hint in get_type_hints(constructor, include_extras=True).items()
-            for part in (hint, *get_args(hint))  # of one that may be None, too
+            for part in (hint, *get_args(hint))  # also of an optional type
             for declared in getattr(part, "__metadata__", ())
         }
         of_own = {name: declared.metadata["check"] for name, (_, declared) in own.items()}
