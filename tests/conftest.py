@@ -75,6 +75,19 @@ def no_users_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def images_about() -> Callable[..., torch.Tensor]:
+    """Makes images about so many prototypes, the same each time."""
+
+    def images_about(prototypes: int, count: int, *shape: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(5)
+        means = torch.rand(prototypes, *shape, generator=generator)
+        noise = torch.rand(count, *shape, generator=generator)
+        return (means[torch.arange(count) % prototypes] * 0.9 + noise * 0.1).clamp(0, 1)
+
+    return images_about
+
+
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Lets the digits be 128 training and 64 test images."""

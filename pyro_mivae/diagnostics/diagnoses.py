@@ -16,6 +16,7 @@ MOST = 0.9  # share of the data from which one category has them all
 HALF, MARGIN = 0.5, 0.5  # an estimate falls short if under half of a bound, and 0.5 nats under it
 LOOSE = 3.0  # nats from which a gap between bounds of log p(x) is worth a word
 FAR = 1.0  # nats from which all codes together are far from the prior
+SHOWN = 8  # numbers of dimensions or categories in a sentence
 
 Fault = tuple[str, str, str]
 
@@ -214,6 +215,6 @@ def _nats(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
-def _list(numbers: Sequence[int], at_most: int = 8) -> str:
-    shown = ", ".join(map(str, numbers[:at_most]))
-    return shown if len(numbers) <= at_most else f"{shown}, ..."
+def _list(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    return shown if len(numbers) <= SHOWN else f"{shown}, ..."

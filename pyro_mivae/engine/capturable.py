@@ -7,7 +7,6 @@ step: each is read from a tensor by a cursor that the step advances.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pyro_mivae.compat import copy_all
 from pyro_mivae.engine.comparison import is_due
-from pyro_mivae.engine.cuda_graphs import Body, Recording, check_capturable
+from pyro_mivae.engine.cuda_graphs import Recording, check_capturable
 from pyro_mivae.engine.steps import Engine, GraphStep
 from pyro_mivae.errors import CaptureError
 
@@ -35,23 +34,23 @@ class Scheduled:
 
 
 class StaticEpoch:
-    """The steps of an epoch, on static tensors only."""
+    """The recorded steps of an epoch, on static tensors only."""
 
     def __init__(
         self,
         engine: Engine,
         x: Tensor,
         batch_sizes: Sequence[int],
-        optimiser: torch.optim.Optimizer,
+        recorder: Recording,
         *,
         compares: Callable[[int], bool] = is_due,
         scheduled: Sequence[Scheduled] = (),
         clip_norm: float | None = None,
-        device: torch.device,
     ) -> None:
-        self.engine, self.optimiser, self.compares = engine, optimiser, compares
+        self.engine, self.recorder, self.compares = engine, recorder, compares
         self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
         self.scheduled, self.targets = scheduled, [one.target for one in scheduled]
+        device = recorder.device
         exact = any(target.dtype == torch.float64 for target in self.targets)
         dtype = torch.float64 if exact else torch.float32
         shape = len(batch_sizes), len(scheduled)
@@ -61,7 +60,6 @@ class StaticEpoch:
         self.arranged = x.clone() if self.resident else x  # in the order of the epoch
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
         self.log = x.new_zeros(0, device=device)
-        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
         self._prepared: Any = None
         self._parts: list[_Part] = []
         self._fill_schedule(0)
@@ -71,19 +69,17 @@ class StaticEpoch:
         """Names of the ledger's entries, once the step is traced."""
         return self._parts[0].step.entries
 
-    def prepare(self, recorder: Recording | None = None) -> None:
+    def prepare(self) -> None:
         """Traces and records the step for each batch size.
 
         The program is in training mode.
         """
-        self._around = nullcontext if recorder is None else recorder.running
         first, count = self.batch_sizes[0], len(self.batch_sizes)
         same = sum(size == first for size in self.batch_sizes)
-        self._parts = [_Part(self, range(same), first)]
-        if same < count:
-            self._parts.append(_Part(self, range(same, same + 1), self.batch_sizes[-1]))
-        for part in self._parts:
-            part.record(recorder)
+        self._parts = []
+        for steps in (range(same), range(same, count)):
+            if steps:
+                self._parts.append(_Part(self, steps, self.batch_sizes[steps.start]))
         self._prepared = self._state()
 
     @property
@@ -99,7 +95,8 @@ class StaticEpoch:
 
     def _state(self) -> Any:
         """State that recorded steps depend on: Python's values and places in memory."""
-        moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
+        states = self.recorder.optimiser.state.values()
+        moments = [value for kept in states for value in kept.values()]
         tensors = [*self.engine.program.state, *self.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
@@ -107,7 +104,7 @@ class StaticEpoch:
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
     ) -> Tensor:
         """Takes the steps of an epoch, without waiting for the device."""
-        with self._around():
+        with self.recorder.running():
             self.order = order
             if self.resident:
                 index = order.to(self.x.device, non_blocking=True)
@@ -131,6 +128,12 @@ class StaticEpoch:
             values = torch.tensor(rows, dtype=self.schedule.dtype)
             self.schedule.copy_(values, non_blocking=True)
 
+    def make_log(self, entries: int) -> None:
+        """Makes the log that recorded steps write to, with a row for each step."""
+        shape = len(self.batch_sizes), entries
+        if self.log.shape != shape:
+            self.log = self.log.new_zeros(shape)
+
     def take(self, step: Callable[[Tensor], Tensor], x: Tensor) -> None:
         """Takes the step at the cursor, and advances it."""
         if self.scheduled:
@@ -140,7 +143,7 @@ class StaticEpoch:
         if self.clip_norm is not None:
             parameters = self.engine.program.parameters
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
-        self.optimiser.step()
+        self.recorder.optimiser.step()
         self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
         self.cursor.add_(1)
 
@@ -155,7 +158,6 @@ class _Part:
 
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
         self.epoch, self.steps, self.size = epoch, steps, size
-        self.bodies: list[tuple[int, Body]] = []
         self._first = len(epoch.x) - size if steps.start else 0
         shape = size, *epoch.x.shape[1:]
         if epoch.resident:
@@ -169,23 +171,13 @@ class _Part:
         if not isinstance(step, GraphStep):
             raise CaptureError("the program cannot be staged")
         self.step = step
-
-    def record(self, recorder: Recording | None) -> None:
-        """Records the step, if there is a recorder."""
-        epoch = self.epoch
-        shape = len(epoch.batch_sizes), len(self.step.entries)
-        if epoch.log.shape != shape:
-            epoch.log = epoch.log.new_zeros(shape)
-        if recorder is None:
-            self.bodies = [(1, self._body)]
-            return
-        epoch.cursor.fill_(self.steps.start)
-        self._load(self.steps.start)
-        check_capturable(self.step.traced, epoch.cursor.device)
-        wanted = recorder.steps_per_replay if epoch.resident else 1
-        counts = sorted({1, min(wanted, len(self.steps))}, reverse=True)
+        check_capturable(step.traced, epoch.cursor.device)
+        epoch.make_log(len(step.entries))
+        wanted = epoch.recorder.steps_per_replay if epoch.resident else 1
+        counts = sorted({1, min(wanted, len(steps))}, reverse=True)
         state = [*epoch.engine.program.state, *epoch.targets, epoch.cursor, epoch.log]
-        self.bodies = list(zip(counts, recorder.record(self._body, counts, state), strict=True))
+        recorded = epoch.recorder.record(self._body, counts, state)
+        self.bodies = list(zip(counts, recorded, strict=True))
 
     def _body(self) -> None:
         self.epoch.take(self.step, self._fetch())

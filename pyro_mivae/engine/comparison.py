@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine.fallback import first_cause
-from pyro_mivae.engine.snapshot import noise_state, preserved
+from pyro_mivae.engine.snapshot import preserved, rng_state
 from pyro_mivae.engine.tracing import TracedStep
 
 Ledger = Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Outcome:
     ledger: Ledger
     gradients: Gradients  # of each leaf that has one
     written: tuple[Tensor, ...]  # tensors that it changes in place, as it leaves them
-    noise: tuple[Tensor, ...]  # state of the random number generators after it
+    noise: Mapping[str, Tensor]  # state of the random number generators after it
 
     def difference(self, other: Outcome) -> str:
         """Describes the first difference of the graph's outcome to this one; empty if none.
@@ -83,7 +83,7 @@ class Outcome:
         for wanted, found in zip(self.written, other.written, strict=True):
             if not _agree(wanted, found, wanted.abs().amax() if wanted.numel() else size):
                 return f"a tensor of shape {tuple(wanted.shape)} that it changes differs"
-        if not all(map(torch.equal, self.noise, other.noise)):
+        if not all(torch.equal(state, other.noise[kind]) for kind, state in self.noise.items()):
             return "the state of the random number generator after it differs"
         return ""
 
@@ -103,12 +103,12 @@ def compared(
                 dict(zip(traced.entries, values.clone().unbind(), strict=True)),
                 {p: g.clone() for p, g in zip(traced.leaves, gradients, strict=True)},
                 tuple(tensor.detach().clone() for tensor in traced.written),
-                noise_state(device),
+                rng_state(device),
             )
     except Exception as error:  # the program itself may have no trouble
         return take()[0], f"the graph fails with {first_cause(error)}"
     taken, ledger, found = take()
-    own = Outcome(ledger, found, traced.written, noise_state(device))
+    own = Outcome(ledger, found, traced.written, rng_state(device))
     return taken, own.difference(by_graph)
 
 

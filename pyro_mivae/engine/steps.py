@@ -50,6 +50,7 @@ class GraphStep:
         self.traced, self.entries, self.run = traced, traced.entries, run
         self.unchecked: int | None = None
         leaves = set(traced.leaves)
+        # Without a gradient, where zeros would let an optimiser's momentum move a parameter.
         self.unused = [p for p in parameters if p not in leaves]
 
     def __call__(self, *args: Tensor) -> Tensor:
@@ -163,7 +164,12 @@ class Engine:
         return self._steps.get(key, self.program)
 
     def take(self, *args: Tensor, number: int, compare: bool) -> Taken:
-        """Takes a step."""
+        """Takes a step, by the program itself if it is compared.
+
+        The first step of a kind, if it is to be compared, becomes the graph. Otherwise the graph
+        is traced beside it: which steps the program takes, and so how they are rounded, depends
+        on their numbers alone, also in a training that is resumed.
+        """
         if compare and self.mode != "eager":
             if (known := self._steps.get(self._key(args))) is not None:
                 return self._compared(known, number, args)
@@ -198,7 +204,7 @@ class Engine:
 
     def _borrowed(self, args: tuple[Tensor, ...]) -> GraphStep | None:
         """Returns another model's step on such data with this one's tensors, if they match."""
-        if self._like is None:
+        if self._like is None or self._like.mode == "eager":  # it may have given up its graphs
             return None
         theirs, ours = self._like.program.state, self.program.state
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:

@@ -200,6 +200,7 @@ class SVI(pyro.infer.SVI):
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             return loss, self.objective.ledger | {"loss": loss.detach()}
 
+        # A graph holds the first value of a parameter that is made as the graph is recorded.
         known = set(map(id, self.optim.optim_objs))
         buffers = [buffer for part in self._parts for buffer in part.buffers(recurse=False)]
         try:
@@ -240,6 +241,7 @@ class SVI(pyro.infer.SVI):
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
         leaves = set(stage.traced.leaves)
         known = leaves.union(stage.updated)
+        # The program adds to gradients, of which a user may have left some.
         before = {p: None if p.grad is None else p.grad.clone() for p in known}
 
         def take() -> tuple[Any, Ledger, Gradients]:
@@ -271,6 +273,7 @@ class SVI(pyro.infer.SVI):
         if self._optimiser.optim is not self.optim:
             self._optimiser = GroupedOptimiser(self.optim)
         replay = None
+        # A recorded step makes gradients of its own, and would drop those of a user.
         if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
             replay = stage.replayed(tensors, self._optimiser)
         try:

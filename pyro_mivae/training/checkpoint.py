@@ -38,21 +38,6 @@ FIELDS: Fields = {
 BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}
 
 
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of torch's global random numbers, and of the device's."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_rng_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Sets torch's global random numbers, and the device's if they are of its kind."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
 def write_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Writes a folder's checkpoint, and keeps the previous one."""
     write_archive(folder / CHECKPOINT, state, previous=folder / PREVIOUS)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
 from pyro_mivae.engine import check_precision, matmul_precision
+from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
@@ -32,7 +33,6 @@ from pyro_mivae.training.arguments import (
     resolve_device,
     suitable_threads,
 )
-from pyro_mivae.training.checkpoint import rng_state, set_rng_state
 from pyro_mivae.training.checkpointer import Checkpointer
 from pyro_mivae.training.history import History, Meter
 from pyro_mivae.training.options import TrainingOptions

@@ -25,6 +25,7 @@ from pyro_mivae.engine import (
     most_unchecked,
     recorder_for,
 )
+from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     CaptureError,
     OptionError,
@@ -34,7 +35,7 @@ from pyro_mivae.errors import (
 )
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
-from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
+from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
     make_capturable,
@@ -142,9 +143,9 @@ class Trainer:
     @cached_property
     def recorded(self) -> StaticEpoch | None:
         """The epoch on static tensors, if device and program allow recording its steps."""
-        self._recorder = recorder_for(self.optimiser, self.device)
+        recorder = recorder_for(self.optimiser, self.device)
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
-        if self._recorder is None or not all(
+        if recorder is None or not all(
             isinstance(self.engine.step(self.example(size)), GraphStep) for size in sizes
         ):
             return None
@@ -163,23 +164,25 @@ class Trainer:
             self.engine,
             self.x,
             self.batch_sizes,
-            self.optimiser,
+            recorder,
             scheduled=scheduled,
             clip_norm=self.options.clip_norm,
             compares=self.compares,
-            device=self.device,
         )
 
     def _record(self) -> None:
-        """Records the steps of an epoch for the program's current mode, unless recorded."""
+        """Records the steps of an epoch for the program's current mode, unless recorded.
+
+        Steps that cannot be recorded are taken one by one from then on.
+        """
         if self.recorded is None or self.recorded.is_prepared:
             return
         try:
-            self.recorded.prepare(self._recorder)
-        except CaptureError as error:
-            give_up("captured", "without", error)
-            self._recorder = None
             self.recorded.prepare()
+        except CaptureError as error:
+            self.recorded.free()
+            self.recorded = None
+            give_up("captured", "without", error)
 
     def prepare(self) -> None:
         """Stages the step, compiles it if worthwhile, and records it if possible.
@@ -198,12 +201,12 @@ class Trainer:
         order = torch.randperm(len(self.x), generator=self.shuffle)
         self.vae.train()
         with pyro.validation_enabled(False):
+            self._record()
             if self.recorded is None:
                 for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
                     meter.add(*self._step(self._batch(index)), len(index))
                     on_step()
             else:  # nothing waits for the device
-                self._record()
                 values = self.recorded.run(order, self.step, on_step)
                 meter.add(self.recorded.entries, values, len(order))
                 self.objective.advance(len(values))

@@ -27,10 +27,7 @@ from ..evidence.models import (
     mixture_information,
 )
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.mark.parametrize("site", ["z", "anything"])

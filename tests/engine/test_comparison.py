@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked
+from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import PyroMivaeWarning
 
 X = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -32,7 +33,7 @@ def outcome(**changes):
         {"loss": parts["loss"], "kl_z": parts["kl_z"]},
         {WEIGHT: parts["gradient"], BIAS: parts["small"]},
         (parts["buffer"], parts["count"]),
-        (parts["noise"],),
+        {"cpu": parts["noise"]},
     )
 
 
@@ -177,6 +178,16 @@ def test_fit_finds_a_number_out_of_sight():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit_hidden("staged", None) == pytest.approx(fit_hidden("eager", None), rel=1e-6)
+
+
+def test_graphs_that_were_given_up_serve_no_other_model(make, program_of, images):
+    first = Engine(program_of(make()), "staged")
+    first.take(images, number=0, compare=True)
+    for mode in ("staged", "eager"):
+        first.mode = mode
+        second = Engine(program_of(make()), "staged", like=first)
+        second.take(images, number=0, compare=True)
+        assert second.mode == "staged"
 
 
 def test_where_steps_are_captured_comparisons_are_rarer():
