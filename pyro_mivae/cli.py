@@ -59,7 +59,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda|cuda:N",
-    help="where to compute",
+    help="device of the computation",
 )
 root_option = click.option(
     "--data-root",
@@ -85,7 +85,7 @@ def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
-    """Makes a flag of each field of a dataclass; fields in ``several`` take a list."""
+    """Makes a flag for each field of a dataclass; fields in ``several`` take a list."""
     flags, kinds = flags_of(cls), kinds_of(cls)
     made: list[Decorator] = []
     for f in fields(cls):
@@ -155,7 +155,7 @@ def cli() -> None:
 @trains("runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds")
 @click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
 def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
-    """Train VARIANT (see `pyro-mivae list`), evaluate it, and write a report."""
+    """Train VARIANT, evaluate it, and write a report. See `pyro-mivae list`."""
     config, how = _asked(given)
     folder = folder or Path("runs") / (_name(config) + "-seeds" * (seeds is not None))
     words = ["train", config.variant]
@@ -180,7 +180,7 @@ def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
 @cli.command()
 @trains("runs/sweep-VARIANT-DATA", SWEPT)
 def sweep(folder: Path | None, seeds: int | None, **given: Any) -> None:
-    """Train VARIANT for every combination of weights; compare rate, distortion, information."""
+    """Train a grid of weights of VARIANT. Compares rate, distortion and information."""
     grid = {name: value for name in SWEPT if (value := given.pop(name)) is not None}
     config, how = _asked(given)
     folder = folder or Path("runs") / f"sweep-{_name(config)}"
@@ -226,10 +226,10 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
 @opened_run
 @root_option
 @device_option
-@click.option("--full", is_flag=True, help="take all images and 5,000 importance samples of each")
+@click.option("--full", is_flag=True, help="use all images and 5,000 importance samples of each")
 @adds(field_options(InformationOptions))
 def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> None:
-    """Measure RUN's model on its test images; writes RUN/metrics.json."""
+    """Measure RUN on its test images. Writes RUN/metrics.json."""
     if options["ais_temperatures"] and not options["ais_items"]:
         raise click.UsageError("--ais-temperatures without --ais; give the number of images too")
     if not run.finished:
@@ -245,7 +245,7 @@ def evaluate(run: Run, data_root: str | None, device: str, **options: Any) -> No
 @root_option
 @device_option
 def report(run: Run, data_root: str | None, device: str) -> None:
-    """Draw RUN's pictures and write one self-contained page, RUN/report.html."""
+    """Draw RUN's pictures. Writes one self-contained page, RUN/report.html."""
     click.echo(f"written to {runs.report_run(run, run.dataset(data_root), device=device)}")
 
 
@@ -262,7 +262,7 @@ def compare(
     overwrite: bool,
     trust: bool,
 ) -> None:
-    """Compare runs; a folder of several seeds counts as one, by its means."""
+    """Compare runs. A folder of several seeds counts as one, by its means."""
     if out is not None:
         check_page(out, overwrite)
     comparison = runs.compare(*folders, trust=trust)
@@ -287,12 +287,12 @@ def sample(run: Run, out: Path, **options: Any) -> None:
 
 @cli.command()
 @opened_run
-@click.option("--data", metavar=DATA, required=True, help="what to encode")
+@click.option("--data", metavar=DATA, required=True, help="images to encode")
 @root_option
 @click.option("--out", type=A_PATH, required=True, help="an .npz file")
 @overwrite_option
 def encode(run: Run, data: str, data_root: str | None, out: Path, overwrite: bool) -> None:
-    """Encode images with RUN's model: one array per site, posterior means or probabilities."""
+    """Encode images. Writes one array per site: posterior means or probabilities."""
     shapes = runs.write_codes(run, data, out, root=data_root, overwrite=overwrite)
     click.echo(f"written to {out}: " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 

@@ -117,7 +117,7 @@ def weigh_sites(
 
 
 class SubstituteMessenger(Messenger):
-    """Replaces sampled and observed values by a function of the site; None keeps a value."""
+    """Replaces sampled and observed values by a function of the site; None leaves it as it is."""
 
     def __init__(self, value_of: Callable[[Site], Tensor | None]) -> None:
         super().__init__()

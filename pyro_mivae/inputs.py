@@ -35,7 +35,7 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
 
 
 def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:
-    """Moves values that are outside an interval by a rounding error to its ends."""
+    """Moves values to the ends of an interval if they exceed it by a rounding error."""
     low, high = interval
     least, most = map(float, x.aminmax())
     if low <= least and most <= high:

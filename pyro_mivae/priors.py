@@ -72,7 +72,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
 
 
 def site_size(fn: Any) -> int:
-    """Returns the number of values of a site, or of its categories."""
+    """Returns the number of elements of a site, or its number of categories."""
     return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
 
 
@@ -238,7 +238,8 @@ class InfoGANPrior(PyroModule):
     Args:
         noise_dim: Size of the noise ``z``.
         num_categories: :math:`K`, 2 or more; 0 for no category.
-        uniform_dim: :math:`d`, the number of uniform codes ``u``; 0 for none, beside a category.
+        uniform_dim: :math:`d`, the number of uniform codes ``u``; 0 for none, if there is a
+            category.
 
     References:
         Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657

@@ -110,7 +110,7 @@ class TracePair:
         self._check_sites([n for n, s in _samples(self.model) if not s["is_observed"]])
         self._check_enumeration()
         self._is_laid_out = False  # True once enumerated sites hold their whole support in order
-        self._log_weights: dict[str, Tensor] = {}  # in place of the density, where drawn
+        self._log_weights: dict[str, Tensor] = {}  # in place of the density of drawn sites
         # Each density is computed once: a second one would double the work of its gradient.
         self._densities: dict[tuple[str, bool], Tensor] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}
@@ -126,7 +126,7 @@ class TracePair:
         max_plate_nesting: int | None,
     ) -> TracePair:
         """Runs the guide and replays the model against it, on the same mini-batches."""
-        # Pyro's get_importance_trace does the same, and computes every density besides.
+        # Pyro's get_importance_trace does the same, but also computes every density.
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
         unwrapped = poutine.unwrap(guide)

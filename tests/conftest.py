@@ -54,6 +54,12 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
+def double(clean_state: None) -> None:
+    """Numbers in double precision."""
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
 def pretended(on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
     """A pretended CUDA device, which counts what waits for it."""
     with pretend_cuda() as cuda:
@@ -67,6 +73,19 @@ def no_users_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRO_MIVAE_STATE", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session")
+def images_about() -> Callable[..., torch.Tensor]:
+    """Makes images about so many prototypes, the same each time."""
+
+    def images_about(prototypes: int, count: int, *shape: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(5)
+        means = torch.rand(prototypes, *shape, generator=generator)
+        noise = torch.rand(count, *shape, generator=generator)
+        return (means[torch.arange(count) % prototypes] * 0.9 + noise * 0.1).clamp(0, 1)
+
+    return images_about
 
 
 @pytest.fixture

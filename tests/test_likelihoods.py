@@ -53,8 +53,8 @@ def test_bernoulli_scores_grey_by_cross_entropy(decoded):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bernoulli_scores_as_pyros_whatever_the_logits(dtype):
-    logits = torch.tensor([-1e3, -90.0, -41.0, -20.0, 0.0, 20.0, 39.0, 90.0, 1e3], dtype=dtype)
-    logits = logits[:, None].requires_grad_()
+    values = [-1e3, -90.0, -41.0, -20.0, 0.0, 20.0, 25.0, 39.0, 90.0, 1e3]
+    logits = torch.tensor(values, dtype=dtype)[:, None].requires_grad_()
     x = torch.tensor([0.0, 0.3, 1.0], dtype=dtype)
     pyros = dist.Bernoulli(logits=logits, validate_args=False)
     ours, theirs = BernoulliLikelihood()(logits).log_prob(x), pyros.log_prob(x)

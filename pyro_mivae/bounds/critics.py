@@ -333,8 +333,8 @@ def _exp(log_value: Tensor) -> Tensor:
 
 def _log_sum_exp_without_each(scores: Tensor) -> Tensor:
     """Log-sum-exp of row i without element j, at ``[i, j]`` of shape ``(n, n)``."""
-    # Without its largest element a row's sum is made anew, as the difference would cancel; every
-    # other element is at most half of the sum.
+    # Without its largest element a row's sum is computed again, as the difference would cancel;
+    # every other element is at most half of the sum.
     columns = torch.arange(len(scores), device=scores.device)
     largest = columns == scores.argmax(1, keepdim=True)
     total = scores.logsumexp(1, keepdim=True)

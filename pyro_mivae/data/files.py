@@ -68,7 +68,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         raise DataError(f"cannot read {path} as an .npz file: {told(error)}") from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
-            raise DataError(f"cannot read {path} as an .npz file: its {name!r} is no array")
+            raise DataError(f"cannot read {path} as an .npz file: its {name!r} is not an array")
     return found
 
 
@@ -80,10 +80,10 @@ def _pixels(images: Array, where: str) -> Tensor:
         raise DataError(f"{where} is empty; at least 2 images are needed")
     if images.ndim == 4 and not _channels_last(*images.shape[1:]):
         raise DataError(
-            f"{where} has shape {images.shape}, in which the last axis cannot be told to be the "
-            "channels; allowed is (N, H, W, C) with fewer channels than rows and columns. Where "
-            "channels come first, save np.moveaxis(images, 1, -1); where they are last, give fit "
-            "the tensor (N, C, H, W) itself"
+            f"{where} has shape {images.shape}, in which the axis of the channels is unclear; "
+            "allowed is (N, H, W, C) with fewer channels than rows and columns. If channels "
+            "come first, save np.moveaxis(images, 1, -1); if they are last, give fit the tensor "
+            "(N, C, H, W) itself"
         )
     images = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
     if images.dtype == np.uint8:
@@ -133,8 +133,8 @@ def _factors(
         return None, ()
     if not _whole(factors) or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
         warnings.warn(
-            f"'factors' in {path} has dtype {factors.dtype} and shape {factors.shape} and is left "
-            f"out; read are integers of shape ({count}, F), one row per image",
+            f"'factors' in {path} has dtype {factors.dtype} and shape {factors.shape} and is "
+            f"left out; allowed are integers of shape ({count}, F), one row per image",
             PyroMivaeWarning,
             stacklevel=3,
         )

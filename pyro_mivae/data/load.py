@@ -115,7 +115,7 @@ def read_images(
         return read_folder(path, image_size)
     elif os.path.isfile(path):
         if path.suffix.lower() != ".npz":
-            raise DataError(f"{path} is no .npz file; allowed is {allowed}")
+            raise DataError(f"{path} is not an .npz file; allowed is {allowed}")
         raw = read_npz(path)
     else:
         hint = nearest(name, DATASETS)
@@ -196,7 +196,8 @@ def read_idx(path: Path, dims: int) -> Tensor:
     begins = bytes([0, 0, 8, dims])  # of unsigned bytes
     if header[:4] != begins or len(shape) != dims or not 0 < math.prod(shape) == len(content):
         raise DataError(
-            f"cannot read {path}: it is no IDX file of bytes in {dims} dimension(s), or cut short"
+            f"cannot read {path}: it is not an IDX file of bytes in {dims} dimension(s), or cut "
+            "short"
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 

@@ -48,7 +48,7 @@ def draw_sprites() -> RawImages:
 def _draw(
     shape: Callable[[Tensor, Tensor], Tensor], radius: float, turns: Tensor, centres: Tensor
 ) -> Tensor:
-    """Images ``(turns * centres * centres, SIZE, SIZE)`` of one shape of one size, x before y."""
+    """Images ``(turns * centres * centres, SIZE, SIZE)`` of a shape and size, by turn, x, y."""
     pixels = torch.arange(SIZE) + 0.5
     offset = (pixels - centres[:, None]) / radius  # (centres, SIZE)
     cos, sin = turns.cos()[:, None, None, None, None], turns.sin()[:, None, None, None, None]

@@ -1,4 +1,4 @@
-"""Diagnostics of a trained model/guide pair: the information report, and faults that it shows."""
+"""Diagnostics of a trained model/guide pair: the information report and its diagnoses."""
 
 from pyro_mivae.diagnostics.context import InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose

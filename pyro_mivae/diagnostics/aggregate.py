@@ -50,7 +50,7 @@ class AggregatePosterior:
         self._sums = self.own.repeat(1 if second is None else 2, *[1] * len(shape))
 
     def add(self, part: slice, start: int, log_densities: Tensor) -> None:
-        """Takes in some codes under some data."""
+        """Adds the densities of some codes under some data."""
         column = self.rows[part] - start
         mine = ((column >= 0) & (column < log_densities.shape[1])).nonzero()[:, 0]
         self.own[part][mine] = log_densities[mine, column[mine]]
@@ -63,7 +63,7 @@ class AggregatePosterior:
             self.absorb(part, log_densities[:, columns].logsumexp(1), half)
 
     def absorb(self, part: slice, others: Tensor, half: int = 0) -> None:
-        """Takes in the sum of some codes' densities under data that are not their own."""
+        """Adds the sum of some codes' densities under data other than their own."""
         self._sums[half, part] = torch.logaddexp(self._sums[half, part], others)
 
     @property
@@ -107,7 +107,7 @@ def aggregate(
 ) -> list[AggregatePosterior]:
     """Aggregates posteriors at some codes for each target, in one pass over the data.
 
-    A target is its sites, None for the whole code, and the rows of its codes.
+    A target is a list of sites (None for the whole code) and the rows of its codes.
     """
     wanted = [
         (names, AggregatePosterior(rows, len(x), second=None if place else second))
@@ -133,9 +133,9 @@ def aggregate_conditioned(
 ) -> AggregatePosterior:
     """Aggregates posteriors at whole codes by running the guide conditioned on each code.
 
-    It serves guides whose sites depend on drawn ones. The codes are broadcast against the data
-    where the guide allows it, which is checked on a few pairs; otherwise every pair is a run of
-    its own, and only the first 300 data are taken.
+    It is for guides whose sites depend on drawn ones. Codes are broadcast against data if the
+    guide allows it, as checked on a few pairs. Otherwise every pair is a separate run, and only
+    the first 300 data are used.
     """
     guide, names = pair.guide, pair.layout.enumerated + pair.layout.drawn
     rows = torch.arange(len(x), device=x.device)
@@ -159,14 +159,14 @@ def aggregate_conditioned(
 
 
 def posteriors(pair: ProbedPair, x: Tensor) -> Iterator[tuple[int, Posterior]]:
-    """Yields the posteriors of the data, a batch at a time, after the index of its first datum."""
+    """Yields the index of a batch's first datum and the batch's posteriors."""
     size = pair.data_at_once
     for start in telling("information", range(0, len(x), size)):
         yield start, Posterior(pair.guide, x[start : start + size].to(pair.device), pair.layout)
 
 
 def blocks(count: int, width: int) -> Iterator[slice]:
-    """Yields slices of rows that make at most a block of numbers, at so many numbers each."""
+    """Yields slices of rows; each slice holds at most a block of numbers."""
     step = max(1, BLOCK // width)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
@@ -185,7 +185,7 @@ def _joint(posterior: Posterior, codes: Codes) -> Tensor:
 
 
 def _separate(density: Tensor, codes: Codes, data: Codes) -> None:
-    """Gives codes no density under data whose deterministic sites are different."""
+    """Sets the density of codes to 0 under data with different deterministic sites."""
     if codes.group is not None and data.group is not None:
         density.masked_fill_(codes.group[:, None] != data.group[None], -torch.inf)
 

@@ -1,4 +1,4 @@
-"""Options, data and means from which every figure of the information report is measured."""
+"""Options, data and averages for every figure of the information report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.layout import ProbedPair
 
 OPEN = 0.5  # nats between bounds of an information from which they count as open
-DRAWS = whole(least=1, most=10**7)  # beyond which no run would end
+DRAWS = whole(least=1, most=10**7)  # limit of the run time
 
 Figure = tuple[float, float]
 """A mean and its standard error."""
@@ -28,24 +28,30 @@ UNDEFINED: Figure = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class InformationOptions:
-    """Options of `information`, which `evaluate` and the command line take too.
+    """Options of `information`, also of `evaluate` and the command line.
 
-    The help of each field says what it is: ``pyro-mivae evaluate --help`` prints them all.
+    ``pyro-mivae evaluate --help`` prints the help of each field.
     """
 
     num_samples: int | None = option(
         None,
         check=DRAWS,
-        help="draws of each image's code, for distortion and KL; by default as many as make "
-        "5,000 codes, 1 to 10, and 2 or more where a site depends on a drawn one or has no mean",
+        help=(
+            "draws of each image's code, for distortion and KL; by default 1 to 10, for 5,000 "
+            "codes in all, and at least 2 if a site depends on a drawn one or has no known mean"
+        ),
     )
     iwae_samples: int = option(64, check=DRAWS, help="importance samples of each image")
-    iwae_items: int = option(1000, check=whole(least=1), help="how many images get them")
+    iwae_items: int = option(
+        1000, check=whole(least=1), help=("number of images with importance samples")
+    )
     subset: int = option(
         2000,
         check=whole(least=1),
-        help="images for single dimensions and total correlation (fewer where there are many), "
-        "for sites whose density is a mixture, and for sites that depend on drawn ones",
+        help=(
+            "images for single dimensions and total correlation (fewer for many dimensions), "
+            "for sites whose density is a mixture, and for sites that depend on drawn ones"
+        ),
     )
     generative_items: int = option(
         500, check=whole(least=0, most=10**7), help="images to draw from the model; 0 for none"
@@ -53,11 +59,16 @@ class InformationOptions:
     generative_samples: int = option(
         200,
         check=DRAWS,
-        help="importance samples of each of these: half of them spread evenly over the joint "
-        "values of the categories, 4 or more to each, and the rest for the likeliest one",
+        help=(
+            "importance samples of each of these: half of them for all joint values of the "
+            "categories, at least 4 each, and the rest for the most probable one"
+        ),
     )
     ais_items: int = option(
-        0, check=whole(least=0), help="anneal so many images too, and as many drawn", flag="--ais"
+        0,
+        check=whole(least=0),
+        help=("number of images to anneal, and of drawn images"),
+        flag="--ais",
     )
     ais_temperatures: int = option(500, check=DRAWS, help="temperatures of each annealing")
     batch_size: int = option(1024, check=whole(least=1), help="decoded codes at once")
@@ -67,7 +78,7 @@ class InformationOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> InformationOptions:
-        """Makes the options of keywords, and refuses others by an `OptionError`."""
+        """Makes the options from keywords; an unknown one is an `OptionError`."""
         allowed = [f.name for f in fields(cls)]
         unknown = sorted(options.keys() - set(allowed))
         if unknown:
@@ -80,10 +91,10 @@ class InformationOptions:
 
 @dataclass(frozen=True)
 class Context:
-    """A model/guide pair, its data, and how much of them each figure may take.
+    """A model/guide pair, its data, and the number of data for each figure.
 
-    A family of figures is a function of it, and of the `Draws`, that returns `Figures`: pairs of a
-    mean and its standard error, or plain numbers that have none.
+    A family of figures is a function of a `Context` and its `Draws` that returns `Figures`: pairs
+    of a mean and its standard error, or plain numbers.
     """
 
     pair: ProbedPair
@@ -99,13 +110,13 @@ class Context:
 
     @property
     def second_half(self) -> Tensor:
-        """True for data in the second of two random halves, also of what `choose` gives."""
+        """True for data in the second of two random halves, also for a choice of `choose`."""
         second = torch.zeros(len(self.x), dtype=torch.bool)
         second[self._order[1::2]] = True
         return second.to(self.pair.device)
 
     def choose(self, size: int) -> Tensor:
-        """Chooses data at random: always the same, and the same ones first."""
+        """Chooses random data in a fixed order: a larger choice contains a smaller one."""
         return self._order[:size].sort().values
 
     def take(self, items: Tensor) -> Tensor:
@@ -126,7 +137,7 @@ def means_of(rows: Tensor) -> list[Figure]:
 
 
 def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figure, Figure, float]:
-    """Puts bounds of an information in order, at least 0; returns besides if they are open."""
+    """Orders the bounds of an information, at least 0; also returns True if they are open."""
     defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
     if defined:
         upper = min(defined)

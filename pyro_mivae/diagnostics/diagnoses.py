@@ -1,4 +1,4 @@
-"""Sentences that say what is wrong with a model, from the figures of its report."""
+"""Sentences about faults of a model, from the figures of its report."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pyro_mivae.arguments import checked, instance, named, several, text
 from pyro_mivae.figures import CRITIC, LOWER, UPPER, error_of, interval, key, parsed, sites_of
 
 NOTHING = 0.02  # nats under which a site, a dimension or a category says nothing
-RARE = 0.005  # share of the data under which a category is out of use
+RARE = 0.005  # share of the data under which a category is unused
 MOST = 0.9  # share of the data from which one category has them all
-HALF, MARGIN = 0.5, 0.5  # what falls short is under half of another figure, and 0.5 nats under it
+HALF, MARGIN = 0.5, 0.5  # an estimate falls short if under half of a bound, and 0.5 nats under it
 LOOSE = 3.0  # nats from which a gap between bounds of log p(x) is worth a word
 FAR = 1.0  # nats from which all codes together are far from the prior
+SHOWN = 8  # numbers of dimensions or categories in a sentence
 
 Fault = tuple[str, str, str]
 
@@ -42,20 +43,20 @@ class Diagnosis:
 def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> list[Diagnosis]:
     """Finds faults of a model in its figures.
 
-    The rules, by kind; figures that are missing or not defined set off none, nor those whose
-    standard error is not defined. Two measured figures must differ by two standard errors besides:
+    Each kind is a rule. Missing or undefined figures, and those with an undefined standard error,
+    are ignored. A difference of two measured figures must also exceed two standard errors:
 
-    * ``collapsed``: a site's information is under 0.02 nats at most; a likelihood's fixed scale
-      is named where it is the cause.
-    * ``unused dimensions``: that of some of its dimensions is.
-    * ``unused categories``: some hold under 0.5 % of the data (or, where occupancy was not
-      measured, under 0.02 nats of the information at most).
+    * ``collapsed``: the upper bound on a site's information is under 0.02 nats; a fixed scale of
+      the likelihood is named if it is the cause.
+    * ``unused dimensions``: that bound is under 0.02 nats for some of its dimensions.
+    * ``unused categories``: some hold under 0.5 % of the data (or, if occupancy was not measured,
+      at most 0.02 nats of the information).
     * ``one category``: one holds over 90 % of the data.
-    * ``ignored by the decoder``: a site's information in the guide is, at least, twice what it
-      has in the model's own samples at most, and 0.5 nats above it: the code is richer than
-      what the decoder uses.
-    * ``critic too low``, ``critic too high``: a critic hears under half of the information there
-      is at least, and 0.5 nats under it; or 0.5 nats more than there is at most.
+    * ``ignored by the decoder``: the lower bound on a site's information in the guide is twice the
+      upper bound in the model's own samples, and 0.5 nats above it: the decoder does not use all
+      of the code.
+    * ``critic too low``, ``critic too high``: a critic's estimate is under half of the lower bound
+      on the information, and 0.5 nats under it; or 0.5 nats above the upper bound.
     * ``prior unlike the codes``: all codes together are 1 nat or more from the prior, and a
       quarter of the rate or more.
     * ``loose bound``: the importance-weighted (or annealed) bound of log p(x) is 3 nats or more
@@ -63,11 +64,11 @@ def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> li
     * ``saturated``: the data are too few to close the bounds on the code's information.
 
     Args:
-        figures: What `information`, `evaluate` or a ``metrics.json`` holds.
-        noise: Sites that are not meant to say anything of the data, as InfoGAN's noise.
+        figures: The figures of `information`, `evaluate` or a ``metrics.json``.
+        noise: Sites without intended information, such as InfoGAN's noise.
 
     Returns:
-        The faults, the sites' first; none where all is well.
+        The faults, those of sites first; empty if there are none.
 
     Example:
         >>> figures = {"kl_z": 0.003, "mi_z_lower": 0.0, "mi_z_upper": 0.002}
@@ -87,7 +88,7 @@ class _Table(dict[str, float]):
         return math.nan
 
     def margin(self, *names: str) -> float:
-        """Two standard errors; none where there is none, and NaN stays, as of one datum."""
+        """Two standard errors; 0 if there are none, NaN if undefined (one datum)."""
         return 2 * math.hypot(*(error_of(self, name, missing=0.0) for name in names))
 
     @property
@@ -119,7 +120,7 @@ def _of_sites(figures: _Table) -> Iterator[Fault]:
 
 
 def _cause(figures: _Table) -> str:
-    """Names a likelihood's fixed scale that no code can pay for, if there is one."""
+    """Names a fixed scale of the likelihood that is too large for any code to pay off."""
     scale, spread = figures["fixed_scale"], figures["data_scale"]
     if not scale >= spread:
         return ""
@@ -136,7 +137,7 @@ def _of_categories(figures: _Table) -> Iterator[Fault]:
     rare = sorted(k for k, share in shares.items() if share < RARE)
     if len(shares) > 1 and shares[largest] > MOST:
         taken = f"Category {largest} takes {shares[largest]:.0%} of the data"
-        yield "one category", "c", f"{taken}: the others tell nothing apart."
+        yield "one category", "c", f"{taken}: the others hold almost no information."
     elif rare:
         which = f"Category {rare[0]} takes" if len(rare) == 1 else f"Categories {_list(rare)} take"
         under = f"under {RARE:.1%} of the data{'' if len(rare) == 1 else ' each'}"
@@ -164,9 +165,9 @@ def _of_critics(figures: _Table) -> Iterator[Fault]:
         # A critic of all sites, joined by _ in any order, is one of the whole code.
         is_whole = sorted(k.site.split("_")) == sorted("_".join(figures.sites).split("_"))
         least, most = interval(figures, "mi", "" if is_whole else k.site)
-        hears = f"The critic hears {_nats(heard)} nats of I(x; {k.site}), of which there are"
+        hears = f"The critic estimates {_nats(heard)} nats of I(x; {k.site}), which is"
         if falls_short(heard, least):
-            end = f"{_nats(least)} at least: its term raised a part of the information."
+            end = f"{_nats(least)} at least: its term raised only a part of the information."
             yield "critic too low", "critic", f"{hears} {end}"
         elif heard - MARGIN - figures.margin(str(k)) > most:
             end = f"{_nats(most)} at most: its estimate cannot be trusted."
@@ -179,8 +180,8 @@ def _of_the_code(figures: _Table) -> Iterator[Fault]:
         yield (
             "prior unlike the codes",
             "code",
-            f"All codes together are {_nats(far)} nats or more from the prior, of a rate of "
-            f"{_nats(rate)}: samples of the prior are decoded where few data are.",
+            f"The KL of all codes together from the prior is {_nats(far)} nats or more, of a "
+            f"rate of {_nats(rate)}: samples of the prior lie where few codes of data are.",
         )
     for bound, name in (("log_px_ais", "annealed"), ("log_px", "importance-weighted")):
         gap = figures[bound] - figures["elbo"]
@@ -195,12 +196,12 @@ def _of_the_code(figures: _Table) -> Iterator[Fault]:
     if figures["saturated"] == 1:
         (least, most), fitted = interval(figures, "mi"), interval(figures, "fitted_mi")
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"
-        other = f"; a fitted marginal says {_nats(fitted[0])} to {_nats(fitted[1])}"
+        other = f"; a fitted marginal gives {_nats(fitted[0])} to {_nats(fitted[1])}"
         yield (
             "saturated",
             "code",
             f"The code holds {_nats(least)} nats about the data at least{between}: the data are "
-            "too few for bounds closer together, as the first cannot exceed the log of their "
+            "too few for closer bounds, because the lower one cannot exceed the log of their "
             f"number{'' if math.isnan(sum(fitted)) else other}.",
         )
 
@@ -214,6 +215,6 @@ def _nats(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
-def _list(numbers: Sequence[int], at_most: int = 8) -> str:
-    shown = ", ".join(map(str, numbers[:at_most]))
-    return shown if len(numbers) <= at_most else f"{shown}, ..."
+def _list(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    return shown if len(numbers) <= SHOWN else f"{shown}, ..."

@@ -43,7 +43,7 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
-    """Anneals some of the data, if the options ask for it."""
+    """Anneals some of the data, if requested."""
     options, layout = context.options, context.pair.layout
     if not options.ais_items:
         return {}
@@ -94,7 +94,7 @@ def active_units(context: Context, draws: Draws) -> Figures:
 
 
 def _extended(bound: Tensor, own_elbo: Tensor, elbo: Tensor) -> Figure:
-    """Mean of a bound of some data, extended to all: the ELBO plus the mean gain over it."""
+    """Extends the mean of a bound from some data to all: the ELBO plus the mean gain over it."""
     if len(bound) == len(elbo) or elbo.isnan().any():
         return mean_of(bound)
     gain, error = mean_of(bound - own_elbo)

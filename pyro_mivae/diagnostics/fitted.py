@@ -1,4 +1,4 @@
-"""Information in a code by a marginal fitted on other data, for which log N is no limit."""
+"""Information in a code by a marginal fitted on other data, not limited by log N."""
 
 from __future__ import annotations
 
@@ -49,27 +49,26 @@ def fitted_information(
     On each half of the data a density r of codes is fitted: mixtures of Gaussians in `coordinates`
     of the codes' support (none for discrete sites or spheres), the prior, and the mean of the
     half's own posteriors, weighed on a part of the half that the mixtures were not fitted on. The
-    codes of the other half, n of them, are judged by r. From above,
+    n codes of the other half are scored by r. From above,
 
     .. math:: E_{q(x, z)}\Big[\log \frac{q(z \mid x)}{r(z)}\Big]
         = I_q + KL(q(z) \| r(z)) \ge I_q.
 
-    From below, `tuba_bound` with the baseline r would have no ceiling either, but its average of
-    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` is made by the :math:`e^{-I}` of
-    them whose codes could be exchanged. Where these are too rare to be among :math:`n^2` pairs, it
-    reads up to :math:`1 + KL(q(z) \| r(z))` too high. So the interpolated bound is used, in which
-    no code counts for more than :math:`1 / \alpha` in that average:
+    From below, `tuba_bound` with the baseline r has no ceiling either. But its average of
+    :math:`q(z_j \mid x_i) / r(z_j)` over pairs :math:`i \ne j` depends on the share :math:`e^{-I}`
+    of pairs whose codes could be exchanged. If :math:`n^2` pairs contain none of these, it is up
+    to :math:`1 + KL(q(z) \| r(z))` too high. The interpolated bound limits the part of a code in
+    that average to :math:`1 / \alpha`:
 
     .. math:: I_q \ge 1 + E\Big[\log \frac{q(z_j \mid x_j)}{(1 - \alpha)\, e^t r(z_j)
         + \alpha\, m(z_j)}\Big] - E\Big[\frac{m'(z_j)}{(1 - \alpha)\, e^t r(z_j)
         + \alpha\, m'(z_j)}\Big],
 
-    with :math:`m'(z_j)` the mean of :math:`q(z_j \mid x_i)` over :math:`i \ne j` and
-    :math:`m(z_j) = m'(z_j) + q(z_j \mid x_j) / (n - 1)`. Its ceiling is
-    :math:`1 + \log \frac{n - 1}{\alpha}`, about :math:`2 \log n - 2.4` nats for
-    :math:`\alpha = 30 / n`. The fitting half chooses :math:`\alpha`, 30/n or more, and t. Both
-    bounds hold in expectation over data from a population, however good or bad r is, since nothing
-    that is chosen depends on the half that is judged.
+    with :math:`m'(z_j)` the mean of :math:`q(z_j \mid x_i)` over :math:`i \ne j` and :math:`m(z_j)
+    = m'(z_j) + q(z_j \mid x_j) / (n - 1)`. Its ceiling is :math:`1 + \log \frac{n - 1}{\alpha}`,
+    about :math:`2 \log n - 2.4` nats for :math:`\alpha = 30 / n`. The fitting half chooses
+    :math:`\alpha`, 30/n or more, and t. Both bounds hold in expectation over data from a
+    population for every r, because no choice depends on the scored half.
 
     References:
         Poole et al. (2019), On Variational Bounds of Mutual Information, eqs. 2, 6 and 12.
@@ -116,12 +115,12 @@ def fitted_log_marginal(
 def mixture_densities(
     values: Tensor, configuration: Tensor, learned: Tensor, num_configurations: int, seed: int
 ) -> Tensor:
-    r"""Scores the drawn part of codes under mixtures of Gaussians, fitted on some, of any size.
+    r"""Scores the drawn part of codes under mixtures of Gaussians of several sizes.
 
     :math:`r(k, z) = \pi_k\, r(z \mid k)` with :math:`\pi_k` the share of the configuration, and
     :math:`r(z \mid k)` a mixture with full covariances, fitted by expectation maximisation. A
-    configuration with too few codes for a size gets the next smaller one, and at the least the
-    single Gaussian of all codes. A column for each size is returned.
+    configuration with too few codes for a size gets the next smaller size, or finally the single
+    Gaussian of all codes. Returns a column per size.
     """
     spread = values[learned].std(0).clamp_min(torch.finfo(values.dtype).tiny ** 0.5)
     scaled = (values - values[learned].mean(0)) / spread
@@ -166,7 +165,7 @@ def stack_densities(log_densities: Tensor) -> Tensor:
 
 
 def _places(codes: Codes, layout: SiteLayout) -> tuple[Places, str | None]:
-    """Coordinates of the drawn sites with the log of their volume, or why there are none."""
+    """Coordinates of the drawn sites with the log of their volume, or the reason for none."""
     parts = []
     for name in layout.drawn:
         part = coordinates(codes.values[name], layout.supports.get(name))
@@ -188,7 +187,7 @@ def _judgements(
     log_prior: Tensor | None,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Fits on each half in turn: its rows, the other's, and the log-densities of either."""
+    """Yields for each half in turn: its rows, those of the other, and log-densities of both."""
     same, cross = aggregate.others_by_half()
     generator = torch.Generator().manual_seed(seed)
     second = torch.as_tensor(aggregate.second)

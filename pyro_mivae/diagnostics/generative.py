@@ -34,7 +34,7 @@ from pyro_mivae.posterior.progress import tell
 
 
 def generative_information(context: Context, _: Draws) -> Figures:
-    """Bounds the information between the code and data that the model itself draws."""
+    """Bounds the information between the code and data drawn from the model."""
     layout, options = context.pair.layout, context.options
     sites = ("", *layout.latent)  # the whole code, and each site
     if not options.generative_items:
@@ -51,7 +51,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     measured = GenerativeInformation(context.pair, data, options.generative_samples)
     num_samples = measured.evidence.num_samples
     whole = torch.equal(data.x, data.x.round()) and not torch.equal(context.x, context.x.round())
-    note = ", whole numbers where the data given are not" if whole else ""
+    note = ", with whole numbers, unlike the given data" if whole else ""
     context.protocol.update(
         generative_items=options.generative_items,
         generative_samples=num_samples,
@@ -68,7 +68,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
         figures |= ends("generative_mi", lower, upper, site)
         ceilings = ceilings or [upper]
     if any(math.isnan(mean) for mean, _ in figures.values()):
-        context.protocol["generative_mi"] += "; not defined where their densities are not numbers"
+        context.protocol["generative_mi"] += "; not defined if their densities are NaN"
     return figures
 
 
@@ -84,19 +84,18 @@ class GenerativeInformation:
     .. math:: E \log \frac{\hat p(c^*)}{\hat p} + H(c) \le I_p(x; c)
         \le E_P \log \frac{\hat p(c^*)}{\hat p} + H(c).
 
-    On the left a posterior of c made of draws that know nothing of :math:`c^*` is scored, which is
-    the bound of Barber and Agakov (2003). On the right the mean exceeds the information by
-    :math:`E\,KL(P(\cdot \mid c^*) \| \prod_j q_j) - KL(P \| \prod_j q_j)
-    = I_P(c^*; r_{1:k} \mid x') \ge 0`. Both share their draws, and neither exceeds H(c).
+    On the left is the bound of Barber and Agakov (2003), with a posterior of c from draws that do
+    not depend on :math:`c^*`. On the right the mean exceeds the information by
+    :math:`E\,KL(P(\cdot \mid c^*) \| \prod_j q_j) - KL(P \| \prod_j q_j) = I_P(c^*; r_{1:k} \mid
+    x') \ge 0`. Both share their draws, and neither exceeds H(c).
 
     For a drawn site s, :math:`\log p(x', s^*)` is bounded over the other sites with s fixed in
-    guide and model; and so is :math:`\log p(s^*)`, over draws of the prior, where it is no finite
-    sum.
+    guide and model. So is :math:`\log p(s^*)`, over draws of the prior, if it is not a finite sum.
 
     Attributes:
         evidence: Bounds of the evidence.
-        closer: Closer bounds of the first data, by annealing: of the evidence, and by site of the
-            evidence with the site's value fixed. The other data are left out then.
+        closer: Closer bounds for the first data, by annealing: of the evidence, and by site of the
+            evidence with the site's value fixed. Other data are then left out.
     """
 
     def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
@@ -126,7 +125,7 @@ class GenerativeInformation:
         return below[few] - prior_high[few] - high, above[few] - prior_low[few] - low
 
     def _log_prior(self, name: str) -> Bounds:
-        """Bounds the log-density of a site's value under the prior; of a category its mean."""
+        """Bounds the log-density of a site's value under the prior; for a category its mean."""
         tables = self.evidence.bound_prior(name)
         if name not in self._layout.enumerated:
             return _summed(tables)
@@ -143,7 +142,7 @@ class GenerativeInformation:
 
 
 def _anneal(context: Context, measured: GenerativeInformation) -> None:
-    """Closes the bounds by annealing the first data, whole and with each site's value fixed."""
+    """Tightens the bounds by annealing the first data, free and with each site's value fixed."""
     began = time.perf_counter()
     layout, temperatures = context.pair.layout, context.options.ais_temperatures
     few = rows_of(measured.evidence.data, slice(context.options.ais_items))
@@ -174,7 +173,7 @@ def _summed(tables: Bounds) -> Bounds:
 
 
 def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
-    """Returns the error of a guide that refuses data which the model drew, if it does."""
+    """Returns the error of a guide that refuses the model's own data, or None."""
     try:
         for part in x.split(pair.batch_size):
             pair.guide(part)

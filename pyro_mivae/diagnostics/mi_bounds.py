@@ -1,4 +1,4 @@
-"""Bounds of the information in the code, its sites and its single dimensions."""
+"""Bounds on the information in the code, its sites and its single dimensions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from pyro_mivae.posterior.layout import ProbedPair, SiteLayout, factors
 MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
 PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
-NEAR = 1e4  # deviations that codes span up to which single precision tells neighbours apart
+NEAR = 1e4  # span of codes, in deviations, up to which single precision resolves neighbours
 
 Names = tuple[str, ...] | None
 
@@ -126,7 +126,7 @@ def _marginal_divergence(
     lower: Figure,
     upper: Figure,
 ) -> dict[str, Figure]:
-    """The rate less the information, which is a divergence from one prior for all data."""
+    """The rate less the information: a KL divergence, if all data have the same prior."""
     if context.pair.layout.conditional:
         sites = ", ".join(sorted(context.pair.layout.conditional))
         context.protocol["marginal_kl"] = f"not defined: the prior of {sites} depends on the data"
@@ -152,7 +152,7 @@ def _site(
     least: Figure,
     most: Figure,
 ) -> dict[str, Figure]:
-    """Bounds of one site's information, given those of the whole code's."""
+    """Bounds on one site's information, given those of the whole code."""
     lower, upper = UNDEFINED, UNDEFINED
     if layout.drawn == layout.latent == (name,):
         lower, upper = least, most
@@ -252,7 +252,7 @@ def dimensions(context: Context, draws: Draws) -> Figures:
 
 
 def marginals(fn: Distribution) -> Distribution | None:
-    """Returns the distribution of each coordinate, be they independent or not, as `factors`."""
+    """Returns the distribution of each coordinate as `factors` does, also of dependent ones."""
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
         return Normal(fn.mean, fn.variance.sqrt(), validate_args=False)
     return factors(fn)
@@ -261,7 +261,7 @@ def marginals(fn: Distribution) -> Distribution | None:
 def aggregate_dimensions(
     pair: ProbedPair, x: Tensor, codes: Codes, names: Iterable[str]
 ) -> dict[str, AggregatePosterior]:
-    """Aggregates the posteriors of every coordinate of drawn sites, on its own."""
+    """Aggregates the posteriors of each coordinate of drawn sites separately."""
     rows = torch.arange(len(x), device=pair.device)
     values = {name: codes.values[name].reshape(len(x), -1) for name in names}
     centres = {name: value.double().mean(0) for name, value in values.items()}
@@ -283,11 +283,11 @@ def aggregate_dimensions(
 
 
 class _Coordinates:
-    """Log-densities of coordinates under a few data's posteriors, configurations apart.
+    """Log-densities of coordinates under posteriors of a few data, by configuration.
 
     Attributes:
-        datum: Datum of each component, counted within the posterior, shape ``(components,)``.
-        width: How many numbers each row of values makes.
+        datum: Index of each component's datum in the posterior, shape ``(components,)``.
+        width: Count of numbers per row of values.
     """
 
     def __init__(self, posterior: Posterior, name: str, values: Tensor, centre: Tensor) -> None:
@@ -320,7 +320,7 @@ class _Coordinates:
     def __call__(self, values: Tensor) -> Tensor:
         """Scores rows of values, ``(n, dims)``, under every component: ``(dims, n, components)``.
 
-        The weights of the enumerated sites' configurations are counted in.
+        The weights of the enumerated configurations are included.
         """
         if self._normal is not None:
             loc, shrink, constant = self._normal  # (dims, 1, components)
@@ -346,7 +346,7 @@ class _Coordinates:
 
 
 def _logsumexp(table: Tensor) -> Tensor:
-    """Sums over the last dimension in place: much faster than torch's, which makes copies."""
+    """Log-sum-exp over the last dimension in place: much faster than torch's, which copies."""
     limits = torch.finfo(table.dtype)  # never infinity less infinity
     top = table.amax(-1, keepdim=True).clamp(limits.min, limits.max)
     total: Tensor = table.sub_(top).exp_().sum(-1)

@@ -1,4 +1,4 @@
-"""The information report: figures of what a code knows about the data, in nats."""
+"""The information report: figures of the information in a code, in nats."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ RELIABLE = 10  # data from which a standard error is one
 
 
 class InformationReport(dict[str, float]):
-    """Figures of `information` by name, and how they were measured; it prints as a table.
+    """Figures of `information` by name, with their protocol; it prints as a table.
 
-    Standard errors stand under ``<name>_se``; figures that are not defined are NaN.
+    Standard errors have the keys ``<name>_se``; undefined figures are NaN.
 
     Args:
         figures: Every figure by name.
         protocol: Numbers of data, draws and codes, and the way in which each figure was measured;
             kept as an attribute.
-        seconds: Time of each part on the clock; kept as an attribute.
+        seconds: Wall time of each part; kept as an attribute.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class InformationReport(dict[str, float]):
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
-        """Faults of the pair that the figures show, see `diagnose`."""
+        """Faults of the pair in its figures, see `diagnose`."""
         return diagnose(self)
 
     @checked(site=text())
@@ -93,13 +93,13 @@ class InformationReport(dict[str, float]):
 def information(
     model: Program, guide: Program, x: Tensor, *, seed: int = 0, **options: Any
 ) -> InformationReport:
-    r"""Reports what a code knows about the data, for any Pyro model/guide pair, without a critic.
+    r"""Measures the information in a code, for any Pyro model/guide pair, without a critic.
 
-    The pair is called with a batch of ``x`` alone. The model observes at least one site; the
-    latent sites, of whatever names, are the same in both, each with a density per datum, inside
-    one plate over the data. Enumerable sites are summed out, annotated or not; others are drawn.
-    Scales, masks and ``pyro.deterministic`` do not count. Programs that score the same datum and
-    code in several ways (dropout, statistics of the batch) are refused.
+    Model and guide are called with a batch of ``x`` only. The model observes at least one site.
+    Both have the same latent sites, with any names, each with a density per datum inside one plate
+    over the data. Enumerable sites are summed out, annotated or not; others are drawn. Scales,
+    masks and ``pyro.deterministic`` are ignored. Programs whose scores vary for the same datum and
+    code (dropout, batch statistics) are refused.
 
     Figures, in nats per datum unless they say otherwise; ``docs/evaluation.md`` says how each is
     measured, how it errs, and where it is NaN:
@@ -111,9 +111,9 @@ def information(
     * ``mi_lower``, ``mi_upper``, and ``mi_<site>_...``: :math:`I_q(x; code)`, under the joint
       distribution of data and guide, and that of one site, the others averaged out;
       ``mi_<site>[d]_...`` and ``kl_<site>[d]`` of a single dimension, from 0, or a category;
-    * ``fitted_mi_lower``, ``fitted_mi_upper``: the same by a density fitted on other data, for
-      which :math:`\log N` is no limit; the lower one has ``fitted_reach``. Read them where
-      ``saturated`` is 1: more than 0.5 nats lie between the first two;
+    * ``fitted_mi_lower``, ``fitted_mi_upper``: the same by a density fitted on other data, not
+      limited by :math:`\log N`; the limit of the lower one is ``fitted_reach``. Read them if
+      ``saturated`` is 1: the first two are more than 0.5 nats apart;
     * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I;
     * ``total_correlation``, ``_lower``, ``_upper``: :math:`KL(q(z) \| \prod_d q(z_d))`;
     * ``active_units``, ``active_units_<site>``: dimensions whose posterior mean has a variance
@@ -121,17 +121,17 @@ def information(
     * ``generative_mi_lower``, ``_upper``, ``generative_mi_<site>_...``: :math:`I_p(x; code)` and
       :math:`I_p(x; s)` under the model's own joint distribution, on data *sampled* from it.
 
-    ``<name>_se`` is a standard error over the data, taken as a sample of their population: NaN
-    for one datum, and said to be unreliable for fewer than 10.
+    ``<name>_se`` is a standard error over the data, as a sample of a population: NaN for one
+    datum, and reported as unreliable for fewer than 10.
 
     Args:
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
             precision (see `data_for`).
-        seed: Of every draw. Torch's generators, Pyro's parameter store and the modules' mode are
-            left as they were; every module is evaluated in evaluation mode.
-        **options: Fields of `InformationOptions`: how many draws and data each figure takes.
+        seed: Seed of every draw. All modules run in evaluation mode. Torch's generators, Pyro's
+            parameter store and the modules' mode are restored.
+        **options: Fields of `InformationOptions`: numbers of draws and data.
 
     Returns:
         The report.
@@ -142,7 +142,7 @@ def information(
     Raises:
         DataError: If there are no data, or a variant cannot score them.
         OptionError: If a number is out of range, or an option is unknown.
-        SiteError: If the pair is not as said above.
+        SiteError: If the pair does not meet the conditions above.
         ShapeError: If a site's batch shape is not that of one plate over the data.
 
     References:
@@ -182,8 +182,8 @@ def information(
         }
         if layout.meanless:
             protocol["active_units"] = (
-                "by means of 100 draws of each code, twice, as the guide knows no mean of "
-                f"{', '.join(sorted(layout.meanless))}"
+                "by means of 100 draws of each code, twice, because the guide has no known mean "
+                f"of {', '.join(sorted(layout.meanless))}"
             )
         began = time.perf_counter()
         draws = draw_codes(pair, x, how.num_samples or 1)
@@ -198,6 +198,6 @@ def information(
     few = [n for n, count in protocol.items() if n.endswith("items") and 0 < count < RELIABLE]
     if few:
         protocol["standard_errors"] = (
-            f"unreliable where they are of under {RELIABLE} data ({', '.join(sorted(few))})"
+            f"unreliable for fewer than {RELIABLE} data ({', '.join(sorted(few))})"
         )
     return InformationReport(figures, protocol, seconds)

@@ -127,8 +127,8 @@ class InfoGANLoss(Objective):
         x = args[0]
         if self.needs_batch and discriminator.training and len(x) < 2:
             raise DataError(
-                "a batch of 1 given, and batch norm in the discriminator, which has nothing to "
-                "normalise it by; give 2 or more, 32 and more are of use"
+                "a batch of 1 given, but batch norm in the discriminator needs 2 or more; 32 or "
+                "more are better"
             )
         generated, recognised, site = self._get_trace(model, guide, args, kwargs)
         image = site["value"]
@@ -137,12 +137,12 @@ class InfoGANLoss(Objective):
             for name in self.weights
         }
         real, fake = discriminator(x), discriminator(image.detach())
-        # Parameters that are detached learn nothing of what the generator wants.
+        # Detached parameters get no gradient of the generator's loss.
         seen = functional_call(discriminator, _constants(discriminator), (image,))
         if real.shape != x.shape[:1]:
             raise ShapeError(
                 f"the discriminator gives shape {tuple(real.shape)} for {len(x)} data; let it "
-                f"give log-odds of shape {tuple(x.shape[:1])}, one per datum"
+                f"return log-odds of shape {tuple(x.shape[:1])}, one per datum"
             )
         fooled = -softplus(seen) if self.saturating else softplus(-seen)
         discriminator_loss = _total(softplus(-real) + softplus(fake), site)

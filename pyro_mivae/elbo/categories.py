@@ -101,7 +101,7 @@ class SampledCategoricalELBO(MutualInformationELBO):
     are unbiased for every parameter and every number :math:`b` that does not depend on the draw:
     :math:`1 / \pi_c` corrects for the draws without c, and :math:`E[\sum_{c \in A} b \nabla q_c /
     \pi_c] = b \nabla \sum_c q_c = 0`. Here :math:`b` is the mean of :math:`L_c` over the
-    categories that are always decoded.
+    categories that are certain to be decoded.
 
     The draw adds less variance if fewer categories share :math:`q(c \mid x)` (``python -m
     benchmarks variance``), and none if q is certain or ``exact + draws`` covers all categories, as

@@ -47,15 +47,15 @@ class Divergence:
             return None
         if not are_equal(found):
             raise SiteError(
-                f"the guide draws the sites {list(self.latent)} together, from the auxiliary site "
-                f"{self.name!r}, so their divergence is one number and a weight of one of them "
-                "has no meaning; give all of them the same weight, or draw each by itself, as "
-                "AutoNormal does"
+                f"the guide draws the sites {list(self.latent)} together, from the auxiliary "
+                f"site {self.name!r}, so their divergence is one number and a weight of one of "
+                "them has no meaning; give all of them the same weight, or draw each "
+                "separately, as AutoNormal does"
             )
         if not self.is_whole:
             raise SiteError(
-                f"the guide makes {self.name!r} a point mass and has auxiliary sites that no "
-                "latent site is seen to come from, so the divergence to be weighed is not known; "
+                f"the guide makes {self.name!r} a point mass and has auxiliary sites without a "
+                "visible link to a latent site, so the weighted divergence is not known; "
                 "compute the site's value from the auxiliary one by torch operations"
             )
         return found[0]

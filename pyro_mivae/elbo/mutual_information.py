@@ -262,7 +262,7 @@ class MutualInformationELBO(Objective):
         if coded.noted:
             warnings.warn(
                 f"the guide observes {coded.noted}, whose log-density counts as in Pyro's "
-                "Trace_ELBO: the ELBO is then no bound; hide them, poutine.block(guide, "
+                "Trace_ELBO: the ELBO is then not a bound; hide them, poutine.block(guide, "
                 "hide=[...]), for one",
                 PyroMivaeWarning,
                 stacklevel=2,

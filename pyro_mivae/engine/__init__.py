@@ -4,10 +4,10 @@ from pyro_mivae.engine.capturable import Scheduled, StaticEpoch
 from pyro_mivae.engine.comparison import is_due, is_due_in_epoch, most_unchecked
 from pyro_mivae.engine.cuda_graphs import CudaGraphs, Recording, recorder_for
 from pyro_mivae.engine.fallback import give_up
-from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision, no_rounding
+from pyro_mivae.engine.precision import Precision, check_precision, matmul_precision
 from pyro_mivae.engine.steps import Engine, GraphStep, Mode, trace_step
 from pyro_mivae.engine.svi import SVI
-from pyro_mivae.engine.tracing import TracedStep, TrainStep
+from pyro_mivae.engine.tracing import TrainStep
 
 __all__ = [
     "SVI",
@@ -19,7 +19,6 @@ __all__ = [
     "Recording",
     "Scheduled",
     "StaticEpoch",
-    "TracedStep",
     "TrainStep",
     "check_precision",
     "give_up",
@@ -27,7 +26,6 @@ __all__ = [
     "is_due_in_epoch",
     "matmul_precision",
     "most_unchecked",
-    "no_rounding",
     "recorder_for",
     "trace_step",
 ]

@@ -1,13 +1,12 @@
-"""Epochs whose steps touch nothing but tensors that stay where they are.
+"""Epochs whose steps use only tensors at fixed places in memory.
 
-Such a step can be captured and replayed. The data, the learning rate and the value of a schedule
-differ from one step to the next: each is read from a tensor by a cursor that the step moves on.
+Such a step can be captured and replayed. Data, learning rate and schedules differ from step to
+step: each is read from a tensor by a cursor that the step advances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +15,18 @@ from torch import Tensor
 
 from pyro_mivae.compat import copy_all
 from pyro_mivae.engine.comparison import is_due
-from pyro_mivae.engine.cuda_graphs import Body, Recording, check_capturable
+from pyro_mivae.engine.cuda_graphs import Recording, check_capturable
 from pyro_mivae.engine.steps import Engine, GraphStep
 from pyro_mivae.errors import CaptureError
 
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A tensor with a value of its own in each step.
+    """A tensor with a different value in each step.
 
     Attributes:
         target: The tensor, 0-dimensional.
-        at: Its value by the number of training steps done.
+        at: Its value as a function of the number of finished steps.
     """
 
     target: Tensor
@@ -35,23 +34,23 @@ class Scheduled:
 
 
 class StaticEpoch:
-    """The steps of an epoch, on static tensors alone."""
+    """The recorded steps of an epoch, on static tensors only."""
 
     def __init__(
         self,
         engine: Engine,
         x: Tensor,
         batch_sizes: Sequence[int],
-        optimiser: torch.optim.Optimizer,
+        recorder: Recording,
         *,
         compares: Callable[[int], bool] = is_due,
         scheduled: Sequence[Scheduled] = (),
         clip_norm: float | None = None,
-        device: torch.device,
     ) -> None:
-        self.engine, self.optimiser, self.compares = engine, optimiser, compares
+        self.engine, self.recorder, self.compares = engine, recorder, compares
         self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
         self.scheduled, self.targets = scheduled, [one.target for one in scheduled]
+        device = recorder.device
         exact = any(target.dtype == torch.float64 for target in self.targets)
         dtype = torch.float64 if exact else torch.float32
         shape = len(batch_sizes), len(scheduled)
@@ -61,7 +60,6 @@ class StaticEpoch:
         self.arranged = x.clone() if self.resident else x  # in the order of the epoch
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
         self.log = x.new_zeros(0, device=device)
-        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
         self._prepared: Any = None
         self._parts: list[_Part] = []
         self._fill_schedule(0)
@@ -71,43 +69,42 @@ class StaticEpoch:
         """Names of the ledger's entries, once the step is traced."""
         return self._parts[0].step.entries
 
-    def prepare(self, recorder: Recording | None = None) -> None:
-        """Traces the step for each size of batch, and records it.
+    def prepare(self) -> None:
+        """Traces and records the step for each batch size.
 
-        The program is in the mode that it trains in.
+        The program is in training mode.
         """
-        self._around = nullcontext if recorder is None else recorder.running
         first, count = self.batch_sizes[0], len(self.batch_sizes)
         same = sum(size == first for size in self.batch_sizes)
-        self._parts = [_Part(self, range(same), first)]
-        if same < count:
-            self._parts.append(_Part(self, range(same, same + 1), self.batch_sizes[-1]))
-        for part in self._parts:
-            part.record(recorder)
+        self._parts = []
+        for steps in (range(same), range(same, count)):
+            if steps:
+                self._parts.append(_Part(self, steps, self.batch_sizes[steps.start]))
         self._prepared = self._state()
 
     @property
     def is_prepared(self) -> bool:
-        """True if the steps are prepared for the program's present mode and places in memory."""
+        """True if the steps are prepared for the program's current mode and places in memory."""
         return bool(self._prepared == self._state())
 
     def free(self) -> None:
-        """Lets go of the recorded steps, which refer to this epoch: memory is free at once."""
+        """Deletes the recorded steps, which refer to this epoch: their memory is free at once."""
         for part in self._parts:
             part.bodies = []
         self._parts, self._prepared = [], None
 
     def _state(self) -> Any:
-        """State that recorded steps are fixed to: Python's values, and places in memory."""
-        moments = [value for kept in self.optimiser.state.values() for value in kept.values()]
+        """State that recorded steps depend on: Python's values and places in memory."""
+        states = self.recorder.optimiser.state.values()
+        moments = [value for kept in states for value in kept.values()]
         tensors = [*self.engine.program.state, *self.targets, *moments]
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
     def run(
         self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
     ) -> Tensor:
-        """Takes the steps of an epoch; nothing waits for the device."""
-        with self._around():
+        """Takes the steps of an epoch, without waiting for the device."""
+        with self.recorder.running():
             self.order = order
             if self.resident:
                 index = order.to(self.x.device, non_blocking=True)
@@ -124,15 +121,21 @@ class StaticEpoch:
         return self.log
 
     def _fill_schedule(self, first_step: int) -> None:
-        """Computes what is scheduled for the steps from one on."""
+        """Computes scheduled values from a step on."""
         if self.scheduled:
             steps = range(first_step, first_step + len(self.batch_sizes))
             rows = [[one.at(step) for one in self.scheduled] for step in steps]
             values = torch.tensor(rows, dtype=self.schedule.dtype)
             self.schedule.copy_(values, non_blocking=True)
 
+    def make_log(self, entries: int) -> None:
+        """Makes the log that recorded steps write to, with a row for each step."""
+        shape = len(self.batch_sizes), entries
+        if self.log.shape != shape:
+            self.log = self.log.new_zeros(shape)
+
     def take(self, step: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        """Takes the step that the cursor is at, and moves it on."""
+        """Takes the step at the cursor, and advances it."""
         if self.scheduled:
             row = self.schedule.index_select(0, self.cursor).squeeze(0)
             copy_all(self.targets, row.unbind())
@@ -140,22 +143,21 @@ class StaticEpoch:
         if self.clip_norm is not None:
             parameters = self.engine.program.parameters
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
-        self.optimiser.step()
+        self.recorder.optimiser.step()
         self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
         self.cursor.add_(1)
 
 
 class _Part:
-    """The steps of one size of batch.
+    """The steps of one batch size.
 
     Attributes:
         step: The step by the graph.
-        bodies: How many steps each of these takes by the graph, the most first.
+        bodies: Recorded bodies with their numbers of steps, the largest first.
     """
 
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
         self.epoch, self.steps, self.size = epoch, steps, size
-        self.bodies: list[tuple[int, Body]] = []
         self._first = len(epoch.x) - size if steps.start else 0
         shape = size, *epoch.x.shape[1:]
         if epoch.resident:
@@ -169,29 +171,19 @@ class _Part:
         if not isinstance(step, GraphStep):
             raise CaptureError("the program cannot be staged")
         self.step = step
-
-    def record(self, recorder: Recording | None) -> None:
-        """Records the step, if there is something to record it with."""
-        epoch = self.epoch
-        shape = len(epoch.batch_sizes), len(self.step.entries)
-        if epoch.log.shape != shape:
-            epoch.log = epoch.log.new_zeros(shape)
-        if recorder is None:
-            self.bodies = [(1, self._body)]
-            return
-        epoch.cursor.fill_(self.steps.start)
-        self._load(self.steps.start)
-        check_capturable(self.step.traced, epoch.cursor.device)
-        wanted = recorder.steps_per_replay if epoch.resident else 1
-        counts = sorted({1, min(wanted, len(self.steps))}, reverse=True)
+        check_capturable(step.traced, epoch.cursor.device)
+        epoch.make_log(len(step.entries))
+        wanted = epoch.recorder.steps_per_replay if epoch.resident else 1
+        counts = sorted({1, min(wanted, len(steps))}, reverse=True)
         state = [*epoch.engine.program.state, *epoch.targets, epoch.cursor, epoch.log]
-        self.bodies = list(zip(counts, recorder.record(self._body, counts, state), strict=True))
+        recorded = epoch.recorder.record(self._body, counts, state)
+        self.bodies = list(zip(counts, recorded, strict=True))
 
     def _body(self) -> None:
         self.epoch.take(self.step, self._fetch())
 
     def run(self, index: int, number: int) -> int:
-        """Takes the next steps of the epoch, and returns how many they are."""
+        """Takes the next steps of the epoch, and returns their number."""
         epoch = self.epoch
         self._load(index)
         left, by_graph = self.steps.stop - index, epoch.engine.mode != "eager"
@@ -212,7 +204,7 @@ class _Part:
         return 1
 
     def _load(self, step: int) -> None:
-        """Copies a batch from where the data are, if that is elsewhere."""
+        """Copies a batch to the device, if the data are elsewhere."""
         epoch = self.epoch
         if not epoch.resident:
             first = self._first + (step - self.steps.start) * self.size
@@ -220,7 +212,7 @@ class _Part:
             self._held.copy_(batch, non_blocking=True)
 
     def _fetch(self) -> Tensor:
-        """Returns the batch that the cursor is at."""
+        """Returns the batch at the cursor."""
         if not self.epoch.resident:
             return self._held
         if len(self.steps) == 1:

@@ -1,4 +1,4 @@
-"""Comparison of a graph's step with its program's, on the same noise."""
+"""Comparison of a graph's step with the program's step on the same noise."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine.fallback import first_cause
-from pyro_mivae.engine.snapshot import noise_state, preserved
+from pyro_mivae.engine.snapshot import preserved, rng_state
 from pyro_mivae.engine.tracing import TracedStep
 
 Ledger = Mapping[str, Tensor]
 Gradients = Mapping[Tensor, Tensor]
 
 ROUNDING = 64
-"""Allowed difference, in units of the last place: sums may be added in another order."""
+"""Allowed difference in units of the last place: the order of sums may differ."""
 
 ROUNDING_ON_CUDA = 2**-11
-"""Allowed relative difference in float32 on CUDA: that of TF32, and of sums in any order."""
+"""Allowed relative difference in float32 on CUDA, for TF32 and sums in any order."""
 
 EVERY = 200
 """Most steps between two comparisons."""
 
 EVERY_CAPTURED = 2000
-"""The like where steps are captured: a comparison takes as long as some 25 of them."""
+"""The same for captured steps: a comparison takes as long as about 25 of them."""
 
 
 def most_unchecked(device: torch.device) -> int:
-    """Returns the most steps between two comparisons on a device."""
+    """Returns the largest number of steps between two comparisons on a device."""
     return EVERY_CAPTURED if device.type == "cuda" else EVERY
 
 
 def is_due(step: int, every: int = EVERY) -> bool:
-    """Returns whether a step is compared with its program.
+    """Returns True for a step that is compared with its program.
 
     Example:
         >>> [step for step in range(500) if is_due(step)]
@@ -45,27 +45,27 @@ def is_due(step: int, every: int = EVERY) -> bool:
 
 
 def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> bool:
-    """Returns whether a step is compared where epochs end in a batch of a size of its own."""
+    """Returns True for a compared step if the last batch of an epoch has another size."""
     epoch, batch = divmod(step, steps_per_epoch)
     return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results of a step, and the state that it leaves."""
+    """Results of a step, and the state after it."""
 
     ledger: Ledger
     gradients: Gradients  # of each leaf that has one
     written: tuple[Tensor, ...]  # tensors that it changes in place, as it leaves them
-    noise: tuple[Tensor, ...]  # state of the random number generators after it
+    noise: Mapping[str, Tensor]  # state of the random number generators after it
 
     def difference(self, other: Outcome) -> str:
-        """Says where the graph's outcome is not this one, the program's; empty if nowhere.
+        """Describes the first difference of the graph's outcome to this one; empty if none.
 
-        Numbers agree if they are equal to rounding: of their own size, or of the loss's.
+        Numbers agree if they are equal to rounding, relative to their own size or the loss.
         """
         if tuple(self.ledger) != tuple(other.ledger):
-            return f"the ledger has {list(self.ledger)}, and {list(other.ledger)} by the graph"
+            return f"the ledger has {list(self.ledger)}, that of the graph {list(other.ledger)}"
         size = self.ledger["loss"].abs()
         for name in sorted(self.ledger, key="loss".__eq__):  # what makes the loss another first
             wanted = self.ledger[name]
@@ -74,26 +74,26 @@ class Outcome:
                     f"{name} is {float(wanted):g}, and {float(other.ledger[name]):g} by the graph"
                 )
         if self.gradients.keys() != other.gradients.keys():
-            return "other parameters have a gradient than in the graph"
+            return "the parameters with a gradient differ from those of the graph"
         norms = [gradient.detach().norm() for gradient in self.gradients.values()]
         size = torch.stack(norms).norm() if norms else size
         for parameter, wanted in self.gradients.items():
             if not _agree(wanted, other.gradients[parameter], size):
-                return f"the gradient of a parameter of shape {tuple(wanted.shape)} is another"
+                return f"the gradient of a parameter of shape {tuple(wanted.shape)} differs"
         for wanted, found in zip(self.written, other.written, strict=True):
             if not _agree(wanted, found, wanted.abs().amax() if wanted.numel() else size):
-                return f"a tensor of shape {tuple(wanted.shape)} that it changes is another"
-        if not all(map(torch.equal, self.noise, other.noise)):
-            return "it leaves the random number generator in another state"
+                return f"a tensor of shape {tuple(wanted.shape)} that it changes differs"
+        if not all(torch.equal(state, other.noise[kind]) for kind, state in self.noise.items()):
+            return "the state of the random number generator after it differs"
         return ""
 
 
 def compared(
     traced: TracedStep, data: Sequence[Tensor], take: Callable[[], tuple[Any, Ledger, Gradients]]
 ) -> tuple[Any, str]:
-    """Takes the program's own step, and says where the graph's is another on the same noise.
+    """Takes the program's step, and describes a difference of the graph's on the same noise.
 
-    The program returns anything, its ledger, and its gradients.
+    The program returns any result, its ledger, and its gradients.
     """
     device = data[0].device
     try:
@@ -103,17 +103,17 @@ def compared(
                 dict(zip(traced.entries, values.clone().unbind(), strict=True)),
                 {p: g.clone() for p, g in zip(traced.leaves, gradients, strict=True)},
                 tuple(tensor.detach().clone() for tensor in traced.written),
-                noise_state(device),
+                rng_state(device),
             )
     except Exception as error:  # the program itself may have no trouble
         return take()[0], f"the graph fails with {first_cause(error)}"
     taken, ledger, found = take()
-    own = Outcome(ledger, found, traced.written, noise_state(device))
+    own = Outcome(ledger, found, traced.written, rng_state(device))
     return taken, own.difference(by_graph)
 
 
 def _agree(wanted: Tensor, found: Tensor, size: Tensor) -> bool:
-    """Returns whether two tensors are equal to the rounding of numbers of their size."""
+    """Returns True if two tensors are equal to the rounding of numbers of their size."""
     if not wanted.is_floating_point() or wanted.shape != found.shape:
         return torch.equal(wanted, found)
     found = found.to(wanted.dtype)

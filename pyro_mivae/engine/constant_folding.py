@@ -18,10 +18,10 @@ HELD = "_held_constant"
 
 
 def hold_constants(module: GraphModule) -> None:
-    """Keeps the constants that a tape has seen, instead of making them in every step.
+    """Stores the constants of a tape, instead of making them in every step.
 
     ``torch.tensor(0.0, device="cuda")`` copies a number from the CPU to the device: a step would
-    wait for it, and a captured step must not. External tensors are read anew in every step.
+    wait for it, and a captured step must not. External tensors are read in every step.
     """
     graph, changed = module.graph, all_changed(module.graph)
     values: dict[Node, Tensor] = {}
@@ -56,7 +56,7 @@ def register(module: GraphModule, value: Tensor) -> str:
 
 
 def constant_of(module: GraphModule, operand: Any) -> Any:
-    """Returns the value of a held constant, None for anything else."""
+    """Returns the value of a held constant, or None."""
     if not isinstance(operand, Node) or not str(operand.target).startswith(HELD):
         return None
     value = getattr(module, str(operand.target))
@@ -64,7 +64,7 @@ def constant_of(module: GraphModule, operand: Any) -> Any:
 
 
 def number_of(module: GraphModule, operand: Any) -> float | None:
-    """Returns the number that an operand is in every element, None if it is not constant."""
+    """Returns the number in all elements of an operand, or None if it is not constant."""
     if isinstance(operand, int | float) and not isinstance(operand, bool):
         return float(operand)
     value = constant_of(module, operand)
@@ -75,7 +75,7 @@ def number_of(module: GraphModule, operand: Any) -> float | None:
 
 
 def spell_out(module: GraphModule) -> None:
-    """Makes a held constant of one number in the graph, where a compiler sees the number."""
+    """Creates a held constant with one number inside the graph, visible to a compiler."""
     for node in list(module.graph.nodes):
         value = constant_of(module, node)
         if value is None or (value.numel() and any(value.stride())):

@@ -1,4 +1,4 @@
-"""Steps captured in CUDA graphs: the whole step is one launch, and no Python runs between them."""
+"""Steps captured in CUDA graphs: a whole step is one launch, without Python in between."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pyro_mivae.errors import CaptureError, OptionError
 Body = Callable[[], None]
 
 WARM_UPS = 3
-"""Steps that are taken before a capture, in which libraries set themselves up."""
+"""Steps before a capture, in which libraries initialise."""
 
 STEPS_PER_REPLAY = 8
 """Steps in one CUDA graph: a launch takes about 6 microseconds, whatever is in it."""
 
 EQUAL = 1e-3
-"""Relative difference up to which the replay of one step is the step."""
+"""Relative difference allowed between a replay of one step and the step."""
 
 ROUGHLY_EQUAL = 0.3
-"""The like for parameters, and for several steps: Adam makes whole steps of what is rounding."""
+"""The same for parameters and for several steps: Adam can turn rounding into whole steps."""
 
 
 class Recording:
-    """Tries a step out, records it, compares the recording with it, and puts all back.
+    """Tries a step, records it, compares the recording with it, and restores all state.
 
-    Recorded by this class itself a step is a loop over its body, which any device can run.
+    In this base class a recorded step is a loop over its body, which any device can run.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Recording:
         self.steps_per_replay = steps_per_replay
 
     def running(self) -> AbstractContextManager[None]:
-        """Surrounds what is recorded and what is repeated."""
+        """Context of recording and of replay."""
         return nullcontext()
 
     def record(self, body: Body, counts: Sequence[int], state: Sequence[Tensor]) -> list[Body]:
-        """Records a step, for each count a body that takes so many; all is then as it was."""
+        """Records one body for each count of steps, and restores all state."""
         begun = Snapshot([*state, *self._moments().values()], self.device)
         known = set(map(id, begun.tensors))
 
@@ -73,7 +73,7 @@ class Recording:
                     self._compare(body, repeat, count, before)
         except CaptureError:
             raise
-        except Exception as error:  # whatever torch, a compiler or the driver may raise
+        except Exception as error:  # torch, a compiler or the driver may raise anything
             raise CaptureError(first_cause(error)) from error
         finally:
             restore()
@@ -83,7 +83,7 @@ class Recording:
         return recorded
 
     def _moments(self) -> dict[tuple[str, int], Tensor]:
-        """Tensors of the optimiser's state, by name and number."""
+        """Tensors of the optimiser's state, by name and index."""
         states = enumerate(self.optimiser.state.values())
         return {(name, index): value for index, kept in states for name, value in kept.items()}
 
@@ -100,7 +100,7 @@ class Recording:
         return repeat
 
     def _compare(self, body: Body, repeat: Body, count: int, before: Snapshot) -> None:
-        """Checks that a recording does what so many steps do."""
+        """Checks that a recording equals a number of steps."""
         for _ in range(count):
             body()
         wanted = before.now()
@@ -113,23 +113,23 @@ class Recording:
         names = {id(moment): name for (name, _), moment in self._moments().items()} | trained
         updates: dict[str, list[tuple[Tensor, ...]]] = {}
         values = zip(before.values, wanted.values, found.values, strict=True)
-        told = f"its replay does not do what {count} step(s) do: "
+        told = f"its replay differs from {count} step(s): "
         for tensor, change in zip(before.tensors, values, strict=True):
             if id(tensor) in names:
                 updates.setdefault(names[id(tensor)], []).append(change)
             elif not _agree([change], allowed):
-                raise CaptureError(f"{told}a tensor of shape {tuple(tensor.shape)} is another")
+                raise CaptureError(f"{told}a tensor of shape {tuple(tensor.shape)} differs")
         for name, changes in updates.items():
             if not _agree(changes, allowed if name else ROUGHLY_EQUAL):
-                raise CaptureError(f"{told}the update of the parameters is another")
+                raise CaptureError(f"{told}the update of the parameters differs")
 
 
 class CudaGraphs(Recording):
     """Captures steps as CUDA graphs, which share one pool of memory; see `Recording`.
 
-    All of it runs on one stream of the device, captures and replays too. The last step before a
-    capture is taken under torch's watch for what waits for the device: most of what would break a
-    capture is found before one is begun.
+    Everything runs on one stream of the device, also captures and replays. In the last step before
+    a capture torch reports waits for the device: this finds most causes of a failed capture before
+    it begins.
     """
 
     def running(self) -> AbstractContextManager[None]:
@@ -148,7 +148,7 @@ class CudaGraphs(Recording):
         noise = torch.cuda.get_rng_state(self.device)
         stream = _stream(_index(self.device))
         collecting = gc.isenabled()
-        gc.disable()  # what is collected meanwhile might be the device's
+        gc.disable()  # garbage collection might free memory of the device
         try:
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
@@ -167,14 +167,14 @@ class CudaGraphs(Recording):
 
 
 def recorder_for(optimiser: torch.optim.Optimizer, device: torch.device) -> Recording | None:
-    """Returns what records steps on a device: CUDA graphs, or nothing."""
+    """Returns the recorder of a device: CUDA graphs, or None."""
     return CudaGraphs(optimiser, device) if device.type == "cuda" else None
 
 
 def check_capturable(traced: TracedStep, device: torch.device) -> None:
-    """Checks that a graph leaves its data alone, and that all of it is on the device.
+    """Checks that a graph does not change its data, and that all tensors are on the device.
 
-    A number that is read from a tensor on the CPU would be that of the capture in every replay.
+    A number read from a tensor on the CPU would keep its captured value in every replay.
     """
     if traced.changes_data:
         raise CaptureError("it changes its data in place")
@@ -188,7 +188,7 @@ def check_capturable(traced: TracedStep, device: torch.device) -> None:
 
 
 def _agree(changes: Sequence[tuple[Tensor, ...]], allowed: float) -> bool:
-    """Compares two outcomes of tensors, given before them, by the size of the whole change."""
+    """Compares two outcomes of tensors, relative to the size of the whole change."""
     whole, apart = 0.0, 0.0
     for before, a, b in changes:
         defined = a.isfinite()
@@ -212,19 +212,19 @@ def _no_waiting() -> Iterator[None]:
 
 
 def _watch_waiting(mode: Any) -> None:
-    with quiet():  # torch tells that the watch is not complete
+    with quiet():  # torch warns that its check is not complete
         torch.cuda.set_sync_debug_mode(mode)
 
 
 @cache
 def _stream(index: int) -> torch.cuda.Stream:
-    """The one stream for captures of a device: each stream keeps memory of cuBLAS's."""
+    """The only stream for captures of a device: each stream holds memory of cuBLAS."""
     return torch.cuda.Stream(torch.device("cuda", index))
 
 
 @contextmanager
 def _aside(device: torch.device) -> Iterator[None]:
-    """Runs on the device's stream for captures, each stream waiting for what the other has."""
+    """Runs on the device's stream for captures; each stream waits for the other's work."""
     current, aside = torch.cuda.current_stream(device), _stream(_index(device))
     aside.wait_stream(current)
     try:
@@ -239,9 +239,9 @@ def _index(device: torch.device) -> int:
 
 
 def _mend_generator(device: torch.device, state: Tensor) -> None:
-    """Gives a device's generator a new state if a capture that failed still holds its own.
+    """Gives a device's generator a new state if a failed capture still holds the old one.
 
-    Random numbers drawn with that one would fail from then on.
+    Drawing with the old state would fail from then on.
     """
     try:
         torch.rand(1, device=device)

@@ -1,4 +1,4 @@
-"""Warnings that a training step runs more slowly than asked, and why."""
+"""Warnings about training steps that run more slowly than requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyro_mivae.errors import PyroMivaeWarning
 
 
 def first_cause(error: BaseException) -> str:
-    """Returns the first line of the error that began it."""
+    """Returns the first line of the original error."""
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     text = str(error).strip().splitlines()
@@ -19,14 +19,14 @@ def first_cause(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences notices of torch's, which are errors where warnings are made errors."""
+    """Silences torch's notices, which would be errors if warnings are errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def give_up(what: str, instead: str, reason: object, name: str = "training step") -> None:
-    """Warns that steps are taken in another mode, and why."""
+    """Warns that steps run in another mode, with the reason."""
     warnings.warn(
         f"the {name} cannot be {what}: {reason}. It runs {instead}, slower; the results "
         "are the same",
@@ -42,17 +42,19 @@ def tell_difference(
     instead: str,
     name: tuple[str, str] = ("training step", "step"),
 ) -> None:
-    """Warns that a graph and its program have parted, and which steps that may have changed."""
+    """Warns that a graph and its program differ, and names the steps that may be wrong."""
     what, unit = name
-    affected = f"No {unit} was taken by the graph since they agreed"
+    affected = f"The graph has taken no {unit} since the last agreement"
     if first is not None:
         one = first + 1 == number
         steps = f"{unit} {number}" if one else f"{unit}s {first + 1} to {number}"
-        affected = f"The program changed in a way that the graph did not see: {steps} may be off"
+        affected = (
+            f"The program changed in a way that the graph did not notice: {steps} may be wrong"
+        )
     warnings.warn(
-        f"the graph of the {what} differs from its program at {unit} {number + 1}: "
-        f"{difference}. {affected}. From here on it runs as {instead}, slower; a number "
-        "that changes is better a tensor, an argument or a buffer",
+        f"the graph of the {what} differs from its program at {unit} {number + 1}: {difference}. "
+        f"{affected}. From here on it runs as {instead}, slower; make a number that changes a "
+        "tensor, an argument or a buffer",
         PyroMivaeWarning,
         stacklevel=4,
     )

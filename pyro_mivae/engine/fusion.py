@@ -1,6 +1,6 @@
-"""A traced step with fewer operations, and equal to rounding.
+"""Fewer operations in a traced step, with results equal to rounding.
 
-An operation less is a launch less, which costs more on a device than the operation.
+Each operation is a launch, which costs more on a device than the operation itself.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
 
 
 def fuse_rounding(module: GraphModule) -> None:
-    """Joins operations where one rounds once what several rounded; results stay equal to rounding.
+    """Joins operations, so that one rounding replaces several; results are equal to rounding.
 
-    What the ledger depends on stays equal to the bit, but for sums of all elements: a threshold,
-    as a ReLU's, makes of one rounding a large difference in the gradient.
+    Inputs of the ledger stay equal to the bit, except sums of all elements. Otherwise a threshold
+    such as a ReLU could turn rounding into a large difference of the gradient.
     """
     rewriter = Rewriter(module)
     results: Any = module.graph.output_node().args[0]
@@ -62,7 +62,7 @@ def sum_of_sum(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def scaling_of_scaling(rewriter: Rewriter, node: Any) -> Node | None:
-    """Factors that are numbers are multiplied beforehand."""
+    """Constant factors are multiplied in advance."""
     term = _term(rewriter, node)
     if term.absorbed < 2 or not are_alike(node, *term.factors):
         return None
@@ -82,12 +82,12 @@ class _Term(NamedTuple):
     coefficient: float
     factors: tuple[Any, ...]
     absorbed: int = 0
-    """Number of operations that compute it now."""
+    """Number of operations that compute it so far."""
     is_quotient: bool = False
 
 
 def sum_with_product(rewriter: Rewriter, node: Any) -> Node | None:
-    """A product and the sum that it is added in are one operation."""
+    """A product and its addition become one operation."""
     if node.target not in (aten.add.Tensor, aten.sub.Tensor) or node.kwargs:
         return None
     a, b = node.args
@@ -110,7 +110,7 @@ def sum_with_product(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def product_onto_product(rewriter: Rewriter, node: Any) -> Node | None:
-    """The sum of two matrix products is one that is added to the other."""
+    """In a sum of two matrix products, one is accumulated onto the other."""
     if node.target != aten.add.Tensor or node.kwargs:
         return None
     for first, second in (node.args, node.args[::-1]):
@@ -122,7 +122,7 @@ def product_onto_product(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def sum_onto_sum(rewriter: Rewriter, node: Any) -> Node | None:
-    """The sum of two sums over rows is one that is added to the other, as a product with ones."""
+    """In a sum of two sums over rows, one is accumulated onto the other by a product with ones."""
     if node.target != aten.add.Tensor or node.kwargs or len(layout(node).shape) != 1:
         return None
     first, second = node.args
@@ -141,7 +141,7 @@ def sum_onto_sum(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def _is_sum_over_rows(node: Any) -> bool:
-    """Returns whether a node is a sum over the rows of a matrix that nothing else uses."""
+    """Returns True for a sum over the rows of a matrix, without other users."""
     chain = views_of(node) if isinstance(node, Node) else [node]
     last = chain[-1]
     return (
@@ -153,7 +153,7 @@ def _is_sum_over_rows(node: Any) -> bool:
 
 
 def _term(rewriter: Rewriter, node: Any) -> _Term:
-    """Takes a product apart, and its factors as far as nothing else uses them."""
+    """Splits a product into factors, and these too if they have no other users."""
     scaled = _scaled(rewriter, node)
     if scaled is not None:
         inner = _inner_term(rewriter, scaled.factors[0])
@@ -182,7 +182,7 @@ def _inner_term(rewriter: Rewriter, node: Any) -> _Term:
 
 
 def _scaled(rewriter: Rewriter, node: Any) -> _Term | None:
-    """Takes a product of a tensor and a number apart."""
+    """Splits a product of a tensor and a number."""
     if node.target == aten.neg.default:
         return _Term(-1.0, node.args, 1)
     if node.kwargs or node.target not in (*SCALINGS, aten.add.Tensor):

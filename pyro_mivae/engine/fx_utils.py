@@ -14,11 +14,11 @@ from pyro_mivae.compat import schema_of
 
 aten = torch.ops.aten
 SILENT = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
-"""Operations whose schema does not say that they change running statistics."""
+"""Operations that change running statistics without a note in their schema."""
 
 
 class Layout(NamedTuple):
-    """Form of a tensor in memory, without the memory; ``meta["val"]`` of a graph's nodes."""
+    """Layout of a tensor in memory, without data; ``meta["val"]`` of a graph's nodes."""
 
     shape: torch.Size
     stride: tuple[int, ...]
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, value: Any) -> Layout | None:
-        """Returns the layout of a tensor, None for anything else."""
+        """Returns the layout of a tensor, or None for other values."""
         if not isinstance(value, Tensor):
             return None
         offset = int(value.storage_offset())
@@ -52,7 +52,7 @@ def numel(node: Any) -> int:
 
 
 def are_alike(node: Any, *operands: Any) -> bool:
-    """True if an elementwise operation on the operands has the layout of a node."""
+    """True if an elementwise operation on the operands gives the layout of a node."""
     wanted, values = layout(node), [layout(operand) for operand in operands]
     if wanted is None or None in values or not wanted.dtype.is_floating_point:
         return False
@@ -61,12 +61,12 @@ def are_alike(node: Any, *operands: Any) -> bool:
 
 
 def is_single(node: Any) -> bool:
-    """True if a node is an operation whose value is used once."""
+    """True if a node is an operation with a single use."""
     return isinstance(node, Node) and node.op == "call_function" and len(node.users) == 1
 
 
 def is_impure(node: Node) -> bool:
-    """True if a node does more than give its value: it changes a tensor, or draws numbers."""
+    """True if a node has a side effect: it changes a tensor, or draws random numbers."""
     target: Any = node.target
     schema = schema_of(target)
     if schema is None:
@@ -75,7 +75,7 @@ def is_impure(node: Node) -> bool:
 
 
 def is_view(node: Any) -> bool:
-    """True if a node's value is the memory of its first argument, seen in another way."""
+    """True if a node's value is a view of its first argument."""
     return schema_of(node.target) is not None and node.target.is_view
 
 
@@ -92,7 +92,7 @@ def is_in_place(node: Any) -> bool:
 
 
 def views_of(node: Any) -> list[Any]:
-    """Returns the views that lead to a node, the last first, and what they are views of."""
+    """Returns the views that lead to a node, the last first, and their base."""
     chain = [node]
     while is_view(chain[-1]) and layout(chain[-1]) is not None:
         chain.append(chain[-1].args[0])
@@ -100,7 +100,7 @@ def views_of(node: Any) -> list[Any]:
 
 
 def origin(node: Any) -> Any:
-    """Returns what a node is a view of, or has changed in place, or the node itself."""
+    """Returns the base of a view or of an in-place change, or the node itself."""
     while (
         is_view(node)
         or is_in_place(node)
@@ -111,7 +111,7 @@ def origin(node: Any) -> Any:
 
 
 def all_changed(graph: Graph) -> set[Any]:
-    """Returns every node whose memory is changed in place, by itself or through a view of it."""
+    """Returns every node whose memory changes in place, directly or through a view."""
     return {origin(value) for node in graph.nodes for value in _changed(node)}
 
 

@@ -1,4 +1,4 @@
-"""Plain values of Python's that programs read: a graph is fixed to those of its recording."""
+"""Plain Python values that programs read; a graph is valid only for the recorded ones."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ OF_MODULES = frozenset(nn.Module().__dict__) - {"training"}
 LIBRARIES = ("torch", "pyro", "zuko", "numpy", "builtins")
 
 Held = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-"""A namespace that changes in place, or what makes one of its present values."""
+"""A namespace that changes in place, or a function that returns the current one."""
 Contents = dict[tuple[int, str], tuple[Any, ...]]
-"""What the names of each space hold: an object's identity, and the plain values in it."""
+"""Contents of each namespace: an object's identity, and the plain values in it."""
 
 
 class Guards:
-    """Numbers and texts that decide what programs do, where they can be watched at no cost.
+    """Numbers and texts that programs depend on, as far as they can be watched at no cost.
 
-    A change of one leads to another graph at once. These are attributes of modules and of the
-    objects that methods belong to; which modules train, and which tensors their parameters and
-    buffers are; default values, and variables that a function finds outside of itself, with
-    attributes of the objects that these hold; and the same of functions of its own file. Numbers
-    that lie further away change a step too: those are found when a step is compared with its
-    program. An object can name attributes of its own that are not to be watched, ``unguarded``.
+    A change of one selects another graph at once. Watched are: attributes of modules and of the
+    objects of methods; training modes; the tensors that are parameters and buffers; default
+    values; outer variables of a function, with attributes of the objects in them; and the same of
+    functions in its file. A change of a number further away is found when a step is compared with
+    its program. An object can exclude its own attributes by ``unguarded``.
     """
 
     def __init__(self, *programs: Any) -> None:
@@ -52,7 +51,7 @@ class Guards:
             self.watch(program)
 
     def watch(self, program: Any) -> None:
-        """Adds what a program reads."""
+        """Adds the values that a program reads."""
         if id(program) in self._seen or _is_of_a_library(program):
             return
         self._seen[id(program)] = program
@@ -70,14 +69,14 @@ class Guards:
             self._watch_object(program)
 
     def read(self) -> int:
-        """Returns the number of the present state: another number means another program."""
+        """Returns the index of the current state: another index means another program."""
         if self._state is None or self._is_another():
             state = self._tokens()
             self._state = self._states.setdefault(state, len(self._states))
         return self._state
 
     def begin(self) -> Contents:
-        """Returns what `unsafe` needs to know from before a run: what every name holds."""
+        """Returns the values of all names before a run, for `unsafe`."""
         return {
             (index, name): (
                 None if isinstance(value, CONTAINERS) else _token(value),
@@ -88,10 +87,10 @@ class Guards:
         }
 
     def unsafe(self, before: Contents, used: Collection[Tensor]) -> str:
-        """Says why the next run may be another than this one; empty if nothing tells so.
+        """Returns a reason that the next run may differ from this one; empty if none is seen.
 
-        Objects that a run puts in the place of others, and did not use before, are watched no
-        more: they are what it leaves behind.
+        If a run replaces an object by a new one, it is no longer watched: it is a result of the
+        run.
         """
         ids, changed, after = frozenset(map(id, used)), set(), self.begin()
         for place in before.keys() | after.keys():
@@ -111,7 +110,7 @@ class Guards:
         watched = [pair for space in self._spaces for pair in space.watched(space.now())]
         iterators = [name for name, value in watched if isinstance(value, Iterator)]
         if iterators:
-            return f"it finds an iterator ({', '.join(iterators)}), which a run may move on"
+            return f"it reads an iterator ({', '.join(iterators)}), which a run may advance"
         return ""
 
     def _watch_object(self, owner: Any) -> None:
@@ -156,7 +155,7 @@ class Guards:
         self._state = None
 
     def _is_another(self) -> bool:
-        """Compares identities: what most steps cost."""
+        """Compares identities, the only cost of most steps."""
         for space, size, names, values in self._last:
             held = space.now()
             if len(held) != size or not all(map(is_, map(held.get, names), values)):
@@ -164,7 +163,7 @@ class Guards:
         return any(p.requires_grad is not needed for p, needed in self._trained)
 
     def _tokens(self) -> tuple[Any, ...]:
-        """Every value that is watched, with its place, remembered for `_is_another`."""
+        """All watched values with their places, stored for `_is_another`."""
         self._last, self._trained = [], []
         tokens: list[Any] = []
         for index, space in enumerate(self._spaces):
@@ -179,7 +178,7 @@ class Guards:
 
 @dataclass(frozen=True)
 class _Space:
-    """Names that are watched in a namespace: all but some, or these."""
+    """Watched names of a namespace: all except some, or a list."""
 
     label: str
     held: Held
@@ -187,17 +186,17 @@ class _Space:
     skipped: set[str]
 
     def now(self) -> Mapping[str, Any]:
-        """Returns the namespace as it is now."""
+        """Returns the current namespace."""
         return self.held() if callable(self.held) else self.held
 
     def pairs(self, held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Yields names and what they hold now."""
+        """Yields names and current values."""
         for name in held if self.names is None else self.names:
             if name not in self.skipped:
                 yield name, held.get(name)
 
     def watched(self, held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Yields those whose identity counts."""
+        """Yields values that are compared by identity."""
         return (pair for pair in self.pairs(held) if not isinstance(pair[1], CONTAINERS))
 
 
@@ -209,7 +208,7 @@ class _Object(NamedTuple):
 
 
 def _token(value: Any) -> Any:
-    """The value if it is plain, or which object it is; tuples count by what is plain in them."""
+    """The value if it is plain, else the object's identity; tuples by their plain values."""
     if isinstance(value, PLAIN):
         return value
     if type(value) is tuple:
@@ -218,7 +217,7 @@ def _token(value: Any) -> Any:
 
 
 def _plain_values(value: Any, depth: int) -> Iterator[Any]:
-    """Yields the plain values in a container or an object of a user's, and in theirs."""
+    """Yields the plain values in a container or a user's object, recursively."""
     if isinstance(value, PLAIN):
         yield value
     elif isinstance(value, np.ndarray) and value.nbytes < MOST_CONTENTS:
@@ -237,7 +236,7 @@ def _plain_values(value: Any, depth: int) -> Iterator[Any]:
 
 
 def _enclosed(function: FunctionType) -> dict[str, Any]:
-    """Variables of the function that a function was made in; None before they are assigned."""
+    """Variables of the enclosing function; None before assignment."""
     found: dict[str, Any] = dict.fromkeys(function.__code__.co_freevars)
     for name, cell in zip(found, function.__closure__ or (), strict=True):
         try:
@@ -253,7 +252,7 @@ def _defaults(function: FunctionType) -> dict[str, Any]:
 
 
 def _is_of_a_library(program: Any) -> bool:
-    """Tells code, not data: an object of a library's class can hold what a user changes."""
+    """Returns True for library code; objects of a library's class may still hold user data."""
     if isinstance(program, ModuleType):
         root = program.__name__.split(".")[0]
         return root in LIBRARIES or root in sys.stdlib_module_names or root == "pyro_mivae"
@@ -263,12 +262,12 @@ def _is_of_a_library(program: Any) -> bool:
 
 
 def _names_in(function: FunctionType, module: ModuleType) -> list[str]:
-    """Names of a module's plain variables that a function's text has."""
+    """Names of a module's plain variables in a function's code."""
     names = _names(function.__code__) & vars(module).keys()
     return [name for name in names if isinstance(vars(module)[name], PLAIN)]
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that a function's text looks up outside of it, those of its inner functions too."""
+    """Outer names in a function's code, also in its inner functions."""
     inner = (_names(part) for part in code.co_consts if isinstance(part, CodeType))
     return set(code.co_names).union(*inner)

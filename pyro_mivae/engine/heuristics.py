@@ -10,16 +10,16 @@ from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep
 
 WORTH_TRACING = 400
-"""Steps from which on tracing saves more time than it takes."""
+"""Number of steps above which tracing saves time."""
 
 OVERHEAD = 0.3e9
-"""Floating-point operations of a step that stand for everything besides its arithmetic."""
+"""Floating-point operations equivalent to a step's overhead."""
 
 COMPILING = 1e12
-"""Operations that take about as long as compiling a step does."""
+"""Floating-point operations that take about as long as compiling a step."""
 
 WORTH_COMPILING = 8
-"""Trainings of as many times that work are worth it, if their length is known."""
+"""Multiple of that work above which a training of known length is compiled."""
 
 WORTH_COMPILING_CAPTURED = 400_000
 """Steps on CUDA after which the 70 microseconds that each saves make up for 30 s of compiling.
@@ -29,10 +29,10 @@ Both are estimates for captured steps of a small network, not measured.
 
 
 def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True) -> float:
-    """Returns how many steps are worth compiling, by nothing that varies between two runs.
+    """Returns the number of steps that justify compiling, the same in every run.
 
-    Convolutions on a CPU are not compiled, which makes them no faster. A training of unknown
-    length is compiled after the steps that took as long as compiling does.
+    Convolutions on a CPU are not compiled, because that makes them no faster. A training of
+    unknown length is compiled when its steps have taken as long as compiling does.
     """
     if args[0].is_cuda:
         return WORTH_COMPILING_CAPTURED

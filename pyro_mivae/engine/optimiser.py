@@ -1,4 +1,4 @@
-"""One optimiser for all parameters, in place of Pyro's one for each."""
+"""One optimiser for all parameters, in place of Pyro's optimiser per parameter."""
 
 from __future__ import annotations
 
@@ -36,22 +36,21 @@ ELEMENT_BY_ELEMENT = (
 FUSED = (torch.float32, torch.float64)
 
 INEXACT = (torch.optim.RAdam,)
-"""Optimisers whose capturable update cancels digits that the other keeps."""
+"""Optimisers whose capturable update is less accurate than the other."""
 
 FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimisers that torch 2.11 fuses on CUDA."""
 
 KERNEL = ("params", "fused", "foreach", "capturable", "differentiable", "initial_lr")
-"""Options of a group that do not change what its update is."""
+"""Options of a group that do not change its update."""
 
 
 class GroupedOptimiser:
-    """Steps what a Pyro optimiser steps parameter by parameter, all at once.
+    """Updates all parameters of a Pyro optimiser at once.
 
-    The update is fused where torch can. The Pyro optimiser stays in charge: its own objects hold
-    each parameter's options, which its learning-rate schedulers change, and the same state, so
-    that its ``get_state`` and ``save`` return what they always return, and either may take the
-    next step. Optimisers of a user's own take their own step.
+    The update is fused if torch can. The Pyro optimiser keeps each parameter's options, which its
+    learning-rate schedulers change, and the same state. So its ``get_state`` and ``save`` work as
+    always, and either may take the next step. A user's own optimiser takes its own step.
     """
 
     def __init__(self, optim: PyroOptim) -> None:
@@ -100,7 +99,7 @@ class GroupedOptimiser:
         return CapturableOptimiser(grouped, owners, self.clip)
 
     def _take_over(self, grouped: torch.optim.Optimizer) -> bool:
-        """Takes options and state from Pyro's objects; returns whether each group agrees."""
+        """Takes options and state from Pyro's objects; returns if each group agrees."""
         for group in grouped.param_groups:
             options = _options(self._own(group["params"][0]))
             if any(_options(self._own(p)) != options for p in group["params"][1:]):
@@ -141,13 +140,13 @@ class GroupedOptimiser:
         return grouped
 
     def _is_plain(self, parameter: Tensor) -> bool:
-        """Returns whether Pyro has an optimiser for the parameter, and no hook hangs on it."""
+        """Returns True if Pyro has an optimiser for the parameter, without hooks."""
         if parameter not in self.optim.optim_objs:
             return False
         return not has_step_hooks(self._object(parameter))
 
     def _object(self, parameter: Tensor) -> torch.optim.Optimizer:
-        """Pyro's optimiser of a parameter, without the scheduler about it."""
+        """Pyro's optimiser of a parameter, without its scheduler."""
         made = self.optim.optim_objs[parameter]
         return made.optimizer if is_scheduler(made) else made
 
@@ -157,7 +156,7 @@ class GroupedOptimiser:
 
 
 class CapturableOptimiser:
-    """An optimiser whose learning rates are tensors, on the state of others, one per parameter.
+    """An optimiser with tensor learning rates, which shares the state of Pyro's optimisers.
 
     Attributes:
         optimiser: The optimiser.
@@ -185,7 +184,7 @@ class CapturableOptimiser:
         self.optimiser.step()
 
     def refresh(self) -> bool:
-        """Takes over learning rates that have changed; nothing waits for the device."""
+        """Copies changed learning rates, without waiting for the device."""
         if not all(is_same() for is_same in self._are_same):
             return False
         for index, (rate, groups) in enumerate(self._rates):
@@ -199,9 +198,9 @@ class CapturableOptimiser:
 
 
 def _watched(own: torch.optim.Optimizer) -> Callable[[], bool]:
-    """Returns what tells whether an optimiser of one parameter still holds the same.
+    """Returns a key of an optimiser's options and state, except the learning rate.
 
-    All but the learning rate counts. It is asked in every step.
+    It is computed in every step.
     """
     options = itemgetter(*[name for name in _options(own.param_groups[0]) if name != "lr"])
 
@@ -220,12 +219,12 @@ def _watched(own: torch.optim.Optimizer) -> Callable[[], bool]:
 
 
 def _move(state: dict[str, Any], device: torch.device) -> None:
-    """Puts counts of steps on the device, where fused kernels and recordings read them."""
+    """Moves step counts to the device, for fused kernels and recordings."""
     for name, value in state.items():
         if isinstance(value, Tensor) and value.device != device:
             state[name] = value.to(device)
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
-    """The options of a group that decide how it is updated, and not by which kernel."""
+    """The options of a group that define its update, without those of the kernel."""
     return {name: value for name, value in group.items() if name not in KERNEL}

@@ -1,4 +1,4 @@
-"""Reduced precision where it pays: in matrix products, and nowhere else."""
+"""Reduced precision of matrix products, and of nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITH_SUMMAND = {
     aten.addmm_.default: aten.mm.default,
     aten.baddbmm.default: aten.bmm.default,
 }
-"""Products that are added to something, and the products alone."""
+"""Products with an addition, and the plain products."""
 
 VIEWS = (
     aten.t.default,
@@ -33,7 +33,7 @@ VIEWS = (
     aten.squeeze.dim,
     aten.expand.default,
 )
-"""Rearrangements: what is read through them is rounded before, once for all of them."""
+"""Rearrangements: their input is rounded before, only once."""
 
 
 def check_precision(precision: str, dtype: torch.dtype, device: torch.device, engine: str) -> None:
@@ -45,34 +45,34 @@ def check_precision(precision: str, dtype: torch.dtype, device: torch.device, en
         return
     if dtype != torch.float32:
         raise OptionError(
-            f"precision={precision!r} for a model in {str(dtype).removeprefix('torch.')}: it is "
-            "for float32 alone; convert the model, or leave precision out"
+            f"precision={precision!r} for a model in {str(dtype).removeprefix('torch.')}: it "
+            "needs float32; convert the model, or leave precision out"
         )
     if precision == "bf16" and engine == "eager":
         raise OptionError(
-            "precision='bf16' changes the staged step, and engine='eager' stages none; take "
+            "precision='bf16' needs a staged step, but engine='eager' stages none; choose "
             "another engine, or leave precision out"
         )
     if precision == "tf32" and device.type != "cuda":
         raise OptionError(
-            f"precision='tf32' is a way of NVIDIA's tensor cores, and the device is {device}; "
-            "train on cuda, or leave precision out"
+            f"precision='tf32' needs NVIDIA's tensor cores, but the device is {device}; train on "
+            "cuda, or leave precision out"
         )
 
 
 def no_rounding(error: StagingError) -> StagingError:
-    """Says that there is no ``"bf16"`` of a program that cannot be staged."""
+    """Returns the error for ``"bf16"`` of a program that cannot be staged."""
     return StagingError(
-        f"precision='bf16' changes the staged step, and it cannot be staged: {error}; "
-        "leave precision out"
+        f"precision='bf16' needs a staged step, but it cannot be staged: {error}; leave "
+        "precision out"
     )
 
 
 @contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Lets float32 matrices be multiplied in TF32 (10 bits of mantissa) for a while, if asked to.
+    """Multiplies float32 matrices in TF32 (10 bits of mantissa) inside, if requested.
 
-    Torch's settings are afterwards what they were. Convolutions use TF32 by torch's default.
+    Torch's settings are restored afterwards. Convolutions use TF32 by torch's default.
     """
     backends: Any = torch.backends
     switches = [backends.cuda.matmul, backends.mkldnn.matmul]
@@ -101,9 +101,9 @@ def round_products(graph: GraphModule) -> GraphModule:
     r"""Makes a staged step multiply its matrices in bfloat16, forwards and backwards.
 
     Factors are rounded to bfloat16, with 8 bits of mantissa and the range of float32. The product
-    runs on tensor cores, which sum in float32; its result is rounded likewise, and is float32
-    again. All else stays float32: densities, divergences and other sums, biases, the parameters,
-    their gradients and the optimiser.
+    runs on tensor cores, which sum in float32. Its result is rounded too, and converted back to
+    float32. Everything else stays float32: densities, divergences and other sums, biases,
+    parameters, gradients and the optimiser.
 
     Example:
         >>> from torch.fx.experimental.proxy_tensor import make_fx
@@ -200,7 +200,7 @@ def _is_float32(node: Any) -> bool:
 
 
 def _is_product(node: Any) -> bool:
-    """Returns whether a node is a product; one that is added in place, to what is its alone."""
+    """Returns True for a product; an in-place one must add to a tensor without other users."""
     if node.target == aten.addmm_.default:
         into = node.args[0]
         fresh = into.op == "call_function" and len(into.users) == 1

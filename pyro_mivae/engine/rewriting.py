@@ -1,4 +1,4 @@
-"""Replacement of a graph's nodes, and the rules whose results stay equal to the bit."""
+"""Replacement of a graph's nodes, and rules with bit-exact results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEUTRAL = {
     aten.div.Tensor: 1,
     aten.pow.Tensor_Scalar: 1,
 }
-"""The second operand with which an operation returns its first."""
+"""The neutral second operand of an operation."""
 
 SUMS = (aten.sum.default, aten.sum.dim_IntList)
 UNARY = (aten.neg.default, aten.exp.default, aten.log.default, aten.mul.Scalar)
@@ -53,8 +53,8 @@ Rule = Callable[["Rewriter", Any], Node | None]
 class Rewriter:
     """Applies rules to the nodes of a graph in order.
 
-    A rule returns the node that takes another's place, or None. No rule applies where memory
-    changes in place, and a result of the graph keeps memory of its own.
+    A rule returns the replacement of a node, or None. No rule applies to memory that changes in
+    place, and results of the graph keep separate memory.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -65,7 +65,7 @@ class Rewriter:
         self._added: list[Node] = []
 
     def apply(self, rules: Iterable[Rule], skipped: Collection[Node] = ()) -> None:
-        """Replaces every node that a rule has a replacement for, and what is not used after."""
+        """Applies the rules to every node, and removes unused nodes."""
         rules = tuple(rules)
         self.graph.eliminate_dead_code(is_impure)
         for node in list(self.graph.nodes):
@@ -77,7 +77,7 @@ class Rewriter:
         self.graph.eliminate_dead_code(is_impure)
 
     def merge_equal(self) -> None:
-        """Replaces every node that computes what an earlier one has computed."""
+        """Replaces every node that repeats the computation of an earlier one."""
         known: dict[str, Node] = {}
         for node in list(self.graph.nodes):
             if node in self._results or not self._may_replace(node):
@@ -88,14 +88,14 @@ class Rewriter:
                 self.graph.erase_node(node)
 
     def call(self, target: Any, *args: Any, like: Node, **kwargs: Any) -> Node:
-        """Adds an operation before the node that is being replaced."""
+        """Adds an operation before the current node."""
         new = self.graph.call_function(target, args, kwargs)
         new.meta = dict(like.meta)
         self._added.append(new)
         return new
 
     def is_safe(self, node: Any) -> bool:
-        """True if nothing changes the memory of a node, which may so be read elsewhere."""
+        """True if nothing changes the memory of a node, so it may be read elsewhere."""
         return origin(node) not in self._unsafe
 
     def _may_replace(self, node: Node) -> bool:
@@ -137,10 +137,10 @@ class Rewriter:
 
 
 def simplify(module: GraphModule) -> None:
-    """Leaves out what changes nothing and what was computed before; results stay the same.
+    """Removes operations without effect and repeated ones; results stay the same.
 
-    Distributions divide by a scale of one, take the negative of a negative, and see a tensor in
-    the shape that it has. Each costs a launch on a device, and microseconds on a CPU.
+    Distributions divide by a scale of one, negate twice, and expand a tensor to its own shape.
+    Each costs a launch on a device, and microseconds on a CPU.
     """
     draw_noise(module)
     rewriter = Rewriter(module)
@@ -150,7 +150,7 @@ def simplify(module: GraphModule) -> None:
 
 
 def draw_noise(module: GraphModule) -> None:
-    """Draws standard normal numbers in one operation, the same numbers."""
+    """Draws the same standard normal numbers in one operation."""
     graph = module.graph
     for node in list(graph.nodes):
         if node.target != aten.normal_.default or node.kwargs:
@@ -171,7 +171,7 @@ def draw_noise(module: GraphModule) -> None:
 
 
 def same_view(rewriter: Rewriter, node: Any) -> Node | None:
-    """A view that looks like the tensor, or like an earlier view of it, is that."""
+    """A view equal to the tensor, or to an earlier view of it, is replaced by that."""
     earlier = node
     while is_view(earlier):
         earlier = earlier.args[0]
@@ -213,7 +213,7 @@ def identity_product(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def cast_of_cast(rewriter: Rewriter, node: Any) -> Node | None:
-    """A truth value cast to a whole number, and that to another type, is cast once."""
+    """Two casts of a boolean, first to an integer, become one cast."""
     if node.target != aten._to_copy.default or set(node.kwargs) - {"dtype", "device"}:
         return None
     (inner,) = node.args
@@ -226,7 +226,7 @@ def cast_of_cast(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
-    """The negative of a sum, or of a view of no more elements, is taken after it."""
+    """A negation moves behind a sum, or behind a view without more elements."""
     if node.target not in SUMS and not is_view(node):
         return None
     negative = node.args[0]
@@ -242,7 +242,7 @@ def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
-    """An operation on each element alone comes before the elements are repeated."""
+    """An elementwise operation moves before an expansion."""
     by_number = node.target == aten.mul.Tensor and not isinstance(node.args[1], Node)
     if node.target not in UNARY and not by_number:
         return None
@@ -258,7 +258,7 @@ def early_scaling(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def difference(rewriter: Rewriter, node: Any) -> Node | None:
-    """The sum with a negative is a difference."""
+    """Adding a negative becomes a difference."""
     if node.target != aten.add.Tensor or node.kwargs:
         return None
     for a, b in (node.args, node.args[::-1]):

@@ -20,7 +20,7 @@ from pyro_mivae.engine.tracing import TracedStep, unique
 from pyro_mivae.errors import CaptureError
 
 MOST_CAPTURES = 8
-"""Captures of one kind of step: options that change in every step are not worth one each."""
+"""Largest number of captures of one kind of step: options may change in every step."""
 
 
 class Call:
@@ -36,19 +36,19 @@ class Call:
 
     @property
     def is_plain(self) -> bool:
-        """True if there are tensors, and none is of a kind of its own or needs a gradient."""
+        """True if there are tensors, all plain and without gradient."""
         plain = all(type(one) is Tensor and not one.requires_grad for one in self.tensors)
         return bool(self.tensors) and plain
 
     @property
     def kind(self) -> Any:
-        """Arguments and settings of torch's that a graph is fixed to."""
+        """Arguments and torch settings that a graph depends on."""
         autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
         around = torch.get_default_dtype(), *autocast, torch.is_grad_enabled()
         return self._form, tuple(map(_kind_of, self._leaves)), around
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the arguments with other tensors in place of theirs."""
+        """Returns the arguments with other tensors."""
         others = iter(tensors)
         leaves = [next(others) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         if isinstance(self._form, int):
@@ -64,7 +64,7 @@ def _kind_of(leaf: Any) -> Any:
 
 
 class ReplayedStep:
-    """A recording of a step by the graph, with the optimiser's part of it."""
+    """A recording of the graph's step and the optimiser's update."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ReplayedStep:
         self._places = [tensor.data_ptr() for tensor in self._inputs]
 
     def is_current(self) -> bool:
-        """True if tensors, options and optimiser are those that were recorded."""
+        """True if tensors, options and optimiser are the recorded ones."""
         places = [tensor.data_ptr() for tensor in self._inputs]
         zeros = zip(self._stage.unused, self._zeros, strict=True)
         return (
@@ -132,7 +132,7 @@ class Stage(GraphStep):
         self._captures = MOST_CAPTURES  # that may yet be made
 
     def is_current(self) -> bool:
-        """Returns whether the param store holds the parameters that the graph reads."""
+        """Returns True if the param store holds the parameters of the graph."""
         held = stored_parameters()
         return all(
             held.get(name) is parameter and parameter.requires_grad == self._trained[name]
@@ -140,9 +140,9 @@ class Stage(GraphStep):
         )
 
     def replayed(self, data: Sequence[Tensor], optimiser: GroupedOptimiser) -> ReplayedStep | None:
-        """Returns the step as the device replays it, captured anew where tensors have moved.
+        """Returns the replayed step, captured again if tensors have moved.
 
-        None if the device, the program or the optimiser has no such thing.
+        None if the device, the program or the optimiser does not support it.
         """
         if self.replay is not None and self.replay.is_current():
             return self.replay
@@ -163,7 +163,7 @@ class Stage(GraphStep):
 
 
 def is_stageable(loss: Any) -> bool:
-    """Returns whether a loss is one of ours, whose gradient is that of its differentiable loss."""
+    """Returns True for a loss of this library with the gradient of its differentiable loss."""
     own = isinstance(loss, Objective) and "loss_and_grads" not in vars(loss)
     return own and type(loss).loss_and_grads is Objective.loss_and_grads
 
@@ -184,7 +184,7 @@ def modules_of(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
 
 @contextmanager
 def calls_noted(parts: list[nn.Module]) -> Iterator[None]:
-    """Adds the modules that are called meanwhile: a plain function does not show its own."""
+    """Adds the modules that are called inside: a plain function does not list its own."""
     known = set(parts)
 
     def note(module: nn.Module, args: Any) -> None:

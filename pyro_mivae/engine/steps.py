@@ -1,4 +1,4 @@
-"""Steps of a program in the mode that was asked for: as it is, traced, or compiled."""
+"""Steps of a program in the requested mode: plain, traced, or compiled."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ MISCOMPILED = {torch.float64: 1e-6}
 rounding a kink (a ReLU at 0) makes large."""
 
 MOST_GRAPHS = 32
-"""Graphs that a step has at most, one for each kind of arguments and state of the program."""
+"""Largest number of graphs of a step, one per kind of arguments and state of the program."""
 
 TOO_MANY = (
-    "its arguments and modules were of {} kinds already, each with a graph of its own; pass a "
-    "number that changes as a tensor, or as a schedule"
+    "its arguments and modules had {} kinds already, one graph for each; pass a number that "
+    "changes as a tensor or a schedule"
 )
 
 
 class GraphStep:
-    """Runs a traced program's graph, as a `TrainStep` is run.
+    """Runs a traced program's graph, with the interface of `TrainStep`.
 
     Attributes:
         traced: The exact graph, which is compared with the program.
-        run: The graph, rounded or compiled where that was asked for.
-        unchecked: The first step that was taken since the last comparison; None if none was.
+        run: The graph, rounded or compiled if requested.
+        unchecked: The first step since the last comparison, or None.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class GraphStep:
         self.traced, self.entries, self.run = traced, traced.entries, run
         self.unchecked: int | None = None
         leaves = set(traced.leaves)
+        # Without a gradient, where zeros would let an optimiser's momentum move a parameter.
         self.unused = [p for p in parameters if p not in leaves]
 
     def __call__(self, *args: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class GraphStep:
 def trace_step(program: TrainStep, *args: Tensor) -> TracedStep:
     """Traces a step, and compares it with the program on other noise.
 
-    The program is run three times; random numbers, buffers and the data are left as they were.
+    The program runs three times; random numbers, buffers and the data are restored.
     """
     device = args[0].device
     with preserved([*program.buffers, *args], device):
@@ -76,7 +77,7 @@ def trace_step(program: TrainStep, *args: Tensor) -> TracedStep:
         torch.rand(1, device=device)
         difference = _compare(program, run.traced, args)[1]
     if difference:
-        raise StagingError(f"its structure is not the same in every step: {difference}")
+        raise StagingError(f"its structure changes from step to step: {difference}")
     return run.traced
 
 
@@ -88,7 +89,7 @@ def compile_graph(traced: TracedStep, *args: Tensor, precision: Precision = "flo
     try:
         with quiet():  # inductor advises on TensorFloat32
             return _compiled(traced, args, precision)
-    except Exception as error:  # whatever a compiler may raise
+    except Exception as error:  # a compiler may raise anything
         give_up("compiled", "as a graph that is not compiled", first_cause(error))
         return None
 
@@ -114,21 +115,20 @@ def _compiled(traced: TracedStep, args: tuple[Tensor, ...], precision: Precision
 
 
 def _apart(run: Any, *tensors: Tensor) -> list[Tensor]:
-    """Runs a compiled step of which several gradients are one tensor, and copies them."""
+    """Runs a compiled step, and copies gradients that share a tensor."""
     values, *gradients = run(*tensors)
     return [values, *(gradient.clone() for gradient in gradients)]
 
 
 class Engine:
-    """Steps of a program on data of any shapes, each shape traced when it first comes.
+    """Steps of a program on data of any shapes, each shape traced at its first use.
 
-    The first shape alone is compiled, if that is asked for: other shapes are those of a last
-    batch, which are not worth the wait. A program whose modules are switched between training
-    and evaluation is traced for each. One that cannot be traced is run as it is, which one
-    warning says; so is one that a comparison finds to have become another.
+    Only the first shape is compiled, if requested: other shapes belong to a last batch, which is
+    not worth the wait. Modes of training and evaluation are traced separately. A program that
+    cannot be traced, or that differs in a comparison, runs in Pyro with one warning.
 
     Attributes:
-        mode: How steps are taken, once that is chosen.
+        mode: The mode of the steps, once chosen.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Engine:
         self._steps: dict[Any, GraphStep] = {}
 
     def step(self, *args: Tensor) -> TrainStep | GraphStep:
-        """Returns the step for data of these shapes, traced if it is not."""
+        """Returns the step for data of these shapes; traces it if needed."""
         if self.mode == "eager":
             return self.program
         key = self._key(args)
@@ -164,7 +164,12 @@ class Engine:
         return self._steps.get(key, self.program)
 
     def take(self, *args: Tensor, number: int, compare: bool) -> Taken:
-        """Takes a step."""
+        """Takes a step, by the program itself if it is compared.
+
+        The first step of a kind, if it is to be compared, becomes the graph. Otherwise the graph
+        is traced beside it: which steps the program takes, and so how they are rounded, depends
+        on their numbers alone, also in a training that is resumed.
+        """
         if compare and self.mode != "eager":
             if (known := self._steps.get(self._key(args))) is not None:
                 return self._compared(known, number, args)
@@ -180,7 +185,7 @@ class Engine:
         return (*((arg.shape, arg.dtype) for arg in args), self.program.state_of_python())
 
     def _recorded(self, args: tuple[Tensor, ...]) -> Taken:
-        """Takes the program's own step, and writes it down."""
+        """Takes the program's own step, and records it."""
         program, key = self.program, self._key(args)
         data = program.loss, args, program.guards, program.parameters, program.buffers
         try:
@@ -198,8 +203,8 @@ class Engine:
         return tuple(run.ledger), torch.stack(list(run.ledger.values()))
 
     def _borrowed(self, args: tuple[Tensor, ...]) -> GraphStep | None:
-        """Returns the other model's step on such data, of this one's tensors, if they match."""
-        if self._like is None:
+        """Returns another model's step on such data with this one's tensors, if they match."""
+        if self._like is None or self._like.mode == "eager":  # it may have given up its graphs
             return None
         theirs, ours = self._like.program.state, self.program.state
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:
@@ -212,7 +217,7 @@ class Engine:
         return None
 
     def _try(self, step: GraphStep, args: tuple[Tensor, ...]) -> Taken:
-        """Takes the program's own step, and keeps another model's if it is the program's too."""
+        """Takes the program's own step, and adopts another model's step if it agrees."""
         key = self._key(args)
         taken, difference = _compare(self.program, step.traced, args)
         if not difference and self._like is not None:
@@ -232,12 +237,12 @@ class Engine:
         return taken
 
     def _keep(self, key: Any, traced: TracedStep, args: tuple[Tensor, ...]) -> None:
-        """Chooses what takes the steps of a graph from here on."""
+        """Chooses the runner of a graph's steps from here on."""
         try:
             if self.mode == "auto":
                 worth = self.num_steps >= steps_worth_compiling(traced, *args)
                 self.mode = "compiled" if worth else "staged"
-        except Exception as error:  # whatever an operation may raise
+        except Exception as error:  # an operation may raise anything
             self._give_up(StagingError(first_cause(error)))
             return
         run = None
@@ -259,7 +264,7 @@ class Engine:
 def _compare(
     program: TrainStep, traced: TracedStep, args: tuple[Tensor, ...]
 ) -> tuple[Taken, str]:
-    """Takes the program's own step, and says where the graph's is another on the same noise."""
+    """Takes the program's own step, and describes a difference of the graph's on that noise."""
 
     def take() -> tuple[Taken, Ledger, Gradients]:
         values = program(*args)

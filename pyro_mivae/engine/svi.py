@@ -38,47 +38,46 @@ from pyro_mivae.models import GenerativeModel
 logger = logging.getLogger(__name__)
 
 TRIES = 3
-"""Steps that may be recorded in vain since they made parameters of their own."""
+"""Largest number of recorded steps that are discarded because they made new parameters."""
 
 
 class SVI(pyro.infer.SVI):
     """Stochastic variational inference, as ``pyro.infer.SVI``, at the speed of plain PyTorch.
 
-    It takes the same arguments and gives the same losses; models and guides are plain Pyro
-    programs, and parameters live in Pyro's param store as ever. The first step on arguments of a
-    new kind is Pyro's own, with its checks. The second is Pyro's too, and is written down: loss
-    and gradient become one graph of tensor operations, which takes the steps from then on, and is
-    compiled once so many steps were made that it pays. Graph and program draw the same noise. All
-    parameters are updated at once. On CUDA the whole step, with the update of an optimiser that
-    torch can capture (Adam and most others), is one CUDA graph for each shape of the data.
+    It takes the same arguments and gives the same losses. Models and guides are plain Pyro
+    programs, and parameters stay in Pyro's param store. The first step on arguments of a new kind
+    is Pyro's own, with its checks. The second is Pyro's too, and is recorded: loss and gradient
+    become one graph of tensor operations. The graph takes the later steps, and is compiled after
+    enough steps to pay off. Graph and program draw the same noise. All parameters are updated at
+    once. On CUDA the whole step, with the update of an optimiser that torch can capture (Adam and
+    most others), is one CUDA graph for each shape of the data.
 
-    A graph is fixed to what Python decides upon, so each state of that has a graph of its own, up
-    to `MOST_GRAPHS`: arguments that are no tensors; which modules train, which parameters are
-    frozen, which tensors are buffers; and numbers that model and guide read from attributes and
-    variables, as far as `Guards` sees them. All else is found by comparison. At the first steps
-    of a graph, at each doubling of their number, and at least every 200th step (on CUDA every
-    2,000th) the program itself takes the step. The graph has to agree with it on the same noise
-    in every entry of the ledger, every gradient and every tensor that changes. If it does not,
-    one warning names the entry and the steps that may be off, and every later step is Pyro's own.
+    A graph depends on Python's state, so each state has its own graph, up to `MOST_GRAPHS`:
+    arguments that are not tensors; training modes, frozen parameters and buffers; and numbers that
+    model and guide read from attributes and variables, as far as `Guards` sees them. Comparisons
+    find all other changes. At the first steps of a graph, at each doubling of their number, and at
+    least every 200th step (on CUDA every 2,000th) the program itself takes the step. The graph
+    must agree on the same noise in every entry of the ledger, every gradient and every tensor that
+    changes. If it does not, one warning names the entry and the steps that may be wrong, and every
+    later step is Pyro's own.
 
-    A step within one of Pyro's handlers, or without a tensor among its arguments, is Pyro's own.
-    What cannot be a graph runs as Pyro runs it, which one warning says: losses that are none of
-    this library's; programs that read a tensor's value or whose shapes depend on values, that
-    draw random numbers of Python or NumPy, or that count their own steps. A program is never run
-    more often than Pyro runs it.
+    A step inside a Pyro handler, or without a tensor argument, is Pyro's own. Some programs cannot
+    be a graph, and run in Pyro with one warning: losses of other libraries; programs that read a
+    tensor's value, or whose shapes depend on values; that draw random numbers of Python or NumPy;
+    or that count their own steps. A program never runs more often than under Pyro.
 
     Args:
         model: The model.
         guide: The guide.
         optim: A Pyro optimiser, or scheduler of one.
-        loss: The objective: `MutualInformationELBO` and its like.
+        loss: An objective, such as `MutualInformationELBO`.
         engine: ``"auto"``, or ``"eager"``, ``"staged"`` or ``"compiled"`` from the third step on.
 
     Attributes:
-        ledger: Every number of the last step that was staged by name, 0-dimensional tensors.
+        ledger: Every number of the last staged step by name, 0-dimensional tensors.
 
     Raises:
-        OptionError: If the engine is none of these, or another argument is of another kind.
+        OptionError: If an argument is not of the allowed kind.
 
     Example:
         >>> import pyro.optim
@@ -120,8 +119,8 @@ class SVI(pyro.infer.SVI):
         self._number = 0  # of the step that is taken, from 0
         if engine != "eager" and not is_stageable(loss):
             self._give_up(
-                f"the loss {type(loss).__name__} is none of this library's, such as "
-                "pyro_mivae.MutualInformationELBO()"
+                f"the loss {type(loss).__name__} is not from this library; allowed are losses "
+                "such as pyro_mivae.MutualInformationELBO()"
             )
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,15 +135,15 @@ class SVI(pyro.infer.SVI):
             waits for the device.
 
         Raises:
-            DataError: At the first step, if the data are none that a variant's model can score.
+            DataError: At the first step, if a variant's model cannot score the data.
         """
         if args and self._unchecked:
             self._unchecked = False
             wanted = self.model.check_data(args[0])
             if getattr(args[0], "dtype", None) != wanted.dtype:
                 raise DataError(
-                    f"{shown(args[0])} is given, not of {wanted.dtype} as the parameters are; "
-                    "give vae.check_data(x)"
+                    f"{shown(args[0])} is given, but the parameters are {wanted.dtype}; give "
+                    "vae.check_data(x)"
                 )
         if self.engine == "eager":
             return super().step(*args, **kwargs)
@@ -176,12 +175,12 @@ class SVI(pyro.infer.SVI):
         return self._compared_step(stage, call) if due else self._graph_step(stage, call)
 
     def _key(self, call: Call) -> Any:
-        """State that a graph is fixed to: arguments and modules of this kind, as they are now."""
+        """The current state that a graph depends on, of arguments and modules."""
         owners = map(id, (self.model, self.guide, self.optim))
         return call.kind, *owners, self.loss_and_grads, self._guards.read()
 
     def _first_step(self, key: Any, call: Call) -> Any:
-        """Lets Pyro take a step, which shows modules and makes parameters, and notes its kind."""
+        """Lets Pyro take a step, which creates parameters, and records its modules and kind."""
         if len(self._stages) >= MOST_GRAPHS and key not in self._stages:
             self._give_up(TOO_MANY.format(MOST_GRAPHS))
             return self._by_pyro(call)
@@ -194,13 +193,14 @@ class SVI(pyro.infer.SVI):
         return loss
 
     def _recorded_step(self, key: Any, tries: int, call: Call) -> Any:
-        """Takes Pyro's own step, and writes it down."""
+        """Takes Pyro's own step, and records it."""
 
         def evaluate(*data: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
             args, kwargs = call.with_tensors(data)
             loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
             return loss, self.objective.ledger | {"loss": loss.detach()}
 
+        # A graph holds the first value of a parameter that is made as the graph is recorded.
         known = set(map(id, self.optim.optim_objs))
         buffers = [buffer for part in self._parts for buffer in part.buffers(recurse=False)]
         try:
@@ -227,20 +227,21 @@ class SVI(pyro.infer.SVI):
         return torch_item(run.ledger["loss"])
 
     def _keep(self, key: Any, stage: Stage, call: Call) -> None:
-        """Keeps the graph of what was recorded."""
+        """Stores the recorded graph."""
         self._stages[key] = stage
         try:
             if self.engine == "auto":
                 stage.compiles_at = steps_worth_compiling(stage.traced, *call.tensors, known=False)
             elif self.engine == "compiled":
                 stage.compiles_at = 0
-        except Exception as error:  # whatever an operation may raise
+        except Exception as error:  # an operation may raise anything
             self._give_up(first_cause(error))
 
     def _compared_step(self, stage: Stage, call: Call) -> Any:
         """Takes Pyro's own step, and compares the graph with it on the same noise."""
         leaves = set(stage.traced.leaves)
         known = leaves.union(stage.updated)
+        # The program adds to gradients, of which a user may have left some.
         before = {p: None if p.grad is None else p.grad.clone() for p in known}
 
         def take() -> tuple[Any, Ledger, Gradients]:
@@ -272,6 +273,7 @@ class SVI(pyro.infer.SVI):
         if self._optimiser.optim is not self.optim:
             self._optimiser = GroupedOptimiser(self.optim)
         replay = None
+        # A recorded step makes gradients of its own, and would drop those of a user.
         if all(p.grad is None or self._is_zero(p.grad) for p in parameters):
             replay = stage.replayed(tensors, self._optimiser)
         try:
@@ -306,12 +308,12 @@ class SVI(pyro.infer.SVI):
         self._note_zeros(each)
 
     def _note_zeros(self, parameters: Iterable[Tensor]) -> None:
-        """Notes that the gradients are zero, as long as nobody changes them."""
+        """Records that the gradients are zero, until they change."""
         held = [p.grad for p in parameters if p.grad is not None]
         self._zeros = {id(gradient): (gradient, version_of(gradient)) for gradient in held}
 
     def _accumulate(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        """Adds gradients to what the leaves hold, as ``backward`` does."""
+        """Adds gradients to those of the leaf tensors, as ``backward`` does."""
         for leaf, gradient in gradients.items():
             held = leaf.grad
             if held is not None and not self._is_zero(held):
@@ -323,7 +325,7 @@ class SVI(pyro.infer.SVI):
         return known is gradient and version_of(gradient) == version
 
     def _part(self, difference: str, stage: Stage) -> None:
-        """Ends staging, since the graph is not the program."""
+        """Ends staging, because the graph differs from the program."""
         self.engine = "eager"
         self._stages.clear()
         tell_difference(difference, self._number, stage.unchecked, "Pyro runs it")

@@ -1,4 +1,4 @@
-"""A tape: one real run of a program, its tensor operations written down as a graph."""
+"""A tape: one real run of a program, with its tensor operations recorded as a graph."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILLED_LIKE = (
     aten.new_ones.default,
     aten.new_full.default,
 )
-"""Operations that read no more than a shape from their first argument."""
+"""Operations that read only the shape of their first argument."""
 
 LEAVES_TORCH = (
     Tensor.tolist,
@@ -50,16 +50,16 @@ READS_A_VALUE = "it reads the value of a tensor (.item(), .tolist(), .numpy(), b
 
 
 class Tape(TorchDispatchMode):
-    """Writes down every tensor operation of a run, which is the run that it is without the tape.
+    """Records every tensor operation of a run, without changing the run.
 
-    What a graph cannot hold ends the writing, not the run: `reason` then says what it was. These
-    are values that Python reads from tensors, shapes that depend on values, random numbers of a
-    generator other than torch's own, and tensors that are not plain.
+    An operation that a graph cannot hold ends the recording, not the run, and `reason` names it:
+    Python reads values of tensors, shapes depend on values, random numbers come from a generator
+    other than torch's own, or tensors are not plain.
 
     Attributes:
         data: Aliases of the data.
-        externals: Tensors that the run found elsewhere, in the order in which it read them.
-        reason: Why the run cannot be a graph; empty if it can.
+        externals: Other tensors that the run read, in order.
+        reason: Reason that the run cannot be a graph; empty if it can.
     """
 
     def __init__(self, data: Sequence[Tensor]) -> None:
@@ -68,8 +68,10 @@ class Tape(TorchDispatchMode):
         self.externals: list[Tensor] = []
         self.reason = ""
         self._graph, self._root = Graph(), nn.Module()
-        self._known: dict[int, tuple[Tensor, Node]] = {}  # the tensors, so that an id is of one
-        self._varying: set[int] = set()  # storages that are others in the next step
+        self._known: dict[
+            int, tuple[Tensor, Node]
+        ] = {}  # the tensors, kept alive so that ids stay unique
+        self._varying: set[int] = set()  # storages that change from step to step
         self._made: set[int] = set()  # storages that the run has made
         self._quiet = False
         self._placeholders: list[Node] = []  # the data's, and then the externals'
@@ -78,16 +80,16 @@ class Tape(TorchDispatchMode):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Writes down what runs within."""
+        """Records the operations inside."""
         with _Functions(self), self:
             yield
 
     def refuse(self, reason: str) -> None:
-        """Ends the writing for the first reason that is given."""
+        """Ends the recording; keeps the first reason."""
         self.reason = self.reason or reason
 
     def graph(self, outputs: Sequence[Tensor]) -> GraphModule:
-        """Returns what was written."""
+        """Returns the recorded graph."""
         if self.reason:
             raise StagingError(self.reason)
         self._graph.output([self._node(tensor) for tensor in outputs])
@@ -96,19 +98,19 @@ class Tape(TorchDispatchMode):
         return GraphModule(self._root, self._graph)
 
     def written(self) -> list[Tensor]:
-        """Returns the tensors that the run changes in place, of its data and the externals."""
+        """Returns the data and externals that the run changes in place."""
         changed, tensors = all_changed(self._graph), (*self.data, *self.externals)
         pairs = zip(tensors, self._placeholders, strict=True)
         return [tensor for tensor, node in pairs if node in changed]
 
     def varies(self, tensor: Tensor) -> bool:
-        """Returns whether a tensor's values can be others in the next step."""
+        """Returns True if a tensor's values can differ in the next step."""
         return id(tensor) not in self._known or storage_id(tensor) in self._varying
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs an operation, and writes it down."""
+        """Runs an operation, and records it."""
         kwargs = kwargs or {}
         if func is aten.multinomial.default:
             with self:
@@ -122,14 +124,14 @@ class Tape(TorchDispatchMode):
                 self._write(func, args, kwargs, result)
             except StagingError as error:
                 self.refuse(str(error))
-            except Exception as error:  # the run goes on, whatever cannot be written down
+            except Exception as error:  # the run continues, even if it cannot be recorded
                 self.refuse(first_cause(error))
             finally:
                 self._quiet = False
         return result
 
     def note_function(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Notes a call that hands a tensor's memory to Python without an operation."""
+        """Refuses calls that give a tensor's memory to Python without an operation."""
         if func in LEAVES_TORCH and not self._quiet and self.varies(args[0]):
             self.refuse(READS_A_VALUE)
 
@@ -159,14 +161,14 @@ class Tape(TorchDispatchMode):
             self._varying.update(map(storage_id, inputs))
 
     def _check(self, func: Any, args: Any, outputs: list[Any]) -> None:
-        """Refuses an operation whose effect the graph cannot repeat on other values."""
+        """Refuses an operation that the graph cannot repeat on other values."""
         if any(not isinstance(value, Tensor) and value is not None for value in outputs):
             raise StagingError(READS_A_VALUE)
         if any(isinstance(value, Tensor) and value.layout != torch.strided for value in outputs):
             raise StagingError("it makes a sparse tensor")
         name = schema_of(func).name
         if name in REBOUND:
-            raise StagingError(f"it gives a tensor other memory ({name})")
+            raise StagingError(f"it changes the memory of a tensor ({name})")
         if func in INDEXED:
             shaped = any(
                 isinstance(index, Tensor)
@@ -180,7 +182,7 @@ class Tape(TorchDispatchMode):
             raise StagingError(f"the shape of a tensor depends on values ({name})")
 
     def _write_literal(self, value: Tensor, result: Tensor) -> None:
-        """Writes down a number in the program's text."""
+        """Records a literal number of the program."""
         name = f"_literal{len(list(self._root.buffers()))}"
         self._root.register_buffer(name, value.detach().clone(), persistent=False)
         constant = self._graph.get_attr(name)
@@ -202,7 +204,7 @@ class Tape(TorchDispatchMode):
         if tensor.layout != torch.strided:
             raise StagingError("it uses a sparse tensor")
         if storage_id(tensor) in self._made:
-            raise StagingError("it makes a tensor by no operation of torch's")
+            raise StagingError("it makes a tensor without an operation of torch")
         if tensor.requires_grad and not tensor.is_leaf:
             raise StagingError("it differentiates through a tensor of an earlier step")
         self.externals.append(tensor)
@@ -230,7 +232,7 @@ class Tape(TorchDispatchMode):
 
 
 class _Functions(TorchFunctionMode):
-    """Notes functions that never reach the dispatcher, and replaces one that looks at values."""
+    """Handles functions that never reach the dispatcher, or that read values."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -244,7 +246,7 @@ class _Functions(TorchFunctionMode):
 
 
 def one_hot(func: Callable[..., Tensor], index: Tensor, num_classes: int = -1) -> Tensor:
-    """Returns torch's one-hot code, without its look at the largest index."""
+    """Returns torch's one-hot code, without its check of the largest index."""
     if num_classes < 0:
         return func(index, num_classes)
     return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
@@ -253,7 +255,7 @@ def one_hot(func: Callable[..., Tensor], index: Tensor, num_classes: int = -1) -
 def multinomial(
     probs: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
 ) -> Tensor:
-    """Draws as torch does, the same values from the same random numbers, without checks."""
+    """Draws the same values as torch from the same random numbers, without checks."""
     if num_samples != 1 or generator is not None:
         return NotImplemented
     race = torch.empty_like(probs).exponential_(1.0)

@@ -27,12 +27,12 @@ from pyro_mivae.errors import StagingError
 
 aten = torch.ops.aten
 Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
-"""From data to a scalar, and the entries of the ledger: 0-dimensional, without a gradient."""
+"""Function from data to a scalar and the ledger: 0-dimensional tensors without gradient."""
 
 
 @dataclass
 class TrainStep:
-    """A loss and what it depends on."""
+    """A loss with its parameters and buffers."""
 
     loss: Loss
     parameters: Sequence[Tensor]  # leaves that the gradient is taken by
@@ -47,7 +47,7 @@ class TrainStep:
 
     @classmethod
     def of_modules(cls, loss: Loss, *modules: nn.Module) -> TrainStep:
-        """Makes a step that trains every parameter of some modules that is not frozen."""
+        """Makes a step that trains all parameters of some modules, except frozen ones."""
         parameters = unique(p for module in modules for p in module.parameters())
         buffers = unique(b for module in modules for b in module.buffers())
         return cls(
@@ -63,12 +63,12 @@ class TrainStep:
         return [*self.parameters, *self.buffers]
 
     def state_of_python(self) -> tuple[Any, ...]:
-        """Returns what a graph is fixed to: which parameters train, and what Python holds."""
+        """Returns the state that a graph depends on: trained parameters and Python's values."""
         trained = tuple(parameter.requires_grad for parameter in self.parameters)
         return trained, self.guards.read()
 
     def __call__(self, *args: Tensor) -> Tensor:
-        """Runs the program, leaves its gradient in the parameters, and returns the ledger."""
+        """Runs the program, sets the parameters' gradients, and returns the ledger."""
         for parameter in self.parameters:
             parameter.grad = None
         loss, ledger = self.loss(*args)
@@ -83,7 +83,7 @@ class TracedStep:
     """One step of a program as a graph."""
 
     graph: GraphModule  # from data and inputs to the ledger, one vector, and a gradient per leaf
-    inputs: tuple[Tensor, ...]  # parameters, buffers, and what the program found elsewhere
+    inputs: tuple[Tensor, ...]  # parameters, buffers, and other tensors that the program read
     leaves: tuple[Tensor, ...]
     entries: tuple[str, ...]
     written: tuple[Tensor, ...]  # inputs that are changed in place
@@ -91,7 +91,7 @@ class TracedStep:
 
     @torch.no_grad()
     def __call__(self, *data: Tensor, run: Any = None) -> tuple[Tensor, list[Tensor]]:
-        """Evaluates the step, compiled if so given; inputs that it writes to are changed."""
+        """Evaluates the step, compiled if given; changes inputs that it writes to."""
         graph = self.graph if run is None else run  # a compiled one has no truth value
         values, *gradients = graph(*data, *self.inputs)
         return values, gradients
@@ -109,7 +109,7 @@ class TracedStep:
         return replace(self, inputs=inputs, leaves=leaves, written=written)
 
     def decomposed(self, *data: Tensor) -> GraphModule:
-        """Returns a graph for a compiler, with every change in place in plain sight."""
+        """Returns a graph for a compiler, with explicit in-place changes."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
         table = decompositions([aten.native_batch_norm, aten.cudnn_batch_norm])
@@ -122,12 +122,12 @@ class TracedStep:
 
 @dataclass(frozen=True)
 class TracedRun:
-    """One real run of a program, and the graph that it became."""
+    """One real run of a program, and its graph."""
 
     ledger: dict[str, Tensor]
     gradients: dict[Tensor, Tensor]
     traced: TracedStep | None
-    reason: str = ""  # why there is no graph
+    reason: str = ""  # reason that there is no graph
 
 
 def trace_run(
@@ -137,11 +137,11 @@ def trace_run(
     leaves: Sequence[Tensor] | None = None,
     buffers: Sequence[Tensor] = (),
 ) -> TracedRun:
-    """Runs a program once, with its gradient, and writes down every tensor operation.
+    """Runs a program once, with its gradient, and records every tensor operation.
 
-    Numbers that Python holds become constants of the graph: shapes, settings, and what the
-    program decided upon them. Random numbers, buffers and the program's own objects are as one
-    run leaves them. Where it fails, random numbers and buffers are as they were.
+    Python's numbers become constants of the graph: shapes, settings, and decisions based on them.
+    Random numbers, buffers and the program's objects are as after one run. If it fails, random
+    numbers and buffers are restored.
     """
     before = Snapshot(buffers, data[0].device)
     try:
@@ -195,10 +195,10 @@ def _trace_run(
 
 
 def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -> list[Tensor]:
-    """Gives each gradient memory of its own, laid out as its parameter's.
+    """Gives each gradient separate memory, with its parameter's layout.
 
-    It may then be changed in place, and a fused optimiser, which reads memory from end to end,
-    finds each number at its place. Autograd's own accumulation does the same.
+    It may then change in place, and a fused optimiser, which reads memory in order, finds each
+    number in its place. Autograd's own accumulation does the same.
     """
     owned: list[Tensor] = []
     taken = {tensor.data_ptr() for tensor in others}
@@ -212,7 +212,7 @@ def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -
 
 
 def _leaves(value: Tensor) -> list[Tensor]:
-    """Every leaf tensor that a value can be differentiated by."""
+    """All leaf tensors in the autograd graph of a value."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = {None}
     ahead: list[Any] = [value.grad_fn]
@@ -228,7 +228,7 @@ def _leaves(value: Tensor) -> list[Tensor]:
 
 
 def _foreign_randomness() -> list[tuple[Any, str]]:
-    """Every generator of Python's and NumPy's that there is, and its state."""
+    """All generators of Python and NumPy with their states."""
     kinds = {random.Random, np.random.Generator, np.random.RandomState}
     found = [thing for thing in gc.get_objects() if type(thing) in kinds]
     found += [random, np.random]  # their own generators, which `gc.freeze` may hide

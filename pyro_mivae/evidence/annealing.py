@@ -1,4 +1,4 @@
-r"""Annealed importance sampling of :math:`\log p(x)`, where importance sampling is loose."""
+r"""Annealed importance sampling of :math:`\log p(x)`, tighter than importance sampling."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ Callback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class AnnealingOptions:
-    """Options of annealing; the help of each field says what it is."""
+    """Options of annealing, explained by the help of each field."""
 
     start: Start = option(
         "guide",
         check=choice(*get_args(Start)),
-        help="where chains begin: the guide, or the prior, which serves guides that are far off "
-        "or have deterministic sites, at the price of more temperatures",
+        help=(
+            "start of the chains: the guide; or the prior, for a poor guide or one with "
+            "deterministic sites, which needs more temperatures"
+        ),
     )
     num_temperatures: int = option(500, check=DRAWS, help="steps from the start to the posterior")
     num_chains: int = option(4, check=DRAWS, help="chains of each datum, in each direction")
@@ -76,8 +78,8 @@ class AnnealedLogLikelihood:
 
     Attributes:
         log_px: Lower bound of :math:`\log p(x)` in expectation, float64, shape ``(n,)``.
-        acceptance: Share of the proposals that were accepted; NaN where nothing had to be drawn.
-        acceptance_by_part: The same in each tenth of the run, from the start to the posterior.
+        acceptance: Share of accepted proposals; NaN if all sites are summed out.
+        acceptance_by_part: The same for each tenth of the run, from the start to the posterior.
     """
 
     log_px: Tensor
@@ -103,7 +105,7 @@ class BidirectionalBounds:
     Attributes:
         log_px_lower: Lower bound of :math:`\log p(x')` in expectation, float64, shape ``(n,)``.
         log_px_upper: Upper bound of it in expectation.
-        log_likelihood: :math:`\log p(x' \mid code)` at the code that was drawn with each datum.
+        log_likelihood: :math:`\log p(x' \mid code)` at the code of each datum.
         acceptance: Share of the proposals that were accepted.
     """
 
@@ -114,7 +116,7 @@ class BidirectionalBounds:
 
     @property
     def gap(self) -> float:
-        """Mean distance of the bounds, the largest error of either, in nats per datum."""
+        """Mean difference of the bounds, the largest possible error of each, in nats per datum."""
         return float((self.log_px_upper - self.log_px_lower).mean())
 
     @property
@@ -143,25 +145,26 @@ def annealed_log_likelihood(
 
     .. math:: w = \prod_{t=1}^T \frac{f_t(z_{t-1})}{f_{t-1}(z_{t-1})}
 
-    have mean :math:`p(x)` whatever the transitions do. So the logarithm of their average over the
-    chains is low in expectation; it rises to :math:`\log p(x)` as T grows, where importance
-    sampling needs exponentially many draws. With T = 1 it is the importance-weighted bound.
+    have mean :math:`p(x)` for any transitions. So the logarithm of their average over the chains
+    is low in expectation. It rises to :math:`\log p(x)` as T grows, while importance sampling
+    needs exponentially many draws. With T = 1 it is the importance-weighted bound.
 
     Enumerable sites are summed out; the others move in unconstrained coordinates. A pilot run of
-    140 transitions fixes each datum's step sizes and temperatures before the run that counts. The
-    cost is that of about ``num_chains * (num_temperatures + 140) * leapfrog_steps`` gradients of
-    the model for each datum.
+    140 transitions sets each datum's step sizes and the temperatures. The cost is about
+    ``num_chains * (num_temperatures + 140) * leapfrog_steps`` gradients of the model for each
+    datum.
 
     Args:
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, shape ``(n, ...)``.
-        seed: Of every draw. Everything is left as it was, as by `information`.
-        callback: Called after each temperature with the number of transitions done, and of all.
+        seed: Seed of every draw; generators and modes are restored, as by `information`.
+        callback: Called after each temperature with the numbers of finished and of all
+            transitions.
         **options: Fields of `AnnealingOptions`.
 
     Returns:
-        The bounds, and how many proposals were accepted.
+        The bounds and the acceptance rates.
 
     Raises:
         DataError: If there are no data.
@@ -221,10 +224,10 @@ def bidirectional_monte_carlo(
 ) -> BidirectionalBounds:
     r"""Bounds :math:`\log p(x')` from both sides, on data that the model drew.
 
-    The code that a datum was drawn with is an exact sample of its posterior. Chains that go the
-    way of `annealed_log_likelihood` back from it have weights whose inverse has mean
-    :math:`1 / p(x')`, so minus the logarithm of that average is high in expectation. The two ends
-    bound :math:`I_p(x; code)` too, as ``generative_mi`` of `information` does with less work.
+    The code that generated a datum is an exact sample of its posterior. Chains from it that follow
+    the path of `annealed_log_likelihood` backwards have weights whose inverse has mean :math:`1 /
+    p(x')`. So minus the logarithm of that average is high in expectation. Both bounds together
+    also bound :math:`I_p(x; code)`, as ``generative_mi`` of `information` does with less work.
 
     Args:
         model: The model; it observes its argument, unchanged, at one site.
@@ -232,7 +235,7 @@ def bidirectional_monte_carlo(
         x: Data of the shape and type that the model draws, shape ``(n, ...)``.
         items: Number of data to draw.
         seed: Of every draw.
-        callback: As for `annealed_log_likelihood`, which raises and warns alike.
+        callback: As in `annealed_log_likelihood`, with the same errors and warnings.
         **options: Fields of `AnnealingOptions`.
 
     Returns:
@@ -264,7 +267,7 @@ def bidirectional_monte_carlo(
 
 
 class AnnealingRun:
-    """Annealing of some data after others, which counts the accepted proposals."""
+    """Annealing in batches of data, with a count of accepted proposals."""
 
     def __init__(
         self,
@@ -291,13 +294,13 @@ class AnnealingRun:
         return tuple((self._accepted / self._proposed).tolist())
 
     def warn(self) -> None:
-        """Warns where the chains hardly moved, or moved in steps that were too small."""
+        """Warns if the chains hardly moved, or if their steps were too small."""
         low, high = ACCEPTED
         if self.acceptance < low or self.acceptance > high:
             warnings.warn(
-                f"{self.acceptance:.0%} of the proposals were accepted, where {low:.0%} to "
-                f"{high:.0%} are good: the bound may be loose; change leapfrog_steps or "
-                "target_acceptance, or give more num_temperatures",
+                f"{self.acceptance:.0%} of the proposals were accepted; {low:.0%} to {high:.0%} "
+                "are good: the bound may be loose; change leapfrog_steps or target_acceptance, "
+                "or give more num_temperatures",
                 PyroMivaeWarning,
                 stacklevel=3,
             )
@@ -312,7 +315,7 @@ class AnnealingRun:
     def bound(
         self, x: Tensor, code: dict[str, Tensor] | None = None, fixed: Iterable[str] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Bounds log p(x) from below and, where the code of each datum is given, from above."""
+        """Bounds log p(x) from below and, given the code of each datum, from above."""
         if set(self._pair.layout.latent) == set(self._pair.layout.enumerated):
             exact = SummedDensity(self._pair, x, {})({})[1]
             return exact, exact
@@ -332,7 +335,7 @@ class AnnealingRun:
     def _anneal(
         self, path: AnnealingPath, plan: Plan, place: Tensor, backwards: bool = False
     ) -> Tensor:
-        """Log of the mean weight of each datum's chains; backwards, of their inverse weights."""
+        """Log of the mean weight of each datum's chains, or of the inverse weights backwards."""
         temperatures, count = plan.temperatures, len(plan.temperatures) - 1
         if backwards:
             temperatures = temperatures.flip(0)
@@ -362,6 +365,6 @@ def _check_density(probed: ProbedPair, x: Tensor, start: Start) -> None:
     for name in pair.observed:
         if is_deterministic(pair.model.nodes[name]):
             raise SiteError(
-                f"the model makes the data, at site {name!r}, a function of the code: they have "
-                "no density; give the model a likelihood with noise"
+                f"the model makes the data, at site {name!r}, a function of the code, so they "
+                "have no density; give the model a likelihood with noise"
             )

@@ -29,7 +29,7 @@ Start = Literal["guide", "prior"]
 Values = Mapping[str, Tensor]
 
 TRIED = 8  # rows on which a program is tried with enumerable sites laid out
-KNOTS = 20  # temperatures of the pilot run, besides 0
+KNOTS = 20  # temperatures of the pilot run, without 0
 POWER = 3  # by which they crowd towards 0, where most changes
 SETTLE, ADAPT = 20, 6  # transitions of the pilot run at temperature 0, and at each other one
 RATE = 0.5  # how far one transition moves the logarithm of a step size
@@ -40,7 +40,7 @@ SPREADS = 8  # draws of each chain that give the coordinates their scale
 
 
 class Point(NamedTuple):
-    """A place of every chain, and the densities there; all float64."""
+    """The position of every chain, and the densities there; all float64."""
 
     place: Tensor  # unconstrained coordinates, (rows, dims)
     start: Tensor  # log-density of the sites at the start of the path, (rows,)
@@ -58,7 +58,7 @@ class Point(NamedTuple):
         return torch.lerp(first, last, temperature.to(first.dtype))
 
     def where(self, moved: Tensor, other: Point) -> Point:
-        """Takes another point in some rows."""
+        """Replaces some rows by those of another point."""
 
         def choose(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(moved[:, None] if new.dim() > 1 else moved, new, old)
@@ -154,8 +154,8 @@ class AnnealingPath:
 class SummedDensity:
     """A model's density of given values, the enumerable sites summed out.
 
-    They are laid out along dimensions of their own where the program broadcasts the values against
-    them, which is tried on a few rows; otherwise they are written out, row by row.
+    They are laid out along separate dimensions if the program broadcasts the values against them,
+    as tried on a few rows. Otherwise they are expanded row by row.
     """
 
     def __init__(self, pair: ProbedPair, x: Tensor, values: Values) -> None:
@@ -192,7 +192,7 @@ class SummedDensity:
 
 
 def _known_density(guide: Program, x: Tensor, layout: SiteLayout) -> Callable[[Values], Tensor]:
-    """Density of a guide whose distribution of the drawn sites is a finite sum: it runs once."""
+    """Density of the drawn sites of a guide, if it is a finite sum: the guide runs once."""
     trace = enumerated_trace(guide, x)
     fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
     summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
@@ -229,7 +229,7 @@ def transition(
     scale: Tensor,
     leapfrogs: int,
 ) -> tuple[Point, Tensor]:
-    r"""Moves every chain by one step of Hamiltonian Monte Carlo, which keeps its density.
+    r"""Moves every chain by one step of Hamiltonian Monte Carlo, which preserves its density.
 
     References:
         Neal (2011), MCMC using Hamiltonian dynamics, section 3. https://arxiv.org/abs/1206.1901
@@ -248,7 +248,7 @@ def transition(
 
 
 class Plan(NamedTuple):
-    """Temperatures and step sizes of annealing, fixed before it starts."""
+    """Temperatures and step sizes of annealing, set before the run."""
 
     temperatures: Tensor  # from 0 to 1, (num_temperatures + 1,)
     knots: Tensor  # temperatures at which step sizes are known, ascending from 0 to 1
@@ -271,7 +271,7 @@ def make_plan(
     leapfrogs: int,
     target_acceptance: float,
 ) -> Plan:
-    r"""Runs the path once to see how large steps may be and where it needs many temperatures.
+    r"""Runs the path once to set step sizes and temperatures.
 
     The steps of each datum, shared by its chains, move towards an acceptance rate. Temperatures
     are spread so that :math:`\int \sqrt{\mathrm{Var}_\beta[\log p(x, z) - \log q(z)]}\,d\beta`

@@ -28,11 +28,11 @@ from pyro_mivae.traces import TracePair, is_deterministic, replay_model, trace_p
 Bounds = tuple[Tensor, Tensor]
 Values = dict[str, Tensor]
 
-PRIOR_SHARE = 4  # one in so many draws comes from the prior
+PRIOR_SHARE = 4  # one draw in this number comes from the prior
 
 
 class PriorPredictive(NamedTuple):
-    """Data drawn from a model, each with the code that it was drawn with."""
+    """Data drawn from a model, with the codes that generated them."""
 
     x: Tensor  # sampled from the likelihood, (n, ...)
     code: dict[str, Tensor]  # the value of every site, (n, *event)
@@ -42,7 +42,7 @@ class PriorPredictive(NamedTuple):
 
 
 def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
-    """Draws codes from the prior, and data like x from the likelihood, not its mean."""
+    """Draws codes from the prior, and samples (not means) like x from the likelihood."""
     program = push_forward(pair.model, lambda fn: fn.sample())
     parts = []
     for places in (torch.arange(items, device=x.device) % len(x)).split(pair.batch_size):
@@ -58,7 +58,7 @@ def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
 
 
 def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
-    """Returns why the model cannot draw data, or why their information has no bounds."""
+    """Returns the reason that the model cannot draw data, or their information has no bounds."""
     layout = probed.layout
     if layout.deterministic:
         return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
@@ -91,8 +91,8 @@ def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[
     .. math:: \log \frac1k \sum_{s=1}^k \frac{p(x, code_s)}{q(code_s \mid x)},
         \quad code_s \sim q(\cdot \mid x)
 
-    Every site is drawn, the enumerable ones too. It is low in expectation for every k, the ELBO at
-    k = 1, and rises to :math:`\log p(x)`. The ELBO of the same draws is returned beside it.
+    Every site is drawn, also enumerable ones. It is low in expectation for every k, equals the
+    ELBO for k = 1, and rises to :math:`\log p(x)`. The ELBO of the same draws is returned too.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
@@ -119,18 +119,18 @@ class Evidence:
     r"""Bounds :math:`\log p(x)` of data that the model drew, configuration by configuration.
 
     With independent draws :math:`r_i \sim q_i` and :math:`\bar q = \frac1k \sum_i q_i`,
-    :math:`\hat p = \frac1k \sum_i p(x, r_i) / \bar q(r_i)` has the mean :math:`p(x)`, so
-    :math:`E \log \hat p \le \log p(x)`. The code that a datum was drawn with is an exact sample
-    :math:`r^*` of its posterior. Put in the place of the i-th draw with probability
-    :math:`q_i(r^*) / k \bar q(r^*)`, it gives the draws the joint density
+    :math:`\hat p = \frac1k \sum_i p(x, r_i) / \bar q(r_i)` has the mean :math:`p(x)`, so :math:`E
+    \log \hat p \le \log p(x)`. The code that generated a datum is an exact sample :math:`r^*` of
+    its posterior. Put in the place of the i-th draw with probability :math:`q_i(r^*) / k \bar
+    q(r^*)`, it gives the draws the joint density
 
     .. math:: P(r_{1:k}) = \sum_i p(r_i \mid x) \frac{q_i(r_i)}{k \bar q(r_i)}
         \prod_{j \ne i} q_j(r_j) = \frac{\hat p}{p(x)} \prod_j q_j(r_j),
 
-    so :math:`E_P \log \hat p = \log p(x) + KL(P \| \prod_j q_j) \ge \log p(x)`. Both bounds
-    close as k grows. Three draws in four come from the guide and one from the prior, so
-    :math:`p(x, r) / \bar q(r) \le 4\, p(x \mid r)`: a guide that is wrong, or too sure, about data
-    that it never saw costs accuracy and no more.
+    so :math:`E_P \log \hat p = \log p(x) + KL(P \| \prod_j q_j) \ge \log p(x)`. Both bounds close
+    as k grows. Three draws in four come from the guide and one from the prior, so :math:`p(x, r) /
+    \bar q(r) \le 4\, p(x \mid r)`: a guide that is wrong or too narrow for new data costs only
+    accuracy.
 
     Enumerable sites c are summed, :math:`\hat p = \sum_c \hat p(c)`, with draws of their own for
     each of their joint values; :math:`r^*` takes its place among those of :math:`c^*`.
@@ -138,7 +138,7 @@ class Evidence:
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
         data: The data, their enumerable sites as the guide writes them.
-        most, least: Draws for the configuration that the guide finds likeliest, and for others.
+        most, least: Draws for the guide's most probable configuration, and for others.
         num_samples: Draws for each datum in all.
 
     References:
@@ -183,7 +183,7 @@ class Evidence:
         return self._tables(fixed, None, exact=self.is_known(name))
 
     def is_known(self, name: str) -> bool:
-        """True if a site's prior density is the same whatever is drawn for the others."""
+        """True if a site's prior density does not depend on the other sites."""
         if not set(self._layout.drawn) - {name}:
             return True
         some = rows_of(self.data, slice(4))
@@ -216,10 +216,10 @@ class Evidence:
 
 
 class _Sampler:
-    """Importance sampling of the sites that are not kept, in one configuration for each datum.
+    """Importance sampling of the free sites, in one configuration for each datum.
 
     Attributes:
-        free: The sites that are integrated out by drawing them.
+        free: The sites that are integrated out by sampling.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class _Sampler:
         self._fns: dict[str, Any] | None = None
 
     def bound(self, own: Tensor, num_samples: int) -> Bounds:
-        """Bounds the log-weights, shape ``(n,)``; from above where the data's code is there."""
+        """Bounds the log-weights, shape ``(n,)``; from above if the data's code is given."""
         code = {**{name: self._data.code[name] for name in self.free}, **self._kept}
         if not num_samples or not self.free:
             joint, prior, _ = self._weigh(code)
@@ -290,7 +290,7 @@ class _Sampler:
         return log_density(trace, others, x) + prior, prior, drawn
 
     def _propose(self) -> None:
-        """Runs the guide once for all draws, where no free site depends on a drawn one."""
+        """Runs the guide once for all draws, if no free site depends on a drawn one."""
         if self._pair.layout.free.issuperset(self.free):
             nodes = conditioned_trace(self._pair.guide, self._data.x, self._kept).nodes
             self._fns = {name: nodes[name]["fn"] for name in self.free}

@@ -248,7 +248,7 @@ def _check_count(categories: Tensor, num_categories: int) -> None:
     if int(categories.max()) >= num_categories:
         raise ShapeError(
             f"category {int(categories.max())} found, and num_categories={num_categories}; give "
-            "as many as there are"
+            "a larger num_categories"
         )
 
 

@@ -60,7 +60,9 @@ def forecast(
         some = known.take(size, seed), None if taught is None else taught.take(size, seed)
         pilot = Budget.of(size, samples_per_category=FEW_SAMPLES, **few)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PyroMivaeWarning)  # of what so few draws give
+            warnings.simplefilter(
+                "ignore", PyroMivaeWarning
+            )  # few draws are enough for a forecast
             found = measure(vae, *some, pilot, seed)
         clocks.append(found.seconds)
     first, last = clocks
@@ -77,7 +79,7 @@ def forecast(
         "information, information_in_code": items,
         "information, dimensions": min(asked.subset, items, math.isqrt(MOST_NUMBERS // width)),
     }
-    del last["information"]  # its parts are told apart
+    del last["information"]  # its parts are counted separately
     return sum(
         _with_the_square((first[part], seconds), sizes, squares[part])
         if part in squares

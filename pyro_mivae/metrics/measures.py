@@ -235,8 +235,8 @@ def generation(
         f"decoded to the mean and judged by {MLP} that {split.text}"
     )
     findings.record(
-        f"{of}; right is the label matched to the category one to one on what is learned (a "
-        "category left over: its most frequent label), a label without a category is missed",
+        f"{of}; the label matched to the category on the data to learn is correct (for a "
+        "category left over its most frequent label); a label without a category is missed",
         {"generation_accuracy": accuracy},
     )
     findings.record(

@@ -42,7 +42,7 @@ class Split(NamedTuple):
     rows: Tensor  # those of the encoded data that are scored, on the CPU
     labels: Pair | None  # integers from 0
     factors: Pair | None
-    text: str  # what is learned on and scored
+    text: str  # description of the split
 
     @property
     def is_empty(self) -> bool:
@@ -129,7 +129,7 @@ def check_known(
 
 
 def _check_train(score: Known, learn: Known) -> None:
-    """Checks that the training data have the same labels and factors to learn."""
+    """Checks that the training data have labels and factors like the scored data."""
     for name, given, taught in zip(("labels", "factors"), score[1:], learn[1:]):
         if given is not None and taught is None:
             raise DataError(

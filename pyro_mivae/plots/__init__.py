@@ -1,4 +1,4 @@
-"""Pictures of a trained model: every one a function that draws on a matplotlib Axes."""
+"""Pictures of a trained model: functions that draw on a matplotlib Axes."""
 
 from pyro_mivae.plots.bars import (
     plot_contributions,

@@ -48,7 +48,7 @@ def plot_sandwich(
     marks: Mapping[str, float] | None = None,
     colors: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Draws a row per figure, from its lower to its upper bound, its value written at the right.
+    """Draws a row per figure from its lower to its upper bound, with its value at the right.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -59,7 +59,7 @@ def plot_sandwich(
     """
     rows = {n: b for n, b in intervals.items() if any(map(math.isfinite, b))}
     if not rows:
-        raise ShapeError("no interval has a bound that is known; nothing to draw")
+        raise ShapeError("no interval has a known bound; nothing to draw")
     marks = {n: v for n, v in (marks or {}).items() if math.isfinite(v)}
     known = [v for bounds in rows.values() for v in bounds if math.isfinite(v)]
     high = 1.04 * max([*known, *marks.values(), 1e-3])
@@ -97,9 +97,9 @@ def plot_contributions(
     cost: Sequence[float] | None = None,
     color: str = PALETTE[0],
 ) -> Axes:
-    """Draws a bar per dimension, or category, as long as its information; and its cost behind.
+    """Draws a bar with the information of each dimension or category, and its cost behind.
 
-    The bar is solid up to the lower bound and pale from there to the upper one.
+    The bar is solid up to the lower bound, and pale from there to the upper one.
     """
     costs = [math.nan] * len(names) if cost is None else list(cost)
     if not len(names) == len(lower) == len(upper) == len(costs):
@@ -125,7 +125,7 @@ def plot_contributions(
 
 @checked(nats=named(floats(finite=False)))
 def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
-    """Draws one bar, cut into sites, each site cut into its dimensions, the largest first.
+    """Draws one bar divided into sites, and each site into its dimensions, the largest first.
 
     Example:
         >>> import torch
@@ -167,7 +167,7 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
 def plot_occupancy(
     ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None, *, max_bars: int = 24
 ) -> Axes:
-    """Draws the share of the data in each category, the most used first, beside equal shares."""
+    """Draws the share of the data in each category, largest first, and the equal share."""
     equal = 1 / len(occupancy)
     order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]

@@ -1,4 +1,4 @@
-"""The code of a data set: where its points lie, and how categories and labels share them."""
+"""The codes of a data set, and their categories and labels."""
 
 from __future__ import annotations
 
@@ -52,12 +52,11 @@ def plot_latent_space(
     max_points: int = 2000,
     method: str = "pca",
 ) -> Axes:
-    """Draws codes as points in the plane, coloured by group, the group's name at its median.
+    """Draws codes as points in the plane, coloured by group, with its name at the group's median.
 
     More than two dimensions are reduced by principal components; the axes then say how much of the
-    variance they show. One dimension is drawn along the horizontal, spread out vertically.
-    ``method="tsne"`` shows which codes are neighbours instead: of the points that are drawn
-    alone, from a fixed seed.
+    variance they show. A single dimension is horizontal, with random heights. ``method="tsne"``
+    shows neighbours instead, only among the drawn points, with a fixed seed.
 
     References:
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
@@ -109,9 +108,9 @@ def plot_confusion_matrix(
     num_categories: int | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draws how the data of each label spread over the categories, a row per label, in percent.
+    """Draws the percentage of each label's data in each category, a row per label.
 
-    Categories are ordered so that as many data as possible lie on the diagonal: the share on it is
+    The order of the categories puts as many data as possible on the diagonal: the share on it is
     the clustering accuracy (one category per label, Hungarian algorithm).
     """
     from scipy.optimize import linear_sum_assignment
@@ -145,7 +144,7 @@ def plot_confusion_matrix(
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
-    """Draws how much of each factor each dimension of a code tells, in percent of its entropy."""
+    """Draws each dimension's information on each factor, in percent of the factor's entropy."""
     if shares.shape != (len(names), len(factor_names)):
         raise ShapeError(
             f"{len(names)} dimensions and {len(factor_names)} factors for shares of shape "
@@ -160,7 +159,7 @@ def plot_factor_matrix(
 
 
 def spread_out(count: int, at_most: int) -> Tensor:
-    """Chooses rows evenly spread over all: the first ones may be all of one kind.
+    """Chooses evenly spaced rows, because the first ones may be all of one kind.
 
     Example:
         >>> spread_out(10, 4), spread_out(3, 4)
@@ -171,7 +170,7 @@ def spread_out(count: int, at_most: int) -> Tensor:
 
 
 def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Picks codes that differ by more than rounding, in order, and the place of each code's."""
+    """Returns codes that differ by more than rounding, and each code's index among them."""
     scaled = codes.double() / codes.double().abs().max().clamp(min=1e-300)
     rounded = (scaled / _ROUNDING).round().numpy()
     _, first, found = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
@@ -181,7 +180,7 @@ def distinct_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
-    """Draws shares from 0 to 1 as blue cells, in numbers too where there is room."""
+    """Draws shares from 0 to 1 as blue cells, with numbers if there is room."""
     from matplotlib.colors import LinearSegmentedColormap
 
     # The page, light or dark, shines through small shares.
@@ -198,7 +197,7 @@ def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
 
 
 def _write_names(ax: Axes, centers: Mapping[str, Tensor]) -> None:
-    """Writes names at places, one that would cover another above or below its place."""
+    """Writes names at points; a name that would cover another moves up or down."""
     box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
     ax.figure.canvas.figure.draw_without_rendering()  # the names' places need the layout
     taken: list[Any] = []
@@ -231,9 +230,9 @@ def _project(codes: Tensor) -> tuple[Tensor, tuple[str, str]]:
 
 
 def _embed(codes: Tensor) -> Tensor:
-    """Places codes in the plane by t-SNE; fewer than four lie as they are projected.
+    """Embeds codes in the plane by t-SNE; fewer than four are projected.
 
-    Codes that are the same share a place: a start that does not vary would end the process.
+    Equal codes share a point: a start without variation would crash the process.
     """
     chosen, place_of = distinct_codes(codes)
     n, dims = len(chosen), codes.shape[1]

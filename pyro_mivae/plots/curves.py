@@ -1,4 +1,4 @@
-"""Curves of a training run: its loss and what the code carries, epoch by epoch."""
+"""Curves of a training run: losses and information by epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[str, Sequence[float] | None, Sequence[float], dict[str, Any]]
-FITTED = "that which fit returns"
+FITTED = "a result of fit"
 _TERM_COLORS = ("#bd1f01", "#832db6", "#a96b59")
 
 
@@ -48,9 +48,9 @@ def plot_curves(
     names: Mapping[str, str] | None = None,
     ylabel: str = "nats per datum",
 ) -> Axes:
-    """Draws one line per curve; a curve called ``val_NAME`` is NAME's on held-out data, dashed.
+    """Draws one line per curve; ``val_NAME``, of held-out data, is dashed.
 
-    A first stretch that would flatten all the rest is cut off at the top of the Axes.
+    If the first part would flatten the rest, the Axes cut it off at the top.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -83,7 +83,7 @@ def plot_runs(
     colors: Mapping[str, str] | None = None,
     ylabel: str = "nats per datum",
 ) -> Axes:
-    """Draws one quantity of several models, a colour each, a line per seed.
+    """Draws one quantity of several models, a colour per model, a line per seed.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -102,9 +102,9 @@ def plot_runs(
 
 @checked(history=instance(History, example=FITTED))
 def plot_loss_curves(ax: Axes, history: History) -> Axes:
-    """Draws the loss, −ELBO and the distortion of a run, those on held-out data dashed.
+    """Draws the loss, −ELBO and the distortion of a run, dashed for held-out data.
 
-    One line stands for loss and −ELBO where the two are equal. The held-out loss is left out.
+    Loss and −ELBO share a line if they are equal. The held-out loss is left out.
     """
     curves: dict[str, Sequence[float]] = {}
     names = {"elbo": "−ELBO"}
@@ -125,7 +125,7 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
 def plot_information_curves(
     ax: Axes, history: History, *, num_categories: int | None = None
 ) -> Axes:
-    """Draws what the code carries: the KL of every site, and every information term."""
+    """Draws the KL of every site and every information term."""
     curves: dict[str, Sequence[float]] = {}
     colors, names = {}, {}
     terms = [k for k in map(parse, history.columns) if k is not None and k.name == "mi"]
@@ -151,7 +151,7 @@ def plot_information_curves(
 
 
 def epochs_of(history: History) -> Sequence[float] | None:
-    """The epochs of a history that counts them."""
+    """The epochs of a history."""
     return history["epoch"] if "epoch" in history else None
 
 

@@ -1,4 +1,4 @@
-"""The plane of rate and distortion, and what models of other weights make of it."""
+"""The plane of rate and distortion, with models of different weights."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def plot_rate_distortion(
     r"""Draws models as points in the plane of rate and distortion, joined along one option.
 
     On a straight grey line every point has the same ELBO, minus the sum of the two. Points are
-    single models; the lines join their means over seeds, in the order of ``along``, whose value
-    stands beside each.
+    single models. Lines join their means over seeds, in the order of the values of ``along``,
+    which are written beside them.
 
     References:
         Alemi et al. (2018), Fixing a Broken ELBO, figure 1. https://arxiv.org/abs/1711.00464
@@ -133,7 +133,7 @@ def _means(rows: Sequence[Row], along: str) -> Iterator[Mean]:
 
 
 def _set_limits(ax: Axes) -> None:
-    """Lets a picture of points close to each other show a nat at least, and no negative rates."""
+    """Limits the axes to at least one nat, without negative rates."""
     ax.margins(0.14)
     for limits, set_limits in ((ax.get_xlim(), ax.set_xlim), (ax.get_ylim(), ax.set_ylim)):
         lack = max(0.0, LEAST_SPAN - (limits[1] - limits[0]))
@@ -143,7 +143,7 @@ def _set_limits(ax: Axes) -> None:
 
 
 def _obstacles(ax: Axes) -> list[Bbox]:
-    """Boxes that no text may cover: of the points, the lines between them, and the legend."""
+    """Boxes of points, lines and legend, which no text may cover."""
     from matplotlib.transforms import Bbox
 
     places = [line.get_path().interpolated(20).vertices for line in ax.lines]
@@ -160,9 +160,9 @@ def _obstacles(ax: Axes) -> list[Bbox]:
 def _write_values(
     ax: Axes, lines: Sequence[Sequence[Mean]], symbol: str, taken: list[Bbox]
 ) -> None:
-    """Writes the option's value beside each mean, once where several lie upon each other.
+    """Writes the option's value beside each mean, once for means at the same place.
 
-    The lines write below and above in turn, since they run close to each other.
+    Lines alternate between text below and above, because they are close together.
     """
     sides = [(-5, -5), (7, 5), (7, -5), (-5, 5)]
     written: list[tuple[float, Any]] = []
@@ -183,7 +183,7 @@ def _write_values(
 
 
 def _draw_iso_lines(ax: Axes, taken: list[Bbox]) -> None:
-    """Draws lines of the same ELBO, and says which at the lowest place that is free."""
+    """Draws lines of the same ELBO, with its value at the lowest free place."""
     from matplotlib.ticker import MaxNLocator
 
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()

@@ -36,7 +36,7 @@ _GAP = 0.07  # between cells, in cells
 
 
 def is_image(data_shape: Sequence[int]) -> bool:
-    """Says whether such data are drawn as pictures: ``(H, W)`` or ``(C, H, W)`` from 4x4 up."""
+    """Returns True for data drawn as pictures: ``(H, W)`` or ``(C, H, W)`` of at least 4x4."""
     return len(data_shape) in (2, 3) and min(data_shape[-2:]) >= 4
 
 
@@ -56,11 +56,11 @@ def grid_figure(
 
 @checked(cells=CELLS, row_labels=WORDS)
 def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
-    """Draws a grid of data: pictures where the data are images, else each datum as a line.
+    """Draws a grid of data: images as pictures, other data as lines.
 
-    Images of one channel (or none) are grey, of three RGB, of any other number the grey mean of
-    their channels; values are clipped to [0, 1] and small images enlarged pixel by pixel. Lines
-    share one scale over the whole grid.
+    Images with one channel (or none) are grey, with three RGB, with any other number the grey mean
+    of the channels. Values are clipped to [0, 1], and small images enlarged without smoothing. All
+    lines share one scale.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -91,7 +91,7 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
 def plot_reconstructions(
     ax: Axes, originals: Tensor, reconstructions: Tensor | Mapping[str, Tensor]
 ) -> Axes:
-    """Draws originals in the top row and what a model makes of them below."""
+    """Draws originals in the top row, and a model's reconstructions below."""
     if isinstance(reconstructions, Tensor):
         reconstructions = {"reconstruction": reconstructions}
     return plot_parts(ax, originals, reconstructions)
@@ -110,7 +110,7 @@ def plot_parts(
     traversals: Sequence[Tensor] = (),
     names: Sequence[str] = (),
 ) -> Axes:
-    """Draws originals, what parts of a code make of them and, under a line, a part that moves."""
+    """Draws originals, reconstructions from parts of a code and, under a line, moving parts."""
     if len(traversals) != len(names):
         raise ShapeError(f"{len(names)} names for {len(traversals)} traversals; give one per row")
     rows = [("original", originals), *reconstructions.items(), *zip(names, traversals)]
@@ -139,7 +139,7 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-    """Draws a row of samples per category, the most used category first, its share beside it."""
+    """Draws a row of samples per category with its share, the most used category first."""
     names = [str(k) for k in range(len(samples))] if names is None else names
     beside = [f"  ·  {percent(share)}" for share in occupancy.tolist()]
     return _plot_sorted(ax, samples, occupancy, names, beside)
@@ -149,7 +149,7 @@ def plot_conditional_samples(
 def plot_traversals(
     ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-    """Draws a row per latent dimension, the most informative first, its nats beside it."""
+    """Draws a row per latent dimension with its nats, the most informative first."""
     names = [f"z{row}" for row in range(len(traversals))] if names is None else names
     beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
     return _plot_sorted(ax, traversals, nats, names, beside)
@@ -159,7 +159,7 @@ def plot_traversals(
 def plot_interpolations(
     ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
 ) -> Axes:
-    """Draws a row per pair of codes, from the one to the other, their names at both sides."""
+    """Draws a row per pair of codes, from one to the other, with names at both ends."""
     if not len(pictures) == len(starts) == len(ends):
         raise ShapeError(
             f"{len(starts)} starts and {len(ends)} ends for {len(pictures)} rows; give one of "
@@ -176,7 +176,7 @@ def plot_interpolations(
 def plot_radii(
     ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
 ) -> Axes:
-    """Draws a row per direction away from the origin, how far above the columns."""
+    """Draws a row per direction away from the origin, with distances above the columns."""
     if pictures.shape[:2] != (len(names), len(multiples)):
         raise ShapeError(
             f"{len(names)} names and {len(multiples)} multiples for pictures of shape "
@@ -193,7 +193,7 @@ def plot_radii(
 def _plot_sorted(
     ax: Axes, rows: Tensor, sizes: Tensor, names: Sequence[str], beside: Sequence[str]
 ) -> Axes:
-    """Draws the rows of the largest sizes first, NaN last, a text beside each name."""
+    """Draws rows by decreasing size, NaN last, with a text beside each name."""
     if not len(rows) == len(sizes) == len(names):
         raise ShapeError(
             f"{len(rows)} rows, {len(sizes)} numbers and {len(names)} names; give one per row"

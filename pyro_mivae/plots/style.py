@@ -1,4 +1,4 @@
-"""Look of pictures: colours, checks, figures without pyplot, PNGs for light and dark pages."""
+"""Style of pictures: colours, checks, figures without pyplot, PNGs for light and dark pages."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ DPI = 200
 
 
 def series(name: str, value: Any, sizes: Sizes | None = None) -> list[float]:
-    """Checks numbers, of which some may be NaN; returned as a list."""
+    """Checks numbers, possibly NaN; returned as a list."""
     values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
     return several(REAL, least=0)(name, values, sizes)
 
@@ -82,7 +82,7 @@ def color(name: str, value: Any, sizes: Sizes | None = None) -> Any:
 
 @checker
 def pair(given: Given, each: Checker) -> list[Any]:
-    """Two of a kind; returned as a list."""
+    """Checks for two elements; returned as a list."""
     values = several(each)(given.name, given.value, given.sizes)
     if len(values) != 2:
         raise OptionError(f"{given.name} holds {len(values)}; give 2")
@@ -90,17 +90,17 @@ def pair(given: Given, each: Checker) -> list[Any]:
 
 
 def group_color(index: int) -> str:
-    """Names the colour of a group (a category, a label, a curve), repeating after the tenth."""
+    """Returns the colour of a group (category, label, curve); repeats after the tenth."""
     return PALETTE[index % len(PALETTE)]
 
 
 def group_marker(index: int) -> str:
-    """Names the marker of a group, which changes where the colours begin to repeat."""
+    """Returns the marker of a group; a new one each time the colours repeat."""
     return MARKERS[(index // len(PALETTE)) % len(MARKERS)]
 
 
 def site_color(site: str) -> str:
-    """Names the colour of a site, the same one in every picture: ``z`` blue, ``c`` orange."""
+    """Returns the colour of a site, the same in every picture: ``z`` blue, ``c`` orange."""
     known = {"z": 0, "c": 1, "x": 8}
     return group_color(known.get(site, 2 + sum(map(ord, site)) % 6))
 
@@ -117,7 +117,7 @@ def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]
 
 
 def style_axes(ax: Axes, *, grid: bool = False, frame: bool = True) -> None:
-    """Gives an Axes the package's look: quiet frame, no tick marks, readable text."""
+    """Applies the package's style to an Axes: light frame, no tick marks, readable text."""
     ax.set_facecolor("none")
     ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
     ax.xaxis.label.set(color=MUTED, fontsize=SMALL)
@@ -154,9 +154,9 @@ def write_free(
     inside: bool = True,
     **look: Any,
 ) -> bool:
-    """Writes a text at the first of some places and offsets where it covers nothing, if any.
+    """Writes a text at the first place and offset where it covers nothing, if there is one.
 
-    The layout of the figure must have been made. What the text takes is added to ``taken``.
+    The figure's layout must be final. The text's box is added to ``taken``.
     """
     for at, (right, up) in places:
         look["ha"] = "center" if right == 0 else "left" if right > 0 else "right"
@@ -172,21 +172,21 @@ def write_free(
 
 
 def name_of(group: int, names: Sequence[str] | None) -> str:
-    """Names a group, by its number where it has no name."""
+    """Returns a group's name, or its number."""
     return names[group] if names is not None and 0 <= group < len(names) else str(group)
 
 
 def percent(share: float) -> str:
-    """Writes a share in percent, with a digit after the point where it says something."""
+    """Formats a share in percent, with a digit after the point for small shares."""
     return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
 
 
 @checked(dark=flag())
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
-    """Renders a figure as PNG, its height trimmed to what is drawn, its width kept.
+    """Renders a figure as PNG, with the height trimmed to its content.
 
-    Texts are drawn literally: a dollar sign begins no formula. The inks of a dark page are lent to
-    the figure, which is unchanged afterwards.
+    Texts are literal: a dollar sign does not begin a formula. A dark page changes colours only
+    while rendering.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text
@@ -216,7 +216,7 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
 
 
 def _inked(figure: Figure) -> Iterator[tuple[Artist, str, str]]:
-    """Artists in an ink that a dark page changes, with the name of its property, and the ink."""
+    """Artists with a colour that dark pages change: artist, property, colour."""
     from matplotlib.artist import getp
     from matplotlib.colors import to_hex
     from matplotlib.lines import Line2D

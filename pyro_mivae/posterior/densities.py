@@ -1,4 +1,4 @@
-"""Draws of codes, what each costs, and their densities under the posteriors of data."""
+"""Draws of codes, their costs, and their densities under the posteriors of data."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def rows_of(tree: Tree, rows: Any) -> Tree:
 
 
 def join(parts: list[Tree]) -> Tree:
-    """Joins every tensor of some tuples by its rows; anything else is that of the first."""
+    """Concatenates the tensors of tuples by rows; other values come from the first tuple."""
     return tree_map(lambda *p: torch.cat(p) if isinstance(p[0], Tensor) else p[0], *parts)
 
 
@@ -146,7 +146,7 @@ def _draw(probed: ProbedPair, x: Tensor) -> Draws:
 
 
 def _parts(pair: TracePair, name: str) -> Tensor:
-    """Divergence of a site's every dimension, NaN if they are tied; ends in the event shape."""
+    """Divergence by dimension of a site (last: the event shape); NaN if they depend."""
     q, p = pair.guide.nodes[name], pair.model.nodes[name]
     own, prior = factors(q["fn"]), factors(p["fn"])
     if own is None or prior is None or q["fn"].event_shape != p["fn"].event_shape:
@@ -187,7 +187,7 @@ class Posterior:
     def log_density(self, name: str, values: Tensor, configuration: int | None = None) -> Tensor:
         """Scores values of a drawn site, ``(configurations, n, batch)``.
 
-        Given a configuration of the enumerated sites, under that one alone: ``(n, batch)``.
+        Given one configuration of the enumerated sites, only for that one: ``(n, batch)``.
         """
         normals, fn = self._normals[name], self.fns[name]
         count = self.configurations(name)
@@ -225,9 +225,9 @@ class Posterior:
 class _Normals:
     """Log-densities of independent normals as products of features of a value and weights.
 
-    Values are centred first, as squares of large numbers would leave no digits for their
-    differences. The weights are the coefficients of the square, the value and 1, float64, shape
-    ``(configurations, 2 dims + 1, batch)``.
+    Values are centred first, because squares of large numbers lose the digits of differences. The
+    weights are the coefficients of the square, the value and 1, float64, shape ``(configurations,
+    2 dims + 1, batch)``.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
@@ -291,7 +291,7 @@ def configurations(guide: Program, x: Tensor, layout: SiteLayout) -> dict[str, T
 
 
 def agrees(fast: Callable[[], Iterable[Tensor]], plain: Callable[[], Iterable[Tensor]]) -> bool:
-    """True if a fast way to score gives the numbers of the plain one, without an error."""
+    """True if fast scores equal plain ones, without an error."""
     try:
         pairs = zip(plain(), fast(), strict=True)
         return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)

@@ -42,12 +42,12 @@ class SiteLayout:
 
     @property
     def num_configurations(self) -> int:
-        """Number of joint values of the enumerated sites, 1 if there are none."""
+        """Number of joint values of the enumerated sites; 1 without such sites."""
         return math.prod(self.sizes)
 
     @property
     def why_unscored(self) -> str | None:
-        """Reason why whole codes cannot be scored; None if they can."""
+        """Reason that whole codes cannot be scored; None if they can."""
         return "; ".join(dict.fromkeys(self.unscored.values())) or None
 
     def is_known(self, *names: str) -> bool:
@@ -56,12 +56,12 @@ class SiteLayout:
         return self.free.issuperset((*names, *summed)) and not self.unscored.keys() & {*names}
 
     def flatten(self, value: Tensor, batch: int, event: tuple[int, ...] = ()) -> Tensor:
-        """Lays the enumerated dimensions along one."""
+        """Flattens the enumerated dimensions to one."""
         expanded = value.expand((*self.sizes, batch, *event))
         return expanded.reshape(self.num_configurations, batch, *event)
 
     def without(self, names: Collection[str]) -> SiteLayout:
-        """Layout whose sites of these names are given."""
+        """Layout with sites of these names as given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
         rest: dict[str, Any] = {
             p: tuple(s for s in getattr(self, p) if s not in names) for p in parts
@@ -118,7 +118,7 @@ def support_of(fn: Distribution) -> Constraint | None:
 def chart(support: Constraint | None) -> Transform | None:
     """Returns a bijection from R^k onto a continuous support, the same for all data.
 
-    An interval whose ends vary with the datum is left as it is: its values are points of R^d.
+    An interval with ends that depend on the datum is not transformed.
     """
     while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
@@ -159,7 +159,7 @@ def coordinates(values: Tensor, support: Constraint | None) -> tuple[Tensor, Ten
 
 
 class WholePlates(Messenger):
-    """Refuses plates that draw a mini-batch of their own, by a `SiteError`."""
+    """Raises a `SiteError` for plates that draw their own mini-batch."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
@@ -197,16 +197,16 @@ def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
 
 
 def check_match(name: str, q: Distribution, p: Distribution) -> None:
-    """Refuses densities of guide and model that are with respect to different measures."""
+    """Refuses densities of guide and model with respect to different measures."""
     if has_point_mass(q):
         return
     kinds = [_measure(fn) for fn in (q, p)]
     if None not in kinds and kinds[0] != kinds[1]:
         raise SiteError(
             f"site {name!r} is {kinds[0]} in the guide ({type(q).__name__}) and {kinds[1]} in "
-            f"the model ({type(p).__name__}), so log q - log p means nothing; use distributions "
-            "of one kind in both, for a category pyro's OneHotCategorical, which the report sums "
-            "out"
+            f"the model ({type(p).__name__}), so log q - log p has no meaning; use distributions "
+            "of one kind in both, for a category pyro's OneHotCategorical, which the report "
+            "sums out"
         )
 
 
@@ -224,7 +224,7 @@ def check_values(name: str, q: Distribution, p: Distribution) -> None:
 
 
 def has_point_mass(fn: Distribution) -> bool:
-    """True if a distribution is, or is made of, a Delta."""
+    """True if a distribution is a Delta, or built from one."""
     parts = [part for part in vars(fn).values() if isinstance(part, Distribution)]
     return isinstance(fn, pyro.distributions.Delta) or any(map(has_point_mass, parts))
 

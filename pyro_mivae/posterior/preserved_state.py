@@ -18,10 +18,10 @@ Runnable = Callable[..., Any] | nn.Module
 
 @contextmanager
 def preserved_state(seed: int, *programs: Runnable, device: torch.device) -> Iterator[None]:
-    """Evaluates without gradients, in evaluation mode, under a seed of its own.
+    """Evaluates without gradients, in evaluation mode, with a given seed.
 
-    Afterwards torch's generators of the CPU and of the device, each module's mode and Pyro's
-    parameter store are what they were before.
+    Afterwards it restores torch's generators of the CPU and the device, each module's mode, and
+    Pyro's parameter store.
     """
     store = pyro.get_param_store()
     with (
@@ -47,10 +47,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(*programs: Runnable) -> Iterator[None]:
-    """Puts modules in evaluation mode, and each back in its own mode afterwards.
+    """Puts modules in evaluation mode, and restores their modes afterwards.
 
-    Modules that are programs, or own a method that is one, change at once. Any other module, such
-    as one that a plain function calls, changes when it is called, before it computes.
+    Programs that are modules or methods of modules change at once. Any other module, such as one
+    that a plain function calls, changes when it is called.
     """
     changed: list[nn.Module] = []
 

@@ -42,7 +42,7 @@ PAIRED = 6  # data whose codes are scored under each other's posterior in two wa
 def probed(
     model: Program, guide: Program, x: Tensor, *, batch_size: int, seed: int
 ) -> Iterator[tuple[Tensor, ProbedPair]]:
-    """Checks the data and probes the pair; leaves all as it was, see `preserved_state`."""
+    """Checks the data and probes the pair; restores all state, see `preserved_state`."""
     x = data_for(model, guide, x)
     if x.dim() < 1 or not len(x):
         raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
@@ -60,10 +60,10 @@ def probe(
     batch_size: int = 1024,
     seed: int = 0,
 ) -> SiteLayout:
-    """Finds what the sites of a pair depend on, by several draws of all data.
+    """Finds the dependencies of a pair's sites, by several draws of all data.
 
-    A site depends on others, or on the data, if that shows for a single datum in a single draw.
-    Torch's generators stay as they are.
+    A site depends on others, or on the data, if one datum shows it in one draw. Torch's generators
+    are not changed.
     """
     device = device_of(x, model, guide)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
@@ -97,7 +97,7 @@ def probe(
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Explains an error in the middle of a run of the pair."""
+    """Explains an error inside a run of the pair."""
     try:
         yield
     except PyroMivaeError:
@@ -112,7 +112,7 @@ def _explained() -> Iterator[None]:
 
 
 def _layout(pair: TracePair) -> SiteLayout:
-    """Lists the sites; which are free, alone or conditional is found later."""
+    """Lists the sites; their dependencies are found later."""
     if not pair.observed:
         raise SiteError("the model observes nothing; give one of its sites obs=x")
     if not pair.latent:
@@ -153,7 +153,7 @@ def _layout(pair: TracePair) -> SiteLayout:
 
 
 def _unscored(layout: SiteLayout, first: Any, second: Any) -> dict[str, str]:
-    """Sites without a density at a given value, with the reason."""
+    """Sites whose density at a given value is not available, with the reason."""
     found = {}
     for name in layout.drawn:
         site, other = first.nodes[name], second.nodes[name]
@@ -182,7 +182,7 @@ def _unscored(layout: SiteLayout, first: Any, second: Any) -> dict[str, str]:
 
 
 def _is_coarse(value: Tensor, other: Tensor, support: Any) -> bool:
-    """True if the noise of two draws is hardly above the rounding of their type."""
+    """True if the difference of two draws is close to the rounding of their type."""
     if not value.is_floating_point() or (support is not None and support.is_discrete):
         return False
     step = torch.finfo(value.dtype).eps * value.abs()
@@ -198,7 +198,7 @@ def _check_repeatable(
     skipped: set[str],
     order: Tensor,
 ) -> None:
-    """Refuses a program that scores the same datum and code in several ways."""
+    """Refuses a program whose scores of the same datum and code vary."""
 
     def scores(rows: Tensor | slice) -> dict[str, Tensor]:
         """Log-density of each site of some data, with the code's values given."""
@@ -217,12 +217,12 @@ def _check_repeatable(
         if first[name].isnan().any():
             raise SiteError(
                 f"the {role} scores site {name!r} as NaN: its weights may have run away in "
-                "training, train anew with a lower learning rate; or data lie out of range"
+                "training, train again with a lower learning rate; or data are out of range"
             )
         raise SiteError(
-            f"the {role} scores the same datum and code anew each time (site {name!r}): "
-            "it draws random numbers outside pyro.sample, as dropout does; put its "
-            "modules in evaluation mode (module.eval()), or draw them at a site"
+            f"the {role} scores the same datum and code differently each time (site {name!r}): "
+            "it draws random numbers outside pyro.sample, as dropout does; put its modules in "
+            "evaluation mode (module.eval()), or draw them at a site"
         )
     halves = [scores(rows) for rows in order.tensor_split([len(x) // 2 + 1]) if len(rows)]
     for name in first:
@@ -263,7 +263,7 @@ def _with_dependence(
 
 
 def _prior_trace(model: Program, guide_trace: Any, x: Tensor, names: tuple[str, ...]) -> Any:
-    """Traces the model's code at the values of a guide's trace, and decodes nothing."""
+    """Traces the model's code at the values of a guide's trace, without the decoder."""
     left = set(names)
 
     def is_last(msg: Any) -> bool:
@@ -289,7 +289,7 @@ def _site_moved(first: Any, second: Any, name: str, drawn: bool = False) -> bool
 
 
 def _moved(first: Tensor, second: Tensor) -> bool:
-    """True if numbers that the same operations made differ, NaN from all others too."""
+    """True if numbers from the same operations differ; NaN differs from all other numbers."""
     kind = first.dtype if first.is_floating_point() else torch.float32
     tolerance = torch.finfo(kind).eps ** 0.7  # what rounding may do where kernels vary
     return bool(_differs(first, second, tolerance, tolerance).any())

@@ -1,4 +1,4 @@
-"""Progress of long computations, told to a listener, or shown as bars."""
+"""Progress of long computations, reported to a listener or shown as bars."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], object]
-"""Function of the name of a computation, its steps that are done, and all its steps."""
+"""Function of a computation's name, its finished steps, and all its steps."""
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=lambda *_: None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Calls a function with the progress of what is computed inside."""
+    """Calls a function with the progress of the computations inside."""
     token = _listener.set(listener)
     try:
         yield
@@ -31,7 +31,7 @@ def tell(what: str, done: int, total: int) -> None:
 
 
 def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
-    """Yields steps, and tells of each once it is done.
+    """Yields steps, and reports each one after it is finished.
 
     Example:
         >>> with listening(print):
@@ -46,7 +46,7 @@ def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
 
 @contextmanager
 def bars(*, enabled: bool) -> Iterator[None]:
-    """Shows on stderr, if that is a terminal, a bar of what is computed inside, one at a time."""
+    """Shows progress bars of the computations inside on stderr, if that is a terminal."""
     if not enabled or not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""The report of a run: pictures, numbers and words on one self-contained page."""
+"""The report of a run: pictures, numbers and text on one self-contained page."""
 
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.page import PANELS, write_report

@@ -1,4 +1,4 @@
-"""Several trained models on one page: their figures, curves and pictures side by side."""
+"""Several trained models on one page: figures, curves and pictures side by side."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _COLUMNS = 10
 _SAMPLE_ROWS = 2
 _LONGEST = 18
 _BETTER = (
-    "Curves that still fall: that model was not trained to the end, and the comparison is not "
-    "fair to it."
+    "A curve that still falls: that model needs more training, and the comparison is not fair "
+    "to it."
 )
 _CURVES = {
-    "elbo": ("ELBO", "−ELBO, every weight 1 and no further term. Lower is better.", _BETTER),
+    "elbo": ("ELBO", "−ELBO, with every weight 1 and no other term. Lower is better.", _BETTER),
     "distortion": ("distortion", "The distortion, −log p(x | code). Lower is better.", _BETTER),
     "rate": (
         "rate",
-        "The rate, the KL of all sites together: what the code costs.",
-        "Where a model spends more on its code, see whether its distortion is lower for it.",
+        "The rate, the KL of all sites together: the cost of the code.",
+        "If a model has a higher rate, its distortion should be lower.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that is compared with others, trained once or from several seeds."""
+    """A model in a comparison, trained once or from several seeds."""
 
     name: str
     data: ReportData  # of the first run
@@ -50,7 +50,7 @@ class Contender:
 
     @property
     def kind(self) -> str:
-        """The model's class, its data, and how many runs there are of several."""
+        """The model's class, its data, and the number of runs if there are several."""
         seeds = f", {len(self.metrics)} seeds" if len(self.metrics) > 1 else ""
         return f"{type(self.data.vae).__name__} on {self.data_name}{seeds}"
 
@@ -84,7 +84,7 @@ def write_comparison(
 
 
 def _short_names(contenders: Sequence[Contender]) -> list[str]:
-    """Names cut to fit a picture where these tell the models apart, else the whole ones."""
+    """Names cut to fit a picture if these differ, else the full names."""
     names = [one.name for one in contenders]
     short = [n if len(n) <= _LONGEST else "…" + n[1 - _LONGEST :] for n in names]
     return short if len(set(short)) == len(short) else names
@@ -115,9 +115,9 @@ def _reconstructions(group: Named, suffix: str, where: str) -> Iterator[Panel]:
     yield Panel(
         f"reconstructions{suffix}",
         f"Reconstructions{where}",
-        f"Top: {first.nouns} that no model was trained on. Below, a row per model: what it "
-        "decodes from their codes.",
-        "What one row keeps and another loses: that is the difference in distortion.",
+        f"Top: {first.nouns} that no model was trained on. Below: their reconstructions, a row "
+        "per model.",
+        "Details that one row keeps and another loses are the difference in distortion.",
         figure,
     )
 
@@ -131,8 +131,8 @@ def _samples(group: Named, suffix: str, where: str) -> Iterator[Panel]:
     yield Panel(
         f"samples{suffix}",
         f"Samples{where}",
-        f"{_SAMPLE_ROWS} rows per model: what it generates from codes drawn from its prior.",
-        "Which model's samples look most like the data, and differ as the data do.",
+        f"{_SAMPLE_ROWS} rows per model: codes drawn from its prior and decoded.",
+        "Samples that look like the data, and vary as the data do.",
         figure,
     )
 
@@ -152,12 +152,11 @@ def _intervals(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
     plots.plot_sandwich(ax, rows, marks=marks, colors=colors)
     yield Panel(
         "information",
-        "What the codes know",
-        "A bar per model, from the lower to the upper bound of the information that its code has "
-        "on the data, in nats. The dashed line, where there is one, is the most that so few data "
-        "can show.",
-        "Bars that do not overlap: one code says more than the other. Bars that do: so much is "
-        "not known.",
+        "Information in the codes",
+        "A bar per model, from the lower to the upper bound on the information of its code "
+        "about the data, in nats. A dashed line is the most that this number of data can show.",
+        "Bars that do not overlap: one code has more information. Bars that overlap: the order "
+        "is not known.",
         figure,
     )
 
@@ -180,7 +179,7 @@ def _curves(named: Named, colors: Mapping[str, str]) -> Iterator[Panel]:
         yield Panel(
             f"curves_{column}",
             f"Training: the {name}",
-            f"{sentence} A colour per model, epoch by epoch, on the training data{seeds}",
+            f"{sentence} A colour per model, by epoch, on the training data{seeds}",
             look_for,
             figure,
         )

@@ -1,4 +1,4 @@
-"""Figures of several models side by side, with the differences that exceed their errors."""
+"""Figures of several models side by side, with marks at significant differences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHANCE = 0.975  # of Student's t, whose quantile takes their place for a few ru
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's figure, or interval, whose bounds are NaN where they are not defined.
+    """One model's figure or interval; undefined bounds are NaN.
 
-    The text holds its spread: of one run the standard error over the data, of several their
-    standard deviation. The margin is two standard errors, of a mean of several runs as many as
-    Student's t has at 97.5 % for their number.
+    The text shows the spread: the standard error over the data for one run, the standard deviation
+    for several. The margin is two standard errors; for a mean of several runs the factor is the
+    97.5 % quantile of Student's t.
     """
 
     text: str
@@ -43,13 +43,12 @@ class Line:
 
 
 def compare_metrics(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Line]:
-    """Sets the figures of models side by side.
+    """Compares the figures of models.
 
-    A difference from the first model counts where it is more than two standard errors of the
-    difference (more of a few runs' mean, by Student's t: 12.7 of two runs', 2.8 of five's), taken
-    as if the models had been measured on different data: on the same data they err together, so
-    that this is on the cautious side. Of intervals it is the gap between them.
-    A figure without a standard error is not marked.
+    A difference from the first model is marked if it exceeds two standard errors of the difference
+    (more for the mean of a few runs, by Student's t: 12.7 for two, 2.8 for five). The errors are
+    taken as independent, which is cautious: on the same data they are correlated. For intervals
+    the difference is the gap between them. A figure without a standard error is not marked.
 
     Example:
         >>> runs = [{"rate": 3.0, "rate_se": 0.1}], [{"rate": 4.0, "rate_se": 0.1}]
@@ -103,5 +102,5 @@ def _cell(runs: Sequence[Mapping[str, float]], k: Key, *, is_interval: bool) -> 
 def _marked(first: Cell, cell: Cell) -> Cell:
     gap = max(cell.lower - first.upper, first.lower - cell.upper)
     margin = math.hypot(first.margin, cell.margin)
-    differs = gap > max(margin, 0.0)  # never of what is not defined
+    differs = gap > max(margin, 0.0)  # never for undefined figures
     return replace(cell, differs=differs)

@@ -1,4 +1,4 @@
-"""A trained model and its data, with the codes that the pictures of a page share."""
+"""A trained model and its data, with the codes for all pictures of a page."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _BATCH = 500
 _MAX_DATA = 10_000
 _MIDDLE = (0.01, 0.99)  # quantiles between which a dimension moves
 STEPS = 9
-"""Pictures of a row along which a code moves."""
+"""Number of pictures in a row along which a code moves."""
 
 
 @dataclass
 class ReportData:
-    """A trained model with the data, history and numbers that a report shows.
+    """A trained model with the data, history and numbers of a report.
 
     Attributes:
         vae: The model.
-        x: Data that it was not trained on, shape ``(n, *data_shape)``; at most 10,000
-            count, evenly spread over them.
-        labels: Integer labels, shape ``(n,)``, or None. Only shown, never learned from.
+        x: Data that it was not trained on, shape ``(n, *data_shape)``; at most 10,000, evenly
+            spaced, are used.
+        labels: Integer labels, shape ``(n,)``, or None; only shown.
         history: The columns of the training run.
         metrics: Numbers by name, in nats per datum where they are information.
         class_names: Name of label 0, 1, ...
-        factors: What made each datum, where it is known, integers, ``(n, F)``, or None.
+        factors: Known factors of each datum, integers, ``(n, F)``, or None.
         factor_names: A name for each factor.
     """
 
@@ -84,19 +84,19 @@ class ReportData:
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
-        """What stands out in the metrics; that noise tells nothing does not."""
+        """Diagnoses of the metrics, without those of noise sites."""
         return diagnose(self.metrics, noise=self.vae.noise)
 
     @cached_property
     def codes(self) -> dict[str, Tensor]:
-        """Posterior means of every site but the noise, ``(n, d)``; of a category probabilities."""
+        """Posterior means of every site except noise, ``(n, d)``; probabilities of a category."""
         parts = [self.vae.encode(batch) for batch in self.x.split(_BATCH)]
         sites = [site for site in parts[0] if site not in self.vae.noise]
         return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
 
     @property
     def continuous_sites(self) -> list[str]:
-        """The sites that are not categories, those of the fewest dimensions first."""
+        """The continuous sites, those with the fewest dimensions first."""
         sites = [site for site in self.codes if site != self.category]
         return sorted(sites, key=lambda site: self.codes[site].shape[1])
 
@@ -117,7 +117,7 @@ class ReportData:
 
     @property
     def category_colors(self) -> list[int]:
-        """Place in the palette of each category: its label's, where there are labels."""
+        """Palette index of each category: that of its matched label, if there are labels."""
         if self.labels is None:
             return list(range(self.num_categories))
         matched = match_labels(self.categories, self.labels, self.num_categories)
@@ -125,7 +125,7 @@ class ReportData:
 
     @cached_property
     def examples(self) -> Tensor:
-        """Places of ten data to show: one per label as far as that goes, then the first ones."""
+        """Indices of ten data to show: one per label if possible, then the first ones."""
         firsts: list[int] = []
         if self.labels is not None:
             firsts = [int((self.labels == g).nonzero()[0]) for g in self.labels.unique()[:10]]
@@ -133,7 +133,7 @@ class ReportData:
         return torch.tensor((firsts + rest)[:10])
 
     def indexed(self, site: str) -> dict[str, Tensor]:
-        """Returns what was measured of every dimension of a site, or of every category."""
+        """Returns the measured figures of every dimension of a site, or of every category."""
         try:
             figures = by_index(self.metrics, site)
         except OptionError:
@@ -142,7 +142,7 @@ class ReportData:
         return figures if all(len(column) == size for column in figures.values()) else {}
 
     def ranking(self, site: str) -> tuple[Tensor, str]:
-        """Ranks the dimensions of a continuous site by the best measure known."""
+        """Ranks the dimensions of a continuous site by the best known measure."""
         figures = self.indexed(site)
         for name, kind in {key("mi", side=LOWER): "information", "kl": "KL"}.items():
             if name in figures and bool(figures[name].isfinite().all()):
@@ -153,7 +153,7 @@ class ReportData:
     def centres(self) -> dict[str, Tensor]:
         """Prior mean of every continuous site in each category, ``(K, d)``.
 
-        Empty where there are no categories, or they all have the same.
+        Empty if there are no categories, or all have the same mean.
         """
         if not self.num_categories:
             return {}
@@ -171,7 +171,7 @@ class ReportData:
     def decode_along(
         self, starts: Mapping[str, Tensor], ends: Mapping[str, Tensor], *, steps: int = STEPS
     ) -> Tensor:
-        """Decodes codes along straight lines, in equal steps, the category of the nearer end."""
+        """Decodes equal steps along straight lines, with the category of the nearer end."""
         share = torch.linspace(0, 1, steps)[:, None]
         values = {}
         for site, start in starts.items():
@@ -189,10 +189,10 @@ class ReportData:
         *,
         steps: int = STEPS,
     ) -> Tensor:
-        """Decodes codes, of the data if none are given, with one dimension moving in each row.
+        """Decodes codes (by default those of the data) with one dimension moving in each row.
 
-        A move is the row of the code that it starts from, and the dimension, which goes through
-        the middle 98 % of its values.
+        A move is the row of the code and the dimension, which goes through the middle 98 % of its
+        values.
         """
         spread = (self._drawn if codes is None else codes)[site]
         codes = self.codes if codes is None else codes

@@ -1,4 +1,4 @@
-"""Pictures of the nats: of the code, and of each epoch of the training."""
+"""Pictures of information, rate and losses, of the model and of each training epoch."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def sandwich(data: ReportData) -> Iterator[Panel]:
     figure, ax = plots.new_figure(0.9 + 0.34 * len(rows))
     plots.plot_sandwich(ax, rows, marks=marks, colors=colors)
     sentence = (
-        f"Each bar goes from a lower to an upper bound, in nats: what the code says of which "
-        f"{data.noun} it belongs to, as a whole and site by site. The rate is what it costs, and "
-        f"no code can say more. The lower bounds tell {n:,} {data.nouns} apart: none but a fitted "
-        f"one can exceed log {n:,}."
+        "Each bar goes from a lower to an upper bound, in nats, of the information about the "
+        f"{data.noun} in the whole code and in each site. The rate is the cost of the code; its "
+        f"information cannot be more. With {n:,} {data.nouns} a lower bound cannot exceed log "
+        f"{n:,}, except a fitted one."
     )
     look_for = (
-        "Short bars are known well. A bar that begins at log N and is long: the code may say more "
-        "than so few data can show."
+        "Short bars are precise. A long bar that begins at log N: the code may hold more "
+        "information than this number of data can show."
     )
     if any(name.endswith("fitted") for name in rows):
-        sentence += " Fitted: with a marginal of the codes that was learned from other data."
+        sentence += " Fitted: with a marginal of the codes learned from other data."
     if any(name.endswith("model") for name in rows):
         sentence += (
-            f" Model: the same of {data.nouns} that the model generates itself, with their exact "
+            f" Model: the same for {data.nouns} that the model generates, with their exact "
             "posterior in place of the guide."
         )
         look_for += (
-            " A model's bar far below the other of its site: the decoder uses less than the guide "
-            "writes."
+            " A model bar far below the other bar of its site: the decoder uses less than the "
+            "guide writes."
         )
-    yield Panel("sandwich", "What the code knows", sentence, look_for, figure)
+    yield Panel("sandwich", "Information in the code", sentence, look_for, figure)
 
 
 def _intervals(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
-    """Name, figure, site and kind of every interval; a code of one site is that site."""
+    """Name, figure, site and suffix of every interval; the only site stands for the code."""
     sites = ["", *data.codes] if len(data.codes) > 1 else list(data.codes)
     for place, site in enumerate(sites):
         name = label(key("mi", site))
@@ -69,8 +69,8 @@ def _intervals(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
 
 
 def information_bar(data: ReportData) -> Iterator[Panel]:
-    """Draws how the rate is shared among sites and dimensions."""
-    if not data.has_density:  # there is no rate to pay
+    """Draws the rate, divided into sites and dimensions."""
+    if not data.has_density:  # the rate is not defined
         return
     measured = {
         site: data.indexed(site).get(
@@ -84,23 +84,23 @@ def information_bar(data: ReportData) -> Iterator[Panel]:
     figure, ax = plots.new_figure(1.35)
     plots.plot_information_bar(ax, nats)
     sentence = (
-        f"The rate, in nats: what the code of {data.a_noun} costs, and the most that it can say. "
-        "Each colour is a site, each piece one of its dimensions, the largest first."
+        f"The rate, in nats: the cost of the code of {data.a_noun}, and the largest information "
+        "that it can hold. Each colour is a site, each piece one of its dimensions, the largest "
+        "first."
     )
     for site in measured.keys() - nats.keys():
         sentence += f" {site} is deterministic: it has no KL and is left out."
     yield Panel(
         "information",
-        "Where the nats are",
+        "Rate by site and dimension",
         sentence,
-        "Wide pieces do the work. A site or a dimension without width is one that the model does "
-        "not use.",
+        "The model uses the wide pieces. It does not use a site or a dimension without width.",
         figure,
     )
 
 
 def contributions(data: ReportData) -> Iterator[Panel]:
-    """Draws what each dimension of a site says, or each category, where it was measured."""
+    """Draws the measured information of each dimension of a site, or of each category."""
     for site in data.codes:
         figures = data.indexed(site)
         lower, upper = (figures.get(key("mi", side=side)) for side in (LOWER, UPPER))
@@ -119,7 +119,7 @@ def contributions(data: ReportData) -> Iterator[Panel]:
         plots.plot_contributions(ax, names, least, most, cost=cost, color=site_color(site))
         words = _of_categories(data, site) if is_category else _of_dimensions(data, site, cost)
         title, sentence, look_for = words
-        sentence += " Solid up to the lower bound, pale up to the upper one."
+        sentence += " A bar is solid up to the lower bound and pale up to the upper one."
         if len(order) > len(shown):
             sentence += f" The first {len(shown)} of {len(order)} are shown."
         yield Panel(f"information_{site}", title, sentence, look_for, figure)
@@ -127,38 +127,41 @@ def contributions(data: ReportData) -> Iterator[Panel]:
 
 def _of_categories(data: ReportData, site: str) -> tuple[str, str, str]:
     return (
-        "What each category says",
-        f"The information in the category, {label(key('mi', site))}, shared among the categories: "
-        "each one's share of the data times what being in it tells. The bars add up to the whole.",
-        "Bars of equal length: categories that are equally many and equally sure. A short one is "
-        f"rare, or holds {data.nouns} that are between two categories.",
+        "Information by category",
+        f"The information in the category, {label(key('mi', site))}, divided among the "
+        "categories: the share of the data in a category times the information from being in "
+        "it. The bars add up to the total.",
+        "Bars of equal length: categories with equal shares and equal certainty. A short bar: a "
+        f"rare category, or {data.nouns} between two categories.",
     )
 
 
 def _of_dimensions(data: ReportData, site: str, cost: list[float] | None) -> tuple[str, str, str]:
     sentence = (
-        f"What each dimension of {site} says of which {data.noun} it is, by itself, the most "
+        f"The information about the {data.noun} in each dimension of {site} alone, the most "
         "informative first."
     )
     if cost is not None and any(map(math.isfinite, cost)):
-        sentence += " The stroke is its KL, what it costs"
-        sentence += ", the category known." if data.category else "."
+        sentence += " The stroke is its KL, its cost"
+        sentence += ", given the category." if data.category else "."
     look_for = (
-        f"Where the bars end, the dimensions of {site} end that the model uses. They need not add "
-        "up to the whole: two that say the same are counted twice. "
+        f"Dimensions of {site} without a bar are not used by the model. The bars need not add up "
+        "to the total: two dimensions with the same information count twice. "
     )
     if data.category:
-        look_for += "A bar beyond its stroke: that dimension also tells the category."
+        look_for += (
+            "A bar beyond its stroke: that dimension also holds information on the category."
+        )
     else:
         look_for += (
-            "A stroke far beyond its bar: a dimension whose codes as a whole are not spread as "
-            "the prior is."
+            "A stroke far beyond its bar: the codes of that dimension are not distributed as "
+            "the prior."
         )
-    return f"What each dimension of {site} says", sentence, look_for
+    return f"Information by dimension of {site}", sentence, look_for
 
 
 def loss_curves(data: ReportData) -> Iterator[Panel]:
-    """Draws the loss of the training run and its parts; of a game what each player loses."""
+    """Draws the loss of the training run and its parts, or the players' losses of a game."""
     columns = data.history.columns
     if "loss_generator" in columns:
         yield _players(data)
@@ -167,14 +170,14 @@ def loss_curves(data: ReportData) -> Iterator[Panel]:
         return
     figure, ax = plots.new_figure(2.9)
     plots.plot_loss_curves(ax, data.history)
-    look_for = "Curves that have become level. Where they still fall, more epochs would help."
+    look_for = "Curves that have become flat. If they still fall, more epochs would help."
     if any(column.startswith("val_") for column in columns):
-        look_for += " Dashed curves that turn up: the model has begun to memorise."
+        look_for += " Dashed curves that rise again: the model has begun to overfit."
     yield Panel(
         "loss_curves",
         "Training: the loss",
-        "Epoch by epoch: the loss that is minimised, −ELBO (every weight 1 and no further term: "
-        "it may rise while the loss falls), and the distortion in both. Lower is better.",
+        "By epoch: the minimised loss, −ELBO (with every weight 1 and no other term; it may "
+        "rise while the loss falls), and the distortion, a part of both. Lower is better.",
         look_for,
         figure,
     )
@@ -190,40 +193,40 @@ def _players(data: ReportData) -> Panel:
     return Panel(
         "loss_curves",
         "Training: the players",
-        "Epoch by epoch: what the discriminator minimises, −V, and what the generator minimises "
-        "beside the information terms. The dotted lines are log 4 and log 2 nats: there the "
-        f"discriminator cannot tell {data.nouns} from what is generated.",
-        "Curves that stay near their lines: an even game. A discriminator that falls to 0 has "
-        "won, and teaches the generator little. Lower is not better here.",
+        "By epoch: the discriminator's loss −V, and the generator's loss without the "
+        "information terms. The dotted lines are log 4 and log 2 nats: there the discriminator "
+        f"cannot distinguish real from generated {data.nouns}.",
+        "Curves near their lines: a balanced game. If the discriminator's loss falls to 0, it "
+        "has won, and the generator learns little. Lower is not better here.",
         figure,
     )
 
 
 def information_curves(data: ReportData) -> Iterator[Panel]:
-    """Draws what the sites carry, epoch by epoch."""
+    """Draws the information in the sites, by epoch."""
     figure, ax = plots.new_figure(2.9)
     plots.plot_information_curves(ax, data.history, num_categories=data.num_categories)
     if not ax.lines:
         return
     columns = data.history.columns
-    sentence = "A curve per site, epoch by epoch."
+    sentence = "A curve per site, by epoch."
     names = {found.name for found in map(parse, columns) if found is not None}
     if "kl" in names:
-        sentence += " The KL of a site is the most that it can say of the data"
-        sentence += " (of z: once the category is known)." if data.category else "."
+        sentence += " The KL of a site is the largest information that it can hold about the data"
+        sentence += " (for z: given the category)." if data.category else "."
     if "mi" in names:
         sentence += (
-            " The information terms of the objective: at least so much of a site can be read back "
-            "from what the model generates (from its mean or from a sample, as it says)."
+            " An information term of the objective is a lower bound on the information that can "
+            "be read back from generated data (from means or from samples, as its label says)."
         )
     if data.category:
-        sentence += " No category can say more than the dotted line."
+        sentence += " The information in the category cannot exceed the dotted line."
     yield Panel(
         "information_curves",
         "Training: the information",
         sentence,
-        "A curve that falls to 0: a site that the model gave up. One that rises and stays: a site "
-        "that it came to use.",
+        "A curve that falls to 0: the model no longer uses that site. A curve that rises and "
+        "stays: the model has begun to use it.",
         figure,
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of the codes: in the plane, by category, and beside the factors of the data."""
+"""Pictures of the codes: in the plane, by category, and against factors of the data."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
     codes = torch.cat([data.codes[site] for site in sites], 1)
     plane = f"A point per {data.noun}: its code {' and '.join(sites)} (posterior mean), "
     if codes.shape[1] > 2:
-        plane += f"{codes.shape[1]} dimensions seen along the two in which it varies most, "
+        plane += (
+            f"{codes.shape[1]} dimensions projected on the two main directions of their variance, "
+        )
     if data.category:
         figure, ax = plots.new_figure(4.2)
         plots.plot_latent_space(ax, codes, data.categories, colors=data.category_colors)
         sentence = plane + "coloured by the most probable category."
         if data.labels is not None:
-            sentence += " A category has the colour of the label that it is matched to."
+            sentence += " A category has the colour of its matched label."
         yield Panel(
             "latent_space_by_category",
             "The code, by category",
             sentence,
-            "Islands of one colour are categories that the code keeps apart.",
+            "Islands of one colour: the code separates these categories.",
             figure,
         )
     figure, ax = plots.new_figure(4.2)
@@ -50,22 +52,22 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
             "latent_space_by_label",
             "The code, by label",
             plane + "coloured by label.",
-            "Labels that lie apart are easy to read off the code. Labels that overlap here may "
-            "still lie apart in the dimensions that are not seen.",
+            "Separate labels are easy to read from the code. Labels that overlap here may be "
+            "separate in the dimensions that are not shown.",
             figure,
         )
     elif not data.category:
         yield Panel(
             "latent_space",
             "The code",
-            plane + "all in one colour, since there are no labels.",
-            "Clumps and gaps: the prior has none, so they are what the model found in the data.",
+            plane + "in one colour, because there are no labels.",
+            "Clusters and gaps: the prior has none, so the model found them in the data.",
             figure,
         )
 
 
 def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
-    """Draws which codes are neighbours, where there are enough of them in many dimensions."""
+    """Draws codes by t-SNE, if there are enough of them in more than two dimensions."""
     sites = data.continuous_sites
     codes = torch.cat([data.codes[site] for site in sites], 1) if sites else torch.empty(0, 0)
     if codes.shape[1] <= 2 or len(codes) < _FEWEST:
@@ -91,36 +93,36 @@ def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
         "latent_space_neighbours",
         "The code, by its neighbours",
         f"The same codes, {min(len(codes), _EMBEDDED):,} of them, placed by t-SNE: points that "
-        f"are close here are close in all {codes.shape[1]} dimensions{by}.",
-        f"Islands: groups that the code keeps apart, and which {kinds} share them. Their size and "
-        "the distance between them mean nothing.",
+        f"are close here are also close in all {codes.shape[1]} dimensions{by}.",
+        f"Islands: groups that the code separates, and the {kinds} in them. Sizes of islands and "
+        "distances between them have no meaning.",
         figure,
     )
 
 
 def occupancy(data: ReportData) -> Iterator[Panel]:
-    """Draws how many data each category takes."""
+    """Draws the share of the data in each category."""
     k = data.num_categories
     if not k:
         return
     shown = min(k, _MAX_CATEGORIES)
     figure, ax = plots.new_figure(0.6 + 0.24 * shown)
     plots.plot_occupancy(ax, data.occupancy, max_bars=shown)
-    sentence = f"The share of the {data.nouns} whose most probable category is this one."
+    sentence = f"The share of the {data.nouns} with each most probable category."
     if k > shown:
         sentence += f" The {shown} most used of {k} are shown."
     yield Panel(
         "occupancy",
-        "How the categories are used",
+        "Use of the categories",
         sentence,
-        "A category near zero is one that the model gave up. Equal shares are not the aim, unless "
-        "the kinds of things in the data are equally many.",
+        "A share near zero: the model does not use this category. Equal shares are the aim only "
+        "if the kinds in the data have equal shares.",
         figure,
     )
 
 
 def confusion(data: ReportData) -> Iterator[Panel]:
-    """Draws how labels spread over categories."""
+    """Draws the labels against the categories."""
     k = data.num_categories
     if not k or data.labels is None:
         return
@@ -134,16 +136,17 @@ def confusion(data: ReportData) -> Iterator[Panel]:
         "confusion",
         "Categories and labels",
         f"A row per label, a column per category: the percentage of the label's {data.nouns} in "
-        "that category. The categories are in the order that fits the labels best. The model "
-        "never saw a label.",
-        "A dark diagonal: the categories that the model found are the ones that people use. Two "
-        "dark cells in a row are a label split in two; in a column, two labels in one category.",
+        "that category. The order of the categories matches the labels best. The model never "
+        "saw a label.",
+        "A dark diagonal: the categories agree with the labels. Two dark cells in a row: a "
+        "label is split into two categories. Two dark cells in a column: two labels share a "
+        "category.",
         figure,
     )
 
 
 def factor_matrix(data: ReportData) -> Iterator[Panel]:
-    """Draws dimensions beside factors, where what made the data is known."""
+    """Draws dimensions against factors, if the factors of the data are known."""
     if data.factors is None:
         return
     varying = (data.factors != data.factors[:1]).any(0)
@@ -161,7 +164,7 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
         factors.double(), factors, categorical=range(factors.shape[1])
     ).diagonal()
     shares = (information / entropies).clamp(0, 1)
-    # Each dimension stands by the factor that it tells most of, those that tell more first.
+    # Each dimension is sorted to its best factor, the most informative first.
     most, which = shares.max(1)
     shown = most.argsort(descending=True, stable=True)[:_MAX_DIMENSIONS]
     order = shown[which[shown].argsort(stable=True)]
@@ -169,18 +172,17 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
     plots.plot_factor_matrix(ax, shares[order], [names[i] for i in order.tolist()], factor_names)
     sentence = (
         f"A row per dimension of the code, a column per factor that made the {data.nouns}: their "
-        "mutual information (dimensions cut into 20 bins), in percent of what there is to know of "
-        "the factor. The model never saw a factor."
+        "mutual information (dimensions cut into 20 bins), in percent of the factor's entropy. "
+        "The model never saw a factor."
     )
     if len(names) > len(order):
-        sentence += f" The {len(order)} of {len(names)} that tell most are shown."
+        sentence += f" The {len(order)} of {len(names)} with the most information are shown."
     yield Panel(
         "factors",
-        "What each dimension tells of the factors",
+        "Dimensions and factors",
         sentence,
         "One dark cell in a row: a dimension with one meaning. One dark cell in a column: a "
-        "factor that a single dimension holds. Pale columns: factors that no dimension tells by "
-        "itself.",
+        "factor in a single dimension. Pale columns: factors that no single dimension holds.",
         figure,
     )
 

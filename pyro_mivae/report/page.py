@@ -1,4 +1,4 @@
-"""The report: pictures as files, and one page that holds them all."""
+"""The report: pictures as files, and one page with all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_mivae.report.summary import Number, headline, remaining, summarize
 from pyro_mivae.training import atomic_path, versions
 
 PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NATS)
-"""Pictures of a report, in order: each a function from the data to its panels, if any."""
+"""Pictures of a report, in order: functions from the data to panels, if any."""
 
 
 def write_report(
@@ -32,10 +32,10 @@ def write_report(
 ) -> Path:
     """Writes ``report.html``, one page that needs no other file, and its pictures as PNGs.
 
-    A picture that cannot be drawn leaves a line on the page that says why, and a warning.
+    If a picture cannot be drawn, a line on the page and a warning give the reason.
 
-    The model is only read: its mode (training or evaluation) and torch's random numbers are as
-    before afterwards, and the pictures are the same each time.
+    The model's mode (training or evaluation) and torch's random numbers are restored, and the
+    pictures are the same each time.
     """
     config = dict(config or {})
     steps = data.history["step"] if "step" in data.history else []
@@ -83,7 +83,7 @@ def write_text(path: Path, page: str) -> Path:
 
 
 def render(template: str, **values: object) -> str:
-    """Fills in one of the package's templates; what is filled in is escaped."""
+    """Renders one of the package's templates, with escaped values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -98,7 +98,7 @@ def render(template: str, **values: object) -> str:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Gives nested values one by one, a name like ``model.beta`` each; None is left out."""
+    """Yields nested values by names such as ``model.beta``, without None."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Pictures of a page: panels, their PNGs, and the files that a report leaves in a folder."""
+"""Pictures of a page: panels, their PNGs, and the files of a report in a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the page, or the reason why there is none."""
+    """One picture of the page, or the reason that it is missing."""
 
     key: str  # name of its PNG, without the ending
     title: str
@@ -33,7 +33,7 @@ class Panel:
 
 
 def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Panel]:
-    """Makes panels and renders them; one that cannot be drawn warns, and says why in its place."""
+    """Makes and renders panels; a failed one shows the reason, with a warning."""
     panels = make(*args)
     name = make.__name__.strip("_")
     while True:
@@ -54,9 +54,9 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
 
 
 def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """Writes pictures, and removes those of an earlier report that are not among them.
+    """Writes pictures, and removes the other pictures of an earlier report.
 
-    The list is written before the first picture: wherever the writing stops, it names each one.
+    The list is written first, so it names every picture even if the writing stops.
     """
     earlier = listed_pictures(folder)
     _list_pictures(folder, {path.name for path in earlier} | pictures.keys())
@@ -70,7 +70,7 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
 
 
 def listed_pictures(folder: Path) -> list[Path]:
-    """Finds the pictures that reports wrote."""
+    """Finds the pictures of earlier reports."""
     try:
         names = (folder / PICTURES).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -85,7 +85,7 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
 
 
 def _shrink(png: bytes, ground: str) -> bytes:
-    """Lays a picture on a ground and keeps its 256 best colours: half the bytes, none seen."""
+    """Puts a picture on a background with 256 colours: half the bytes, no visible change."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:

@@ -1,4 +1,4 @@
-"""Pictures that the model draws: samples, reconstructions, and rows along which a code moves."""
+"""Pictures from the model: samples, reconstructions, and rows along which a code moves."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ _FARTHEST = 2.0  # times the centre
 _DRAWS = 1000
 _ABOUT = {"information": "at least ", "KL": ""}
 _BESIDE = {
-    "information": "Beside it stands what the dimension says of the data at least, in nats, the "
-    "largest first.",
-    "KL": "Beside it stands the dimension's KL in nats, the most that it can say, the largest "
-    "first.",
-    "variance": "The dimension that varies most comes first; neither KL nor information is known.",
+    "information": (
+        "The number is a lower bound on the dimension's information in nats, the largest first."
+    ),
+    "KL": (
+        "The number is the dimension's KL in nats, an upper bound on its information, the "
+        "largest first."
+    ),
+    "variance": (
+        "The dimension with the largest variance comes first; KL and information are not known."
+    ),
 }
 
 
 def samples(data: ReportData) -> Iterator[Panel]:
-    """Draws what the model generates, a row per category where it has categories."""
+    """Draws samples of the model, a row per category if there are categories."""
     vae, k = data.vae, data.num_categories
     if not k:
         figure, ax = plots.grid_figure(5, 10, vae.data_shape, label_width=0.1)
@@ -43,8 +48,8 @@ def samples(data: ReportData) -> Iterator[Panel]:
         yield Panel(
             "samples",
             "Samples",
-            "What the model generates from codes drawn from the prior.",
-            "Each should look like the data, and they should differ as the data do.",
+            "Samples: codes drawn from the prior and decoded.",
+            "Each sample should look like the data. Together they should vary as the data do.",
             figure,
         )
         return
@@ -54,25 +59,25 @@ def samples(data: ReportData) -> Iterator[Panel]:
     names = [f"c = {c}" for c in shown.tolist()]
     plots.plot_conditional_samples(ax, rows, data.occupancy[shown], names)
     sentence = (
-        f"A row per category, the most used first: its number, its share of the {data.nouns}, and "
-        "ten samples that the model generates from it."
+        f"A row per category, the most used first: its number, its share of the {data.nouns}, "
+        "and ten samples of it."
     )
     if k > len(shown):
         sentence += f" The {len(shown)} most used of {k} are shown."
     yield Panel(
         "samples",
-        "What each category draws",
+        "Samples of each category",
         sentence,
-        "A row that keeps to one kind of thing is a category with a meaning. Two rows of the same "
-        "kind share it between them; a row of mixed kinds has taken in several.",
+        "A row with one kind of {data.noun}: a category with a meaning. Two rows of the same "
+        "kind: two categories share it. A row of mixed kinds: one category holds several.",
         figure,
     )
 
 
 def reconstructions(data: ReportData) -> Iterator[Panel]:
-    """Draws data, their reconstructions from all of the code and from each site alone.
+    """Draws data, and their reconstructions from the whole code and from each site alone.
 
-    Of several continuous sites all but z also move by themselves.
+    If there are several continuous sites, rows in which each site but z moves follow.
     """
     vae, x = data.vae, data.x[data.examples.to(data.x.device)]
     sites = sorted(data.codes, key=lambda site: site == "z")
@@ -87,35 +92,40 @@ def reconstructions(data: ReportData) -> Iterator[Panel]:
     )
     plots.plot_parts(ax, x, rows, moved, names)
     sentence = (
-        f"Top: {data.nouns} that the model was not trained on. Below: what it decodes from their "
-        "codes."
+        f"Top: {data.nouns} that the model was not trained on. Below: their reconstructions from "
+        "the code."
     )
-    look_for = "What is lost from top to bottom is what the code does not carry."
+    look_for = "Details that are lost from top to bottom are not in the code."
     if alone:
-        sentence += " Then from one site alone, with every other one at its prior mean given it."
+        sentence += (
+            " Then from one site alone: every other site is at its prior mean given that site."
+        )
         look_for += (
-            " The site whose row resembles the originals carries the picture. A site alone may "
-            "look worse than what it knows: the decoder is not used to such codes."
+            " If the row of a site resembles the originals, that site holds the picture. A site "
+            "alone may look worse than its information: the decoder was not trained on such "
+            "codes."
         )
     if alone and data.category:
         sentence += f" {data.category} alone is the centre of the category."
     for site in same:
-        sentence += f" {site} alone would give the same as all of the code: it holds the rest too."
+        sentence += (
+            f" {site} alone gives the same as the whole code, because it determines the rest."
+        )
     if any("R²" in name for name in rows):
-        sentence += " R² is the share of the variance that such pictures account for."
+        sentence += " R² is the share of the variance that these pictures explain."
     if names:
         sentence += (
-            f" Under the line, from the code of one {data.noun}, one dimension moves through the "
+            f" Under the line: in the code of one {data.noun}, one dimension moves through the "
             "middle 98 % of its values."
         )
     if vae.noise:
-        sentence += f" The noise {' and '.join(sorted(vae.noise))} stands at its mean throughout."
-    title = "What each part of the code draws" if alone else "Reconstructions"
+        sentence += f" The noise {' and '.join(sorted(vae.noise))} is at its mean in all pictures."
+    title = "Reconstructions from parts of the code" if alone else "Reconstructions"
     yield Panel("reconstructions", title, sentence, look_for, figure)
 
 
 def _moving_rows(data: ReportData, steps: int) -> tuple[list[Tensor], list[str]]:
-    """Rows in which a site other than z moves, where there are several continuous ones."""
+    """Rows in which a site other than z moves, if there are several continuous sites."""
     sites = data.continuous_sites if len(data.continuous_sites) > 1 else []
     moving = [site for site in sites if site != "z"]
     pictures: list[Tensor] = []
@@ -137,7 +147,7 @@ def _with_r2(data: ReportData, name: str, site: str = "") -> str:
 
 
 def traversals(data: ReportData) -> Iterator[Panel]:
-    """Draws, for each continuous site, what moving one dimension at a time changes."""
+    """Draws rows in which one dimension moves, for each continuous site."""
     if data.vae.noise:
         yield from _prior_traversals(data)
         return
@@ -149,7 +159,7 @@ def traversals(data: ReportData) -> Iterator[Panel]:
             moves = [(int(example), 0) for example in data.examples[:6]]
             names = [f"{data.noun} {row + 1}" for row in range(len(moves))]
             beside = torch.full((len(moves),), math.nan)
-            sentence = f"The one dimension of {site} moves, each row from another {data.noun}."
+            sentence = f"The only dimension of {site} moves, in each row for another {data.noun}."
             if is_known:
                 sentence += f" Its {kind} is {_ABOUT[kind]}{float(sizes):.2f} nats."
         else:
@@ -160,26 +170,26 @@ def traversals(data: ReportData) -> Iterator[Panel]:
             names = [f"{site}{dim}" for dim in order]
             beside = sizes[order] if is_known else torch.full((len(order),), math.nan)
             sentence = (
-                f"From the code of one {data.noun}, each row moves one dimension of {site} and "
-                f"holds the others. {_BESIDE[kind]}"
+                f"Each row moves one dimension of {site} in the code of one {data.noun}, and "
+                f"keeps the others. {_BESIDE[kind]}"
             )
             if dims > len(order):
                 sentence += f" The first {len(order)} of {dims} are shown"
-                sentence += "." if used > rows else f"; none of the others has {_NEGLIGIBLE}."
+                sentence += "." if used > rows else f"; the others are below {_NEGLIGIBLE}."
         figure, ax = plots.grid_figure(len(moves), STEPS, data.vae.data_shape, label_width=1.2)
         plots.plot_traversals(ax, data.traverse(site, moves), beside, names)
         yield Panel(
             f"traversals_{site}",
             f"Traversals of {site}",
-            sentence + " The ends leave out the outermost 1 % of the codes on either side.",
-            "A row in which one thing changes, slant or thickness, say, is a dimension with a "
-            "meaning. A row in which nothing changes is one that the decoder ignores.",
+            sentence + " The outermost 1 % of the codes on both sides is left out.",
+            "A row in which one thing changes, such as slant or thickness: a dimension with a "
+            "meaning. A row without change: a dimension that the decoder ignores.",
             figure,
         )
 
 
 def _prior_traversals(data: ReportData) -> Iterator[Panel]:
-    """Draws what each continuous code of a game changes, in rows that differ in all the rest."""
+    """Draws rows in which one continuous code of a game moves; other codes differ by row."""
     vae = data.vae
     example = data.x[:1].expand(_DRAWS, *data.x.shape[1:])
     nodes = trace_program(code_program(vae.model), (example,), {}).nodes
@@ -199,18 +209,18 @@ def _prior_traversals(data: ReportData) -> Iterator[Panel]:
         plots.plot_traversals(ax, data.traverse(site, moves, draws), beside, names)
         yield Panel(
             f"traversals_{site}",
-            f"What {site} changes",
-            f"Each row moves one dimension of {site} through the middle 98 % of its prior and "
-            "holds noise and other codes, which differ from row to row"
+            f"Traversals of {site}",
+            f"Each row moves one dimension of {site} through the middle 98 % of its prior. Noise "
+            "and other codes are constant in a row and differ between rows"
             + (", the most used categories in turn." if data.category else "."),
-            "Rows of one dimension in which the same thing changes, slant or width, say: a code "
-            "with a meaning. Rows in which nothing changes: a code that the generator ignores.",
+            "The same change in all rows of a dimension, such as slant or width: a code with a "
+            "meaning. Rows without change: a code that the generator ignores.",
             figure,
         )
 
 
 def interpolations(data: ReportData) -> Iterator[Panel]:
-    """Draws what lies between the centres of categories; nothing where these have none."""
+    """Draws steps between the centres of categories, if there are centres."""
     rows = data.most_used[:_MAX_CENTRES] if data.centres else torch.empty(0)
     if len(rows) < 2:
         return
@@ -227,17 +237,17 @@ def interpolations(data: ReportData) -> Iterator[Panel]:
     yield Panel(
         "interpolations",
         "From category to category",
-        "Each row goes in equal steps, along a straight line, from the centre of one category to "
-        "that of the next row's: their prior means, of which no datum need be the code.",
-        "The ends are what the categories stand for at their most typical. Where a row turns from "
-        "one into the other at once, the decoder has a border there; where its middle is a blur, "
-        "or neither of the two, no data are there.",
+        "Each row goes in equal steps along a straight line from the centre of one category to "
+        "that of the next row. A centre is the category's prior mean, and not the code of a "
+        "datum.",
+        "The ends show typical examples of the categories. A sudden change in a row: a border "
+        "of the decoder. A blurred middle, or one like neither end: a region without data.",
         figure,
     )
 
 
 def radii(data: ReportData) -> Iterator[Panel]:
-    """Draws what lies along the line from the origin through each category's centre."""
+    """Draws steps along the line from the origin through each category's centre."""
     if not data.centres:
         return
     far = torch.cat(list(data.centres.values()), 1).square().sum(1)
@@ -252,11 +262,12 @@ def radii(data: ReportData) -> Iterator[Panel]:
     yield Panel(
         "radii",
         "Away from the origin",
-        "Each row starts at the origin, which belongs to no category, and moves straight through "
-        "the centre of one category: above the columns stands the distance, 1 at the centre.",
-        "The first column is the same in all rows: what the decoder makes of no category at all. "
-        "A row that gets clearer up to 1, and more extreme beyond, has a direction that means "
-        "the category; one that falls apart beyond 1 has left the data.",
+        "Each row starts at the origin, which belongs to no category, and moves straight "
+        "through the centre of one category. The numbers above the columns are distances, 1 at "
+        "the centre.",
+        "The first column, the same in all rows, belongs to no category. A row that gets "
+        "clearer up to 1 and more extreme beyond: its direction means the category. A row that "
+        "degrades beyond 1: a region without data.",
         figure,
     )
 

@@ -1,4 +1,4 @@
-"""The numbers of a report, each with what it means in a sentence."""
+"""The numbers of a report, each with its meaning in a sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pyro_mivae.tables import write_error, write_interval, write_number
 
 
 class Number(NamedTuple):
-    """One number of the page, written out, with its unit and standard error, and its meaning."""
+    """One number of the page as text, with its unit, standard error, and meaning."""
 
     name: str
     value: str
@@ -36,18 +36,18 @@ _OPEN = 0.5  # nats between the bounds from which a sentence says why
 
 
 def summarize(data: ReportData) -> str:
-    """Says the result in two or three plain sentences."""
+    """Summarises the result in two or three sentences."""
     m, sentences = data.metrics, []
     if _defined(m, "elbo", "distortion", "rate"):
         sentences.append(
             f"{data.a_noun.capitalize()} costs {-m['elbo']:.1f} nats: {m['rate']:.1f} for its "
-            f"code, and {m['distortion']:.1f} for what the code leaves open."
+            f"code, and {m['distortion']:.1f} for the rest given the code."
         )
     if data.num_categories:
         used = f"{_used(data)} of {data.num_categories} categories are in use"
         if _defined(m, "cluster_accuracy"):
             used += (
-                "; matched to the labels, which the model never saw, they are right for "
+                ". Matched to the labels, which the model never saw, they are correct for "
                 f"{100 * m['cluster_accuracy']:.0f} % of the {data.nouns}"
             )
         sentences.append(used + ".")
@@ -55,7 +55,7 @@ def summarize(data: ReportData) -> str:
 
 
 def headline(data: ReportData) -> Iterator[Number]:
-    """Gives the numbers to read first; those that were not measured are left out."""
+    """Yields the main numbers that were measured."""
     m = data.metrics
     if "elbo" in m and data.has_density:
         meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
@@ -63,16 +63,14 @@ def headline(data: ReportData) -> Iterator[Number]:
         if isinstance(data.vae.likelihood, BernoulliLikelihood) and is_grey:
             meaning += (
                 f" The {data.nouns} are grey and the likelihood is Bernoulli, so this is a "
-                "cross-entropy and no log-probability: compare it with its like only."
+                "cross-entropy and not a log-probability: compare it only with other "
+                "cross-entropies."
             )
         if not math.isfinite(m["elbo"]):
-            meaning = "Not defined, since a site that is a function of the data has no KL."
+            meaning = "Not defined, because a site that is a function of the data has no KL."
         yield _figure(m, "elbo", meaning)
     if "distortion" in m and data.has_density:
-        meaning = (
-            f"−log p(x | code): what is left to say of {data.a_noun} once its code is known. "
-            "Lower is better."
-        )
+        meaning = f"−log p(x | code): the cost of {data.a_noun} given its code. Lower is better."
         yield _figure(m, "distortion", meaning)
     for site in data.codes:
         if key("kl", site) in m and data.has_density:
@@ -85,19 +83,19 @@ def headline(data: ReportData) -> Iterator[Number]:
             yield _figure(m, str(k), k.meaning)
     if _defined(m, "cluster_accuracy"):
         meaning = (
-            "Each category is matched to one label, as well as can be: the share of the "
-            f"{data.nouns} for which that is right. Labels serve this number, not the training."
+            f"The share of the {data.nouns} whose category is matched to their label, by the "
+            "best one-to-one matching. Training does not use labels."
         )
         value = f"{100 * m['cluster_accuracy']:.1f}"
         yield Number(_title("cluster_accuracy"), value, "%", meaning)
     if data.num_categories:
-        meaning = f"Categories that take {data.nouns}; fewer can tell less apart."
+        meaning = f"Categories with at least one in 200 {data.nouns}."
         value = f"{_used(data)} of {data.num_categories}"
         yield Number(_title("categories_used"), value, "", meaning)
 
 
 def remaining(data: ReportData) -> Iterator[Number]:
-    """Gives every metric under its key, in the order in which they were measured."""
+    """Yields every metric by its key, in the order of measurement."""
     for name, value in without_errors(data.metrics).items():
         written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
         error = error_of(data.metrics, name)
@@ -119,36 +117,36 @@ def _title(name: str) -> str:
 def _kl(data: ReportData, site: str) -> Number:
     if data.category and site != data.category:
         meaning = (
-            f"How far {site} is from the prior of its category: its cost, the category known."
+            f"KL divergence of {site} from the prior of its category: its cost given the category."
         )
     else:
         meaning = (
-            f"How far q({site} | x) is from the prior, on average: the cost of {site}, and an "
+            f"Mean KL divergence of q({site} | x) from the prior: the cost of {site}, and an "
             "upper bound on its information."
         )
     if not math.isfinite(data.metrics[key("kl", site)]):
-        meaning = f"The guide makes {site} a function of the data, so that no KL is defined."
+        meaning = f"The guide makes {site} a function of the data, so its KL is not defined."
     return _figure(data.metrics, key("kl", site), meaning)
 
 
 def _information(data: ReportData, site: str) -> Number:
     lower, upper = interval(data.metrics, "mi", site)
     name, k = label(key("mi", site)), data.num_categories
-    meaning = f"What {site} really says about which {data.noun} it is, between two bounds."
+    meaning = f"Information of {site} about the {data.noun}: a lower and an upper bound."
     if k and site == data.category:
         meaning = (
-            f"What the category really says of {data.a_noun}, between two bounds. It cannot "
-            f"exceed log {k} = {math.log(k):.2f} nats."
+            f"Information of the category about the {data.noun}: a lower and an upper bound. It "
+            f"cannot exceed log {k} = {math.log(k):.2f} nats."
         )
     if upper - lower > _OPEN:
         n = data.num_data
         meaning += (
-            f" They are far apart, since with {n:,} {data.nouns} the lower one cannot exceed "
+            f" They are far apart, because with {n:,} {data.nouns} the lower one cannot exceed "
             f"log {n:,} = {math.log(n):.2f}."
         )
     written = write_interval(lower, upper)
     if written == "not defined":
-        return Number(name, written, "", f"No bound is defined for {site} here.")
+        return Number(name, written, "", f"No bound is defined for {site}.")
     return Number(name, written, "nats", meaning)
 
 

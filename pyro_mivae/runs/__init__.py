@@ -1,4 +1,4 @@
-"""Run folders: a training run with its configuration, and what it left behind."""
+"""Run folders: a training run with its configuration and its results."""
 
 from pyro_mivae.runs.compare import Comparison, compare
 from pyro_mivae.runs.config import ModelOptions, RunConfig

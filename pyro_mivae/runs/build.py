@@ -1,4 +1,4 @@
-"""Variants from configurations: names become modules, and so does approved code from files."""
+"""Variants from configurations: modules by name, or from approved code in files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _approved: dict[str, bytes] = {}  # files by their digest, as they were read
 
 
 def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
-    """Builds the variant that a run trains, its weights drawn from the run's seed."""
+    """Builds the variant of a run, with weights drawn from the run's seed."""
     variant_class = find_variant(config.variant)
     check_model_options(config.variant, config.model)
     options = dict(config.model)
@@ -74,7 +74,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
 
 @contextmanager
 def _blaming(what: str) -> Iterator[None]:
-    """Names the code of the user's own that raises."""
+    """Adds the name of the user's code to its errors."""
     try:
         yield
     except PyroMivaeError:
@@ -111,8 +111,8 @@ def load_program(
         signature.bind(**taken)
     except TypeError as error:
         raise OptionError(
-            f"--{kind} {spec}: {error}; what can be passed to it here is {', '.join(known)}: give "
-            "the others a default"
+            f"--{kind} {spec}: {error}; it can receive {', '.join(known)}: give the other "
+            "arguments a default"
         ) from error
     with _blaming(f"--{kind} {spec} fails"):
         return factory(**taken)
@@ -121,7 +121,7 @@ def load_program(
 def _sizes(
     variant_class: type[Variant], data_shape: Sequence[int], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Sizes that priors and guides may ask for: the variant's own, else those that are given."""
+    """Sizes that priors and guides may take: those of the variant's own prior, else given ones."""
     sizes: dict[str, Any] = {"data_shape": tuple(data_shape)}
     for name in ("latent_dim", "code_dim", "num_categories"):
         sizes[name] = options.get(name)
@@ -133,7 +133,7 @@ def _sizes(
 
 
 def _site_sizes(prior: Callable[[], torch.Tensor]) -> dict[str, int]:
-    """Sizes of a prior's sites, by the keyword that stands for each."""
+    """Sizes of a prior's sites, by keyword."""
     sizes: dict[str, int] = {}
     for name, fn in prior_sites(prior)[0].items():
         if fn.has_enumerate_support:
@@ -152,11 +152,11 @@ def named_programs(config: RunConfig) -> frozenset[str]:
 def approve(
     config: RunConfig, folder: Path, *, named: Collection[str] = (), trust: bool = False
 ) -> RunConfig:
-    """Checks that the code that a configuration names may be run; runs none.
+    """Checks that the code in a configuration may run; runs none.
 
-    It may be run where the user names it or trusts the folder, or where a training in which this
-    user named it ran the same file before. Each file is read once, so later calls in this process
-    run the bytes that were read here.
+    It may run if the user names it or trusts the folder, or if a training in which this user named
+    it ran the same file before. Each file is read once: later calls in this process run these
+    bytes.
     """
     digests = {}
     for kind in sorted(named_programs(config)):
@@ -169,14 +169,14 @@ def approve(
         if then not in (None, now):
             raise RunError(
                 f"{path}, which --{kind} names, was edited since the run in {folder} was made "
-                f"(its SHA-256 is {now[:12]}, and was {str(then)[:12]}); put it back, or train "
-                "anew"
+                f"(its SHA-256 is {now[:12]}, and was {str(then)[:12]}); restore it, or train "
+                "again"
             )
         if not (trust or kind in named or (then and _entry(now, path, name) in _trusted())):
             raise RunError(
-                f"{folder} names code, --{kind} {name} of {path} (SHA-256 {now[:12]}), which no "
-                "training of yours is known to have run; nothing of it was run: read the file, "
-                "then give trust=True to run it"
+                f"{folder} names code, --{kind} {name} of {path} (SHA-256 {now[:12]}), which "
+                "none of your trainings is known to have run; nothing of it was run: read the "
+                "file, then give trust=True to run it"
             )
         digests[kind] = now
         _approved[now] = source
@@ -184,9 +184,9 @@ def approve(
 
 
 def remember(config: RunConfig, named: Collection[str]) -> None:
-    """Notes outside of all run folders what code this user named, so that it may be run again.
+    """Records the code that this user named, outside of run folders, so that it may run again.
 
-    A home that cannot be written to is no error: later commands ask then.
+    If the record cannot be written there is no error: later commands ask.
     """
     for kind in sorted(named_programs(config) & set(named)):
         path, name = find_program(config.model[kind], kind)
@@ -204,7 +204,7 @@ def remember(config: RunConfig, named: Collection[str]) -> None:
 
 
 def find_program(spec: str, kind: str) -> tuple[Path, str]:
-    """Takes ``FILE.py:NAME`` apart."""
+    """Splits ``FILE.py:NAME``."""
     file, name = spec.rsplit(":", 1)
     path = Path(file).resolve()
     if path.suffix != ".py" or not path.is_file():
@@ -213,10 +213,10 @@ def find_program(spec: str, kind: str) -> tuple[Path, str]:
 
 
 def run_program(spec: str, kind: str, digest: str | None) -> Any:
-    """Runs a file, and returns the object in it that ``FILE.py:NAME`` names.
+    """Runs a file, and returns the object named by ``FILE.py:NAME``.
 
-    The bytes are those that `approve` read, not a compiled copy beside the file. Their digest is
-    the module's ``__pyro_mivae_digest__``.
+    It runs the bytes that `approve` read, not a compiled copy. The module's
+    ``__pyro_mivae_digest__`` is their digest.
     """
     path, name = find_program(spec, kind)
     if digest is None or digest not in _approved:
@@ -243,7 +243,7 @@ def _trusted() -> list[str]:
 
 
 def _state() -> Path:
-    """The folder of what is remembered of this user."""
+    """The folder of this user's record of approved code."""
     if os.environ.get(STATE):
         return Path(os.environ[STATE])
     base = os.environ.get("XDG_STATE_HOME")
@@ -251,7 +251,7 @@ def _state() -> Path:
 
 
 def listing() -> str:
-    """Lists variants with the options that they take, priors, guides, and data sets."""
+    """Lists variants with their options, priors, guides, and data sets."""
     sections: dict[str, Mapping[str, object]] = {
         "variants (pyro-mivae train VARIANT)": VARIANTS,
         "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
@@ -274,7 +274,7 @@ def listing() -> str:
 
 
 def _flags(variant: str) -> Iterator[str]:
-    """Flags of a variant's options, with the defaults that hold for all data."""
+    """Flags of a variant's options, with defaults that do not depend on the data."""
     defaults = plain_defaults(variant)
     for name, flag in (flags_of(VARIANTS[variant].options()) | flags_of(ModelParts)).items():
         default = defaults.get(name)

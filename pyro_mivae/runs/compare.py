@@ -30,9 +30,9 @@ _DATA = ("data", "image_size", "data_shape")
 
 @dataclass(frozen=True)
 class Side:
-    """A model that is compared: a run, or the runs of several seeds."""
+    """A model in a comparison: a run, or the runs of several seeds."""
 
-    name: str  # its folder, with as much before it as tells it from the others
+    name: str  # its folder, with the shortest distinct path
     runs: Sequence[Run]
     metrics: Sequence[Mapping[str, float]]
     protocols: Sequence[Mapping[str, Any]]
@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models side by side, see `compare`.
+    """A comparison of models, see `compare`.
 
     Attributes:
         sides: The models.
@@ -50,12 +50,12 @@ class Comparison:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """Figures that some model has."""
+        """Figures of any of the models."""
         return compare_metrics([side.metrics for side in self.sides])
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """Settings that differ: a text per model."""
+        """Settings that differ, with a text per model."""
         made = [_settings(side) for side in self.sides]
         names = dict.fromkeys(name for one in made for name in one)
         rows = {name: [one.get(name, "–") for one in made] for name in names}
@@ -63,11 +63,11 @@ class Comparison:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """Reasons why figures may not be comparable, in sentences."""
+        """Reasons that figures may not be comparable, in sentences."""
         return list(_warnings(self.sides))
 
     def table(self, width: int = _WIDTH) -> str:
-        """Puts figures in rows and models in columns, as many as fit in ``width`` characters."""
+        """Makes a table of figures by models; blocks of columns fit in ``width`` characters."""
         heads = ["nats per test image", *(line.name for line in self.lines)]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
@@ -96,15 +96,15 @@ class Comparison:
         """Writes ``compare.html``, one page with table, curves and pictures.
 
         Args:
-            folder: Folder of the page; it is made if it is not there.
+            folder: Folder of the page, created if missing.
             root: Folder of torchvision's data sets, if they have moved.
-            overwrite: Replaces a page that is there.
+            overwrite: True to replace an existing page.
 
         Returns:
             The page.
 
         Raises:
-            OptionError: If it is there, or ``folder`` is a file.
+            OptionError: If the page exists, or ``folder`` is a file.
             WriteError: If it cannot be written.
             DataError: If the data cannot be read any more.
             RunError: If they have changed.
@@ -129,21 +129,20 @@ class Comparison:
 
 
 def compare(*folders: str | Path, trust: bool = False) -> Comparison:
-    """Opens run folders to set their figures side by side.
+    """Opens run folders to compare their figures.
 
     A folder of several seeds, as ``train --seeds`` makes it, counts as one model, by its means.
 
     Args:
         *folders: Two or more run folders, evaluated; all are compared with the first.
-        trust: Runs the code that the folders name, see `load`.
+        trust: True to run the code that the folders name, see `load`.
 
     Returns:
         The comparison: its ``table()``, its ``warnings``, and the page by ``write(folder)``.
 
     Raises:
-        OptionError: If fewer than two are given, or one of them twice.
-        RunError: If a folder holds no run, one that was not evaluated, or one that names code
-            which is not trusted.
+        OptionError: If fewer than two folders are given, or one is given twice.
+        RunError: If a folder holds no run, or if a run was not evaluated or names untrusted code.
 
     Example:
         >>> compare("runs/infocat-digits", "runs/vae-digits").write("runs")  # doctest: +SKIP
@@ -178,7 +177,7 @@ def _open(folder: Path, name: str, trust: bool) -> Side:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The ends of paths, as long as it takes to tell them apart."""
+    """The shortest endings of paths that distinguish them."""
     depth, names = 1, [folder.name for folder in folders]
     while len(set(names)) < len(names):
         depth += 1

@@ -1,4 +1,4 @@
-"""Configurations of runs, as Python and as TOML."""
+"""Configurations of runs, in Python and TOML."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pyro_mivae.variants.options import copied
 
 @dataclass(frozen=True)
 class ModelParts:
-    """Parts of a model that a run names."""
+    """Model parts of a run, by name."""
 
     network: str | None = option(None, check=text(), help="auto, or NAME")
     prior: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
@@ -55,11 +55,11 @@ DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("fashion-mnist", "infogan", {"epochs": 15, "batch_size": 128}),
 )
 TOLD = ("epochs", "batch_size", "lr", "lr_schedule", "seed")  # that every configuration holds
-STEPS_ELSEWHERE = 10_000  # aimed at where no row says how many epochs
+STEPS_ELSEWHERE = 10_000  # target if no row gives the number of epochs
 
 
 def default_options(data: str, variant: str, num_images: int) -> dict[str, Any]:
-    """Returns the options of a training, and of its model, where nothing else is asked for."""
+    """Returns the default options of a training and its model."""
     options: dict[str, Any] = {
         f.name: f.default for f in fields(TrainingOptions) if f.name in TOLD[1:]
     }
@@ -81,7 +81,7 @@ def find_variant(name: str) -> type[Variant]:
 
 
 def plain_defaults(variant: str) -> dict[str, Any]:
-    """Returns a variant's own options and their defaults, those that a file can hold."""
+    """Returns a variant's own options and defaults that a file can store."""
     return {
         f.name: f.default
         for f in fields(find_variant(variant).options())
@@ -90,12 +90,12 @@ def plain_defaults(variant: str) -> dict[str, Any]:
 
 
 def check_model_options(variant: str, given: Mapping[str, Any]) -> None:
-    """Refuses options that a variant has no use for."""
+    """Refuses options that a variant does not have."""
     taken = flags_of(find_variant(variant).options()) | flags_of(ModelParts)
     for name in given:
         if name not in taken:
             flag, allowed = flags_of(ModelOptions).get(name, name), ", ".join(taken.values())
-            raise OptionError(f"the variant {variant!r} has no use for {flag}; it takes {allowed}")
+            raise OptionError(f"the variant {variant!r} does not have {flag}; it takes {allowed}")
 
 
 DEFAULT_DATA = "digits"
@@ -142,7 +142,7 @@ def _checked(name: str, value: Any, before: str = "") -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A model, its data and its training; `complete` fills in what is left out."""
+    """A model, its data and its training; `complete` fills in missing values."""
 
     variant: str = option(check=_variant(), help="name of a variant")
     data: str | None = option(None, check=path(), help="name, or path of a file or folder")
@@ -181,7 +181,7 @@ class RunConfig:
         )
 
     def resumed_from(self, stored: RunConfig, folder: Path) -> RunConfig:
-        """Takes a stored run's configuration on, if nothing that is given contradicts it."""
+        """Returns a stored run's configuration; refuses given values that contradict it."""
         given: dict[str, Any] = {}
         if self.data is not None:
             given["--data"] = absolute_path(self.data), stored.data
@@ -200,7 +200,7 @@ class RunConfig:
         return replace(stored, data_root=self.data_root or stored.data_root)
 
     def over(self, stored: RunConfig) -> RunConfig:
-        """Takes from a stored run of the same variant what is not given here."""
+        """Fills in values from a stored run of the same variant."""
         if self.variant != stored.variant:
             return self
         return replace(
@@ -231,7 +231,7 @@ class RunConfig:
         return shlex.join(words)
 
     def describe(self) -> dict[str, Any]:
-        """Gives all of it as plain values, with the command beside them."""
+        """Returns the configuration and its command as plain values."""
         return {**_set(asdict(self)), "command": self.command}
 
     def write(self, path: Path) -> None:
@@ -267,25 +267,25 @@ CHECKS: dict[str, Any] = checks_of(RunConfig)
 def started_with(
     name: str, given: object, known: object, folder: Path, go_on: str = "leave it out"
 ) -> OptionError:
-    """The error on an option that is not the one that a folder's training was started with."""
+    """The error for an option that differs from the folder's training."""
     return OptionError(
-        f"{name} {given} given, but the training in {folder} was started with {known}; {go_on} to "
-        "resume, or start anew with --overwrite"
+        f"{name} {given} given, but the training in {folder} was started with {known}; {go_on} "
+        "to resume, or start over with --overwrite"
     )
 
 
 def absolute_path(data: str) -> str:
-    """Makes a path absolute, so that the run can be read from anywhere; a name stays."""
+    """Makes a path absolute, so that the run can be read from anywhere; names do not change."""
     return data if data in DATASETS else str(Path(data).resolve())
 
 
 def names_file(value: Any) -> bool:
-    """Tells ``FILE.py:NAME`` from every other value of an option."""
+    """Returns True for a value of the form ``FILE.py:NAME``."""
     return isinstance(value, str) and ":" in value
 
 
 def absolute_program(value: Any) -> Any:
-    """Makes the file of ``FILE.py:NAME`` absolute; every other value stays."""
+    """Makes the file of ``FILE.py:NAME`` absolute; other values do not change."""
     if not names_file(value):
         return value
     file, name = value.rsplit(":", 1)

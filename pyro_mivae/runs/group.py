@@ -56,17 +56,17 @@ LABELS = {name: label(name) for name in OF_SEEDS if name in AGREEMENT}
 
 @dataclass
 class RunGroup:
-    """A folder that is trained into: a run, the runs of several seeds, or a sweep.
+    """A training folder: a run, the runs of several seeds, or a sweep.
 
-    Used as a context it is the folder's one writer. Everything given is checked before anything
-    is written. An interrupted group (Ctrl-C) goes on with ``resume``.
+    As a context manager it is the folder's only writer. All arguments are checked before anything
+    is written. ``resume`` continues an interrupted group (Ctrl-C).
     """
 
     config: RunConfig
     folder: Path
     kind: str  # a key of `run_folder.COMMANDS`
     places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
-    resume: bool = False  # goes on where the folder's training stopped
+    resume: bool = False  # continues where the folder's training stopped
     overwrite: bool = False  # throws it away
     trust: bool = False  # runs the code that the folder names
     device: str = "auto"
@@ -89,15 +89,15 @@ class RunGroup:
         self._writer.release()
 
     def approve(self, config: RunConfig, folder: Path) -> RunConfig:
-        """Checks that the code that a configuration names may be run."""
+        """Checks that the code in a configuration may run."""
         return approve(config, folder, named=self._named, trust=self.trust)
 
     def begin(
         self, config: RunConfig, new: Mapping[Path, RunConfig], dataset: Dataset, several: str = ""
     ) -> None:
-        """Prepares the folder for new runs, given by the files of their configurations."""
+        """Prepares the folder for new runs, given by their configuration files."""
         self._writer.make()
-        there = self._there  # what another process has made meanwhile is not thrown away
+        there = self._there  # files that another process makes meanwhile are not deleted
         how = {"resume": self.resume and there, "overwrite": self.overwrite and there}
         check_target(self.folder, self.kind, **how, runs=self.places if there else ())
         prepare(self.folder, self.kind, new, resume=self.resume)
@@ -168,12 +168,12 @@ class RunGroup:
         return runs
 
     def _taken_on(self, config: RunConfig, folder: Path) -> tuple[RunConfig, bool]:
-        """Takes on what a run was started with, if it goes on, which is returned too."""
+        """Returns the configuration of a new or a continued run, and True if it continues."""
         started = self.resume and has_checkpoint(folder)
         if started:
             config = config.resumed_from(read_config(folder), folder)
         elif self.resume:
-            self.say(f"{folder} holds no checkpoint to go on from: starting anew")
+            self.say(f"{folder} holds no checkpoint to continue from: starting over")
             if os.path.exists(folder / CONFIG):
                 config = config.over(read_config(folder))
         return self.approve(config, folder), started
@@ -181,19 +181,19 @@ class RunGroup:
 
 @checked(folder=a_path())
 def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
-    """Trains, evaluates and reports into a folder; see `RunGroup` for the options."""
+    """Trains, evaluates and reports a run in a folder; see `RunGroup` for the options."""
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
         return group.train([config])[0]
 
 
 def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -> list[Run]:
-    """Trains from several seeds, one after the other; each run is the one of `train_run`.
+    """Trains from several seeds, one after the other; each run equals that of `train_run`.
 
-    The seeds are the configuration's own and those that follow it. ``folder/seed-K`` is the run
-    of seed K, ``folder/seeds.json`` holds the mean and the standard deviation of every figure,
-    and of the agreement of the categories of every two runs on the test images.
-    All are of one configuration: seeds that are added to a folder take that of those in it.
+    The seeds start at that of the configuration. ``folder/seed-K`` is the run of seed K.
+    ``folder/seeds.json`` holds the mean and the standard deviation of every figure, and of the
+    agreement of categories between every two runs on the test images. All runs have one
+    configuration: new seeds in a folder use that of the existing ones.
     """
     folder, seeds = Path(folder), seeds_from(config, count)
     places = [folder / f"seed-{seed}" for seed in seeds]
@@ -205,7 +205,7 @@ def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -
 
 
 def seeds_from(config: RunConfig, count: int) -> range:
-    """Returns so many seeds from a configuration's own on."""
+    """Returns a number of consecutive seeds, from the configuration's own."""
     if count < 1:
         raise OptionError(f"seeds={count}: 1 or more is needed")
     first = config.training.get("seed", 0)
@@ -213,7 +213,7 @@ def seeds_from(config: RunConfig, count: int) -> range:
 
 
 def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
-    """Takes on the configuration of the runs that are there, but for the seed."""
+    """Returns the configuration of the existing runs, with the given seed."""
     begun = [run for run in there if has_checkpoint(run)]
     given = replace(config, training={k: v for k, v in config.training.items() if k != "seed"})
     if begun:
@@ -222,7 +222,7 @@ def _shared(config: RunConfig, there: Sequence[Path]) -> RunConfig:
 
 
 def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool) -> RunConfig:
-    """Fills in the defaults of a new run; checks the data of one that goes on."""
+    """Fills in the defaults of a new run; checks the data of a continued one."""
     if started:
         check_same_data(config, dataset, folder)
         return config
@@ -230,7 +230,7 @@ def settled(config: RunConfig, dataset: Dataset, folder: Path, *, started: bool)
 
 
 def is_finished(folder: Path) -> bool:
-    """True if a run was trained to its end, evaluated and reported, with its history whole."""
+    """True if a run was trained to the end, evaluated and reported, with a complete history."""
     if not all((folder / name).is_file() for name in (CHECKPOINT, METRICS, REPORT)):
         return False
     state = read_checkpoint(folder)
@@ -241,7 +241,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Gives the mean and the standard deviation of each figure.
+    """Returns the mean and the standard deviation of each figure.
 
     Example:
         >>> sum_up([{"rate": 1.0}, {"rate": 3.0}])
@@ -260,7 +260,7 @@ def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, flo
 def _write_summary(
     folder: Path, runs: Sequence[Run], dataset: Dataset, failed: Mapping[str, str]
 ) -> None:
-    """Writes means and deviations of the figures, and of the agreement of every two runs."""
+    """Writes mean and deviation of the figures, and of the agreement between runs."""
     summary = sum_up([run.measured()[0] for run in runs])
     if len(runs) > 1 and runs[0].vae.category is not None:
         summary |= agreement_of_models([run.vae for run in runs], dataset.x_test)
@@ -270,7 +270,7 @@ def _write_summary(
 
 
 def seeds_table(folder: str | Path) -> str:
-    """Writes the figures of several seeds that matter most as a small table."""
+    """Formats the main figures of several seeds as a small table."""
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
     rows = []
     for name in OF_SEEDS:
@@ -286,9 +286,9 @@ def seeds_table(folder: str | Path) -> str:
 def logging_epochs(
     folders: Sequence[Path],
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """Gives ``on_epoch`` of `fit_many`: a point of one curve per column of each model's history.
+    """Returns ``on_epoch`` for `fit_many`, which logs each column of a model's history.
 
-    The files of a model are made with its first row.
+    The files of a model are created with its first row.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

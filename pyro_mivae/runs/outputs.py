@@ -1,4 +1,4 @@
-"""Outputs of a trained run: figures, the page, samples and codes."""
+"""Outputs of a trained run: figures, report page, samples and codes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
 EVALUATION_BATCH = 128  # what its work per image compares with
 GREY = (
-    "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are cross-entropies "
-    "and no log-probabilities of data"
+    "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are "
+    "cross-entropies, not log-probabilities of data"
 )
 
 
@@ -58,7 +58,7 @@ def evaluate_run(
         **options,
     }
     with ExitStack() as held, suitable_threads(vae, EVALUATION_BATCH):
-        with suppress(WriteError):  # the figures can be told all the same
+        with suppress(WriteError):  # the figures can still be printed
             held.enter_context(Writer(run.folder))
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
@@ -70,7 +70,7 @@ def evaluate_run(
             protocol["likelihood"] = GREY
         try:
             if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
-                raise RunError(f"{run.folder} was trained anew meanwhile; measure it again")
+                raise RunError(f"{run.folder} was trained again meanwhile; measure it again")
             write_json(run.folder / METRICS, {"metrics": dict(metrics), "protocol": protocol})
         except WriteError:
             note = protocol.get("likelihood", "")
@@ -80,7 +80,7 @@ def evaluate_run(
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
-    """Writes a run's pictures and ``report.html``, evaluating it first if that was not done."""
+    """Writes a run's pictures and ``report.html``; evaluates it first if needed."""
     from pyro_mivae.report import ReportData, write_report
 
     vae = run.vae.to(resolve_device(device))
@@ -129,7 +129,7 @@ def write_codes(
 ) -> dict[str, tuple[int, ...]]:
     """Encodes all images of a data set, in order, and writes one array per site as ``.npz``.
 
-    Images are resized if the run's were; otherwise they must have the size of the run's.
+    Images are resized if those of the run were; otherwise they must have the same size.
     """
     import numpy as np
 

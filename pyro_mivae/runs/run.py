@@ -1,4 +1,4 @@
-"""Runs that are read back from their folders."""
+"""Runs, read from their folders."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def summarise(
     note: str = "",
     noise: Collection[str] = (),
 ) -> str:
-    """Puts the numbers that matter most in a small table, and under it what stands out.
+    """Formats the main figures as a small table, followed by the diagnoses.
 
-    Standard errors over the images stand beside them; of an interval, the larger of its ends'.
+    Each has its standard error over the images; for an interval the larger one of its ends.
 
     Example:
         >>> print(summarise({"distortion": 20.0, "kl_z": 5.0, "rate": 5.0, "elbo": -25.0}))
@@ -115,7 +115,7 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
 
 
 def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> Row:
-    """A figure, with as many digits as its unit has."""
+    """A figure, with the digits of its unit."""
     found = next(k for k, _ in parsed({name: 0.0}))
     digits = DIGITS[found.figure.unit] if digits is None else digits
     margin = write_error(error_of(metrics, name), digits)
@@ -148,17 +148,17 @@ class Run:
         return fingerprint_all(self.vae.state_dict())
 
     def measured(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Reads the numbers that were measured, and how."""
+        """Reads the measured figures and their protocol."""
         metrics, protocol = read_metrics(self.folder / METRICS)
         if protocol.get("weights", self.weights) != self.weights:
             raise RunError(
                 f"{self.folder / METRICS} was measured with other weights than the checkpoint's; "
-                "make it anew with pyro-mivae evaluate"
+                "measure again with pyro-mivae evaluate"
             )
         return metrics, protocol
 
     def summary(self) -> str:
-        """Writes the figures that matter most as a small table."""
+        """Formats the main figures as a small table."""
         metrics, protocol = self.measured()
         note = protocol.get("likelihood", "")
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
@@ -167,7 +167,7 @@ class Run:
 def open_run(folder: str | Path, *, trust: bool = False) -> Run:
     """Opens a run folder; its checkpoint is read with ``weights_only=True``.
 
-    A prior or guide from a file is code. It is run if a training of this user's ran the same file
+    A prior or guide from a file is code. It runs if a training of this user ran the same file
     before, and otherwise only with ``trust``.
     """
     folder = Path(folder)
@@ -175,7 +175,7 @@ def open_run(folder: str | Path, *, trust: bool = False) -> Run:
 
 
 def read_run(folder: Path, config: RunConfig) -> Run:
-    """Reads what a run left in its folder."""
+    """Reads a run from its folder."""
     if not has_checkpoint(folder):
         raise RunError(
             f"{folder} holds no checkpoint yet; train it first, with pyro-mivae train "
@@ -202,7 +202,7 @@ def read_run(folder: Path, config: RunConfig) -> Run:
 
 
 def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Path) -> None:
-    """Checks that a checkpoint is of the training that a configuration describes."""
+    """Checks that a checkpoint belongs to the training of a configuration."""
     trained = Identity.from_state(state)
     options = asdict(TrainingOptions(**config.training))
     ours: dict[str, Any] = {name: options.get(name) for name in trained.options}
@@ -212,7 +212,7 @@ def check_belongs(config: RunConfig, vae: Variant, state: Checkpoint, folder: Pa
     if differing:
         raise RunError(
             f"{CONFIG} and {state['file'].name} in {folder} are not of one run: "
-            f"{in_words(differing)} (here is {CONFIG}); put back what was replaced, or train anew"
+            f"{in_words(differing)} (here is {CONFIG}); restore the replaced file, or train again"
         )
     if config.versions["pyro-mivae"] != versions()["pyro-mivae"]:
         warnings.warn(
@@ -235,22 +235,22 @@ def read_config(folder: Path) -> RunConfig:
             names = ", ".join(map(str, runs))
             raise RunError(f"{folder} holds the runs of several seeds; give one of them: {names}")
         raise RunError(
-            f"{folder} is no run folder: it holds no {CONFIG}; pyro-mivae train writes one, and "
-            "what fit kept is loaded by building the model: mi.load(folder, into=vae)"
+            f"{folder} is not a run folder: it has no {CONFIG}; pyro-mivae train writes one. For "
+            "a folder of fit, build the model and call mi.load(folder, into=vae)"
         )
     return RunConfig.read(folder / CONFIG)
 
 
 def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
-    """Checks that data are those that a run was made with."""
+    """Checks that data are those of a run."""
     then = config.fingerprints
     changed = [name for name, print_ in dataset.fingerprints.items() if then.get(name) != print_]
     if dataset.data_shape != config.data_shape:
         changed = [f"shape {dataset.data_shape} for {config.data_shape}"]
     if changed:
         raise RunError(
-            f"{config.data} is not what it was when {folder} was made: other "
-            f"{', '.join(changed)}; put the data back, or train anew"
+            f"{config.data} has changed since {folder} was made: other {', '.join(changed)}; "
+            "restore the data, or train again"
         )
 
 

@@ -18,7 +18,7 @@ from pyro_mivae.training.checkpointer import HISTORY
 from pyro_mivae.training.files import LOCK, OWNER
 
 CONFIG, METRICS, REPORT = "config.toml", "metrics.json", "report.html"
-KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # what `fit` keeps of a training
+KEPT = (CHECKPOINT, PREVIOUS, HISTORY)  # files of `fit`
 SEEDS = "seeds.json"
 SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.png"
 MODELS = "models"
@@ -32,7 +32,7 @@ COMMANDS = {  # by what a folder may hold
 
 
 def held(folder: Path) -> str | None:
-    """Names what a folder holds: one of `COMMANDS`, other files, or nothing (None)."""
+    """Returns the content of a folder: one of `COMMANDS`, other files, or None if empty."""
     if not os.path.isdir(folder):
         return None
     if is_run(folder):
@@ -66,7 +66,7 @@ def runs_of_seeds(folder: Path) -> list[Path]:
 def check_target(
     folder: Path, kind: str, *, resume: bool, overwrite: bool, runs: Iterable[Path] = ()
 ) -> None:
-    """Checks that a run, the runs of several seeds, or a sweep may be written to a folder."""
+    """Checks that a run, runs of several seeds, or a sweep may be written to a folder."""
     if resume and overwrite:
         raise OptionError("--resume and --overwrite given; allowed is one of them")
     try:
@@ -75,11 +75,11 @@ def check_target(
                 raise RunError(f"{place} is a file; choose another --run DIR")
             there = held(place)
             if there not in (None, allowed):
-                only = f", which only {COMMANDS[there]} goes on with" if there in COMMANDS else ""
+                only = f", which only {COMMANDS[there]} continues" if there in COMMANDS else ""
                 raise RunError(f"{place} holds {there}{only}; choose another --run DIR")
             if there and not (resume or overwrite):
                 raise RunError(
-                    f"{place} holds {there} already; go on with --resume, throw it away with "
+                    f"{place} holds {there} already; continue with --resume, delete it with "
                     "--overwrite, or choose another --run DIR"
                 )
     except OSError as error:
@@ -89,12 +89,12 @@ def check_target(
 def prepare(
     folder: Path, kind: str, configs: Mapping[Path, RunConfig], *, resume: bool = False
 ) -> None:
-    """Writes the configurations of new runs, each into a folder without an earlier run.
+    """Removes earlier runs from the folders, and writes the configurations of new ones.
 
-    Of several seeds their summary goes too, and every run but one that ``resume`` goes on with.
+    For several seeds it removes their summary and all runs except those that ``resume`` continues.
     """
     for config in configs.values():
-        config.dumps()  # what cannot be written down is no reason to throw a run away
+        config.dumps()  # an error here must not delete a run
     if kind == SEVERAL:
         with writing(folder):
             for old in runs_of_seeds(folder):
@@ -112,20 +112,20 @@ def prepare(
 
 
 def clear_run(folder: Path) -> None:
-    """Removes what a run left in its folder, its configuration last, and nothing else."""
+    """Removes only the files of a run from its folder, its configuration last."""
     logs = (folder / LOGS).glob(f"events.out.tfevents.*{OURS}")
     _remove(*(folder / name for name in (*KEPT, METRICS, REPORT)), *listed_pictures(folder), *logs)
     _remove(folder / PICTURES, folder / CONFIG)
 
 
 def clear_sweep(folder: Path) -> None:
-    """Removes what a sweep left in its folder, its configuration last, and nothing else."""
+    """Removes only the files of a sweep from its folder, its configuration last."""
     clear_models(folder)
     _remove(*(folder / name for name in (TABLE, ROWS, PICTURE, SWEEP)))
 
 
 def clear_models(folder: Path) -> None:
-    """Removes the models of a sweep in training, and folders that this leaves empty."""
+    """Removes a sweep's checkpoints of models, and folders that become empty."""
     for own in [*(folder / MODELS).glob("*=*,seed=*")]:
         with Writer(own):
             _remove(*(own / name for name in KEPT))

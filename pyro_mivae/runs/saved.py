@@ -1,4 +1,4 @@
-"""Models in a file: their weights, and the plain options that they were built with."""
+"""Models in a file: their weights and the plain options of their constructors."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ KEYS = {
 
 @checked(vae=VARIANT, path=path())
 def save(vae: Variant, path: str | Path) -> None:
-    """Saves a model in one file: its weights, and the options that it was built with.
+    """Saves a model in one file: its weights and the options of its constructor.
 
-    Plain options are saved: sizes, numbers, names, our schedules. A model built from these alone
-    is rebuilt by ``load(path)``. Parts of one's own (a prior, guide, encoder, decoder or
-    likelihood, a class of one's own, changes after building) are code, which no file holds: their
+    Plain options are saved: sizes, numbers, names, schedules of this package. ``load(path)``
+    rebuilds a model that needs only these. Your own parts (a prior, guide, encoder, decoder or
+    likelihood, a class, changes after construction) are code, which the file does not hold. Their
     weights are saved, and ``load(path, into=vae)`` puts them into a model built in the same way.
 
     Args:
         vae: The model.
-        path: The file, which is replaced if it is there; it holds tensors and plain values alone.
+        path: The file, replaced if it exists; it holds only tensors and plain values.
 
     Raises:
-        OptionError: If it is no variant.
+        OptionError: If it is not a variant.
         WriteError: If the file cannot be written.
 
     Example:
@@ -79,26 +79,26 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
 
     Args:
         path: A run folder of ``pyro-mivae train``, or a file of `save`; with ``into`` also a
-            folder that `fit` kept a checkpoint in.
-        into: A model that was built as the saved one was, which gets its weights in place: for
-            models with parts of one's own.
-        trust: Runs the code that a run folder names, which otherwise runs only if a training of
-            this user's ran it before. Read it first, if the folder is not yours.
+            folder with a checkpoint of `fit`.
+        into: A model built like the saved one, which gets the weights in place; for models with
+            your own parts.
+        trust: True to run the code that a run folder names. Otherwise it runs only if a training
+            of this user ran it before. Read it first, if the folder is not yours.
 
     Returns:
-        The variant with its trained weights, in ``eval`` mode; ``into`` itself if that is given.
+        The trained variant in ``eval`` mode; ``into`` itself if that is given.
 
     Raises:
-        OptionError: If ``into`` is no variant.
-        RunError: If the folder holds no run, or none with a checkpoint yet; if it names code that
-            is not trusted, or was edited since; if the file cannot be read, or needs ``into``; or
-            if the weights do not fit, or are not finite.
+        OptionError: If ``into`` is not a variant.
+        RunError: If the folder holds no run, or no checkpoint; if it names code that is not
+            trusted or was edited; if the file cannot be read, or needs ``into``; or if the weights
+            do not match, or are not finite.
     """
     path = Path(path)
     if path.is_file():
         content = read_archive(path)
         if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
-            raise RunError(f"{path} is no file of mi.save; allowed are files that it wrote")
+            raise RunError(f"{path} was not written by mi.save; allowed are files that it wrote")
         if content["format"] != FORMAT:
             raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
         saved = Identity({}, {}, content["model"], content["versions"])
@@ -132,7 +132,7 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
 
 
 def _plain(vae: Variant) -> tuple[dict[str, Any], str]:
-    """Options that a file can hold, and in words what it cannot."""
+    """Options that a file can store, and a description of those that it cannot."""
     options: dict[str, Any] = {}
     parts = []
     for name, value in vae.given.items():

@@ -1,4 +1,4 @@
-"""Sweeps over a grid of weights: the rate and the information of each model."""
+"""Sweeps over a grid of weights, with the rate and the information of each model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SweepTable:
             ``kl_<site>``, ``mi_<site>_lower`` and ``mi_<site>_upper``; ``active_units`` too.
             NaN for a model that broke down.
         grid: The values of each option.
-        failures: Reasons of the models that broke down, by the number of the row.
+        failures: Reasons of failed trainings, by row number.
         seeds: The seeds of each combination.
     """
 
@@ -105,7 +105,7 @@ class SweepTable:
     def to_png(self, path: str | Path) -> None:
         """Draws the models in the plane of rate and distortion.
 
-        The lines follow the option with the most values, one for each value of another option.
+        Lines follow the option with the most values, one line per value of the other option.
 
         Raises:
             OptionError: If more than two options have several values.
@@ -119,7 +119,7 @@ class SweepTable:
             scratch.write_bytes(render_png(figure))
 
     def table(self) -> str:
-        """Writes the means over seeds of the figures that matter most, as lines of text."""
+        """Formats the means over seeds of the main figures as lines of text."""
         rows = [[*self.grid, *OF_SWEEPS]]
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
@@ -130,13 +130,13 @@ class SweepTable:
 
     @property
     def points(self) -> list[dict[str, float]]:
-        """The options of each model, its seed among them."""
+        """The options of each model, with its seed."""
         values = itertools.product(*self.grid.values(), self.seeds)
         return [dict(zip((*self.grid, "seed"), point, strict=True)) for point in values]
 
     @property
     def axes(self) -> tuple[str, str | None]:
-        """The option along the picture's lines, and the one that tells them apart."""
+        """The option along the picture's lines, and the option that differs between lines."""
         several = [name for name, values in self.grid.items() if len(values) > 1]
         if len(several) > 2:
             raise OptionError(
@@ -149,7 +149,7 @@ class SweepTable:
 
 @checker
 def _each_once(given: Given, each: Checker) -> tuple[Any, ...]:
-    """One value or more, each of them once."""
+    """One or more distinct values."""
     values = several(each)(given.name, given.value)
     if len(set(values)) < len(values):
         raise OptionError(f"{given.name}={values}; give each value once")
@@ -185,8 +185,8 @@ def sweep(
         The figures of each model.
 
     Raises:
-        OptionError: If the grid is empty, or the variant has no ELBO to speak of.
-        ManyTrainingError: If every model broke down.
+        OptionError: If the grid is empty, or the variant has no ELBO.
+        ManyTrainingError: If the training of every model failed.
 
     References:
         Alemi et al. (2018), Fixing a Broken ELBO. https://arxiv.org/abs/1711.00464
@@ -215,7 +215,7 @@ def fill_table(
     on_row: Callable[[SweepTable], object] = lambda table: None,
     **training: Any,
 ) -> SweepTable:
-    """Trains and measures the models that a table has no figures of; see `sweep`."""
+    """Trains and measures the models that are missing in a table; see `sweep`."""
     points, x_test = table.points, x if x_test is None else x_test
     rows = {
         n: row
@@ -249,7 +249,7 @@ def fill_table(
 
 
 def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
-    """The variant of a point of the grid, its weights drawn from the seed."""
+    """The variant of a point of the grid, with weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: Variant = VARIANT("make(...)", make(**options))
@@ -275,11 +275,11 @@ def sweep_run(
     count: int | None = None,
     **how: Any,
 ) -> SweepTable:
-    """Sweeps a configuration's weights, and leaves table and picture in a folder.
+    """Sweeps a configuration's weights, and writes table and picture to a folder.
 
-    Figures are of the test images. Each row is written as it is measured. Until the sweep is
-    finished the folder's ``models`` holds a checkpoint of each model, so that it can be resumed.
-    The seeds are ``count`` from the configuration's own on. See `RunGroup` for the options.
+    Figures are measured on the test images, and each row is written at once. Until the sweep is
+    finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
+    are ``count`` consecutive ones from the configuration's own. See `RunGroup` for the options.
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})
@@ -288,15 +288,15 @@ def sweep_run(
         if group.resume and (folder / ROWS).is_file():
             if not (folder / SWEEP).is_file():
                 raise RunError(
-                    f"{folder} holds a sweep without its {SWEEP}, so that it cannot go on; throw "
-                    "it away with --overwrite, or choose another --run DIR"
+                    f"{folder} holds a sweep without its {SWEEP}, so it cannot continue; delete "
+                    "it with --overwrite, or choose another --run DIR"
                 )
             known = SweepTable.from_json(folder / ROWS)
             config = config.resumed_from(RunConfig.read(folder / SWEEP), folder)
             _check_resumed(grid, count, known, folder)
             grid, count = known.grid, count or len(known.seeds)
         elif group.resume:
-            group.say(f"{folder} holds no sweep to go on with: starting anew")
+            group.say(f"{folder} holds no sweep to continue: starting over")
         if not grid:
             raise OptionError(
                 "nothing to sweep; give --beta or --mi-weight, with one value or more, such as "
@@ -350,7 +350,7 @@ def sweep_run(
 def _check_resumed(
     grid: Mapping[str, Sequence[float]], count: int | None, known: SweepTable, folder: Path
 ) -> None:
-    """Checks that nothing that is given contradicts the sweep that goes on."""
+    """Checks that no given value contradicts the sweep to continue."""
     for name, values in grid.items():
         if _GRID("grid", grid)[name] != known.grid.get(name):
             raise started_with(

@@ -253,7 +253,7 @@ class CriticBound(PairedTerm):
         plain = {
             "nwj": bounds.nwj_bound,
             "donsker-varadhan": bounds.donsker_varadhan_bound,
-            "mine": bounds.donsker_varadhan_bound,  # its value, where no step is made
+            "mine": bounds.donsker_varadhan_bound,  # its value, without a step
             "jensen-shannon": bounds.jensen_shannon_estimate,
         }
         return plain[name](joint, marginal)

@@ -66,14 +66,14 @@ class PairedTerm(InformationTerm):
             fn, value = trace.nodes[name]["fn"], trace.nodes[name]["value"]
             if traces.enumerated or fn.support.is_discrete:
                 raise SiteError(
-                    f"{told} follows the gradient of what was drawn, and {name!r} is discrete, or "
-                    f"drawn beside the enumerated {traces.enumerated}; use BarberAgakov there"
+                    f"{told} needs the gradient of the draws, but {name!r} is discrete, or drawn "
+                    f"beside the enumerated {traces.enumerated}; use BarberAgakov there"
                 )
             if value.dim() == fn.event_dim or value.shape[value.dim() - fn.event_dim - 1] != n:
                 raise SiteError(
                     f"{told} needs a value of {name!r} for each of {n} data; its shape is "
                     f"{tuple(value.shape)}: draw it in the plate over the data, and give model "
-                    "and guide the mini-batch itself where the plate sub-samples them"
+                    "and guide the mini-batch itself if the plate sub-samples them"
                 )
             codes.append(value.reshape(-1, n, fn.event_shape.numel()))
         return torch.cat(codes, -1)

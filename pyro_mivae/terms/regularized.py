@@ -125,7 +125,7 @@ class RegularizedInformation(InformationTerm):
             raise SiteError(
                 f"RegularizedInformation needs one category of {name!r} for each of {len(x)} "
                 f"data; their shape is {tuple(site['fn'].batch_shape)}: give the guide the "
-                "mini-batch itself where its plate sub-samples the data"
+                "mini-batch itself if its plate sub-samples the data"
             )
         return site
 

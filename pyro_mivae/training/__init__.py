@@ -1,4 +1,4 @@
-"""Training: the lean loop, what it records, and the checkpoints that it resumes from."""
+"""Training: the loop, its history, and its checkpoints."""
 
 from pyro_mivae.training.arguments import resolve_device, suitable_threads
 from pyro_mivae.training.checkpoint import (

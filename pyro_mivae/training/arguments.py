@@ -53,11 +53,11 @@ def cuda_devices(device: torch.device) -> list[torch.device]:
 
 @contextmanager
 def suitable_threads(module: nn.Module, batch_size: int) -> Iterator[None]:
-    """Computes small steps on one thread, and leaves the number of threads as it was.
+    """Runs small steps on one thread, and restores the number of threads afterwards.
 
-    Threads that share a small step wait for each other most of the time. On a machine that is busy
-    with something else, or a container with a share of its cores, they wait for a slice of time
-    each: steps of a small network have been seen to take 200 times as long on two threads.
+    Threads that share a small step mostly wait for each other. On a busy machine, or in a
+    container with a share of the cores, each also waits for its time slice: steps of a small
+    network have taken 200 times as long on two threads.
     """
     size = sum(parameter.numel() for parameter in module.parameters())
     convolves = any(isinstance(part, CONVOLUTIONS) for part in module.modules())
@@ -72,7 +72,7 @@ def suitable_threads(module: nn.Module, batch_size: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Images:
-    """Training images, and the images or the share of them to hold out, as a variant takes them.
+    """Training images, with held-out images or the share to hold out.
 
     Attributes:
         x: Training images.
@@ -84,7 +84,7 @@ class Images:
 
     @classmethod
     def checked(cls, vae: Any, x: Any, validation: Any, patience: int | None) -> Images:
-        """Checks images; without ``validation`` patience holds a tenth of them out."""
+        """Checks images; with patience and no ``validation`` a tenth of them is held out."""
         x = vae.check_data(x)
         if validation is None:
             validation = None if patience is None else HELD_OUT
@@ -94,7 +94,7 @@ class Images:
             return cls(x, vae.check_data(validation))
         if validation is not None and len(x) < 2:
             raise OptionError(
-                f"{len(x)} image(s) given, and some are to be held out; give 2 or more"
+                f"{len(x)} image(s) given, and some must be held out; give 2 or more"
             )
         return cls(x, validation)
 
@@ -106,10 +106,10 @@ class Images:
         return {"training images": fingerprint(self.x), "validation": told}
 
     def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Splits held-out images off, and puts all where they fit.
+        """Splits off held-out images, and moves all of them to a device with enough memory.
 
-        They go to the device if they take at most a third of its free memory, otherwise to the
-        CPU: recorded steps read them arranged, which takes as much again.
+        They go to the device if they need at most a third of its free memory, otherwise to the
+        CPU: recorded steps make a reordered copy, which needs the same amount again.
         """
         x, held_out = self.x, self.validation
         if held_out is not None and not isinstance(held_out, Tensor):

@@ -18,7 +18,7 @@ from pyro_mivae.training.files import atomic_path
 
 Checkpoint = dict[str, Any]
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-REMEDY = "; put back a copy, or train anew"
+REMEDY = "; restore a copy, or train again"
 Fields = dict[str, type | tuple[type, ...]]
 FIELDS: Fields = {
     "weights": dict,
@@ -38,23 +38,8 @@ FIELDS: Fields = {
 BEST: Fields = {"loss": float, "epoch": int, "weights": dict, "schedules": dict}
 
 
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of torch's global random numbers, and of the device's."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_rng_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Sets torch's global random numbers, and the device's if they are of its kind."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
 def write_checkpoint(folder: Path, state: Checkpoint) -> None:
-    """Writes a folder's checkpoint; the one that it replaces is kept beside it."""
+    """Writes a folder's checkpoint, and keeps the previous one."""
     write_archive(folder / CHECKPOINT, state, previous=folder / PREVIOUS)
 
 
@@ -72,9 +57,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a folder's checkpoint onto the CPU, running no code from it.
+    """Reads a folder's checkpoint onto the CPU, without running code from it.
 
-    If it is damaged or missing, the one before it takes its place, and a warning says so.
+    If it is damaged or missing, the previous one replaces it, with a warning.
     """
     path, before = Path(folder) / CHECKPOINT, Path(folder) / PREVIOUS
     try:
@@ -86,7 +71,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             raise error from None
         told = str(error).removesuffix(REMEDY)
         warnings.warn(
-            f"{told}. The one before it, of epoch {state['epoch']}, takes its place; resuming "
+            f"{told}. The previous one, of epoch {state['epoch']}, takes its place; resuming "
             "trains the rest again",
             PyroMivaeWarning,
             stacklevel=2,
@@ -95,7 +80,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def kept_weights(state: Checkpoint) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint: those of the best epoch, where that was chosen."""
+    """Returns the weights of a checkpoint, or those of the best epoch with early stopping."""
     return (state["best"] or state)["weights"]
 
 
@@ -114,13 +99,13 @@ def _check_fields(path: Path, values: Mapping[str, Any], fields: Fields) -> None
         if name not in values or not isinstance(values[name], kinds):
             what = type(values[name]).__name__ if name in values else "missing"
             raise RunError(
-                f"{path} is no checkpoint, or one of another version of pyro-mivae: {name!r} is "
-                f"{what}{REMEDY}"
+                f"{path} is not a checkpoint, or is from another version of pyro-mivae: {name!r} "
+                f"is {what}{REMEDY}"
             )
 
 
 def read_archive(path: Path) -> Checkpoint:
-    """Reads what `write_archive` wrote onto the CPU, running no code from it."""
+    """Reads a file of `write_archive` onto the CPU, without running code from it."""
     try:
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             with zipfile.ZipFile(file) as archive:
@@ -139,5 +124,5 @@ def read_archive(path: Path) -> Checkpoint:
             f"cannot read {path}: it is damaged (the checksum of {wrong} is wrong){REMEDY}"
         )
     if not isinstance(content, dict):
-        raise RunError(f"{path} holds a {type(content).__name__}, not what pyro-mivae writes")
+        raise RunError(f"{path} holds a {type(content).__name__}, which pyro-mivae does not write")
     return content

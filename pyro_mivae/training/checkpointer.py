@@ -28,7 +28,7 @@ HISTORY = "history.csv"
 
 
 class Checkpointer(Writer):
-    """Keeps a run's history and checkpoint in a folder, as the one that may write to it.
+    """Keeps a run's history and checkpoint in a folder, as its only writer.
 
     Attributes:
         kept: The last epoch that the folder's checkpoint holds.
@@ -50,7 +50,7 @@ class Checkpointer(Writer):
         history = self.folder / HISTORY
         if not self.resume and (has_checkpoint(self.folder) or history.exists()):
             raise RunError(
-                f"{self.folder} holds a run already; go on from it, to more epochs too, with "
+                f"{self.folder} holds a run already; continue it, also to more epochs, with "
                 "resume=True, or choose another run="
             )
         if history.is_file() and not has_checkpoint(self.folder):
@@ -59,7 +59,7 @@ class Checkpointer(Writer):
                     raise RunError(f"{history} is not of a run; choose another run=")
 
     def load(self, trainer: Trainer, images: Images) -> History:
-        """Takes a trainer to where the folder's run was left; writes nothing."""
+        """Restores a trainer to the state of the folder's run; writes nothing."""
         self._identity = given = Identity.of(trainer.options, images.fingerprints, trainer.vae)
         if not has_checkpoint(self.folder):
             return History()
@@ -70,8 +70,8 @@ class Checkpointer(Writer):
         history = History(state["history"])
         if len(history) != state["epoch"]:
             raise RunError(
-                f"{state['file']} holds {len(history)} rows of {state['epoch']} epochs; put back "
-                "a copy, or train anew"
+                f"{state['file']} holds {len(history)} rows of {state['epoch']} epochs; restore "
+                "a copy, or train again"
             )
         _extend(trainer, state, started.options["epochs"], self.folder)
         trainer.load(state)
@@ -79,7 +79,7 @@ class Checkpointer(Writer):
         return history
 
     def open(self, history: History, *, finished: bool) -> None:
-        """Makes the folder, and drops rows after the checkpoint: they are trained again."""
+        """Creates the folder, and drops rows after the checkpoint, which are trained again."""
         self.make()
         self._check_free()
         if self._source is None and has_checkpoint(self.folder):
@@ -95,7 +95,7 @@ class Checkpointer(Writer):
             history.to_csv(path)
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
-        """Writes the epoch's row, and the checkpoint if the last one is some seconds old."""
+        """Writes the epoch's row, and the checkpoint if the last one is a few seconds old."""
         finished = trainer.has_waited or trainer.epoch >= self._identity.options["epochs"]
         own = {"identity": asdict(self._identity), "finished": finished}
         self._state = trainer.state() | own
@@ -105,11 +105,11 @@ class Checkpointer(Writer):
             self.write(history)
 
     def forget(self) -> None:
-        """Drops the last epoch, if it was not written yet."""
+        """Drops the last epoch if it is not written yet."""
         self._state = None
 
     def write(self, history: History) -> None:
-        """Writes history and checkpoint of the last whole epoch, if they are not written yet."""
+        """Writes history and checkpoint of the last complete epoch, unless already written."""
         if self._state is None:
             return
         epoch = self._state["epoch"]
@@ -121,21 +121,21 @@ class Checkpointer(Writer):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Adds to the error of a file that cannot be written what is kept and how to go on."""
+        """Adds the kept epoch and the way to continue to the error of a file."""
         try:
             yield
         except WriteError as error:
             kept = f"keeps epoch {self.kept}" if self.kept else "keeps no epoch yet"
-            mend = "it can be written" if self.folder.is_dir() else "it is back under its name"
+            mend = "it can be written" if self.folder.is_dir() else "it has its name again"
             raise WriteError(
-                f"{error}. {self.folder} {kept}; once {mend}, go on with resume=True"
+                f"{error}. {self.folder} {kept}; once {mend}, continue with resume=True"
             ) from error
 
 
 def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> None:
-    """Lets a run go on to other epochs than it was planned for, or says why it cannot.
+    """Lets a run continue to a new number of epochs, or raises the reason against it.
 
-    The weights' schedules stay as they were laid out, and keep their last values beyond that.
+    The weights' schedules keep their original length, and then their last values.
     """
     options = trainer.options
     epochs, done, best = options.epochs, state["epoch"], state["best"]
@@ -148,13 +148,13 @@ def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> 
     if options.lr_schedule != "constant":
         raise OptionError(
             f"epochs={epochs} given, but lr_schedule={options.lr_schedule!r} of the run in "
-            f"{folder} ends at epoch {planned}; train anew with epochs={epochs}"
+            f"{folder} ends at epoch {planned}; train again with epochs={epochs}"
         )
     waited = None not in (options.patience, best) and done - best["epoch"] >= options.patience
     if waited and epochs != state["asked"]:
         raise OptionError(
-            f"epochs={epochs} given, but the run in {folder} stopped after epoch {done}, as the "
-            f"held-out loss had not fallen for {options.patience} epochs; more epochs do not "
+            f"epochs={epochs} given, but the run in {folder} stopped after epoch {done}, because "
+            f"the held-out loss had not fallen for {options.patience} epochs; more epochs do not "
             "change that"
         )
     steps = planned * len(trainer.batch_sizes)

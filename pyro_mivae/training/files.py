@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, on the disk too, and one writer to a folder."""
+"""Atomic writes of files, and one writer per folder."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Yields a path beside ``path`` to write to, which replaces ``path`` once all is on the disk.
+    """Yields a scratch path, which replaces ``path`` once its content is on the disk.
 
-    Whatever stops the writing, ``path`` holds what it held before, and nothing is left beside it.
-    (A process that is killed leaves a scratch file, which `Writer` clears.)
+    If the writing stops for any reason, ``path`` is unchanged and the scratch file is removed. (A
+    killed process leaves a scratch file, which `Writer` removes.)
     """
     scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     with writing(path):
@@ -49,7 +49,7 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
             os.replace(scratch, path)
             _sync(path.parent)
         finally:
-            with suppress(OSError):  # it would hide the error of the writing
+            with suppress(OSError):  # it would hide the writing error
                 scratch.unlink(missing_ok=True)
 
 
@@ -65,10 +65,10 @@ def _sync(path: Path) -> None:
 
 
 class Writer:
-    """The right to write to a folder, which one process has at a time.
+    """The right to write to a folder, for one process at a time.
 
-    The operating system takes it from a process that ends in any way. In one process, it is given
-    again to the thread that has it.
+    The operating system frees it when the process ends in any way. The same thread may acquire it
+    again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Writer:
             self._take()
 
     def make(self) -> None:
-        """Makes the folder, if it is not there, and takes the right to it, if it is not taken."""
+        """Creates the folder if missing, and acquires the right to write to it."""
         if self._lock is None:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)

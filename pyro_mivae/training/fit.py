@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, path
 from pyro_mivae.engine import check_precision, matmul_precision
+from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
@@ -32,7 +33,6 @@ from pyro_mivae.training.arguments import (
     resolve_device,
     suitable_threads,
 )
-from pyro_mivae.training.checkpoint import rng_state, set_rng_state
 from pyro_mivae.training.checkpointer import Checkpointer
 from pyro_mivae.training.history import History, Meter
 from pyro_mivae.training.options import TrainingOptions
@@ -69,46 +69,46 @@ def fit(
 ) -> History:
     """Trains a variant by stochastic gradient steps on its objective's loss per datum.
 
-    Loss and gradient of a step are staged: they become one graph of tensor operations, without
-    Pyro in it, which long trainings compile. A program whose structure changes from step to step
-    runs as it is, which one warning says. On CUDA the whole step, the optimiser's part included,
-    is captured in a CUDA graph. The caller's random numbers and Pyro's parameter store are left
-    as they were.
+    Loss and gradient of a step are staged: they become one graph of tensor operations without
+    Pyro, which long trainings compile. A program whose structure changes from step to step runs in
+    Pyro, with one warning. On CUDA the whole step, with the optimiser, is captured in a CUDA
+    graph. The caller's random numbers and Pyro's parameter store do not change.
 
-    With ``run`` the folder gets ``history.csv``, a row as each epoch ends, and ``checkpoint.pt``:
-    at most every few seconds, at the end, and when training is interrupted (Ctrl-C) or breaks
-    down, of the last whole epoch. Resumed runs end in the same weights as uninterrupted ones; a
-    run that is extended by more epochs does if no weight of its objective is scheduled.
+    With ``run`` the folder gets ``history.csv``, with a row after each epoch, and
+    ``checkpoint.pt`` of the last complete epoch. The checkpoint is written at most every few
+    seconds, at the end, and when training is interrupted (Ctrl-C) or breaks down. Resumed runs end
+    in the same weights as uninterrupted ones, and extended runs too if their objective has no
+    scheduled weight.
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
             `Variant.check_data`.
         options: See `TrainingOptions`.
-        device: ``"auto"`` (CUDA if there), or what torch takes.
+        device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that.
-        progress: Shows a progress bar on stderr.
-        run: Folder to keep history and checkpoint in.
-        resume: Goes on from the folder's checkpoint, or starts anew if it has none. A finished
-            run is left as it is, with its weights loaded; with more ``epochs`` it is extended, its
-            weights' schedules staying at their last values. All other options must be the same.
-        on_start: Called once everything given has been checked, before anything is written.
-        on_epoch: Called with each row of the history as its epoch ends.
+        progress: True to show a progress bar on stderr.
+        run: Folder for history and checkpoint.
+        resume: True to continue from the folder's checkpoint, or to start if it has none. For a
+            finished run only the weights are loaded. With more ``epochs`` it is extended, and
+            schedules of weights keep their last values. All other options must be the same.
+        on_start: Called after all checks of arguments, before anything is written.
+        on_epoch: Called with each row of the history after its epoch.
 
     Returns:
         The history, a row per epoch.
 
     Raises:
         OptionError: If an option is out of its range, or differs from the run that is resumed.
-        DataError: If images are neither tensor nor array, not finite, or the likelihood cannot
-            score them.
+        DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
+            the likelihood.
         ShapeError: If images have another shape than the variant's.
-        SiteError: If model, guide and objective do not fit each other.
-        RunError: If the folder holds a run already and ``resume`` is off, or another model's.
+        SiteError: If model, guide and objective do not match.
+        RunError: If the folder holds a run and ``resume`` is off, or the run of another model.
         StagingError: If the step cannot be staged, and ``precision`` is ``"bf16"``.
-        TrainingError: If the loss is no longer finite; it names the step and the terms. The
-            weights are then those of the last whole epoch.
+        TrainingError: If the loss is not finite; the message names the step and the terms. The
+            weights are then those of the last complete epoch.
 
     Example:
         >>> import pyro_mivae as mi
@@ -134,8 +134,8 @@ def fit(
 class Training:
     """The training of one variant: checked as it is made, loaded, opened, run.
 
-    Each stage sees the random numbers that the one before it left, and a parameter store of its
-    own. So trainings may take turns stage by trace_step, and each is the same as it is alone.
+    Each stage continues the random numbers of the previous stage, with a separate parameter store.
+    So several trainings may alternate by stage, with the same results as alone.
     """
 
     def __init__(
@@ -172,19 +172,19 @@ class Training:
             self._random = rng_state(self.device)
 
     def load(self, checkpointer: Checkpointer | None) -> None:
-        """Goes to where a folder's run was left; writes nothing."""
+        """Restores the state of a folder's run; writes nothing."""
         self.checkpointer = checkpointer
         if checkpointer is not None:
             with self._world():
                 self.history = checkpointer.load(self.trainer, self.images)
 
     def open(self) -> None:
-        """Makes the folder, if there is one."""
+        """Creates the folder, if one is given."""
         if self.checkpointer is not None:
             self.checkpointer.open(self.history, finished=self.trainer.finished)
 
     def run(self, bar: Any, on_epoch: Callable[[Mapping[str, float]], object] | None) -> None:
-        """Trains to the end; whatever stops it before that, the last whole epoch is kept."""
+        """Trains to the end; if it stops before, the last complete epoch is kept."""
         with self._world():
             try:
                 with stoppable(), broken_down(self.trainer):
@@ -218,7 +218,7 @@ class Training:
         self.tell_batches(bar)
         if not trainer.finished:
             trainer.prepare()
-            bar.unpause()  # the time that is left is told from the steps alone
+            bar.unpause()  # the remaining time follows from the steps only
         while not trainer.finished:
             bar.set_description(f"epoch {trainer.epoch + 1}/{self.options.epochs}", False)
             row = trainer.run_epoch(bar.update)
@@ -233,11 +233,11 @@ class Training:
                 on_epoch(row)
 
     def _keep_weights(self) -> None:
-        """Copies the weights of the last whole epoch."""
+        """Copies the weights of the last complete epoch."""
         self._weights = self.trainer.epoch, deepcopy(self.vae.state_dict())
 
     def _taken_back(self, error: TrainingError) -> TrainingError:
-        """Puts the weights back to where they were before they ran away, and says so."""
+        """Restores the weights from before they diverged, and adds that to the error."""
         epoch, weights = self._weights
         self.vae.load_state_dict(weights)
         back = f"after epoch {epoch}" if epoch else "before the first epoch"
@@ -250,16 +250,16 @@ class Training:
                 keeps.forget()
             kept = f"; {keeps.folder} keeps {f'epoch {keeps.kept}' if keeps.kept else 'none'}"
             if epoch and not lost:
-                kept = f", kept in {keeps.folder}; from there it breaks down again: train anew"
+                kept = f", kept in {keeps.folder}; from there it breaks down again: train again"
         return TrainingError(f"{error}. The weights are those {back} again{kept}")
 
     def tell_batches(self, bar: Any) -> None:
-        """Reports a last batch that was too small to stand alone."""
+        """Reports a last batch that was too small to be separate."""
         batch_size = self.options.batch_size
         if max(self.trainer.batch_sizes) > batch_size:
             text = (
                 f"the last {len(self.trainer.x) % batch_size} images join the batch before them: "
-                "the objective compares the images of a batch, and so few say little"
+                "the objective compares the images of a batch, and so few are too noisy"
             )
             logger.info(text)
             if not bar.disable:
@@ -273,12 +273,12 @@ def checkpointing(
     if run is not None:
         return Checkpointer(Path(run), resume=resume)
     if resume:
-        raise OptionError("resume=True without run=; give the folder to go on from")
+        raise OptionError("resume=True without run=; give the folder to continue from")
     return nullcontext()
 
 
 def progress_bar(trainings: Sequence[Training], *, enabled: bool) -> Any:
-    """Makes a bar of all their steps on stderr."""
+    """Makes a progress bar of all steps on stderr."""
     from tqdm.std import tqdm
 
     return tqdm(
@@ -292,7 +292,7 @@ def progress_bar(trainings: Sequence[Training], *, enabled: bool) -> Any:
 
 
 def check_end(trainer: Trainer) -> None:
-    """Checks that an epoch's last step left finite weights, and at the end a finite loss."""
+    """Checks that weights are finite after an epoch, and the loss at the end."""
     _check_weights(trainer)
     if trainer.finished:
         meter, ledger = Meter(trainer.step + 1), _evaluated(trainer)
@@ -301,7 +301,7 @@ def check_end(trainer: Trainer) -> None:
 
 
 def has_run_away(trainer: Trainer) -> bool:
-    """Returns whether the weights, finite as they are, give no finite ELBO (of a game, loss)."""
+    """Returns True if finite weights give an ELBO (of a game, loss) that is not finite."""
     try:
         ledger = _evaluated(trainer)
     except (RuntimeError, ValueError):
@@ -311,7 +311,7 @@ def has_run_away(trainer: Trainer) -> bool:
 
 @contextmanager
 def broken_down(trainer: Trainer) -> Iterator[None]:
-    """Raises a TrainingError where weights that ran away make an operation fail."""
+    """Raises a TrainingError if diverged weights make an operation fail."""
     try:
         yield
     except PyroMivaeError:
@@ -323,7 +323,7 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
         except SiteError as found:
             told = str(found).splitlines()[0].rstrip(":")
             raise TrainingError(
-                f"after step {trainer.step} {told}; if numbers ran away, {REMEDY}"
+                f"after step {trainer.step} {told}; if numbers diverged, {REMEDY}"
             ) from error
         raise
 

@@ -1,4 +1,4 @@
-"""The record of a training run: a row per epoch, the means of its steps."""
+"""The record of a training run: a row per epoch with the means of its steps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class History:
     (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``, ``kl_<site>``, ``mi_...``), and
     the same with ``val_`` before it on held-out images.
 
-    It is a sequence of rows: ``history[-1]`` is the last, ``history[-5:]`` a history of the last
-    five. A name gives a column, NaN where a row has no value.
+    It is a sequence of rows: ``history[-1]`` is the last one, ``history[-5:]`` a history of the
+    last five. ``history[name]`` is a column, with NaN for missing values.
 
     Attributes:
         rows: The rows, each from column name to value.
@@ -84,7 +84,7 @@ class History:
         self.rows.append(dict(row))
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the table; what it replaces stays until all is written."""
+        """Writes the table atomically."""
         with atomic_path(Path(path)) as scratch:
             scratch.write_text(self._text(), newline="")
 
@@ -96,14 +96,14 @@ class History:
         return file.getvalue()
 
     def is_in_csv(self, path: Path) -> bool:
-        """Returns whether a file holds this very table."""
+        """Returns True if a file holds exactly this table."""
         try:
             return path.read_text() == self._text()
         except (OSError, UnicodeDecodeError):
             return False
 
     def append_to_csv(self, path: Path) -> None:
-        """Adds the last row to a file that holds the others, or writes the file if need be."""
+        """Appends the last row to a file with the others, or writes the whole file."""
         before, last = self.rows[-2:-1], list(self.rows[-1])
         if not before or last != list(before[0]) or last != self.columns or not path.exists():
             self.to_csv(path)
@@ -113,7 +113,7 @@ class History:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> History:
-        """Reads a table that `to_csv` wrote, to the same values."""
+        """Reads a table of `to_csv`, with exactly the same values."""
         try:
             with Path(path).open(newline="") as file:
                 return cls(
@@ -126,7 +126,7 @@ class History:
 
 
 class Meter:
-    """Gathers an objective's ledgers and gives their mean per datum, with one synchronisation."""
+    """Collects an objective's ledgers; returns their mean per datum with one synchronisation."""
 
     def __init__(self, first_step: int = 1) -> None:
         self._keys: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Meter:
         return dict(zip(self._keys, (values.sum(0) / self._count).tolist(), strict=True))
 
     def _raise(self, values: Tensor) -> NoReturn:
-        """Names what broke; where all did at once, what had run away at the step before."""
+        """Raises an error that names the broken entries, with values of the step before."""
         *before, now = values.unbind()
         defined = values[:-1].isfinite().all(0).tolist()
         broken = [
@@ -165,5 +165,5 @@ class Meter:
             told += f", typically {values[:-1, key].nanmedian():g}"
         raise TrainingError(
             f"the loss is not finite at step {self._first_step + len(values) - 1} ({told}); try "
-            "a lower learning rate, gradient clipping, or a smaller weight of what is named"
+            "a lower learning rate, gradient clipping, or a smaller weight of the named term"
         )

@@ -32,13 +32,13 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Identity:
-    """A training as it was laid out, which every part of it must share.
+    """The identity of a training, which all its resumed parts must share.
 
     Attributes:
         options: Those of `fit`, by keyword.
         data: Fingerprints of the images.
         model: See `describe_model`.
-        versions: Those of Python and the packages; they may change, which a warning says.
+        versions: Versions of Python and the packages; a change is a warning.
     """
 
     options: dict[str, Any]
@@ -53,22 +53,21 @@ class Identity:
 
     @classmethod
     def from_state(cls, state: Checkpoint) -> Identity:
-        """Reads a checkpoint's."""
+        """Reads the identity in a checkpoint."""
         try:
             found = cls(**state["identity"])
             int(found.options["epochs"]), dict(found.data), dict(found.versions)
             dict(found.model["code"])
         except (TypeError, KeyError, ValueError) as error:
             raise RunError(
-                f"{state['file']} does not say what run it is of ({error}); put back a copy, or "
-                "train anew"
+                f"{state['file']} does not name its run ({error}); restore a copy, or train again"
             ) from error
         return found
 
     def other_model(self, model: Mapping[str, Any]) -> list[str]:
-        """Describes how a model differs; "here" is the given one, "there" this one.
+        """Describes the differences of a model; "here" is the given one, "there" this one.
 
-        Code is compared where both have it, under one version of Python, on which it depends.
+        Code is compared if both have it under the same version of Python, on which it depends.
         """
         code = {}
         if self.versions.get("python") == platform.python_version():
@@ -79,20 +78,20 @@ class Identity:
 
 
 def check_identity(given: Identity, started: Identity, folder: Path) -> None:
-    """Checks that a training is the one that a folder's run was started as, but for its epochs."""
+    """Checks that a training equals that of a folder's run, except for its epochs."""
     begun, otherwise = f"the run in {folder} was started with", "or choose another run="
     for name in given.options.keys() - {"epochs"}:
         own, theirs = given.options[name], started.options.get(name)
         if own != theirs:
             raise OptionError(
-                f"{name}={own!r} given, but {begun} {theirs!r}; give the same to go on, "
+                f"{name}={own!r} given, but {begun} {theirs!r}; give the same to continue, "
                 f"{otherwise}"
             )
     for name, own in given.data.items():
         if own != started.data.get(name):
             raise OptionError(
                 f"other {name} given than {begun} (fingerprint {own} in place of "
-                f"{started.data.get(name)}); give the same to go on, {otherwise}"
+                f"{started.data.get(name)}); give the same to continue, {otherwise}"
             )
     if differing := in_words(started.other_model(given.model)):
         raise OptionError(
@@ -100,7 +99,7 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
         )
     if newer := in_words(differences(given.versions, started.versions)):
         warnings.warn(
-            f"{begun} other versions, and goes on with other rounding: {newer}",
+            f"{begun} other versions, and continues with other rounding: {newer}",
             PyroMivaeWarning,
             stacklevel=2,
         )
@@ -118,7 +117,7 @@ def versions() -> Texts:
 
 
 def describe_model(vae: Any) -> dict[str, Texts]:
-    """Describes how a variant is built; the texts of models built alike are equal."""
+    """Describes the structure of a variant; models built in the same way have equal texts."""
     arguments = {f.name: f.default for f in fields(type(vae).options())} | vae.given
     plain = {k: v for k, v in arguments.items() if v is not None and _is_plain(v)}
     options = {name: _told(value) for name, value in plain.items()}
@@ -133,7 +132,7 @@ def describe_model(vae: Any) -> dict[str, Texts]:
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
     functions = dict(arguments)
     for name, value in arguments.items():
-        if isinstance(value, InformationTerm):  # an option with options of its own
+        if isinstance(value, InformationTerm):  # an option with its own options
             functions |= {f"{name}.{own}": part for own, part in vars(value).items()}
             for part in (value, *value.state.modules()):
                 parts |= {f"{name}.{own}": told for own, told in _attributes(part)}
@@ -163,7 +162,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[
 
 
 def in_words(found: Iterable[str]) -> str:
-    """Joins the first three differences, and counts the others; empty if there are none."""
+    """Joins the first three differences and counts the others; empty without any."""
     texts = list(found)
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
@@ -175,7 +174,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _told(value: Any) -> str:
-    """A text that does not tell 1 from 1.0, nor a list from a tuple."""
+    """A text in which 1 equals 1.0, and a list equals a tuple."""
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_told, value))})"
     whole = isinstance(value, float) and value.is_integer()
@@ -201,7 +200,7 @@ def _fixed_numbers(part: Any) -> Iterator[tuple[str, str]]:
 
 
 def _of_function(value: Any) -> str:
-    """A digest of a function's code and of the plain values in it, empty for all else."""
+    """A digest of a function's code and its plain values; empty for anything else."""
     code = getattr(value, "__code__", None)
     if code is None:
         return ""
@@ -212,7 +211,7 @@ def _of_function(value: Any) -> str:
 
 
 def _digest(kind: type) -> str:
-    """A digest of a class's source: of its whole file, where a run names that, else of its own."""
+    """A digest of a class's source, or of its whole file if a run names that."""
     of_file = getattr(sys.modules.get(kind.__module__), "__pyro_mivae_digest__", None)
     if of_file is not None:
         return str(of_file)

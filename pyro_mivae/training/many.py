@@ -59,38 +59,38 @@ def fit_many(
     """Trains several variants on the same images.
 
     Model k ends with the weights of ``fit(vaes[k], x, seed=seeds[k], ...)``, bit for bit. The
-    models may be of any kinds. Everything given is checked for all of them before the first is
-    trained. Models that take the same steps are staged and compiled once.
+    models may be of different kinds. All arguments are checked before the first training. Models
+    with the same steps are staged and compiled once.
 
-    A model that breaks down gets the weights of its last whole epoch back; the others are trained
-    to their end before the error is raised.
+    A model that breaks down gets the weights of its last complete epoch. The others are trained to
+    the end before the error is raised.
 
     Args:
-        vaes: The variants, each an object of its own, trained in place.
-        x: Training images for all, as for `fit`.
+        vaes: The variants, separate objects, trained in place.
+        x: Training images for all, as in `fit`.
         options: See `TrainingOptions`.
         lr: Learning rate, one for all or one for each.
-        seeds: Of noise and order, one for each; 0, 1, 2, ... if omitted.
+        seeds: Seeds of noise and order, one for each; 0, 1, 2, ... if omitted.
         device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
-        progress: Shows one progress bar for all on stderr.
-        jobs: Processes that train at the same time; each prepares its own step and takes its
-            share of the models and of torch's threads. A script that uses them calls `fit_many`
+        progress: True to show one progress bar for all on stderr.
+        jobs: Number of processes that train at the same time. Each prepares its own step, and gets
+            its share of the models and of torch's threads. A script with jobs must call `fit_many`
             under ``if __name__ == "__main__"``.
-        runs: Folders to keep histories and checkpoints in, one for each.
-        resume: Goes on from the folders' checkpoints.
-        on_start: Called once everything given has been checked, before anything is written.
-        on_epoch: Called with the model's number and each row of its history.
+        runs: Folders for histories and checkpoints, one for each.
+        resume: True to continue from the folders' checkpoints.
+        on_start: Called after all checks of arguments, before anything is written.
+        on_epoch: Called with the model's index and each row of its history.
 
     Returns:
         The histories, in the order of the models.
 
     Raises:
-        OptionError: As `fit`; and if there is not one option for each model, a model or a folder
-            is given twice, models share parameters, or cannot be sent to another process.
+        OptionError: As `fit`; or if there is not one value per model, a model or a folder is given
+            twice, or models share parameters or cannot be sent to another process.
         DataError, ShapeError, SiteError, RunError, StagingError: As `fit`, for any model.
-        ManyTrainingError: If the loss of a model was no longer finite; it names which, and holds
-            all histories.
+        ManyTrainingError: If the training of a model failed; it names the models, and holds all
+            histories.
 
     Example:
         >>> import pyro_mivae as mi
@@ -102,8 +102,8 @@ def fit_many(
     """
     _check_apart(
         [map(id, (*vae.parameters(), *vae.buffers())) for vae in vaes],
-        "share parameters: neither would be trained as it is alone; give each its own, by "
-        "copy.deepcopy for one",
+        "share parameters, so they cannot be trained independently; copy one of them by "
+        "copy.deepcopy",
     )
     count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
@@ -111,7 +111,7 @@ def fit_many(
     folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
     _check_apart(
         [[folder.resolve()] if folder else [] for folder in folders],
-        "are both to be kept in {}; give each a folder of its own",
+        "are both to be kept in {}; give each its own folder",
     )
     target = resolve_device(device)
     placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
@@ -119,7 +119,7 @@ def fit_many(
     for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
         own = replace(options, lr=own_lr, seed=seed)
         images = Images.checked(vae, x, validation, own.patience)
-        known = str(images.fingerprints)  # models share the images where they take the same
+        known = str(images.fingerprints)  # models with the same images share them
         if known not in placed:
             placed[known] = images, images.place(target)
         trainings.append(Training(vae, *placed[known], own, target))
@@ -144,14 +144,14 @@ def fit_many(
 
 
 def _one_by_one(trainings: list[Training], progress: bool, on_epoch: OnRow) -> dict[int, str]:
-    """Runs trainings one after the other, and returns the failures of those that broke down."""
+    """Runs trainings one after the other, and returns the failures."""
     like: Engine | None = None  # staged and compiled once for all
     failures = {}
     for training in trainings:
         training.open()
     with progress_bar(trainings, enabled=progress) as bar:
         for number in range(len(trainings)):
-            training = trainings.pop(0)  # what it captured is freed after it
+            training = trainings.pop(0)  # its captures are freed afterwards
             training.trainer.like = like
             like = like or training.trainer.engine
             try:
@@ -167,7 +167,7 @@ def _at_once(
     progress: bool,
     on_epoch: OnRow,
 ) -> dict[int, str]:
-    """Has trainings run by other processes, and returns the failures of those that broke down."""
+    """Runs trainings in other processes, and returns the failures."""
     with progress_bar(trainings, enabled=progress) as bar:
         for training in trainings:
             training.tell_batches(bar)
@@ -202,7 +202,7 @@ def _train_share(
 
 
 def _check_apart(belongings: Sequence[Iterable[Hashable]], told: str) -> None:
-    """Checks that nothing belongs to two models."""
+    """Checks that models share nothing."""
     owner: dict[Hashable, int] = {}
     for number, own in enumerate(belongings):
         for thing in own:

@@ -15,7 +15,7 @@ STANDARD_LR = 1e-3
 
 
 def make_optimiser(vae: Any, options: TrainingOptions) -> torch.optim.Adam:
-    """Makes a fused Adam with a group of parameters for each distinct set of options."""
+    """Makes a fused Adam with a parameter group for each distinct set of options."""
     groups: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
     for name, parameter in vae.named_parameters():
         if parameter.requires_grad:
@@ -24,8 +24,8 @@ def make_optimiser(vae: Any, options: TrainingOptions) -> torch.optim.Adam:
             groups.setdefault(tuple(sorted(own.items())), []).append(parameter)
     if not groups:
         raise OptionError(
-            f"every parameter of {type(vae).__name__} is frozen: there is nothing to train; give "
-            "those that are to be trained requires_grad_(True)"
+            f"every parameter of {type(vae).__name__} is frozen: there is nothing to train; call "
+            "requires_grad_(True) on those to train"
         )
     return torch.optim.Adam(
         [
@@ -51,14 +51,14 @@ def scheduled_lr(initial: float, schedule: str, total: int, step: int) -> float:
 
 
 def make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
-    """Puts learning rates into tensors, and lets the optimiser be captured."""
+    """Makes learning rates tensors, and the optimiser capturable."""
     for group in optimiser.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
         group["capturable"] = True
 
 
 def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Returns an optimiser's state for any device, however steps are taken there."""
+    """Returns an optimiser's state in a form for any device and engine."""
     state = optimiser.state_dict()
     plain = [
         {**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]

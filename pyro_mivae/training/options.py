@@ -19,23 +19,25 @@ class TrainingOptions:
 
     epochs: int = option(
         check=whole(least=1),
-        help="passes over the images; on the command line the data set's by default",
+        help="passes over the images; the command line has a default for each data set",
     )
     batch_size: int = option(
         128,
         check=whole(least=1),
-        help="images per step; the last batch may be smaller, or join the one before it where the "
-        "objective compares the images of a batch and it has fewer than 64",
+        help=(
+            "images per step; the last batch may be smaller, or join the one before it if it "
+            "has fewer than 64 images and the objective compares them"
+        ),
     )
     lr: float = option(
         1e-3,
         check=number(above=0),
-        help="learning rate; parts with a rate of their own keep it in proportion to 1e-3",
+        help="learning rate; parts with their own rate keep its ratio to 1e-3",
     )
     lr_schedule: str = option(
         "constant",
         names=LR_SCHEDULES,
-        help="of the learning rate; cosine falls to 0, step by step",
+        help="course of the learning rate; cosine falls to 0, step by step",
     )
     clip_norm: float | None = option(
         None,
@@ -45,34 +47,42 @@ class TrainingOptions:
     weight_decay: float = option(
         0.0,
         check=number(least=0),
-        help="share of each weight that a step takes away, in units of the learning rate (AdamW)",
+        help="share of each weight that a step removes, in units of the learning rate (AdamW)",
     )
     patience: int | None = option(
         None,
         check=whole(least=1),
-        help="stop once the loss on held-out images (a tenth, unless others are given) has not "
-        "fallen for so many epochs, with the best epoch's weights; epochs in which a schedule "
-        "still changed the loss do not count",
+        help=(
+            "stop after this number of epochs without a lower loss on held-out images (a tenth, "
+            "unless others are given), with the best epoch's weights; epochs in which a "
+            "schedule still changed the loss do not count"
+        ),
     )
     seed: int = option(
         0,
         check=whole(least=0, most=NUM_SEEDS - 1),
-        help="of the noise and the order of the images; on the command line of the first weights "
-        "too",
+        help=(
+            "seed of the noise and of the order of the images; on the command line also of the "
+            "first weights"
+        ),
     )
     engine: Mode | Literal["auto"] = option(
         "auto",
         names=("auto", *get_args(Mode)),
-        help="how steps are taken: eager runs Pyro in each, staged runs the graph, compiled "
-        "compiles it first, which takes seconds to a minute; auto goes by the work ahead; all see "
-        "the same noise, and differ by rounding",
+        help=(
+            "eager runs Pyro in each step, staged runs a graph, compiled compiles the graph "
+            "first (seconds to a minute), auto chooses by the work ahead; all use the same "
+            "noise, and differ by rounding"
+        ),
     )
     precision: Precision = option(
         "float32",
         names=get_args(Precision),
-        help="of matrix products while training, forwards and backwards: tf32, on CUDA alone, has "
-        "10 bits of mantissa; bf16, of a float32 model whose step is staged, has 8; all else is "
-        "float32",
+        help=(
+            "precision of matrix products in training, forwards and backwards: tf32 (only on "
+            "CUDA) has 10 bits of mantissa; bf16 (float32 model, staged step) has 8; everything "
+            "else is float32"
+        ),
     )
 
     def __post_init__(self) -> None:

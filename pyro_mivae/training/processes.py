@@ -1,4 +1,4 @@
-"""Several trainings at the same time, each in a process of its own."""
+"""Several trainings at the same time, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pyro_mivae.interrupts import PATIENCE, held_back, stoppable
 
 HINT = '; a script that trains by jobs needs `if __name__ == "__main__":`'
 OnRow = Callable[[int, Mapping[str, float]], object]
-"""Gets the number of a model and each row of its history."""
+"""Called with the index of a model and each row of its history."""
 
 Result = tuple[dict[str, torch.Tensor], str]
-"""Weights of a model, and why it broke down; empty if it did not."""
+"""Weights of a model, and the reason of its failure; empty if there is none."""
 
 
 def in_processes(
@@ -36,8 +36,8 @@ def in_processes(
 ) -> list[Result]:
     """Calls a function in each of several processes, with its share of the models.
 
-    What stops this process stops the others too, by SIGTERM. A process that dies ends none but its
-    own models.
+    If this process is stopped, the others get SIGTERM. If another process dies, only its own
+    models fail.
     """
     shares = [range(first, len(models), jobs) for first in range(min(jobs, len(models)))]
     state = (
@@ -63,12 +63,14 @@ def in_processes(
             for share in shares:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs,))
-                with held_back():  # signals are for this process alone, which the other inherits
+                with (
+                    held_back()
+                ):  # the other process inherits the handlers, but signals are for this one
                     process.start()
                 theirs.close()
                 workers[ours] = process, share
             for connection, task in zip(workers, tasks, strict=True):
-                with suppress(ConnectionError):  # a process that is gone is told of below
+                with suppress(ConnectionError):  # a dead process is reported below
                     for part in (pickle.dumps(state), shared, task):
                         connection.send_bytes(part)
             working: set[Any] = set(workers)
@@ -103,7 +105,7 @@ def in_processes(
 
 
 def _work(connection: Connection) -> None:
-    """Does a process's share."""
+    """Runs the share of one process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which stops a training as Ctrl-C does
 
     def send(kind: str, content: Any) -> None:
@@ -131,7 +133,7 @@ def _work(connection: Connection) -> None:
 
 
 def run_source(name: str, path: str, digest: str, source: bytes) -> ModuleType:
-    """Runs the source of a module that no import finds, and leaves it where pickling looks."""
+    """Runs the source of a module that cannot be imported, and registers it for pickling."""
     module = ModuleType(name)
     module.__dict__.update(
         __file__=path, __pyro_mivae_digest__=digest, __pyro_mivae_source__=source

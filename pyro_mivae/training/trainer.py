@@ -1,4 +1,4 @@
-"""The training loop: what one epoch does, and the state that it resumes from."""
+"""The training loop: an epoch, and the state for resuming."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pyro_mivae.engine import (
     most_unchecked,
     recorder_for,
 )
+from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     CaptureError,
     OptionError,
@@ -34,7 +35,7 @@ from pyro_mivae.errors import (
 )
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
-from pyro_mivae.training.checkpoint import Checkpoint, rng_state, set_rng_state
+from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
     make_capturable,
@@ -48,7 +49,7 @@ VALIDATION_BATCH = 512
 
 
 class Trainer:
-    """A variant, its objective and optimiser, and how far they have come."""
+    """A variant, its objective and optimiser, and their progress."""
 
     def __init__(
         self,
@@ -72,24 +73,25 @@ class Trainer:
         self.like: Engine | None = None  # whose graphs may serve this training too
 
     def check(self) -> None:
-        """Checks that data, options, model, guide and objective fit each other."""
+        """Checks that data, options, model, guide and objective match."""
         options = self.options
         if options.patience is not None and not self.objective.measures_fit:
             raise OptionError(
                 f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
-                "of its players', which need not fall; leave patience out, and choose epochs"
+                "of its players' losses, which need not fall; leave patience out, and choose "
+                "epochs"
             )
         if self.needs_batch and min(self.batch_sizes) < 2:
             raise OptionError(
                 f"batch_size={options.batch_size} for {len(self.x)} image(s): the objective "
-                "compares the images of a batch; 2 is the least, 64 and more are of use"
+                "compares the images of a batch; give 2 or more, best 64 or more"
             )
         if self.needs_batch and self.held_out is not None and len(self.held_out) < 2:
             raise OptionError(
-                "one image is held out, and the objective compares several; hold out 2 or more"
+                "one image is held out, but the objective compares several; hold out 2 or more"
             )
         self.check_pair()
-        if options.precision == "bf16":  # there is no such training without a staged step
+        if options.precision == "bf16":  # bf16 needs a staged step
             training = self.vae.training
             self.vae.train()
             try:
@@ -100,9 +102,9 @@ class Trainer:
                 self.vae.train(training)
 
     def check_pair(self) -> None:
-        """Evaluates the objective once, with all of Pyro's and torch's checks on.
+        """Evaluates the objective once with all checks of Pyro and torch.
 
-        It leaves the random numbers, and the networks' running statistics, as they were.
+        Random numbers and running statistics of networks are restored.
         """
         x = self.example(min(ENOUGH_DATA if self.needs_batch else 2, len(self.x)))
         try:
@@ -141,9 +143,9 @@ class Trainer:
     @cached_property
     def recorded(self) -> StaticEpoch | None:
         """The epoch on static tensors, if device and program allow recording its steps."""
-        self._recorder = recorder_for(self.optimiser, self.device)
+        recorder = recorder_for(self.optimiser, self.device)
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
-        if self._recorder is None or not all(
+        if recorder is None or not all(
             isinstance(self.engine.step(self.example(size)), GraphStep) for size in sizes
         ):
             return None
@@ -162,28 +164,30 @@ class Trainer:
             self.engine,
             self.x,
             self.batch_sizes,
-            self.optimiser,
+            recorder,
             scheduled=scheduled,
             clip_norm=self.options.clip_norm,
             compares=self.compares,
-            device=self.device,
         )
 
     def _record(self) -> None:
-        """Records the steps of an epoch for the mode that the program is in, if they are not."""
+        """Records the steps of an epoch for the program's current mode, unless recorded.
+
+        Steps that cannot be recorded are taken one by one from then on.
+        """
         if self.recorded is None or self.recorded.is_prepared:
             return
         try:
-            self.recorded.prepare(self._recorder)
-        except CaptureError as error:
-            give_up("captured", "without", error)
-            self._recorder = None
             self.recorded.prepare()
+        except CaptureError as error:
+            self.recorded.free()
+            self.recorded = None
+            give_up("captured", "without", error)
 
     def prepare(self) -> None:
-        """Stages the step, compiles it if that is worth it, and records it where that is done.
+        """Stages the step, compiles it if worthwhile, and records it if possible.
 
-        A fresh trainer is as it was.
+        The state of a fresh trainer does not change.
         """
         self.vae.train()
         with pyro.validation_enabled(False):
@@ -197,12 +201,12 @@ class Trainer:
         order = torch.randperm(len(self.x), generator=self.shuffle)
         self.vae.train()
         with pyro.validation_enabled(False):
+            self._record()
             if self.recorded is None:
                 for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
                     meter.add(*self._step(self._batch(index)), len(index))
                     on_step()
             else:  # nothing waits for the device
-                self._record()
                 values = self.recorded.run(order, self.step, on_step)
                 meter.add(self.recorded.entries, values, len(order))
                 self.objective.advance(len(values))
@@ -223,7 +227,7 @@ class Trainer:
         return scheduled_lr(initial, self.options.lr_schedule, self.num_steps, step)
 
     def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
-        """One step of the optimiser: the inner loop, in which nothing waits for the device."""
+        """One step of the optimiser, without waiting for the device."""
         if self.options.lr_schedule != "constant":
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr(group["initial_lr"], self.step)
@@ -238,10 +242,10 @@ class Trainer:
 
     @property
     def compares(self) -> Callable[[int], bool]:
-        """Choice of the steps that compare the graph with the program, by their number.
+        """Choice of the steps that compare the graph with the program.
 
-        It follows from the number alone: a resumed training compares, and rounds, as a whole one
-        does. Steps of the last batch's size are compared by the epoch.
+        It depends only on the step's number, so a resumed training compares, and rounds, like an
+        uninterrupted one. Steps of the last batch's size are chosen by the epoch's number.
         """
         return partial(
             is_due_in_epoch,
@@ -250,7 +254,7 @@ class Trainer:
         )
 
     def example(self, size: int) -> Tensor:
-        """Returns a batch, to see what a step does with the like."""
+        """Returns an example batch of a size."""
         return self._batch(torch.arange(size, device=self.x.device))
 
     def _batch(self, index: Tensor) -> Tensor:
@@ -279,7 +283,7 @@ class Trainer:
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights.
 
-        While a schedule still changes the objective losses do not compare: the last is the best.
+        While a schedule changes the objective, losses are not comparable: the last is the best.
         """
         if self.options.patience is None:
             return
@@ -302,7 +306,7 @@ class Trainer:
 
     @property
     def has_waited(self) -> bool:
-        """True if the held-out loss has not fallen for as many epochs as ``patience`` says."""
+        """True if the held-out loss has not fallen for ``patience`` epochs."""
         patience, best = self.options.patience, self.best
         return patience is not None and best is not None and self.epoch - best["epoch"] >= patience
 
@@ -312,13 +316,13 @@ class Trainer:
             self.recorded.free()  # type: ignore[union-attr]
 
     def restore_best(self) -> None:
-        """Puts the weights of the best epoch back, if early stopping kept any."""
+        """Restores the weights of the best epoch, if early stopping kept any."""
         if self.best is not None:
             self.vae.load_state_dict(self.best["weights"])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode; random numbers drawn meanwhile leave the training's as they were."""
+        """Evaluation mode, which restores the training's random numbers afterwards."""
         training = self.vae.training
         self.vae.eval()
         try:
@@ -328,7 +332,7 @@ class Trainer:
             self.vae.train(training)
 
     def state(self) -> Checkpoint:
-        """Copies all that resuming needs."""
+        """Copies the state for resuming."""
         changing = {
             "weights": self.vae.state_dict(),
             "optimiser": portable_state(self.optimiser),
@@ -347,7 +351,7 @@ class Trainer:
         }
 
     def load(self, state: Checkpoint) -> None:
-        """Goes back to where `state` was taken."""
+        """Restores a state that `state` returned."""
         try:
             self.vae.load_state_dict(state["weights"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -359,8 +363,8 @@ class Trainer:
         except Exception as error:  # torch raises a dozen kinds on states that do not fit
             reason = " ".join(str(error).split())[:300]
             raise RunError(
-                f"the checkpoint does not fit the model ({type(error).__name__}: {reason}); put "
-                "back a copy, or train anew"
+                f"the checkpoint does not fit the model ({type(error).__name__}: {reason}); "
+                "restore a copy, or train again"
             ) from error
         self.epoch, self.step, self.begun = state["epoch"], state["step"], True
         self.best = state["best"]
@@ -370,6 +374,6 @@ class Trainer:
 def _loss_per_datum(
     objective: Any, model: Any, guide: Any, x: Tensor
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The loss that is trained on, and the ledger."""
+    """The training loss per datum, and the ledger."""
     loss = objective.differentiable_loss(model, guide, x)
     return loss / len(x), objective.ledger

@@ -1,4 +1,4 @@
-"""The variants: one short declaration per paper."""
+"""The variants: one short class per paper."""
 
 from pyro_mivae.variants.base import VARIANT, Variant
 from pyro_mivae.variants.cat import CatVAE

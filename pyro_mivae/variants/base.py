@@ -1,4 +1,4 @@
-"""A model/guide pair with its objective, and ways to look into it."""
+"""A model/guide pair with its objective, and methods to encode, decode and sample."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _INSTANCES = itertools.count(1)
 class Variant(PyroModule):
     """A model/guide pair with the objective of one paper.
 
-    The module owns every parameter. Its Pyro name is its own: variants that are trained in one
-    process share no parameters through Pyro's param store.
+    The module owns every parameter. It has a unique Pyro name, so variants in one process do not
+    share parameters through Pyro's param store.
 
     Attributes:
         model: The generative model, called with data.
         guide: The guide, called with data.
         data_shape: Shape of one datum.
-        sites: Size of each site of the code, by name; of a category, the number of categories.
+        sites: Size of each site of the code, by name; for a category the number of categories.
         category: Name of the first site that is a category, or None.
-        noise: Sites that the guide draws from their prior, whatever the data.
+        noise: Sites that the guide draws from their prior, independently of the data.
     """
 
     name: ClassVar[str]
@@ -62,7 +62,7 @@ class Variant(PyroModule):
     given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps the arguments that the variant is built with, for `save`."""
+        """Stores the constructor's arguments for `save`."""
         variant: Self = super().__new__(cls)
         try:
             given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
@@ -86,11 +86,11 @@ class Variant(PyroModule):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
-        """Assembles the pair and checks that it fits."""
+        """Assembles and checks the pair."""
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:
-            raise OptionError("encoder and guide are both given; a guide brings its own encoder")
+            raise OptionError("encoder and guide are both given; a guide contains its own encoder")
         prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
@@ -138,13 +138,13 @@ class Variant(PyroModule):
         return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
-        """Copies the module, with a Pyro name of its own."""
+        """Copies the module, with a new Pyro name."""
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes a new name: with the original's, SVI would train the original's parameters."""
+        """Sets a new Pyro name: with the old one, SVI would train the original's parameters."""
         super().__setstate__(state)
         name = f"{self.name}_{next(_INSTANCES)}"
         for prefix, module in self.named_modules():
@@ -155,7 +155,7 @@ class Variant(PyroModule):
     def objective(self, num_steps: int | None = None) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
-        Warm-ups that are a share of the ``num_steps`` of a training are left out without it.
+        Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
         """
         objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
@@ -168,13 +168,13 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the training data, where the variant has use for it."""
+        """Prepares parameters from the training data, if the variant needs that."""
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A likelihood's scale, one number that has a long way to go, has ten times the others' rate.
+        A likelihood's scale is one number that may have to change far: it has ten times the rate.
         """
         return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
 
@@ -191,12 +191,12 @@ class Variant(PyroModule):
 
     @property
     def num_categories(self) -> int | None:
-        """Number of categories, or None where the code has none."""
+        """Number of categories, or None."""
         return None if self.category is None else self.sites[self.category]
 
     @property
     def latent_dim(self) -> int:
-        """Size of all continuous sites together."""
+        """Total size of the continuous sites."""
         return sum(size for name, size in self.sites.items() if name != self.category)
 
     @property
@@ -210,13 +210,13 @@ class Variant(PyroModule):
         return dtype_of(self) or torch.get_default_dtype()
 
     def check_data(self, x: Any) -> Tensor:
-        """Returns data in the weights' dtype, on their own device.
+        """Returns data in the dtype of the weights; the device does not change.
 
         Every method that takes data calls it first.
 
         Args:
             x: A tensor or NumPy array of any dtype, shape ``(n, *data_shape)``, ``n`` at least 1.
-                Bytes from 0 to 255 are not scaled; a likelihood of values in [0, 1] refuses them.
+                Bytes from 0 to 255 are not rescaled; a likelihood on [0, 1] refuses them.
 
         Raises:
             DataError: If there are none, or values are not finite or outside the support.
@@ -236,14 +236,14 @@ class Variant(PyroModule):
     def encode(self, x: Any) -> dict[str, Tensor]:
         """Returns the posterior mean of each site.
 
-        Where a guide has no mean in closed form (a flow, a site that depends on a drawn one) it is
-        that of 100 draws, always the same ones: its error is a tenth of the posterior's deviation.
+        If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
+        mean of 100 draws with a fixed seed: its error is a tenth of the posterior's deviation.
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
 
         Returns:
-            By site, shape ``(batch, size)``; of a category the probabilities.
+            Tensors by site, shape ``(batch, size)``; probabilities of a category.
         """
         x, prior = self.check_data(x).to(self.device), code_program(self.model)
         with self.evaluating():
@@ -257,8 +257,8 @@ class Variant(PyroModule):
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
-            keep: Sites that keep their posterior mean (a category: its most probable value);
-                every other site is put at its prior mean given these. All if omitted.
+            keep: Sites that keep their posterior mean (a category its most probable value). Every
+                other site gets its prior mean given these. All if omitted.
 
         Returns:
             The likelihood's mean, shape ``(batch, *data_shape)``.
@@ -271,18 +271,18 @@ class Variant(PyroModule):
     @torch.no_grad()
     @check.checked(codes=check.named(check.numbers()), n=check.size())
     def decode(self, codes: Mapping[str, Any], n: int) -> Tensor:
-        """Decodes given sites, with every other site at its prior mean given these.
+        """Decodes values of sites, with every other site at its prior mean given these.
 
         Args:
-            codes: Values by site, tensors or arrays of shape ``(n, size)``; of a category, its
-                numbers, integers of shape ``(n,)``, or probabilities, for the most probable one.
+            codes: Values by site, tensors or arrays of shape ``(n, size)``. For a category: its
+                indices, integers of shape ``(n,)``, or probabilities, of which the largest counts.
             n: Number of codes.
 
         Returns:
             The likelihood's mean, shape ``(n, *data_shape)``.
 
         Raises:
-            OptionError: If there is no category of a number.
+            OptionError: If a category does not exist.
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
@@ -299,7 +299,7 @@ class Variant(PyroModule):
 
         Args:
             n: Number of samples.
-            category: The category to draw them from; any if omitted.
+            category: The category of the samples; any if omitted.
 
         Returns:
             The likelihood's means, shape ``(n, *data_shape)``.
@@ -313,12 +313,12 @@ class Variant(PyroModule):
         return sampled
 
     def blank(self, n: int) -> Tensor:
-        """Returns data that are 0."""
+        """Returns data of zeros."""
         return torch.zeros(n, *self.data_shape, device=self.device, dtype=self.dtype)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, with a param store of its own; refuses weights that are not finite."""
+        """Evaluation mode, with a separate param store; refuses weights that are not finite."""
         checks.check_weights(self)
         training = [module for module in self.modules() if module.training]
         self.eval()
@@ -330,14 +330,14 @@ class Variant(PyroModule):
                 module.training = True
 
     def _value(self, name: str, code: Tensor, n: int) -> Tensor:
-        """Returns values that are given for a site as the model takes them."""
+        """Returns given values of a site in the form that the model takes."""
         category, size = name in self.one_hot, self.sites[name]
         code = checks.given_code(name, code.to(self.device), n, size, category)
         code = one_hot(code, size) if category and self.one_hot[name] else code
         return code.to(self.dtype) if self.one_hot.get(name, True) else code
 
     def _require(self, **sizes: int | None) -> None:
-        """Refuses a size, other than a default, that is given beside a prior of another."""
+        """Refuses a given size that differs from that of the given prior."""
         for name, given in sizes.items():
             code_dim = self.sites.get(self.code_site)
             actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
@@ -346,8 +346,8 @@ class Variant(PyroModule):
             ]
             if given not in (actual, *defaults):
                 raise OptionError(
-                    f"{name}={given} is given, and a prior whose {name} is {actual}; leave it "
-                    "out, or build the prior with it"
+                    f"{name}={given} is given, but the prior's {name} is {actual}; leave it out, "
+                    "or build the prior with it"
                 )
 
     def _need(self, found: object, needed: str) -> None:
@@ -364,7 +364,7 @@ class Variant(PyroModule):
 
 
 def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site, over runs of a guide whose sites depend on drawn ones."""
+    """Returns the mean of every site over several runs of the guide."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(MEAN_SEED)
         traces = run()

@@ -22,14 +22,14 @@ CHEAP = 2_000  # values per datum that may be decoded where fewer would do
 
 
 class CatVAE(Variant):
-    r"""A category, and a Gaussian about its mean; the category is summed out.
+    r"""A category, and a Gaussian around its mean; the category is summed out.
 
     .. math::
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
-    A training begins away from J, see `CategoryStart`: otherwise all data may fall into one
-    category or into categories without meaning.
+    Training starts with another objective, see `CategoryStart`. Otherwise all data may go to one
+    category, or to categories without meaning.
 
     Args:
         data_shape: Shape of one datum.
@@ -38,14 +38,14 @@ class CatVAE(Variant):
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
-            ``"auto"``: the first where all categories together decode 2,000 values per datum or
+            ``"auto"``: the first if all categories together decode 2,000 values per datum or
             fewer, the second otherwise.
-            ``"soft"``: one decode of the probabilities, as the original code. ``"gumbel"``: one
-            decode of a Gumbel-softmax sample. The last two train on what is no bound.
-        num_decodes: Categories that ``"sample"`` decodes, the most probable one and others; 2 if
-            omitted.
+            ``"soft"``: one decode of the probabilities, as in the original code. ``"gumbel"``: one
+            decode of a Gumbel-softmax sample. The last two objectives are not bounds.
+        num_decodes: Number of categories that ``"sample"`` decodes: the most probable one and
+            draws of others; 2 if omitted.
         temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
-        warm_start: Steps of each unsupervised start, or all of its options: a `CategoryStart`.
+        warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
         **parts: Parts, as `VAE` takes them. A prior must have a category.
     """
 
@@ -82,9 +82,9 @@ class CatVAE(Variant):
         self.temperature = 0.5 if temperature is None else temperature
 
     def initialize(self, x: Tensor) -> None:
-        """Gives the categories their unsupervised start, see `Variant.initialize`.
+        """Runs the unsupervised start of the categories, see `Variant.initialize`.
 
-        A guide or an encoder that was passed keeps its initial weights: it gets one start.
+        A guide or encoder that was passed in keeps its weights: it gets one start.
         """
         x = self.check_data(x)
         steps, starts = self.start.plan(len(x))

@@ -1,4 +1,4 @@
-"""Checks of a variant's arguments, and of how its parts fit each other."""
+"""Checks of a variant's arguments, and of its parts against each other."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PARTS: dict[str, Checker] = {
     "encoder": NETWORK,
     "decoder": NETWORK,
 }
-"""Checks of the parts that variants have in common."""
+"""Checks of the parts of all variants."""
 
 
 def split(latent_dim: int, code_dim: int, *, code: str = "c", least: int = 1) -> int:
-    """Returns the size of ``z``, which a code of ``latent_dim`` in all leaves beside another."""
+    """Returns the size of ``z``: ``latent_dim`` without the other site."""
     if not least <= code_dim < latent_dim:
         raise OptionError(
             f"code_dim={code_dim} of latent_dim={latent_dim}: {code} needs {least} or more "
@@ -44,25 +44,25 @@ def split(latent_dim: int, code_dim: int, *, code: str = "c", least: int = 1) ->
 
 
 def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: int) -> None:
-    """Refuses options that a treatment of a category has no use for, and too many decodes."""
+    """Refuses options that do not apply to a treatment of a category, and too many decodes."""
     for option, given, owner in (
         ("temperature", temperature, "gumbel"),
         ("num_decodes", num_decodes, "sample"),
     ):
         if given is not None and categorical != owner:
             raise OptionError(
-                f"{option}={given} is given beside categorical={categorical!r}; only {owner!r} "
-                "has use for it"
+                f"{option}={given} is given with categorical={categorical!r}; it belongs to "
+                f"{owner!r}"
             )
     if num_decodes is not None and num_decodes > most:
         raise OptionError(
             f"num_decodes={num_decodes}: allowed are whole numbers from 2 (the most probable "
-            f"category, and a draw of the others) to {most}, all there are"
+            f"category, and a draw of the others) to {most}, the number of categories"
         )
 
 
 def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Tensor:
-    """Returns values of a site; a category's numbers, given as such or as probabilities."""
+    """Returns values of a site; for a category its indices, given as such or as probabilities."""
     if category and code.shape == (n, size):
         return code.argmax(-1)
     if category and code.shape == (n,) and not code.is_floating_point():
@@ -123,13 +123,13 @@ def check_weights(vae: nn.Module, weights: Mapping[str, Tensor] | None = None) -
     if wrong:
         raise OptionError(
             f"{len(wrong)} of the tensors of {type(vae).__name__} hold weights that are NaN or "
-            f"infinite ({wrong[0]}, ...): its training broke down; train it anew with a "
-            "lower learning rate"
+            f"infinite ({wrong[0]}, ...): its training broke down; train it again with a lower "
+            "learning rate"
         )
 
 
 def broken_weights(module: nn.Module, weights: Mapping[str, Tensor] | None = None) -> list[str]:
-    """Names the parameters and running statistics of a module that are not finite."""
+    """Lists parameters and running statistics of a module that are not finite."""
     own = {name for name, _ in module.named_parameters()}
     watched = {
         name: value
@@ -142,7 +142,7 @@ def broken_weights(module: nn.Module, weights: Mapping[str, Tensor] | None = Non
     return [name for name, value in watched.items() if not value.isfinite().all()]
 
 
-def anew(term: Term) -> Term:
-    """Copies a term, with its schedule at the start; networks and functions are the term's own."""
+def restarted(term: Term) -> Term:
+    """Copies a term, with its schedule reset; networks and functions are shared."""
     kept = (*term.networks.values(), term.weight.schedule, getattr(term, "function", None))
     return copy.deepcopy(term, {id(part): part for part in kept})

@@ -16,38 +16,38 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import anew
+from pyro_mivae.variants.checks import restarted
 from pyro_mivae.variants.vae import VAE
 
 
 class CriticInfomaxVAE(VAE):
-    r"""Adds the information between data and code, as a critic bounds it.
+    r"""Adds a critic's bound on the information between data and code.
 
     .. math:: J = E_q[\log p(x \mid z)] - \beta\,KL(q(z \mid x) \| p(z)) + \alpha\, I_q(x; z)
 
-    One loss and one step train model and critic: both maximise the bound, the critic with a
-    learning rate of its own, and neither's gradient reaches the other. See `CriticBound`.
+    One loss and one step train model and critic. Both maximise the bound, the critic with its own
+    learning rate, and neither gets the other's gradient. See `CriticBound`.
 
-    The source's bound is NWJ's with a joint critic (``bound="nwj", critic="joint"``). It measures
-    large information badly: of the 9 nats or more that a code of 10 dimensions has on MNIST it
-    found 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three seeds). InfoNCE with
-    a separable critic found 5.4 each time, close to its limit, the logarithm of the batch's 256.
+    The source has the NWJ bound with a joint critic (``bound="nwj", critic="joint"``). For much
+    information its estimate is low and noisy. A code of 10 dimensions has 9 nats or more on MNIST.
+    NWJ gave 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three seeds). InfoNCE
+    with a separable critic gave 5.4 each time, just under its ceiling, log 256 for batches of 256.
 
-    For denoising, give a `CorruptedGuide`: the model scores the data themselves.
+    For denoising, give a `CorruptedGuide`: the model scores the original data.
 
     The other arguments are those of `VAE`.
 
     Args:
-        mi_weight: :math:`\alpha`; at 0 the critic listens to a plain VAE.
+        mi_weight: :math:`\alpha`; with 0 the critic only measures a plain VAE.
         beta: :math:`\beta`, see `BetaVAE`.
         bound: The critic's bound, see `CriticBound`.
         critic: ``"joint"``, ``"separable"``, ``"bilinear"``, ``"chain"``; a critic of the data and
-            all sites' values joined; or a `CriticBound`, with weight and bound of its own.
-        critic_lr: The critic's learning rate, where the model's is 1e-3. The original code's
-            default of 1e-5 leaves its critic deaf.
+            the concatenated sites; or a `CriticBound`, with its own weight and bound.
+        critic_lr: The critic's learning rate if the model's is 1e-3. With the original code's
+            default of 1e-5 the critic finds almost nothing.
         num_particles: Draws of the code per datum and step.
-        regularization: A further term that model and guide are to keep small. With ``beta=0`` it
-            may be a divergence of one's own.
+        regularization: A further term that model and guide minimise. With ``beta=0`` it may be
+            your own divergence.
     """
 
     name = "critic-infomax"
@@ -75,22 +75,22 @@ class CriticInfomaxVAE(VAE):
         if not isinstance(critic, CriticBound):
             critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
         elif (mi_weight, bound) != (1.0, "infonce"):
-            told = f"mi_weight={mi_weight}, bound={bound!r} beside a CriticBound"
-            raise OptionError(f"{told}; give weight and bound to that")
+            told = f"mi_weight={mi_weight}, bound={bound!r} with a CriticBound"
+            raise OptionError(f"{told}; set weight and bound there")
         self.term, self.regularization = critic, regularization
         self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.beta, self.critic_lr, self.num_particles = beta, critic_lr, num_particles
 
     @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
-        """Returns the learning rate of a parameter; the critic has one of its own."""
+        """Returns the learning rate of a parameter; the critic has its own."""
         own = param_name.removeprefix(f"{name_of(self)}.").startswith(("critic", "baseline"))
         return {"lr": self.critic_lr} if own else super().optim_args(param_name)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        bound = anew(self.term)
+        bound = restarted(self.term)
         bound.module_name = f"{name_of(self)}.critic"
-        further = [] if self.regularization is None else [anew(self.regularization)]
+        further = [] if self.regularization is None else [restarted(self.regularization)]
         kl_weights = dict.fromkeys(self.sites, self.beta)
         return MutualInformationELBO(
             [bound, *further], kl_weights, num_particles=self.num_particles

@@ -18,8 +18,8 @@ class InfoCatVAE(CatVAE):
     The other arguments are those of `CatVAE`.
 
     Args:
-        mi_weight: :math:`\lambda`, per datum. The original code's 100 on a batch mean, beside a
-            loss summed over 128 images, is 100/128.
+        mi_weight: :math:`\lambda`, per datum. The original code has 100 on a batch mean and a loss
+            summed over 128 images, which is 100/128 here.
     """
 
     name = "infocat"

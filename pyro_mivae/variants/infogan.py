@@ -20,14 +20,14 @@ from pyro_mivae.variants.checks import SMALLER, split
 
 
 class InfoGAN(Variant):
-    r"""Plays a game, and keeps the information between codes and what they generate.
+    r"""An adversarial game with bounds on the information between codes and generated data.
 
     .. math:: \min_{G, Q} \max_D\; V(D, G) - \lambda\,I(c; x') - \lambda_u\,I(u; x'),\quad
         x' = G(z, c, u)
 
-    with the bounds of `InfoGANLoss` for the information. The code is noise ``z``, a category
-    ``c`` and uniform codes ``u`` on [-1, 1]. The data are a function of it: no ELBO is defined,
-    and reports hold NaN for it. The guide recognises ``c`` and ``u`` by a layer of its own on the
+    with the bounds of `InfoGANLoss` for the information. The code is noise ``z``, a category ``c``
+    and uniform codes ``u`` on [-1, 1]. The data are a function of the code, so the ELBO is not
+    defined, and reports have NaN. The guide recognises ``c`` and ``u`` by its own layer on the
     discriminator's features, and draws ``z`` from its prior. Training needs two data in a batch.
 
     Args:
@@ -37,10 +37,10 @@ class InfoGAN(Variant):
         num_categories: Number of categories of ``c``, 0 for none.
         mi_weight: :math:`\lambda`, per datum, of a category.
         continuous_weight: :math:`\lambda_u`, of a continuous code, which can carry any amount.
-        saturating: True for a generator that minimises :math:`V`, and not :math:`-E[\log D]`.
-        **parts: ``prior``, whose noise is the site ``z`` and every other site a code; ``guide``,
-            which then shares nothing with the discriminator; ``encoder``, the discriminator's
-            trunk; ``decoder``, the generator, before a logistic function.
+        saturating: True for a generator that minimises :math:`V` instead of :math:`-E[\log D]`.
+        **parts: ``prior``, with ``z`` as noise and every other site as a code; ``guide``, which
+            then shares no layers with the discriminator; ``encoder``, the discriminator's trunk;
+            ``decoder``, the generator without its logistic output.
     """
 
     name = "infogan"
@@ -82,7 +82,7 @@ class InfoGAN(Variant):
             for site, fn in distributions.items()
             if site not in self.noise
         }
-        self._need(self.weights, "a code beside its noise z")
+        self._need(self.weights, "a code in addition to its noise z")
         self.saturating = saturating
 
     @checked(param_name=text())

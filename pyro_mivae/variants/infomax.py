@@ -20,16 +20,15 @@ class InfomaxVAE(Variant):
 
     .. math:: J = E_q[\log p(x \mid z, c)] - KL(q(z \mid x) \| p(z))
 
-    The source adds :math:`I(x; c)` to the ELBO and takes :math:`E_x KL(q(c \mid x) \| p(c))` for
-    it; the two cancel. That KL is the *rate* of ``c``, an upper bound on :math:`I_q(x; c)`, and
-    not the information itself. A deterministic ``c``, as the source has, carries no KL at all: it
-    is reported as NaN.
+    The source adds :math:`I(x; c)` to the ELBO, computed as :math:`E_x KL(q(c \mid x) \| p(c))`,
+    so the two cancel. That KL is the *rate* of ``c``, an upper bound on :math:`I_q(x; c)`, and not
+    the information itself. A deterministic ``c``, as in the source, has no KL: reports have NaN.
 
     Args:
         data_shape: Shape of one datum.
         latent_dim: Size of ``z`` and ``c`` together; the source has 100.
         code_dim: Size of ``c``.
-        deterministic: True for a ``c`` that is a function of the data (a Delta) and not a Normal.
+        deterministic: True for a ``c`` that is a function of the data (a Delta), not a Normal.
         **parts: Parts, as `VAE` takes them. A prior must have a site ``c``.
     """
 

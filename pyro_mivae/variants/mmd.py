@@ -19,14 +19,14 @@ class MMDVAE(VAE):
         - (\alpha + \lambda - 1)\, MMD^2(q(z), p(z))
 
     The paper starts from :math:`E_q[\log p(x \mid z)] + \alpha I_q(x; z) - ...`: with
-    :math:`\alpha = 1` the code pays nothing for its information. The discrepancy is not in nats.
+    :math:`\alpha = 1` information in the code has no cost. The discrepancy is not in nats.
 
     The other arguments are those of `VAE`.
 
     Args:
         mi_weight: :math:`\alpha`, the weight of the information, at most 1.
-        marginal_weight: :math:`\lambda`, the weight with which :math:`q(z)` is held at the prior;
-            at least :math:`1 - \alpha`.
+        marginal_weight: :math:`\lambda`, the weight that keeps :math:`q(z)` close to the prior; at
+            least :math:`1 - \alpha`.
         kernel: ``"rbf"`` or ``"imq"``, see `maximum_mean_discrepancy`.
     """
 

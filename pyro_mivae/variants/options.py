@@ -1,4 +1,4 @@
-"""Options of the variants: the type, check and help of each, stated once."""
+"""Options of the variants: type, check and help of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
 class Networks(TypedDict, total=False):
-    """Parts of any variant, by keyword; a part that is given takes the place of the default."""
+    """Parts of any variant, by keyword; a given part replaces the default."""
 
     prior: Prior | None
     guide: nn.Module | None
@@ -75,11 +75,13 @@ _START = check.instance(CategoryStart, example="mi.CategoryStart(900)")
 _OF_TERM = "weight of the information term, per image"
 
 LatentDim = Annotated[int, option(check=check.size(), help="size of the continuous code")]
-CodeDim = Annotated[int, option(check=_COUNT, help="size of the code's part c, or of InfoGAN's u")]
+CodeDim = Annotated[int, option(check=_COUNT, help="size of site c, or of InfoGAN's site u")]
 NumCategories = Annotated[
     int, option(check=_COUNT, help="number of categories", flag="--categories")
 ]
-LikelihoodLike = Annotated[str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "of the data")]
+LikelihoodLike = Annotated[
+    str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data")
+]
 Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
 MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]
 SignedMIWeight = Annotated[
@@ -89,16 +91,17 @@ MarginalWeight = Annotated[
     float,
     option(
         check=check.number(least=-check.LARGEST_WEIGHT, most=check.LARGEST_WEIGHT),
-        help="weight that holds q(z) at the prior",
+        help="weight that keeps q(z) close to the prior",
     ),
 ]
 ContinuousWeight = Annotated[
-    float | Schedule, option(check=_WEIGHT, help="that of InfoGAN's uniform codes")
+    float | Schedule,
+    option(check=_WEIGHT, help=("weight of the information in InfoGAN's uniform codes")),
 ]
-KernelName = Annotated[Kernel, _name(get_args(Kernel), "of the discrepancy")]
+KernelName = Annotated[Kernel, _name(get_args(Kernel), "kernel of the discrepancy")]
 Deterministic = Annotated[bool, option(check=check.flag(), help="make c a function of the image")]
 Saturating = Annotated[
-    bool, option(check=check.flag(), help="let InfoGAN's generator minimise V itself")
+    bool, option(check=check.flag(), help="the generator of InfoGAN minimises V itself")
 ]
 Sites = Annotated[
     str | Collection[str],
@@ -113,14 +116,19 @@ Generated = Annotated[
 Bound = Annotated[CriticBoundName, _name(get_args(CriticBoundName), "the critic's bound")]
 CriticLike = Annotated[str | Critic | CriticBound, _name_or(_CRITIC, CRITICS, "the critic")]
 CriticLR = Annotated[
-    float, option(check=check.number(above=0), help="the critic's learning rate, for 1e-3 else")
+    float,
+    option(
+        check=check.number(above=0),
+        help=("learning rate of the critic, if that of the model is 1e-3"),
+    ),
 ]
 Radius = Annotated[
     float, option(check=check.number(least=0), help="distance of the categories from the origin")
 ]
 CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of c")]
 NumDecodes = Annotated[
-    int, option(check=check.size(least=2), help="categories of each image that sample decodes")
+    int,
+    option(check=check.size(least=2), help="number of categories that sample decodes per image"),
 ]
 Temperature = Annotated[
     float | Schedule,
@@ -139,9 +147,9 @@ def copied(declared: Field[Any], default: Any = MISSING) -> Any:
 
 
 def checked_options(**checks: check.Checker) -> Callable[[Constructor], Constructor]:
-    """Makes a constructor check its options, and arguments by further checks.
+    """Makes a constructor check its options, and its arguments by further checks.
 
-    Type and field of each option stay with it as ``own_options``.
+    It stores type and field of each option as ``own_options``.
     """
 
     def decorate(constructor: Constructor) -> Constructor:
@@ -149,7 +157,7 @@ def checked_options(**checks: check.Checker) -> Callable[[Constructor], Construc
         own = {
             name: (hint, copied(declared, parameters[name].default))
             for name, hint in get_type_hints(constructor, include_extras=True).items()
-            for part in (hint, *get_args(hint))  # of one that may be None, too
+            for part in (hint, *get_args(hint))  # also of an optional type
             for declared in getattr(part, "__metadata__", ())
         }
         of_own = {name: declared.metadata["check"] for name, (_, declared) in own.items()}
@@ -161,7 +169,7 @@ def checked_options(**checks: check.Checker) -> Callable[[Constructor], Construc
 
 
 def own_options(variant: type) -> list[dict[str, Any]]:
-    """Returns type and field of each constructor's options, the class's own first."""
+    """Returns type and field of the options of all constructors, the class's own first."""
     constructors = [vars(parent).get("__init__") for parent in variant.__mro__]
     return [getattr(constructor, "own_options", {}) for constructor in constructors]
 

@@ -14,7 +14,7 @@ from pyro_mivae.variants.base import Variant
 class VAE(Variant):
     r"""Variational autoencoder: :math:`J = E_q[\log p(x \mid z)] - KL(q(z \mid x) \| p(z))`.
 
-    A prior that is given has sizes of its own: they need not be given beside it.
+    A given prior determines the sizes of its sites.
 
     Args:
         data_shape: Shape of one datum.

@@ -19,12 +19,12 @@ class VMIVAE(Variant):
 
     .. math:: I(c; x') \ge E_{z,c \sim p}[\log q(c \mid x')] + H(c),\quad x' \sim p(x \mid z, c)
 
-    The bound is the reconstruction term of a dual autoencoder, which observes codes drawn from
-    the prior, encodes them into data by the decoder, and decodes them by the encoder.
+    The bound is the reconstruction term of a dual autoencoder: it draws codes from the prior,
+    encodes them into data by the decoder, and decodes them by the encoder.
 
-    The guide reads data and what the model generates. Normalised by the batch, it would read each
-    by statistics of its own while training and both by common ones afterwards, and find less
-    again; the default networks are therefore not batch-normalised here.
+    The guide reads real and generated data. With batch norm it would use separate statistics in
+    training and common ones in evaluation, and recognise less. So the default networks have no
+    batch norm here.
 
     Args:
         data_shape: Shape of one datum.
@@ -32,13 +32,13 @@ class VMIVAE(Variant):
         code_dim: Size of ``c``, half of ``latent_dim`` if omitted.
         sites: The part of the code that the term is about: a site, several, or ``"all"``.
         mi_weight: :math:`\lambda`, per datum, a number or a schedule.
-        generated: Generated data that the guide reads in the term, see `BarberAgakov`. The poster
-            takes ``"mean"``, in which a code can hide that no sample shows.
+        generated: Kind of generated data in the term, see `BarberAgakov`. The poster takes
+            ``"mean"``: a mean can carry information that samples do not have.
         **parts: Parts, as `VAE` takes them.
 
     References:
-        The poster's loss mixes the signs of its parts; here the ELBO plus the term is maximised.
-        Barber & Agakov (2003), The IM Algorithm, eq. 3.
+        The poster's loss has inconsistent signs; here the ELBO plus the term is maximised. Barber
+        & Agakov (2003), The IM Algorithm, eq. 3.
 
     Example:
         >>> vae = VMIVAE((1, 8, 8), latent_dim=6, sites=("z", "c"), mi_weight=0.5)

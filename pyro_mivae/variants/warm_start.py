@@ -1,4 +1,4 @@
-"""An unsupervised start for categories, before any decoder is there."""
+"""An unsupervised start of the categories, before the decoder is trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ BATCH = 250
 class CategoryStart:
     """The start of a variant with categories, before training.
 
-    Categories are trained alone first, by `RegularizedInformation`, from several initial weights
-    where that is cheap, and the best by that term is kept. The term goes on beside the ELBO with
-    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
-    divergences, and of an information term, rise from 0 during the share ``warmup`` of it.
+    The guide's category is trained alone first, by `RegularizedInformation`. Where this is cheap
+    it starts from several initial weights, and the best by that term is kept. The term then stays
+    in the objective with ``start_weight``, which falls to 0 over the first 80 % of the training.
+    The weights of the KL divergences and of an information term rise from 0 during the share
+    ``warmup`` of the training.
     """
 
     warm_start: int | None = option(
@@ -42,12 +43,12 @@ class CategoryStart:
     start_weight: float = option(
         20.0,
         check=number(least=0, most=LARGEST_WEIGHT),
-        help="weight with which that start goes on",
+        help="weight of the start's term in the objective, falling to 0",
     )
     warmup: float = option(
         0.5,
         check=number(least=0, most=1),
-        help="share of the training in which the weights rise from 0",
+        help="share of the training in which the other weights rise from 0",
     )
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class CategoryStart:
         return steps, self.starts or max(1, min(4, 6000 // max(steps, 1)))
 
     def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
-        """Returns the term that goes on beside the ELBO, if there is one."""
+        """Returns the start's term for the objective, if there is one."""
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return ()
@@ -67,7 +68,7 @@ class CategoryStart:
         return (RegularizedInformation(site, weight=falling),)
 
     def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
-        """Lets a constant weight rise from 0 during the warm-up."""
+        """Returns a schedule that rises from 0 to a constant weight."""
         steps = round(self.warmup * (num_steps or 0))
         if callable(weight) or not (weight and steps):
             return weight

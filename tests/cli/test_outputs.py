@@ -156,16 +156,14 @@ def test_data_that_changed_since_training(call, tmp_path, unmeasured):
     spoiled(tmp_path, images=np.random.rand(30, 8, 8))
     code, _, err = call("evaluate", "r")
     assert code == 2
-    assert (
-        "bad.npz is not what it was when r was made: other training images, test images" in err[0]
-    )
+    assert "bad.npz has changed since r was made: other training images, test images" in err[0]
 
 
 def test_incomplete_run(call, tmp_path, home):
     (tmp_path / "r").mkdir()
     code, _, err = call("evaluate", "r")
     assert (code, len(err)) == (2, 1)
-    assert "is no run folder: it holds no config.toml" in err[0]
+    assert "is not a run folder: it has no config.toml" in err[0]
     (tmp_path / "r" / "config.toml").write_bytes((home / "run" / "config.toml").read_bytes())
     code, _, err = call("evaluate", "r")
     assert (code, len(err)) == (2, 1)

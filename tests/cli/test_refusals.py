@@ -17,7 +17,7 @@ BAD_INPUT = {
     "no such data": (["train", "vae", "--data", "mnits"], "'mnits'; did you mean mnist"),
     "unused option": (
         ["train", "vae", "--categories", 3],
-        "has no use for --categories; it takes",
+        "does not have --categories; it takes",
     ),
     "unknown option": (["train", "vae", "--colour"], "No such option"),
     "no value": (["train", "vae", "--epochs"], "requires an argument"),

@@ -71,7 +71,7 @@ def test_a_game_on_the_command_line(call, home):
         assert Path(f"game/{name}.png").is_file()
     code, _, err = call("train", "infogan", "--likelihood", "gaussian", "--run", "other")
     assert code == 2
-    assert "the variant 'infogan' has no use for --likelihood" in err[-1]
+    assert "the variant 'infogan' does not have --likelihood" in err[-1]
     code, _, err = call("train", "infogan", "--network", "conv-deep", "--run", "other")
     assert code == 2
     assert "allowed are auto, mlp, conv-narrow, conv-half, conv" in err[-1]
@@ -101,7 +101,7 @@ def test_existing_run_needs_resume_or_overwrite(call, home, copy, unmeasured):
     args = ("train", "vae", "--epochs", 1, "--latent-dim", 2, "--data", home / "digits.npz")
     code, out, err = call(*args, "--run", "r")
     assert (code, out, len(err)) == (2, "", 1)
-    assert "r holds a run already; go on with --resume, throw it away with --overwrite" in err[0]
+    assert "r holds a run already; continue with --resume, delete it with --overwrite" in err[0]
     assert call(*args, "--run", "r", "--overwrite", "--seed", 1)[0] == 0
     assert tomllib.loads(Path("r/config.toml").read_text())["training"]["seed"] == 1
 

@@ -47,6 +47,7 @@ def test_resize_keeps_constant_images_and_the_range():
     torch.testing.assert_close(small[0], torch.full((3, 8, 12), 0.25))
     assert small.min() >= 0
     assert small.max() <= 1
+    assert resize_images(torch.ones(1, 1, 31, 31), (3, 5)).max() == 1  # 1 + 5e-7 unclamped
 
 
 def test_resize_to_the_same_size_is_the_same_tensor():

@@ -78,7 +78,8 @@ def test_mnist_that_is_cut_short(mnist_root):
     path = mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(
-        DataError, match="train-images-idx3-ubyte: it is no IDX file of bytes in 3 dim.*, or cut"
+        DataError,
+        match="train-images-idx3-ubyte: it is not an IDX file of bytes in 3 dim.*, or cut",
     ):
         load_dataset("mnist", root=mnist_root)
 
@@ -192,7 +193,7 @@ def test_folder_without_labels_has_none(tmp_path):
     [
         ("mnsit", "no data set, file or folder 'mnsit'; did you mean mnist"),
         ("nowhere.npz", "allowed is digits, mnist, fashion-mnist, sprites, an .npz file, or a"),
-        (__file__, "is no .npz file"),
+        (__file__, "is not an .npz file"),
     ],
 )
 def test_unknown_data(name, message):

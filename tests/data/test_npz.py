@@ -69,7 +69,9 @@ def test_npz_with_factors(write):
     "factors", [np.zeros(4, int), np.zeros((3, 2), int), np.zeros((4, 2)) + 0.5, np.zeros((4, 0))]
 )
 def test_npz_whose_factors_are_something_else(write, factors):
-    with pytest.warns(PyroMivaeWarning, match=r"is left out; read are integers of shape \(4, F\)"):
+    with pytest.warns(
+        PyroMivaeWarning, match=r"is left out; allowed are integers of shape \(4, F\)"
+    ):
         raw = read_npz(write(images=grey(), factors=factors))
     assert raw.factors is None
     assert raw.factor_names == ()
@@ -139,7 +141,7 @@ def test_small_arrays_whose_channels_are_in_doubt_are_refused(write, shape, ok):
     if ok:
         assert read_npz(path).images.shape == (2, shape[2], *shape[:2])
     else:
-        with pytest.raises(DataError, match="cannot be told to be the channels"):
+        with pytest.raises(DataError, match="the axis of the channels is unclear"):
             read_npz(path)
 
 
@@ -169,8 +171,8 @@ def header(shape, dtype="|u1"):
         ("images.npy", header((10**5, 28, 10**8)), "Unable to allocate"),
         ("images.npy", header((10**9, 10**9, 10**9)), "set.npz as an .npz file: "),
         ("images.npy", header((2, 8, 8)), "set.npz as an .npz file: "),
-        ("images", b"text", "its 'images' is no array"),
-        ("images.npy", b"text", "its 'images' is no array|magic|pickle"),
+        ("images", b"text", "its 'images' is not an array"),
+        ("images.npy", b"text", "its 'images' is not an array|magic|pickle"),
         ("images.npy", b"\x93NUMPY\x01\x00v\x00{'descr': ", "set.npz as an .npz file: "),
     ],
 )

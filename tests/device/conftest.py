@@ -28,12 +28,8 @@ CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
 
 
 @pytest.fixture
-def x():
-    """30 images about two prototypes."""
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(2, *SHAPE, generator=generator)
-    noise = torch.rand(30, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(30) % 2] * 0.9 + noise * 0.1).clamp(0, 1)
+def x(images_about):
+    return images_about(2, 30, *SHAPE)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,7 @@ from pyro_mivae.posterior.probe import probe
 N, KINDS, DIMS = 11, 3, 2
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Guide:

@@ -15,21 +15,12 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
 
 DIMS, LATENT, NOISE = 4, 3, 0.6
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-
-
-@pytest.fixture
-def encoder_side(monkeypatch):
-    """The figures that are tested here, and no others, which take their time."""
-    monkeypatch.setattr(measuring, "FAMILIES", (costs, information_in_code, dimensions))
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Pair:
@@ -120,7 +111,7 @@ def figures(pair, n, seed, **options):
 @pytest.mark.parametrize("name", PAIRS)
 def test_in_expectation_each_bound_is_on_its_side(name, encoder_side):
     pair = PAIRS[name]
-    runs = [figures(pair, 40, seed, iwae_samples=3) for seed in range(20)]
+    runs = [figures(pair, 40, seed, iwae_samples=3) for seed in range(12)]
     truth = pair.truth()
 
     def mean(figure):
@@ -132,13 +123,13 @@ def test_in_expectation_each_bound_is_on_its_side(name, encoder_side):
             value, error = mean(f"{figure}_{side}")
             # The smaller of two upper bounds, both measured, is low where they are about equal.
             error += mean(f"{figure}_{side}_se")[0] / 6
-            assert sign * value < sign * truth[figure] + 3 * error, (figure, side)
+            assert sign * value < sign * truth[figure] + 2.4 * error, (figure, side)
     exact = ["rate", "distortion", *(f"kl_z[{d}]" for d in range(0 if pair.full else LATENT))]
     for figure in exact:
         value, error = mean(figure)
-        assert abs(value - truth[figure]) < 3.5 * error, figure
+        assert abs(value - truth[figure]) < 2.8 * error, figure
     value, error = mean("log_px")
-    assert value < truth["log_px"] + 3 * error
+    assert value < truth["log_px"] + 2.4 * error
     elbo, _ = mean("elbo")
     assert elbo < value + 1e-6 or pair.full
     for run in runs:

@@ -92,10 +92,10 @@ def test_sentences_hold_the_figures():
         "Categories 2, 7 take under 0.5% of the data each: 8 of 10 are in use.",
         "c is richer than the decoder uses: the guide writes at least 2.10 nats about the data "
         "into it, and the model's samples show at most 0.30 of it.",
-        "The critic hears 0.020 nats of I(x; c), of which there are 2.10 at least: its term "
-        "raised a part of the information.",
+        "The critic estimates 0.020 nats of I(x; c), which is 2.10 at least: its term "
+        "raised only a part of the information.",
         "The code holds 4.50 nats about the data at least and 4.70 at most: the data are too few "
-        "for bounds closer together, as the first cannot exceed the log of their number.",
+        "for closer bounds, because the lower one cannot exceed the log of their number.",
     ]
 
 

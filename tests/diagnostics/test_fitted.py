@@ -12,10 +12,7 @@ from pyro_mivae.diagnostics.fitted import fitted_information, mixture_densities,
 from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import SiteLayout
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 REAL = {"z": torch.distributions.constraints.real_vector}

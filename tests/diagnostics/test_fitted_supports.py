@@ -8,24 +8,12 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyro_mivae.diagnostics import report as measuring
-from pyro_mivae.diagnostics.elbo_parts import costs
-from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.posterior.densities import draw_codes
 from pyro_mivae.posterior.layout import ProbedPair
 from pyro_mivae.posterior.probe import probe
 
-
-@pytest.fixture
-def encoder_side(monkeypatch):
-    families = (costs, information_in_code, dimensions)
-    monkeypatch.setattr(measuring, "FAMILIES", families)
-
-
-@pytest.fixture(autouse=True)
-def double(encoder_side):
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double", "encoder_side")
 
 
 def test_a_saturated_report_offers_bounds_without_that_limit():

@@ -13,10 +13,7 @@ from pyro_mivae.posterior.preserved_state import seeded
 
 from .pairs import CASES, CONTRACT, LinearGaussian, between, information
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.mark.parametrize("name", CASES)

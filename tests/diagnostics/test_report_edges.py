@@ -18,10 +18,7 @@ from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 
 from .pairs import CASES, between, information
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 # Deterministic sites --------------------------------------------------------------------------

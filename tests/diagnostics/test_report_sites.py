@@ -20,10 +20,7 @@ from .pairs import (
     information,
 )
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 # Enumerated sites -----------------------------------------------------------------------------

@@ -45,11 +45,6 @@ def assert_same(evaluate: Evaluate) -> Callable[..., None]:
 
 
 @pytest.fixture
-def double() -> None:
-    torch.set_default_dtype(torch.float64)
-
-
-@pytest.fixture
 def x(double: None) -> Tensor:
     return torch.rand(4, 2, 3)
 

@@ -257,7 +257,7 @@ def test_rates_are_the_papers(gan, x):
 
 
 def test_a_batch_of_one_has_nothing_to_be_normalised_by(gan, x):
-    with pytest.raises(DataError, match="a batch of 1 given, and batch norm in the discriminator"):
+    with pytest.raises(DataError, match="a batch of 1 given, but batch norm in the discriminator"):
         loss_of(gan).differentiable_loss(gan.model, gan.guide, x[:1])
     gan.eval()
     assert math.isfinite(loss_of(gan).loss(gan.model, gan.guide, x[:1]))

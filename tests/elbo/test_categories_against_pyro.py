@@ -10,19 +10,9 @@ from pyro.infer import TraceEnum_ELBO
 
 import pyro_mivae as mi
 
-X = torch.linspace(-1.0, 2.0, 6, dtype=torch.float64)
-ENUMERATE = {"enumerate": "parallel"}
-AUXILIARY = {"is_auxiliary": True}
+from .programs import ENUMERATE, X, param
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-
-
-def param(name, value=0.3, positive=False, **options):
-    constraint = dist.constraints.positive if positive else dist.constraints.real
-    return pyro.param(name, torch.as_tensor(value), constraint=constraint, **options)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def categories(q_logits, p_logits, fn=dist.Categorical, infer=ENUMERATE):

@@ -19,9 +19,7 @@ from pyro_mivae.errors import SiteError
 X = torch.linspace(-1.0, 2.0, 6, dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def hierarchy(x, size=None):

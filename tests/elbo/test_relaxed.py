@@ -18,9 +18,7 @@ SHAPE, BATCH, K, DIM = (6,), 4, 3, 6
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture

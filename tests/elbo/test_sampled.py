@@ -25,9 +25,7 @@ TOLERANCE = {"rtol": 0, "atol": 1e-10}
 BUDGETS = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (2, 2)]
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture

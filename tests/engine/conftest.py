@@ -29,12 +29,8 @@ def write_down():
 
 
 @pytest.fixture(scope="session")
-def images():
-    """64 images about three prototypes."""
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(3, *SHAPE, generator=generator)
-    noise = torch.rand(64, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(64) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+def images(images_about):
+    return images_about(3, 64, *SHAPE)
 
 
 @pytest.fixture(scope="session")

@@ -54,17 +54,16 @@ class Run:
             self.objective.advance()
             self.step += 1
 
-    def static(self, x, device=CPU):
+    def static(self, x, recorder=Recording, device=CPU, steps_per_replay=3):
         scheduled = [Scheduled(self.optimiser.param_groups[0]["lr"], cosine)]
         scheduled += [Scheduled(weight.current, weight.at) for weight in moving(self.objective)]
         return StaticEpoch(
             self.engine,
             x,
             self.sizes,
-            self.optimiser,
+            recorder(self.optimiser, device, steps_per_replay),
             scheduled=scheduled,
             clip_norm=self.clip_norm,
-            device=device,
         )
 
     def epoch(self, static, order):
@@ -111,14 +110,11 @@ def test_two_epochs_equal_those_of_a_plain_loop(case, make, program_of, images, 
     torch.manual_seed(8)
     for order in orders:
         plain.plain(images, order)
-    for steps_per_replay in (None, 3) if case == "batch norm and a schedule" else (3,):
+    for steps_per_replay in (1, 3) if case == "batch norm and a schedule" else (3,):
         run = Run(*CASES[case], make, program_of)
-        static = run.static(images)
-        recorder = None
-        if steps_per_replay is not None:
-            recorder = Recording(run.optimiser, CPU, steps_per_replay)
+        static = run.static(images, steps_per_replay=steps_per_replay)
         torch.manual_seed(8)
-        static.prepare(recorder)
+        static.prepare()
         for order in orders:
             run.epoch(static, order)
         assert_same(plain, run, rtol=1e-5, atol=1e-6)
@@ -133,7 +129,7 @@ def test_recording_leaves_no_trace(run, images, orders):
     static = run.static(images)
     torch.manual_seed(8)
     before = run.state()
-    static.prepare(Recording(run.optimiser, CPU, 3))
+    static.prepare()
     made = [value for state in run.optimiser.state.values() for value in state.values()]
     assert made
     assert not any(value.any() for value in made)
@@ -147,7 +143,7 @@ def test_recording_leaves_no_trace(run, images, orders):
     assert all(parameter.grad is None for parameter in run.program.parameters)
     run.epoch(static, orders[0])
     before = run.state()
-    static.prepare(Recording(run.optimiser, CPU))  # in the middle of a training
+    static.prepare()  # in the middle of a training
     for one, other in zip(before, run.state(), strict=True):
         assert torch.equal(one, other)
 
@@ -170,33 +166,32 @@ class FailsAfterTheFirst(Recording):
 
 def test_what_cannot_be_recorded_is_told_and_leaves_no_trace(run, images, orders):
     run.sizes = [22, 22, 20]
-    static = run.static(images)
+    static = run.static(images, FailsAfterTheFirst)
     torch.manual_seed(8)
     before = run.state()[: len(run.program.state)]
     with pytest.raises(CaptureError, match="KeyError: 'first'"):
-        static.prepare(FailsAfterTheFirst(run.optimiser, CPU))
+        static.prepare()
     assert all(torch.equal(a, b) for a, b in zip(before, run.program.state, strict=True))
     drawn = torch.rand(3)
     torch.manual_seed(8)
     assert torch.equal(torch.rand(3), drawn)
-    static.prepare()
-    run.epoch(static, orders[0])
+    run.plain(images, orders[0])
     assert torch.stack(run.log).isfinite().all()
 
 
 def test_data_elsewhere_are_copied_batch_by_batch(make, program_of, images, orders):
     runs = [Run("vae", {}, make, program_of, ALIKE) for _ in range(2)]
     for run, device in zip(runs, (CPU, torch.device("cpu:0")), strict=True):
-        static = run.static(images, device)
+        static = run.static(images, device=device)
         torch.manual_seed(8)
-        static.prepare(Recording(run.optimiser, CPU, 3))
+        static.prepare()
         run.epoch(static, orders[0])
     assert_same(*runs, rtol=0, atol=0)
 
 
 def test_every_step_is_told(run, images, orders):
     static = run.static(images)
-    static.prepare(Recording(run.optimiser, CPU, 3))
+    static.prepare()
     seen = []
     log = static.run(orders[0], 0, lambda: seen.append(1))
     assert len(seen) == len(log) == len(ALIKE)
@@ -213,13 +208,13 @@ def test_another_mode_is_another_step(run, images):
 
 def test_tensors_that_moved_are_another_step(run, images, orders):
     static = run.static(images)
-    static.prepare(Recording(run.optimiser, CPU))
+    static.prepare()
     run.epoch(static, orders[0])
     assert static.is_prepared
     parameter = run.program.parameters[0]
     parameter.data = parameter.data.clone()
     assert not static.is_prepared
-    static.prepare(Recording(run.optimiser, CPU))
+    static.prepare()
     run.optimiser.load_state_dict(copy.deepcopy(run.optimiser.state_dict()))
     assert not static.is_prepared
 
@@ -231,8 +226,8 @@ def test_a_recording_that_does_not_do_the_steps_is_an_error(does, run, images):
             return body if does and count > 1 else super()._record(body, count * does)
 
     before = run.state()[: len(run.program.state)]
-    with pytest.raises(CaptureError, match="its replay does not do what 3 step"):
-        run.static(images).prepare(Less(run.optimiser, CPU, 3))
+    with pytest.raises(CaptureError, match="its replay differs from 3 step"):
+        run.static(images, Less).prepare()
     assert all(torch.equal(a, b) for a, b in zip(before, run.program.state, strict=True))
 
 
@@ -247,8 +242,8 @@ def test_a_recording_without_the_optimiser_is_an_error(run, images):
 
             return without
 
-    with pytest.raises(CaptureError, match="the update of the parameters is another"):
-        run.static(images).prepare(Less(run.optimiser, CPU, 1))
+    with pytest.raises(CaptureError, match="the update of the parameters differs"):
+        run.static(images, Less, steps_per_replay=1).prepare()
 
 
 def test_a_program_that_cannot_be_staged_cannot_be_recorded(make, program_of, images):

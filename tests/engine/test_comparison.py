@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 from pyro_mivae.engine.comparison import Outcome, is_due, most_unchecked
+from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import PyroMivaeWarning
 
 X = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -32,7 +33,7 @@ def outcome(**changes):
         {"loss": parts["loss"], "kl_z": parts["kl_z"]},
         {WEIGHT: parts["gradient"], BIAS: parts["small"]},
         (parts["buffer"], parts["count"]),
-        (parts["noise"],),
+        {"cpu": parts["noise"]},
     )
 
 
@@ -72,7 +73,7 @@ def test_entries_and_gradients_that_are_others():
     b = Outcome({"loss": a.ledger["loss"]}, a.gradients, a.written, a.noise)
     assert "the ledger has ['loss', 'kl_z']" in a.difference(b)
     b = Outcome(a.ledger, {WEIGHT: a.gradients[WEIGHT]}, a.written, a.noise)
-    assert "other parameters have a gradient" in a.difference(b)
+    assert "the parameters with a gradient differ" in a.difference(b)
 
 
 def test_comparisons_are_dense_at_first_and_never_far_apart():
@@ -121,7 +122,7 @@ def test_a_number_out_of_sight_ends_staging_at_the_next_comparison():
     assert len(caught) == 1
     told = str(caught[0].message)
     assert "differs from its program at step 18: distortion is" in told
-    assert "steps 11 to 17 may be off" in told  # the eighth step after the recorded one agreed
+    assert "steps 11 to 17 may be wrong" in told  # the eighth step after the recorded one agreed
     assert svi.engine == "eager"
     assert found[:12] == pytest.approx(wanted[:12], rel=1e-12)
     assert found[12:17] != pytest.approx(wanted[12:17], rel=1e-3)
@@ -172,11 +173,21 @@ def test_fit_finds_a_number_out_of_sight():
     assert len(caught) == 1
     told = str(caught[0].message)
     assert "differs from its program at step 33" in told  # 32 steps done
-    assert "may be off" in told
+    assert "may be wrong" in told
     assert found[:5] == pytest.approx(wanted[:5], rel=1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit_hidden("staged", None) == pytest.approx(fit_hidden("eager", None), rel=1e-6)
+
+
+def test_graphs_that_were_given_up_serve_no_other_model(make, program_of, images):
+    first = Engine(program_of(make()), "staged")
+    first.take(images, number=0, compare=True)
+    for mode in ("staged", "eager"):
+        first.mode = mode
+        second = Engine(program_of(make()), "staged", like=first)
+        second.take(images, number=0, compare=True)
+        assert second.mode == "staged"
 
 
 def test_where_steps_are_captured_comparisons_are_rarer():

@@ -187,7 +187,7 @@ def test_a_capture_that_fails_leaves_no_trace(cuda, weight, fails_at, monkeypatc
 def test_a_graph_in_which_nothing_was_captured_is_found_out(cuda, weight):
     optimiser = torch.optim.Adam([weight], fused=True)
     elsewhere = body_of(weight, optimiser, cuda, DEVICES[1])
-    with pytest.raises(CaptureError, match="its replay does not do what 1 step"):
+    with pytest.raises(CaptureError, match="its replay differs from 1 step"):
         CudaGraphs(optimiser, DEVICES[0]).record(elsewhere, [1], [weight])
     assert weight.tolist() == [1, 1]
 

@@ -207,7 +207,7 @@ def test_a_recorder_that_does_nothing_is_found_out(batches, monkeypatch, pyros):
             return lambda: None
 
     monkeypatch.setattr(stages, "recorder_for", Nothing)
-    with pytest.warns(PyroMivaeWarning, match="cannot be captured: its replay does not do"):
+    with pytest.warns(PyroMivaeWarning, match="cannot be captured: its replay differs"):
         ours = train(mi.SVI, batches)
     assert_same(ours, pyros)
 
@@ -248,7 +248,7 @@ def test_counts_of_steps_do_not_hide_other_moments():
             return lambda: step(0.0015)
 
     step(0.001)  # then the moments are there
-    with pytest.raises(CaptureError, match="the update of the parameters is another"):
+    with pytest.raises(CaptureError, match="the update of the parameters differs"):
         Larger(optimiser, torch.device("cpu")).record(lambda: step(0.001), [1], [weight])
 
 

@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_elbo_and_unknown_engines(batches):
         return mi.MutualInformationELBO().differentiable_loss(model, guide, x)
 
     make = lambda: (*functions()[:2], loss, {"lr": 1e-2})  # noqa: E731
-    with pytest.warns(PyroMivaeWarning, match="is none of this library's"):
+    with pytest.warns(PyroMivaeWarning, match="is not from this library"):
         _, _, svi = train(mi.SVI, make, pyro.optim.Adam, batches[:2])
     assert svi.engine == "eager"
     with pytest.raises(OptionError, match="engine='fast'; allowed are auto, eager"):

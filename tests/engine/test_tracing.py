@@ -175,7 +175,7 @@ def generator_of_its_own(x):
         (lambda x: x.masked_select(x > 0), "depends on values"),
         (lambda x: x.to_sparse().to_dense(), "sparse"),
         (generator_of_its_own, "generator of its own"),
-        (lambda x: x.clone().resize_(1), "other memory"),
+        (lambda x: x.clone().resize_(1), "changes the memory"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_named_and_the_run_goes_on(step, reason):

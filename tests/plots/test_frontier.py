@@ -74,7 +74,7 @@ CASES = {
 def test_what_is_written_of_the_grey_lines_can_be_read(rows):
     figure, ax = new_figure(4.0)
     plot_rate_distortion(ax, rows, along="beta")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     grey = [text for text in ax.texts if not text.get_text().startswith("β")]
     assert len({text.get_text() for text in grey}) == len(grey) > 0
     frame = ax.get_window_extent()

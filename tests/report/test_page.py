@@ -154,7 +154,7 @@ def test_a_game_shows_its_players_and_what_its_codes_do(tmp_path):
         *CURVES,
     ]
     assert "Training: the players" in page.text
-    assert "The noise z stands at its mean throughout" in page.text
+    assert "The noise z is at its mean in all pictures" in page.text
     assert "ELBO" not in page.text  # among the numbers to read first; all of them have its key
     assert "KL of" not in page.text.replace("KL of c.", "")
 
@@ -325,8 +325,8 @@ def test_codes_that_do_not_vary_have_no_neighbours(tmp_path, vae):
 def test_what_stands_out_comes_first_or_not_at_all(tmp_path, infocat):
     text = text_of(tmp_path, infocat, {"kl_z": 0.003, "mi_z_lower": 0.0, "mi_z_upper": 0.002})
     assert "z is collapsed: it holds 0.002 nats" in text
-    assert text.index("What stands out") < text.index("z is collapsed") < text.index("The numbers")
-    assert "What stands out" not in text_of(tmp_path, infocat, {})
+    assert text.index("Diagnoses") < text.index("z is collapsed") < text.index("The numbers")
+    assert "Diagnoses" not in text_of(tmp_path, infocat, {})
 
 
 def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat):

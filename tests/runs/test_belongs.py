@@ -103,7 +103,7 @@ def test_an_edited_configuration_is_named(run, name):
 def test_another_runs_checkpoint_is_named(run, data, tmp_path, variant, training, message):
     other = make_run(tmp_path / "other", data, variant, **training)
     shutil.copy(other / "checkpoint.pt", run / "checkpoint.pt")
-    with pytest.raises(RunError, match=rf"are not of one run: .*{message}.*put back"):
+    with pytest.raises(RunError, match=rf"are not of one run: .*{message}.*restore"):
         open_run(run)
 
 
@@ -123,7 +123,7 @@ def test_other_data_are_named(tmp_path):
             lambda: open_run(run).dataset(),
             lambda: train_run(RunConfig("vae"), run, resume=True),
         ):
-            with pytest.raises(RunError, match=f"own.npz is not what it was .*: other .*{told}"):
+            with pytest.raises(RunError, match=f"own.npz has changed .*: other .*{told}"):
                 read()
 
 
@@ -213,7 +213,7 @@ def test_figures_of_other_weights_are_noticed(run, quick, encoder_side):
     fit(vae, first.dataset().x_train, **training, run=run, resume=True)
     with pytest.raises(RunError, match="measured with other weights than the checkpoint's"):
         open_run(run).summary()
-    with pytest.raises(RunError, match="trained anew meanwhile"):
+    with pytest.raises(RunError, match="trained again meanwhile"):
         evaluate_run(first, first.dataset(), **FEW)
 
 

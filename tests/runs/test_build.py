@@ -105,7 +105,7 @@ def test_a_prior_whose_constructor_fails(program):
 
 
 def test_a_size_that_the_prior_does_not_have(program):
-    with pytest.raises(OptionError, match="latent_dim=5 is given, and a prior whose latent_dim"):
+    with pytest.raises(OptionError, match="latent_dim=5 is given, but the prior's latent_dim"):
         build(prior=program("Fixed"), latent_dim=5)
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_built(variant, model, message):
         ("number", "is a int; allowed is a class or function"),
         (
             "Needy",
-            "missing .*'temperature'; what can be passed to it here is data_shape, ",
+            "missing .*'temperature'; it can receive data_shape, ",
         ),
     ],
 )

@@ -223,7 +223,7 @@ def test_no_damage_ends_in_a_traceback(right, tmp_path):
 
 
 def test_variant_refuses_what_it_has_no_use_for():
-    message = "'vae' has no use for --categories; it takes .*--latent-dim, .*--prior, --guide"
+    message = "'vae' does not have --categories; it takes .*--latent-dim, .*--prior, --guide"
     with pytest.raises(OptionError, match=message):
         check_model_options("vae", {"latent_dim": 3, "num_categories": 4})
     check_model_options("vae", RunConfig("vae", model={"beta": None, "latent_dim": 3}).model)

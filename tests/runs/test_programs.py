@@ -227,7 +227,7 @@ def test_an_edited_file_is_named(own, asked, tmp_path):
     own.write_text(SOURCE.replace("super().__init__(2)", "super().__init__(1 + 1)"))
     for trust in (False, True):
         with pytest.raises(
-            RunError, match=r"own.py, which --prior names, was edited since .* put"
+            RunError, match=r"own.py, which --prior names, was edited since .* restore"
         ):
             open_run(tmp_path / "mine", trust=trust)
     with pytest.raises(RunError, match="was edited since"):

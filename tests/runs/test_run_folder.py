@@ -99,7 +99,7 @@ def test_no_kind_moves_into_the_folder_of_another(tmp_path):
             folder = make(tmp_path / kind / other, file)
             if kind != other:
                 with pytest.raises(
-                    RunError, match=f"holds {other}, which only pyro-mivae .* goes"
+                    RunError, match=f"holds {other}, which only pyro-mivae .* continues"
                 ):
                     write(folder)
             assert names(folder) == [file]

@@ -115,7 +115,7 @@ class Spy:
 
 def test_files_that_are_something_else(tmp_path, capsys):
     path = tmp_path / "vae.pt"
-    for content, told in (({"weights": {}}, "is no file of mi.save"), (Spy(), "cannot read")):
+    for content, told in (({"weights": {}}, "was not written by mi.save"), (Spy(), "cannot read")):
         torch.save(content, path)
         with pytest.raises(RunError, match=told):
             mi.load(path)

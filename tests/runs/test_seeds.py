@@ -121,7 +121,7 @@ def test_killed_seeds_go_on_to_the_same_weights(tmp_path, monkeypatch):
 def test_more_seeds_may_follow(tmp_path):
     first = train_seeds(CONFIG, tmp_path, 1)[0]
     before = (first.folder / "checkpoint.pt").read_bytes()
-    with pytest.raises(RunError, match="go on with --resume"):
+    with pytest.raises(RunError, match="continue with --resume"):
         train_seeds(CONFIG, tmp_path, 2)
     runs = train_seeds(CONFIG, tmp_path, 2, resume=True)
     assert len(runs) == 2
@@ -147,7 +147,7 @@ def test_other_seeds_are_not_mixed_with_those_of_a_folder(tmp_path):
     train_seeds(CONFIG, tmp_path, 1)
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     other = RunConfig("beta", training={**EAGER, "seed": 9})
-    with pytest.raises(RunError, match="throw it away with --overwrite"):
+    with pytest.raises(RunError, match="delete it with --overwrite"):
         train_seeds(other, tmp_path, 1)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     train_seeds(other, tmp_path, 1, overwrite=True)

@@ -49,7 +49,7 @@ def test_what_stands_out_comes_last():
     metrics |= {"mi_lower": 2.5, "mi_upper": 2.6}
     lines = summarise(metrics).splitlines()
     assert lines[-2] == "what stands out"
-    assert lines[-1].startswith("  The critic hears 0.010 nats of I(x; z), of which there are")
+    assert lines[-1].startswith("  The critic estimates 0.010 nats of I(x; z), which is")
     assert "stands out" not in summarise(metrics | {"mi_z_critic": 2.5})
 
 
@@ -67,7 +67,7 @@ def test_information_in_samples_and_by_a_fitted_marginal():
         "information I(x; code) in samples 4.00 – 4.50",
         "information I(x; c) in samples 1.50 – 1.60",
     ]
-    assert lines[-1].endswith("their number; a fitted marginal says 5.40 to 5.60.")
+    assert lines[-1].endswith("their number; a fitted marginal gives 5.40 to 5.60.")
     assert "fitted" not in summarise(metrics | {"saturated": 0.0})
     lines = summarise(metrics | {"mi_lower": math.nan, "saturated": math.nan}).splitlines()
     assert any("≤ 6.00" in line for line in lines)

@@ -24,11 +24,8 @@ pytestmark = pytest.mark.usefixtures("few_digits", "encoder_side")
 
 
 @pytest.fixture
-def x():
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(3, *SHAPE, generator=generator)
-    noise = torch.rand(64, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(64) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+def x(images_about):
+    return images_about(3, 64, *SHAPE)
 
 
 def test_rows_are_what_each_model_gives_alone(x):
@@ -164,9 +161,10 @@ def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
         sweep_run(config, tmp_path, GRID, 2, device="cpu")
     with (tmp_path / "sweep.csv").open() as file:
         assert [float(row["rate"]) for row in csv.DictReader(file)] == [1.0, 2.0, 3.0]
-    later = dict.fromkeys(MEASURED, 9.0)
-    monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args: later)
-    found = sweep_run(config, tmp_path, GRID, resume=True, device="cpu")
+    for rate in (math.nan, 9.0):  # a model without figures is trained again
+        later = dict.fromkeys(MEASURED, rate)
+        monkeypatch.setitem(fill_table.__globals__, "_measure", lambda *args, later=later: later)
+        found = sweep_run(config, tmp_path, GRID, resume=True, device="cpu")
     assert [row["rate"] for row in found.rows] == [1.0, 2.0, 3.0, 9.0]
     more = sweep_run(config, tmp_path, {}, 3, resume=True, device="cpu")
     assert [row["rate"] for row in more.rows] == [1.0, 2.0, 9.0, 3.0, 9.0, 9.0]

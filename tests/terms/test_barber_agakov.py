@@ -13,10 +13,7 @@ import pyro_mivae as mi
 
 from .discrete import ENUMERATE, TOLERANCE, D, Discrete, K, assert_close_to, gradients, particle
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def estimates(term, pair, n, count, parameters=()):

@@ -18,10 +18,7 @@ from pyro_mivae.traces import TracePair
 
 from .discrete import ENUMERATE, TOLERANCE, D, Discrete, assert_close_to, gradients, particle
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 # Plates

@@ -33,9 +33,7 @@ BOUNDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Linear(PyroModule):
@@ -96,8 +94,11 @@ def gradients(value, parameters):
 # Whose gradient is whose
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.25, 7.0, mi.linear_warmup(10, start=0.5)])
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(
+    ("bound", "weight"),
+    [("nwj", 0.0), ("infonce", 7.0), ("nwj", mi.linear_warmup(10, start=0.5))]
+    + [(bound, 0.25) for bound in BOUNDS],
+)
 def test_each_player_has_its_own_gradient(x, bound, weight):
     """Against two losses written by hand, one with the codes and one with the critic held."""
     pair, critic, options = Linear(0.7), make_critic(), dict(BOUNDS[bound])
@@ -264,17 +265,18 @@ def test_the_weight_of_the_divergence_is_not_the_terms(x):
 # What it hears
 
 
-@pytest.mark.parametrize("bound", ["nwj", "donsker-varadhan", "tuba", "infonce", "interpolated"])
-def test_the_best_critic_hears_all_but_the_bounds_own_error(bound):
+def test_the_best_critic_hears_all_but_the_bounds_own_error():
     pair = Linear(0.8)
-    term = CriticBound("z", critic=Optimal(pair), bound=bound, pairs="all")
     torch.manual_seed(0)
-    particles = [run(pair, torch.randn(256, D), seed=None) for _ in range(40)]
-    values = torch.stack([term(p).detach() / 256 for p in particles])
-    error = float(values.std()) / 40**0.5
-    assert float(values.mean()) == pytest.approx(
-        float(pair.information().detach()), abs=4 * error + 0.02
-    )
+    particles = [run(pair, torch.randn(160, D), seed=None) for _ in range(40)]
+    for bound in ("nwj", "donsker-varadhan", "tuba", "infonce", "interpolated"):
+        term = CriticBound("z", critic=Optimal(pair), bound=bound, pairs="all")
+        with torch.no_grad():
+            values = torch.stack([term(p) / 160 for p in particles])
+        error = float(values.std()) / 40**0.5
+        assert float(values.mean()) == pytest.approx(
+            float(pair.information().detach()), abs=4 * error + 0.02
+        ), bound
 
 
 def test_a_trained_critic_comes_close():

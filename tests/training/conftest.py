@@ -9,12 +9,8 @@ SHAPE = (1, 4, 4)
 
 
 @pytest.fixture(scope="session")
-def x():
-    """50 images about three prototypes."""
-    generator = torch.Generator().manual_seed(5)
-    prototypes = torch.rand(3, *SHAPE, generator=generator)
-    noise = torch.rand(50, *SHAPE, generator=generator)
-    return (prototypes[torch.arange(50) % 3] * 0.9 + noise * 0.1).clamp(0, 1)
+def x(images_about):
+    return images_about(3, 50, *SHAPE)
 
 
 @pytest.fixture(scope="session")

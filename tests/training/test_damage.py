@@ -108,7 +108,7 @@ def test_two_damaged_generations_are_an_error(stopped, x, make):
     for path in stopped.glob("checkpoint*"):
         flip(path, 2000, 3)
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
-    with pytest.raises(RunError, match=r"checkpoint.pt: it is damaged .*; put back a copy"):
+    with pytest.raises(RunError, match=r"checkpoint.pt: it is damaged .*; restore a copy"):
         fit(make("vae"), x, **OPTIONS, run=stopped, resume=True)
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
 
@@ -140,7 +140,7 @@ def test_a_damaged_field_is_named_in_one_line(stopped, x, make):
                 continue
             state = rest if kind == "missing" else rest | {name: value}
             write_archive(stopped / "checkpoint.pt", state)
-            with pytest.raises(RunError, match="or train anew|is damaged") as caught:
+            with pytest.raises(RunError, match="or train again|is damaged") as caught:
                 go_on()
             assert "\n" not in str(caught.value)
 

@@ -140,7 +140,9 @@ def broken(make):
     ids=["fit", "evaluate", "encode", "reconstruct", "decode", "sample"],
 )
 def test_broken_weights_are_refused(use, broken, x):
-    told = r"1 of the tensors of VAE .* NaN or infinite \(model\.decoder\S+weight, .*train it anew"
+    told = (
+        r"1 of the tensors of VAE .* NaN or infinite \(model\.decoder\S+weight, .*train it again"
+    )
     with pytest.raises(OptionError, match=told):
         use(broken, x)
 

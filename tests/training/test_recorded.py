@@ -105,13 +105,15 @@ def test_what_cannot_be_recorded_is_said_once_and_runs(x, make, monkeypatch, on_
         def _record(self, body, count):
             raise RuntimeError("no such thing\nhere")
 
-    plain, told = make("vae"), make("vae")
-    fit(plain, x, **SETTINGS)
+    settings = SETTINGS | {"lr_schedule": "cosine", "clip_norm": 0.5}
+    plain, told = (make("beta", beta=mi.linear_warmup(5, 0.1)) for _ in range(2))
+    history = fit(plain, x, **settings)
     monkeypatch.setattr(trainer, "recorder_for", Refuses)
     with pytest.warns(PyroMivaeWarning, match="captured: RuntimeError: no such thing") as told_of:
-        fit(told, x, **SETTINGS)
+        again = fit(told, x, **settings)
     assert len(told_of) == 1
     assert_close(plain, told)
+    assert_same_history(history, again)
 
 
 def test_eager_steps_are_taken_one_by_one(x, make, on_the_device):

@@ -48,8 +48,8 @@ def x():
             OptionError,
             "temperature=0.0; .* above 0",
         ),
-        (lambda: mi.CatVAE(SHAPE, temperature=0.5), OptionError, "only 'gumbel' has use"),
-        (lambda: mi.CatVAE(SHAPE, num_decodes=3), OptionError, "only 'sample' has use for it"),
+        (lambda: mi.CatVAE(SHAPE, temperature=0.5), OptionError, "it belongs to 'gumbel'"),
+        (lambda: mi.CatVAE(SHAPE, num_decodes=3), OptionError, "it belongs to 'sample'"),
         (
             lambda: mi.InfoCatVAE(SHAPE, categorical="sample", num_decodes=1),
             OptionError,
@@ -58,7 +58,7 @@ def x():
         (
             lambda: mi.InfoCatVAE(SHAPE, num_categories=4, categorical="sample", num_decodes=5),
             OptionError,
-            "num_decodes=5: .* to 4, all there are",
+            "num_decodes=5: .* to 4, the number of categories",
         ),
         (
             lambda: mi.CatVAE(SHAPE, categorical="sample", num_decodes=2.5),
@@ -90,7 +90,7 @@ def x():
         (
             lambda: mi.InfoGAN(SHAPE, prior=mi.InfoGANPrior(3, 4, 0), code_dim=3),
             OptionError,
-            "code_dim=3 is given, and a prior whose code_dim is 0",
+            "code_dim=3 is given, but the prior's code_dim is 0",
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
         (
             {"prior": mi.UniformPrior(3, 2), "code_dim": 5},
             OptionError,
-            "code_dim=5 is given, and a prior whose code_dim is 2",
+            "code_dim=5 is given, but the prior's code_dim is 2",
         ),
     ],
 )
