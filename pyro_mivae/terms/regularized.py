@@ -138,9 +138,8 @@ def _log_probs(site: Site) -> Tensor:
 def _relative_distance(x: Tensor) -> Tensor:
     """Distance of each datum to its nearest neighbour, as a share of the mean one."""
     flat = x.flatten(1)
-    distances = torch.cdist(flat, flat)
-    distances.fill_diagonal_(math.inf)
-    nearest = distances.amin(1)
+    itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)
     mean = nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
     return (nearest / mean).reshape(-1, *[1] * (x.dim() - 1))
 
