@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 WARM_UPS = 2
 SECONDS_PER_TURN = 1.0
 STEPS = (5, 100)
-OPTIONS = dict.fromkeys(("cat", "infocat"), {"warm_start": 0, "warmup": 0.0})
-"""What leaves out all that is not the objective itself."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ("cat", "infocat"), {"warm_start": 0, "warmup": 0.0, "categorical": "enumerate"}
+    ),
+    "vmi": {"generated": "mean"},
+    "critic-infomax": {"bound": "nwj", "critic": "joint"},
+}
+"""The objectives that are written by hand, and nothing besides."""
 
 Times = dict[str, dict[str, list[float]]]
 

@@ -8,6 +8,7 @@ import pyro_mivae as mi
 from benchmarks.handwritten import HANDWRITTEN, check_equal, make_adam, train
 from benchmarks.handwritten.game import InfoGAN
 from benchmarks.handwritten.gaussian import VAE, CriticInfomaxVAE
+from benchmarks.speed import OPTIONS
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -15,7 +16,7 @@ IMAGES = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 def build(name, **options):
     torch.manual_seed(1)
-    return mi.VARIANTS[name](SHAPE, **options)
+    return mi.VARIANTS[name].build(SHAPE, **OPTIONS.get(name, {}) | options)
 
 
 def test_every_variant_has_one():

@@ -136,7 +136,9 @@ def _log_probs(site: Site) -> Tensor:
 
 @torch.no_grad()
 def _relative_distance(x: Tensor) -> Tensor:
-    """Distance of each datum to its nearest neighbour, as a share of the mean one."""
+    """Distance of each datum to its nearest neighbour, as a share of the mean one; 0 if alone."""
+    if len(x) == 1:
+        return torch.zeros_like(x)
     flat = x.flatten(1)
     itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
     nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
@@ -70,26 +70,20 @@ class CatVAE(Variant):
         super().__init__(data_shape, make_prior, mixture_guide, **parts)
         self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
-        if categorical == "auto":
-            values = (self.num_categories or 0) * math.prod(self.data_shape)
-            few = len(self.one_hot) == 1 and (values > CHEAP or num_decodes is not None)
-            categorical = "sample" if few else "enumerate"
-        check_treatment(categorical, num_decodes, temperature, self.num_categories or 0)
-        is_start = isinstance(warm_start, CategoryStart)
-        self.start = warm_start if is_start else CategoryStart(warm_start)
-        self.categorical = categorical
+        sizes = [self.sites[name] for name in self.one_hot]
+        check_treatment(categorical, num_decodes, temperature, sizes[0])
+        cheap = len(sizes) > 1 or sizes[0] * math.prod(self.data_shape) <= CHEAP
+        chosen = "enumerate" if cheap else "sample"
+        self.categorical = chosen if categorical == "auto" else categorical
+        self.start = CategoryStart.of(warm_start)
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
     def initialize(self, x: Tensor) -> None:
-        """Runs the unsupervised start of the categories, see `Variant.initialize`.
-
-        A guide or encoder that was passed in keeps its weights: it gets one start.
-        """
+        """Runs the unsupervised start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
-        steps, starts = self.start.plan(len(x))
-        if self.given.get("guide") is not None or self.given.get("encoder") is not None:
-            starts = 1
+        passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
+        steps, starts = self.start.plan(len(x), keep_weights=passed)
         warm_start_categories(self.guide, x, str(self.category), steps=steps, starts=starts)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
@@ -102,6 +96,5 @@ class CatVAE(Variant):
             return MutualInformationELBO(terms, kl_weights)
         if self.categorical == "sample":
             return SampledCategoricalELBO(terms, kl_weights, draws=self.num_decodes - 1)
-        return RelaxedCategoricalELBO(
-            terms, kl_weights, relaxation=self.categorical, temperature=self.temperature
-        )
+        relaxed: Any = {"relaxation": self.categorical, "temperature": self.temperature}
+        return RelaxedCategoricalELBO(terms, kl_weights, **relaxed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -54,10 +55,19 @@ class CategoryStart:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def plan(self, n: int) -> tuple[int, int]:
-        """Returns the steps of a start on so many data, and the number of starts."""
+    @classmethod
+    def of(cls, given: int | CategoryStart | None) -> CategoryStart:
+        """Returns the start of so many steps, or the one that is given."""
+        return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
+
+    def plan(self, n: int, *, keep_weights: bool = False) -> tuple[int, int]:
+        """Returns the steps of each start on ``n`` data, and the number of starts.
+
+        Networks that a user passed in keep their weights: they get one start.
+        """
         steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
-        return steps, self.starts or max(1, min(4, 6000 // max(steps, 1)))
+        starts = self.starts or max(1, min(4, 6000 // max(steps, 1)))
+        return steps, 1 if keep_weights else starts
 
     def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
         """Returns the start's term for the objective, if there is one."""
@@ -99,13 +109,13 @@ def warm_start_categories(
         return value, {"loss": value.detach()}
 
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps * starts)
-    initial, best = deepcopy(guide.state_dict()), None
+    initial, best = deepcopy(guide.state_dict()), None  # the least loss, and its weights
     for start in range(starts if steps else 0):
         if start:
             guide.load_state_dict(initial)
             for module in guide.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
         value = _train(engine, guide, x, start * steps, steps)
         if best is None or value < best[0]:
             best = value, deepcopy(guide.state_dict())
@@ -117,12 +127,11 @@ def _train(engine: Engine, guide: nn.Module, x: Tensor, first: int, steps: int) 
     """Takes steps, and returns the mean loss of the last tenth of them."""
     device = next(guide.parameters()).device
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
-    last = []
+    losses = []
     for step in range(first, first + steps):
         index = torch.randint(len(x), (min(BATCH, len(x)),), device=x.device)
         batch = x[index].to(device, non_blocking=True)
         _, values = engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()
-        if step >= first + 0.9 * steps:
-            last.append(values)
-    return float(torch.stack(last).mean())
+        losses.append(values)
+    return float(torch.stack(losses[-max(1, steps // 10) :]).mean().nan_to_num(math.inf))

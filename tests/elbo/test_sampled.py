@@ -312,8 +312,6 @@ def test_a_category_that_is_an_index(x):
     [
         ((400,), {}, K),  # 2,000 values
         ((401,), {}, 2),
-        ((400,), {"num_decodes": 3}, 3),
-        ((401,), {"num_decodes": 4}, 4),
         ((401,), {"categorical": "enumerate"}, K),
     ],
 )

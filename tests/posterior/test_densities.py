@@ -168,4 +168,4 @@ def test_generative_information_without_a_density_is_not_zero(monkeypatch):
     report = information(model, guide, torch.zeros(50), generative_items=200)
     for end in ("lower", "upper"):
         assert math.isnan(report[f"generative_mi_{end}"])
-    assert "not numbers" in report.protocol["generative_mi"]
+    assert "not defined" in report.protocol["generative_mi"]

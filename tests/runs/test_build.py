@@ -180,7 +180,7 @@ def test_network_with_a_guide_of_ones_own(program):
             "there is no file .*/gone.py; allowed is FILE.py:NAME",
         ),
         ("cat", {"num_categories": 3, "latent_dim": 4}, "not a multiple of num_categories=3"),
-        ("cat", {"categorical": "hard"}, "categorical='hard'; allowed are enumerate"),
+        ("cat", {"categorical": "hard"}, "categorical='hard'; allowed are auto, enumerate"),
         ("vae", {"latent_dim": 0}, "latent_dim=0; allowed are whole numbers from 1 up"),
     ],
 )

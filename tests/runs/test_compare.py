@@ -118,7 +118,7 @@ def test_folders_that_cannot_be_compared(home, tmp_path):
         compare(home / "a")
     with pytest.raises(OptionError, match="given twice"):
         compare(home / "a", home / "b", home / "nested" / ".." / "a")
-    with pytest.raises(RunError, match="there is not a run folder"):
+    with pytest.raises(RunError, match=f"there is no run folder {home / 'none'}; make one"):
         compare(home / "a", home / "none")
     with pytest.raises(RunError, match="is not a run folder"):
         compare(home / "a", home / "nested")

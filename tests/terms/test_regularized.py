@@ -87,8 +87,9 @@ def test_each_datum_moves_in_proportion_to_the_distance_of_its_nearest_neighbour
     torch.testing.assert_close((moved - x).norm(dim=1), expected)
 
 
-def test_equal_data_are_not_moved():
-    x = torch.ones(4, 3, dtype=torch.float64)
+@pytest.mark.parametrize("n", [1, 4])
+def test_equal_data_are_not_moved(n):
+    x = torch.ones(n, 3, dtype=torch.float64)
     value = RegularizedInformation().per_datum(linear_guide, x)
     expected = RegularizedInformation(smoothness=0.0).per_datum(linear_guide, x)
     torch.testing.assert_close(value, expected)
@@ -214,7 +215,8 @@ def test_no_steps_leave_the_guide_as_it_is():
     assert all(torch.equal(value, before[name]) for name, value in vae.guide.state_dict().items())
 
 
-def test_the_best_of_several_starts_is_kept(monkeypatch):
+@pytest.mark.parametrize("steps", [1, 10])
+def test_the_best_of_several_starts_is_kept(monkeypatch, steps):
     x, _ = blobs(20)
     vae, tried = CatVAE((4,), num_categories=3), []
     first = copy.deepcopy(vae.guide.state_dict())
@@ -228,7 +230,7 @@ def test_the_best_of_several_starts_is_kept(monkeypatch):
         return loss
 
     monkeypatch.setattr(warm_start, "_train", train)
-    warm_start_categories(vae.guide, x, steps=10, starts=3)
+    warm_start_categories(vae.guide, x, steps=steps, starts=3)
     assert len(tried) == 3
     assert all(torch.equal(tried[0][1][name], value) for name, value in first.items())
     weights = [before["category.weight"] for _, before, _ in tried]
@@ -262,9 +264,9 @@ def test_an_encoder_of_ones_own_gets_one_start(monkeypatch):
         lambda *args, **plan: plans.append(plan),
     )
     encoder = torch.nn.Linear(4, 5)
-    for own in ({}, {"encoder": encoder}):
+    for own in ({}, {"encoder": encoder}, {"warm_start": CategoryStart(starts=3)}):
         CatVAE((4,), num_categories=3, **own).initialize(torch.rand(9, 4))
-    assert [plan["starts"] for plan in plans] == [4, 1]
+    assert [plan["starts"] for plan in plans] == [4, 1, 3]
 
 
 def test_the_start_goes_on_beside_the_elbo_and_fades_while_the_weights_rise():

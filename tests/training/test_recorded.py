@@ -53,7 +53,11 @@ def assert_same_history(a, b):
     [
         ("vae", {}, {"lr_schedule": "cosine", "clip_norm": 0.5}),
         ("beta", {"beta": mi.linear_warmup(5, 0.1)}, {"validation": 0.2}),
-        ("critic-infomax", {"critic_lr": 1e-2, "bound": "mine"}, {"lr_schedule": "cosine"}),
+        (
+            "critic-infomax",
+            {"critic_lr": 1e-2, "bound": "mine", "critic": "joint"},
+            {"lr_schedule": "cosine"},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -185,7 +185,7 @@ def test_guide_sees_corrupted_data_and_nobody_else_does(x):
         return x / 2
 
     guide = CorruptedGuide(normal_guide(SHAPE, 3), halve)
-    vae = make(guide=guide, critic=Listening(SHAPE, 3, (8,)))
+    vae = make(guide=guide, critic=Listening(SHAPE, 3, (8,)), bound="nwj")
     vae.guide.guide.encoder.register_forward_pre_hook(
         lambda module, inputs: seen.update(guide=inputs[0])
     )
@@ -288,7 +288,10 @@ def test_given_terms_start_anew_and_keep_their_networks():
         ({"bound": "club"}, "bound='club'; allowed are nwj"),
         ({"critic_lr": 0.0}, "critic_lr=0.0; allowed are finite numbers above 0"),
         ({"num_particles": 0}, "num_particles=0"),
-        ({"critic": bound(), "mi_weight": 2.0}, "mi_weight=2.0, bound='nwj' with a CriticBound"),
+        (
+            {"critic": bound(), "mi_weight": 2.0},
+            "mi_weight=2.0, bound='infonce' with a CriticBound",
+        ),
         ({"critic": bound(), "bound": "mine"}, "bound='mine' with a CriticBound"),
         ({"mi_weight": -1.0}, "mi_weight=-1.0; allowed are finite numbers from 0 up"),
         ({"beta": -1.0}, "beta=-1.0; allowed are finite numbers from 0 up"),
@@ -302,7 +305,7 @@ def test_bad_options(options, message):
 def test_explains_both_players():
     text = mi.explain(make(mi_weight=0.5, beta=2.0).objective())
     assert "- 2 * KL(q(z|x) || p(z))" in text
-    assert "+ 0.5 * I_q(x;z) by nwj, critic JointCritic" in text
+    assert "+ 0.5 * I_q(x;z) by infonce, critic SeparableCritic" in text
 
 
 def test_every_layer_of_a_module_critic_is_saved():

@@ -49,7 +49,7 @@ def x():
             "temperature=0.0; .* above 0",
         ),
         (lambda: mi.CatVAE(SHAPE, temperature=0.5), OptionError, "it belongs to 'gumbel'"),
-        (lambda: mi.CatVAE(SHAPE, num_decodes=3), OptionError, "it belongs to 'sample'"),
+        (lambda: mi.CatVAE(SHAPE, num_decodes=3), OptionError, "'auto'; it belongs to 'sample'"),
         (
             lambda: mi.InfoCatVAE(SHAPE, categorical="sample", num_decodes=1),
             OptionError,
