@@ -23,6 +23,7 @@ CATEGORIES = (
     torch.distributions.OneHotCategorical,
     torch.distributions.RelaxedOneHotCategorical,
 )
+MOST_CONTRAST = 3.0  # of distances, by which data move further
 
 
 class RegularizedInformation(InformationTerm):
@@ -35,16 +36,19 @@ class RegularizedInformation(InformationTerm):
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
     the batch, less its largest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
     use. :math:`r` is the direction in which :math:`q` changes most, so borders of categories move
-    to where data are sparse. Its length is in proportion to the distance from the datum to its
-    nearest neighbour in the batch. The term needs only the guide, no decoder and no labels. It
-    leaves the running statistics of batch normalisation as the data alone make them.
+    to where data are sparse. Its length is :math:`\rho\, s\, (d / \bar d) \min(s / \bar d, 3)`,
+    for the distance :math:`d` to the nearest neighbour in the batch, its mean :math:`\bar d`, and
+    the root mean square distance :math:`s` between two data: data move further in sparse places,
+    and in data whose neighbourhoods stand out.
+
+    The term needs only the guide, no decoder and no labels. The data alone, without those that
+    are moved, make the running statistics of batch normalisation.
 
     Args:
         site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: Mean length of :math:`r`, as a share of the root mean square distance between two
-            data of the batch.
+        radius: :math:`\rho`, see above.
         **term: The weight, see `InformationTerm`.
 
     References:
@@ -54,8 +58,6 @@ class RegularizedInformation(InformationTerm):
         Miyato et al. (2018), Virtual Adversarial Training. https://arxiv.org/abs/1704.03976
     """
 
-    needs_batch = True
-
     @checked(marginal_weight=number(least=0), smoothness=number(least=0), radius=number(least=0))
     def __init__(
         self,
@@ -63,7 +65,7 @@ class RegularizedInformation(InformationTerm):
         *,
         marginal_weight: float = 4.0,
         smoothness: float = 10.0,
-        radius: float = 0.15,
+        radius: float = 0.09,
         **term: Unpack[TermOptions],
     ) -> None:
         super().__init__(site, **term)
@@ -95,19 +97,18 @@ class RegularizedInformation(InformationTerm):
         imbalance = weigh(marginal, marginal.clamp(min=tiny).log()).sum() + math.log(len(marginal))
         entropy = -weigh(log_q.exp(), log_q).sum(-1).mean()
         fixed = log_q.detach()
-        spread = (2 * x.var(0, correction=0).sum()).sqrt()
         with running_statistics_kept():
-            direction = self._steepest(guide, x, fixed, spread)
-            length = self.radius * spread * _relative_distance(x)
+            direction = self._steepest(guide, x, fixed)
+            length = self.radius * _lengths(x)
             moved = _log_probs(self._site(guide, x + length * direction))
         change = weigh(fixed.exp(), fixed - moved).sum(-1).mean()
         return -self.marginal_weight * imbalance - entropy - self.smoothness * change
 
     @torch.enable_grad()
-    def _steepest(self, guide: Program, x: Tensor, log_q: Tensor, length: Tensor) -> Tensor:
+    def _steepest(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         """Unit vectors along which q changes most, by one power iteration from random ones."""
         probe = _unit(torch.randn_like(x)).requires_grad_()
-        moved = _log_probs(self._site(guide, x + length * probe))
+        moved = _log_probs(self._site(guide, x + _spread(x) * probe))
         (gradient,) = torch.autograd.grad(-weigh(log_q.exp(), moved).sum(), probe)
         return _unit(gradient)
 
@@ -135,15 +136,20 @@ def _log_probs(site: Site) -> Tensor:
 
 
 @torch.no_grad()
-def _relative_distance(x: Tensor) -> Tensor:
-    """Distance of each datum to its nearest neighbour, as a share of the mean one; 0 if alone."""
+def _lengths(x: Tensor) -> Tensor:
+    """Lengths of the moves for a radius of 1, shape ``(batch, 1, ...)``; 0 for equal data."""
     if len(x) == 1:
         return torch.zeros_like(x)
-    flat = x.flatten(1)
-    itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    flat, itself = x.flatten(1), torch.eye(len(x), dtype=torch.bool, device=x.device)
     nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)
-    mean = nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
-    return (nearest / mean).reshape(-1, *[1] * (x.dim() - 1))
+    spread, mean = _spread(x), nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
+    lengths = nearest / mean * spread * (spread / mean).clamp(max=MOST_CONTRAST)
+    return lengths.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Root mean square distance between two data of the batch."""
+    return (2 * x.var(0, correction=0).sum()).sqrt()
 
 
 def _unit(directions: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
 
-BATCH = 250
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CategoryStart:
     warm_start: int | None = option(
         None,
         check=whole(least=0),
-        help="steps of the categories' unsupervised start; 0 for none; 25 passes over the data, "
+        help="steps of the categories' unsupervised start; 0 for none; 13 passes over the data, "
         "600 at least, if omitted",
     )
     starts: int | None = option(
@@ -65,7 +65,7 @@ class CategoryStart:
 
         Networks that a user passed in keep their weights: they get one start.
         """
-        steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
+        steps = max(600, 13 * n // BATCH) if self.warm_start is None else self.warm_start
         starts = self.starts or max(1, min(4, 6000 // max(steps, 1)))
         return steps, 1 if keep_weights else starts
 

@@ -55,8 +55,8 @@ def test_it_moves_each_datum_where_a_linear_guide_changes_most():
     """Two categories of a linear guide differ along one vector: r is it or its negative."""
     x = torch.tensor([[0.2, 0.4, -0.3], [-0.5, 0.1, 0.7]], dtype=torch.float64)
     difference = WEIGHTS[:, 0] - WEIGHTS[:, 1]
-    distance = (x[0] - x[1]).norm() / math.sqrt(2)  # root mean square over the four ordered pairs
-    r = 0.3 * distance * difference / difference.norm()
+    distance = (x[0] - x[1]).norm()  # and half of its square in the mean over all ordered pairs
+    r = 0.3 * distance / 2 * difference / difference.norm()
     q = (x @ WEIGHTS).softmax(-1)
     information = 4.0 * (entropy(q.mean(0)) - math.log(2)) - entropy(q).mean()
     candidates = []
@@ -69,10 +69,19 @@ def test_it_moves_each_datum_where_a_linear_guide_changes_most():
     assert min(abs(value - candidate) for candidate in candidates) < 1e-5
 
 
-def test_each_datum_moves_in_proportion_to_the_distance_of_its_nearest_neighbour():
-    """Nearest neighbours at 1, 1 and 3, and no guide to speak of: moves show by recording x."""
-    x = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [4.0, 0, 0]], dtype=torch.float64)
-    seen = []
+@pytest.mark.parametrize(
+    ("places", "nearest", "contrast"),
+    [
+        ([0.0, 1.0, 4.0], [1.0, 1.0, 3.0], None),
+        ([0.0, 0.5, 0.6, 2.0], [0.5, 0.1, 0.1, 1.4], None),
+        ([0.0, 0.01, 1.0, 1.01], [0.01] * 4, 3.0),  # two places far apart, for their size
+    ],
+)
+def test_each_datum_moves_by_the_distance_of_its_nearest_neighbour(places, nearest, contrast):
+    """The guide records what it is shown: the data, the probes, and the data that are moved."""
+    x = torch.zeros(len(places), 3, dtype=torch.float64)
+    x[:, 0] = torch.tensor(places)
+    nearest, seen = x.new_tensor(nearest), []
 
     def guide(x):
         seen.append(x.detach())
@@ -81,10 +90,11 @@ def test_each_datum_moves_in_proportion_to_the_distance_of_its_nearest_neighbour
     RegularizedInformation(radius=0.3).per_datum(guide, x)
     at, probed, moved = seen
     assert torch.equal(at, x)
-    spread = torch.pdist(x).square().sum().mul(2 / 9).sqrt()  # over all ordered pairs
-    torch.testing.assert_close((probed - x).norm(dim=1), spread.expand(3))
-    expected = 0.3 * spread * x.new_tensor([1.0, 1.0, 3.0]) / (5 / 3)
-    torch.testing.assert_close((moved - x).norm(dim=1), expected)
+    spread = (2 * torch.pdist(x).square().sum() / len(x) ** 2).sqrt()  # over all ordered pairs
+    torch.testing.assert_close((probed - x).norm(dim=1), spread.expand(len(x)))
+    contrast = contrast or spread / nearest.mean()
+    expected = 0.3 * spread * nearest / nearest.mean() * contrast
+    torch.testing.assert_close((moved - x).norm(dim=1), expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("n", [1, 4])
@@ -160,7 +170,7 @@ def test_the_gradient_treats_the_unmoved_category_as_fixed():
     term = RegularizedInformation(marginal_weight=0.0, smoothness=1.0, radius=0.5)
     (gradient,) = torch.autograd.grad(term.per_datum(guide, x), bias)
     difference = WEIGHTS[:, 0] - WEIGHTS[:, 1]
-    r = 0.5 * (x[0] - x[1]).norm() / math.sqrt(2) * difference / difference.norm()
+    r = 0.5 * (x[0] - x[1]).norm() / 2 * difference / difference.norm()
     errors = []
     for signs in itertools.product((1, -1), repeat=2):
         log_q = (x @ WEIGHTS + bias).log_softmax(-1)
@@ -243,12 +253,12 @@ def test_the_best_of_several_starts_is_kept(monkeypatch, steps):
     ("options", "n", "plan"),
     [
         ({}, 1_438, (600, 4)),
-        ({}, 60_000, (6_000, 1)),
-        ({}, 24_000, (2_400, 2)),
-        ({}, 1_000_000, (100_000, 1)),
+        ({}, 60_000, (6_093, 1)),
+        ({}, 24_000, (2_437, 2)),
+        ({}, 1_000_000, (101_562, 1)),
         ({"warm_start": 900}, 1_438, (900, 4)),
         ({"warm_start": 0}, 1_438, (0, 4)),
-        ({"starts": 7}, 60_000, (6_000, 7)),
+        ({"starts": 7}, 60_000, (6_093, 7)),
     ],
 )
 def test_steps_and_starts_follow_from_the_number_of_data(options, n, plan):
