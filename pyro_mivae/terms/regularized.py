@@ -23,7 +23,6 @@ CATEGORIES = (
     torch.distributions.OneHotCategorical,
     torch.distributions.RelaxedOneHotCategorical,
 )
-MOST_CONTRAST = 3.0  # of distances, by which data move further
 
 
 class RegularizedInformation(InformationTerm):
@@ -36,10 +35,8 @@ class RegularizedInformation(InformationTerm):
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
     the batch, less its largest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
     use. :math:`r` is the direction in which :math:`q` changes most, so borders of categories move
-    to where data are sparse. Its length is :math:`\rho\, s\, (d / \bar d) \min(s / \bar d, 3)`,
-    for the distance :math:`d` to the nearest neighbour in the batch, its mean :math:`\bar d`, and
-    the root mean square distance :math:`s` between two data: data move further in sparse places,
-    and in data whose neighbourhoods stand out.
+    to where data are sparse. Its length is in proportion to the distance from the datum to its
+    nearest neighbour in the batch.
 
     The term needs only the guide, no decoder and no labels. The data alone, without those that
     are moved, make the running statistics of batch normalisation.
@@ -48,7 +45,8 @@ class RegularizedInformation(InformationTerm):
         site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: :math:`\rho`, see above.
+        radius: Mean length of :math:`r`, as a share of the root mean square distance between two
+            data of the batch.
         **term: The weight, see `InformationTerm`.
 
     References:
@@ -65,7 +63,7 @@ class RegularizedInformation(InformationTerm):
         *,
         marginal_weight: float = 4.0,
         smoothness: float = 10.0,
-        radius: float = 0.09,
+        radius: float = 0.12,
         **term: Unpack[TermOptions],
     ) -> None:
         super().__init__(site, **term)
@@ -142,8 +140,7 @@ def _lengths(x: Tensor) -> Tensor:
         return torch.zeros_like(x)
     flat, itself = x.flatten(1), torch.eye(len(x), dtype=torch.bool, device=x.device)
     nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)
-    spread, mean = _spread(x), nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
-    lengths = nearest / mean * spread * (spread / mean).clamp(max=MOST_CONTRAST)
+    lengths = _spread(x) * nearest / nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
     return lengths.reshape(-1, *[1] * (x.dim() - 1))
 
 

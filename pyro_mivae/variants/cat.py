@@ -83,8 +83,8 @@ class CatVAE(Variant):
         """Runs the unsupervised start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        steps, starts = self.start.plan(len(x), keep_weights=passed)
-        warm_start_categories(self.guide, x, str(self.category), steps=steps, starts=starts)
+        plan = self.start.plan(len(x), keep_weights=passed)
+        warm_start_categories(self.guide, x, str(self.category), **plan)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return self.start.term(str(self.category), num_steps)

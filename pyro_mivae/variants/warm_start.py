@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import RegularizedInformation
 
-BATCH = 128
+BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CategoryStart:
     warm_start: int | None = option(
         None,
         check=whole(least=0),
-        help="steps of the categories' unsupervised start; 0 for none; 13 passes over the data, "
+        help="steps of the categories' unsupervised start; 0 for none; 25 passes over the data, "
         "600 at least, if omitted",
     )
     starts: int | None = option(
@@ -40,6 +41,12 @@ class CategoryStart:
         check=whole(least=1),
         help="initial weights that the start tries, of which the best is kept; as many as 6,000 "
         "steps allow, 4 at most, if omitted",
+    )
+    start_radius: float | None = option(
+        None,
+        check=number(least=0),
+        help="radius of the start's smoothness, see RegularizedInformation; if omitted 1.08 / "
+        "n^0.2 for n data, which shrinks as the width of a kernel does, and 0.12 in training",
     )
     start_weight: float = option(
         20.0,
@@ -60,14 +67,15 @@ class CategoryStart:
         """Returns the start of so many steps, or the one that is given."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
-    def plan(self, n: int, *, keep_weights: bool = False) -> tuple[int, int]:
-        """Returns the steps of each start on ``n`` data, and the number of starts.
+    def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
+        """Returns options of `warm_start_categories` for ``n`` data.
 
         Networks that a user passed in keep their weights: they get one start.
         """
-        steps = max(600, 13 * n // BATCH) if self.warm_start is None else self.warm_start
+        steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
         starts = self.starts or max(1, min(4, 6000 // max(steps, 1)))
-        return steps, 1 if keep_weights else starts
+        radius = 1.08 / n**0.2 if self.start_radius is None else self.start_radius
+        return {"steps": steps, "starts": 1 if keep_weights else starts, "radius": radius}
 
     def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
         """Returns the start's term for the objective, if there is one."""
@@ -75,7 +83,8 @@ class CategoryStart:
         if not (steps and self.start_weight) or self.warm_start == 0:
             return ()
         falling = linear_warmup(steps, start=self.start_weight, end=0.0)
-        return (RegularizedInformation(site, weight=falling),)
+        radius = {} if self.start_radius is None else {"radius": self.start_radius}
+        return (RegularizedInformation(site, weight=falling, **radius),)
 
     def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
         """Returns a schedule that rises from 0 to a constant weight."""
@@ -87,7 +96,13 @@ class CategoryStart:
 
 @torch.enable_grad()
 def warm_start_categories(
-    guide: nn.Module, x: Tensor, site: str = "c", *, steps: int, starts: int = 1
+    guide: nn.Module,
+    x: Tensor,
+    site: str = "c",
+    *,
+    steps: int,
+    starts: int = 1,
+    radius: float = 0.12,
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
 
@@ -101,8 +116,9 @@ def warm_start_categories(
         steps: Steps of each start.
         starts: Number of starts. Every start but the first draws the parameters anew, by
             ``reset_parameters`` of the modules that have it.
+        radius: Radius of the term.
     """
-    term = RegularizedInformation(site)
+    term = RegularizedInformation(site, radius=radius)
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         value = -term.per_datum(guide, batch)

@@ -67,7 +67,10 @@ CALLS = [
     Call(
         "CategoryStart",
         mi.CategoryStart,
-        lambda: {"warm_start": 2, "start_weight": 2.0, "warmup": 0.5},
+        lambda: {
+            **{"warm_start": 2, "starts": 2, "start_radius": 0.1},
+            **{"start_weight": 2.0, "warmup": 0.5},
+        },
         20,
         lambda start: trained_once(mi.CatVAE((1, 8, 8), num_categories=3, warm_start=start)),
     ),
