@@ -115,7 +115,7 @@ def warm_start_categories(
         site: The category.
         steps: Steps of each start.
         starts: Number of starts. Every start but the first draws the parameters anew, by
-            ``reset_parameters`` of the modules that have it.
+            ``reset_parameters`` of the modules that have it and are not frozen.
         radius: Radius of the term.
     """
     term = RegularizedInformation(site, radius=radius)
@@ -130,7 +130,8 @@ def warm_start_categories(
         if start:
             guide.load_state_dict(initial)
             for module in guide.modules():
-                if callable(reset := getattr(module, "reset_parameters", None)):
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset) and all(p.requires_grad for p in module.parameters()):
                     reset()
         value = _train(engine, guide, x, start * steps, steps)
         if best is None or value < best[0]:

@@ -243,6 +243,16 @@ def test_the_best_of_several_starts_is_kept(monkeypatch, steps):
     assert all(torch.equal(best[name], value) for name, value in vae.guide.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store:UserWarning")
+def test_frozen_layers_keep_their_weights_in_every_start():
+    x, _ = blobs(5)
+    vae = CatVAE((4,), num_categories=3)
+    first = vae.guide.encoder.layers[0].requires_grad_(False)
+    before = copy.deepcopy(first.state_dict())
+    warm_start_categories(vae.guide, x, steps=2, starts=3)
+    assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("options", "n", "plan"),
     [
