@@ -49,8 +49,8 @@ ModelOptions = make_dataclass("ModelOptions", _FIELDS.values(), kw_only=True)
 DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("digits", "*", {"epochs": 80}),
     ("digits", "infogan", {"epochs": 300}),
-    ("mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
-    ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256, "warm_start": 1500}),
+    ("mnist", "*", {"epochs": 10, "batch_size": 256}),
+    ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256}),
     ("mnist", "infogan", {"epochs": 15, "batch_size": 128}),
     ("fashion-mnist", "infogan", {"epochs": 15, "batch_size": 128}),
 )
