@@ -31,6 +31,7 @@ from pyro_mivae.terms import (
     CriticBound,
     MaximumMeanDiscrepancy,
     Penalty,
+    InvariantInformation,
     RegularizedInformation,
 )
 from pyro_mivae.training import fit, fit_many
@@ -80,6 +81,7 @@ __all__ = [
     "MutualInformationELBO",
     "Penalty",
     "RecognitionGuide",
+    "InvariantInformation",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",

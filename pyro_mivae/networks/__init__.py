@@ -20,11 +20,13 @@ from pyro_mivae.networks.presets import (
     build_networks,
     default_network,
 )
+from pyro_mivae.networks.transforms import TRANSFORMS, RandomAffine
 
 __all__ = [
     "ADVERSARIAL_NETWORKS",
     "CRITICS",
     "NETWORKS",
+    "TRANSFORMS",
     "BilinearCritic",
     "ConvDecoder",
     "ConvEncoder",
@@ -37,6 +39,7 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "MutualInfoChain",
+    "RandomAffine",
     "SeparableCritic",
     "build_adversarial_networks",
     "build_critic",

@@ -9,6 +9,7 @@ from pyro_mivae.terms.in_batch import (
     PairedTerm,
     maximum_mean_discrepancy,
 )
+from pyro_mivae.terms.invariant import InvariantInformation
 from pyro_mivae.terms.regularized import RegularizedInformation
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CriticBound",
     "Generation",
     "InformationTerm",
+    "InvariantInformation",
     "MaximumMeanDiscrepancy",
     "PairedTerm",
     "Particle",

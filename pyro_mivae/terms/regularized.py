@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import log_softmax, normalize
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from pyro_mivae.arguments import checked, number
-from pyro_mivae.compat import BatchNorm
-from pyro_mivae.errors import SiteError
-from pyro_mivae.sites import Site, weigh
+from pyro_mivae.sites import weigh
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
-from pyro_mivae.traces import Program, trace_program
-
-CATEGORIES = (
-    torch.distributions.Categorical,
-    torch.distributions.OneHotCategorical,
-    torch.distributions.RelaxedOneHotCategorical,
-)
+from pyro_mivae.terms.categories import category_site, log_probs, running_statistics_kept
+from pyro_mivae.traces import Program
 
 
 class RegularizedInformation(InformationTerm):
@@ -79,8 +70,8 @@ class RegularizedInformation(InformationTerm):
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""
         x = particle.args[0]
-        site = self._site(particle.guide, x)
-        return site["scale"] * len(x) * self._estimate(particle.guide, x, _log_probs(site))
+        site = category_site(self, particle.guide, x)
+        return site["scale"] * len(x) * self._estimate(particle.guide, x, log_probs(site))
 
     def per_datum(self, guide: Program, x: Tensor) -> Tensor:
         """Estimates the term, at most 0, per datum, from a guide and a batch of data.
@@ -88,7 +79,7 @@ class RegularizedInformation(InformationTerm):
         Raises:
             SiteError: If the site is not a category of the guide, one per datum.
         """
-        return self._estimate(guide, x, _log_probs(self._site(guide, x)))
+        return self._estimate(guide, x, log_probs(category_site(self, guide, x)))
 
     def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny
@@ -98,7 +89,7 @@ class RegularizedInformation(InformationTerm):
         with running_statistics_kept():
             direction = self._steepest(guide, x, fixed)
             length = self.radius * _lengths(x)
-            moved = _log_probs(self._site(guide, x + length * direction))
+            moved = log_probs(category_site(self, guide, x + length * direction))
         change = weigh(fixed.exp(), fixed - moved).sum(-1).mean()
         return -self.marginal_weight * imbalance - entropy - self.smoothness * change
 
@@ -106,31 +97,9 @@ class RegularizedInformation(InformationTerm):
     def _steepest(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         """Unit vectors along which q changes most, by one power iteration from random ones."""
         probe = _unit(torch.randn_like(x)).requires_grad_()
-        moved = _log_probs(self._site(guide, x + _spread(x) * probe))
+        moved = log_probs(category_site(self, guide, x + _spread(x) * probe))
         (gradient,) = torch.autograd.grad(-weigh(log_q.exp(), moved).sum(), probe)
         return _unit(gradient)
-
-    def _site(self, guide: Program, x: Tensor) -> Site:
-        nodes = trace_program(guide, (x,), {}).nodes
-        sites = {name: node for name, node in nodes.items() if node["type"] == "sample"}
-        (name,) = self.sites
-        if name not in sites or not isinstance(sites[name]["fn"], CATEGORIES):
-            raise SiteError(
-                f"RegularizedInformation needs a category {name!r} in the guide; its sites are "
-                f"{list(sites)}"
-            )
-        site: Site = sites[name]
-        if site["fn"].batch_shape != x.shape[:1]:
-            raise SiteError(
-                f"RegularizedInformation needs one category of {name!r} for each of {len(x)} "
-                f"data; their shape is {tuple(site['fn'].batch_shape)}: give the guide the "
-                "mini-batch itself if its plate sub-samples the data"
-            )
-        return site
-
-
-def _log_probs(site: Site) -> Tensor:
-    return log_softmax(site["fn"].logits, -1)
 
 
 @torch.no_grad()
@@ -151,22 +120,3 @@ def _spread(x: Tensor) -> Tensor:
 
 def _unit(directions: Tensor) -> Tensor:
     return normalize(directions.flatten(1)).view_as(directions)
-
-
-@contextmanager
-def running_statistics_kept() -> Iterator[None]:
-    """Keeps batch normalisation's running statistics as they are; it normalises by the batch."""
-    held = []
-
-    def hold(module: nn.Module, args: object) -> None:
-        if isinstance(module, BatchNorm) and module.training and module.track_running_stats:
-            held.append(module)
-            module.track_running_stats = False
-
-    hook = nn.modules.module.register_module_forward_pre_hook(hold)
-    try:
-        yield
-    finally:
-        hook.remove()
-        for module in held:
-            module.track_running_stats = True

@@ -83,11 +83,11 @@ class CatVAE(Variant):
         """Runs the unsupervised start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        plan = self.start.plan(len(x), keep_weights=passed)
-        warm_start_categories(self.guide, x, str(self.category), **plan)
+        terms = self.start.terms(str(self.category), len(x))
+        warm_start_categories(self.guide, x, terms, **self.start.plan(len(x), keep_weights=passed))
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
-        return self.start.term(str(self.category), num_steps)
+        return tuple(self.start.fading_terms(str(self.category), num_steps))
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         terms = self._terms(num_steps)

@@ -178,7 +178,10 @@ def options_of(variant: Any) -> type:
     """Returns a dataclass of the options of a variant that a command or a file may set."""
     found: dict[str, Any] = {}
     groups = variant.groups.values()
-    of_groups = [{f.name: (f.type, copied(f)) for f in fields(group)} for group in groups]
+    of_groups = [
+        {f.name: (get_type_hints(group)[f.name], copied(f)) for f in fields(group)}
+        for group in groups
+    ]
     for own in (*own_options(variant), *of_groups):
         found |= {name: option for name, option in own.items() if name not in found}
     kept = [(name, *option) for name, option in found.items() if name not in variant.refused]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
+from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, number, whole
 from pyro_mivae.engine import Engine, TrainStep, is_due
+from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
-from pyro_mivae.terms import RegularizedInformation
+from pyro_mivae.terms import InvariantInformation, RegularizedInformation
 
 BATCH = 250
+INVARIANCE = 4.0  # weight of a transformation's term beside the other
+CategoryTerm = RegularizedInformation | InvariantInformation
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ class CategoryStart:
         help="radius of the start's smoothness, see RegularizedInformation; if omitted 1.08 / "
         "n^0.2 for n data, which shrinks as the width of a kernel does, and 0.12 in training",
     )
+    transform: str | Callable[[Tensor], Tensor] | None = option(
+        None,
+        check=either(choice(*TRANSFORMS), function("transform(x)")),
+        help="transformation of the data that the categories of the start do not follow: "
+        + ", ".join(TRANSFORMS),
+    )
     start_weight: float = option(
         20.0,
         check=number(least=0, most=LARGEST_WEIGHT),
@@ -74,17 +85,35 @@ class CategoryStart:
         """
         steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
         starts = self.starts or max(1, min(4, 6000 // max(steps, 1)))
-        radius = 1.08 / n**0.2 if self.start_radius is None else self.start_radius
-        return {"steps": steps, "starts": 1 if keep_weights else starts, "radius": radius}
+        return {"steps": steps, "starts": 1 if keep_weights else starts}
 
-    def term(self, site: str, num_steps: int | None) -> tuple[RegularizedInformation, ...]:
-        """Returns the start's term for the objective, if there is one."""
+    def terms(self, site: str, n: int) -> list[CategoryTerm]:
+        """Returns the terms that are maximised before training, for ``n`` data."""
+        radius = 1.08 / n**0.2 if self.start_radius is None else self.start_radius
+        return self._terms(site, radius, lambda weight: weight)
+
+    def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
+        """Returns the start's terms for the objective, if there are any."""
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
-            return ()
-        falling = linear_warmup(steps, start=self.start_weight, end=0.0)
-        radius = {} if self.start_radius is None else {"radius": self.start_radius}
-        return (RegularizedInformation(site, weight=falling, **radius),)
+            return []
+        radius = 0.12 if self.start_radius is None else self.start_radius
+        falling = partial(linear_warmup, steps, end=0.0)
+        return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
+
+    def _terms(
+        self, site: str, radius: float, weight: Callable[[float], Any]
+    ) -> list[CategoryTerm]:
+        found: list[CategoryTerm] = [
+            RegularizedInformation(site, radius=radius, weight=weight(1.0))
+        ]
+        given = self.transform
+        if given is not None:
+            transform = TRANSFORMS[given]() if isinstance(given, str) else given
+            found.append(
+                InvariantInformation(site, transform=transform, weight=weight(INVARIANCE))
+            )
+        return found
 
     def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
         """Returns a schedule that rises from 0 to a constant weight."""
@@ -96,32 +125,25 @@ class CategoryStart:
 
 @torch.enable_grad()
 def warm_start_categories(
-    guide: nn.Module,
-    x: Tensor,
-    site: str = "c",
-    *,
-    steps: int,
-    starts: int = 1,
-    radius: float = 0.12,
+    guide: nn.Module, x: Tensor, terms: Sequence[CategoryTerm], *, steps: int, starts: int = 1
 ) -> None:
-    r"""Trains :math:`q(c \mid x)` alone, to maximise `RegularizedInformation`.
+    r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
-    The term has local optima. Of several starts, each from initial weights of its own, the one
-    with the greatest value over its last tenth of steps is kept; labels play no part.
+    They have local optima. Of several starts, each from its own initial weights, the one with the
+    greatest value over its last tenth of steps is kept; labels play no part.
 
     Args:
         guide: The guide, a module; it is trained in place.
         x: Data, shape ``(n, *data_shape)``.
-        site: The category.
+        terms: The terms, summed with their weights.
         steps: Steps of each start.
         starts: Number of starts. Every start but the first draws the parameters anew, by
             ``reset_parameters`` of the modules that have it and are not frozen.
-        radius: Radius of the term.
     """
-    term = RegularizedInformation(site, radius=radius)
 
     def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        value = -term.per_datum(guide, batch)
+        gains = [term.weight() * term.per_datum(guide, batch) for term in terms]
+        value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps * starts)

@@ -68,7 +68,7 @@ CALLS = [
         "CategoryStart",
         mi.CategoryStart,
         lambda: {
-            **{"warm_start": 2, "starts": 2, "start_radius": 0.1},
+            **{"warm_start": 2, "starts": 2, "start_radius": 0.1, "transform": "affine"},
             **{"start_weight": 2.0, "warmup": 0.5},
         },
         20,

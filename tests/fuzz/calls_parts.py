@@ -134,6 +134,12 @@ CALLS = [
         lambda: {**SHAPE, **MAPS, "code_dim": 2, "batch_norm": False},
         after=decodes,
     ),
+    Call(
+        "RandomAffine",
+        networks.RandomAffine,
+        lambda: {"degrees": 9.0, "scale": 0.2, "shift": 0.1},
+        after=lambda affine: affine(torch.rand(2, 1, 8, 8)),
+    ),
     Call("ConvTrunk", networks.ConvTrunk, lambda: {**SHAPE, **MAPS}, after=encodes),
     Call(
         "ConvGenerator",

@@ -88,6 +88,12 @@ CALLS = [
         after=lambda term: term.per_datum(categories, X),
     ),
     Call(
+        "InvariantInformation",
+        mi.InvariantInformation,
+        lambda: {"site": "c", "weight": 1.0, "transform": torch.neg},
+        after=lambda term: term.per_datum(categories, X),
+    ),
+    Call(
         "maximum_mean_discrepancy",
         terms.maximum_mean_discrepancy,
         lambda: {"a": torch.eye(3), "b": torch.ones(4, 3), "kernel": "imq", "bandwidth": 1.0},

@@ -215,7 +215,7 @@ def test_no_steps_leave_the_guide_as_it_is():
     vae = CatVAE((4,), num_categories=3, warm_start=0)
     before = {name: value.clone() for name, value in vae.guide.state_dict().items()}
     vae.initialize(x)
-    warm_start_categories(vae.guide, x, steps=0)
+    warm_start_categories(vae.guide, x, [RegularizedInformation("c")], steps=0)
     assert all(torch.equal(value, before[name]) for name, value in vae.guide.state_dict().items())
 
 
@@ -234,7 +234,7 @@ def test_the_best_of_several_starts_is_kept(monkeypatch, steps):
         return loss
 
     monkeypatch.setattr(warm_start, "_train", train)
-    warm_start_categories(vae.guide, x, steps=steps, starts=3)
+    warm_start_categories(vae.guide, x, [RegularizedInformation("c")], steps=steps, starts=3)
     assert len(tried) == 3
     assert all(torch.equal(tried[0][1][name], value) for name, value in first.items())
     weights = [before["category.weight"] for _, before, _ in tried]
@@ -249,7 +249,7 @@ def test_frozen_layers_keep_their_weights_in_every_start():
     vae = CatVAE((4,), num_categories=3)
     first = vae.guide.encoder.layers[0].requires_grad_(False)
     before = copy.deepcopy(first.state_dict())
-    warm_start_categories(vae.guide, x, steps=2, starts=3)
+    warm_start_categories(vae.guide, x, [RegularizedInformation("c")], steps=2, starts=3)
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
 
 
@@ -271,11 +271,13 @@ def test_steps_and_starts_follow_from_the_number_of_data(options, n, plan):
 
 
 def test_the_radius_shrinks_with_the_number_of_data():
-    radii = {n: CategoryStart().plan(n)["radius"] for n in (1_438, 60_000)}
-    assert radii == pytest.approx({1_438: 0.252, 60_000: 0.120}, abs=1e-3)
-    start = CategoryStart(start_radius=0.3)
-    assert start.plan(1_438)["radius"] == start.term("c", 100)[0].radius == 0.3
-    assert CategoryStart().term("c", 100)[0].radius == 0.12
+    radii = [term.radius for n in (1_438, 60_000) for term in CategoryStart().terms("c", n)]
+    assert radii == pytest.approx([0.252, 0.120], abs=1e-3)
+    (fading,) = CategoryStart().fading_terms("c", 100)
+    assert fading.radius == 0.12
+    own = CategoryStart(start_radius=0.3)
+    for term in (*own.terms("c", 1_438), *own.fading_terms("c", 100)):
+        assert term.radius == 0.3
 
 
 def test_an_encoder_of_ones_own_gets_one_start(monkeypatch):
