@@ -36,7 +36,6 @@ import pyro_mivae as mi
 from pyro_mivae.metrics import categories_used, cluster_accuracy
 
 EPOCHS = 100
-WARM_START = 900  # steps
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """
     command = parser(__doc__, epochs=EPOCHS)
     command.add_argument("--categories", type=int, default=10)
-    command.add_argument("--warm-start", type=int, default=WARM_START, help="steps; 0 for none")
+    command.add_argument("--warm-start", type=int, help="steps of each start; 0 for none")
     args = command.parse_args(argv)
     images = start(args)
     if args.smoke:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     for name, mi_weight in {"CatVAE": 0.0, "InfoCatVAE": args.mi_weight}.items():
         images = start(args)
         vae = mi.InfoCatVAE(
-            images.data_shape, mi_weight=mi_weight, warm_start=5 if args.smoke else 900
+            images.data_shape, mi_weight=mi_weight, warm_start=5 if args.smoke else None
         ).to(args.device)
         vae.initialize(images.x_train)
         steps_per_epoch = -(-len(images.x_train) // args.batch_size)

@@ -325,7 +325,7 @@ if __name__ == "__main__":
     prior = AxisMixture(K, LATENT_DIM)
     guide = CategoricalGuide(data_shape, K, LATENT_DIM)
     vae = mi.InfoCatVAE(
-        data_shape, prior=prior, guide=guide, mi_weight=5.0, warm_start=5 if args.smoke else 900
+        data_shape, prior=prior, guide=guide, mi_weight=5.0, warm_start=5 if args.smoke else None
     )
     epochs = 2 if args.smoke else 100
     vae.initialize(images)

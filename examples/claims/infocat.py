@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, str]:
     """
     study = Study(parser(__doc__, epochs=80).parse_args(argv))
     shape = study.images.data_shape
-    start = {"warm_start": 2 if study.args.smoke else 900}
+    start = {"warm_start": 2 if study.args.smoke else None}
     models = {
         "cat": lambda: mi.CatVAE(shape, **start),
         "infocat": lambda: mi.InfoCatVAE(shape, **start),
