@@ -68,7 +68,7 @@ def samples(data: ReportData) -> Iterator[Panel]:
         "samples",
         "Samples of each category",
         sentence,
-        "A row with one kind of {data.noun}: a category with a meaning. Two rows of the same "
+        f"A row with one kind of {data.noun}: a category with a meaning. Two rows of the same "
         "kind: two categories share it. A row of mixed kinds: one category holds several.",
         figure,
     )

@@ -21,7 +21,7 @@ from torch.nn.functional import one_hot
 from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError, nearest
 from pyro_mivae.guides import mean_field_guide
 from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.inputs import as_tensor
@@ -85,8 +85,13 @@ class Variant(PyroModule):
         guide: nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        **unknown: object,
     ) -> None:
         """Assembles and checks the pair."""
+        for name in unknown:
+            taken = [f.name for f in fields(self.options())] + list(declared.Parts.__annotations__)
+            told = f"{type(self).__name__} has no argument {name!r}{nearest(name, taken)}"
+            raise TypeError(f"{told}; it takes data_shape, {', '.join(dict.fromkeys(taken))}")
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
         if guide is not None and encoder is not None:

@@ -56,7 +56,7 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
-        help="transformation of the data that the categories of the start do not follow: "
+        help="transformation of the data that must not change their categories in the start: "
         + ", ".join(TRANSFORMS),
     )
     start_weight: float = option(

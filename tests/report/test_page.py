@@ -55,6 +55,8 @@ def test_the_whole_page_of_a_model_with_categories(whole):
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{panel}" for panel in page.panels]
     assert {path.stem for path in folder.glob("*.png")} == set(page.panels)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"\{\w+\.\w+\}", text)  # a sentence whose parts are not filled in
 
 
 def test_every_image_is_inside_the_page_and_decodes(whole):

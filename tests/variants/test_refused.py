@@ -1,5 +1,7 @@
 """Options and uses of variants that are refused."""
 
+import re
+
 import pytest
 import torch
 
@@ -121,6 +123,12 @@ def test_bad_options(make, error, message):
 def test_bad_use(use, error, message, vae, x):
     with pytest.raises(error, match=message):
         use(vae, x)
+
+
+def test_an_argument_that_is_misspelt():
+    message = "VAE has no argument 'latentdim'; did you mean latent_dim?; it takes data_shape, la"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        mi.VAE(SHAPE, latentdim=3)
 
 
 def test_no_categories_to_sample():
