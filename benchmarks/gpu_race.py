@@ -62,7 +62,7 @@ class Bench:
         """Builds a variant for the images, the same each time."""
         torch.manual_seed(0)
         vae = mi.VARIANTS[variant].build(
-            self.images.shape[1:], **OPTIONS.get(variant, {}), **options
+            self.images.shape[1:], **(OPTIONS.get(variant, {}) | options)
         )
         return vae.to(self.scale.device)
 

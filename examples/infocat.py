@@ -8,7 +8,8 @@ and with it.
 
     python examples/infocat.py [--mi-weight 5] [--data mnist] [--smoke]
 
-Expected (seeds 0 to 2, 359 test digits), without and with the term, all categories in use:
+Expected (seeds 0 to 2, 359 test digits; measured on 2026-11-21, with the former start), without
+and with the term, all categories in use:
 
     seed  elbo               I(c; x')     KL of c      accuracy
     0     -24.59 -> -24.55   1.80 -> 1.95  2.21 -> 2.14  0.92 -> 0.91
