@@ -13,9 +13,10 @@ part. ``--warm-start 0`` leaves the clustering and its term out.
     python examples/cat.py [--categories 10] [--warm-start 0] [--data mnist] [--smoke]
 
 Expected (seed 0, 359 test digits; measured on 2026-11-21, with the former start): ELBO -24.32,
-I(c; x) 2.19 of log 10 = 2.30 nats, accuracy 0.93, all categories in use (seeds 1 and 2: -24.50, 2.23, 0.89 and -24.37, 2.21, 0.88). With
-``--warm-start 0``, seeds 0 to 2: ELBO -24.14, -24.15, -24.09, I(c; x) 1.15, 0.86, 1.02, accuracy
-0.60, 0.55, 0.58. So categories that mean digits cost a little ELBO here: J alone does not ask.
+I(c; x) 2.19 of log 10 = 2.30 nats, accuracy 0.93, all categories in use (seeds 1 and 2: -24.50,
+2.23, 0.89 and -24.37, 2.21, 0.88). With ``--warm-start 0``, seeds 0 to 2: ELBO -24.14, -24.15,
+-24.09, I(c; x) 1.15, 0.86, 1.02, accuracy 0.60, 0.55, 0.58. So categories that mean digits cost a
+little ELBO here: J alone does not ask.
 
 Departures from the paper: c is summed out exactly (its code decodes a soft mixture, see
 ``categorical="soft"``); the warm start; mu_c at distance 3.
