@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from torch.nn.functional import log_softmax
 from pyro_mivae.compat import BatchNorm
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import Site
-from pyro_mivae.terms.base import InformationTerm
+from pyro_mivae.terms.base import InformationTerm, Particle
 from pyro_mivae.traces import Program, trace_program
 
 CATEGORIES = (
@@ -20,6 +21,29 @@ CATEGORIES = (
     torch.distributions.OneHotCategorical,
     torch.distributions.RelaxedOneHotCategorical,
 )
+
+
+class CategoryTerm(InformationTerm):
+    """A term about a category, read from the guide alone."""
+
+    def __call__(self, particle: Particle) -> Tensor:
+        """Estimates the term."""
+        x = particle.args[0]
+        site = category_site(self, particle.guide, x)
+        return site["scale"] * len(x) * self._estimate(particle.guide, x, log_probs(site))
+
+    def per_datum(self, guide: Program, x: Tensor) -> Tensor:
+        """Estimates the term per datum, in nats, from a guide and a batch of data.
+
+        Raises:
+            ShapeError: If a transformation returns data of another shape.
+            SiteError: If the site is not a category of the guide, one per datum.
+        """
+        return self._estimate(guide, x, log_probs(category_site(self, guide, x)))
+
+    @abstractmethod
+    def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
+        """Estimates the term per datum; the category's log-probabilities are known."""
 
 
 def category_site(term: InformationTerm, guide: Program, x: Tensor) -> Site:

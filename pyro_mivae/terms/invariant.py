@@ -11,12 +11,17 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.sites import weigh
-from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
-from pyro_mivae.terms.categories import category_site, log_probs, running_statistics_kept
+from pyro_mivae.terms.base import TermOptions
+from pyro_mivae.terms.categories import (
+    CategoryTerm,
+    category_site,
+    log_probs,
+    running_statistics_kept,
+)
 from pyro_mivae.traces import Program
 
 
-class InvariantInformation(InformationTerm):
+class InvariantInformation(CategoryTerm):
     r"""Information between the categories of a datum and of a transformed copy of it.
 
     .. math::
@@ -61,21 +66,6 @@ class InvariantInformation(InformationTerm):
         self.transform = transform
         self.name = f"iic_{site}"
         self.formula = f"I({site}; {site}'),  {site}' ~ q({site}|t(x))"
-
-    def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term."""
-        x = particle.args[0]
-        site = category_site(self, particle.guide, x)
-        return site["scale"] * len(x) * self._estimate(particle.guide, x, log_probs(site))
-
-    def per_datum(self, guide: Program, x: Tensor) -> Tensor:
-        """Estimates the term per datum, in nats, from a guide and a batch of data.
-
-        Raises:
-            ShapeError: If the transformed data have another shape.
-            SiteError: If the site is not a category of the guide, one per datum.
-        """
-        return self._estimate(guide, x, log_probs(category_site(self, guide, x)))
 
     def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         moved = self.transform(x)

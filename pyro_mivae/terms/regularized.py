@@ -11,12 +11,17 @@ from torch.nn.functional import normalize
 
 from pyro_mivae.arguments import checked, number
 from pyro_mivae.sites import weigh
-from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
-from pyro_mivae.terms.categories import category_site, log_probs, running_statistics_kept
+from pyro_mivae.terms.base import TermOptions
+from pyro_mivae.terms.categories import (
+    CategoryTerm,
+    category_site,
+    log_probs,
+    running_statistics_kept,
+)
 from pyro_mivae.traces import Program
 
 
-class RegularizedInformation(InformationTerm):
+class RegularizedInformation(CategoryTerm):
     r"""Separates data by a category that changes little in the neighbourhood of each datum.
 
     .. math::
@@ -66,20 +71,6 @@ class RegularizedInformation(InformationTerm):
             f"-({marginal_weight:g} KL(E q({site}|x) || U) + E H(q({site}|x)) "
             f"+ {smoothness:.3g} KL(q({site}|x) || q({site}|x+r)))"
         )
-
-    def __call__(self, particle: Particle) -> Tensor:
-        """Estimates the term."""
-        x = particle.args[0]
-        site = category_site(self, particle.guide, x)
-        return site["scale"] * len(x) * self._estimate(particle.guide, x, log_probs(site))
-
-    def per_datum(self, guide: Program, x: Tensor) -> Tensor:
-        """Estimates the term, at most 0, per datum, from a guide and a batch of data.
-
-        Raises:
-            SiteError: If the site is not a category of the guide, one per datum.
-        """
-        return self._estimate(guide, x, log_probs(category_site(self, guide, x)))
 
     def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
         marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny

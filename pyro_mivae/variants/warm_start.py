@@ -18,10 +18,10 @@ from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import InvariantInformation, RegularizedInformation
+from pyro_mivae.terms.categories import CategoryTerm
 
 BATCH = 250
 INVARIANCE = 4.0  # weight of a transformation's term beside the other
-CategoryTerm = RegularizedInformation | InvariantInformation
 
 
 @dataclass(frozen=True)
