@@ -65,6 +65,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "Importance-weighted estimate of log p(x): a tighter lower bound than the ELBO",
         ),
         "log_px_ais": ("log p(x), annealed", "Annealed estimate of log p(x): a lower bound"),
+        "log_px_ais_gap": (
+            "gap of log p(x), annealed",
+            "Mean distance between annealed bounds of log p(x) from below and from above, on data "
+            "that the model draws: there the annealed estimate is low by at most this, on average",
+        ),
         "mi": ("I(x; {site})", "Information that {of} holds about the data"),
     },
     ("nats", "comparison", ""): {

@@ -17,6 +17,7 @@ from pyro_mivae.figures import LOWER, UPPER, key
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.layout import ProbedPair
 
+OWN_ANNEALED = "log p(x) of the model's own data, annealed"  # a step of the progress
 OPEN = 0.5  # nats between bounds of an information from which they count as open
 DRAWS = whole(least=1, most=10**7)  # limit of the run time
 

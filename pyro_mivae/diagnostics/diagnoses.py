@@ -61,6 +61,8 @@ def diagnose(figures: Mapping[str, float], *, noise: Collection[str] = ()) -> li
       quarter of the rate or more.
     * ``loose bound``: the importance-weighted (or annealed) bound of log p(x) is 3 nats or more
       above the ELBO.
+    * ``annealed too briefly``: the annealed bounds of log p(x) are 0.5 nats or more apart on the
+      model's own data.
     * ``saturated``: the data are too few to close the bounds on the code's information.
 
     Args:
@@ -193,6 +195,14 @@ def _of_the_code(figures: _Table) -> Iterator[Fault]:
                 "approximate posterior costs at least this many nats.",
             )
             break
+    apart = figures["log_px_ais_gap"]
+    if apart - figures.margin("log_px_ais_gap") > MARGIN:
+        yield (
+            "annealed too briefly",
+            "code",
+            f"The annealed bounds of log p(x) are {_nats(apart)} nats apart on the model's own "
+            "data: the annealed log p(x) may be low by as much; give more temperatures.",
+        )
     if figures["saturated"] == 1:
         (least, most), fitted = interval(figures, "mi"), interval(figures, "fitted_mi")
         between = "" if math.isnan(most) else f" and {_nats(most)} at most"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
-from pyro_mivae.diagnostics.context import UNDEFINED, Context, Figure, Figures, mean_of
+from pyro_mivae.diagnostics.context import (
+    OWN_ANNEALED,
+    UNDEFINED,
+    Context,
+    Figure,
+    Figures,
+    mean_of,
+)
 from pyro_mivae.errors import SiteError
-from pyro_mivae.evidence.annealing import annealed_log_likelihood
+from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
 from pyro_mivae.evidence.annealing_path import Start
 from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.figures import key
@@ -43,26 +51,26 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
-    """Anneals some of the data, if requested."""
+    """Anneals some of the data, if requested, and the model's own if that was not done before."""
     options, layout = context.options, context.pair.layout
     if not options.ais_items:
         return {}
     items = context.choose(options.ais_items)
     start: Start = "prior" if layout.deterministic or layout.unscored else "guide"
+    given = context.pair.model, context.pair.guide, context.take(items)
+    how: dict[str, Any] = {
+        "start": start,
+        "num_temperatures": options.ais_temperatures,
+        "batch_size": options.batch_size,
+        "seed": context.seed,
+    }
     try:
         found = annealed_log_likelihood(
-            context.pair.model,
-            context.pair.guide,
-            context.take(items),
-            start=start,
-            num_temperatures=options.ais_temperatures,
-            batch_size=options.batch_size,
-            seed=context.seed,
-            callback=partial(tell, "log p(x), annealed"),
+            *given, callback=partial(tell, "log p(x), annealed"), **how
         )
     except SiteError as reason:
         context.protocol["ais"] = f"not defined: {reason}"
-        return {"log_px_ais": UNDEFINED}
+        return {"log_px_ais": UNDEFINED, "log_px_ais_gap": UNDEFINED}
     context.protocol.update(
         ais=f"annealed from the {start}, Hamiltonian Monte Carlo",
         ais_items=len(items),
@@ -71,7 +79,18 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
         ais_acceptance_by_tenth=list(found.acceptance_by_part),
     )
     elbo = -draws.distortion - draws.rate
-    return {"log_px_ais": _extended(found.log_px, elbo[items.to(elbo.device)], elbo)}
+    figures = {"log_px_ais": _extended(found.log_px, elbo[items.to(elbo.device)], elbo)}
+    if "ais_gap_items" in context.protocol:  # of `generative_information`
+        return figures
+    try:
+        both = bidirectional_monte_carlo(
+            *given, items=len(items), callback=partial(tell, OWN_ANNEALED), **how
+        )
+    except SiteError as reason:
+        context.protocol["ais_gap"] = f"not defined: {reason}"
+        return {**figures, "log_px_ais_gap": UNDEFINED}
+    context.protocol["ais_gap_items"] = len(items)
+    return {**figures, "log_px_ais_gap": mean_of(both.log_px_upper - both.log_px_lower)}
 
 
 def active_units(context: Context, draws: Draws) -> Figures:

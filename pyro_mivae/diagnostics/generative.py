@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.diagnostics.context import (
+    OWN_ANNEALED,
     UNDEFINED,
     Context,
     Figure,
@@ -25,6 +26,7 @@ from pyro_mivae.evidence.importance import (
     Evidence,
     PriorPredictive,
     generate,
+    refusal,
     same,
     why_undefined,
 )
@@ -43,7 +45,7 @@ def generative_information(context: Context, _: Draws) -> Figures:
     reason = why_undefined(context.pair, some)
     if reason is None:
         data = generate(context.pair, some, options.generative_items)
-        reason = _refusal(context.pair, data.x)
+        reason = refusal(context.pair, data.x)
     if reason is not None:
         context.protocol["generative_mi"] = f"not defined: {reason}"
         every = [ends("generative_mi", UNDEFINED, UNDEFINED, site) for site in sites]
@@ -58,9 +60,13 @@ def generative_information(context: Context, _: Draws) -> Figures:
         generative_mi=f"{len(data.x)} data drawn from the model, each a sample of its "
         f"{data.distribution}{note}; {num_samples} importance samples of each",
     )
-    if options.ais_items and layout.drawn:
-        _anneal(context, measured)
     figures: dict[str, Figure] = {}
+    if options.ais_items:
+        if layout.drawn:  # otherwise the bounds are exact
+            _anneal(context, measured)
+        low, high = (bound[: options.ais_items] for bound in measured.closer[""])
+        figures["log_px_ais_gap"] = mean_of(high - low)
+        context.protocol["ais_gap_items"] = len(low)
     ceilings: list[Figure] = []  # a site knows no more than the code
     for site in sites:
         bounds = measured.site(site) if site else measured.code()
@@ -153,7 +159,7 @@ def _anneal(context: Context, measured: GenerativeInformation) -> None:
         AnnealingOptions(num_temperatures=temperatures, batch_size=context.options.batch_size),
         len(few.x),
         runs=2 * len(fixed),
-        callback=partial(tell, "log p(x) of the model's own data, annealed"),
+        callback=partial(tell, OWN_ANNEALED),
     )
     with pyro.validation_enabled(False):
         for name in fixed:
@@ -170,14 +176,3 @@ def _anneal(context: Context, measured: GenerativeInformation) -> None:
 
 def _summed(tables: Bounds) -> Bounds:
     return tables[0].logsumexp(0), tables[1].logsumexp(0)
-
-
-def _refusal(pair: ProbedPair, x: Tensor) -> str | None:
-    """Returns the error of a guide that refuses the model's own data, or None."""
-    try:
-        for part in x.split(pair.batch_size):
-            pair.guide(part)
-    except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        line = str(error).strip().partition("\n")[0]
-        return f"the guide refuses data drawn from the model: {type(error).__name__}: {line}"
-    return None

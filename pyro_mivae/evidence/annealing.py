@@ -22,7 +22,8 @@ from pyro_mivae.evidence.annealing_path import (
     make_plan,
     transition,
 )
-from pyro_mivae.evidence.importance import PriorPredictive, generate, why_undefined
+from pyro_mivae.evidence.importance import PriorPredictive, generate, refusal, why_undefined
+from pyro_mivae.evidence.staging import Stager
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.posterior.densities import repeat, rows_of
 from pyro_mivae.posterior.layout import ProbedPair, run_pair
@@ -257,9 +258,11 @@ def bidirectional_monte_carlo(
         if how.start == "prior":
             known = replace(pair, layout=replace(pair.layout, deterministic=(), unscored={}))
         reason = why_undefined(known, some)
+        if reason is None:
+            data = generate(pair, some, items)
+            reason = refusal(pair, data.x)
         if reason is not None:
             raise SiteError(f"no data of the model's own to bound the evidence of: {reason}")
-        data = generate(pair, some, items)
         run = AnnealingRun(pair, how, items, runs=2, callback=callback)
         lower, upper = run.sandwich(data)
     run.warn()
@@ -281,6 +284,7 @@ class AnnealingRun:
         self._pair, self._options, self._callback = pair, options, callback
         chunks = math.ceil(items / options.data_at_once)
         self._done, self._total = 0, chunks * options.num_temperatures * runs
+        self._stager = Stager()
         self._accepted, self._proposed = torch.zeros(2, PARTS, dtype=torch.float64)
 
     @property
@@ -324,6 +328,7 @@ class AnnealingRun:
         own = {name: repeat(value, how.num_chains) for name, value in (code or {}).items()}
         kept = {name: own[name] for name in fixed}
         path = AnnealingPath(self._pair, rows, how.start, kept)
+        path.stage(self._stager, (self._total - self._done) * how.leapfrog_steps)
         plan = make_plan(
             path, how.num_chains, how.num_temperatures, how.leapfrog_steps, how.target_acceptance
         )

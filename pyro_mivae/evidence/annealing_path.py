@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 
 from pyro_mivae.compat import tree_map
 from pyro_mivae.errors import SiteError
+from pyro_mivae.evidence.staging import Function, Stager
 from pyro_mivae.posterior.densities import (
     agrees,
     conditioned_trace,
@@ -106,6 +107,7 @@ class AnnealingPath:
         elif start == "guide":
             summed = SummedDensity(replace(pair, model=guide), x, values)
             self._guide_density = lambda values: summed(values)[0]
+        self._run: Function = self._evaluate
 
     def draw(self) -> Tensor:
         """Draws from the start of the path, shape ``(rows, dims)``."""
@@ -116,8 +118,16 @@ class AnnealingPath:
         parts = [self._maps[n].inv(values[n]).reshape(len(self._x), -1) for n in self.sites]
         return torch.cat(parts, 1)
 
+    def stage(self, stager: Stager, calls: int) -> None:
+        """Records the densities as a graph, if that is possible, for a number of calls ahead."""
+        self._run = stager.stage(self._evaluate, self.draw(), self.draw(), calls)
+
     def at(self, place: Tensor) -> Point:
         """Evaluates both ends of the path, with their gradients."""
+        start, gain, volume, *slopes = self._run(place)
+        return Point(place, start, gain, volume, (slopes[0], slopes[1]))
+
+    def _evaluate(self, place: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             place = place.detach().requires_grad_()
             values, volume = self._values(place)
@@ -125,8 +135,7 @@ class AnnealingPath:
             start = prior if self._guide_density is None else self._guide_density(values)
             (first,) = torch.autograd.grad((start + volume).sum(), place, retain_graph=True)
             (last,) = torch.autograd.grad((end + volume).sum(), place)
-        parts = (start.detach(), (end - start).detach(), volume.detach())
-        return Point(place.detach(), *parts, (first, last))
+        return start.detach(), (end - start).detach(), volume.detach(), first, last
 
     def _draw(self) -> dict[str, Tensor]:
         trace = trace_program(self._source, (self._x,), {})
@@ -193,7 +202,8 @@ class SummedDensity:
 
 def _known_density(guide: Program, x: Tensor, layout: SiteLayout) -> Callable[[Values], Tensor]:
     """Density of the drawn sites of a guide, if it is a finite sum: the guide runs once."""
-    trace = enumerated_trace(guide, x)
+    with torch.no_grad():
+        trace = enumerated_trace(guide, x)
     fns = {name: trace.nodes[name]["fn"] for name in layout.drawn}
     summed = layout.enumerated if layout.branching.intersection(layout.drawn) else ()
     log_weights = log_density(trace, summed, x)

@@ -85,6 +85,17 @@ def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
     return None
 
 
+def refusal(pair: ProbedPair, x: Tensor) -> str | None:
+    """Returns the error of a guide that refuses the model's own data, or None."""
+    try:
+        for part in x.split(pair.batch_size):
+            pair.guide(part)
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        line = str(error).strip().partition("\n")[0]
+        return f"the guide refuses data drawn from the model: {type(error).__name__}: {line}"
+    return None
+
+
 def importance_weighted(pair: ProbedPair, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     r"""Lower-bounds each datum's log-likelihood, in memory that does not grow with the samples.
 

@@ -76,6 +76,13 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             f"items, {report['ais_acceptance']:.0%} of the proposals accepted"
             + of_all(report["ais_items"])
         )
+    gap = str(report.get("ais_gap", "not asked for"))
+    if "ais_gap_items" in report:
+        gap = (
+            f"annealed log p(x) of {report['ais_gap_items']} data drawn from the model, whose "
+            "codes are exact draws of the posterior: from above less from below, the most by "
+            "which the annealed figure is low there on average"
+        )
     return {
         f"distortion, rate, elbo, {key('kl', '*')}": codes,
         "log_px": (
@@ -83,6 +90,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             f"{report['iwae_items']} items" + of_all(report["iwae_items"])
         ),
         "log_px_ais": annealed,
+        "log_px_ais_gap": gap,
         f"{both('mi')}, saturated, {both('marginal_kl')}": "; ".join(
             [
                 f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "

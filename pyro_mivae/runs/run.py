@@ -29,6 +29,7 @@ from pyro_mivae.figures import (
     sites_of,
 )
 from pyro_mivae.inputs import fingerprint_all
+from pyro_mivae.metrics import how_measured
 from pyro_mivae.runs.build import approve, build_variant
 from pyro_mivae.runs.config import RunConfig
 from pyro_mivae.runs.run_folder import CONFIG, METRICS, runs_of_seeds
@@ -95,7 +96,7 @@ def summarise(
 def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
     sites = sites_of(metrics)
     costs = [key("kl", site) for site in sites]
-    for name in ("distortion", *costs, "rate", "elbo", "log_px", "log_px_ais"):
+    for name in ("distortion", *costs, "rate", "elbo", "log_px", "log_px_ais", "log_px_ais_gap"):
         if name in metrics:
             yield _row(metrics, name)
     for name in ("mi", *["fitted_mi"] * bool(metrics.get("saturated")), "generative_mi"):
@@ -160,7 +161,10 @@ class Run:
     def summary(self) -> str:
         """Formats the main figures as a small table."""
         metrics, protocol = self.measured()
-        note = protocol.get("likelihood", "")
+        notes = [protocol.get("likelihood")]
+        if "log_px_ais_gap" in metrics:
+            notes.append(f"gap: {how_measured(protocol, 'log_px_ais_gap')}")
+        note = ")\n  (".join(filter(None, notes))
         return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
 
 
