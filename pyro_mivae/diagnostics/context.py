@@ -71,7 +71,7 @@ class InformationOptions:
         help=("number of images to anneal, and of drawn images"),
         flag="--ais",
     )
-    ais_temperatures: int = option(500, check=DRAWS, help="temperatures of each annealing")
+    ais_temperatures: int = option(200, check=DRAWS, help="temperatures of each annealing")
     batch_size: int = option(1024, check=whole(least=1), help="decoded codes at once")
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ Start = Literal["guide", "prior"]
 Values = Mapping[str, Tensor]
 
 TRIED = 8  # rows on which a program is tried with enumerable sites laid out
-KNOTS = 20  # temperatures of the pilot run, without 0
+KNOTS = 10  # temperatures of the pilot run, without 0
 POWER = 3  # by which they crowd towards 0, where most changes
-SETTLE, ADAPT = 20, 6  # transitions of the pilot run at temperature 0, and at each other one
+SETTLE, ADAPT = 10, 4  # transitions of the pilot run at temperature 0, and at each other one
+PILOT = SETTLE + KNOTS * ADAPT
 RATE = 0.5  # how far one transition moves the logarithm of a step size
 FIRST_STEP = 0.3
 SHORTEST = 0.5  # of a step: paths of one length can come back to where they began

@@ -10,6 +10,7 @@ from pyro_mivae.arguments import checked, number
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.diagnostics.mi_bounds import MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
+from pyro_mivae.evidence.annealing_path import PILOT
 from pyro_mivae.figures import parsed
 from pyro_mivae.metrics.checkers import SEED
 from pyro_mivae.metrics.classifier import training_steps
@@ -21,7 +22,6 @@ PIECE = 800
 FEW = {"iwae_samples": 100, "iwae_items": 100, "generative_items": 50, "generative_samples": 100}
 FEW_ANNEALED = {"ais_items": 50, "ais_temperatures": 10}
 FEW_SAMPLES = 100
-PILOT = 140  # transitions before those that count, see `annealed_log_likelihood`
 
 
 @checked(vae=VARIANT, seed=SEED)

@@ -80,7 +80,7 @@ def test_temperatures_crowd_where_most_changes_and_steps_suit_each_datum():
     assert ends[-1] == 1
     assert (ends.diff() > 0).all()
     assert ends[50] < 0.3  # most changes near the prior
-    assert plan.log_steps.shape == (21, 40)
+    assert plan.log_steps.shape == (11, 40)
     assert torch.equal(plan.log_steps[:, :10], plan.log_steps[:, 30:])  # shared by its chains
     assert (plan.log_steps[0] > plan.log_steps[-1]).all()  # the posterior is narrower
     step = plan.step(plan.knots[7])

@@ -40,8 +40,8 @@ def both_sides(pair, items, **options):
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.1, 0.4), (1.0, 0.3)])
 def test_linear_gaussian_models_have_a_small_gap_around_the_truth(shift, scale):
-    low, high = both_sides(Linear(shift, scale), 150)
-    error = 3 / math.sqrt(150)
+    low, high = both_sides(Linear(shift, scale), 100)
+    error = 3 / math.sqrt(100)
     assert low.mean() < error * low.std()
     assert high.mean() > -error * high.std()
     assert (high - low).mean() < 0.05
@@ -92,7 +92,7 @@ def test_the_plan_and_the_figure_share_no_chain_and_no_random_numbers(monkeypatc
 
 PROGRAMS = {
     "vae": lambda: mi.VAE((1, 4, 4), latent_dim=2),
-    "categories": lambda: mi.CatVAE((1, 4, 4), num_categories=3, latent_dim=2),
+    "categories": lambda: mi.CatVAE((1, 4, 4), num_categories=3, latent_dim=3),
 }
 
 

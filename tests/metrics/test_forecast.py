@@ -132,7 +132,7 @@ def test_draws_are_counted():
     assert found["information, draw_codes"] == 2000 / 800
     assert found["information, costs"] == 5000 * 2000 / (100 * 100)
     assert found["information, generative_information"] == 10
-    assert found["information, annealed_evidence"] == 2000 * 400 / (50 * 150)
+    assert found["information, annealed_evidence"] == 2000 * 310 / (50 * 60)
 
 
 def test_the_forecast_grows_with_what_is_asked(vae, quick):
