@@ -35,8 +35,9 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     command.add_argument("--data", default="mnist")
     command.add_argument("--data-root")
     command.add_argument("--images", type=int, default=1000, metavar="N")
-    command.add_argument("--epochs", type=int, default=10)
+    command.add_argument("--epochs", type=int, default=5)
     command.add_argument("--latent-dim", type=int, default=20)
+    command.add_argument("--temperatures", type=int, default=200)
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path)
@@ -64,6 +65,7 @@ def measure(
     images: int,
     epochs: int,
     latent_dim: int,
+    temperatures: int,
     threads: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -82,7 +84,8 @@ def measure(
     vae = mi.VAE(given.data_shape, latent_dim=latent_dim)
     mi.fit(vae, train, epochs=epochs, seed=seed, device="cpu")
     pair = vae.model, vae.guide
-    rows: dict[str, Any] = {"options": asdict(AnnealingOptions())}
+    rows: dict[str, Any] = {"options": asdict(AnnealingOptions(num_temperatures=temperatures))}
+    how = {"num_temperatures": temperatures, "seed": seed}
 
     def keep(name: str, told: Callable[[Any], dict[str, float]], run: Callable[[], Any]) -> None:
         load = os.getloadavg()[0]
@@ -99,7 +102,7 @@ def measure(
     keep(
         "own",
         of_both_sides,
-        lambda: mi.bidirectional_monte_carlo(*pair, test, items=images, seed=seed),
+        lambda: mi.bidirectional_monte_carlo(*pair, test, items=images, **how),
     )
     keep(
         "test",
@@ -108,7 +111,7 @@ def measure(
             "log_px_se": found.se,
             "acceptance": found.acceptance,
         },
-        lambda: mi.annealed_log_likelihood(*pair, test, seed=seed),
+        lambda: mi.annealed_log_likelihood(*pair, test, **how),
     )
     for num_samples in SAMPLES:
         keep(

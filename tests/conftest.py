@@ -153,8 +153,8 @@ def encoder_side(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Annealing with a pilot run of 23 transitions in place of 50: any plan is unbiased."""
-    for name, value in {"KNOTS": 5, "SETTLE": 8, "ADAPT": 3}.items():
+    """Annealing with a pilot run of 32 transitions in place of 50: any plan is unbiased."""
+    for name, value in {"KNOTS": 8, "SETTLE": 8, "ADAPT": 3}.items():
         monkeypatch.setattr(annealing_path, name, value)
 
 

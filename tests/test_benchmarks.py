@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bounds, evaluation, variance, variants
+from benchmarks import ais, bounds, evaluation, variance, variants
 
 
 @pytest.fixture
@@ -103,3 +103,17 @@ def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch, quick, e
     assert 0 < sum(part["wall"] for part in row["parts"].values()) <= row["wall"]
     assert {"costs", "dimensions"} <= set(row["information"])
     assert "| cat | 12 | " in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*proposals were accepted")
+def test_annealing_beside_importance_sampling(images, tmp_path, capsys, short_pilot):
+    out = tmp_path / "ais.json"
+    command = ["--data", images, "--images", "6", "--epochs", "1", "--latent-dim", "2"]
+    content = ais.main([*command, "--threads", "1", "--temperatures", "4", "--out", str(out)])
+    assert json.loads(out.read_text()) == content
+    own, test = content["rows"]["own"], content["rows"]["test"]
+    assert own["gap"] == pytest.approx(own["log_px_upper"] - own["log_px_lower"])
+    assert own["gap"] == pytest.approx(own["information_upper"] - own["information_lower"])
+    assert content["settings"]["annealing"]["num_temperatures"] == 4
+    assert content["rows"]["iwae 1000"]["elbo"] < test["log_px"] + 5
+    assert f"| test | log p(x) ≥ {test['log_px']:.2f} |" in capsys.readouterr().out

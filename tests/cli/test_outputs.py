@@ -74,6 +74,8 @@ def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, sho
     content = json.loads((home / "run" / "more.json").read_text())
     (home / "run" / "more.json").unlink()
     assert math.isfinite(content["metrics"]["log_px_ais"])
+    assert re.search(r"log p\(x\), annealed +−\d.*\n  gap of log p\(x\), annealed +−?\d", out)
+    assert "(gap: annealed log p(x) of 2 data drawn from the model, whose codes are" in out
     assert content["protocol"]["full"]
     made = content["protocol"]["information"]
     assert (made["iwae_samples"], made["iwae_items"]) == (5, made["items"])

@@ -65,6 +65,8 @@ def test_all_is_well():
         ({"log_px": -21.0}, [("loose bound", "code")]),
         ({"log_px": -21.0, "log_px_se": 0.6}, []),
         ({"log_px_ais": -21.0, "log_px": -20.0}, [("loose bound", "code")]),
+        ({"log_px_ais_gap": 0.6}, [("annealed too briefly", "code")]),
+        ({"log_px_ais_gap": 0.6, "log_px_ais_gap_se": 0.1}, []),
         ({"saturated": 1.0}, [("saturated", "code")]),
     ],
 )

@@ -201,6 +201,10 @@ def test_annealing_closes_the_bounds(monkeypatch, short_pilot):
     assert close[high] - close[low] < 0.2
     assert close[low] - 4 * close[f"{low}_se"] < pair.information
     assert pair.information < close[high] + 4 * close[f"{high}_se"]
+    assert close["log_px_ais_gap"] == pytest.approx(close[high] - close[low])
+    assert 0 < close["log_px_ais_gap_se"] < 0.1
+    assert close.protocol["ais_gap_items"] == 100
+    assert "log_px_ais_gap" not in wide
     assert close.protocol["generative_ais_items"] == 100
     assert "100 of them annealed both ways at 40" in close.protocol["generative_mi"]
     assert close.seconds["annealed_generation"] > close.seconds["generative_information"] > 0

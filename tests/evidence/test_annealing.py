@@ -199,6 +199,8 @@ def test_a_deterministic_guide_is_annealed_from_the_prior(short_pilot, monkeypat
     report = mi.information(pair.model, guide, x, **options)
     assert math.isnan(report["log_px"])
     assert "from the prior" in report.protocol["ais"]
+    assert 0 < report["log_px_ais_gap"] < 2
+    assert report.protocol["ais_gap_items"] == 20
     assert abs(report["log_px_ais"] - pair.log_px(x).mean()) < 1
 
 
@@ -231,6 +233,9 @@ def test_the_report_anneals_on_request(monkeypatch):
     assert 0.7 < protocol["ais_acceptance"] < 0.9
     assert len(protocol["ais_acceptance_by_tenth"]) == 10
     assert report["log_px"] + 1 < report["log_px_ais"]
+    assert 0.1 < report["log_px_ais_gap"] < 2
+    assert report["log_px_ais_gap_se"] > 0
+    assert protocol["ais_gap_items"] == 20
     truth = pair.log_px(x).mean()
     assert abs(report["log_px_ais"] - truth) < 4 * report["log_px_ais_se"]
     rest = mi.information(pair.model, pair.guide, x, **options)
@@ -303,6 +308,7 @@ def test_bad_input_is_named():
 
     report = mi.information(exact, pair.guide, x, ais_items=2)
     assert math.isnan(report["log_px_ais"])
+    assert math.isnan(report["log_px_ais_gap"])
     assert "no density" in report.protocol["ais"]
     with pytest.raises(SiteError, match="no density"):
         annealed_log_likelihood(exact, pair.guide, x)
