@@ -60,15 +60,12 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         "kl": ("KL of {site}", "KL of {of}"),
         "rate": ("rate, sum of the KLs", "KL of all sites together"),
         "elbo": ("ELBO", "Lower bound on log p(x)"),
-        "log_px": (
-            "log p(x), importance-weighted",
-            "Importance-weighted estimate of log p(x): a tighter lower bound than the ELBO",
-        ),
+        "log_px": ("log p(x), importance-weighted", "Lower bound, tighter than the ELBO"),
         "log_px_ais": ("log p(x), annealed", "Annealed estimate of log p(x): a lower bound"),
         "log_px_ais_gap": (
             "gap of log p(x), annealed",
-            "Mean distance between annealed bounds of log p(x) from below and from above, on data "
-            "that the model draws: there the annealed estimate is low by at most this, on average",
+            "Largest mean error of the annealed estimate on data that the model draws: bounds of "
+            "their log p(x) from both sides are so far apart",
         ),
         "mi": ("I(x; {site})", "Information that {of} holds about the data"),
     },
