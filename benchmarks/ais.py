@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def measure(
     mi.fit(vae, train, epochs=epochs, seed=seed, device="cpu")
     pair = vae.model, vae.guide
     rows: dict[str, Any] = {"options": asdict(AnnealingOptions(num_temperatures=temperatures))}
-    how = {"num_temperatures": temperatures, "seed": seed}
+    how: dict[str, Any] = {"num_temperatures": temperatures, "seed": seed}
 
     def keep(name: str, told: Callable[[Any], dict[str, float]], run: Callable[[], Any]) -> None:
         load = os.getloadavg()[0]
@@ -117,7 +118,7 @@ def measure(
         keep(
             f"iwae {num_samples}",
             lambda found: {"log_px": float(found[0].mean()), "elbo": float(found[1].mean())},
-            lambda num_samples=num_samples: sampled(num_samples),
+            partial(sampled, num_samples),
         )
     return rows
 

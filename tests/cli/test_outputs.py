@@ -55,7 +55,8 @@ def test_evaluate_gives_the_same_numbers_again(call, home):
 
 @pytest.mark.slow
 def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, short_pilot):
-    monkeypatch.setattr("pyro_mivae.runs.outputs.METRICS", "more.json")
+    for name in ("outputs", "run"):
+        monkeypatch.setattr(f"pyro_mivae.runs.{name}.METRICS", "more.json")
     few = {"generative_items": 2, "generative_samples": 4, "iwae_samples": 9, "iwae_items": 2}
     whole, forecast = (sys.modules[f"pyro_mivae.metrics.{n}"] for n in ("evaluate", "forecast"))
     for module, name, value in (
