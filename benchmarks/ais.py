@@ -3,8 +3,8 @@
 A VAE of 20 latents is trained on images, each pixel drawn once from its grey value. Then, at the
 default options of annealing:
 
-* ``own``: log p(x) of as many data as there are images, drawn from the model, from both sides;
-  their mean difference is the gap, and they bound I_p(x; code);
+* ``own``: log p(x) of data drawn from the model, from both sides; their mean difference is the
+  gap, and they bound I_p(x; code);
 * ``test``: log p(x) of test images from below;
 * ``iwae``: the importance-weighted bound of the same images, and the ELBO.
 
@@ -36,10 +36,11 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     command.add_argument("--data", default="mnist")
     command.add_argument("--data-root")
     command.add_argument("--images", type=int, default=1000, metavar="N")
+    command.add_argument("--own", type=int, default=250, metavar="N")
     command.add_argument("--epochs", type=int, default=5)
     command.add_argument("--latent-dim", type=int, default=20)
     command.add_argument("--temperatures", type=int, default=200)
-    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--threads", type=int, default=1)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path)
     asked = vars(command.parse_args(argv))
@@ -64,6 +65,7 @@ def measure(
     data: str,
     data_root: str | None,
     images: int,
+    own: int,
     epochs: int,
     latent_dim: int,
     temperatures: int,
@@ -103,7 +105,7 @@ def measure(
     keep(
         "own",
         of_both_sides,
-        lambda: mi.bidirectional_monte_carlo(*pair, test, items=images, **how),
+        lambda: mi.bidirectional_monte_carlo(*pair, test, items=own, **how),
     )
     keep(
         "test",

@@ -108,7 +108,18 @@ def test_evaluation_part_by_part(images, tmp_path, capsys, monkeypatch, quick, e
 @pytest.mark.filterwarnings("ignore:.*proposals were accepted")
 def test_annealing_beside_importance_sampling(images, tmp_path, capsys, short_pilot):
     out = tmp_path / "ais.json"
-    command = ["--data", images, "--images", "6", "--epochs", "1", "--latent-dim", "2"]
+    command = [
+        "--data",
+        images,
+        "--images",
+        "6",
+        "--own",
+        "6",
+        "--epochs",
+        "1",
+        "--latent-dim",
+        "2",
+    ]
     content = ais.main([*command, "--threads", "1", "--temperatures", "4", "--out", str(out)])
     assert json.loads(out.read_text()) == content
     own, test = content["rows"]["own"], content["rows"]["test"]

@@ -14,6 +14,7 @@ from pyro_mivae.evidence import annealing, annealing_path, staging
 from pyro_mivae.evidence.annealing import AnnealingOptions, AnnealingRun, annealed_log_likelihood
 from pyro_mivae.evidence.annealing_path import AnnealingPath
 from pyro_mivae.evidence.importance import generate
+from pyro_mivae.posterior.densities import repeat
 from pyro_mivae.posterior.probe import probed
 
 from .pairs import Linear, Mixture, is_zero_on_average
@@ -157,7 +158,7 @@ def test_chunks_of_data_share_one_compiled_graph(monkeypatch):
     ):
         stager = staging.Stager()
         for chunk in x.repeat(2, 1, 1, 1).split(8):
-            path = AnnealingPath(pair, chunk, "guide")
+            path = AnnealingPath(pair, repeat(chunk, 1), "guide")
             path.stage(stager, 1)
             place = path.draw()
             for ours, theirs in zip(path._run(place), path._evaluate(place), strict=True):
