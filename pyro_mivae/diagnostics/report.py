@@ -107,7 +107,8 @@ def information(
     * ``distortion``, ``kl_<site>``, ``rate`` (their sum), ``elbo``: without weights or
       information terms;
     * ``log_px`` and, on request, ``log_px_ais``: lower bounds of :math:`\log p(x)`, by importance
-      sampling and by `annealed_log_likelihood`;
+      sampling and by `annealed_log_likelihood`; ``log_px_ais_gap``: the mean distance of its
+      bounds from both sides on data that the model draws, see `bidirectional_monte_carlo`;
     * ``mi_lower``, ``mi_upper``, and ``mi_<site>_...``: :math:`I_q(x; code)`, under the joint
       distribution of data and guide, and that of one site, the others averaged out;
       ``mi_<site>[d]_...`` and ``kl_<site>[d]`` of a single dimension, from 0, or a category;

@@ -233,8 +233,10 @@ def bidirectional_monte_carlo(
 
     The code that generated a datum is an exact sample of its posterior. Chains from it that follow
     the path of `annealed_log_likelihood` backwards have weights whose inverse has mean :math:`1 /
-    p(x')`. So minus the logarithm of that average is high in expectation. Both bounds together
-    also bound :math:`I_p(x; code)`, as ``generative_mi`` of `information` does with less work.
+    p(x')`. So minus the logarithm of that average is high in expectation. Step sizes and
+    temperatures, from the pilot run on :math:`x'`, serve both directions. They do not depend on
+    the code given :math:`x'`, so neither bound is biased to the wrong side. Both together also
+    bound :math:`I_p(x; code)`, as ``generative_mi`` of `information` does with less work.
 
     Args:
         model: The model; it observes its argument, unchanged, at one site.
