@@ -144,7 +144,13 @@ CALLS = [
     Call(
         "load_dataset",
         data.load_dataset,
-        lambda: {"name_or_path": files()["npz"], "root": FOLDER, "image_size": 8, "seed": 1, "binarize": "fixed"},
+        lambda: {
+            "name_or_path": files()["npz"],
+            "root": FOLDER,
+            "image_size": 8,
+            "seed": 1,
+            "binarize": "fixed",
+        },
     ),
     Call(
         "grid_figure",
