@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.finished import Run, rounded
@@ -60,31 +62,68 @@ def clusters_of_means(vae: Any, images: Any) -> Run:
     }
 
 
+@dataclass
+class Started:
+    """An unsupervised start that was made: what it began with, and what it came to."""
+
+    before: list[Any]
+    after: list[Any]
+    figures: Run
+    seconds: float
+
+
+_last: dict[str, Started] = {}
+
+
 def keep_start(vae: Any, images: Any, run: Run) -> None:
     """Has a run keep figures of the categories from before its training.
+
+    CatVAE and InfoCatVAE of one seed have the same start, to the bit. The second one takes the
+    weights and the random numbers of the first, where both began with the same.
 
     Args:
         vae: A variant with categories, before `fit`.
         images: The data set.
-        run: It gets ``start_alone``: figures of the test images after the unsupervised start.
+        run: It gets ``start_alone``: figures of the test images after the unsupervised start, and
+            its seconds; ``reused`` is those of a start that another run made.
     """
-    from pyro_mivae.metrics import categories_used
+    import torch
 
-    start = vae.initialize
+    start, settings = vae.initialize, str(vars(vae.start))
+
+    def state() -> list[Any]:
+        return [torch.get_rng_state(), *vae.guide.state_dict().values()]
 
     def initialize(x: Any) -> None:
-        start(x)
-        q = _encoded(vae, images.x_test, str(vae.category)).double()
-        found, marginal = q.argmax(1), q.mean(0)
-        information = (q.xlogy(q).sum(1).mean() - marginal.xlogy(marginal).sum()).item()
-        run["start_alone"] = {
-            "mi_c_lower": rounded(information),
-            "mi_c_upper": rounded(information),
-            "categories_used": categories_used(found, q.shape[1]),
-            **_agreement(found, images.y_test),
-        }
+        before, last = [value.clone() for value in state()], _last.get(settings)
+        if last is None or not all(map(torch.equal, before, last.before)):
+            began = time.process_time()
+            start(x)
+            seconds = time.process_time() - began
+            after = [value.clone() for value in state()]
+            last = Started(before, after, _figures(vae, images), seconds)
+            _last[settings] = last
+        else:
+            torch.set_rng_state(last.after[0])
+            vae.guide.load_state_dict(dict(zip(vae.guide.state_dict(), last.after[1:])))
+            run["reused"] = last.seconds
+        run["start_alone"] = {**last.figures, "seconds": round(last.seconds, 2)}
 
     vae.initialize = initialize
+
+
+def _figures(vae: Any, images: Any) -> Run:
+    from pyro_mivae.metrics import categories_used
+
+    q = _encoded(vae, images.x_test, str(vae.category)).double()
+    found, marginal = q.argmax(1), q.mean(0)
+    information = (q.xlogy(q).sum(1).mean() - marginal.xlogy(marginal).sum()).item()
+    return {
+        "mi_c_lower": rounded(information),
+        "mi_c_upper": rounded(information),
+        "categories_used": categories_used(found, q.shape[1]),
+        **_agreement(found, images.y_test),
+    }
 
 
 def _encoded(vae: Any, x: Any, site: str) -> Any:

@@ -138,7 +138,7 @@ def run_one(task: Task, progress: bool = False) -> Run:
     if task.cell.get("start") == "none":
         run["clusters_of_means"] = clusters_of_means(vae, images)
     return run | {
-        "seconds": round(sum(seconds), 2),
+        "seconds": round(sum(seconds) + run.pop("reused", 0.0), 2),
         "took": round(time.perf_counter() - began, 1),
         "metrics": metrics,
         "protocol": found.protocol,

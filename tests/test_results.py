@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import categories, finished, one_run, results, trainings
+from benchmarks import categories, clusters, finished, one_run, results, trainings
 from benchmarks.finished import MixError, Times, key, put, read
 from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
@@ -217,10 +217,19 @@ def test_categories_are_measured_by_the_same_means(images, tmp_path, capsys, mon
     start = sys.modules["pyro_mivae.variants.cat"]
     few = functools.partial(start.warm_start_categories, steps=20)
     monkeypatch.setattr(start, "warm_start_categories", lambda *args, **plan: few(*args))
-    ways = ["--variants", "infocat", "--start", "informed", "random"]
+    ways = ["--start", "informed", "random"]
     place = ["--out", str(tmp_path / "out"), "--jobs", "1", "--epochs", "1", "--seeds", "1"]
     (content,) = categories.main(["--data", images, *place, *ways])
-    baseline, informed, random = content["runs"]
+    baseline, cat, _, informed, random = content["runs"]
+    clusters._last.clear()
+    place[1] += "-alone"
+    (content,) = categories.main(["--data", images, *place, "--variants", "infocat", *ways])
+    _, alone, _ = content["runs"]
+    assert alone["metrics"] == informed["metrics"]  # which took cat's start
+    assert (
+        alone["start_alone"]["nmi"] == informed["start_alone"]["nmi"] == cat["start_alone"]["nmi"]
+    )
+    assert alone["start_alone"]["seconds"] != informed["start_alone"]["seconds"]
     assert random["settings"]["model"]["warm_start"] == 0
     assert "start_alone" not in random
     assert informed["settings"]["model"].get("warm_start") is None
