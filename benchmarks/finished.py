@@ -96,6 +96,11 @@ def key(run: Mapping[str, Any]) -> tuple[Any, ...]:
     return *(run[name] for name in names if name in run), run.get("seed")
 
 
+def rounded(value: float) -> float | None:
+    """Gives a figure as a file holds it: four decimals, None where it is not defined."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
 def check_same(where: Path, what: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuses to put runs beside others that were made otherwise.
 

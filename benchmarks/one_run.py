@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +11,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clusters import clusters_of_means, keep_start
 from benchmarks.common import split_options, write
-from benchmarks.finished import Run, check_same, made_with
+from benchmarks.finished import Run, check_same, made_with, rounded
 
 Cell = dict[str, str]
 """What is trained from every seed: a ``variant``, and what else tells it from others.
 
-``categorical`` is its option; ``start`` is ``informed`` (the default), ``random`` (none), or the
-informed start ``alone``, before any training.
+``categorical`` is its option; ``start`` is ``informed`` (the default), ``augmented`` (with random
+affine maps of the images), ``random`` (none), or ``none`` of a variant without categories, whose
+posterior means are clustered.
 """
+MODEL_OF_START = {"random": {"warm_start": 0}, "augmented": {"transform": "affine"}}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Task:
     @property
     def folder(self) -> Path | None:
         """Where its training is kept, if it is, and if there is any."""
-        if self.runs is None or self.cell.get("start") == "alone":
-            return None
-        return self.runs / self.name
+        return None if self.runs is None else self.runs / self.name
 
 
 def settings_of(
@@ -81,8 +81,7 @@ def settings_of(
     model |= {name: value for name, value in of_model.items() if name in model}
     if "categorical" in cell:
         model["categorical"] = cell["categorical"]
-    if cell.get("start") == "random":
-        model["warm_start"] = 0
+    model |= MODEL_OF_START.get(cell.get("start", ""), {})
     return {
         "model": model,
         "fit": of_fit,
@@ -120,15 +119,13 @@ def run_one(task: Task, progress: bool = False) -> Run:
     vae = mi.VARIANTS[task.cell["variant"]].build(images.data_shape, **task.settings["model"])
     run: Run = {**task.cell, "seed": task.seed, "settings": task.settings}
     run["made_with"] = made_with()
+    if task.cell.get("start") in ("informed", "augmented"):
+        keep_start(vae, images, run)
     try:
         with timed(task.folder, run) as seconds:
-            if task.cell.get("start") == "alone":
-                vae.initialize(images.x_train)
-                vae.eval()
-            else:
-                options = {"device": "cpu", "progress": progress, **task.settings["fit"]}
-                resume = task.folder is not None
-                mi.fit(vae, images.x_train, run=task.folder, resume=resume, **options)
+            options = {"device": "cpu", "progress": progress, **task.settings["fit"]}
+            resume = task.folder is not None
+            mi.fit(vae, images.x_train, run=task.folder, resume=resume, **options)
     except mi.errors.TrainingError as error:
         return run | {
             "failed": str(error),
@@ -137,17 +134,15 @@ def run_one(task: Task, progress: bool = False) -> Run:
         }
     labels = None if images.y_train is None else (images.x_train, images.y_train)
     found = mi.evaluate(vae, images.x_test, images.y_test, train=labels)
+    metrics = {name: rounded(value) for name, value in found.items() if "[" not in name}
+    if task.cell.get("start") == "none":
+        run["clusters_of_means"] = clusters_of_means(vae, images)
     return run | {
-        "seconds": round(sum(seconds), 2),
+        "seconds": round(sum(seconds) + run.pop("reused", 0.0), 2),
         "took": round(time.perf_counter() - began, 1),
-        "metrics": {name: rounded(value) for name, value in found.items() if "[" not in name},
+        "metrics": metrics,
         "protocol": found.protocol,
     }
-
-
-def rounded(value: float) -> float | None:
-    """Gives a figure as a file holds it: four decimals, None where it is not defined."""
-    return round(float(value), 4) if math.isfinite(value) else None
 
 
 @contextmanager

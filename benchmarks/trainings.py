@@ -17,10 +17,10 @@ from datetime import date
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from benchmarks.clusters import baseline
 from benchmarks.common import RESULTS
 from benchmarks.finished import Run, Times, check_same, commit, key, made_with, put, read
 from benchmarks.one_run import Cell, Task, run_one, settings_of
-from benchmarks.pixels import baseline
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

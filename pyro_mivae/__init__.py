@@ -2,7 +2,7 @@
 
 from pyro_mivae import interrupts  # noqa: F401, I001  # first, as the next lines take seconds
 
-from pyro_mivae.data import load_dataset
+from pyro_mivae.data import binarize, load_dataset
 from pyro_mivae.diagnostics import diagnose, information
 from pyro_mivae.elbo import (
     InfoGANLoss,
@@ -91,6 +91,7 @@ __all__ = [
     "Variant",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
+    "binarize",
     "build_critic",
     "compare",
     "cyclic_warmup",

@@ -19,6 +19,10 @@ from pyro_mivae.errors import DataError
 
 LARGE_LOGIT = 40.0
 """Logit above which log(1 + exp(logit)) equals the logit in float64."""
+DENSITY = (
+    "binary pixels under a {} likelihood: distortion, ELBO and log p(x) are log-densities, which "
+    "cannot be compared with log-probabilities; a Bernoulli likelihood gives these"
+)
 
 
 class Likelihood(PyroModule):
@@ -26,9 +30,13 @@ class Likelihood(PyroModule):
 
     Attributes:
         interval: Smallest and largest value that it scores; None for all numbers.
+        of_grey: Remark on values strictly between 0 and 1; empty if they suit it.
+        of_binary: Remark on values that are all 0 or 1.
     """
 
     interval: ClassVar[tuple[float, float] | None] = None
+    of_grey: ClassVar[str] = ""
+    of_binary: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, decoded: Tensor) -> Any:
@@ -52,6 +60,12 @@ class Likelihood(PyroModule):
                 "divide by 255), or use GaussianLikelihood"
             )
 
+    def misfit(self, x: Tensor) -> str:
+        """Returns a remark on data that do not suit the likelihood, or an empty text."""
+        if bool(((x > 0) & (x < 1)).any()):
+            return self.of_grey
+        return self.of_binary if bool(((x == 0) | (x == 1)).all()) else ""
+
 
 class _UnitIntervalBernoulli(dist.Bernoulli):
     """A Bernoulli that also scores values between 0 and 1, by their cross-entropy."""
@@ -69,11 +83,15 @@ class _UnitIntervalBernoulli(dist.Bernoulli):
 class BernoulliLikelihood(Likelihood):
     """Bernoulli with the decoder's output as logits, for values in [0, 1].
 
-    For values strictly between 0 and 1 this is a cross-entropy, not a log-probability: binarise
-    them, or use `ContinuousBernoulliLikelihood`.
+    For values strictly between 0 and 1 this is a cross-entropy, not a log-probability: make
+    them binary by `binarize`, or use `ContinuousBernoulliLikelihood`.
     """
 
     interval = (0.0, 1.0)
+    of_grey = (
+        "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are "
+        "cross-entropies, not log-probabilities of data"
+    )
 
     def forward(self, decoded: Tensor) -> Any:
         """Returns the distribution of data."""
@@ -87,6 +105,10 @@ class DeltaLikelihood(Likelihood):
     """
 
     interval = (0.0, 1.0)
+    of_binary = (
+        "binary pixels beside a generator of grey ones: a discriminator can tell them apart by "
+        "that alone; grey pixels do not have this fault"
+    )
 
     def forward(self, decoded: Tensor) -> Any:
         """Returns the distribution of data."""
@@ -102,6 +124,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """
 
     interval = (0.0, 1.0)
+    of_binary = DENSITY.format("continuous Bernoulli")
 
     def forward(self, decoded: Tensor) -> Any:
         """Returns the distribution of data."""
@@ -118,6 +141,8 @@ class GaussianLikelihood(Likelihood):
         scale: Standard deviation, above 0; its first value if it is learned.
         learn_scale: True to make the scale a parameter.
     """
+
+    of_binary = DENSITY.format("Normal")
 
     @checked(scale=number(above=0, most=1e30), learn_scale=flag())
     def __init__(self, scale: float = 1.0, *, learn_scale: bool = False) -> None:

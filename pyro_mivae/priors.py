@@ -190,7 +190,9 @@ class MixturePrior(PyroModule):
     Args:
         num_categories: :math:`K`.
         latent_dim: Size of ``z``, a multiple of ``num_categories``; twice it if omitted.
-        radius: Distance :math:`|\mu_c|` of every mean from the origin.
+        radius: Distance :math:`|\mu_c|` of every mean from the origin. Among ten categories, the
+            nearest mean is that of a draw's own category with probability 0.90 at a radius of 3,
+            0.984 at 4 and 0.9999 at 6. The samples of a category cannot be purer than that.
 
     Raises:
         OptionError: If ``num_categories`` does not divide ``latent_dim``, or the means do not fit
@@ -204,7 +206,7 @@ class MixturePrior(PyroModule):
 
     @checked(num_categories=size(), latent_dim=size(), radius=number(least=0, most=1e6))
     def __init__(
-        self, num_categories: int = 10, latent_dim: int | None = None, radius: float = 3.0
+        self, num_categories: int = 10, latent_dim: int | None = None, radius: float = 6.0
     ) -> None:
         super().__init__()
         latent_dim = 2 * num_categories if latent_dim is None else latent_dim

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import categories, finished, one_run, results, trainings
+from benchmarks import categories, clusters, finished, one_run, results, trainings
 from benchmarks.finished import MixError, Times, key, put, read
 from benchmarks.results_table import bounds, interval, spread, table, tables
 from pyro_mivae.errors import TrainingError
@@ -217,15 +217,34 @@ def test_categories_are_measured_by_the_same_means(images, tmp_path, capsys, mon
     start = sys.modules["pyro_mivae.variants.cat"]
     few = functools.partial(start.warm_start_categories, steps=20)
     monkeypatch.setattr(start, "warm_start_categories", lambda *args, **plan: few(*args))
-    ways = ["--variants", "infocat", "--categorical", "enumerate", "--start", "random", "alone"]
+    ways = ["--start", "informed", "random"]
     place = ["--out", str(tmp_path / "out"), "--jobs", "1", "--epochs", "1", "--seeds", "1"]
     (content,) = categories.main(["--data", images, *place, *ways])
-    random, alone = content["runs"]
+    baseline, cat, _, informed, random = content["runs"]
+    clusters._last.clear()
+    place[1] += "-alone"
+    (content,) = categories.main(["--data", images, *place, "--variants", "infocat", *ways])
+    _, alone, _ = content["runs"]
+    assert alone["metrics"] == informed["metrics"]  # which took cat's start
+    assert (
+        alone["start_alone"]["nmi"] == informed["start_alone"]["nmi"] == cat["start_alone"]["nmi"]
+    )
+    assert alone["start_alone"]["seconds"] != informed["start_alone"]["seconds"]
     assert random["settings"]["model"]["warm_start"] == 0
-    assert alone["settings"]["model"].get("warm_start") is None
+    assert "start_alone" not in random
+    assert informed["settings"]["model"].get("warm_start") is None
     lines = capsys.readouterr().out.splitlines()
-    assert next(line for line in lines if "| random |" in line).split(" | ")[4] != "–"
-    assert next(line for line in lines if "| alone |" in line).split(" | ")[4] == "–"
+    rows = {
+        cells[0]: cells[1:] for line in lines if len(cells := line.strip("| ").split(" | ")) > 2
+    }
+    start, both = (rows[f"infocat, auto: {name}"] for name in categories.NAMES["informed"])
+    assert start[-1] == start[-2] == "–"
+    assert "–" not in both
+    assert float(start[1]) == round(informed["start_alone"]["cluster_accuracy"], 3)
+    assert float(both[1]) == round(informed["metrics"]["cluster_accuracy"], 3)
+    assert float(rows["mixture of a VAE's means"][1]) == round(
+        baseline["clusters_of_means"]["mixture"]["cluster_accuracy"], 3
+    )
 
 
 def test_mean_and_standard_deviation():

@@ -1,5 +1,6 @@
 """Image data sets as tensors: built in, from an ``.npz`` file, or from a folder of images."""
 
+from pyro_mivae.data.binarize import PROTOCOLS, binarize
 from pyro_mivae.data.dataset import (
     FINGERPRINTS,
     Dataset,
@@ -13,8 +14,10 @@ from pyro_mivae.data.load import DATASETS, default_root, load_dataset, read_imag
 __all__ = [
     "DATASETS",
     "FINGERPRINTS",
+    "PROTOCOLS",
     "Dataset",
     "RawImages",
+    "binarize",
     "default_root",
     "load_dataset",
     "read_folder",

@@ -39,15 +39,17 @@ class Dataset:
 
     Attributes:
         name: Name of a built-in set, or of the file or folder.
-        x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``.
+        x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``. If ``binarize`` is
+            ``"dynamic"``, they are grey: give the protocol to `fit` too, which draws each batch.
         y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
-        x_test: Test images, shape ``(M, C, H, W)``.
+        x_test: Test images, shape ``(M, C, H, W)``; of ``"dynamic"`` one fixed draw.
         y_test: Their labels, shape ``(M,)``, or None.
         class_names: A name for each label; empty if there are none.
         factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``, or
             None.
         factors_test: Factors of the test images, shape ``(M, F)``, or None.
         factor_names: A name for each factor; empty if there are none.
+        binarize: Protocol of the pixels, see `binarize`.
     """
 
     name: str
@@ -59,6 +61,12 @@ class Dataset:
     factors_train: Tensor | None = None
     factors_test: Tensor | None = None
     factor_names: tuple[str, ...] = ()
+    binarize: str = "none"
+
+    @property
+    def title(self) -> str:
+        """The name, with the protocol that made its pixels binary."""
+        return self.name if self.binarize == "none" else f"{self.name}, binarize {self.binarize}"
 
     @property
     def data_shape(self) -> tuple[int, ...]:

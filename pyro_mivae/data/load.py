@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, choice
 from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.binarize import PROTOCOLS, settled_pixels, training_pixels
 from pyro_mivae.data.dataset import (
     SEED,
     Dataset,
@@ -47,13 +48,20 @@ def default_root() -> Path:
     return Path(os.environ.get("PYRO_MIVAE_DATA") or Path(cache) / "pyro_mivae")
 
 
-@checked(name_or_path=a_path(), root=a_path(), image_size=image_sides(), seed=SEED)
+@checked(
+    name_or_path=a_path(),
+    root=a_path(),
+    image_size=image_sides(),
+    seed=SEED,
+    binarize=choice(*PROTOCOLS),
+)
 def load_dataset(
     name_or_path: str | Path,
     *,
     root: str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
+    binarize: str = "none",
 ) -> Dataset:
     """Loads images as tensors in [0, 1], with a test part.
 
@@ -67,10 +75,14 @@ def load_dataset(
             downloaded; existing files are never changed.
         image_size: Height and width to resize to; one number for both. None keeps the size.
         seed: Seed of the split, which is not that of a training run.
+        binarize: Protocol that makes the pixels 0 or 1, see `binarize`. ``"fixed"`` draws the
+            training images by seed 0, the test images by seed 1. ``"dynamic"`` draws the test
+            images in the same way and leaves the training images grey for ``fit(binarize=)``.
 
     Raises:
         DataError: If there is no such data set, if it cannot be read, or has fewer than 2 images.
-        OptionError: If a path is empty, or ``image_size`` or ``seed`` out of range.
+        OptionError: If a path is empty, ``image_size`` or ``seed`` out of range, or there is no
+            such protocol.
 
     Example:
         >>> digits = load_dataset("digits")
@@ -85,14 +97,15 @@ def load_dataset(
     y, factors = raw.labels, raw.factors
     return Dataset(
         raw.name,
-        raw.images[train],
+        training_pixels(raw.images[train], binarize),
         None if y is None else y[train],
-        raw.images[test],
+        settled_pixels(raw.images[test], binarize),
         None if y is None else y[test],
         raw.class_names,
         None if factors is None else factors[train],
         None if factors is None else factors[test],
         raw.factor_names,
+        binarize,
     )
 
 

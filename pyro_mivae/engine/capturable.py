@@ -59,6 +59,7 @@ class StaticEpoch:
         self.resident = x.device == device
         self.arranged = x.clone() if self.resident else x  # in the order of the epoch
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
+        self.change: Callable[[Tensor], object]
         self.log = x.new_zeros(0, device=device)
         self._prepared: Any = None
         self._parts: list[_Part] = []
@@ -101,14 +102,23 @@ class StaticEpoch:
         return self.engine.program.state_of_python(), [t.data_ptr() for t in tensors]
 
     def run(
-        self, order: Tensor, first_step: int, on_step: Callable[[], object] = lambda: None
+        self,
+        order: Tensor,
+        first_step: int,
+        on_step: Callable[[], object] = lambda: None,
+        change: Callable[[Tensor], object] = lambda batch: None,
     ) -> Tensor:
-        """Takes the steps of an epoch, without waiting for the device."""
+        """Takes the steps of an epoch, without waiting for the device.
+
+        ``change`` changes each batch in place, in the order of the steps.
+        """
         with self.recorder.running():
-            self.order = order
+            self.order, self.change = order, change
             if self.resident:
                 index = order.to(self.x.device, non_blocking=True)
                 torch.index_select(self.x, 0, index, out=self.arranged)
+                for batch in self.arranged.split(list(self.batch_sizes)):
+                    change(batch)
             self.cursor.zero_()
             self._fill_schedule(first_step)
             for part in self._parts:
@@ -186,6 +196,8 @@ class _Part:
         """Takes the next steps of the epoch, and returns their number."""
         epoch = self.epoch
         self._load(index)
+        if not epoch.resident:
+            epoch.change(self._held)
         left, by_graph = self.steps.stop - index, epoch.engine.mode != "eager"
         for count, body in self.bodies:  # none of the steps that the graph takes is compared
             ahead = range(number, number + count)

@@ -72,7 +72,8 @@ class EvaluationResult(dict[str, float]):
 
     Attributes:
         protocol: Data, their number, split and seed as plain values; a line for every figure under
-            ``figures``, see `how_measured`.
+            ``figures``, see `how_measured`; under ``likelihood`` a remark on data that do not suit
+            the likelihood, if they do not.
         seconds: Wall time of each part.
         diagnoses: Sentences on what is wrong with the model, see `diagnose`.
     """
@@ -229,4 +230,6 @@ def measure(
         "information": dict(report.protocol),
         "figures": findings.lines | information_lines(report.protocol),
     }
+    if misfit := vae.likelihood.misfit(x):
+        protocol["likelihood"] = misfit
     return EvaluationResult(findings.values, protocol, clock, vae.noise)

@@ -18,7 +18,6 @@ from pyro_mivae.figures import (
     parsed,
     without_errors,
 )
-from pyro_mivae.likelihoods import BernoulliLikelihood
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.tables import write_error, write_interval, write_number
 
@@ -59,13 +58,8 @@ def headline(data: ReportData) -> Iterator[Number]:
     m = data.metrics
     if "elbo" in m and data.has_density:
         meaning = "Lower bound on log p(x): minus distortion, minus KL. Higher is better."
-        is_grey = bool(((data.x > 0) & (data.x < 1)).any())
-        if isinstance(data.vae.likelihood, BernoulliLikelihood) and is_grey:
-            meaning += (
-                f" The {data.nouns} are grey and the likelihood is Bernoulli, so this is a "
-                "cross-entropy and not a log-probability: compare it only with other "
-                "cross-entropies."
-            )
+        if misfit := data.vae.likelihood.misfit(data.x):
+            meaning += f" Note: {misfit}."
         if not math.isfinite(m["elbo"]):
             meaning = "Not defined, because a site that is a function of the data has no KL."
         yield _figure(m, "elbo", meaning)

@@ -25,7 +25,7 @@ PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
 _LEFT_OUT = ("command", "data_root")
 _MEASURED_BY = ("items", "num_samples", "iwae_samples", "iwae_items", "generative_items")
-_DATA = ("data", "image_size", "data_shape")
+_DATA = ("data", "image_size", "data_shape", "binarize")
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,14 @@ class Comparison:
 
     def table(self, width: int = _WIDTH) -> str:
         """Makes a table of figures by models; blocks of columns fit in ``width`` characters."""
-        heads = ["nats per test image", *(line.name for line in self.lines)]
+        pixels = [side.runs[0].config.binarize for side in self.sides]
+        told = ["binarize"] if set(pixels) != {"none"} else []
+        heads = ["nats per test image", *(line.name for line in self.lines), *told]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
             cells = [line.cells[number] for line in self.lines]
             column = [side.name, *(f"{cell} {'*' if cell.differs else ' '}" for cell in cells)]
+            column += [f"{pixels[number]}  "] * len(told)
             room = width - sum(max(map(len, other)) + 2 for other in blocks[-1])
             if len(blocks[-1]) > 1 and max(map(len, column)) > room:
                 blocks.append([heads])
@@ -114,12 +117,12 @@ class Comparison:
         contenders = []
         for side in self.sides:
             run = side.runs[0]
-            place = (run.config.data, run.config.image_size)
+            place = (run.config.data, run.config.image_size, run.config.binarize)
             dataset = loaded[place] = loaded.get(place) or run.dataset(root)
             histories = [run.history for run in side.runs]
             x, labels = dataset.x_test, dataset.y_test
             data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
-            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.name))
+            contenders.append(Contender(side.name, data, histories, side.metrics, dataset.title))
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         return write_comparison(path, contenders, self.lines, self.settings, self.warnings)
@@ -214,11 +217,8 @@ def _warnings(sides: Sequence[Side]) -> Iterator[str]:
                 "distortion, ELBO and log p(x) cannot be compared"
             )
         elif notes[0] != notes[1]:
-            grey = first.name if notes[0] else side.name
-            yield (
-                f"of {pair} only {grey} scores grey pixels under a Bernoulli likelihood: its "
-                "distortion, ELBO and log p(x) are cross-entropies and cannot be compared"
-            )
+            name, note = (first.name, notes[0]) if notes[0] else (side.name, notes[1])
+            yield f"the figures of {pair} cannot be compared, because {name} has {note}"
         one, other = (dict(flatten(of.protocols[0])) for of in (first, side))
         differing = [
             f"{name} {one[name]} and {other[name]}"

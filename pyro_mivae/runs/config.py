@@ -216,8 +216,16 @@ class RunConfig:
     def load_dataset(self, root: str | Path | None = None) -> Dataset:
         """Loads the data, split."""
         return load_dataset(
-            self.data or DEFAULT_DATA, root=root or self.data_root, image_size=self.image_size
+            self.data or DEFAULT_DATA,
+            root=root or self.data_root,
+            image_size=self.image_size,
+            binarize=self.binarize,
         )
+
+    @property
+    def binarize(self) -> str:
+        """The protocol of the pixels."""
+        return str(self.training.get("binarize", TrainingOptions.binarize))
 
     @property
     def command(self) -> str:

@@ -105,7 +105,7 @@ class RunGroup:
         self.on_start()
         shape = "x".join(map(str, dataset.data_shape))
         self.say(
-            f"{config.variant} on {dataset.name}: {len(dataset.x_train)} training and "
+            f"{config.variant} on {dataset.title}: {len(dataset.x_train)} training and "
             f"{len(dataset.x_test)} test images of {shape}{several}"
         )
 
@@ -266,7 +266,8 @@ def _write_summary(
         summary |= agreement_of_models([run.vae for run in runs], dataset.x_test)
     metrics = {name: {"mean": mean, "sd": spread} for name, (mean, spread) in summary.items()}
     seeds = [run.config.training["seed"] for run in runs]
-    write_json(folder / SEEDS, {"seeds": seeds, "metrics": metrics, "failed": failed})
+    content = {"seeds": seeds, "binarize": dataset.binarize, "metrics": metrics, "failed": failed}
+    write_json(folder / SEEDS, content)
 
 
 def seeds_table(folder: str | Path) -> str:
@@ -278,6 +279,8 @@ def seeds_table(folder: str | Path) -> str:
         if mean is not None:
             told = "" if spread is None else f" ± {spread:.3f}"
             rows.append((LABELS.get(name, name), f"{mean:.3f}{told}"))
+    pixels = content.get("binarize", "none")
+    rows += [] if pixels == "none" else [("binarize", pixels)]
     lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation", *align(rows)]
     return "\n  ".join(lines)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from pyro_mivae.data import Dataset, read_images
+from pyro_mivae.data import PROTOCOLS, Dataset, read_images
+from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
-from pyro_mivae.likelihoods import BernoulliLikelihood
-from pyro_mivae.runs.run import Run, summarise
+from pyro_mivae.runs.run import Run, notes_of, summarise
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
     Writer,
@@ -29,10 +29,6 @@ from pyro_mivae.training.checkpoint import kept_weights
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
 EVALUATION_BATCH = 128  # what its work per image compares with
-GREY = (
-    "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are "
-    "cross-entropies, not log-probabilities of data"
-)
 
 
 def evaluate_run(
@@ -49,10 +45,11 @@ def evaluate_run(
     from pyro_mivae.metrics import duration, evaluate, forecast
 
     vae = run.vae.to(resolve_device(device))
+    x_train = settled_pixels(dataset.x_train, dataset.binarize, TRAIN_SEED)
     options = {name: value for name, value in options.items() if value is not None}
     what: dict[str, Any] = {
         "labels": dataset.y_test,
-        "train": (dataset.x_train, dataset.y_train, dataset.factors_train),
+        "train": (x_train, dataset.y_train, dataset.factors_train),
         "factors": dataset.factors_test,
         "full": full,
         **options,
@@ -64,17 +61,14 @@ def evaluate_run(
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test images: this will take {duration(seconds)}")
         metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
-        protocol = {**metrics.protocol, "weights": run.weights}
-        grey = bool(((dataset.x_test > 0) & (dataset.x_test < 1)).any())
-        if grey and isinstance(vae.likelihood, BernoulliLikelihood):
-            protocol["likelihood"] = GREY
+        pixels = f"{dataset.binarize}: {PROTOCOLS[dataset.binarize]}"
+        protocol = {**metrics.protocol, "binarize": pixels, "weights": run.weights}
         try:
             if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
                 raise RunError(f"{run.folder} was trained again meanwhile; measure it again")
             write_json(run.folder / METRICS, {"metrics": dict(metrics), "protocol": protocol})
         except WriteError:
-            note = protocol.get("likelihood", "")
-            say(summarise(metrics, vae.num_categories, note, vae.noise))
+            say(summarise(metrics, vae.num_categories, notes_of(protocol), vae.noise))
             raise
     return dict(metrics)
 
@@ -129,7 +123,8 @@ def write_codes(
 ) -> dict[str, tuple[int, ...]]:
     """Encodes all images of a data set, in order, and writes one array per site as ``.npz``.
 
-    Images are resized if those of the run were; otherwise they must have the same size.
+    Images are resized and made binary as those of the run were; a Bernoulli draw is one fixed
+    draw of them in their order. Without a resize they must have the same size.
     """
     import numpy as np
 
@@ -141,7 +136,7 @@ def write_codes(
             f"{data} holds images of shape {tuple(images.shape[1:])}; the run {run.folder} was "
             f"trained on {config.data_shape} (channels, height, width)"
         )
-    run.vae.check_data(images)
+    images = settled_pixels(run.vae.check_data(images), config.binarize)
     parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]
     codes = {site: torch.cat([p[site] for p in parts]).cpu().numpy() for site in parts[0]}
     with atomic_path(out) as scratch:

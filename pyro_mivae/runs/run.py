@@ -55,10 +55,10 @@ Row = tuple[str, str, str]  # label, figure and standard error
 def summarise(
     metrics: Mapping[str, float],
     num_categories: int | None = None,
-    note: str = "",
+    notes: Collection[str] = (),
     noise: Collection[str] = (),
 ) -> str:
-    """Formats the main figures as a small table, followed by the diagnoses.
+    """Formats the main figures as a small table, followed by notes and the diagnoses.
 
     Each has its standard error over the images; for an interval the larger one of its ends.
 
@@ -71,8 +71,7 @@ def summarise(
           ELBO                           −25.00
     """
     lines = ["nats per test image", *_indented(_nats(metrics))]
-    if note:
-        lines.append(f"  ({note})")
+    lines += [f"  ({note})" for note in notes]
     parts = [] if num_categories else list(parsed(metrics, "reconstruction_r2"))
     if len(parts) > 1:
         alone = [(f"{k.site} alone" if k.site else "the whole code", str(k)) for k, _ in parts]
@@ -161,11 +160,17 @@ class Run:
     def summary(self) -> str:
         """Formats the main figures as a small table."""
         metrics, protocol = self.measured()
-        notes = [protocol.get("likelihood")]
+        notes = notes_of(protocol)
         if "log_px_ais_gap" in metrics:
             notes.append(f"gap: {how_measured(protocol, 'log_px_ais_gap')}")
-        note = ")\n  (".join(filter(None, notes))
-        return summarise(metrics, self.vae.num_categories, note, self.vae.noise)
+        return summarise(metrics, self.vae.num_categories, notes, self.vae.noise)
+
+
+def notes_of(protocol: Mapping[str, Any]) -> list[str]:
+    """Returns remarks on the pixels of measured figures: their protocol, and a misfit."""
+    pixels = protocol.get("binarize", "none")
+    told = "" if pixels.startswith("none") else f"binarize {pixels}"
+    return [note for note in (told, protocol.get("likelihood", "")) if note]
 
 
 def open_run(folder: str | Path, *, trust: bool = False) -> Run:

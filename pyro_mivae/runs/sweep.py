@@ -26,9 +26,11 @@ from pyro_mivae.arguments import (
     number,
     several,
 )
+from pyro_mivae.data.binarize import settled_pixels, training_pixels
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.figures import LOWER, OF_SWEEPS, UPPER, key
+from pyro_mivae.inputs import as_tensor
 from pyro_mivae.options import checks_of
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import FLAGS, RunConfig, check_model_options, started_with
@@ -62,12 +64,14 @@ class SweepTable:
         grid: The values of each option.
         failures: Reasons of failed trainings, by row number.
         seeds: The seeds of each combination.
+        binarize: Protocol of the pixels, see `binarize`.
     """
 
     rows: list[dict[str, float]]
     grid: dict[str, tuple[float, ...]]
     failures: dict[int, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    binarize: str = "none"
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the rows as a table."""
@@ -78,8 +82,9 @@ class SweepTable:
             writer.writerows(self.rows)
 
     def to_json(self, path: str | Path) -> None:
-        """Writes grid, seeds, rows and failures, with null for NaN."""
-        content = {"grid": self.grid, "seeds": self.seeds, "rows": self.rows}
+        """Writes grid, seeds, protocol, rows and failures, with null for NaN."""
+        content = {"grid": self.grid, "seeds": self.seeds, "binarize": self.binarize}
+        content |= {"rows": self.rows}
         write_json(Path(path), {**content, "failed": self.failures})
 
     @classmethod
@@ -97,10 +102,11 @@ class SweepTable:
             ]
             grid = {name: tuple(values) for name, values in content["grid"].items()}
             seeds = tuple(content["seeds"])
+            binarize = str(content.get("binarize", "none"))
             failures = {int(number): told for number, told in content["failed"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"cannot read the sweep {path}: {error}") from error
-        return cls(rows, grid, failures, seeds)
+        return cls(rows, grid, failures, seeds, binarize)
 
     def to_png(self, path: str | Path) -> None:
         """Draws the models in the plane of rate and distortion.
@@ -126,7 +132,8 @@ class SweepTable:
             same = [r for r in self.rows if all(r[k] == v for k, v in point.items())]
             means = [sum(row[name] for row in same) / len(same) for name in OF_SWEEPS]
             rows.append([f"{value:g}" for value in values] + [f"{mean:.3f}" for mean in means])
-        return "\n".join(align(rows))
+        told = [] if self.binarize == "none" else [f"binarize {self.binarize}"]
+        return "\n".join([*align(rows), *told])
 
     @property
     def points(self) -> list[dict[str, float]]:
@@ -201,7 +208,9 @@ def sweep(
         >>> found.rows[0]["rate"] > found.rows[1]["rate"]
         True
     """
-    table = SweepTable([], {k: tuple(v) for k, v in grid.items()}, seeds=tuple(seeds))
+    pixels = training.get("binarize", TrainingOptions.binarize)
+    values = {k: tuple(v) for k, v in grid.items()}
+    table = SweepTable([], values, seeds=tuple(seeds), binarize=pixels)
     return fill_table(table, partial(_make, make), x, x_test=x_test, **training)
 
 
@@ -216,7 +225,9 @@ def fill_table(
     **training: Any,
 ) -> SweepTable:
     """Trains and measures the models that are missing in a table; see `sweep`."""
-    points, x_test = table.points, x if x_test is None else x_test
+    x = training_pixels(as_tensor(x), table.binarize)
+    x_test = settled_pixels(x if x_test is None else as_tensor(x_test), table.binarize)
+    points = table.points
     rows = {
         n: row
         for n, point in enumerate(points)
@@ -304,7 +315,7 @@ def sweep_run(
             )
         seeds = tuple(seeds_from(config, 1 if count is None else count))
         done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
-        table = SweepTable(done, _GRID("grid", grid), seeds=seeds)
+        table = SweepTable(done, _GRID("grid", grid), seeds=seeds, binarize=config.binarize)
         if known and len(done) == len(table.points) and (folder / PICTURE).is_file():
             clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")

@@ -31,8 +31,8 @@ class RegularizedInformation(CategoryTerm):
     With :math:`\mu = 1` and :math:`\eta = 0` it is the plug-in estimate of :math:`I_q(c; x)` from
     the batch, less its largest value :math:`\log K`. A larger :math:`\mu` keeps all categories in
     use. :math:`r` is the direction in which :math:`q` changes most, so borders of categories move
-    to where data are sparse. Its length is in proportion to the distance from the datum to its
-    nearest neighbour in the batch.
+    to where data are sparse. Its length is a share of the distance from the datum to its nearest
+    neighbour in the batch.
 
     The term needs only the guide, no decoder and no labels. The data alone, without those that
     are moved, make the running statistics of batch normalisation.
@@ -41,8 +41,7 @@ class RegularizedInformation(CategoryTerm):
         site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: Mean length of :math:`r`, as a share of the root mean square distance between two
-            data of the batch.
+        radius: That share.
         **term: The weight, see `InformationTerm`.
 
     References:
@@ -59,7 +58,7 @@ class RegularizedInformation(CategoryTerm):
         *,
         marginal_weight: float = 4.0,
         smoothness: float = 10.0,
-        radius: float = 0.12,
+        radius: float = 0.2,
         **term: Unpack[TermOptions],
     ) -> None:
         super().__init__(site, **term)
@@ -79,7 +78,7 @@ class RegularizedInformation(CategoryTerm):
         fixed = log_q.detach()
         with running_statistics_kept():
             direction = self._steepest(guide, x, fixed)
-            length = self.radius * _lengths(x)
+            length = self.radius * _nearest(x)
             moved = log_probs(category_site(self, guide, x + length * direction))
         change = weigh(fixed.exp(), fixed - moved).sum(-1).mean()
         return -self.marginal_weight * imbalance - entropy - self.smoothness * change
@@ -94,14 +93,13 @@ class RegularizedInformation(CategoryTerm):
 
 
 @torch.no_grad()
-def _lengths(x: Tensor) -> Tensor:
-    """Lengths of the moves for a radius of 1, shape ``(batch, 1, ...)``; 0 for equal data."""
+def _nearest(x: Tensor) -> Tensor:
+    """Distance of each datum to its nearest neighbour, ``(batch, 1, ...)``; 0 for one datum."""
     if len(x) == 1:
         return torch.zeros_like(x)
     flat, itself = x.flatten(1), torch.eye(len(x), dtype=torch.bool, device=x.device)
     nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)
-    lengths = _spread(x) * nearest / nearest.mean().clamp(min=torch.finfo(x.dtype).tiny)
-    return lengths.reshape(-1, *[1] * (x.dim() - 1))
+    return nearest.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def _spread(x: Tensor) -> Tensor:

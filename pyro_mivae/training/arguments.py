@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import either, instance, number, text
-from pyro_mivae.errors import OptionError
+from pyro_mivae.data.binarize import settled_pixels, training_pixels
+from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.inputs import fingerprint
 from pyro_mivae.terms import ENOUGH_DATA
+from pyro_mivae.training.options import TrainingOptions
 
 HELD_OUT = 0.1
 SMALL_STEP = 50_000_000  # parameters times images per step
@@ -75,28 +78,34 @@ class Images:
     """Training images, with held-out images or the share to hold out.
 
     Attributes:
-        x: Training images.
+        x: Training images, see `training_pixels`.
         validation: Held-out images, the share of ``x`` to hold out, or None.
+        binarize: Protocol of the pixels.
     """
 
     x: Tensor
     validation: Tensor | float | None
+    binarize: str
 
     @classmethod
-    def checked(cls, vae: Any, x: Any, validation: Any, patience: int | None) -> Images:
+    def checked(cls, vae: Any, x: Any, validation: Any, options: TrainingOptions) -> Images:
         """Checks images; with patience and no ``validation`` a tenth of them is held out."""
-        x = vae.check_data(x)
+        patience, binarize = options.patience, options.binarize
+        x = training_pixels(vae.check_data(x), binarize)
+        misfit = vae.likelihood.misfit(settled_pixels(x[:1], binarize))
+        if misfit and binarize != "none":
+            warnings.warn(f"binarize={binarize!r}: {misfit}", PyroMivaeWarning, stacklevel=2)
         if validation is None:
             validation = None if patience is None else HELD_OUT
         elif isinstance(validation, Real):
             validation = number(above=0, below=1)("validation", validation)
         else:
-            return cls(x, vae.check_data(validation))
+            return cls(x, settled_pixels(vae.check_data(validation), binarize), binarize)
         if validation is not None and len(x) < 2:
             raise OptionError(
                 f"{len(x)} image(s) given, and some must be held out; give 2 or more"
             )
-        return cls(x, validation)
+        return cls(x, validation, binarize)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -115,7 +124,7 @@ class Images:
         if held_out is not None and not isinstance(held_out, Tensor):
             count = min(max(1, round(held_out * len(x))), len(x) - 1)
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-            x, held_out = x[order[count:]], x[order[:count]]
+            x, held_out = x[order[count:]], settled_pixels(x[order[:count]], self.binarize)
         size = x.nbytes + (0 if held_out is None else held_out.nbytes)
         if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")

@@ -83,7 +83,7 @@ def fit(
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
-            `Variant.check_data`.
+            `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
         options: See `TrainingOptions`.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
@@ -102,7 +102,7 @@ def fit(
     Raises:
         OptionError: If an option is out of its range, or differs from the run that is resumed.
         DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
-            the likelihood.
+            the likelihood or made binary.
         ShapeError: If images have another shape than the variant's.
         SiteError: If model, guide and objective do not match.
         RunError: If the folder holds a run and ``resume`` is off, or the run of another model.
@@ -119,7 +119,7 @@ def fit(
         (2, True)
     """
     target = resolve_device(device)
-    images = Images.checked(vae, x, validation, options.patience)
+    images = Images.checked(vae, x, validation, options)
     training = Training(vae, images, images.place(target), options, target)
     if on_start is not None:
         on_start()
@@ -212,7 +212,7 @@ class Training:
         if not trainer.begun:
             trainer.begun = True
             with pyro.validation_enabled(False):
-                trainer.vae.initialize(trainer.x)
+                trainer.vae.initialize(trainer.settled(trainer.x))
             check_end(trainer)
             self._keep_weights()
         self.tell_batches(bar)

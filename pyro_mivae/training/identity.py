@@ -81,7 +81,8 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
     """Checks that a training equals that of a folder's run, except for its epochs."""
     begun, otherwise = f"the run in {folder} was started with", "or choose another run="
     for name in given.options.keys() - {"epochs"}:
-        own, theirs = given.options[name], started.options.get(name)
+        usual = getattr(TrainingOptions, name, None)  # of runs that are older than the option
+        own, theirs = given.options[name], started.options.get(name, usual)
         if own != theirs:
             raise OptionError(
                 f"{name}={own!r} given, but {begun} {theirs!r}; give the same to continue, "

@@ -118,7 +118,7 @@ def fit_many(
     trainings = []
     for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
         own = replace(options, lr=own_lr, seed=seed)
-        images = Images.checked(vae, x, validation, own.patience)
+        images = Images.checked(vae, x, validation, own)
         known = str(images.fingerprints)  # models with the same images share them
         if known not in placed:
             placed[known] = images, images.place(target)

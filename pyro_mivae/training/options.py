@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pyro_mivae.arguments import number, whole
+from pyro_mivae.data import PROTOCOLS
 from pyro_mivae.engine import Mode, Precision
 from pyro_mivae.options import check_fields, option
 
@@ -28,6 +29,12 @@ class TrainingOptions:
             "images per step; the last batch may be smaller, or join the one before it if it "
             "has fewer than 64 images and the objective compares them"
         ),
+    )
+    binarize: str = option(
+        "none",
+        names=tuple(PROTOCOLS),
+        help="protocol that makes the pixels 0 or 1: "
+        + "; ".join(f"{name}, {meaning}" for name, meaning in PROTOCOLS.items()),
     )
     lr: float = option(
         1e-3,

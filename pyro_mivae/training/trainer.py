@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
 from pyro_mivae.engine import (
     Engine,
     GraphStep,
@@ -199,15 +200,16 @@ class Trainer:
         """Trains for one epoch, evaluates on held-out images, and returns the epoch's row."""
         start, meter = time.perf_counter(), Meter(self.step + 1)
         order = torch.randperm(len(self.x), generator=self.shuffle)
+        drawn = self._pixels()
         self.vae.train()
         with pyro.validation_enabled(False):
             self._record()
             if self.recorded is None:
                 for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
-                    meter.add(*self._step(self._batch(index)), len(index))
+                    meter.add(*self._step(drawn(self._batch(index))), len(index))
                     on_step()
             else:  # nothing waits for the device
-                values = self.recorded.run(order, self.step, on_step)
+                values = self.recorded.run(order, self.step, on_step, drawn)
                 meter.add(self.recorded.entries, values, len(order))
                 self.objective.advance(len(values))
                 self.step += len(values)
@@ -253,9 +255,25 @@ class Trainer:
             every=most_unchecked(self.device),
         )
 
+    def _pixels(self) -> Callable[[Tensor], Tensor]:
+        """Returns a function that gives each batch of an epoch its pixels, in place.
+
+        Dynamic binarisation has random numbers of its own, so the model's noise is the same under
+        every protocol. Their seed comes from the generator of the order, which checkpoints hold.
+        """
+        if self.options.binarize != "dynamic":
+            return lambda batch: batch
+        seed = int(torch.randint(2**32, (), generator=self.shuffle))
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return lambda batch: batch.copy_(draw(batch, generator))
+
+    def settled(self, x: Tensor) -> Tensor:
+        """Returns training images as binary as in training, by a fixed draw."""
+        return settled_pixels(x, self.options.binarize, TRAIN_SEED)
+
     def example(self, size: int) -> Tensor:
         """Returns an example batch of a size."""
-        return self._batch(torch.arange(size, device=self.x.device))
+        return self.settled(self._batch(torch.arange(size, device=self.x.device)))
 
     def _batch(self, index: Tensor) -> Tensor:
         return self.x[index].to(self.device, non_blocking=True)

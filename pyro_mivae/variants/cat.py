@@ -59,7 +59,7 @@ class CatVAE(Variant):
         *,
         num_categories: options.NumCategories = 10,
         latent_dim: options.LatentDim | None = None,
-        radius: options.Radius = 3.0,
+        radius: options.Radius = 6.0,
         categorical: options.CategoricalName = "auto",
         num_decodes: options.NumDecodes | None = None,
         temperature: options.Temperature | None = None,

@@ -50,8 +50,8 @@ class CategoryStart:
     start_radius: float | None = option(
         None,
         check=number(least=0),
-        help="radius of the start's smoothness, see RegularizedInformation; if omitted 1.08 / "
-        "n^0.2 for n data, which shrinks as the width of a kernel does, and 0.12 in training",
+        help="radius of the start's smoothness, see RegularizedInformation; if omitted 7.8 / "
+        "n^(1/3) for n data, and 0.2 in training",
     )
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
@@ -89,7 +89,7 @@ class CategoryStart:
 
     def terms(self, site: str, n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
-        radius = 1.08 / n**0.2 if self.start_radius is None else self.start_radius
+        radius = 7.8 / n ** (1 / 3) if self.start_radius is None else self.start_radius
         return self._terms(site, radius, lambda weight: weight)
 
     def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
@@ -97,7 +97,7 @@ class CategoryStart:
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return []
-        radius = 0.12 if self.start_radius is None else self.start_radius
+        radius = 0.2 if self.start_radius is None else self.start_radius
         falling = partial(linear_warmup, steps, end=0.0)
         return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
 

@@ -133,6 +133,7 @@ PICTURES = {
 CALLS = [
     Call("split_indices", data.split_indices, lambda: {"count": 9, "labels": torch.arange(9) % 2}),
     Call("resize_images", data.resize_images, lambda: {"images": X, "size": (5, 6)}),
+    Call("binarize", data.binarize, lambda: {"x": X, "protocol": "fixed", "seed": 1}),
     Call("read_npz", data.read_npz, lambda: {"path": files()["npz"]}),
     Call("read_folder", data.read_folder, lambda: {"path": files()["folder"], "image_size": 8}),
     Call(
@@ -143,7 +144,13 @@ CALLS = [
     Call(
         "load_dataset",
         data.load_dataset,
-        lambda: {"name_or_path": files()["npz"], "root": FOLDER, "image_size": 8, "seed": 1},
+        lambda: {
+            "name_or_path": files()["npz"],
+            "root": FOLDER,
+            "image_size": 8,
+            "seed": 1,
+            "binarize": "fixed",
+        },
     ),
     Call(
         "grid_figure",

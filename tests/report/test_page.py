@@ -214,7 +214,7 @@ def test_the_numbers_come_first_with_their_bounds_and_errors(tmp_path, infocat):
         "log 3 = 1.10",
         "Clustering accuracy 81.2 %",
         "3 of 3",
-        "cross-entropy",
+        "cross-entropies",
     ):
         assert written in text
     assert text.index("ELBO") < text.index("The objective") < text.index("The pictures")
@@ -237,7 +237,7 @@ def test_critic_stands_beside_the_bounds(tmp_path, vae):
 
 def test_binary_data_under_a_bernoulli_have_a_log_probability(tmp_path, infocat):
     x = torch.rand(24, 1, 8, 8).round()
-    assert "cross-entropy" not in text_of(tmp_path, infocat, {"elbo": -9.0}, x)
+    assert "cross-entropies" not in text_of(tmp_path, infocat, {"elbo": -9.0}, x)
 
 
 def test_the_objective_the_protocol_and_the_command(tmp_path, infocat):

@@ -92,7 +92,7 @@ def test_what_makes_runs_incomparable_is_said(home, tmp_path):
     content["protocol"]["likelihood"] = "grey pixels"
     (copy / "metrics.json").write_text(json.dumps(content))
     grey, measured = compare(home / "a", copy).warnings
-    assert "only d scores grey pixels" in grey
+    assert "cannot be compared, because d has grey pixels" in grey
     assert "measured in different ways: information.iwae_samples 64 and 2" in measured
 
 

@@ -29,7 +29,7 @@ def test_parts_of_the_code_where_no_category_is():
 
 
 def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
-    lines = [" ".join(line.split()) for line in summarise(METRICS, 10, "a note").splitlines()]
+    lines = [" ".join(line.split()) for line in summarise(METRICS, 10, ["a note"]).splitlines()]
     assert lines == [
         "nats per test image",
         "distortion, -E log p(x|code) 21.00",
