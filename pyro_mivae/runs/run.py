@@ -160,17 +160,16 @@ class Run:
     def summary(self) -> str:
         """Formats the main figures as a small table."""
         metrics, protocol = self.measured()
-        notes = notes_of(protocol)
-        if "log_px_ais_gap" in metrics:
-            notes.append(f"gap: {how_measured(protocol, 'log_px_ais_gap')}")
-        return summarise(metrics, self.vae.num_categories, notes, self.vae.noise)
+        return summarise(metrics, self.vae.num_categories, notes_of(protocol), self.vae.noise)
 
 
 def notes_of(protocol: Mapping[str, Any]) -> list[str]:
-    """Returns remarks on the pixels of measured figures: their protocol, and a misfit."""
+    """Returns remarks on measured figures: protocol and misfit of the pixels, annealed data."""
     pixels = protocol.get("binarize", "none")
     told = "" if pixels.startswith("none") else f"binarize {pixels}"
-    return [note for note in (told, protocol.get("likelihood", "")) if note]
+    annealed = "ais" in protocol.get("information", {})
+    gap = f"gap: {how_measured(protocol, 'log_px_ais_gap')}" if annealed else ""
+    return [note for note in (told, protocol.get("likelihood", ""), gap) if note]
 
 
 def open_run(folder: str | Path, *, trust: bool = False) -> Run:

@@ -54,6 +54,7 @@ def test_evaluate_gives_the_same_numbers_again(call, home):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*proposals were accepted")
 def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, short_pilot):
     for name in ("outputs", "run"):
         monkeypatch.setattr(f"pyro_mivae.runs.{name}.METRICS", "more.json")
