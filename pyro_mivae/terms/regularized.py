@@ -58,7 +58,7 @@ class RegularizedInformation(CategoryTerm):
         *,
         marginal_weight: float = 4.0,
         smoothness: float = 10.0,
-        radius: float = 0.2,
+        radius: float = 0.16,
         **term: Unpack[TermOptions],
     ) -> None:
         super().__init__(site, **term)

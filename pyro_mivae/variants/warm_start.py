@@ -20,7 +20,7 @@ from pyro_mivae.schedules import Schedule, linear_warmup
 from pyro_mivae.terms import InvariantInformation, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
 
-BATCH = 250
+BATCH = 250  # or a tenth of the data, if that is less, but 100
 INVARIANCE = 4.0  # weight of a transformation's term beside the other
 
 
@@ -44,14 +44,14 @@ class CategoryStart:
     starts: int | None = option(
         None,
         check=whole(least=1),
-        help="initial weights that the start tries, of which the best is kept; as many as 6,000 "
-        "steps allow, 4 at most, if omitted",
+        help="initial weights that the start tries, of which the best is kept; if omitted 2 where "
+        "both take no more than 6,000 steps, 1 otherwise",
     )
     start_radius: float | None = option(
         None,
         check=number(least=0),
-        help="radius of the start's smoothness, see RegularizedInformation; if omitted 7.8 / "
-        "n^(1/3) for n data, and 0.2 in training",
+        help="radius of the start's smoothness, see RegularizedInformation; if omitted 13 / n^0.4 "
+        "for n data, and 0.16 in training",
     )
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
@@ -84,12 +84,12 @@ class CategoryStart:
         Networks that a user passed in keep their weights: they get one start.
         """
         steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
-        starts = self.starts or max(1, min(4, 6000 // max(steps, 1)))
+        starts = self.starts or (2 if 2 * steps <= 6000 else 1)
         return {"steps": steps, "starts": 1 if keep_weights else starts}
 
     def terms(self, site: str, n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
-        radius = 7.8 / n ** (1 / 3) if self.start_radius is None else self.start_radius
+        radius = 13 / n**0.4 if self.start_radius is None else self.start_radius
         return self._terms(site, radius, lambda weight: weight)
 
     def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
@@ -97,7 +97,7 @@ class CategoryStart:
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return []
-        radius = 0.2 if self.start_radius is None else self.start_radius
+        radius = 0.16 if self.start_radius is None else self.start_radius
         falling = partial(linear_warmup, steps, end=0.0)
         return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
 
@@ -165,10 +165,11 @@ def warm_start_categories(
 def _train(engine: Engine, guide: nn.Module, x: Tensor, first: int, steps: int) -> float:
     """Takes steps, and returns the mean loss of the last tenth of them."""
     device = next(guide.parameters()).device
+    size = min(BATCH, max(len(x) // 10, 100), len(x))
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in range(first, first + steps):
-        index = torch.randint(len(x), (min(BATCH, len(x)),), device=x.device)
+        index = torch.randint(len(x), (size,), device=x.device)
         batch = x[index].to(device, non_blocking=True)
         _, values = engine.take(batch, number=step, compare=is_due(step))
         optimiser.step()
