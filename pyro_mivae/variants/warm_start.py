@@ -28,24 +28,22 @@ INVARIANCE = 4.0  # weight of a transformation's term beside the other
 class CategoryStart:
     """The start of a variant with categories, before training.
 
-    The guide's category is trained alone first, by `RegularizedInformation`. Where this is cheap
-    it starts from several initial weights, and the best by that term is kept. The term then stays
-    in the objective with ``start_weight``, which falls to 0 over the first 80 % of the training.
-    The weights of the KL divergences and of an information term rise from 0 during the share
-    ``warmup`` of the training.
+    The guide's category is trained alone first, by `RegularizedInformation`, from two initial
+    weights, and the better by that term is kept. The term then stays in the objective with
+    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
+    divergences and of an information term rise from 0 during the share ``warmup`` of the training.
     """
 
     warm_start: int | None = option(
         None,
         check=whole(least=0),
-        help="steps of the categories' unsupervised start; 0 for none; 25 passes over the data, "
-        "600 at least, if omitted",
+        help="steps of the categories' unsupervised start; 0 for none; if omitted 20 passes "
+        "over the data, of 600 to 4,800 steps",
     )
-    starts: int | None = option(
-        None,
+    starts: int = option(
+        2,
         check=whole(least=1),
-        help="initial weights that the start tries, of which the best is kept; if omitted 2 where "
-        "both take no more than 6,000 steps, 1 otherwise",
+        help="initial weights that the start tries, of which the best is kept",
     )
     start_radius: float | None = option(
         None,
@@ -83,9 +81,9 @@ class CategoryStart:
 
         Networks that a user passed in keep their weights: they get one start.
         """
-        steps = max(600, 25 * n // BATCH) if self.warm_start is None else self.warm_start
-        starts = self.starts or (2 if 2 * steps <= 6000 else 1)
-        return {"steps": steps, "starts": 1 if keep_weights else starts}
+        usual = min(4800, max(600, 20 * n // BATCH))
+        steps = usual if self.warm_start is None else self.warm_start
+        return {"steps": steps, "starts": 1 if keep_weights else self.starts}
 
     def terms(self, site: str, n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
