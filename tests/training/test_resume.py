@@ -95,7 +95,7 @@ def test_finished_run_is_left_as_it_is(tmp_path, x, make, assert_same_weights):
     first = make()
     fit(first, x, epochs=2, run=tmp_path)
     files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    second = make(radius=3.0)
+    second = make(radius=6.0)
     nn.init.zeros_(next(second.parameters()))
     history = fit(second, x, epochs=2, run=tmp_path, resume=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
