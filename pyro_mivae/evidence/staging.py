@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,16 +48,14 @@ class Stager:
         pairs = zip(_call(traced, None, other), function(other), strict=True)
         if not all(torch.equal(ours, theirs) for ours, theirs in pairs):
             return function
-        for known, compiled in self._known:  # noqa: B007
-            if _is_same(known, traced):
-                break
-        else:
+        compiled = [graph for known, graph in self._known if _is_same(known, traced)]
+        if not compiled:
             pays = calls > WORTH_COMPILING * steps_worth_compiling(traced, place, known=False)
-            compiled = compile_graph(traced, place) if pays else None
+            graph = compile_graph(traced, place) if pays else None
             # Past the hooks on modules: they are about those of the programs.
-            compiled = getattr(compiled, "forward", compiled)
-            self._known.append((traced, compiled))
-        return lambda place: _call(traced, compiled, place)
+            compiled = [getattr(graph, "forward", graph)]
+            self._known.append((traced, compiled[0]))
+        return partial(_call, traced, compiled[0])
 
 
 def _record(function: Function, place: Tensor) -> TracedStep:
