@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution, Normal
+from pyro.distributions import Delta, MaskedDistribution, Normal, ZeroInflatedDistribution
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
@@ -21,7 +21,7 @@ Site = Any
 
 def base_of(fn: Any) -> Any:
     """Returns the base of a transformed, masked or independent distribution."""
-    while hasattr(fn, "base_dist"):
+    while hasattr(fn, "base_dist") and not isinstance(fn, ZeroInflatedDistribution):
         fn = fn.base_dist
     return fn
 

@@ -69,6 +69,16 @@ def mean_of(fn: Any) -> Tensor:
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 
+def variance_of(fn: Any) -> Tensor:
+    """Returns the variance of a distribution, or of 100 draws if it is not known."""
+    try:
+        variance: Tensor = fn.variance
+    except (AttributeError, NotImplementedError):
+        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
+    return variance
+
+
 def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
     """Runs a program and returns its trace, without sub-sampling sites."""
     return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))
@@ -205,11 +215,29 @@ class TracePair:
 
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
+        return self._sum_out(name, self._moments(name)[0])
+
+    def marginal_variance(self, name: str, mean: Tensor) -> Tensor:
+        """Returns the variance of a latent site about its `marginal_mean`, likewise."""
+        own, variance = self._moments(name, spread=True)
+        if is_enumerated(self.guide.nodes[name]):
+            return mean * (1 - mean)  # of each coordinate of a one-hot vector
+        return self._sum_out(name, variance + (own - mean).square())
+
+    def _moments(self, name: str, spread: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean of a site and, if asked for, variance, given the values of enumerated sites."""
         site = self.guide.nodes[name]
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(MEAN_SEED)
             mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
+            if spread and not is_enumerated(site):
+                return mean, variance_of(site["fn"])
+        return mean, mean
+
+    def _sum_out(self, name: str, mean: Tensor) -> Tensor:
+        """Averages a function of a site, over its event shape, over the enumerated sites."""
+        site = self.guide.nodes[name]
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import pyro
 import torch
@@ -26,15 +26,17 @@ from pyro_mivae.guides import mean_field_guide
 from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.memory import build_fitting
-from pyro_mivae.models import GenerativeModel, code_program, dtype_of
+from pyro_mivae.models import GenerativeModel, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
+from pyro_mivae.variants.encoding import What, encoded
 
-SCALE = "likelihood.scale_unconstrained"
+LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
+Generated = Literal["mean", "data"]
 _INSTANCES = itertools.count(1)
 
 
@@ -104,23 +106,22 @@ class Variant(PyroModule):
         self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
+        likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
+        outputs = decoder_options(likelihood)
 
         def build() -> tuple[nn.Module, nn.Module]:
-            first, last = self.build_networks("auto", self.data_shape, code_dim)
+            first, last = self.build_networks("auto", self.data_shape, code_dim, **outputs)
             first = first if encoder is None else encoder
             if guide is None:
                 first = make_guide(self.data_shape, distributions, first)
             return first if guide is None else guide, last if decoder is None else decoder
 
         self.guide, decoder = build_fitting(build, checks.SMALLER)
-        if isinstance(likelihood, str):
-            likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
-        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
-            checks.check_decoder(self.model, x.new_zeros(*leading, code_dim), self.data_shape)
+            checks.check_decoder(self.model, code_dim, x)
 
     @classmethod
     def options(cls) -> type:
@@ -137,10 +138,10 @@ class Variant(PyroModule):
 
     @classmethod
     def build_networks(
-        cls, kind: str, data_shape: Sequence[int], code_dim: int
+        cls, kind: str, data_shape: Sequence[int], code_dim: int, **outputs: int
     ) -> tuple[nn.Module, nn.Module]:
         """Builds an encoder and a decoder of the variant, see `build_networks`."""
-        return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm)
+        return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm, **outputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
         """Copies the module, with a new Pyro name."""
@@ -179,9 +180,10 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A likelihood's scale is one number that may have to change far: it has ten times the rate.
+        A number of the likelihood, such as its scale, may have to change far: it has ten times the
+        rate.
         """
-        return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
+        return {"lr": 1e-2 if param_name.endswith(LEARNED) else 1e-3}
 
     @property
     def likelihood(self) -> Likelihood:
@@ -238,23 +240,28 @@ class Variant(PyroModule):
         return self.model.check_data(x)
 
     @torch.no_grad()
-    def encode(self, x: Any) -> dict[str, Tensor]:
-        """Returns the posterior mean of each site.
+    @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
+    def encode(
+        self, x: Any, what: What = "mean", num_draws: int | None = None
+    ) -> dict[str, Tensor]:
+        """Returns mean, standard deviation or draws of the posterior of each site.
 
         If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
         mean of 100 draws with a fixed seed: its error is a tenth of the posterior's deviation.
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
+            what: ``"mean"``, ``"sd"`` or ``"draws"``.
+            num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
 
         Returns:
-            Tensors by site, shape ``(batch, size)``; probabilities of a category.
+            Tensors by site, shape ``(batch, size)``, or ``(num_draws, batch, size)`` of draws. Of
+            a category the mean is its probabilities p, the deviation that of each one-hot
+            coordinate, sqrt(p (1 - p)), and draws are one-hot.
         """
-        x, prior = self.check_data(x).to(self.device), code_program(self.model)
-        with self.evaluating():
-            return _posterior_means(
-                lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
-            )
+        if num_draws is not None and what != "draws":
+            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
+        return encoded(self, self.check_data(x), what, num_draws or 1)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
@@ -298,23 +305,25 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @check.checked(n=check.size(), category=check.whole())
-    def sample(self, n: int, category: int | None = None) -> Tensor:
+    @check.checked(n=check.size(), category=check.whole(), what=check.choice(*get_args(Generated)))
+    def sample(self, n: int, category: int | None = None, what: Generated = "mean") -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
             category: The category of the samples; any if omitted.
+            what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:
-            The likelihood's means, shape ``(n, *data_shape)``.
+            Shape ``(n, *data_shape)``.
         """
         if category is not None and self.num_categories is None:
             raise OptionError(f"category={category}: {type(self).__name__} has no categories")
         chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
         chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
+        program = push_forward(self.model, None if what == "mean" else lambda fn: fn.sample())
         with self.evaluating():
-            sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
+            sampled: Tensor = poutine.condition(program, chosen)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -366,26 +375,6 @@ class Variant(PyroModule):
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
-
-
-def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site over several runs of the guide."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(MEAN_SEED)
-        traces = run()
-        runs = [_means(traces)]
-        fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]
-        noisy = [name not in (*traces.enumerated, *fixed) for name in traces.latent]
-        if traces.auxiliary or any(noisy[:-1]):  # a site comes after a drawn one
-            runs.append(_means(run()))
-            if any(not torch.allclose(runs[0][n], runs[1][n], equal_nan=True) for n in runs[0]):
-                runs += [_means(run()) for _ in range(MEAN_DRAWS - 2)]
-                return {name: torch.stack([m[name] for m in runs]).mean(0) for name in runs[0]}
-    return runs[0]
-
-
-def _means(traces: TracePair) -> dict[str, Tensor]:
-    return {name: traces.marginal_mean(name) for name in traces.latent}
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

@@ -47,7 +47,7 @@ class InfoGAN(Variant):
     noise = frozenset({"z"})
     code_site = "u"
     refused = frozenset({"likelihood"})
-    build_networks = staticmethod(build_adversarial_networks)
+    build_networks = staticmethod(build_adversarial_networks)  # type: ignore[assignment]
 
     @options.checked_options(data_shape=shape())
     def __init__(

@@ -85,7 +85,7 @@ class Event(Likelihood):
         (lambda: mi.VAE(SHAPE, prior=mi.MixturePrior(3)), SiteError, r"the categories \['c'\]"),
         (lambda: mi.VAE(SHAPE, encoder=Row()), ShapeError, "returns .* for two data"),
         (lambda: mi.VAE(SHAPE, encoder=nn.Linear(5, 2)), ShapeError, "does not take data of sha"),
-        (lambda: mi.VAE(SHAPE, likelihood=Narrow()), ShapeError, r"batch shape \(2, 1, 3, 1\) of"),
+        (lambda: mi.VAE(SHAPE, likelihood=Narrow()), ShapeError, r"batch shape \(6, 1, 3, 1\) of"),
         (lambda: mi.VAE(SHAPE, likelihood=Event()), ShapeError, "without to_event"),
     ],
 )

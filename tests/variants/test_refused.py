@@ -27,7 +27,7 @@ def x():
         (lambda: mi.VAE(()), ShapeError, r"data_shape=\(\): give the shape of one datum"),
         (lambda: mi.VAE((1, 0, 3)), ShapeError, r"data_shape=\(1, 0, 3\)"),
         (lambda: mi.VAE(SHAPE, latent_dim=0), OptionError, "latent_dim=0; allowed are whol"),
-        (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
+        (lambda: mi.VAE(SHAPE, likelihood="poison"), OptionError, "allowed are bernoulli, cont"),
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
         (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "beta=-1.0; .* from 0"),
         (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan; allowed"),
