@@ -71,8 +71,8 @@ class InfoGAN(Variant):
             trunk = build_fitting(build, SMALLER)[0]
             if parts.get("guide") is None:
                 parts["encoder"] = trunk
-        parts |= {"prior": prior, "likelihood": DeltaLikelihood()}
-        super().__init__(data_shape, InfoGANPrior, partial(RecognitionGuide, noise=noise), **parts)
+        parts["prior"], make = prior, partial(RecognitionGuide, noise=noise)
+        super().__init__(data_shape, InfoGANPrior, make, likelihood=DeltaLikelihood(), **parts)
         self.noise = noise & self.sites.keys()
         self.discriminator = Discriminator(trunk, output_dim(trunk, self.data_shape))
         self.weights = {
