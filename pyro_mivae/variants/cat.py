@@ -16,7 +16,7 @@ from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import check_treatment
-from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
+from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
 
@@ -80,8 +80,7 @@ class CatVAE(Variant):
         """Runs the unsupervised start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        terms = self.start.terms(self.categories, len(x))
-        warm_start_categories(self.guide, x, terms, **self.start.plan(len(x), keep_weights=passed))
+        self.start.run(self.guide, x, self.categories, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(self.categories, num_steps))
