@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import pyro
 import torch
@@ -33,10 +33,9 @@ from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.encoding import What, encoded
+from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
 
 LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
-Generated = Literal["mean", "data"]
 _INSTANCES = itertools.count(1)
 
 
@@ -51,14 +50,13 @@ class Variant(PyroModule):
         guide: The guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
-        category: Name of the first site that is a category, or None.
+        categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True  # of the networks that it builds
-    noise: ClassVar[frozenset[str]] = frozenset()
-    code_site: ClassVar[str] = "c"  # its size is the keyword code_dim
+    noise: frozenset[str] = frozenset()
     groups: ClassVar[Mapping[str, Any]] = {}  # dataclasses of options, by keyword
     refused: ClassVar[frozenset[str]] = frozenset()  # options of its parents that it lacks
     given: dict[str, Any]
@@ -101,9 +99,9 @@ class Variant(PyroModule):
         prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
-        categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
-        self.category = categories[0] if categories else None
-        self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
+        discrete = {name: fn for name, fn in distributions.items() if fn.has_enumerate_support}
+        self.categories = {name: self.sites[name] for name in discrete}
+        self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
         likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
@@ -165,6 +163,7 @@ class Variant(PyroModule):
         """
         objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
+        objective.categories = self.categories
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + in_a_plate
         return objective
@@ -197,14 +196,29 @@ class Variant(PyroModule):
         return self.model.prior
 
     @property
+    def category(self) -> str | None:
+        """Name of the first site that is a category, or None."""
+        return next(iter(self.categories), None)
+
+    @property
     def num_categories(self) -> int | None:
-        """Number of categories, or None."""
-        return None if self.category is None else self.sites[self.category]
+        """Number of categories of the first site that is one, or None."""
+        return next(iter(self.categories.values()), None)
+
+    @property
+    def code_site(self) -> str:
+        """Name of the last site."""
+        return list(self.sites)[-1]
+
+    @property
+    def code_dim(self) -> int:
+        """Size of the last of several sites, 0 if there is one."""
+        return self.sites[self.code_site] if len(self.sites) > 1 else 0
 
     @property
     def latent_dim(self) -> int:
         """Total size of the continuous sites."""
-        return sum(size for name, size in self.sites.items() if name != self.category)
+        return sum(size for name, size in self.sites.items() if name not in self.categories)
 
     @property
     def device(self) -> torch.device:
@@ -241,9 +255,7 @@ class Variant(PyroModule):
 
     @torch.no_grad()
     @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
-    def encode(
-        self, x: Any, what: What = "mean", num_draws: int | None = None
-    ) -> dict[str, Tensor]:
+    def encode(self, x: Any, what: What = "mean", num_draws: int | None = None) -> Codes:
         """Returns mean, standard deviation or draws of the posterior of each site.
 
         If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
@@ -255,9 +267,8 @@ class Variant(PyroModule):
             num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
 
         Returns:
-            Tensors by site, shape ``(batch, size)``, or ``(num_draws, batch, size)`` of draws. Of
-            a category the mean is its probabilities p, the deviation that of each one-hot
-            coordinate, sqrt(p (1 - p)), and draws are one-hot.
+            Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
+            of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
         if num_draws is not None and what != "draws":
             raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
@@ -305,25 +316,34 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @check.checked(n=check.size(), category=check.whole(), what=check.choice(*get_args(Generated)))
-    def sample(self, n: int, category: int | None = None, what: Generated = "mean") -> Tensor:
+    @check.checked(
+        n=check.size(),
+        category=check.either(check.whole(), check.named(check.whole())),
+        what=check.choice(*get_args(Generated)),
+    )
+    def sample(
+        self, n: int, category: int | Mapping[str, int] | None = None, what: Generated = "mean"
+    ) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted.
+            category: The category of the samples; any if omitted. With several sites that are
+                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:
             Shape ``(n, *data_shape)``.
         """
-        if category is not None and self.num_categories is None:
-            raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
-        chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
+        named = category if isinstance(category, Mapping) else {self.category: category}
+        chosen = {str(name): index for name, index in named.items() if index is not None}
+        if not chosen.keys() <= self.categories.keys():
+            found = f"the categories {list(self.categories)}" if self.categories else "none"
+            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
         program = push_forward(self.model, None if what == "mean" else lambda fn: fn.sample())
         with self.evaluating():
-            sampled: Tensor = poutine.condition(program, chosen)(self.blank(n))
+            sampled: Tensor = poutine.condition(program, values)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -353,8 +373,7 @@ class Variant(PyroModule):
     def _require(self, **sizes: int | None) -> None:
         """Refuses a given size that differs from that of the given prior."""
         for name, given in sizes.items():
-            code_dim = self.sites.get(self.code_site)
-            actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
+            actual = getattr(self, name) or 0
             defaults = [
                 own[name][1].default for own in declared.own_options(type(self)) if name in own
             ]

@@ -13,6 +13,7 @@ from pyro_mivae.models import code_program
 from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic, trace_program
 
 What = Literal["mean", "sd", "draws"]
+Generated = Literal["mean", "data"]
 Codes = dict[str, Tensor]
 
 
