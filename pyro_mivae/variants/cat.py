@@ -81,7 +81,7 @@ class CatVAE(Variant):
 
     def initialize(self, x: Tensor) -> None:
         """Runs the unsupervised start of the categories, see `Variant.initialize`."""
-        x = self.check_data(x)
+        super().initialize(x := self.check_data(x))
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         terms = self.start.terms(str(self.category), len(x))
         warm_start_categories(self.guide, x, terms, **self.start.plan(len(x), keep_weights=passed))
