@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.distributions import Independent, OneHotCategorical, kl_divergence
 from pyro_mivae.compat import mask_of
 
 Site = Any
+
+MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 
 def base_of(fn: Any) -> Any:
@@ -86,6 +89,53 @@ def sum_of(values: Iterable[Tensor]) -> Tensor:
 def weigh(probs: Tensor, cost: Tensor) -> Tensor:
     """Multiplies costs by probabilities; a probability of 0 gives 0, since 0 log 0 = 0."""
     return probs * torch.where(probs == 0, cost.new_zeros(()), cost)
+
+
+def has_mean(fn: Any) -> bool:
+    """True if a distribution has a known mean, unlike a flow."""
+    try:
+        return isinstance(fn.mean, Tensor)
+    except (AttributeError, NotImplementedError):
+        return False
+
+
+def mean_of(fn: Any) -> Tensor:
+    """Returns the mean of a distribution, or of 100 draws if it is not known."""
+    if has_mean(fn):
+        mean: Tensor = fn.mean
+        return mean
+    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
+
+
+def variance_of(fn: Any) -> Tensor:
+    """Returns the variance of a distribution, or of 100 draws if it is not known."""
+    try:
+        variance: Tensor = fn.variance
+    except (AttributeError, NotImplementedError):
+        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
+    return variance
+
+
+def fixed_mean(fn: Any) -> Tensor:
+    """Returns the same as `mean_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return mean_of(fn)
+
+
+def fixed_variance(fn: Any) -> Tensor:
+    """Returns the same as `variance_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return variance_of(fn)
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(MEAN_SEED)
+        yield
 
 
 def negative_entropy(site: Site) -> Tensor | None:

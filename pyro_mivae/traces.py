@@ -26,6 +26,8 @@ from pyro_mivae.sites import (
     check_shapes,
     data_sites,
     divergence,
+    fixed_mean,
+    fixed_variance,
     is_auxiliary,
     is_note,
     log_prob,
@@ -39,8 +41,6 @@ from pyro_mivae.sites import (
 
 Program = Callable[..., Any]
 
-MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
-
 
 def is_enumerated(site: Site) -> bool:
     """True if the site's whole support is laid out along a dimension of its own."""
@@ -50,33 +50,6 @@ def is_enumerated(site: Site) -> bool:
 def is_deterministic(site: Site) -> bool:
     """True if the site is a point mass, for which no KL divergence is defined."""
     return isinstance(base_of(site["fn"]), Delta)
-
-
-def has_mean(fn: Any) -> bool:
-    """True if a distribution has a known mean, unlike a flow."""
-    try:
-        return isinstance(fn.mean, Tensor)
-    except (AttributeError, NotImplementedError):
-        return False
-
-
-def mean_of(fn: Any) -> Tensor:
-    """Returns the mean of a distribution, or of 100 draws if it is not known."""
-    if has_mean(fn):
-        mean: Tensor = fn.mean
-        return mean
-    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
-    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
-
-
-def variance_of(fn: Any) -> Tensor:
-    """Returns the variance of a distribution, or of 100 draws if it is not known."""
-    try:
-        variance: Tensor = fn.variance
-    except (AttributeError, NotImplementedError):
-        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
-        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
-    return variance
 
 
 def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -215,25 +188,18 @@ class TracePair:
 
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
-        return self._sum_out(name, self._moments(name)[0])
+        site = self.guide.nodes[name]
+        return self._sum_out(
+            name, site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
+        )
 
     def marginal_variance(self, name: str, mean: Tensor) -> Tensor:
         """Returns the variance of a latent site about its `marginal_mean`, likewise."""
-        own, variance = self._moments(name, spread=True)
-        if is_enumerated(self.guide.nodes[name]):
-            return mean * (1 - mean)  # of each coordinate of a one-hot vector
-        return self._sum_out(name, variance + (own - mean).square())
-
-    def _moments(self, name: str, spread: bool = False) -> tuple[Tensor, Tensor]:
-        """Mean of a site and, if asked for, variance, given the values of enumerated sites."""
         site = self.guide.nodes[name]
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(MEAN_SEED)
-            mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
-            if spread and not is_enumerated(site):
-                return mean, variance_of(site["fn"])
-        return mean, mean
+        if is_enumerated(site):
+            return mean * (1 - mean)  # of each coordinate of a one-hot vector
+        squares = (fixed_mean(site["fn"]) - mean).square()
+        return self._sum_out(name, fixed_variance(site["fn"]) + squares)
 
     def _sum_out(self, name: str, mean: Tensor) -> Tensor:
         """Averages a function of a site, over its event shape, over the enumerated sites."""

@@ -173,7 +173,13 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the training data, if the variant needs that."""
+        """Prepares the variant from the training data, and its prior if that has ``initialize``.
+
+        Training from a script calls it once, before the first step; `fit` calls it itself.
+        """
+        prepare = getattr(self.prior, "initialize", None)
+        if prepare is not None:
+            prepare(self.check_data(x))
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
@@ -287,7 +293,7 @@ class Variant(PyroModule):
             The likelihood's mean, shape ``(batch, *data_shape)``.
         """
         keep = self.sites if keep is None else [keep] if isinstance(keep, str) else keep
-        self._check_names(keep)
+        checks.check_names(self.sites, keep)
         codes = self.encode(x)
         return self.decode({name: codes[name] for name in keep}, len(x))
 
@@ -309,7 +315,7 @@ class Variant(PyroModule):
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
-        self._check_names(codes)
+        checks.check_names(self.sites, codes)
         values = {name: self._value(name, code, n) for name, code in codes.items()}
         with self.evaluating():
             decoded: Tensor = decode_means(self.model, values)(self.blank(n))
@@ -335,11 +341,7 @@ class Variant(PyroModule):
         Returns:
             Shape ``(n, *data_shape)``.
         """
-        named = category if isinstance(category, Mapping) else {self.category: category}
-        chosen = {str(name): index for name, index in named.items() if index is not None}
-        if not chosen.keys() <= self.categories.keys():
-            found = f"the categories {list(self.categories)}" if self.categories else "none"
-            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        chosen = checks.chosen_categories(type(self).__name__, self.categories, category)
         values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
         program = push_forward(self.model, None if what == "mean" else lambda fn: fn.sample())
         with self.evaluating():
@@ -389,11 +391,6 @@ class Variant(PyroModule):
             raise SiteError(
                 f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
             )
-
-    def _check_names(self, names: Collection[str]) -> None:
-        unknown = sorted(map(str, set(names) - set(self.sites)))
-        if unknown:
-            raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +60,26 @@ def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: 
             f"category, and a draw of the others) to {most}, the number of categories, or of "
             "configurations of several"
         )
+
+
+def check_names(sites: Collection[str], names: Collection[str]) -> None:
+    """Refuses names of sites that the code does not have."""
+    unknown = sorted(map(str, set(names) - set(sites)))
+    if unknown:
+        raise SiteError(f"sites {unknown} given; the sites of the code are {list(sites)}")
+
+
+def chosen_categories(
+    owner: str, categories: Mapping[str, int], category: int | Mapping[str, int] | None
+) -> dict[str, int]:
+    """Returns given categories by site; a number is that of the first site."""
+    first = next(iter(categories), "")
+    named = category if isinstance(category, Mapping) else {first: category}
+    chosen = {name: index for name, index in named.items() if index is not None}
+    if not chosen.keys() <= categories.keys():
+        found = f"the categories {list(categories)}" if categories else "no categories"
+        raise OptionError(f"category={category}: {owner} has {found}")
+    return chosen
 
 
 def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Tensor:

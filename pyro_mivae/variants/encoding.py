@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyro_mivae.models import code_program
-from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic, trace_program
+from pyro_mivae.sites import MEAN_DRAWS, MEAN_SEED
+from pyro_mivae.traces import TracePair, is_deterministic, trace_program
 
 What = Literal["mean", "sd", "draws"]
 Generated = Literal["mean", "data"]
