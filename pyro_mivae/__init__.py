@@ -32,7 +32,9 @@ from pyro_mivae.terms import (
     MaximumMeanDiscrepancy,
     Penalty,
     InvariantInformation,
+    LabelledCategory,
     RegularizedInformation,
+    observe_category,
 )
 from pyro_mivae.training import fit, fit_many
 from pyro_mivae.variants import (
@@ -82,6 +84,7 @@ __all__ = [
     "Penalty",
     "RecognitionGuide",
     "InvariantInformation",
+    "LabelledCategory",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
@@ -104,6 +107,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "observe_category",
     "save",
     "sweep",
     "weigh_sites",

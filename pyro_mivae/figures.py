@@ -99,6 +99,12 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "1 if a critic finds less than half of the information's lower bound",
         ),
     },
+    ("nats", "listing", "labels"): {
+        "cross_entropy": (
+            "cross-entropy of the labels",
+            "Cross-entropy of {of} as a classifier of labelled data",
+        ),
+    },
     ("count", "comparison", ""): {
         "active_units": (
             "active units",
@@ -132,6 +138,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         ),
     },
     ("share", "summary", "labels"): {
+        "classification_accuracy": (
+            "classification accuracy",
+            "Share of the data whose most probable category is their label, with the categories "
+            "numbered by the labels of the training",
+        ),
         "cluster_accuracy": (
             "clustering accuracy",
             "Share of the data whose category stands for their label",

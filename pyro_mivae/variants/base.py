@@ -30,9 +30,10 @@ from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
+from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
+from pyro_mivae.variants.means import posterior_means
 
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
@@ -156,13 +157,22 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(num_steps=check.whole(least=0))
-    def objective(self, num_steps: int | None = None) -> Objective:
+    @check.checked(
+        num_steps=check.whole(least=0),
+        label_weight=check.number(least=0, most=check.LARGEST_WEIGHT),
+    )
+    def objective(
+        self, num_steps: int | None = None, label_weight: float | None = None
+    ) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
+        With ``label_weight`` the loss takes labels, see `LabelledCategory`.
         """
-        objective = self._loss(num_steps).to(self.device)
+        objective = self._loss(num_steps)
+        if label_weight is not None:
+            checks.take_labels(self, objective, label_weight)
+        objective.to(self.device)
         objective.latent = tuple(self.sites)
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + in_a_plate
@@ -172,8 +182,13 @@ class Variant(PyroModule):
     def _loss(self, num_steps: int | None) -> Objective:
         """Builds the variant's loss."""
 
-    def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the training data, if the variant needs that."""
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Prepares parameters from the training data, if the variant needs that.
+
+        Args:
+            x: The data, shape ``(n, *data_shape)``.
+            labels: Integers, shape ``(n,)``: the category of each datum, or -1 if it is not known.
+        """
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
@@ -252,7 +267,7 @@ class Variant(PyroModule):
         """
         x, prior = self.check_data(x).to(self.device), code_program(self.model)
         with self.evaluating():
-            return _posterior_means(
+            return posterior_means(
                 lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
             )
 
@@ -366,26 +381,6 @@ class Variant(PyroModule):
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
-
-
-def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site over several runs of the guide."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(MEAN_SEED)
-        traces = run()
-        runs = [_means(traces)]
-        fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]
-        noisy = [name not in (*traces.enumerated, *fixed) for name in traces.latent]
-        if traces.auxiliary or any(noisy[:-1]):  # a site comes after a drawn one
-            runs.append(_means(run()))
-            if any(not torch.allclose(runs[0][n], runs[1][n], equal_nan=True) for n in runs[0]):
-                runs += [_means(run()) for _ in range(MEAN_DRAWS - 2)]
-                return {name: torch.stack([m[name] for m in runs]).mean(0) for name in runs[0]}
-    return runs[0]
-
-
-def _means(traces: TracePair) -> dict[str, Tensor]:
-    return {name: traces.marginal_mean(name) for name in traces.latent}
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

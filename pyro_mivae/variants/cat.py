@@ -15,7 +15,7 @@ from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import check_treatment
+from pyro_mivae.variants.checks import check_treatment, given_labels
 from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
@@ -79,12 +79,13 @@ class CatVAE(Variant):
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
-    def initialize(self, x: Tensor) -> None:
-        """Runs the unsupervised start of the categories, see `Variant.initialize`."""
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Runs the start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         terms = self.start.terms(str(self.category), len(x))
-        warm_start_categories(self.guide, x, terms, **self.start.plan(len(x), keep_weights=passed))
+        plan = self.start.plan(len(x), keep_weights=passed)
+        warm_start_categories(self.guide, x, terms, labels=given_labels(self, labels, x), **plan)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(str(self.category), num_steps))
