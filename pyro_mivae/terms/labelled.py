@@ -14,7 +14,6 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function, integers, text
 from pyro_mivae.compat import with_logits
 from pyro_mivae.errors import DataError, ShapeError, SiteError
-from pyro_mivae.figures import key
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.terms.categories import (
     CATEGORIES,
@@ -164,7 +163,7 @@ class LabelledCategory(InformationTerm):
     @checked(site=text())
     def __init__(self, site: str = "c", **term: Unpack[TermOptions]) -> None:
         super().__init__(site, **term)
-        self.name = key("cross_entropy", site)
+        self.name = f"cross_entropy_{site}"
         self.formula = f"E[log q({site}=y|x)] of labelled data, which observe {site}"
 
     def __call__(self, particle: Particle) -> Tensor:
