@@ -33,7 +33,7 @@ from pyro_mivae.priors import prior_sites, site_size
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.means import posterior_means
+from pyro_mivae.variants.encoding import posterior_means
 
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
@@ -50,14 +50,13 @@ class Variant(PyroModule):
         guide: The guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
-        category: Name of the first site that is a category, or None.
+        categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True  # of the networks that it builds
-    noise: ClassVar[frozenset[str]] = frozenset()
-    code_site: ClassVar[str] = "c"  # its size is the keyword code_dim
+    noise: frozenset[str] = frozenset()
     groups: ClassVar[Mapping[str, Any]] = {}  # dataclasses of options, by keyword
     refused: ClassVar[frozenset[str]] = frozenset()  # options of its parents that it lacks
     given: dict[str, Any]
@@ -100,9 +99,9 @@ class Variant(PyroModule):
         prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
-        categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
-        self.category = categories[0] if categories else None
-        self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
+        discrete = {name: fn for name, fn in distributions.items() if fn.has_enumerate_support}
+        self.categories = {name: self.sites[name] for name in discrete}
+        self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
 
@@ -117,7 +116,7 @@ class Variant(PyroModule):
         if isinstance(likelihood, str):
             likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
-        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
+        leading = (*reversed(self.categories.values()), 2)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
@@ -157,10 +156,7 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(
-        num_steps=check.whole(least=0),
-        label_weight=check.number(least=0, most=check.LARGEST_WEIGHT),
-    )
+    @check.checked(num_steps=check.whole(least=0), label_weight=check.number(least=0, most=1e30))
     def objective(
         self, num_steps: int | None = None, label_weight: float | None = None
     ) -> Objective:
@@ -174,6 +170,7 @@ class Variant(PyroModule):
             checks.take_labels(self, objective, label_weight)
         objective.to(self.device)
         objective.latent = tuple(self.sites)
+        objective.categories = self.categories
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + in_a_plate
         return objective
@@ -183,12 +180,7 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
-        """Prepares parameters from the training data, if the variant needs that.
-
-        Args:
-            x: The data, shape ``(n, *data_shape)``.
-            labels: Integers, shape ``(n,)``: the category of each datum, or -1 if it is not known.
-        """
+        """Prepares parameters from data and their labels (-1 for none), if it needs that."""
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
@@ -210,14 +202,29 @@ class Variant(PyroModule):
         return self.model.prior
 
     @property
+    def category(self) -> str | None:
+        """Name of the first site that is a category, or None."""
+        return next(iter(self.categories), None)
+
+    @property
     def num_categories(self) -> int | None:
-        """Number of categories, or None."""
-        return None if self.category is None else self.sites[self.category]
+        """Number of categories of the first site that is one, or None."""
+        return next(iter(self.categories.values()), None)
+
+    @property
+    def code_site(self) -> str:
+        """Name of the last site."""
+        return list(self.sites)[-1]
+
+    @property
+    def code_dim(self) -> int:
+        """Size of the last of several sites, 0 if there is one."""
+        return self.sites[self.code_site] if len(self.sites) > 1 else 0
 
     @property
     def latent_dim(self) -> int:
         """Total size of the continuous sites."""
-        return sum(size for name, size in self.sites.items() if name != self.category)
+        return sum(size for name, size in self.sites.items() if name not in self.categories)
 
     @property
     def device(self) -> torch.device:
@@ -313,23 +320,28 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @check.checked(n=check.size(), category=check.whole())
-    def sample(self, n: int, category: int | None = None) -> Tensor:
+    @check.checked(
+        n=check.size(), category=check.either(check.whole(), check.named(check.whole()))
+    )
+    def sample(self, n: int, category: int | Mapping[str, int] | None = None) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted.
+            category: The category of the samples; any if omitted. With several sites that are
+                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
 
         Returns:
             The likelihood's means, shape ``(n, *data_shape)``.
         """
-        if category is not None and self.num_categories is None:
-            raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
-        chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
+        named = category if isinstance(category, Mapping) else {self.category: category}
+        chosen = {str(name): index for name, index in named.items() if index is not None}
+        if not chosen.keys() <= self.categories.keys():
+            found = f"the categories {list(self.categories)}" if self.categories else "none"
+            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
         with self.evaluating():
-            sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
+            sampled: Tensor = poutine.condition(push_forward(self.model), values)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -359,8 +371,7 @@ class Variant(PyroModule):
     def _require(self, **sizes: int | None) -> None:
         """Refuses a given size that differs from that of the given prior."""
         for name, given in sizes.items():
-            code_dim = self.sites.get(self.code_site)
-            actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
+            actual = getattr(self, name) or 0
             defaults = [
                 own[name][1].default for own in declared.own_options(type(self)) if name in own
             ]

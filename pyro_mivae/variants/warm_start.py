@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -87,19 +87,23 @@ class CategoryStart:
         steps = usual if self.warm_start is None else self.warm_start
         return {"steps": steps, "starts": 1 if keep_weights else self.starts}
 
-    def terms(self, site: str, n: int) -> list[CategoryTerm]:
+    def terms(self, sites: Iterable[str], n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
         radius = 13 / n**0.4 if self.start_radius is None else self.start_radius
-        return self._terms(site, radius, lambda weight: weight)
+        return [t for site in sites for t in self._terms(site, radius, lambda weight: weight)]
 
-    def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
+    def fading_terms(self, sites: Iterable[str], num_steps: int | None) -> list[CategoryTerm]:
         """Returns the start's terms for the objective, if there are any."""
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return []
         radius = 0.16 if self.start_radius is None else self.start_radius
         falling = partial(linear_warmup, steps, end=0.0)
-        return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
+
+        def weight(own: float) -> Schedule:
+            return falling(own * self.start_weight)
+
+        return [term for site in sites for term in self._terms(site, radius, weight)]
 
     def _terms(
         self, site: str, radius: float, weight: Callable[[float], Any]

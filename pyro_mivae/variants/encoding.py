@@ -1,4 +1,4 @@
-"""Posterior means of a code's sites, in closed form or from draws with a fixed seed."""
+"""Posterior means of the sites of a pair."""
 
 from __future__ import annotations
 
