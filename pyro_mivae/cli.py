@@ -197,7 +197,7 @@ def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """Separates a training's configuration from the options of running it."""
     model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
-    what = {k: given.get(k) for k in "variant data data_root image_size labels".split()}
+    what: Any = {k: given.get(k) for k in "variant data data_root image_size labels".split()}
     how = {k: v for k, v in given.items() if k not in model | training | what}
     config = RunConfig(**what, model=model, training=training)
     return config, {**how, "progress": True, "say": click.echo}
