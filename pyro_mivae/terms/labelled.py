@@ -195,6 +195,12 @@ class LabelledCategory(InformationTerm):
         """
         with running_statistics_kept():
             log_q = log_probs(category_site(self, guide, x))
+        if labels.shape != log_q.shape[:1]:
+            raise ShapeError(
+                f"labels of shape {tuple(labels.shape)} for {len(log_q)} data; give one for each"
+            )
+        if is_validation_enabled():
+            check_labels(labels, log_q.shape[-1])
         known = labels >= 0
         scores = log_q.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return torch.where(known, scores, scores.new_zeros(())).sum() / known.sum().clamp(min=1)

@@ -43,8 +43,7 @@ class CatVAE(Variant):
         num_decodes: Number that ``"sample"`` decodes, the most probable and draws; 2 if omitted.
         temperature: Temperature of ``"gumbel"`` and ``"straight-through"``, 0.5 if omitted.
         warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
-        **parts: Parts, as `VAE` takes them. A prior must have a category. With several, the sum is
-            over their configurations, and every term is about all of them.
+        **parts: Parts of `VAE`, the prior with a category; several are summed over configurations.
     """
 
     name = "cat"

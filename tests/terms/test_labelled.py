@@ -291,6 +291,9 @@ def test_refused_labels(make, x):
         loss_of(vae, x, labels=LABELS[:5])
     with pytest.raises(DataError, match="allowed are integers"):
         loss_of(vae, x, labels=LABELS.double())
+    for wrong, error in ((torch.tensor([3, 0]), DataError), (torch.tensor([0]), ShapeError)):
+        with pytest.raises(error, match="labels"):
+            loss_of(vae, x, labelled=(x[:2], wrong))
     with pytest.raises(SiteError, match="'k', but the guide has sampled"):
         mi.observe_category(vae.guide, LABELS, "k")(x)
     with pytest.raises(SiteError, match="'z' of the guide is Independent"):
