@@ -16,7 +16,7 @@ from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
 from pyro_mivae.variants.checks import check_treatment, given_labels
-from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
+from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
 
@@ -43,7 +43,8 @@ class CatVAE(Variant):
         num_decodes: Number that ``"sample"`` decodes, the most probable and draws; 2 if omitted.
         temperature: Temperature of ``"gumbel"`` and ``"straight-through"``, 0.5 if omitted.
         warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
-        **parts: Parts of `VAE`, the prior with a category; several are summed over configurations.
+        **parts: Parts, as `VAE` takes them. A prior must have a category. With several, the sum is
+            over their configurations, and every term is about all of them.
     """
 
     name = "cat"
@@ -79,9 +80,8 @@ class CatVAE(Variant):
         """Runs the start of the categories, see `Variant.initialize`."""
         x = self.check_data(x)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        terms = self.start.terms(self.categories, len(x))
-        plan = self.start.plan(len(x), keep_weights=passed)
-        warm_start_categories(self.guide, x, terms, labels=given_labels(self, labels, x), **plan)
+        known = given_labels(self, labels, x)
+        self.start.run(self.guide, x, self.categories, labels=known, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(self.categories, num_steps))

@@ -29,11 +29,13 @@ class CategoryStart:
     """The start of a variant with categories, before training.
 
     The guide's category is trained alone first, by `RegularizedInformation`, from two initial
-    weights, and the better by that term is kept. The term then stays in the objective with
-    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
-    divergences and of an information term rise from 0 during the share ``warmup`` of the training.
+    weights, and the better by that term is kept. With a ``transform``, a quarter of the steps
+    follows in which `InvariantInformation` is added: from the beginning, it makes categories merge
+    that differ little. The terms then stay in the objective with ``start_weight``, which falls to
+    0 over the first 80 % of the training. The weights of the KL divergences and of an information
+    term rise from 0 during the share ``warmup`` of the training.
 
-    If some data have labels, the start maximises the mean of log q(c = label | x) over these too.
+    If some data have labels, the mean of log q(c = label | x) over these is maximised too.
     """
 
     warm_start: int | None = option(
@@ -56,8 +58,8 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
-        help="transformation of the data that must not change their categories in the start: "
-        + ", ".join(TRANSFORMS),
+        help="transformation of the data that must not change their categories, from the end of "
+        "the start on: " + ", ".join(TRANSFORMS),
     )
     start_weight: float = option(
         20.0,
@@ -77,6 +79,22 @@ class CategoryStart:
     def of(cls, given: int | CategoryStart | None) -> CategoryStart:
         """Returns the start of so many steps, or the one that is given."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
+
+    def run(
+        self,
+        guide: nn.Module,
+        x: Tensor,
+        sites: Iterable[str],
+        *,
+        labels: Tensor | None = None,
+        keep_weights: bool = False,
+    ) -> None:
+        """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
+        plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
+        plain = [term for term in terms if not isinstance(term, InvariantInformation)]
+        warm_start_categories(guide, x, plain, labels=labels, **plan)
+        if len(plain) < len(terms):
+            warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of `warm_start_categories` for ``n`` data.
