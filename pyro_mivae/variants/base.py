@@ -180,7 +180,14 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
-        """Prepares parameters from data and their labels (-1 for none), if it needs that."""
+        """Prepares the variant from the training data, and its prior if that has ``initialize``.
+
+        Training from a script calls it once, before the first step; `fit` calls it itself. Labels
+        (-1 for none) are for a start of the categories.
+        """
+        prepare = getattr(self.prior, "initialize", None)
+        if prepare is not None:
+            prepare(self.check_data(x))
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:

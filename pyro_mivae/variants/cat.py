@@ -78,7 +78,7 @@ class CatVAE(Variant):
 
     def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Runs the start of the categories, see `Variant.initialize`."""
-        x = self.check_data(x)
+        super().initialize(x := self.check_data(x), labels)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         known = given_labels(self, labels, x)
         self.start.run(self.guide, x, self.categories, labels=known, keep_weights=passed)
