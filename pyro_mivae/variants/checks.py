@@ -10,8 +10,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, instance, shape
+from pyro_mivae.arguments import Checker, choice, either, instance, shape
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.guides import FAMILIES
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors import PRIOR
@@ -26,7 +27,10 @@ Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),
     "prior": PRIOR,
-    "guide": instance(PyroModule, example="mi.MeanFieldGuide(...)"),
+    "guide": either(
+        instance(PyroModule, example=f"mi.MeanFieldGuide(...), or one of {', '.join(FAMILIES)}"),
+        choice(*FAMILIES),
+    ),
     "encoder": NETWORK,
     "decoder": NETWORK,
 }
