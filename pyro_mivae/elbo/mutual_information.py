@@ -159,7 +159,14 @@ class MutualInformationELBO(Objective):
             if name not in self.kl_weights:
                 lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")
         lines += [f"   + {term.weight} * {term.formula}" for term in self.terms]
-        return "\n".join([*lines, f"maximised; nats per datum{self.remark}"])
+        return "\n".join([*lines, f"maximised; nats per datum{self.remark or self._cost}"])
+
+    @property
+    def _cost(self) -> str:
+        """The number of codes that an exact sum over several categories decodes."""
+        sizes = list(self.categories.values())
+        product = f"{' * '.join(map(str, sizes))} = {math.prod(sizes)}"
+        return f"; {product} decodes per datum" if len(sizes) > 1 else ""
 
     @property
     def _vectorized(self) -> bool:

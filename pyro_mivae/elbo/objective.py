@@ -33,6 +33,7 @@ class Objective(ELBO):
         ledger: Every number of the last evaluation, summed over the batch, detached and still on
             the device; ``loss`` is one of them.
         latent: The latent sites, known after the first evaluation.
+        categories: Number of categories of each site that is one, where they are known.
     """
 
     unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
@@ -46,6 +47,7 @@ class Objective(ELBO):
         self.state = nn.ModuleDict(dict(state))
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
+        self.categories: Mapping[str, int] = {}
 
     @property
     @abstractmethod

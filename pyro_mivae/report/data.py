@@ -97,7 +97,7 @@ class ReportData:
     @property
     def continuous_sites(self) -> list[str]:
         """The continuous sites, those with the fewest dimensions first."""
-        sites = [site for site in self.codes if site != self.category]
+        sites = [site for site in self.codes if site not in self.vae.categories]
         return sorted(sites, key=lambda site: self.codes[site].shape[1])
 
     @cached_property
@@ -108,7 +108,12 @@ class ReportData:
     @cached_property
     def occupancy(self) -> Tensor:
         """Share of the data whose most probable category is k, ``(K,)``."""
-        return self.categories.bincount(minlength=self.num_categories) / len(self.x)
+        return self.shares(self.category)
+
+    def shares(self, site: str) -> Tensor:
+        """Share of the data in each category of a site, ``(K,)``."""
+        found = self.codes[site].argmax(-1)
+        return found.bincount(minlength=self.codes[site].shape[1]) / len(self.x)
 
     @property
     def most_used(self) -> Tensor:
@@ -175,7 +180,7 @@ class ReportData:
         share = torch.linspace(0, 1, steps)[:, None]
         values = {}
         for site, start in starts.items():
-            at = (share > 0.5).to(share) if site == self.category else share
+            at = (share > 0.5).to(share) if site in self.vae.categories else share
             lines = torch.lerp(start[:, None], ends[site][:, None], at.to(start))
             values[site] = lines.flatten(0, 1).to(self.vae.device, self.vae.dtype)
         rows = len(start)

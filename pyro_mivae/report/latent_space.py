@@ -157,8 +157,8 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
     names: list[str] = []
     for site, code in data.codes.items():
         dims = range(code.shape[1])
-        names += [site] if site == data.category else [f"{site}{dim}" for dim in dims]
-    codes, categorical = side_by_side(data.codes, data.category)
+        names += [site] if site in data.vae.categories else [f"{site}{dim}" for dim in dims]
+    codes, categorical = side_by_side(data.codes, data.vae.categories)
     information = factor_information(codes, factors, categorical=categorical)
     entropies = factor_information(
         factors.double(), factors, categorical=range(factors.shape[1])

@@ -109,7 +109,7 @@ def _title(name: str) -> str:
 
 
 def _kl(data: ReportData, site: str) -> Number:
-    if data.category and site != data.category:
+    if data.category and site not in data.vae.categories:
         meaning = (
             f"KL divergence of {site} from the prior of its category: its cost given the category."
         )
@@ -125,9 +125,9 @@ def _kl(data: ReportData, site: str) -> Number:
 
 def _information(data: ReportData, site: str) -> Number:
     lower, upper = interval(data.metrics, "mi", site)
-    name, k = label(key("mi", site)), data.num_categories
+    name, k = label(key("mi", site)), data.vae.categories.get(site)
     meaning = f"Information of {site} about the {data.noun}: a lower and an upper bound."
-    if k and site == data.category:
+    if k is not None:
         meaning = (
             f"Information of the category about the {data.noun}: a lower and an upper bound. It "
             f"cannot exceed log {k} = {math.log(k):.2f} nats."

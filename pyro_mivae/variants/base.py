@@ -31,9 +31,10 @@ from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
+from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
+from pyro_mivae.variants.encoding import posterior_means
 
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
@@ -50,14 +51,13 @@ class Variant(PyroModule):
         guide: The guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
-        category: Name of the first site that is a category, or None.
+        categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True  # of the networks that it builds
-    noise: ClassVar[frozenset[str]] = frozenset()
-    code_site: ClassVar[str] = "c"  # its size is the keyword code_dim
+    noise: frozenset[str] = frozenset()
     groups: ClassVar[Mapping[str, Any]] = {}  # dataclasses of options, by keyword
     refused: ClassVar[frozenset[str]] = frozenset()  # options of its parents that it lacks
     given: dict[str, Any]
@@ -102,9 +102,9 @@ class Variant(PyroModule):
         prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
-        categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
-        self.category = categories[0] if categories else None
-        self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
+        discrete = {name: fn for name, fn in distributions.items() if fn.has_enumerate_support}
+        self.categories = {name: self.sites[name] for name in discrete}
+        self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
 
@@ -119,7 +119,7 @@ class Variant(PyroModule):
         if isinstance(likelihood, str):
             likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
-        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
+        leading = (*reversed(self.categories.values()), 2)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
@@ -167,6 +167,7 @@ class Variant(PyroModule):
         """
         objective = self._loss(num_steps).to(self.device)
         objective.latent = tuple(self.sites)
+        objective.categories = self.categories
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + in_a_plate
         return objective
@@ -198,14 +199,29 @@ class Variant(PyroModule):
         return self.model.prior
 
     @property
+    def category(self) -> str | None:
+        """Name of the first site that is a category, or None."""
+        return next(iter(self.categories), None)
+
+    @property
     def num_categories(self) -> int | None:
-        """Number of categories, or None."""
-        return None if self.category is None else self.sites[self.category]
+        """Number of categories of the first site that is one, or None."""
+        return next(iter(self.categories.values()), None)
+
+    @property
+    def code_site(self) -> str:
+        """Name of the last site."""
+        return list(self.sites)[-1]
+
+    @property
+    def code_dim(self) -> int:
+        """Size of the last of several sites, 0 if there is one."""
+        return self.sites[self.code_site] if len(self.sites) > 1 else 0
 
     @property
     def latent_dim(self) -> int:
         """Total size of the continuous sites."""
-        return sum(size for name, size in self.sites.items() if name != self.category)
+        return sum(size for name, size in self.sites.items() if name not in self.categories)
 
     @property
     def device(self) -> torch.device:
@@ -255,7 +271,7 @@ class Variant(PyroModule):
         """
         x, prior = self.check_data(x).to(self.device), code_program(self.model)
         with self.evaluating():
-            return _posterior_means(
+            return posterior_means(
                 lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
             )
 
@@ -301,23 +317,28 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @check.checked(n=check.size(), category=check.whole())
-    def sample(self, n: int, category: int | None = None) -> Tensor:
+    @check.checked(
+        n=check.size(), category=check.either(check.whole(), check.named(check.whole()))
+    )
+    def sample(self, n: int, category: int | Mapping[str, int] | None = None) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted.
+            category: The category of the samples; any if omitted. With several sites that are
+                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
 
         Returns:
             The likelihood's means, shape ``(n, *data_shape)``.
         """
-        if category is not None and self.num_categories is None:
-            raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
-        chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
+        named = category if isinstance(category, Mapping) else {self.category: category}
+        chosen = {str(name): index for name, index in named.items() if index is not None}
+        if not chosen.keys() <= self.categories.keys():
+            found = f"the categories {list(self.categories)}" if self.categories else "none"
+            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
         with self.evaluating():
-            sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
+            sampled: Tensor = poutine.condition(push_forward(self.model), values)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -347,8 +368,7 @@ class Variant(PyroModule):
     def _require(self, **sizes: int | None) -> None:
         """Refuses a given size that differs from that of the given prior."""
         for name, given in sizes.items():
-            code_dim = self.sites.get(self.code_site)
-            actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
+            actual = getattr(self, name) or 0
             defaults = [
                 own[name][1].default for own in declared.own_options(type(self)) if name in own
             ]
@@ -369,26 +389,6 @@ class Variant(PyroModule):
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
-
-
-def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site over several runs of the guide."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(MEAN_SEED)
-        traces = run()
-        runs = [_means(traces)]
-        fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]
-        noisy = [name not in (*traces.enumerated, *fixed) for name in traces.latent]
-        if traces.auxiliary or any(noisy[:-1]):  # a site comes after a drawn one
-            runs.append(_means(run()))
-            if any(not torch.allclose(runs[0][n], runs[1][n], equal_nan=True) for n in runs[0]):
-                runs += [_means(run()) for _ in range(MEAN_DRAWS - 2)]
-                return {name: torch.stack([m[name] for m in runs]).mean(0) for name in runs[0]}
-    return runs[0]
-
-
-def _means(traces: TracePair) -> dict[str, Tensor]:
-    return {name: traces.marginal_mean(name) for name in traces.latent}
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

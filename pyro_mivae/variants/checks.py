@@ -49,19 +49,20 @@ def split(latent_dim: int, code_dim: int, *, code: str = "c", least: int = 1) ->
 
 def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: int) -> None:
     """Refuses options that do not apply to a treatment of a category, and too many decodes."""
-    for option, given, owner in (
-        ("temperature", temperature, "gumbel"),
-        ("num_decodes", num_decodes, "sample"),
+    for option, given, owners in (
+        ("temperature", temperature, ("gumbel", "straight-through")),
+        ("num_decodes", num_decodes, ("sample",)),
     ):
-        if given is not None and categorical != owner:
+        if given is not None and categorical not in owners:
             raise OptionError(
                 f"{option}={given} is given with categorical={categorical!r}; it belongs to "
-                f"{owner!r}"
+                f"{' and '.join(map(repr, owners))}"
             )
     if num_decodes is not None and num_decodes > most:
         raise OptionError(
             f"num_decodes={num_decodes}: allowed are whole numbers from 2 (the most probable "
-            f"category, and a draw of the others) to {most}, the number of categories"
+            f"category, and a draw of the others) to {most}, the number of categories, or of "
+            "configurations of several"
         )
 
 

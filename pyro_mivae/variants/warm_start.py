@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,11 @@ class CategoryStart:
     """The start of a variant with categories, before training.
 
     The guide's category is trained alone first, by `RegularizedInformation`, from two initial
-    weights, and the better by that term is kept. The term then stays in the objective with
-    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
-    divergences and of an information term rise from 0 during the share ``warmup`` of the training.
+    weights, and the better by that term is kept. With a ``transform``, a quarter of the steps
+    follows in which `InvariantInformation` is added: from the beginning, it makes categories merge
+    that differ little. The terms then stay in the objective with ``start_weight``, which falls to
+    0 over the first 80 % of the training. The weights of the KL divergences and of an information
+    term rise from 0 during the share ``warmup`` of the training.
     """
 
     warm_start: int | None = option(
@@ -54,8 +56,8 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
-        help="transformation of the data that must not change their categories in the start: "
-        + ", ".join(TRANSFORMS),
+        help="transformation of the data that must not change their categories, from the end of "
+        "the start on: " + ", ".join(TRANSFORMS),
     )
     start_weight: float = option(
         20.0,
@@ -76,6 +78,16 @@ class CategoryStart:
         """Returns the start of so many steps, or the one that is given."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
+    def run(
+        self, guide: nn.Module, x: Tensor, sites: Iterable[str], *, keep_weights: bool = False
+    ) -> None:
+        """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
+        plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
+        plain = [term for term in terms if not isinstance(term, InvariantInformation)]
+        warm_start_categories(guide, x, plain, **plan)
+        if len(plain) < len(terms):
+            warm_start_categories(guide, x, terms, steps=plan["steps"] // 4)
+
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of `warm_start_categories` for ``n`` data.
 
@@ -85,19 +97,23 @@ class CategoryStart:
         steps = usual if self.warm_start is None else self.warm_start
         return {"steps": steps, "starts": 1 if keep_weights else self.starts}
 
-    def terms(self, site: str, n: int) -> list[CategoryTerm]:
+    def terms(self, sites: Iterable[str], n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
         radius = 13 / n**0.4 if self.start_radius is None else self.start_radius
-        return self._terms(site, radius, lambda weight: weight)
+        return [t for site in sites for t in self._terms(site, radius, lambda weight: weight)]
 
-    def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
+    def fading_terms(self, sites: Iterable[str], num_steps: int | None) -> list[CategoryTerm]:
         """Returns the start's terms for the objective, if there are any."""
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return []
         radius = 0.16 if self.start_radius is None else self.start_radius
         falling = partial(linear_warmup, steps, end=0.0)
-        return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
+
+        def weight(own: float) -> Schedule:
+            return falling(own * self.start_weight)
+
+        return [term for site in sites for term in self._terms(site, radius, weight)]
 
     def _terms(
         self, site: str, radius: float, weight: Callable[[float], Any]

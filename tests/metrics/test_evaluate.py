@@ -251,10 +251,10 @@ def test_a_code_that_is_the_factors_scores_one():
 
 def test_a_category_is_one_dimension_beside_factors(matched):
     probs = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
-    codes, categorical = side_by_side({"c": probs, "z": torch.tensor([[0.2], [0.3]])}, "c")
+    codes, categorical = side_by_side({"c": probs, "z": torch.tensor([[0.2], [0.3]])}, ["c"])
     torch.testing.assert_close(codes, torch.tensor([[1.0, 0.2], [0.0, 0.3]]))
     assert categorical == [0]
-    assert side_by_side({"z": probs}, "c")[1] == []
+    assert side_by_side({"z": probs}, ["c"])[1] == []
     x, labels = bars(300)
     coin = torch.arange(300) % 2
     result = evaluate(matched, x, factors=torch.stack([labels, coin], 1))

@@ -207,7 +207,7 @@ def other_names():
             OptionError,
             "deterministic=True and a guide are both given",
         ),
-        (lambda: mi.InfomaxVAE(SHAPE, prior=LearnedPrior()), SiteError, "needs a site 'c'"),
+        (lambda: mi.InfomaxVAE(SHAPE, prior=LearnedPrior()), SiteError, "needs two sites"),
         (lambda: mi.CatVAE(SHAPE, prior=LearnedPrior()), SiteError, r"samples \['z'\]"),
         (
             lambda: mi.CatVAE(SHAPE, prior=LearnedPrior(), guide=guide_of({"z": 4})),

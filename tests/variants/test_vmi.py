@@ -159,7 +159,7 @@ def test_a_prior_on_the_unit_interval_gets_a_guide_to_match(x):
         ({"mi_weight": -1.0}, OptionError, "mi_weight=-1.0; .* from 0"),
         ({"generated": "median"}, OptionError, "generated='median'; allowed are mean, relaxed"),
         (
-            {"prior": mi.StandardNormalPrior(3)},
+            {"prior": mi.StandardNormalPrior(3), "sites": "c"},
             SiteError,
             r"sites='c': allowed are one or more of the sites \['z'\]",
         ),
