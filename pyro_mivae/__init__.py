@@ -23,7 +23,18 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
-from pyro_mivae.priors import InfoGANPrior, MixturePrior, StandardNormalPrior, UniformPrior
+from pyro_mivae.priors import (
+    FlowPrior,
+    HierarchicalPrior,
+    InfoGANPrior,
+    LaplacePrior,
+    MixturePrior,
+    SphericalPrior,
+    StandardNormalPrior,
+    StickBreakingPrior,
+    StudentTPrior,
+    UniformPrior,
+)
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
@@ -62,7 +73,10 @@ __all__ = [
     "BetaVAE",
     "CatVAE",
     "CategoryStart",
+    "FlowPrior",
+    "HierarchicalPrior",
     "InfoGANPrior",
+    "LaplacePrior",
     "Comparison",
     "ContinuousBernoulliLikelihood",
     "Critic",
@@ -86,7 +100,10 @@ __all__ = [
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
+    "SphericalPrior",
     "StandardNormalPrior",
+    "StickBreakingPrior",
+    "StudentTPrior",
     "SweepTable",
     "UniformPrior",
     "Variant",

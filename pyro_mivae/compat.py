@@ -94,6 +94,11 @@ def mask_of(distribution: Any) -> Any:
     return distribution._mask
 
 
+def validates_distributions() -> bool:
+    """True if torch checks the arguments of distributions by default."""
+    return torch.distributions.Distribution._validate_args
+
+
 def name_module(module: Any, name: str) -> None:
     """Sets the name under which a PyroModule's parameters go into the store."""
     module._pyro_name = name

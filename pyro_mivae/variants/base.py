@@ -177,7 +177,13 @@ class Variant(PyroModule):
         """Builds the variant's loss."""
 
     def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the training data, if the variant needs that."""
+        """Prepares the variant from the training data, and its prior if that has ``initialize``.
+
+        Training from a script calls it once, before the first step; `fit` calls it itself.
+        """
+        prepare = getattr(self.prior, "initialize", None)
+        if prepare is not None:
+            prepare(self.check_data(x))
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:

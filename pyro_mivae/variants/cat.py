@@ -77,7 +77,7 @@ class CatVAE(Variant):
 
     def initialize(self, x: Tensor) -> None:
         """Runs the unsupervised start of the categories, see `Variant.initialize`."""
-        x = self.check_data(x)
+        super().initialize(x := self.check_data(x))
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         self.start.run(self.guide, x, self.categories, keep_weights=passed)
 

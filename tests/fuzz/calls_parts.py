@@ -54,6 +54,51 @@ CALLS = [
         lambda: {"noise_dim": 2, "num_categories": 3, "uniform_dim": 1},
         after=prior_sites,
     ),
+    Call(
+        "StudentTPrior",
+        mi.StudentTPrior,
+        lambda: {"latent_dim": 2, "code_dim": 1, "df": 3.0, "sites": ("a", "b")},
+        after=prior_sites,
+    ),
+    Call(
+        "MixturePrior options",
+        mi.MixturePrior,
+        lambda: {
+            **{"num_categories": 3, "latent_dim": 2, "radius": 1.0, "learn": ("means",)},
+            **{"means": "random", "category": "k", "site": "a"},
+        },
+        after=prior_sites,
+    ),
+    Call(
+        "StickBreakingPrior",
+        mi.StickBreakingPrior,
+        lambda: {"num_categories": 3, "learn": ("weights",), "concentration": 2.0},
+        after=prior_sites,
+    ),
+    Call(
+        "FlowPrior",
+        mi.FlowPrior,
+        lambda: {
+            **{"latent_dim": 2, "flow": "coupling", "transforms": 2},
+            **{"hidden_dims": (4,), "site": "a"},
+        },
+        after=prior_sites,
+    ),
+    Call(
+        "HierarchicalPrior",
+        mi.HierarchicalPrior,
+        lambda: {
+            **{"latent_dim": 2, "top_dim": 1, "hidden_dims": (4,)},
+            **{"skip": True, "sites": ("a", "b")},
+        },
+        after=prior_sites,
+    ),
+    Call(
+        "SphericalPrior",
+        mi.SphericalPrior,
+        lambda: {"latent_dim": 2, "site": "a"},
+        after=prior_sites,
+    ),
     Call("prior_sites", prior_sites, lambda: {"prior": mi.StandardNormalPrior(2)}),
     Call(
         "MeanFieldGuide",
