@@ -13,7 +13,7 @@ from pyro_mivae.elbo import (
 )
 from pyro_mivae.engine import SVI
 from pyro_mivae.evidence import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
+from pyro_mivae.guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
@@ -69,6 +69,7 @@ __all__ = [
     "SVI",
     "VARIANTS",
     "VMIVAE",
+    "AmortizedGuide",
     "BarberAgakov",
     "BernoulliLikelihood",
     "BetaVAE",

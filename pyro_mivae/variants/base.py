@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import pyro
@@ -21,10 +22,9 @@ from torch.nn.functional import one_hot
 from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError, nearest
-from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.errors import OptionError, SiteError, nearest
+from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.handlers import decode_means, push_forward
-from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
@@ -78,11 +78,11 @@ class Variant(PyroModule):
         self,
         data_shape: Sequence[int],
         make_prior: Callable[[], declared.Prior],
-        make_guide: declared.GuideBuilder = mean_field_guide,
+        make_guide: declared.GuideBuilder = AmortizedGuide,
         *,
         likelihood: declared.LikelihoodLike = "bernoulli",
         prior: declared.Prior | None = None,
-        guide: nn.Module | None = None,
+        guide: str | nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         **unknown: object,
@@ -94,6 +94,8 @@ class Variant(PyroModule):
             raise TypeError(f"{told}; it takes data_shape, {', '.join(dict.fromkeys(taken))}")
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
+        if isinstance(guide, str):
+            make_guide, guide = partial(AmortizedGuide, family=guide), None
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide contains its own encoder")
         prior = make_prior() if prior is None else prior
@@ -256,15 +258,7 @@ class Variant(PyroModule):
             DataError: If there are none, or values are not finite or outside the support.
             ShapeError: If the shape is another.
         """
-        x = as_tensor(x)
-        if tuple(x.shape[1:]) != self.data_shape:
-            raise ShapeError(
-                f"data of shape {tuple(x.shape)} given, n times {self.data_shape} needed; reshape "
-                "the data, or build the variant with their data_shape"
-            )
-        if not len(x):
-            raise DataError("no data given; one datum or more is needed")
-        return self.model.check_data(x)
+        return self.model.check_data(checks.shaped(x, self.data_shape))
 
     @torch.no_grad()
     def encode(self, x: Any) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, SampledCategoricalELBO
-from pyro_mivae.guides import mixture_guide
 from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
@@ -65,7 +64,7 @@ class CatVAE(Variant):
         **parts: Unpack[options.Parts],
     ) -> None:
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
-        super().__init__(data_shape, make_prior, mixture_guide, **parts)
+        super().__init__(data_shape, make_prior, **parts)
         self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
         configurations = math.prod(self.categories.values())

@@ -10,9 +10,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, instance, integers, shape
+from pyro_mivae.arguments import Checker, choice, either, instance, integers, shape
 from pyro_mivae.elbo import MutualInformationELBO, Objective
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.guides import FAMILIES
+from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors import PRIOR
@@ -28,7 +30,10 @@ Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),
     "prior": PRIOR,
-    "guide": instance(PyroModule, example="mi.MeanFieldGuide(...)"),
+    "guide": either(
+        instance(PyroModule, example=f"mi.MeanFieldGuide(...), or one of {', '.join(FAMILIES)}"),
+        choice(*FAMILIES),
+    ),
     "encoder": NETWORK,
     "decoder": NETWORK,
 }
@@ -80,6 +85,19 @@ def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Te
             f"of shape ({n}, {size}){numbers}"
         )
     return code
+
+
+def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
+    """Returns data of a shape as a tensor."""
+    x = as_tensor(x)
+    if tuple(x.shape[1:]) != data_shape:
+        raise ShapeError(
+            f"data of shape {tuple(x.shape)} given, n times {data_shape} needed; reshape "
+            "the data, or build the variant with their data_shape"
+        )
+    if not len(x):
+        raise DataError("no data given; one datum or more is needed")
+    return x
 
 
 def take_labels(vae: Any, objective: Objective, weight: float) -> None:
