@@ -13,7 +13,7 @@ from pyro_mivae.elbo import (
 )
 from pyro_mivae.engine import SVI
 from pyro_mivae.evidence import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
+from pyro_mivae.guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
@@ -50,7 +50,9 @@ from pyro_mivae.terms import (
     MaximumMeanDiscrepancy,
     Penalty,
     InvariantInformation,
+    LabelledCategory,
     RegularizedInformation,
+    observe_category,
 )
 from pyro_mivae.training import fit, fit_many
 from pyro_mivae.variants import (
@@ -74,6 +76,7 @@ __all__ = [
     "SVI",
     "VARIANTS",
     "VMIVAE",
+    "AmortizedGuide",
     "BarberAgakov",
     "BernoulliLikelihood",
     "BetaVAE",
@@ -109,6 +112,7 @@ __all__ = [
     "PoissonLikelihood",
     "RecognitionGuide",
     "InvariantInformation",
+    "LabelledCategory",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
@@ -135,6 +139,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "observe_category",
     "save",
     "sweep",
     "weigh_sites",

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, ClassVar, Self, get_args
 
 import pyro
@@ -21,10 +22,9 @@ from torch.nn.functional import one_hot
 from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError, nearest
-from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.errors import OptionError, SiteError, nearest
+from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.handlers import decode_means, push_forward
-from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.memory import build_fitting
@@ -78,11 +78,11 @@ class Variant(PyroModule):
         self,
         data_shape: Sequence[int],
         make_prior: Callable[[], declared.Prior],
-        make_guide: declared.GuideBuilder = mean_field_guide,
+        make_guide: declared.GuideBuilder = AmortizedGuide,
         *,
         likelihood: declared.LikelihoodLike = "bernoulli",
         prior: declared.Prior | None = None,
-        guide: nn.Module | None = None,
+        guide: str | nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         **unknown: object,
@@ -94,6 +94,8 @@ class Variant(PyroModule):
             raise TypeError(f"{told}; it takes data_shape, {', '.join(dict.fromkeys(taken))}")
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
+        if isinstance(guide, str):
+            make_guide, guide = partial(AmortizedGuide, family=guide), None
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide contains its own encoder")
         prior = make_prior() if prior is None else prior
@@ -155,13 +157,19 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(num_steps=check.whole(least=0))
-    def objective(self, num_steps: int | None = None) -> Objective:
+    @check.checked(num_steps=check.whole(least=0), label_weight=check.number(least=0, most=1e30))
+    def objective(
+        self, num_steps: int | None = None, label_weight: float | None = None
+    ) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
+        With ``label_weight`` the loss takes labels, see `LabelledCategory`.
         """
-        objective = self._loss(num_steps).to(self.device)
+        objective = self._loss(num_steps)
+        if label_weight is not None:
+            checks.take_labels(self, objective, label_weight)
+        objective.to(self.device)
         objective.latent = tuple(self.sites)
         objective.categories = self.categories
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
@@ -172,10 +180,11 @@ class Variant(PyroModule):
     def _loss(self, num_steps: int | None) -> Objective:
         """Builds the variant's loss."""
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Prepares the variant from the training data, and its prior if that has ``initialize``.
 
-        Training from a script calls it once, before the first step; `fit` calls it itself.
+        Training from a script calls it once, before the first step; `fit` calls it itself. Labels
+        (-1 for none) are for a start of the categories.
         """
         prepare = getattr(self.prior, "initialize", None)
         if prepare is not None:
@@ -249,15 +258,7 @@ class Variant(PyroModule):
             DataError: If there are none, or values are not finite or outside the support.
             ShapeError: If the shape is another.
         """
-        x = as_tensor(x)
-        if tuple(x.shape[1:]) != self.data_shape:
-            raise ShapeError(
-                f"data of shape {tuple(x.shape)} given, n times {self.data_shape} needed; reshape "
-                "the data, or build the variant with their data_shape"
-            )
-        if not len(x):
-            raise DataError("no data given; one datum or more is needed")
-        return self.model.check_data(x)
+        return self.model.check_data(checks.shaped(x, self.data_shape))
 
     @torch.no_grad()
     @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))

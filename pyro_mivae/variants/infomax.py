@@ -8,7 +8,7 @@ from typing import Unpack
 
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
-from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
@@ -49,7 +49,7 @@ class InfomaxVAE(Variant):
         super().__init__(
             data_shape,
             lambda: StandardNormalPrior(split(latent_dim, code_dim), code_dim),
-            partial(mean_field_guide, deterministic=("c",) if deterministic else ()),
+            partial(AmortizedGuide, deterministic=("c",) if deterministic else ()),
             **parts,
         )
         self._need(len(self.sites) > 1, "two sites or more, of which the last is free")

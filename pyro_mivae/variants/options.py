@@ -32,7 +32,7 @@ class Networks(TypedDict, total=False):
     """Parts of any variant, by keyword; a given part replaces the default."""
 
     prior: Prior | None
-    guide: nn.Module | None
+    guide: str | nn.Module | None
     encoder: nn.Module | None
     decoder: nn.Module | None
 

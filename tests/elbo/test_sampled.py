@@ -49,7 +49,7 @@ def build(**options):
         **options,
     )
     with torch.no_grad():
-        vae.guide.category.weight.mul_(4)  # probabilities from 0.02 to 0.7
+        vae.guide.heads[0].linear.weight.mul_(4)  # probabilities from 0.02 to 0.7
         vae.model.decoder.layers[0].weight.mul_(3)
     return vae
 
@@ -81,7 +81,7 @@ def assert_exact_on_average(objective, vae, x, monkeypatch):
     """With the noise of z held, the average over every choice, weighed, is no estimate."""
     exact = mi.MutualInformationELBO(kl_weights={"z": 0.3}, max_plate_nesting=1)
     value, gradient = seeded(exact, vae, x)
-    probs = vae.guide.category(vae.guide.encoder(x)).softmax(-1).detach().T
+    probs = vae.guide.heads[0].linear(vae.guide.encoder(x)).softmax(-1).detach().T
     found = [torch.zeros_like(total) for total in (value, *gradient)]
     ledger = dict.fromkeys(exact.ledger, 0.0)
     state = objective.state_dict() | dict.fromkeys(("baseline.mean", "baseline.weight"), ONE)
@@ -193,12 +193,12 @@ def test_the_learned_mean_moves_only_in_training(vae, x):
 
 def test_a_certain_category_leaves_no_variance_of_the_choice(vae, x):
     with torch.no_grad():
-        vae.guide.category.weight.mul_(1e3)
+        vae.guide.heads[0].linear.weight.mul_(1e3)
     exact = mi.MutualInformationELBO(max_plate_nesting=1)
     assert_equal(seeded(sampled(1, 1), vae, x), seeded(exact, vae, x))
 
 
-@pytest.mark.parametrize("part", ["model.decoder", "guide.code"])
+@pytest.mark.parametrize("part", ["model.decoder", "guide.heads.1"])
 def test_gradient_by_finite_differences(vae, x, part):
     """Of what does not move the choice."""
     objective, step = sampled(1, 1), 1e-5
@@ -379,7 +379,7 @@ def test_bad_options(options):
 )
 def test_a_category_of_probability_zero(vae, x, objective):
     with torch.no_grad():
-        vae.guide.category.bias[0] = -math.inf
+        vae.guide.heads[0].linear.bias[0] = -math.inf
     losses = []
     for each in (objective, mi.MutualInformationELBO(max_plate_nesting=1)):
         vae.zero_grad()

@@ -181,8 +181,8 @@ def test_a_line_that_is_missing_would_be_seen():
 def noisy(scale):
     """A VAE whose posterior mean is the bar, seen through noise of a scale."""
     vae = mi.VAE((1, 1, 6), latent_dim=6)
-    vae.guide.encoder, vae.guide.heads["z"] = torch.nn.Flatten(), torch.nn.Identity()
-    vae.guide.heads["z"].forward = lambda h: (10 * h, torch.full_like(h, scale))
+    vae.guide.encoder = torch.nn.Flatten()
+    vae.guide.heads[0].forward = lambda h, _: dist.Normal(10 * h, scale).to_event(1)
     return vae
 
 
@@ -215,9 +215,9 @@ class Told(torch.nn.Module):
 def told(extra=0.0):
     """A VAE whose code is the factors, and a third dimension that hardly moves."""
     vae = mi.VAE((1, 1, 6), latent_dim=3)
-    vae.guide.encoder, vae.guide.heads["z"] = Told(), torch.nn.Identity()
+    vae.guide.encoder = Told()
     scale = torch.tensor([1.0, 1.0, extra])
-    vae.guide.heads["z"].forward = lambda h: (h * scale, torch.full_like(h, 0.1))
+    vae.guide.heads[0].forward = lambda h, _: dist.Normal(h * scale, 0.1).to_event(1)
     return vae
 
 
