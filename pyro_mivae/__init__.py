@@ -43,7 +43,9 @@ from pyro_mivae.terms import (
     MaximumMeanDiscrepancy,
     Penalty,
     InvariantInformation,
+    LabelledCategory,
     RegularizedInformation,
+    observe_category,
 )
 from pyro_mivae.training import fit, fit_many
 from pyro_mivae.variants import (
@@ -97,6 +99,7 @@ __all__ = [
     "Penalty",
     "RecognitionGuide",
     "InvariantInformation",
+    "LabelledCategory",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
@@ -122,6 +125,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "observe_category",
     "save",
     "sweep",
     "weigh_sites",

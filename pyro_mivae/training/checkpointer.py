@@ -157,5 +157,4 @@ def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> 
             f"the held-out loss had not fallen for {options.patience} epochs; more epochs do not "
             "change that"
         )
-    steps = planned * len(trainer.batch_sizes)
-    trainer.objective = trainer.vae.objective(steps).to(trainer.device)
+    trainer.plan(planned * len(trainer.batch_sizes))

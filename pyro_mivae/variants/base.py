@@ -22,10 +22,9 @@ from torch.nn.functional import one_hot
 from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError, nearest
+from pyro_mivae.errors import OptionError, SiteError, nearest
 from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.handlers import decode_means, push_forward
-from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
@@ -159,13 +158,19 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(num_steps=check.whole(least=0))
-    def objective(self, num_steps: int | None = None) -> Objective:
+    @check.checked(num_steps=check.whole(least=0), label_weight=check.number(least=0, most=1e30))
+    def objective(
+        self, num_steps: int | None = None, label_weight: float | None = None
+    ) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
+        With ``label_weight`` the loss takes labels, see `LabelledCategory`.
         """
-        objective = self._loss(num_steps).to(self.device)
+        objective = self._loss(num_steps)
+        if label_weight is not None:
+            checks.take_labels(self, objective, label_weight)
+        objective.to(self.device)
         objective.latent = tuple(self.sites)
         objective.categories = self.categories
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
@@ -176,10 +181,11 @@ class Variant(PyroModule):
     def _loss(self, num_steps: int | None) -> Objective:
         """Builds the variant's loss."""
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Prepares the variant from the training data, and its prior if that has ``initialize``.
 
-        Training from a script calls it once, before the first step; `fit` calls it itself.
+        Training from a script calls it once, before the first step; `fit` calls it itself. Labels
+        (-1 for none) are for a start of the categories.
         """
         prepare = getattr(self.prior, "initialize", None)
         if prepare is not None:
@@ -252,15 +258,7 @@ class Variant(PyroModule):
             DataError: If there are none, or values are not finite or outside the support.
             ShapeError: If the shape is another.
         """
-        x = as_tensor(x)
-        if tuple(x.shape[1:]) != self.data_shape:
-            raise ShapeError(
-                f"data of shape {tuple(x.shape)} given, n times {self.data_shape} needed; reshape "
-                "the data, or build the variant with their data_shape"
-            )
-        if not len(x):
-            raise DataError("no data given; one datum or more is needed")
-        return self.model.check_data(x)
+        return self.model.check_data(checks.shaped(x, self.data_shape))
 
     @torch.no_grad()
     def encode(self, x: Any) -> dict[str, Tensor]:
