@@ -168,6 +168,11 @@ def guide_of(sites):
     return mi.MeanFieldGuide(SHAPE, sites)
 
 
+class EventlessPrior(PyroModule):
+    def forward(self):
+        return pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+
+
 class PlainGuide(nn.Module):
     def forward(self, x):
         with pyro.plate("data", len(x)):
@@ -208,6 +213,7 @@ def other_names():
             "deterministic=True and a guide are both given",
         ),
         (lambda: mi.InfomaxVAE(SHAPE, prior=LearnedPrior()), SiteError, "needs two sites"),
+        (lambda: mi.VAE(SHAPE, prior=EventlessPrior()), SiteError, r"\.to_event\(1\)"),
         (lambda: mi.CatVAE(SHAPE, prior=LearnedPrior()), SiteError, r"samples \['z'\]"),
         (
             lambda: mi.CatVAE(SHAPE, prior=LearnedPrior(), guide=guide_of({"z": 4})),
