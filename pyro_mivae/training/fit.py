@@ -84,8 +84,9 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
-            `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
+        x: Training data, a tensor, array, ``Dataset`` or ``DataLoader``, shape
+            ``(N, *data_shape)``, see `Variant.check_data`. To make them binary, they lie in
+            [0, 1], see `binarize`.
         options: See `TrainingOptions`.
         labels: Categories of some images, integers of shape ``(N,)``: from 0, or -1 for no label.
             The labels observe the category, and the guide learns to classify: the objective is
