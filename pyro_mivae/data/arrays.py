@@ -22,6 +22,7 @@ from pyro_mivae.data.dataset import RawImages, indexed_labels, told
 from pyro_mivae.errors import DataError
 
 Array = np.ndarray[Any, Any]
+LARGEST = float(np.finfo(np.float32).max)
 LABELS = ("label", "labels")
 """Names of a column of labels."""
 
@@ -101,13 +102,15 @@ def read_csv(path: str | Path) -> RawImages:
                 converters=converters,
                 encoding="utf-8-sig",
             )
-        if not np.isfinite(table.astype(np.float32)).all():
-            raise ValueError("a number is not finite")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(table.astype(np.float32)).all()
+        if table.size and not (finite and table.shape[1] == len(first)):
+            raise ValueError("a number is not finite, or a column is missing")
     except (ValueError, OverflowError, OSError, RuntimeError) as error:
         raise DataError(_fault(path, names, column) or f"cannot read {path}: {told(error)}") from (
             error
         )
-    values = table if column is None else np.delete(table, column, axis=1)
+    values = table if column is None or not table.size else np.delete(table, column, axis=1)
     if not values.size:
         raise DataError(f"{path} holds no data; give a row of numbers per datum")
     labels, class_names = None, ()
@@ -154,7 +157,7 @@ def _fault(path: Path, names: list[str], column: int | None) -> str:
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell)) and abs(float(cell)) <= np.finfo(np.float32).max
+        return math.isfinite(float(cell)) and abs(float(cell)) <= LARGEST
     except ValueError:
         return False
 

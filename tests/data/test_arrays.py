@@ -54,6 +54,7 @@ def test_a_column_of_labels(write):
         ("", "holds no data"),
         ("a,b\n", "holds no data"),
         ("label\n1\n2\n", "holds no data"),
+        ("a,label\n", "holds no data"),
         ("1,2\n3,x\n", r"line 2, column 2: 'x' is not a finite number"),
         ("a,b\n1,2\n3,\n", r"line 3, column 2 \('b'\): '' is not a finite number"),
         ("a,b\n1,2\n\n3,nan\n", r"line 4, column 2 \('b'\): 'nan' is not a finite"),
