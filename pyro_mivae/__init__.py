@@ -23,6 +23,7 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
+from pyro_mivae.pairs import check
 from pyro_mivae.priors import InfoGANPrior, MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
@@ -93,6 +94,7 @@ __all__ = [
     "bidirectional_monte_carlo",
     "binarize",
     "build_critic",
+    "check",
     "compare",
     "cyclic_warmup",
     "diagnose",

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions priors likelihoods models guides bounds terms elbo "
-    "engine posterior evidence diagnostics variants data training metrics plots report runs "
+    "engine posterior evidence diagnostics variants pairs data training metrics plots report runs "
     "cli __main__"
 ).split()
 OPTION_NAMES = ("mi_weight", "kl_weights", "barber_agakov_bound")

@@ -14,7 +14,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, flag, function, path
+from pyro_mivae.arguments import checked, flag, function, instance, path
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import check_precision, matmul_precision
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
@@ -50,6 +51,7 @@ REMEDY = "try a lower learning rate or gradient clipping"
     progress=flag(),
     run=path(),
     resume=flag(),
+    objective=instance(Objective, example="mi.MutualInformationELBO()"),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(row)"),
 )
@@ -59,6 +61,7 @@ def fit(
     x: Any,
     *,
     options: TrainingOptions,
+    objective: Objective | None = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -85,6 +88,9 @@ def fit(
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
             `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
         options: See `TrainingOptions`.
+        objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
+            networks are trained, and must be attributes of the variant. The losses of Pyro have no
+            ledger: `MutualInformationELBO` is the ELBO of `Trace_ELBO` with one.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that.
@@ -120,7 +126,7 @@ def fit(
     """
     target = resolve_device(device)
     images = Images.checked(vae, x, validation, options)
-    training = Training(vae, images, images.place(target), options, target)
+    training = Training(vae, images, images.place(target), options, target, objective)
     if on_start is not None:
         on_start()
     with checkpointing(run, resume=resume) as checkpointer:
@@ -145,6 +151,7 @@ class Training:
         placed: tuple[Tensor, Tensor | None],
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
         check_precision(options.precision, vae.dtype, device, options.engine)
         check_weights(vae)
@@ -153,7 +160,7 @@ class Training:
         self.history = History()
         self._random: dict[str, Tensor] | None = None
         with self._world():
-            self.trainer = Trainer(vae, *placed, options, device)
+            self.trainer = Trainer(vae, *placed, options, device, objective)
             self.trainer.check()
 
     @contextmanager

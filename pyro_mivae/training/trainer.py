@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import (
     Engine,
     GraphStep,
@@ -45,6 +46,7 @@ from pyro_mivae.training.optimiser import (
     scheduled_lr,
 )
 from pyro_mivae.training.options import TrainingOptions
+from pyro_mivae.variants.checks import check_networks, check_store
 
 VALIDATION_BATCH = 512
 
@@ -59,23 +61,32 @@ class Trainer:
         held_out: Tensor | None,
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
         self.vae, self.x, self.held_out = vae, x, held_out
-        self.options, self.device = options, device
+        self.options, self.device, self.given = options, device, objective
         self.optimiser = make_optimiser(vae, options)
         self.shuffle = torch.Generator().manual_seed(options.seed)
-        self.needs_batch = vae.objective().needs_batch
+        self.needs_batch = self.new_objective().needs_batch
         self.batch_sizes = batch_sizes(len(x), options.batch_size, self.needs_batch)
         self.num_steps = options.epochs * len(self.batch_sizes)
-        self.objective = vae.objective(self.num_steps).to(device)
+        self.objective = self.new_objective(self.num_steps)
         self.epoch = self.step = 0
         self.begun = self.finished = False
         self.best: Checkpoint | None = None
         self.like: Engine | None = None  # whose graphs may serve this training too
 
+    def new_objective(self, num_steps: int | None = None) -> Objective:
+        """Makes the loss: the variant's own, or a copy of the given one with its networks."""
+        if self.given is None:
+            return self.vae.objective(num_steps).to(self.device)
+        kept = [*self.vae.modules(), *self.vae.parameters(), *self.vae.buffers()]
+        return self.vae.adopt(deepcopy(self.given, {id(part): part for part in kept}))
+
     def check(self) -> None:
         """Checks that data, options, model, guide and objective match."""
         options = self.options
+        check_networks(self.vae, self.objective.networks)
         if options.patience is not None and not self.objective.measures_fit:
             raise OptionError(
                 f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
@@ -117,14 +128,7 @@ class Trainer:
             raise SiteError(
                 f"model and guide fail on {len(x)} images: {type(error).__name__}: {error}"
             ) from error
-        owned = set(self.vae.parameters())
-        store = pyro.get_param_store().named_parameters()
-        stray = [name for name, parameter in store if parameter not in owned]
-        if stray:
-            raise SiteError(
-                f"parameters {stray} live in Pyro's param store alone, where fit does not train "
-                "them; make them attributes (PyroParam) of the prior, guide or network"
-            )
+        check_store(self.vae)
 
     def _program(self) -> TrainStep:
         loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
@@ -161,15 +165,9 @@ class Trainer:
                 )
                 for group in self.optimiser.param_groups
             ]
-        return StaticEpoch(
-            self.engine,
-            self.x,
-            self.batch_sizes,
-            recorder,
-            scheduled=scheduled,
-            clip_norm=self.options.clip_norm,
-            compares=self.compares,
-        )
+        options: Any = {"clip_norm": self.options.clip_norm, "compares": self.compares}
+        data = self.engine, self.x, self.batch_sizes
+        return StaticEpoch(*data, recorder, scheduled=scheduled, **options)
 
     def _record(self) -> None:
         """Records the steps of an epoch for the program's current mode, unless recorded.

@@ -162,7 +162,11 @@ class Variant(PyroModule):
 
         Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
         """
-        objective = self._loss(num_steps).to(self.device)
+        return self.adopt(self._loss(num_steps))
+
+    def adopt(self, objective: Objective) -> Objective:
+        """Moves an objective to the variant's device, and sets its sites and plates."""
+        objective.to(self.device)
         objective.latent = tuple(self.sites)
         in_a_plate = objective.vectorize_particles and objective.num_particles > 1
         objective.max_plate_nesting = 1 + in_a_plate
