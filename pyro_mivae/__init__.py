@@ -13,7 +13,7 @@ from pyro_mivae.elbo import (
 )
 from pyro_mivae.engine import SVI
 from pyro_mivae.evidence import annealed_log_likelihood, bidirectional_monte_carlo
-from pyro_mivae.guides import MeanFieldGuide, MixtureGuide, RecognitionGuide
+from pyro_mivae.guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
@@ -24,7 +24,18 @@ from pyro_mivae.likelihoods import (
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
 from pyro_mivae.pairs import check
-from pyro_mivae.priors import InfoGANPrior, MixturePrior, StandardNormalPrior, UniformPrior
+from pyro_mivae.priors import (
+    FlowPrior,
+    HierarchicalPrior,
+    InfoGANPrior,
+    LaplacePrior,
+    MixturePrior,
+    SphericalPrior,
+    StandardNormalPrior,
+    StickBreakingPrior,
+    StudentTPrior,
+    UniformPrior,
+)
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
@@ -33,7 +44,9 @@ from pyro_mivae.terms import (
     MaximumMeanDiscrepancy,
     Penalty,
     InvariantInformation,
+    LabelledCategory,
     RegularizedInformation,
+    observe_category,
 )
 from pyro_mivae.training import fit, fit_many
 from pyro_mivae.variants import (
@@ -57,12 +70,16 @@ __all__ = [
     "SVI",
     "VARIANTS",
     "VMIVAE",
+    "AmortizedGuide",
     "BarberAgakov",
     "BernoulliLikelihood",
     "BetaVAE",
     "CatVAE",
     "CategoryStart",
+    "FlowPrior",
+    "HierarchicalPrior",
     "InfoGANPrior",
+    "LaplacePrior",
     "Comparison",
     "ContinuousBernoulliLikelihood",
     "Critic",
@@ -83,10 +100,14 @@ __all__ = [
     "Penalty",
     "RecognitionGuide",
     "InvariantInformation",
+    "LabelledCategory",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SampledCategoricalELBO",
+    "SphericalPrior",
     "StandardNormalPrior",
+    "StickBreakingPrior",
+    "StudentTPrior",
     "SweepTable",
     "UniformPrior",
     "Variant",
@@ -106,6 +127,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "observe_category",
     "save",
     "sweep",
     "weigh_sites",

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function, named, number_or_schedule, numbers
 from pyro_mivae.errors import SiteError
 from pyro_mivae.schedules import Weight
-from pyro_mivae.sites import Site, is_auxiliary, is_note
+from pyro_mivae.sites import Site, fixed_mean, is_auxiliary, is_note
 
 OWN_SUFFIXES = ("_unconstrained", "_aux")
 """Suffixes of Pyro's AutoNormal and AutoStructured for the auxiliary site of a latent one."""
@@ -144,7 +144,8 @@ def push_forward(
 def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
     """Runs a model with given values at some latent sites and the prior mean at all others.
 
-    A category takes its mode, because its mean lies outside its support. The likelihood's mean
+    A category takes its mode, because its mean lies outside its support. A site without a known
+    mean, such as a flow, takes the mean of 100 draws with a fixed seed. The likelihood's mean
     replaces the observed data.
     """
 
@@ -152,7 +153,7 @@ def decode_means(fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Callab
         if site["name"] in values and not site["is_observed"]:
             return values[site["name"]]
         is_category = site["fn"].has_enumerate_support and not site["is_observed"]
-        value: Tensor = site["fn"].mode if is_category else site["fn"].mean
+        value: Tensor = site["fn"].mode if is_category else fixed_mean(site["fn"])
         return value
 
     return SubstituteMessenger(value_of)(fn)

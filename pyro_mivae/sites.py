@@ -19,6 +19,8 @@ from pyro_mivae.errors import SiteError
 
 Site = Any
 
+MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
+
 
 def base_of(fn: Any) -> Any:
     """Returns the base of a transformed, masked or independent distribution."""
@@ -87,6 +89,31 @@ def sum_of(values: Iterable[Tensor]) -> Tensor:
 def weigh(probs: Tensor, cost: Tensor) -> Tensor:
     """Multiplies costs by probabilities; a probability of 0 gives 0, since 0 log 0 = 0."""
     return probs * torch.where(probs == 0, cost.new_zeros(()), cost)
+
+
+def has_mean(fn: Any) -> bool:
+    """True if a distribution has a known mean, unlike a flow."""
+    try:
+        return isinstance(fn.mean, Tensor)
+    except (AttributeError, NotImplementedError):
+        return False
+
+
+def mean_of(fn: Any) -> Tensor:
+    """Returns the mean of a distribution, or of 100 draws if it is not known."""
+    if has_mean(fn):
+        mean: Tensor = fn.mean
+        return mean
+    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
+
+
+def fixed_mean(fn: Any) -> Tensor:
+    """Returns the same as `mean_of`, its draws with a fixed seed."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(MEAN_SEED)
+        return mean_of(fn)
 
 
 def negative_entropy(site: Site) -> Tensor | None:

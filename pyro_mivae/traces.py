@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
+from pyro_mivae.sites import MEAN_DRAWS as MEAN_DRAWS
+from pyro_mivae.sites import MEAN_SEED as MEAN_SEED
 from pyro_mivae.sites import (
     Site,
     base_of,
@@ -26,6 +28,7 @@ from pyro_mivae.sites import (
     check_shapes,
     data_sites,
     divergence,
+    fixed_mean,
     is_auxiliary,
     is_note,
     log_prob,
@@ -39,8 +42,6 @@ from pyro_mivae.sites import (
 
 Program = Callable[..., Any]
 
-MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
-
 
 def is_enumerated(site: Site) -> bool:
     """True if the site's whole support is laid out along a dimension of its own."""
@@ -50,23 +51,6 @@ def is_enumerated(site: Site) -> bool:
 def is_deterministic(site: Site) -> bool:
     """True if the site is a point mass, for which no KL divergence is defined."""
     return isinstance(base_of(site["fn"]), Delta)
-
-
-def has_mean(fn: Any) -> bool:
-    """True if a distribution has a known mean, unlike a flow."""
-    try:
-        return isinstance(fn.mean, Tensor)
-    except (AttributeError, NotImplementedError):
-        return False
-
-
-def mean_of(fn: Any) -> Tensor:
-    """Returns the mean of a distribution, or of 100 draws if it is not known."""
-    if has_mean(fn):
-        mean: Tensor = fn.mean
-        return mean
-    draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
-    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 
 def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -219,10 +203,7 @@ class TracePair:
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(MEAN_SEED)
-            mean: Tensor = site["fn"].probs if is_enumerated(site) else mean_of(site["fn"])
+        mean: Tensor = site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:

@@ -1,24 +1,31 @@
-"""ELBOs that decode a few values of a category instead of all."""
+"""ELBOs that decode a few values of the categories instead of all."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from pyro_mivae.arguments import checked, choice, floats, number_or_schedule, whole
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.handlers import relax_categories
 from pyro_mivae.schedules import Schedule, Weight
-from pyro_mivae.sites import Site
+from pyro_mivae.sites import Site, sum_of
 from pyro_mivae.traces import Program, TracePair, replay_model
 
-Relaxation = Literal["soft", "gumbel"]
+Relaxation = Literal["soft", "gumbel", "straight-through"]
+RELAXED = {
+    "soft": "a = q(c|x)",
+    "gumbel": "a ~ Gumbel-softmax of q(c|x)",
+    "straight-through": "a ~ q(c|x) with the gradient of a Gumbel-softmax",
+}
 
 
 class RelaxedCategoricalELBO(MutualInformationELBO):
@@ -33,15 +40,18 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
     the model never draws. So neither the loss nor the ELBO in the ledger bounds :math:`\log p(x)`;
     evaluate with `MutualInformationELBO`.
 
+    With ``"straight-through"`` :math:`a` is a one-hot draw, so value and ELBO are unbiased. Its
+    gradient is that of the Gumbel-softmax from which the draw was rounded, which is biased.
+
     Args:
         *parts: Terms and weights, as in `MutualInformationELBO`.
-        relaxation: ``"soft"`` or ``"gumbel"``.
+        relaxation: ``"soft"``, ``"gumbel"`` or ``"straight-through"``; every category is relaxed.
         temperature: Temperature of the Gumbel-softmax, a positive number or a schedule.
         **options: Options of `MutualInformationELBO`.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
-        Jang, Gu & Poole (2017), Categorical Reparameterization, eq. 2.
+        Jang, Gu & Poole (2017), Categorical Reparameterization, eq. 2 and section 2.2.
         https://arxiv.org/abs/1611.01144
     """
 
@@ -55,12 +65,11 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
     ) -> None:
         super().__init__(*parts, **options)
         self.relaxation = relaxation
-        relaxed = "= q(c|x)" if relaxation == "soft" else "~ Gumbel-softmax of q(c|x)"
-        self.reconstruction = f"E_q[log p(x|z)], z ~ q(z|x,a), a {relaxed}"
+        self.reconstruction = f"E_q[log p(x|z)], z ~ q(z|x,a), {RELAXED[relaxation]}"
+        biased = relaxation == "straight-through"
+        self.remark = "; biased gradient" if biased else "; not a bound on log p(x)"
         self.temperature = Weight(temperature)
         self.state["temperature"] = self.temperature
-
-    remark = "; not a bound on log p(x)"
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -79,7 +88,11 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         if self.relaxation == "soft":
             return fn.probs
         temperature = torch.as_tensor(self.temperature(), dtype=fn.logits.dtype)
-        return dist.RelaxedOneHotCategorical(temperature, logits=fn.logits).rsample()
+        soft: Tensor = dist.RelaxedOneHotCategorical(temperature, logits=fn.logits).rsample()
+        if self.relaxation == "gumbel":
+            return soft
+        hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+        return hard + (soft - soft.detach())
 
 
 class SampledCategoricalELBO(MutualInformationELBO):
@@ -108,22 +121,32 @@ class SampledCategoricalELBO(MutualInformationELBO):
     in `MutualInformationELBO`. The decoder must treat each code independently: with batch norm it
     sees another batch here than in the exact sum.
 
+    With several categories, :math:`c` is a configuration of all of them, of which there are as
+    many as the product of their sizes.
+
+    With ``exact=0`` this is the score-function estimator. Where no category is certain, :math:`b`
+    is then a learned number: the mean of :math:`L_c` over the former steps.
+
     Args:
         *parts: Terms and weights, as of `MutualInformationELBO`.
-        exact: Number of categories of each datum that are always decoded, 0 or more. With 0 there
-            is no control variate, unless a category is certain to be drawn.
+        exact: Number of categories of each datum that are always decoded, 0 or more.
         draws: Number of the other categories to decode, 1 or more.
         **options: Options of `MutualInformationELBO`.
 
     References:
         Liu et al. (2019), Rao-Blackwellized Stochastic Gradients for Discrete Distributions,
         section 3. https://arxiv.org/abs/1810.04777
+        Mnih & Gregor (2014), Neural Variational Inference and Learning in Belief Networks, section
+        2.3, for the learned number. https://arxiv.org/abs/1402.0030
     """
 
     @checked(exact=whole(least=0), draws=whole(least=1))
     def __init__(self, *parts: Any, exact: int = 1, draws: int = 1, **options: Any) -> None:
         super().__init__(*parts, **options)
         self.exact, self.draws = exact, draws
+        self.baseline = _Baseline()
+        if not exact:
+            self.state["baseline"] = self.baseline
         most = {0: "", 1: "the most probable one and "}
         summed = most.get(exact, f"the {exact} most probable and ")
         drawn = f"{draws} draw{'s' * (draws > 1)}{' of the others' * bool(summed)}"
@@ -135,22 +158,49 @@ class SampledCategoricalELBO(MutualInformationELBO):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[TracePair, TracePair]:
         coded = self._code_traces(model, guide, args, kwargs)
-        if len(coded.enumerated) != 1:
+        names = coded.enumerated
+        if not names:
             raise SiteError(
-                f"the guide enumerates {coded.enumerated}, and one category is sampled; annotate "
-                'one site with infer={"enumerate": "parallel"}, or use MutualInformationELBO'
+                "the guide enumerates no site, and categories are sampled; annotate a category "
+                'with infer={"enumerate": "parallel"}, or use MutualInformationELBO'
             )
-        (name,) = coded.enumerated
-        log_probs = coded.log_density(name).detach()  # (K, ..., batch)
-        log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
-        chosen = choose_categories(
-            log_probs, torch.rand_like(log_probs[0]), exact=self.exact, draws=self.draws
+        log_q = sum_of(map(coded.log_density, names))  # (K_m, ..., K_1, ..., batch)
+        log_q = log_q.flatten(0, len(names) - 1)  # (K, ..., batch)
+        detached = log_q.detach().to(torch.promote_types(log_q.dtype, torch.float32))
+        uniforms = torch.rand_like(detached[0])
+        chosen, log_inclusion = choose_categories(
+            detached, uniforms, exact=self.exact, draws=self.draws
         )
-        guide_trace = _select(coded.guide, name, chosen[0])
+        guide_trace = _select(coded.guide, names, chosen)
         program = self._vectorized_num_particles(model) if self._vectorized else model
         nesting = int(self.max_plate_nesting)
         model_trace = replay_model(program, guide_trace, args, kwargs, nesting)
-        return _ChosenTraces(guide_trace, model_trace, name, chosen[1]), coded
+        log_q = log_q.take_along_dim(chosen, 0)  # (m, ..., batch)
+        traces = _ChosenTraces(guide_trace, model_trace, names, log_q, log_inclusion)
+        traces.baseline = None if self.exact else self.baseline
+        return traces, coded
+
+
+class _Baseline(nn.Module):
+    """The mean of a cost over steps, of which the last hundred or so count."""
+
+    mean: Tensor
+    weight: Tensor
+
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def forward(self, cost: Tensor) -> Tensor:
+        """Returns the mean over the former steps, and adds this step's."""
+        mean = (self.mean / self.weight.clamp(min=self.rate)).to(cost)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self.mean.lerp_(cost.detach().mean().to(self.mean), self.rate)
+                self.weight.lerp_(torch.ones_like(self.weight), self.rate)
+        return mean
 
 
 @checked(
@@ -216,17 +266,18 @@ def choose_categories(
 
 
 class _ChosenTraces(TracePair):
-    """Traces with some values of an enumerated site, each with its inclusion probability."""
+    """Traces with some configurations of the categories, each with its inclusion probability."""
 
     # The guide's other sites are cut to these values; their distributions are not.
+    baseline: _Baseline | None = None
 
-    def __init__(self, guide: Any, model: Any, name: str, log_inclusion: Tensor) -> None:
+    def __init__(
+        self, guide: Any, model: Any, names: Sequence[str], log_q: Tensor, log_inclusion: Tensor
+    ) -> None:
         super().__init__(guide, model)
-        self._name = name
-        self._dim = guide.nodes[name]["infer"]["_enumerate_dim"]
-        log_density = self.log_density(name)
-        self._certain = log_density.detach().exp() * (log_inclusion == 0)
-        self._log_weights[name] = log_density - log_inclusion
+        self._name, self._dim = names[0], _enumerate_dim(guide, names)
+        self._certain = log_q.detach().exp() * (log_inclusion == 0)
+        self._log_weights[self._name] = log_q - log_inclusion
 
     def expectations(self, costs: Sequence[tuple[Tensor, Site]]) -> list[Tensor]:
         """Estimates the sums over all values, with the control variate."""
@@ -238,6 +289,8 @@ class _ChosenTraces(TracePair):
         total = self._certain.sum(self._dim, keepdim=True)
         baseline = (self._certain * cost.detach()).sum(self._dim, keepdim=True)
         baseline = baseline / total.clamp(min=torch.finfo(total.dtype).tiny)
+        if self.baseline is not None:
+            baseline = torch.where(total > 0, baseline, self.baseline(cost))
         centred, offset = super().expectations(
             [(cost - baseline, site), (baseline.expand_as(cost), site)]
         )
@@ -248,17 +301,29 @@ class _ChosenTraces(TracePair):
         return (self._name,) if cost.dim() >= -self._dim else ()
 
 
-def _select(trace: Any, name: str, chosen: Tensor) -> Any:
-    """Copies a guide's trace with chosen values of an enumerated site and its dependents."""
+def _enumerate_dim(trace: Any, names: Sequence[str]) -> int:
+    """The rightmost dimension along which sites are enumerated; the others lie left of it."""
+    return max(int(trace.nodes[name]["infer"]["_enumerate_dim"]) for name in names)
+
+
+def _select(trace: Any, names: Sequence[str], chosen: Tensor) -> Any:
+    """Copies a guide's trace with chosen configurations of its enumerated sites."""
     selected = trace.copy()
-    dim = trace.nodes[name]["infer"]["_enumerate_dim"]
+    dim, count = _enumerate_dim(trace, names), len(names)
+    sizes = [1] * count  # K_m, ..., K_1
+    for name in names:
+        node = trace.nodes[name]
+        index = count - 1 - (dim - node["infer"]["_enumerate_dim"])
+        sizes[index] = len(node["fn"].enumerate_support(expand=False))
     for key, node in trace.nodes.items():
         if node["type"] != "sample":
             continue
-        event_dim = node["fn"].event_dim
-        value = node["value"]
-        if value.dim() - event_dim == -dim and value.shape[dim - event_dim] > 1:
-            index = chosen.reshape(chosen.shape + (1,) * event_dim)
-            value = value.take_along_dim(index, dim - event_dim)
-            selected.nodes[key] = {**node, "value": value}
+        value, event_dim = node["value"], node["fn"].event_dim
+        batch = value.shape[: value.dim() - event_dim]
+        if len(batch) < -dim or math.prod(batch[: len(batch) + dim + 1]) == 1:
+            continue
+        rest = value.shape[len(batch) + dim + 1 :]  # of plates and event
+        value = value.expand(*sizes, *rest).flatten(0, count - 1)
+        index = chosen.reshape(chosen.shape + (1,) * event_dim)
+        selected.nodes[key] = {**node, "value": value.take_along_dim(index, 0)}
     return selected

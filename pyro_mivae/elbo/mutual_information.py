@@ -29,7 +29,7 @@ from pyro_mivae.figures import key
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import sum_of
-from pyro_mivae.terms import InformationTerm, Particle
+from pyro_mivae.terms import InformationTerm, LabelledCategory, Particle, observe_category
 from pyro_mivae.traces import Program, TracePair
 
 MOST_PARTICLES, MOST_PLATES = 10**6, 25
@@ -97,35 +97,59 @@ class MutualInformationELBO(Objective):
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
-        self.terms = tuple(terms)
+        self.terms: tuple[InformationTerm, ...] = ()
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
         self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
         state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
-            state | {term.name: term.state for term in self.terms},
+            state,
             num_particles=num_particles,
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
             retain_graph=retain_graph,
         )
+        for term in terms:
+            self.add(term)
+
+    def add(self, term: InformationTerm) -> None:
+        """Adds an information term."""
+        self.terms += (term,)
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
+        self.state[term.name] = term.state
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Estimates the loss, and fills the ledger; see `Objective`."""
+        """Estimates the loss, and fills the ledger; see `Objective`.
+
+        With a `LabelledCategory` among the terms it takes labels too.
+        """
+        observing, labelled = guide, None
+        if (term := self._labelled_term) is not None:  # else the keywords are the program's own
+            labels, labelled = kwargs.pop("labels", None), kwargs.pop("labelled", None)
+            if labels is not None:
+                observing = observe_category(guide, labels, term.sites[0])
+                labelled = (args[0], labels) if labelled is None else labelled
         if self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles
-        ledgers = [self._evaluate(model, guide, args, kwargs) for _ in range(runs)]
+        ledgers = []
+        for _ in range(runs):
+            decoded, coded = self._get_trace(model, observing, args, kwargs)
+            particle = Particle(model, guide, args, kwargs, decoded, labelled)
+            ledgers.append(self._evaluate(particle, coded))
         mean = ledgers[0]
         if runs > 1:  # a sequential plate's sub-sample decides which sites there are
             keys = dict.fromkeys(key for ledger in ledgers for key in ledger)
             mean = {key: sum(ledger.get(key, 0.0) for ledger in ledgers) / runs for key in keys}
         self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
         return torch.as_tensor(mean["loss"])
+
+    @property
+    def _labelled_term(self) -> LabelledCategory | None:
+        return next((term for term in self.terms if isinstance(term, LabelledCategory)), None)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -159,7 +183,14 @@ class MutualInformationELBO(Objective):
             if name not in self.kl_weights:
                 lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")
         lines += [f"   + {term.weight} * {term.formula}" for term in self.terms]
-        return "\n".join([*lines, f"maximised; nats per datum{self.remark}"])
+        return "\n".join([*lines, f"maximised; nats per datum{self.remark or self._cost}"])
+
+    @property
+    def _cost(self) -> str:
+        """The number of codes that an exact sum over several categories decodes."""
+        sizes = list(self.categories.values())
+        product = f"{' * '.join(map(str, sizes))} = {math.prod(sizes)}"
+        return f"; {product} decodes per datum" if len(sizes) > 1 else ""
 
     @property
     def _vectorized(self) -> bool:
@@ -199,10 +230,8 @@ class MutualInformationELBO(Objective):
             )
         return self._run(code_program(model), guide, args, kwargs)
 
-    def _evaluate(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> dict[str, Tensor | float]:
-        decoded, coded = self._get_trace(model, guide, args, kwargs)
+    def _evaluate(self, particle: Particle, coded: TracePair) -> dict[str, Tensor | float]:
+        decoded = particle.traces
         self._check(decoded, coded)
         errors = [
             (-decoded.log_likelihood(name), decoded.model.nodes[name]) for name in decoded.observed
@@ -229,7 +258,6 @@ class MutualInformationELBO(Objective):
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
         ledger["elbo"] = -(distortion + ledger["rate"])
         loss = distortion + sum_of(weighted) if weighted else distortion
-        particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
             if not term.is_idle:
                 gain, entries = term.contribute(particle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,13 +24,15 @@ class EncodedData:
 
     Attributes:
         codes: Result of `Variant.encode` by site, shape ``(n, size)``.
-        category: The site of the category and the number of categories.
+        category: The first site that is a category, and the number of its categories.
+        categories: Number of categories of each site that is one.
         groups: All sites under an empty name; if there are several, also each under its name.
     """
 
     def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
         self.vae, self.x, self.seed = vae, x, seed
         self.category = str(vae.category), int(vae.num_categories or 0)
+        self.categories = vae.categories
         self.codes = self.encode(x)
         sites = list(self.codes)
         self.groups = {"": sites} | {site: [site] for site in sites if len(sites) > 1}
@@ -50,9 +52,10 @@ class EncodedData:
         for part in batches(x, rows):
             nodes = trace_program(self.vae.guide, (part.to(self.vae.device),), {}).nodes
             values = {site: nodes[site]["value"] for site in self.codes}
-            site, count = self.category
-            if site in values and values[site].dim() == 1:
-                values[site] = one_hot(values[site].long(), count).to(self.vae.dtype)
+            for site in self.categories.keys() & values.keys():
+                if values[site].dim() == 1:
+                    count = self.categories[site]
+                    values[site] = one_hot(values[site].long(), count).to(self.vae.dtype)
             parts.append(values)
         return _join(parts)
 
@@ -69,11 +72,11 @@ def _join(parts: Sequence[Codes]) -> Codes:
     return {site: torch.cat([part[site] for part in parts]).flatten(1) for site in parts[0]}
 
 
-def side_by_side(codes: Codes, category: str) -> tuple[Tensor, list[int]]:
-    """Concatenates all sites, with the category as one column; also returns its place."""
+def side_by_side(codes: Codes, categories: Collection[str]) -> tuple[Tensor, list[int]]:
+    """Concatenates all sites, with a category as one column; also returns their places."""
     parts, categorical, width = [], [], 0
     for site, code in codes.items():
-        if site == category:
+        if site in categories:
             categorical.append(width)
             code = code.argmax(1, keepdim=True).to(code)
         parts.append(code)

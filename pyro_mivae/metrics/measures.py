@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -208,6 +208,16 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
     )
 
 
+def classification(data: EncodedData, findings: Findings, labels: Tensor, num_labels: int) -> None:
+    """Compares categories with labels by their numbers, where training saw labels."""
+    right = float((data.found == labels.to(data.found.device)).double().mean())
+    findings.record(
+        f"the most probable category of each of all {len(labels)} items is its label, by number, "
+        f"without a map; training used {num_labels} labels of other items",
+        {"classification_accuracy": _share(right, len(labels))},
+    )
+
+
 def generation(
     data: EncodedData, findings: Findings, split: Split, labels: Pair, generated: Tensor
 ) -> None:
@@ -279,7 +289,7 @@ def probes(
         if not split.is_empty:
             pair = _both(data, split, chosen, drawn=drawn)
             if not drawn:
-                pair = _without_idle(*pair, data.category[0])
+                pair = _without_idle(*pair, data.categories)
             network = read(mlp, pair, groups[""])
             linear = {site: read(linear_probe, pair, group) for site, group in groups.items()}
         findings.record(
@@ -304,13 +314,13 @@ def factors(
     items: int | None,
 ) -> None:
     """Compares codes with the factors that made the data."""
-    site, seed = data.category[0], data.seed
-    codes, categorical = side_by_side(data.codes, site)
+    seed = data.seed
+    codes, categorical = side_by_side(data.codes, data.categories)
     dead = codes.var(0) <= ACTIVE if len(codes) > 1 else torch.ones(codes.shape[1]).bool()
     dead[categorical] = False
 
     def alive(codes: Codes) -> Tensor:
-        return side_by_side(codes, site)[0].masked_fill(dead.to(data.vae.device), 0.0)
+        return side_by_side(codes, data.categories)[0].masked_fill(dead.to(data.vae.device), 0.0)
 
     kept, truth = alive(data.codes), numbered(given.to(codes.device))
     of = (
@@ -352,12 +362,12 @@ def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tu
     return data.encode(split.x, chosen), own
 
 
-def _without_idle(train: Codes, codes: Codes, category: str) -> tuple[Codes, Codes]:
+def _without_idle(train: Codes, codes: Codes, categories: Collection[str]) -> tuple[Codes, Codes]:
     """Codes with 0 in dimensions (or a category) whose means hardly vary."""
     alive = {}
     for site, code in train.items():
         spread = code.var(0, correction=0)
-        alive[site] = spread.sum() > ACTIVE if site == category else spread > ACTIVE
+        alive[site] = spread.sum() > ACTIVE if site in categories else spread > ACTIVE
     first, second = (
         {site: torch.where(alive[site], code, 0.0) for site, code in part.items()}
         for part in (train, codes)

@@ -140,7 +140,7 @@ def plot_information_curves(
             else:
                 colors[str(found)] = _TERM_COLORS[terms.index(found) % 3]
     plot_curves(ax, curves, epochs=epochs_of(history), colors=colors, names=names)
-    if num_categories and num_categories > 1 and any("_c" in name for name in curves):
+    if curves and num_categories and num_categories > 1:
         ceiling = math.log(num_categories)
         ax.axhline(ceiling, color=MUTED, linewidth=1.0, linestyle=":")
         ax.set_ylim(top=max(ax.get_ylim()[1], 1.05 * ceiling))

@@ -24,12 +24,11 @@ from pyro_mivae.posterior.layout import (
     support_of,
 )
 from pyro_mivae.posterior.progress import telling
+from pyro_mivae.sites import has_mean, mean_of
 from pyro_mivae.traces import (
     Program,
     TracePair,
-    has_mean,
     is_deterministic,
-    mean_of,
     trace_program,
 )
 

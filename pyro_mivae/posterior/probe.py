@@ -31,7 +31,8 @@ from pyro_mivae.posterior.layout import (
     support_of,
 )
 from pyro_mivae.posterior.preserved_state import device_of, preserved_state, seeded
-from pyro_mivae.traces import Program, TracePair, has_mean, is_deterministic, trace_program
+from pyro_mivae.sites import has_mean
+from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 
 PROBED = 256  # data on which what needs the decoder is tried; structure is looked for on all
 MOST_DRAWS = 4  # of each datum, where there are few

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics import Diagnosis, diagnose
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.figures import LOWER, by_index, key
+from pyro_mivae.figures import LOWER, key
 from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.metrics import match_labels
 from pyro_mivae.models import code_program
 from pyro_mivae.plots.codes import spread_out
 from pyro_mivae.plots.grids import is_image
+from pyro_mivae.tables import by_index
 from pyro_mivae.traces import trace_program
 from pyro_mivae.training import History
 
@@ -83,6 +84,12 @@ class ReportData:
         self.noun, self.a_noun, self.nouns = words[0 if is_image(shape) else 1]
 
     @property
+    def seen_labels(self) -> str:
+        """A clause that says if training used labels."""
+        used = "classification_accuracy" in self.metrics
+        return "some of which training used" if used else "which the model never saw"
+
+    @property
     def diagnoses(self) -> list[Diagnosis]:
         """Diagnoses of the metrics, without those of noise sites."""
         return diagnose(self.metrics, noise=self.vae.noise)
@@ -97,7 +104,7 @@ class ReportData:
     @property
     def continuous_sites(self) -> list[str]:
         """The continuous sites, those with the fewest dimensions first."""
-        sites = [site for site in self.codes if site != self.category]
+        sites = [site for site in self.codes if site not in self.vae.categories]
         return sorted(sites, key=lambda site: self.codes[site].shape[1])
 
     @cached_property
@@ -108,7 +115,12 @@ class ReportData:
     @cached_property
     def occupancy(self) -> Tensor:
         """Share of the data whose most probable category is k, ``(K,)``."""
-        return self.categories.bincount(minlength=self.num_categories) / len(self.x)
+        return self.shares(self.category)
+
+    def shares(self, site: str) -> Tensor:
+        """Share of the data in each category of a site, ``(K,)``."""
+        found = self.codes[site].argmax(-1)
+        return found.bincount(minlength=self.codes[site].shape[1]) / len(self.x)
 
     @property
     def most_used(self) -> Tensor:
@@ -175,7 +187,7 @@ class ReportData:
         share = torch.linspace(0, 1, steps)[:, None]
         values = {}
         for site, start in starts.items():
-            at = (share > 0.5).to(share) if site == self.category else share
+            at = (share > 0.5).to(share) if site in self.vae.categories else share
             lines = torch.lerp(start[:, None], ends[site][:, None], at.to(start))
             values[site] = lines.flatten(0, 1).to(self.vae.device, self.vae.dtype)
         rows = len(start)

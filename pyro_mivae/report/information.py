@@ -112,7 +112,7 @@ def contributions(data: ReportData) -> Iterator[Panel]:
         order = sizes.nan_to_num(-math.inf).argsort(descending=True, stable=True)
         shown = order[:_MAX_BARS]
         cost = figures["kl"][shown].tolist() if "kl" in figures else None
-        is_category = site == data.category
+        is_category = site in data.vae.categories
         names = [f"{site} = {k}" if is_category else f"{site}{k}" for k in shown.tolist()]
         figure, ax = plots.new_figure(0.6 + 0.24 * len(shown))
         least, most = lower[shown].tolist(), upper[shown].tolist()

@@ -136,8 +136,7 @@ def confusion(data: ReportData) -> Iterator[Panel]:
         "confusion",
         "Categories and labels",
         f"A row per label, a column per category: the percentage of the label's {data.nouns} in "
-        "that category. The order of the categories matches the labels best. The model never "
-        "saw a label.",
+        f"that category. Their order matches the labels best, {data.seen_labels}.",
         "A dark diagonal: the categories agree with the labels. Two dark cells in a row: a "
         "label is split into two categories. Two dark cells in a column: two labels share a "
         "category.",
@@ -157,8 +156,8 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
     names: list[str] = []
     for site, code in data.codes.items():
         dims = range(code.shape[1])
-        names += [site] if site == data.category else [f"{site}{dim}" for dim in dims]
-    codes, categorical = side_by_side(data.codes, data.category)
+        names += [site] if site in data.vae.categories else [f"{site}{dim}" for dim in dims]
+    codes, categorical = side_by_side(data.codes, data.vae.categories)
     information = factor_information(codes, factors, categorical=categorical)
     entropies = factor_information(
         factors.double(), factors, categorical=range(factors.shape[1])

@@ -17,7 +17,7 @@ from pyro_mivae.tables import write_number
 from pyro_mivae.traces import trace_program
 
 _MAX_CATEGORIES = 24
-_MOVED = 4  # rows in which a site other than z moves
+_MOVED = 4  # rows in which another site than the first moves
 _MAX_ROWS = 12
 _MIN_ROWS = 4
 _MAX_CENTRES = 10
@@ -41,8 +41,8 @@ _BESIDE = {
 
 def samples(data: ReportData) -> Iterator[Panel]:
     """Draws samples of the model, a row per category if there are categories."""
-    vae, k = data.vae, data.num_categories
-    if not k:
+    vae = data.vae
+    if not vae.categories:
         figure, ax = plots.grid_figure(5, 10, vae.data_shape, label_width=0.1)
         plots.plot_samples(ax, vae.sample(50))
         yield Panel(
@@ -53,20 +53,28 @@ def samples(data: ReportData) -> Iterator[Panel]:
             figure,
         )
         return
-    shown = data.most_used[:_MAX_CATEGORIES]
-    rows = torch.stack([vae.sample(10, category=c) for c in shown.tolist()])
+    for site in vae.categories:
+        yield _samples_of(data, site)
+
+
+def _samples_of(data: ReportData, site: str) -> Panel:
+    """Draws samples of each category of a site."""
+    vae, shares = data.vae, data.shares(site)
+    shown = shares.argsort(descending=True, stable=True)[:_MAX_CATEGORIES]
+    rows = torch.stack([vae.sample(10, category={site: c}) for c in shown.tolist()])
     figure, ax = plots.grid_figure(len(shown), 10, vae.data_shape)
-    names = [f"c = {c}" for c in shown.tolist()]
-    plots.plot_conditional_samples(ax, rows, data.occupancy[shown], names)
+    names = [f"{site} = {c}" for c in shown.tolist()]
+    plots.plot_conditional_samples(ax, rows, shares[shown], names)
     sentence = (
         f"A row per category, the most used first: its number, its share of the {data.nouns}, "
         "and ten samples of it."
     )
-    if k > len(shown):
-        sentence += f" The {len(shown)} most used of {k} are shown."
-    yield Panel(
-        "samples",
-        "Samples of each category",
+    if len(shares) > len(shown):
+        sentence += f" The {len(shown)} most used of {len(shares)} are shown."
+    several = len(vae.categories) > 1
+    return Panel(
+        f"samples_{site}" if several and site != data.category else "samples",
+        f"Samples of each category{f' of {site}' if several else ''}",
         sentence,
         f"A row with one kind of {data.noun}: a category with a meaning. Two rows of the same "
         "kind: two categories share it. A row of mixed kinds: one category holds several.",
@@ -77,10 +85,10 @@ def samples(data: ReportData) -> Iterator[Panel]:
 def reconstructions(data: ReportData) -> Iterator[Panel]:
     """Draws data, and their reconstructions from the whole code and from each site alone.
 
-    If there are several continuous sites, rows in which each site but z moves follow.
+    If there are several continuous sites, rows in which each but the first moves follow.
     """
     vae, x = data.vae, data.x[data.examples.to(data.x.device)]
-    sites = sorted(data.codes, key=lambda site: site == "z")
+    sites = sorted(data.codes, key=lambda site: site == _first(data))
     whole = vae.reconstruct(x)
     alone = {site: vae.reconstruct(x, keep={site}) for site in sites if len(sites) > 1}
     same = [site for site, picture in alone.items() if torch.allclose(picture, whole, atol=1e-4)]
@@ -124,10 +132,14 @@ def reconstructions(data: ReportData) -> Iterator[Panel]:
     yield Panel("reconstructions", title, sentence, look_for, figure)
 
 
+def _first(data: ReportData) -> str:
+    """The first continuous site in the order of the guide, or none."""
+    return next((site for site in data.codes if site in data.continuous_sites), "")
+
+
 def _moving_rows(data: ReportData, steps: int) -> tuple[list[Tensor], list[str]]:
-    """Rows in which a site other than z moves, if there are several continuous sites."""
-    sites = data.continuous_sites if len(data.continuous_sites) > 1 else []
-    moving = [site for site in sites if site != "z"]
+    """Rows in which a continuous site other than the first moves."""
+    moving = [site for site in data.continuous_sites if site != _first(data)]
     pictures: list[Tensor] = []
     names: list[str] = []
     for site in moving:
@@ -203,7 +215,9 @@ def _prior_traversals(data: ReportData) -> Iterator[Panel]:
             shown = data.most_used[:each]
             kinds = shown[torch.arange(_DRAWS) % len(shown)]
             draws[data.category] = torch.eye(data.num_categories)[kinds]
-            names = [f"{name}  c = {kind}" for name, kind in zip(names, kinds.tolist())]
+            names = [
+                f"{name}  {data.category} = {kind}" for name, kind in zip(names, kinds.tolist())
+            ]
         figure, ax = plots.grid_figure(len(moves), STEPS, vae.data_shape, label_width=1.2)
         beside = torch.full((len(moves),), math.nan)
         plots.plot_traversals(ax, data.traverse(site, moves, draws), beside, names)
@@ -232,7 +246,9 @@ def interpolations(data: ReportData) -> Iterator[Panel]:
         {site: code[following] for site, code in codes.items()},
     )
     figure, ax = plots.grid_figure(len(rows), STEPS, data.vae.data_shape, label_width=1.3)
-    starts, ends = ([f"c = {k}" for k in side.tolist()] for side in (rows, following))
+    starts, ends = (
+        [f"{data.category} = {k}" for k in side.tolist()] for side in (rows, following)
+    )
     plots.plot_interpolations(ax, pictures, starts, ends)
     yield Panel(
         "interpolations",
@@ -258,7 +274,7 @@ def radii(data: ReportData) -> Iterator[Panel]:
     figure, ax = plots.grid_figure(len(rows), STEPS, data.vae.data_shape)
     multiples = [_FARTHEST * step / (STEPS - 1) for step in range(STEPS)]
     pictures = data.decode_along(starts | category, ends | category)
-    plots.plot_radii(ax, pictures, multiples, [f"c = {k}" for k in rows])
+    plots.plot_radii(ax, pictures, multiples, [f"{data.category} = {k}" for k in rows])
     yield Panel(
         "radii",
         "Away from the origin",

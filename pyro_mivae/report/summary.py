@@ -46,7 +46,7 @@ def summarize(data: ReportData) -> str:
         used = f"{_used(data)} of {data.num_categories} categories are in use"
         if _defined(m, "cluster_accuracy"):
             used += (
-                ". Matched to the labels, which the model never saw, they are correct for "
+                f". Matched to the labels, {data.seen_labels}, they are correct for "
                 f"{100 * m['cluster_accuracy']:.0f} % of the {data.nouns}"
             )
         sentences.append(used + ".")
@@ -78,7 +78,7 @@ def headline(data: ReportData) -> Iterator[Number]:
     if _defined(m, "cluster_accuracy"):
         meaning = (
             f"The share of the {data.nouns} whose category is matched to their label, by the "
-            "best one-to-one matching. Training does not use labels."
+            f"best one-to-one matching, {data.seen_labels}."
         )
         value = f"{100 * m['cluster_accuracy']:.1f}"
         yield Number(_title("cluster_accuracy"), value, "%", meaning)
@@ -109,7 +109,7 @@ def _title(name: str) -> str:
 
 
 def _kl(data: ReportData, site: str) -> Number:
-    if data.category and site != data.category:
+    if data.category and site not in data.vae.categories:
         meaning = (
             f"KL divergence of {site} from the prior of its category: its cost given the category."
         )
@@ -125,9 +125,9 @@ def _kl(data: ReportData, site: str) -> Number:
 
 def _information(data: ReportData, site: str) -> Number:
     lower, upper = interval(data.metrics, "mi", site)
-    name, k = label(key("mi", site)), data.num_categories
+    name, k = label(key("mi", site)), data.vae.categories.get(site)
     meaning = f"Information of {site} about the {data.noun}: a lower and an upper bound."
-    if k and site == data.category:
+    if k is not None:
         meaning = (
             f"Information of the category about the {data.noun}: a lower and an upper bound. It "
             f"cannot exceed log {k} = {math.log(k):.2f} nats."

@@ -19,7 +19,7 @@ from torch import nn
 
 from pyro_mivae.data import DATASETS
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError, nearest
-from pyro_mivae.guides import GUIDES
+from pyro_mivae.guides import FAMILIES
 from pyro_mivae.likelihoods import LIKELIHOODS
 from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
 from pyro_mivae.options import flags_of
@@ -58,14 +58,20 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
         if parts["prior"]:
             modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes, digests)
             sizes |= _site_sizes(modules["prior"])
-        # A named guide would else normalise by the batch, which its class does not know about.
-        if network != "auto" or (parts["guide"] and not variant_class.batch_norm):
+        guide_file = names_file(parts["guide"])
+        if network != "auto" or guide_file:
             prior = modules.get("prior") or variant_class.build(data_shape, **options).prior
-            networks = variant_class.build_networks(network, data_shape, prior_sites(prior)[1])
+            sizes["sites"], code_dim = prior_sites(prior)
+        # A file's guide would else normalise by the batch, which its class does not know about.
+        if network != "auto" or (guide_file and not variant_class.batch_norm):
+            networks = variant_class.build_networks(network, data_shape, code_dim)
             modules["encoder"], modules["decoder"] = networks
-        if parts["guide"]:
+        if guide_file:
             sizes["encoder"] = modules.pop("encoder", None)
-            modules["guide"] = load_program(parts["guide"], GUIDES, "guide", sizes, digests)
+            modules["guide"] = load_program(parts["guide"], FAMILIES, "guide", sizes, digests)
+        elif parts["guide"]:
+            modules["guide"] = parts["guide"]
+            find_factory(parts["guide"], FAMILIES, "guide", digests)
         torch.manual_seed(seed)
         own = [f"--{name} {parts[name]}" for name in PROGRAMS if parts[name]]
         with _blaming(f"{' and '.join(own)}: running it fails") if own else nullcontext():
@@ -91,13 +97,7 @@ def load_program(
     digests: Mapping[str, str],
 ) -> Any:
     """Makes a prior or a guide."""
-    if names_file(spec):
-        factory = run_program(spec, kind, digests.get(kind))
-    elif spec in registry:
-        factory = registry[spec]
-    else:
-        allowed = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
-        raise OptionError(f"no {kind} {spec!r}{allowed}")
+    factory = find_factory(spec, registry, kind, digests)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
@@ -116,6 +116,18 @@ def load_program(
         ) from error
     with _blaming(f"--{kind} {spec} fails"):
         return factory(**taken)
+
+
+def find_factory(
+    spec: str, registry: Mapping[str, Any], kind: str, digests: Mapping[str, str]
+) -> Any:
+    """Returns what makes a prior or a guide: of a registry, or of an approved file."""
+    if names_file(spec):
+        return run_program(spec, kind, digests.get(kind))
+    if spec in registry:
+        return registry[spec]
+    allowed = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
+    raise OptionError(f"no {kind} {spec!r}{allowed}")
 
 
 def _sizes(
@@ -256,7 +268,7 @@ def listing() -> str:
         "variants (pyro-mivae train VARIANT)": VARIANTS,
         "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
         "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
-        "guides (--guide NAME, or FILE.py:NAME)": GUIDES,
+        "guides (--guide NAME, or FILE.py:NAME)": FAMILIES,
         "likelihoods (--likelihood NAME)": LIKELIHOODS,
         "networks (--network NAME, or auto)": NETWORKS,
         "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,

@@ -17,13 +17,17 @@ from pyro_mivae.traces import Program, TracePair
 
 @dataclass(frozen=True)
 class Particle:
-    """One run of a model/guide pair: its traces and its arguments, the data first."""
+    """One run of a model/guide pair: its traces and its arguments, the data first.
+
+    Labels are observed in the traces alone: the guide itself does not see them.
+    """
 
     model: Program
     guide: Program
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     traces: TracePair
+    labelled: tuple[Tensor, Tensor] | None = None  # data and labels, see `LabelledCategory`
 
 
 class TermOptions(TypedDict, total=False):

@@ -160,5 +160,4 @@ def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> 
             f"the held-out loss had not fallen for {options.patience} epochs; more epochs do not "
             "change that"
         )
-    steps = planned * len(trainer.batch_sizes)
-    trainer.objective = trainer.new_objective(steps)
+    trainer.plan(planned * len(trainer.batch_sizes))

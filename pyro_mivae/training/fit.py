@@ -30,6 +30,7 @@ from pyro_mivae.options import takes_options
 from pyro_mivae.training.arguments import (
     DEVICE,
     Images,
+    Placed,
     cuda_devices,
     resolve_device,
     suitable_threads,
@@ -62,6 +63,7 @@ def fit(
     *,
     options: TrainingOptions,
     objective: Objective | None = None,
+    labels: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -91,9 +93,15 @@ def fit(
         objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
             networks are trained, and must be attributes of the variant. The losses of Pyro have no
             ledger: `MutualInformationELBO` is the ELBO of `Trace_ELBO` with one.
+        labels: Categories of some images, integers of shape ``(N,)``: from 0, or -1 for no label.
+            The labels observe the category, and the guide learns to classify: the objective is
+            that of `LabelledCategory`. Each step reads as many labelled images, drawn at random,
+            as are in a batch (or all of them) for the classifier's term, so every label counts the
+            same, however few there are. They also take part in the start of the categories.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
-            ``x`` to hold out for that.
+            ``x`` to hold out for that, of those without a label first. The columns show the loss
+            without labels.
         progress: True to show a progress bar on stderr.
         run: Folder for history and checkpoint.
         resume: True to continue from the folder's checkpoint, or to start if it has none. For a
@@ -106,10 +114,12 @@ def fit(
         The history, a row per epoch.
 
     Raises:
-        OptionError: If an option is out of its range, or differs from the run that is resumed.
+        OptionError: If an option is out of its range, or differs from the run that is resumed; or
+            if labels are given to a variant without a category, or without an ELBO.
         DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
-            the likelihood or made binary.
-        ShapeError: If images have another shape than the variant's.
+            the likelihood or made binary; or if a label is no category, or there is none.
+        ShapeError: If images have another shape than the variant's, or if there is not one label
+            for each.
         SiteError: If model, guide and objective do not match.
         RunError: If the folder holds a run and ``resume`` is off, or the run of another model.
         StagingError: If the step cannot be staged, and ``precision`` is ``"bf16"``.
@@ -125,7 +135,7 @@ def fit(
         (2, True)
     """
     target = resolve_device(device)
-    images = Images.checked(vae, x, validation, options)
+    images = Images.checked(vae, x, validation, options, labels)
     training = Training(vae, images, images.place(target), options, target, objective)
     if on_start is not None:
         on_start()
@@ -148,7 +158,7 @@ class Training:
         self,
         vae: Any,
         images: Images,
-        placed: tuple[Tensor, Tensor | None],
+        placed: Placed,
         options: TrainingOptions,
         device: torch.device,
         objective: Objective | None = None,
@@ -219,7 +229,7 @@ class Training:
         if not trainer.begun:
             trainer.begun = True
             with pyro.validation_enabled(False):
-                trainer.vae.initialize(trainer.settled(trainer.x))
+                trainer.initialize()
             check_end(trainer)
             self._keep_weights()
         self.tell_batches(bar)
@@ -302,7 +312,7 @@ def check_end(trainer: Trainer) -> None:
     """Checks that weights are finite after an epoch, and the loss at the end."""
     _check_weights(trainer)
     if trainer.finished:
-        meter, ledger = Meter(trainer.step + 1), _evaluated(trainer)
+        meter, ledger = Meter(trainer.step + 1), trainer.evaluated()
         meter.add(tuple(ledger), torch.stack(list(ledger.values())), trainer.batch_sizes[0])
         meter.means()
 
@@ -310,7 +320,7 @@ def check_end(trainer: Trainer) -> None:
 def has_run_away(trainer: Trainer) -> bool:
     """Returns True if finite weights give an ELBO (of a game, loss) that is not finite."""
     try:
-        ledger = _evaluated(trainer)
+        ledger = trainer.evaluated()
     except (RuntimeError, ValueError):
         return True
     return not bool(ledger.get("elbo", ledger["loss"]).isfinite())
@@ -342,11 +352,3 @@ def _check_weights(trainer: Trainer, cause: Exception | None = None) -> None:
         raise TrainingError(
             f"weights are not finite after step {trainer.step} ({wrong[0]}{others}); {REMEDY}"
         ) from cause
-
-
-def _evaluated(trainer: Trainer) -> dict[str, Tensor]:
-    """Returns the ledger of a batch, summed over it, without a step."""
-    with torch.no_grad(), trainer.evaluating(), pyro.validation_enabled(False):
-        x = trainer.example(trainer.batch_sizes[0])
-        trainer.objective.differentiable_loss(trainer.vae.model, trainer.vae.guide, x)
-    return {name: value.detach() for name, value in trainer.objective.ledger.items()}

@@ -99,10 +99,11 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
                 f"{otherwise}"
             )
     for name, own in given.data.items():
-        if own != started.data.get(name):
+        theirs = started.data.get(name, "none")  # of runs that are older than labels
+        if own != theirs:
             raise OptionError(
                 f"other {name} given than {begun} (fingerprint {own} in place of "
-                f"{started.data.get(name)}); give the same to continue, {otherwise}"
+                f"{theirs}); give the same to continue, {otherwise}"
             )
     if differing := in_words(started.other_model(given.model)):
         raise OptionError(

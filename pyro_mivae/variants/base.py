@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import pyro
@@ -21,18 +22,18 @@ from torch.nn.functional import one_hot
 from pyro_mivae import arguments as check
 from pyro_mivae.compat import name_module
 from pyro_mivae.elbo import Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError, nearest
-from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.errors import OptionError, SiteError, nearest
+from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.handlers import decode_means, push_forward
-from pyro_mivae.inputs import as_tensor
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, code_program, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import MEAN_DRAWS, MEAN_SEED, TracePair, is_deterministic
+from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
+from pyro_mivae.variants.encoding import posterior_means
 
 SCALE = "likelihood.scale_unconstrained"
 _INSTANCES = itertools.count(1)
@@ -49,14 +50,13 @@ class Variant(PyroModule):
         guide: The guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
-        category: Name of the first site that is a category, or None.
+        categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
     """
 
     name: ClassVar[str]
     batch_norm: ClassVar[bool] = True  # of the networks that it builds
-    noise: ClassVar[frozenset[str]] = frozenset()
-    code_site: ClassVar[str] = "c"  # its size is the keyword code_dim
+    noise: frozenset[str] = frozenset()
     groups: ClassVar[Mapping[str, Any]] = {}  # dataclasses of options, by keyword
     refused: ClassVar[frozenset[str]] = frozenset()  # options of its parents that it lacks
     given: dict[str, Any]
@@ -78,11 +78,11 @@ class Variant(PyroModule):
         self,
         data_shape: Sequence[int],
         make_prior: Callable[[], declared.Prior],
-        make_guide: declared.GuideBuilder = mean_field_guide,
+        make_guide: declared.GuideBuilder = AmortizedGuide,
         *,
         likelihood: declared.LikelihoodLike = "bernoulli",
         prior: declared.Prior | None = None,
-        guide: nn.Module | None = None,
+        guide: str | nn.Module | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         **unknown: object,
@@ -94,14 +94,16 @@ class Variant(PyroModule):
             raise TypeError(f"{told}; it takes data_shape, {', '.join(dict.fromkeys(taken))}")
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
+        if isinstance(guide, str):
+            make_guide, guide = partial(AmortizedGuide, family=guide), None
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide contains its own encoder")
         prior = make_prior() if prior is None else prior
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}
-        categories = [name for name, fn in distributions.items() if fn.has_enumerate_support]
-        self.category = categories[0] if categories else None
-        self.one_hot = {name: bool(distributions[name].event_dim) for name in categories}
+        discrete = {name: fn for name, fn in distributions.items() if fn.has_enumerate_support}
+        self.categories = {name: self.sites[name] for name in discrete}
+        self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
 
@@ -116,7 +118,7 @@ class Variant(PyroModule):
         if isinstance(likelihood, str):
             likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
-        leading = (2,) if self.num_categories is None else (self.num_categories, 2)
+        leading = (*reversed(self.categories.values()), 2)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
@@ -156,28 +158,33 @@ class Variant(PyroModule):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(num_steps=check.whole(least=0))
-    def objective(self, num_steps: int | None = None) -> Objective:
+    @check.checked(num_steps=check.whole(least=0), label_weight=check.number(least=0, most=1e30))
+    def objective(
+        self, num_steps: int | None = None, label_weight: float | None = None
+    ) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 
         Without ``num_steps``, the length of a training, warm-ups of a share of it are left out.
+        With ``label_weight`` the loss takes labels, see `LabelledCategory`.
         """
-        return self.adopt(self._loss(num_steps))
-
-    def adopt(self, objective: Objective) -> Objective:
-        """Moves an objective to the variant's device, and sets its sites and plates."""
-        objective.to(self.device)
-        objective.latent = tuple(self.sites)
-        in_a_plate = objective.vectorize_particles and objective.num_particles > 1
-        objective.max_plate_nesting = 1 + in_a_plate
-        return objective
+        objective = self._loss(num_steps)
+        if label_weight is not None:
+            checks.take_labels(self, objective, label_weight)
+        return objective.to(self.device).prepare(self.sites, self.categories)
 
     @abstractmethod
     def _loss(self, num_steps: int | None) -> Objective:
         """Builds the variant's loss."""
 
-    def initialize(self, x: Tensor) -> None:
-        """Prepares parameters from the training data, if the variant needs that."""
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Prepares the variant from the training data, and its prior if that has ``initialize``.
+
+        Training from a script calls it once, before the first step; `fit` calls it itself. Labels
+        (-1 for none) are for a start of the categories.
+        """
+        prepare = getattr(self.prior, "initialize", None)
+        if prepare is not None:
+            prepare(self.check_data(x))
 
     @check.checked(param_name=check.text())
     def optim_args(self, param_name: str) -> dict[str, Any]:
@@ -199,14 +206,29 @@ class Variant(PyroModule):
         return self.model.prior
 
     @property
+    def category(self) -> str | None:
+        """Name of the first site that is a category, or None."""
+        return next(iter(self.categories), None)
+
+    @property
     def num_categories(self) -> int | None:
-        """Number of categories, or None."""
-        return None if self.category is None else self.sites[self.category]
+        """Number of categories of the first site that is one, or None."""
+        return next(iter(self.categories.values()), None)
+
+    @property
+    def code_site(self) -> str:
+        """Name of the last site."""
+        return list(self.sites)[-1]
+
+    @property
+    def code_dim(self) -> int:
+        """Size of the last of several sites, 0 if there is one."""
+        return self.sites[self.code_site] if len(self.sites) > 1 else 0
 
     @property
     def latent_dim(self) -> int:
         """Total size of the continuous sites."""
-        return sum(size for name, size in self.sites.items() if name != self.category)
+        return sum(size for name, size in self.sites.items() if name not in self.categories)
 
     @property
     def device(self) -> torch.device:
@@ -231,15 +253,7 @@ class Variant(PyroModule):
             DataError: If there are none, or values are not finite or outside the support.
             ShapeError: If the shape is another.
         """
-        x = as_tensor(x)
-        if tuple(x.shape[1:]) != self.data_shape:
-            raise ShapeError(
-                f"data of shape {tuple(x.shape)} given, n times {self.data_shape} needed; reshape "
-                "the data, or build the variant with their data_shape"
-            )
-        if not len(x):
-            raise DataError("no data given; one datum or more is needed")
-        return self.model.check_data(x)
+        return self.model.check_data(checks.shaped(x, self.data_shape))
 
     @torch.no_grad()
     def encode(self, x: Any) -> dict[str, Tensor]:
@@ -256,7 +270,7 @@ class Variant(PyroModule):
         """
         x, prior = self.check_data(x).to(self.device), code_program(self.model)
         with self.evaluating():
-            return _posterior_means(
+            return posterior_means(
                 lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
             )
 
@@ -302,23 +316,28 @@ class Variant(PyroModule):
         return decoded
 
     @torch.no_grad()
-    @check.checked(n=check.size(), category=check.whole())
-    def sample(self, n: int, category: int | None = None) -> Tensor:
+    @check.checked(
+        n=check.size(), category=check.either(check.whole(), check.named(check.whole()))
+    )
+    def sample(self, n: int, category: int | Mapping[str, int] | None = None) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted.
+            category: The category of the samples; any if omitted. With several sites that are
+                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
 
         Returns:
             The likelihood's means, shape ``(n, *data_shape)``.
         """
-        if category is not None and self.num_categories is None:
-            raise OptionError(f"category={category}: {type(self).__name__} has no categories")
-        chosen = {} if category is None else {str(self.category): torch.full((n,), category)}
-        chosen = {name: self._value(name, code, n) for name, code in chosen.items()}
+        named = category if isinstance(category, Mapping) else {self.category: category}
+        chosen = {str(name): index for name, index in named.items() if index is not None}
+        if not chosen.keys() <= self.categories.keys():
+            found = f"the categories {list(self.categories)}" if self.categories else "none"
+            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
         with self.evaluating():
-            sampled: Tensor = poutine.condition(push_forward(self.model), chosen)(self.blank(n))
+            sampled: Tensor = poutine.condition(push_forward(self.model), values)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -348,8 +367,7 @@ class Variant(PyroModule):
     def _require(self, **sizes: int | None) -> None:
         """Refuses a given size that differs from that of the given prior."""
         for name, given in sizes.items():
-            code_dim = self.sites.get(self.code_site)
-            actual = (code_dim if name == "code_dim" else getattr(self, name)) or 0
+            actual = getattr(self, name) or 0
             defaults = [
                 own[name][1].default for own in declared.own_options(type(self)) if name in own
             ]
@@ -370,26 +388,6 @@ class Variant(PyroModule):
         unknown = sorted(map(str, set(names) - set(self.sites)))
         if unknown:
             raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
-
-
-def _posterior_means(run: Callable[[], TracePair], device: torch.device) -> dict[str, Tensor]:
-    """Returns the mean of every site over several runs of the guide."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(MEAN_SEED)
-        traces = run()
-        runs = [_means(traces)]
-        fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]
-        noisy = [name not in (*traces.enumerated, *fixed) for name in traces.latent]
-        if traces.auxiliary or any(noisy[:-1]):  # a site comes after a drawn one
-            runs.append(_means(run()))
-            if any(not torch.allclose(runs[0][n], runs[1][n], equal_nan=True) for n in runs[0]):
-                runs += [_means(run()) for _ in range(MEAN_DRAWS - 2)]
-                return {name: torch.stack([m[name] for m in runs]).mean(0) for name in runs[0]}
-    return runs[0]
-
-
-def _means(traces: TracePair) -> dict[str, Tensor]:
-    return {name: traces.marginal_mean(name) for name in traces.latent}
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

@@ -10,13 +10,12 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from pyro_mivae.elbo import MutualInformationELBO, RelaxedCategoricalELBO, SampledCategoricalELBO
-from pyro_mivae.guides import mixture_guide
 from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import check_treatment
-from pyro_mivae.variants.warm_start import CategoryStart, warm_start_categories
+from pyro_mivae.variants.checks import check_treatment, given_labels
+from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
 
@@ -28,8 +27,7 @@ class CatVAE(Variant):
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
-    Training starts with another objective, see `CategoryStart`. Otherwise all data may go to one
-    category, or to categories without meaning.
+    Training starts with another objective, see `CategoryStart`.
 
     Args:
         data_shape: Shape of one datum.
@@ -38,15 +36,14 @@ class CatVAE(Variant):
         radius: Distance of every category's mean from the origin.
         categorical: ``"enumerate"``: exact, the decoder sees every category. ``"sample"``: the
             decoder sees a few, and the gradient stays unbiased, see `SampledCategoricalELBO`.
-            ``"auto"``: the first if all categories together decode 2,000 values per datum or
-            fewer, the second otherwise.
-            ``"soft"``: one decode of the probabilities, as in the original code. ``"gumbel"``: one
-            decode of a Gumbel-softmax sample. The last two objectives are not bounds.
-        num_decodes: Number of categories that ``"sample"`` decodes: the most probable one and
-            draws of others; 2 if omitted.
-        temperature: Temperature of ``"gumbel"``, 0.5 if omitted.
+            ``"auto"``: the first if all categories together decode at most 2,000 values per datum,
+            else the second. ``"score-function"``: one draw, unbiased. ``"soft"``, ``"gumbel"``,
+            ``"straight-through"``: one decode, see `RelaxedCategoricalELBO`.
+        num_decodes: Number that ``"sample"`` decodes, the most probable and draws; 2 if omitted.
+        temperature: Temperature of ``"gumbel"`` and ``"straight-through"``, 0.5 if omitted.
         warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
-        **parts: Parts, as `VAE` takes them. A prior must have a category.
+        **parts: Parts, as `VAE` takes them. A prior must have a category. With several, the sum is
+            over their configurations, and every term is about all of them.
     """
 
     name = "cat"
@@ -67,34 +64,36 @@ class CatVAE(Variant):
         **parts: Unpack[options.Parts],
     ) -> None:
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
-        super().__init__(data_shape, make_prior, mixture_guide, **parts)
+        super().__init__(data_shape, make_prior, **parts)
         self._need(self.category, "a category")
         self._require(num_categories=num_categories, latent_dim=latent_dim)
-        sizes = [self.sites[name] for name in self.one_hot]
-        check_treatment(categorical, num_decodes, temperature, sizes[0])
-        cheap = len(sizes) > 1 or sizes[0] * math.prod(self.data_shape) <= CHEAP
-        chosen = "enumerate" if cheap else "sample"
+        configurations = math.prod(self.categories.values())
+        check_treatment(categorical, num_decodes, temperature, configurations)
+        chosen = "enumerate" if configurations * math.prod(data_shape) <= CHEAP else "sample"
         self.categorical = chosen if categorical == "auto" else categorical
         self.start = CategoryStart.of(warm_start)
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
-    def initialize(self, x: Tensor) -> None:
-        """Runs the unsupervised start of the categories, see `Variant.initialize`."""
-        x = self.check_data(x)
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Runs the start of the categories, see `Variant.initialize`."""
+        super().initialize(x := self.check_data(x), labels)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        terms = self.start.terms(str(self.category), len(x))
-        warm_start_categories(self.guide, x, terms, **self.start.plan(len(x), keep_weights=passed))
+        known = given_labels(self, labels, x)
+        self.start.run(self.guide, x, self.categories, labels=known, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
-        return tuple(self.start.fading_terms(str(self.category), num_steps))
+        return tuple(self.start.fading_terms(self.categories, num_steps))
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         terms = self._terms(num_steps)
         kl_weights = dict.fromkeys(self.sites, self.start.rising(1.0, num_steps))
         if self.categorical == "enumerate":
             return MutualInformationELBO(terms, kl_weights)
-        if self.categorical == "sample":
-            return SampledCategoricalELBO(terms, kl_weights, draws=self.num_decodes - 1)
+        if self.categorical in ("sample", "score-function"):
+            exact = int(self.categorical == "sample")
+            return SampledCategoricalELBO(
+                terms, kl_weights, exact=exact, draws=self.num_decodes - 1
+            )
         relaxed: Any = {"relaxation": self.categorical, "temperature": self.temperature}
         return RelaxedCategoricalELBO(terms, kl_weights, **relaxed)

@@ -11,13 +11,17 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import Checker, instance, shape
-from pyro_mivae.errors import OptionError, ShapeError, SiteError
+from pyro_mivae.arguments import Checker, choice, either, instance, integers, shape
+from pyro_mivae.elbo import MutualInformationELBO, Objective
+from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.guides import FAMILIES
+from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors import PRIOR
 from pyro_mivae.sites import check_event
-from pyro_mivae.terms import InformationTerm
+from pyro_mivae.terms import InformationTerm, LabelledCategory
+from pyro_mivae.terms.labelled import check_labels
 from pyro_mivae.traces import TracePair, trace_program
 
 SMALLER = (
@@ -28,7 +32,10 @@ Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),
     "prior": PRIOR,
-    "guide": instance(PyroModule, example="mi.MeanFieldGuide(...)"),
+    "guide": either(
+        instance(PyroModule, example=f"mi.MeanFieldGuide(...), or one of {', '.join(FAMILIES)}"),
+        choice(*FAMILIES),
+    ),
     "encoder": NETWORK,
     "decoder": NETWORK,
 }
@@ -47,19 +54,20 @@ def split(latent_dim: int, code_dim: int, *, code: str = "c", least: int = 1) ->
 
 def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: int) -> None:
     """Refuses options that do not apply to a treatment of a category, and too many decodes."""
-    for option, given, owner in (
-        ("temperature", temperature, "gumbel"),
-        ("num_decodes", num_decodes, "sample"),
+    for option, given, owners in (
+        ("temperature", temperature, ("gumbel", "straight-through")),
+        ("num_decodes", num_decodes, ("sample",)),
     ):
-        if given is not None and categorical != owner:
+        if given is not None and categorical not in owners:
             raise OptionError(
                 f"{option}={given} is given with categorical={categorical!r}; it belongs to "
-                f"{owner!r}"
+                f"{' and '.join(map(repr, owners))}"
             )
     if num_decodes is not None and num_decodes > most:
         raise OptionError(
             f"num_decodes={num_decodes}: allowed are whole numbers from 2 (the most probable "
-            f"category, and a draw of the others) to {most}, the number of categories"
+            f"category, and a draw of the others) to {most}, the number of categories, or of "
+            "configurations of several"
         )
 
 
@@ -79,6 +87,46 @@ def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Te
             f"of shape ({n}, {size}){numbers}"
         )
     return code
+
+
+def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
+    """Returns data of a shape as a tensor."""
+    x = as_tensor(x)
+    if tuple(x.shape[1:]) != data_shape:
+        raise ShapeError(
+            f"data of shape {tuple(x.shape)} given, n times {data_shape} needed; reshape "
+            "the data, or build the variant with their data_shape"
+        )
+    if not len(x):
+        raise DataError("no data given; one datum or more is needed")
+    return x
+
+
+def take_labels(vae: Any, objective: Objective, weight: float) -> None:
+    """Makes an objective take labels of the variant's category, see `LabelledCategory`."""
+    if vae.category is None or not isinstance(objective, MutualInformationELBO):
+        lacks = "no ELBO" if vae.category else "no category"
+        raise OptionError(
+            f"labels are given, but {type(vae).__name__} has {lacks}; labels observe the category "
+            "of an ELBO, as in CatVAE and InfoCatVAE"
+        )
+    objective.add(LabelledCategory(vae.category, weight=weight))
+
+
+def given_labels(vae: Any, labels: Any, x: Tensor) -> Tensor | None:
+    """Returns labels of data, -1 for none, as integers on their device; None if not given."""
+    if labels is None:
+        return None
+    labels = integers()("labels", labels).long().to(x.device)
+    if tuple(labels.shape) != (len(x),):
+        raise ShapeError(
+            f"labels of shape {tuple(labels.shape)} given for {len(x)} data; give one integer for "
+            "each, -1 for no label"
+        )
+    check_labels(labels, vae.num_categories)
+    if not bool((labels >= 0).any()):
+        raise DataError("labels hold none, as all are -1; leave labels out")
+    return labels
 
 
 def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:

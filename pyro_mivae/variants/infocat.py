@@ -37,4 +37,4 @@ class InfoCatVAE(CatVAE):
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         weight = self.start.rising(self.mi_weight, num_steps)
-        return (BarberAgakov(str(self.category), weight=weight), *super()._terms(num_steps))
+        return (BarberAgakov(*self.categories, weight=weight), *super()._terms(num_steps))

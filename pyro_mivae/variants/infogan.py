@@ -38,14 +38,12 @@ class InfoGAN(Variant):
         mi_weight: :math:`\lambda`, per datum, of a category.
         continuous_weight: :math:`\lambda_u`, of a continuous code, which can carry any amount.
         saturating: True for a generator that minimises :math:`V` instead of :math:`-E[\log D]`.
-        **parts: ``prior``, with ``z`` as noise and every other site as a code; ``guide``, which
-            then shares no layers with the discriminator; ``encoder``, the discriminator's trunk;
-            ``decoder``, the generator without its logistic output.
+        **parts: ``prior``, with its attribute ``noise`` naming the sites that are noise (``z`` if
+            omitted); ``guide``, which then shares no layers with the discriminator; ``encoder``,
+            the discriminator's trunk; ``decoder``, the generator without its logistic output.
     """
 
     name = "infogan"
-    noise = frozenset({"z"})
-    code_site = "u"
     refused = frozenset({"likelihood"})
     build_networks = staticmethod(build_adversarial_networks)
 
@@ -66,24 +64,30 @@ class InfoGAN(Variant):
         if prior is None:
             noise_dim = split(latent_dim, code_dim, code="u", least=0)
             prior = InfoGANPrior(noise_dim, num_categories, code_dim)
+        noise = frozenset(getattr(prior, "noise", {"z"}))
         distributions, width = prior_sites(prior)
         if trunk is None:
             build = partial(self.build_networks, "auto", data_shape, width)
             trunk = build_fitting(build, SMALLER)[0]
             if parts.get("guide") is None:
                 parts["encoder"] = trunk
-        super().__init__(
-            data_shape, lambda: prior, RecognitionGuide, likelihood=DeltaLikelihood(), **parts
-        )
-        self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
+        parts["prior"], make = prior, partial(RecognitionGuide, noise=noise)
+        super().__init__(data_shape, InfoGANPrior, make, likelihood=DeltaLikelihood(), **parts)
+        self.noise = noise & self.sites.keys()
         self.discriminator = Discriminator(trunk, output_dim(trunk, self.data_shape))
         self.weights = {
             site: mi_weight if fn.has_enumerate_support else continuous_weight
             for site, fn in distributions.items()
-            if site not in self.noise
+            if site not in noise
         }
-        self._need(self.weights, "a code in addition to its noise z")
+        self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
+        self._need(self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
         self.saturating = saturating
+
+    @property
+    def code_dim(self) -> int:
+        """Total size of the continuous codes."""
+        return sum(self.sites[name] for name in self.weights.keys() - self.categories.keys())
 
     @checked(param_name=text())
     def optim_args(self, param_name: str) -> dict[str, Any]:

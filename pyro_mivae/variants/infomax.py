@@ -8,7 +8,7 @@ from typing import Unpack
 
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
-from pyro_mivae.guides import mean_field_guide
+from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
@@ -29,7 +29,7 @@ class InfomaxVAE(Variant):
         latent_dim: Size of ``z`` and ``c`` together; the source has 100.
         code_dim: Size of ``c``.
         deterministic: True for a ``c`` that is a function of the data (a Delta), not a Normal.
-        **parts: Parts, as `VAE` takes them. A prior must have a site ``c``.
+        **parts: Parts, as `VAE` takes them. The last of a prior's two or more sites is ``c``.
     """
 
     name = "infomax"
@@ -49,11 +49,13 @@ class InfomaxVAE(Variant):
         super().__init__(
             data_shape,
             lambda: StandardNormalPrior(split(latent_dim, code_dim), code_dim),
-            partial(mean_field_guide, deterministic=("c",) if deterministic else ()),
+            partial(AmortizedGuide, deterministic=("c",) if deterministic else ()),
             **parts,
         )
-        self._need("c" in self.sites, "a site 'c'")
+        self._need(len(self.sites) > 1, "two sites or more, of which the last is free")
         self._require(latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
-        return MutualInformationELBO(kl_weights={"z": 1.0, "c": 0.0})
+        return MutualInformationELBO(
+            kl_weights=dict.fromkeys(self.sites, 1.0) | {self.code_site: 0.0}
+        )

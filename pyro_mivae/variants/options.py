@@ -19,7 +19,9 @@ from pyro_mivae.terms.critic import CriticBoundName
 from pyro_mivae.terms.in_batch import Kernel
 from pyro_mivae.variants.warm_start import CategoryStart
 
-Categorical = Literal["auto", "enumerate", "sample", "soft", "gumbel"]
+Categorical = Literal[
+    "auto", "enumerate", "sample", "soft", "gumbel", "straight-through", "score-function"
+]
 Prior = Callable[[], Tensor]
 GuideBuilder = Callable[[Sequence[int], Mapping[str, Any], nn.Module], nn.Module]
 """Makes a guide from the shape of one datum, the prior's distributions by site, and an encoder."""
@@ -30,7 +32,7 @@ class Networks(TypedDict, total=False):
     """Parts of any variant, by keyword; a given part replaces the default."""
 
     prior: Prior | None
-    guide: nn.Module | None
+    guide: str | nn.Module | None
     encoder: nn.Module | None
     decoder: nn.Module | None
 
@@ -125,7 +127,7 @@ CriticLR = Annotated[
 Radius = Annotated[
     float, option(check=check.number(least=0), help="distance of the categories from the origin")
 ]
-CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of c")]
+CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of categories")]
 NumDecodes = Annotated[
     int,
     option(check=check.size(least=2), help="number of categories that sample decodes per image"),

@@ -21,7 +21,8 @@ class VAE(Variant):
         latent_dim: Size of ``z``.
         likelihood: A likelihood or its name, ``"bernoulli"`` if omitted.
         prior: Takes the place of :math:`N(0, I)`.
-        guide: Takes the place of the mean-field guide.
+        guide: A guide in place of the mean-field guide, or the name of its family: one of
+            `FAMILIES`, see `AmortizedGuide`.
         encoder: From ``(batch, *data_shape)`` to features.
         decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
     """

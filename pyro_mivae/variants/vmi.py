@@ -30,7 +30,8 @@ class VMIVAE(Variant):
         data_shape: Shape of one datum.
         latent_dim: Size of ``z`` and ``c`` together.
         code_dim: Size of ``c``, half of ``latent_dim`` if omitted.
-        sites: The part of the code that the term is about: a site, several, or ``"all"``.
+        sites: The part of the code that the term is about: a site, several, or ``"all"``; the
+            prior's last site if omitted.
         mi_weight: :math:`\lambda`, per datum, a number or a schedule.
         generated: Kind of generated data in the term, see `BarberAgakov`. The poster takes
             ``"mean"``: a mean can carry information that samples do not have.
@@ -60,7 +61,7 @@ class VMIVAE(Variant):
         *,
         latent_dim: options.LatentDim = 20,
         code_dim: options.CodeDim | None = None,
-        sites: options.Sites = "c",
+        sites: options.Sites | None = None,
         mi_weight: options.MIWeight = 1.0,
         generated: options.Generated = "straight-through",
         **parts: Unpack[options.Parts],
@@ -70,6 +71,7 @@ class VMIVAE(Variant):
             data_shape, lambda: StandardNormalPrior(split(latent_dim, size), size), **parts
         )
         self._require(latent_dim=latent_dim, code_dim=code_dim)
+        sites = self.code_site if sites is None else sites
         names = [sites] if isinstance(sites, str) else sites
         names = list(self.sites) if list(names) == ["all"] else names
         if not names or not set(names) <= set(self.sites):

@@ -1,9 +1,9 @@
-"""An unsupervised start of the categories, before the decoder is trained."""
+"""A start of the categories without labels, or with few, before the decoder is trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, linear_warmup
-from pyro_mivae.terms import InvariantInformation, RegularizedInformation
+from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
 
 BATCH = 250  # or a tenth of the data, if that is less, but 100
@@ -29,9 +29,13 @@ class CategoryStart:
     """The start of a variant with categories, before training.
 
     The guide's category is trained alone first, by `RegularizedInformation`, from two initial
-    weights, and the better by that term is kept. The term then stays in the objective with
-    ``start_weight``, which falls to 0 over the first 80 % of the training. The weights of the KL
-    divergences and of an information term rise from 0 during the share ``warmup`` of the training.
+    weights, and the better by that term is kept. With a ``transform``, a quarter of the steps
+    follows in which `InvariantInformation` is added: from the beginning, it makes categories merge
+    that differ little. The terms then stay in the objective with ``start_weight``, which falls to
+    0 over the first 80 % of the training. The weights of the KL divergences and of an information
+    term rise from 0 during the share ``warmup`` of the training.
+
+    If some data have labels, the mean of log q(c = label | x) over these is maximised too.
     """
 
     warm_start: int | None = option(
@@ -54,8 +58,8 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
-        help="transformation of the data that must not change their categories in the start: "
-        + ", ".join(TRANSFORMS),
+        help="transformation of the data that must not change their categories, from the end of "
+        "the start on: " + ", ".join(TRANSFORMS),
     )
     start_weight: float = option(
         20.0,
@@ -76,6 +80,22 @@ class CategoryStart:
         """Returns the start of so many steps, or the one that is given."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
+    def run(
+        self,
+        guide: nn.Module,
+        x: Tensor,
+        sites: Iterable[str],
+        *,
+        labels: Tensor | None = None,
+        keep_weights: bool = False,
+    ) -> None:
+        """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
+        plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
+        plain = [term for term in terms if not isinstance(term, InvariantInformation)]
+        warm_start_categories(guide, x, plain, labels=labels, **plan)
+        if len(plain) < len(terms):
+            warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
+
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of `warm_start_categories` for ``n`` data.
 
@@ -85,19 +105,23 @@ class CategoryStart:
         steps = usual if self.warm_start is None else self.warm_start
         return {"steps": steps, "starts": 1 if keep_weights else self.starts}
 
-    def terms(self, site: str, n: int) -> list[CategoryTerm]:
+    def terms(self, sites: Iterable[str], n: int) -> list[CategoryTerm]:
         """Returns the terms that are maximised before training, for ``n`` data."""
         radius = 13 / n**0.4 if self.start_radius is None else self.start_radius
-        return self._terms(site, radius, lambda weight: weight)
+        return [t for site in sites for t in self._terms(site, radius, lambda weight: weight)]
 
-    def fading_terms(self, site: str, num_steps: int | None) -> list[CategoryTerm]:
+    def fading_terms(self, sites: Iterable[str], num_steps: int | None) -> list[CategoryTerm]:
         """Returns the start's terms for the objective, if there are any."""
         steps = round(0.8 * (num_steps or 0))
         if not (steps and self.start_weight) or self.warm_start == 0:
             return []
         radius = 0.16 if self.start_radius is None else self.start_radius
         falling = partial(linear_warmup, steps, end=0.0)
-        return self._terms(site, radius, lambda weight: falling(weight * self.start_weight))
+
+        def weight(own: float) -> Schedule:
+            return falling(own * self.start_weight)
+
+        return [term for site in sites for term in self._terms(site, radius, weight)]
 
     def _terms(
         self, site: str, radius: float, weight: Callable[[float], Any]
@@ -123,12 +147,18 @@ class CategoryStart:
 
 @torch.enable_grad()
 def warm_start_categories(
-    guide: nn.Module, x: Tensor, terms: Sequence[CategoryTerm], *, steps: int, starts: int = 1
+    guide: nn.Module,
+    x: Tensor,
+    terms: Sequence[CategoryTerm],
+    *,
+    steps: int,
+    starts: int = 1,
+    labels: Tensor | None = None,
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
     They have local optima. Of several starts, each from its own initial weights, the one with the
-    greatest value over its last tenth of steps is kept; labels play no part.
+    greatest value over its last tenth of steps is kept.
 
     Args:
         guide: The guide, a module; it is trained in place.
@@ -137,10 +167,14 @@ def warm_start_categories(
         steps: Steps of each start.
         starts: Number of starts. Every start but the first draws the parameters anew, by
             ``reset_parameters`` of the modules that have it and are not frozen.
+        labels: The category of each datum, -1 if it is not known; they add the mean of the
+            `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
     """
+    classified = LabelledCategory(terms[0].sites[0])
 
-    def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(batch: Tensor, *labelled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         gains = [term.weight() * term.per_datum(guide, batch) for term in terms]
+        gains += [classified.per_datum(guide, *labelled)] if labelled else []
         value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
@@ -153,23 +187,30 @@ def warm_start_categories(
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset) and all(p.requires_grad for p in module.parameters()):
                     reset()
-        value = _train(engine, guide, x, start * steps, steps)
+        value = _train(engine, guide, x, labels, start * steps, steps)
         if best is None or value < best[0]:
             best = value, deepcopy(guide.state_dict())
     if best is not None:
         guide.load_state_dict(best[1])
 
 
-def _train(engine: Engine, guide: nn.Module, x: Tensor, first: int, steps: int) -> float:
+def _train(
+    engine: Engine, guide: nn.Module, x: Tensor, labels: Tensor | None, first: int, steps: int
+) -> float:
     """Takes steps, and returns the mean loss of the last tenth of them."""
     device = next(guide.parameters()).device
     size = min(BATCH, max(len(x) // 10, 100), len(x))
+    rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in range(first, first + steps):
         index = torch.randint(len(x), (size,), device=x.device)
-        batch = x[index].to(device, non_blocking=True)
-        _, values = engine.take(batch, number=step, compare=is_due(step))
+        batch = [x[index]]
+        if labels is not None and rows is not None:
+            drawn = rows if len(rows) <= size else rows[torch.randint(len(rows), (size,))]
+            batch += [x[drawn], labels[drawn]]
+        batch = [part.to(device, non_blocking=True) for part in batch]
+        _, values = engine.take(*batch, number=step, compare=is_due(step))
         optimiser.step()
         losses.append(values)
     return float(torch.stack(losses[-max(1, steps // 10) :]).mean().nan_to_num(math.inf))

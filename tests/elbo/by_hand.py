@@ -68,8 +68,8 @@ def assert_same_gradients(ours, theirs, module):
 def cat_by_hand(vae, x, eps, num_categories, beta_c=1.0):
     """Sums over the categories in a loop."""
     features = vae.guide.encoder(x)
-    log_q = vae.guide.category(features).log_softmax(-1)
-    codes = vae.guide.code(features).reshape(len(x), num_categories, -1)
+    log_q = vae.guide.heads[0].linear(features).log_softmax(-1)
+    codes = vae.guide.heads[1].maps[0](features).reshape(len(x), num_categories, -1)
     total = 0.0
     for k in range(num_categories):
         loc, scale = codes[:, k].chunk(2, -1)

@@ -63,7 +63,7 @@ def test_ledger_is_detached_summed_and_unweighted(x, scheduled):
 
 def test_twice_the_data_is_twice_every_entry(x):
     vae = build("vae")
-    vae.guide.heads["z"].linear.bias.data.chunk(2)[1].fill_(-60)  # no noise to speak of
+    vae.guide.heads[0].maps[0].bias.data.chunk(2)[1].fill_(-60)  # no noise to speak of
     objective = vae.objective()
     objective.loss(vae.model, vae.guide, x)
     once = objective.ledger

@@ -36,7 +36,8 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def vae_by_hand(vae, x, eps, beta=1.0):
-    loc, scale = vae.guide.heads["z"](vae.guide.encoder(x))
+    z = vae.guide.distributions(x)["z"].base_dist
+    loc, scale = z.loc, z.scale
     log_likelihood = bernoulli(vae.model.decoder(loc + scale * eps), x)
     return -(log_likelihood - beta * normal_kl(loc, scale)).sum()
 
@@ -55,14 +56,13 @@ def test_vae_is_the_sum_by_hand(x, name, options, beta):
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_infomax_vae_is_the_sum_by_hand(x, deterministic):
     vae = build("infomax", code_dim=2, deterministic=deterministic)
-    features = vae.guide.encoder(x)
+    q = vae.guide.distributions(x)
     eps_z, eps_c = noise((BATCH, 4), (BATCH, 2))
-    loc, scale = vae.guide.heads["z"](features)
+    loc, scale = q["z"].base_dist.loc, q["z"].base_dist.scale
     if deterministic:
-        c = vae.guide.heads["c"](features)
+        c = q["c"].v
     else:
-        loc_c, scale_c = vae.guide.heads["c"](features)
-        c = loc_c + scale_c * eps_c
+        c = q["c"].base_dist.loc + q["c"].base_dist.scale * eps_c
     decoded = vae.model.decoder(torch.cat([loc + scale * eps_z, c], -1))
     expected = -(bernoulli(decoded, x) - normal_kl(loc, scale)).sum()
     objective = vae.objective()
@@ -75,7 +75,7 @@ def test_infomax_vae_is_the_sum_by_hand(x, deterministic):
             assert objective.ledger[key].isnan()
         assert objective.ledger["distortion"].isfinite()
     else:
-        kl_c = normal_kl(loc_c, scale_c).sum().detach()
+        kl_c = normal_kl(q["c"].base_dist.loc, q["c"].base_dist.scale).sum().detach()
         torch.testing.assert_close(objective.ledger["kl_c"], kl_c)
         elbo = -loss.detach() - kl_c
         torch.testing.assert_close(objective.ledger["elbo"], elbo)

@@ -52,9 +52,9 @@ def by_hand(vae, x, relax, weights=(1.0, 1.0)):
     """The original code's loss: one decode, the KL divergences summed over the categories."""
     torch.manual_seed(7)
     features = vae.guide.encoder(x)
-    logits = vae.guide.category(features)
+    logits = vae.guide.heads[0].linear(features)
     q = logits.softmax(-1)
-    codes = vae.guide.code(features).reshape(BATCH, K, 2 * DIM)
+    codes = vae.guide.heads[1].maps[0](features).reshape(BATCH, K, 2 * DIM)
 
     def normal(code):
         loc, scale = code.chunk(2, -1)

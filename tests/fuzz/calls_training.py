@@ -82,6 +82,15 @@ CALLS = [
         60,
     ),
     Call(
+        "fit with labels",
+        scratch(mi.fit),
+        lambda: {
+            **{"vae": mi.CatVAE(SHAPE, num_categories=2, warm_start=1), "x": X, "epochs": 1},
+            **{"labels": torch.arange(12) % 3 - 1, "label_weight": 1.0, "engine": "eager"},
+        },
+        30,
+    ),
+    Call(
         "fit_many",
         scratch(mi.fit_many),
         lambda: {"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},

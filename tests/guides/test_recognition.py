@@ -8,8 +8,9 @@ import pytest
 import torch
 from pyro import poutine
 
+from pyro_mivae.distributions import TruncatedNormal
 from pyro_mivae.errors import SiteError
-from pyro_mivae.guides import RecognitionGuide, TruncatedNormal
+from pyro_mivae.guides import RecognitionGuide
 from pyro_mivae.priors import InfoGANPrior, prior_sites
 from pyro_mivae.traces import TracePair
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch.distributions import Uniform, kl_divergence
 
-from pyro_mivae.guides import TruncatedNormal
+from pyro_mivae.distributions import TruncatedNormal
 
 CASES = [
     (0.0, 0.3, -1.0, 1.0),

@@ -41,13 +41,13 @@ def known(share=1.0, bound="nwj"):
         critic=Known(share),
         bound=bound,
     )
-    head = vae.guide.heads["z"]
+    head = vae.guide.heads[0]
     with torch.no_grad():
         for layer in head.modules():
             if isinstance(layer, torch.nn.Linear):
                 layer.weight.zero_()
                 layer.bias.zero_()
-    head.forward = lambda features: (features, torch.full_like(features, 0.5))
+    head.forward = lambda features, _: dist.Normal(features, 0.5).to_event(1)
     return vae
 
 

@@ -181,8 +181,8 @@ def test_a_line_that_is_missing_would_be_seen():
 def noisy(scale):
     """A VAE whose posterior mean is the bar, seen through noise of a scale."""
     vae = mi.VAE((1, 1, 6), latent_dim=6)
-    vae.guide.encoder, vae.guide.heads["z"] = torch.nn.Flatten(), torch.nn.Identity()
-    vae.guide.heads["z"].forward = lambda h: (10 * h, torch.full_like(h, scale))
+    vae.guide.encoder = torch.nn.Flatten()
+    vae.guide.heads[0].forward = lambda h, _: dist.Normal(10 * h, scale).to_event(1)
     return vae
 
 
@@ -215,9 +215,9 @@ class Told(torch.nn.Module):
 def told(extra=0.0):
     """A VAE whose code is the factors, and a third dimension that hardly moves."""
     vae = mi.VAE((1, 1, 6), latent_dim=3)
-    vae.guide.encoder, vae.guide.heads["z"] = Told(), torch.nn.Identity()
+    vae.guide.encoder = Told()
     scale = torch.tensor([1.0, 1.0, extra])
-    vae.guide.heads["z"].forward = lambda h: (h * scale, torch.full_like(h, 0.1))
+    vae.guide.heads[0].forward = lambda h, _: dist.Normal(h * scale, 0.1).to_event(1)
     return vae
 
 
@@ -251,10 +251,10 @@ def test_a_code_that_is_the_factors_scores_one():
 
 def test_a_category_is_one_dimension_beside_factors(matched):
     probs = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
-    codes, categorical = side_by_side({"c": probs, "z": torch.tensor([[0.2], [0.3]])}, "c")
+    codes, categorical = side_by_side({"c": probs, "z": torch.tensor([[0.2], [0.3]])}, ["c"])
     torch.testing.assert_close(codes, torch.tensor([[1.0, 0.2], [0.0, 0.3]]))
     assert categorical == [0]
-    assert side_by_side({"z": probs}, "c")[1] == []
+    assert side_by_side({"z": probs}, ["c"])[1] == []
     x, labels = bars(300)
     coin = torch.arange(300) % 2
     result = evaluate(matched, x, factors=torch.stack([labels, coin], 1))

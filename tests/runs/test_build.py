@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
-from pyro_mivae.guides import MeanFieldGuide, MixtureGuide
+from pyro_mivae.guides import FAMILIES
 from pyro_mivae.networks import ConvDecoder, ConvEncoder, MLPDecoder
 from pyro_mivae.priors import MixturePrior, StandardNormalPrior, UniformPrior
 from pyro_mivae.runs import RunConfig
@@ -16,12 +16,14 @@ from pyro_mivae.variants import VARIANTS
 
 SHAPE = (1, 8, 8)
 SOURCE = """
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 
-from pyro_mivae.guides import MeanFieldGuide
+from pyro_mivae.guides import AmortizedGuide, LowRank, MeanFieldGuide
 
 
 class Wide(PyroModule):
@@ -43,6 +45,11 @@ class Fixed(Wide):
 
 def make_guide(data_shape, latent_dim):
     return MeanFieldGuide(data_shape, {"z": latent_dim})
+
+
+def correlated(data_shape, sites, encoder=None):
+    family = partial(LowRank, rank=3)
+    return AmortizedGuide(data_shape, sites, encoder, family=family)
 
 
 class Failing(Wide):
@@ -115,16 +122,20 @@ def test_prior_and_guide_from_a_file_share_their_size(program):
 
 
 def test_prior_and_guide_by_name():
-    vae = build("vae", prior="mixture", guide="mixture", latent_dim=20)
+    vae = build("vae", prior="mixture", guide="full-covariance", latent_dim=20)
     assert isinstance(vae.prior, MixturePrior)
-    assert isinstance(vae.guide, MixtureGuide)
-    vae = build("vmi", prior="uniform", guide="uniform", latent_dim=6, code_dim=2)
+    assert isinstance(vae.guide.heads[1].family, FAMILIES["full-covariance"])
+    vae = build("vmi", prior="uniform", guide="low-rank", latent_dim=6, code_dim=2)
     assert isinstance(vae.prior, UniformPrior)
-    assert (vae.guide.bounded, vae.sites) == ({"c"}, {"z": 4, "c": 2})
+    assert vae.sites == {"z": 4, "c": 2}
     vae = build("infomax", prior="normal", guide="mean-field", latent_dim=6, code_dim=2)
     assert isinstance(vae.prior, StandardNormalPrior)
-    assert isinstance(vae.guide, MeanFieldGuide)
     assert vae.sites == {"z": 4, "c": 2}
+
+
+def test_guide_from_a_file_takes_the_priors_sites(program):
+    vae = build(guide=program("correlated"), prior="mixture", latent_dim=20)
+    assert vae.guide.heads[1].family.rank == 3
 
 
 def test_guide_that_fails_is_named(program):
@@ -173,7 +184,7 @@ def test_network_with_a_guide_of_ones_own(program):
         ("vae", {"network": "cnn"}, "='cnn'; allowed are auto, mlp"),
         ("vae", {"likelihood": "poisson"}, "likelihood='poisson'; allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
-        ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, uniform, mixture"),
+        ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, full-covariance"),
         (
             "vae",
             {"prior": "gone.py:Prior"},

@@ -1,6 +1,7 @@
 """InvariantInformation against sums by hand, and the transformations that it is given."""
 
 import math
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ import torch
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.networks import RandomAffine
-from pyro_mivae.terms import InvariantInformation, Particle
+from pyro_mivae.terms import InvariantInformation, Particle, RegularizedInformation
 from pyro_mivae.traces import TracePair
 from pyro_mivae.variants import CatVAE
 from pyro_mivae.variants.warm_start import INVARIANCE, CategoryStart
@@ -103,14 +104,28 @@ def test_bad_arguments(x, weights):
 def test_a_start_takes_a_transformation_by_name_or_as_a_function():
     for given in ("affine", torch.neg):
         start = CategoryStart(transform=given)
-        regularized, invariant = start.terms("c", 100)
+        regularized, invariant = start.terms(["c"], 100)
         assert float(regularized.weight()) == 1.0
         assert float(invariant.weight()) == INVARIANCE
-        fading = start.fading_terms("c", 10)
+        fading = start.fading_terms(["c"], 10)
         assert [float(term.weight()) for term in fading] == [20.0, 20.0 * INVARIANCE]
-    assert isinstance(CategoryStart(transform="affine").terms("c", 9)[1].transform, RandomAffine)
+    assert isinstance(CategoryStart(transform="affine").terms(["c"], 9)[1].transform, RandomAffine)
     with pytest.raises(OptionError, match="transform='afine'; allowed are affine"):
         CategoryStart(transform="afine")
+
+
+@pytest.mark.parametrize("transform", [None, torch.neg])
+def test_the_transformation_joins_after_the_start(monkeypatch, transform):
+    calls = []
+
+    def train(guide, x, terms, *, steps, starts=1):
+        calls.append(([type(term) for term in terms], steps, starts))
+
+    monkeypatch.setattr(sys.modules[CategoryStart.__module__], "warm_start_categories", train)
+    CategoryStart(80, transform=transform).run(None, torch.rand(9, 2), ["c"])
+    plain = [RegularizedInformation]
+    both = ([*plain, InvariantInformation], 20, 1)
+    assert calls == [(plain, 80, 2), *([both] if transform else [])]
 
 
 def test_a_training_with_a_transformation_reports_the_term():

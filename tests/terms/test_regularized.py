@@ -270,12 +270,12 @@ def test_steps_and_starts_follow_from_the_number_of_data(options, n, plan):
 
 
 def test_the_radius_shrinks_with_the_number_of_data():
-    radii = [term.radius for n in (1_438, 60_000) for term in CategoryStart().terms("c", n)]
+    radii = [term.radius for n in (1_438, 60_000) for term in CategoryStart().terms(["c"], n)]
     assert radii == pytest.approx([0.709, 0.159], abs=1e-3)
-    (fading,) = CategoryStart().fading_terms("c", 100)
+    (fading,) = CategoryStart().fading_terms(["c"], 100)
     assert fading.radius == 0.16
     own = CategoryStart(start_radius=0.3)
-    for term in (*own.terms("c", 1_438), *own.fading_terms("c", 100)):
+    for term in (*own.terms(["c"], 1_438), *own.fading_terms(["c"], 100)):
         assert term.radius == 0.3
 
 
@@ -283,7 +283,7 @@ def test_an_encoder_of_ones_own_gets_one_start(monkeypatch):
     """A second one would draw its weights anew, trained ones too."""
     plans = []
     monkeypatch.setattr(
-        sys.modules[CatVAE.__module__],
+        sys.modules[CategoryStart.__module__],
         "warm_start_categories",
         lambda *args, **plan: plans.append(plan),
     )

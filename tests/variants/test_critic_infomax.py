@@ -10,7 +10,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import OptionError
-from pyro_mivae.guides import CorruptedGuide, normal_guide
+from pyro_mivae.guides import CorruptedGuide
 from pyro_mivae.likelihoods import Likelihood
 from pyro_mivae.networks import JointCritic
 from pyro_mivae.terms import ScoreBound
@@ -184,7 +184,7 @@ def test_guide_sees_corrupted_data_and_nobody_else_does(x):
         seen["corrupted"] = x
         return x / 2
 
-    guide = CorruptedGuide(normal_guide(SHAPE, 3), halve)
+    guide = CorruptedGuide(mi.MeanFieldGuide(SHAPE, {"z": 3}), halve)
     vae = make(guide=guide, critic=Listening(SHAPE, 3, (8,)), bound="nwj")
     vae.guide.guide.encoder.register_forward_pre_hook(
         lambda module, inputs: seen.update(guide=inputs[0])

@@ -48,7 +48,7 @@ def test_aggregate_posterior_is_drawn_to_the_prior():
     for weight in (1.0, 1000.0):
         vae = make(mi_weight=0.999, marginal_weight=weight)
         with torch.no_grad():
-            layers = [m for m in vae.guide.heads["z"].modules() if isinstance(m, torch.nn.Linear)]
+            layers = [m for m in vae.guide.heads[0].modules() if isinstance(m, torch.nn.Linear)]
             layers[0].weight.mul_(5)
         fit(vae, x, epochs=30, batch_size=128, lr=3e-3, device="cpu")
         spread[weight] = float(vae.encode(x)["z"].square().mean())

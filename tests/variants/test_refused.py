@@ -132,5 +132,5 @@ def test_an_argument_that_is_misspelt():
 
 
 def test_no_categories_to_sample():
-    with pytest.raises(OptionError, match="VAE has no categories"):
+    with pytest.raises(OptionError, match="category=0: VAE has none"):
         mi.VAE(SHAPE).sample(2, category=0)

@@ -98,6 +98,12 @@ def test_category_by_index(variant, x):
     check(vae, x)
 
 
+@pytest.mark.parametrize("variant", [mi.VAE, mi.CatVAE, mi.InfoCatVAE])
+@pytest.mark.parametrize("make", [IndexPrior, lambda: other_names])
+def test_category_of_any_name_and_form_by_default(variant, make, x):
+    check(variant(SHAPE, prior=make()), x)
+
+
 def test_prior_that_is_a_function(x):
     def prior():
         return pyro.sample("z", dist.Laplace(torch.zeros(3), 1.0).to_event(1))
@@ -201,16 +207,15 @@ def other_names():
             OptionError,
             "deterministic=True and a guide are both given",
         ),
-        (lambda: mi.InfomaxVAE(SHAPE, prior=LearnedPrior()), SiteError, "needs a site 'c'"),
+        (lambda: mi.InfomaxVAE(SHAPE, prior=LearnedPrior()), SiteError, "needs two sites"),
         (lambda: mi.CatVAE(SHAPE, prior=LearnedPrior()), SiteError, r"samples \['z'\]"),
         (
             lambda: mi.CatVAE(SHAPE, prior=LearnedPrior(), guide=guide_of({"z": 4})),
             SiteError,
             "CatVAE needs a category",
         ),
-        (lambda: mi.CatVAE(SHAPE, prior=other_names), SiteError, r"guide samples \['c', 'z'\]"),
         (
-            lambda: mi.CatVAE(SHAPE, prior=IndexPrior()),
+            lambda: mi.CatVAE(SHAPE, prior=IndexPrior(), guide=mi.MixtureGuide(SHAPE, K, 2)),
             SiteError,
             r"site 'c' has shape \(\) in the prior and \(3,\) in the guide",
         ),

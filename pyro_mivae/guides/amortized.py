@@ -1,0 +1,261 @@
+"""Guides of any prior: categories, and continuous sites given the data and the categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, OneHotCategorical, constraints
+
+from pyro_mivae.arguments import (
+    Given,
+    checked,
+    checker,
+    instance,
+    named,
+    several,
+    shape,
+    shown,
+    size,
+    text,
+)
+from pyro_mivae.distributions import ProbitNormal
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.guides.families import FAMILIES, Family, PointMass, ProbitMeanField
+from pyro_mivae.guides.heads import CategoryHead, SiteHead
+from pyro_mivae.networks import build_networks, output_dim
+from pyro_mivae.networks.layers import NETWORK
+from pyro_mivae.priors import base_of, site_size
+
+
+@checker
+def _family(given: Given) -> Any:
+    """A name, or a class or function that builds a family."""
+    value = given.value
+    known = value in FAMILIES if isinstance(value, str) else callable(value)
+    if not known or isinstance(value, nn.Module):
+        raise given.refused(
+            f"{', '.join(FAMILIES)}, and classes and functions that build a Family of a size, "
+            "such as mi.guides.LowRank"
+        )
+    return value
+
+
+class AmortizedGuide(PyroModule):
+    r"""The sites of any prior given the data, by one encoder and linear layers.
+
+    .. math:: q(code \mid x) = \prod_k q(c_k \mid x) \prod_s q(z_s \mid x, c)
+
+    Categories (one-hot or by index) are annotated for enumeration. A continuous site is given the
+    categories that come before it in the prior. The parameters of its distribution are linear in
+    the encoder's features, with a map for each category; the maps of several categories are added.
+    A category enters linearly, so a relaxed one-hot vector works too. Continuous sites are
+    independent of each other given these.
+
+    Args:
+        data_shape: Shape of one datum.
+        sites: The prior's distribution at each site, as `prior_sites` gives them.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        family: Distribution of real sites: a name of `FAMILIES`, or a class or function that
+            builds a `Family` of a size. A site on the unit interval is a `ProbitNormal` in each
+            coordinate.
+        deterministic: Continuous sites that are a function of the data (a Delta).
+
+    Raises:
+        SiteError: If a site has another support, or is a category of another form.
+        OptionError: If a deterministic site is not a continuous site of the prior.
+
+    References:
+        Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
+
+    Example:
+        >>> from pyro_mivae.priors import prior_sites
+        >>> sites, _ = prior_sites(mi.StandardNormalPrior(latent_dim=3))
+        >>> guide = AmortizedGuide((1, 8, 8), sites, family="full-covariance")
+        >>> guide.distributions(torch.rand(5, 1, 8, 8))["z"].covariance_matrix.shape
+        torch.Size([5, 3, 3])
+    """
+
+    @checked(
+        data_shape=shape(),
+        sites=named(instance(Distribution, example="Normal(0, 1)"), least=1),
+        encoder=NETWORK,
+        family=_family(),
+        deterministic=several(text(), least=0),
+    )
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        sites: Mapping[str, Any],
+        encoder: nn.Module | None = None,
+        *,
+        family: str | Callable[[int], Family] = "mean-field",
+        deterministic: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.encoder = build_networks("auto", data_shape, 1)[0] if encoder is None else encoder
+        features = output_dim(self.encoder, data_shape)
+        continuous = [name for name, fn in sites.items() if not fn.has_enumerate_support]
+        if not set(deterministic) <= set(continuous):
+            raise OptionError(
+                f"deterministic={list(deterministic)}; allowed are continuous sites of the "
+                f"prior, {continuous}"
+            )
+        make = FAMILIES[family] if isinstance(family, str) else family
+        self.names = list(sites)
+        heads: list[nn.Module] = []
+        categories: dict[str, int] = {}
+        for name, fn in sites.items():
+            if fn.has_enumerate_support:
+                heads.append(_category(name, fn, features))
+                categories[name] = site_size(fn)
+            else:
+                own = PointMass if name in deterministic else _on_support(name, fn, make)
+                built = own(site_size(fn))
+                if not isinstance(built, Family):
+                    raise OptionError(f"family builds {shown(built)}; let it build a Family")
+                heads.append(SiteHead(features, built, categories))
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, x: Tensor) -> None:
+        """Samples the sites, given data of shape ``(batch, *data_shape)``."""
+        features = self.encoder(x)  # (batch, features)
+        categories: dict[str, Tensor] = {}
+        with pyro.plate("data", len(x)):
+            for name, head in zip(self.names, self.heads, strict=True):
+                if isinstance(head, CategoryHead):
+                    value = pyro.sample(name, head(features), infer={"enumerate": "parallel"})
+                    categories[name] = head.as_one_hot(value)
+                else:
+                    pyro.sample(name, head(features, categories))
+
+    def distributions(self, x: Tensor) -> dict[str, Any]:
+        """Returns the distribution of each site given data, without a sample.
+
+        A VampPrior needs this: its components are the guide's distributions for pseudo-inputs.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+
+        Returns:
+            Pyro distributions by site, batch shape ``(batch,)``.
+
+        Raises:
+            SiteError: If there is a category, on which other sites depend.
+        """
+        categories = [n for n, h in zip(self.names, self.heads) if isinstance(h, CategoryHead)]
+        if categories:
+            raise SiteError(
+                f"the guide samples the categories {categories}, and its other sites depend on "
+                "them; run it under pyro.poutine.trace for distributions given their values"
+            )
+        features = self.encoder(x)
+        return {
+            name: head(features, {}) for name, head in zip(self.names, self.heads, strict=True)
+        }
+
+
+class MeanFieldGuide(AmortizedGuide):
+    r"""Independent sites given the data: :math:`q(code \mid x) = \prod_s q(s \mid x)`.
+
+    Args:
+        data_shape: Shape of one datum.
+        sites: Size of each site, by name.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        deterministic: Sites that are a function of the data (a Delta) instead of a Normal.
+        bounded: Other sites, on the unit interval: a `ProbitNormal` instead of a Normal.
+
+    Example:
+        >>> guide = MeanFieldGuide((1, 8, 8), {"z": 3, "c": 1}, bounded=["c"])
+        >>> code = pyro.poutine.trace(guide).get_trace(torch.rand(5, 1, 8, 8)).nodes["c"]["value"]
+        >>> code.shape, bool(((code > 0) & (code < 1)).all())
+        (torch.Size([5, 1]), True)
+    """
+
+    @checked(
+        data_shape=shape(),
+        sites=named(size(), least=1),
+        encoder=NETWORK,
+        deterministic=several(text(), least=0),
+        bounded=several(text(), least=0),
+    )
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        sites: Mapping[str, int],
+        encoder: nn.Module | None = None,
+        deterministic: Collection[str] = (),
+        bounded: Collection[str] = (),
+    ) -> None:
+        both = set(deterministic) & set(bounded)
+        if both or not {*deterministic, *bounded} <= set(sites):
+            raise OptionError(
+                f"sites {list(sites)}, deterministic {list(deterministic)}, bounded "
+                f"{list(bounded)}: only existing sites can be deterministic or bounded, and "
+                "not both"
+            )
+        zero, one = torch.zeros(()), torch.ones(())
+        elements = {n: (ProbitNormal if n in bounded else dist.Normal)(zero, one) for n in sites}
+        fns = {name: elements[name].expand([size]).to_event(1) for name, size in sites.items()}
+        super().__init__(data_shape, fns, encoder, deterministic=deterministic)
+
+
+class MixtureGuide(AmortizedGuide):
+    r"""A category given the data, and a Normal given both: :math:`q(c \mid x)\,q(z \mid x, c)`.
+
+    Args:
+        data_shape: Shape of one datum.
+        num_categories: Number of categories.
+        latent_dim: Size of ``z``.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+    """
+
+    @checked(data_shape=shape(), num_categories=size(), latent_dim=size(), encoder=NETWORK)
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        num_categories: int = 10,
+        latent_dim: int = 20,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        c = dist.OneHotCategorical(logits=torch.zeros(num_categories))
+        z = dist.Normal(torch.zeros(()), torch.ones(())).expand([latent_dim]).to_event(1)
+        super().__init__(data_shape, {"c": c, "z": z}, encoder)
+
+
+def _category(name: str, fn: Any, in_features: int) -> CategoryHead:
+    """Builds the head of a category."""
+    if not isinstance(fn, Categorical | OneHotCategorical):
+        raise _refused(name, fn)
+    return CategoryHead(in_features, site_size(fn), isinstance(fn, OneHotCategorical))
+
+
+def _on_support(name: str, fn: Any, make: Callable[[int], Family]) -> Callable[[int], Family]:
+    """Returns the builder of a site's family, by the support in the prior."""
+    try:
+        support = fn.support
+    except NotImplementedError:  # some flows on the real line do not know theirs
+        return make
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if isinstance(support, type(constraints.real)):
+        return make
+    if isinstance(support, type(constraints.unit_interval)):
+        ends = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
+        if bool((ends[0] == 0).all() and (ends[1] == 1).all()):
+            return ProbitMeanField
+    raise _refused(name, fn)
+
+
+def _refused(name: str, fn: Any) -> SiteError:
+    return SiteError(
+        f"site {name!r} is {type(base_of(fn)).__name__} of shape {tuple(fn.event_shape)} in the "
+        "prior; a guide of the library takes sites on the real line or the unit interval, and "
+        "one category per site, as Categorical or OneHotCategorical: draw one of these and "
+        "transform it in the prior, or give a guide of your own"
+    )

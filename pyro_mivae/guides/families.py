@@ -1,0 +1,186 @@
+"""Families of distributions of a site, from parameters per datum."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, softplus
+
+from pyro_mivae.arguments import checked, size, whole
+from pyro_mivae.distributions import NormalMixture, ProbitNormal
+
+MIN_SCALE = 1e-4
+MIN_LOW_RANK_SCALE = 1e-2  # the inverse that a density needs is exact in float32 down to here
+
+
+class Family(nn.Module):
+    """Distributions of one site of a size, one for each datum.
+
+    A subclass sets ``num_params`` and defines ``forward``. Its own weights, if it has any, are
+    shared by all data.
+
+    Args:
+        size: Size of the site.
+
+    Attributes:
+        num_params: Number of parameters per datum; the first ``size`` of them are locations.
+    """
+
+    num_params: int
+
+    @checked(size=size(least=1))
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    @abstractmethod
+    def forward(self, params: Tensor) -> Any:
+        """Returns the Pyro distribution.
+
+        Args:
+            params: Any real numbers, shape ``(..., num_params)``.
+
+        Returns:
+            A distribution of batch shape ``(...)`` and event shape ``(size,)``.
+        """
+
+
+class MeanField(Family):
+    r"""Independent Normals: :math:`\prod_i N(z_i; \mu_i(x), \sigma_i^2(x))`.
+
+    Example:
+        >>> MeanField(3)(torch.zeros(5, 6)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.num_params = 2 * self.size
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        return dist.Normal(*_loc_scale(params)).to_event(1)
+
+
+class ProbitMeanField(MeanField):
+    """Independent `ProbitNormal` distributions, on the unit interval."""
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        return ProbitNormal(*_loc_scale(params)).to_event(1)
+
+
+class PointMass(Family):
+    """A point mass (Delta): the site is a function of the data."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.num_params = self.size
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        return dist.Delta(params, event_dim=1)
+
+
+class FullCovariance(Family):
+    r"""A Normal with any covariance: :math:`N(z; \mu(x), L(x) L(x)^T)`.
+
+    The Cholesky factor :math:`L` has :math:`d (d + 1) / 2` entries per datum, so the layer before
+    it grows with the square of the size.
+
+    Example:
+        >>> FullCovariance(3)(torch.zeros(5, 9)).covariance_matrix.shape
+        torch.Size([5, 3, 3])
+    """
+
+    index: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        num_entries = self.size * (self.size - 1) // 2
+        self.num_params = 2 * self.size + num_entries
+        index = torch.full((self.size, self.size), num_entries)  # the last one is 0
+        below = torch.tril_indices(self.size, self.size, -1)
+        index[below[0], below[1]] = torch.arange(num_entries)
+        self.register_buffer("index", index.flatten(), persistent=False)
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        loc, scale = _loc_scale(params[..., : 2 * self.size])
+        entries = pad(params[..., 2 * self.size :], (0, 1))
+        below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
+        return dist.MultivariateNormal(loc, scale_tril=below + torch.diag_embed(scale))
+
+
+class LowRank(Family):
+    r"""A Normal whose covariance is diagonal plus low rank: :math:`W(x) W(x)^T + D(x)`.
+
+    Args:
+        size: Size of the site.
+        rank: Number of columns of :math:`W`, the directions with correlated noise; at most
+            ``size``.
+
+    Example:
+        >>> LowRank(5, rank=1)(torch.zeros(4, 15)).cov_factor.shape
+        torch.Size([4, 5, 1])
+    """
+
+    @checked(size=size(least=1), rank=whole(least=1))
+    def __init__(self, size: int, rank: int = 2) -> None:
+        super().__init__(size)
+        self.rank = min(rank, self.size)
+        self.num_params = (2 + self.rank) * self.size
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        loc, scale = _loc_scale(params[..., : 2 * self.size], MIN_LOW_RANK_SCALE)
+        factor = params[..., 2 * self.size :].unflatten(-1, (self.size, self.rank))
+        return dist.LowRankMultivariateNormal(loc, factor, scale.square())
+
+
+class GaussianMixture(Family):
+    r"""Several Normals per datum: :math:`\sum_k \pi_k(x) \prod_i N(z_i; \mu_{ki}(x), ...)`.
+
+    The gradient of the draws is that of `NormalMixture`, with no component enumerated: the decoder
+    runs once. The KL divergence has no closed form; it is taken from the draw.
+
+    Args:
+        size: Size of the site.
+        num_components: Number of Normals.
+
+    Example:
+        >>> GaussianMixture(2, num_components=3)(torch.randn(5, 15)).mean.shape
+        torch.Size([5, 2])
+    """
+
+    @checked(size=size(least=1), num_components=whole(least=2, most=1000))
+    def __init__(self, size: int, num_components: int = 3) -> None:
+        super().__init__(size)
+        self.num_components = num_components
+        self.num_params = num_components * (2 * self.size + 1)
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        count = self.num_components
+        normals = params[..., : 2 * count * self.size].unflatten(-1, (count, -1))
+        logits = params[..., 2 * count * self.size :]
+        component = dist.Normal(*_loc_scale(normals)).to_event(1)
+        return NormalMixture(dist.Categorical(logits=logits), component)
+
+
+def _loc_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor, Tensor]:
+    """Splits parameters into a location and a positive scale."""
+    loc, scale = params.chunk(2, -1)
+    return loc, softplus(scale) + least
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "mean-field": MeanField,
+    "full-covariance": FullCovariance,
+    "low-rank": LowRank,
+    "gaussian-mixture": GaussianMixture,
+}

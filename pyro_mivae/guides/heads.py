@@ -1,0 +1,107 @@
+"""Distributions of single sites, from features by linear layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, softplus
+
+from pyro_mivae.arguments import checked, size
+from pyro_mivae.guides.families import MIN_SCALE, Family
+
+
+class StackedLinear(nn.Linear):
+    """Linear layers on the same features, computed as one product."""
+
+    def __init__(self, in_features: int, *sizes: int) -> None:
+        self.sizes = sizes
+        super().__init__(in_features, sum(sizes))
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters like those of separate layers, one after the other."""
+        bound = 1 / math.sqrt(max(self.in_features, 1))
+        parts = zip(self.weight.split(self.sizes), self.bias.split(self.sizes), strict=True)
+        for weight, bias in parts:
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+
+class NormalHead(nn.Module):
+    """Mean and standard deviation of a Normal: linear in the features, the latter by a softplus.
+
+    Args:
+        in_features: Number of features.
+        size: Size of the Normal.
+    """
+
+    @checked(in_features=size(), size=size())
+    def __init__(self, in_features: int, size: int) -> None:
+        super().__init__()
+        self.linear = StackedLinear(in_features, size, size)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation, two tensors of shape ``(..., size)``."""
+        loc, scale = self.linear(features).chunk(2, -1)
+        return loc, softplus(scale) + MIN_SCALE
+
+
+class CategoryHead(nn.Module):
+    """A category given the features; its logits are linear in them."""
+
+    def __init__(self, in_features: int, size: int, is_one_hot: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, size)
+        self.is_one_hot = is_one_hot
+
+    def forward(self, features: Tensor) -> Any:
+        """Returns the distribution, of the category's index or of a one-hot vector."""
+        logits = self.linear(features)
+        if self.is_one_hot:
+            return dist.OneHotCategorical(logits=logits)
+        return dist.Categorical(logits=logits)
+
+    def as_one_hot(self, value: Tensor) -> Tensor:
+        """Returns a value of the site as a one-hot vector, or relaxed as it is."""
+        if self.is_one_hot:
+            return value
+        return one_hot(value.long(), self.linear.out_features).to(self.linear.weight.dtype)
+
+
+class SiteHead(nn.Module):
+    """A continuous site given the features, and the categories drawn before it.
+
+    The parameters of its family are linear in the features, with a map for each value of a
+    category; the maps of several categories are added.
+    """
+
+    def __init__(self, in_features: int, family: Family, categories: Mapping[str, int]) -> None:
+        super().__init__()
+        self.family = family
+        self.categories = dict(categories)
+        width = family.num_params
+        if categories:
+            maps = [StackedLinear(in_features, size * width) for size in categories.values()]
+        else:
+            rest = width - family.size
+            maps = [StackedLinear(in_features, family.size, *[rest] * (rest > 0))]
+        self.maps = nn.ModuleList(maps)
+
+    def forward(self, features: Tensor, categories: Mapping[str, Tensor]) -> Any:
+        """Returns the distribution, given one-hot values of the categories by site."""
+        return self.family(self.params(features, categories))
+
+    def params(self, features: Tensor, categories: Mapping[str, Tensor]) -> Tensor:
+        """Returns the family's parameters, shape ``(..., batch, num_params)``."""
+        outputs: Sequence[Tensor] = [linear(features) for linear in self.maps]
+        if not self.categories:
+            return outputs[0]
+        terms = [
+            torch.einsum("...bk,bkp->...bp", categories[name], output.unflatten(-1, (size, -1)))
+            for (name, size), output in zip(self.categories.items(), outputs, strict=True)
+        ]
+        return sum(terms[1:], terms[0])

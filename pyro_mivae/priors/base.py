@@ -1,0 +1,87 @@
+"""Priors as others see them: their sites, and checks of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import Independent
+
+from pyro_mivae.arguments import Given, checked, checker, function, several, text
+from pyro_mivae.errors import SiteError
+from pyro_mivae.traces import Program
+
+
+@checker
+def names(given: Given, count: int) -> list[str]:
+    """A number of different names of sites, in order."""
+    found = several(text(), least=count)(given.name, given.value)
+    if len(set(found)) != count or len(found) != count:
+        raise given.refused(f"{count} different names of sites")
+    return found
+
+
+PRIOR = function("prior(), such as mi.MixturePrior(...)")
+
+
+@checked(prior=PRIOR)
+def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
+    """Runs a prior once, and returns the distributions of its sites and the size of its code.
+
+    Args:
+        prior: Called without arguments inside a plate, it samples the sites of the code and
+            returns the tensor for the decoder. A prior that needs its variant's guide has a
+            method ``outline``, which does so in the same shapes without the guide.
+
+    Returns:
+        The distributions by site, for a batch of 1, and the size of the code's last dimension.
+
+    Raises:
+        SiteError: If the prior samples no site, or does not return a code of shape ``(batch,
+            size)``.
+    """
+    prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
+    run: Callable[[], Tensor] = getattr(prior, "outline", prior)
+
+    def program() -> Tensor:
+        with pyro.plate("data", 1):
+            return run()
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), poutine.block():
+        with pyro.get_param_store().scope():
+            trace = prune_subsample_sites(poutine.trace(program).get_trace())
+    code = trace.nodes["_RETURN"]["value"]
+    sampled = {n: s for n, s in trace.nodes.items() if s["type"] == "sample"}
+    sites = {n: s["fn"] for n, s in sampled.items() if not s["is_observed"]}  # without factors
+    if not sites or not isinstance(code, Tensor) or code.shape[:-1] != (1,):
+        shape = tuple(code.shape) if isinstance(code, Tensor) else type(code).__name__
+        raise SiteError(
+            f"the prior samples {list(sites)} and returns {shape} in a plate of size 1; sample "
+            "one site or more and return the code that the likelihood decodes, shape (1, size)"
+        )
+    return sites, code.shape[-1]
+
+
+def site_size(fn: Any) -> int:
+    """Returns the number of elements of a site, or its number of categories."""
+    return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
+
+
+def base_of(fn: Any) -> Any:
+    """Returns the distribution of one element of a site."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def join(values: Iterable[Tensor]) -> Tensor:
+    """Concatenates values of sites; enumerated ones have one more batch dimension."""
+    parts = list(values)
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, -1) for part in parts], -1)

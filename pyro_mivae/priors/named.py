@@ -1,0 +1,56 @@
+"""Priors by name, for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro_mivae.priors.flows import FlowPrior
+from pyro_mivae.priors.hierarchical import HierarchicalPrior
+from pyro_mivae.priors.independent import (
+    LaplacePrior,
+    StandardNormalPrior,
+    StudentTPrior,
+    UniformPrior,
+)
+from pyro_mivae.priors.infogan import InfoGANPrior
+from pyro_mivae.priors.mixture import MixturePrior, Part, StickBreakingPrior
+from pyro_mivae.priors.spherical import SphericalPrior
+
+
+def marginal_mixture(num_categories: int = 10, latent_dim: int = 20) -> MixturePrior:
+    """A mixture of learned Gaussians without a category: `MixturePrior` with ``category=None``."""
+    learned: tuple[Part, ...] = ("means", "weights", "scales")
+    return MixturePrior(num_categories, latent_dim, 6.0, learned, means="random", category=None)
+
+
+def coupling_flow(latent_dim: int = 20) -> FlowPrior:
+    """An affine coupling flow of Pyro: `FlowPrior` with ``flow="coupling"``."""
+    return FlowPrior(latent_dim, "coupling")
+
+
+def autoregressive_flow(latent_dim: int = 20) -> FlowPrior:
+    """A masked autoregressive flow of zuko: `FlowPrior` with ``flow="autoregressive"``."""
+    return FlowPrior(latent_dim, "autoregressive")
+
+
+def spline_flow(latent_dim: int = 20) -> FlowPrior:
+    """A neural spline flow of zuko: `FlowPrior` with ``flow="spline"``."""
+    return FlowPrior(latent_dim, "spline")
+
+
+PRIORS: dict[str, Callable[..., Any]] = {
+    "normal": StandardNormalPrior,
+    "laplace": LaplacePrior,
+    "student-t": StudentTPrior,
+    "uniform": UniformPrior,
+    "spherical": SphericalPrior,
+    "mixture": MixturePrior,
+    "marginal-mixture": marginal_mixture,
+    "stick-breaking": StickBreakingPrior,
+    "coupling-flow": coupling_flow,
+    "autoregressive-flow": autoregressive_flow,
+    "spline-flow": spline_flow,
+    "hierarchical": HierarchicalPrior,
+    "codes": InfoGANPrior,
+}
