@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution, Normal
+from pyro.distributions import Delta, MaskedDistribution, Normal, ZeroInflatedDistribution
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
@@ -24,7 +25,7 @@ MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 def base_of(fn: Any) -> Any:
     """Returns the base of a transformed, masked or independent distribution."""
-    while hasattr(fn, "base_dist"):
+    while hasattr(fn, "base_dist") and not isinstance(fn, ZeroInflatedDistribution):
         fn = fn.base_dist
     return fn
 
@@ -108,12 +109,34 @@ def mean_of(fn: Any) -> Tensor:
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 
+def variance_of(fn: Any) -> Tensor:
+    """Returns the variance of a distribution, or of 100 draws if it is not known."""
+    try:
+        variance: Tensor = fn.variance
+    except (AttributeError, NotImplementedError):
+        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
+    return variance
+
+
 def fixed_mean(fn: Any) -> Tensor:
     """Returns the same as `mean_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return mean_of(fn)
+
+
+def fixed_variance(fn: Any) -> Tensor:
+    """Returns the same as `variance_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return variance_of(fn)
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(MEAN_SEED)
-        return mean_of(fn)
+        yield
 
 
 def negative_entropy(site: Site) -> Tensor | None:

@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
-from pyro_mivae.sites import MEAN_DRAWS as MEAN_DRAWS
-from pyro_mivae.sites import MEAN_SEED as MEAN_SEED
 from pyro_mivae.sites import (
     Site,
     base_of,
@@ -29,6 +27,7 @@ from pyro_mivae.sites import (
     data_sites,
     divergence,
     fixed_mean,
+    fixed_variance,
     is_auxiliary,
     is_note,
     log_prob,
@@ -203,7 +202,21 @@ class TracePair:
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
-        mean: Tensor = site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
+        return self._sum_out(
+            name, site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
+        )
+
+    def marginal_variance(self, name: str, mean: Tensor) -> Tensor:
+        """Returns the variance of a latent site about its `marginal_mean`, likewise."""
+        site = self.guide.nodes[name]
+        if is_enumerated(site):
+            return mean * (1 - mean)  # of each coordinate of a one-hot vector
+        squares = (fixed_mean(site["fn"]) - mean).square()
+        return self._sum_out(name, fixed_variance(site["fn"]) + squares)
+
+    def _sum_out(self, name: str, mean: Tensor) -> Tensor:
+        """Averages a function of a site, over its event shape, over the enumerated sites."""
+        site = self.guide.nodes[name]
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:
