@@ -51,6 +51,14 @@ def saved():
 
 CALLS = [
     Call(
+        "refit_prior",
+        mi.refit_prior,
+        lambda: {
+            **{"vae": small(), "x": X, "prior": mi.FlowPrior(2, transforms=1)},
+            **{"epochs": 1, "batch_size": 6, "lr": 1e-3, "seed": 1},
+        },
+    ),
+    Call(
         "fit",
         scratch(mi.fit),
         lambda: {"vae": small(), "x": X, **TRAINING, "seed": 0, "run": "r", "on_epoch": None},
