@@ -42,6 +42,7 @@ from pyro_mivae.priors import (
     StickBreakingPrior,
     StudentTPrior,
     UniformPrior,
+    VampPrior,
 )
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
 from pyro_mivae.schedules import cyclic_warmup, linear_warmup
@@ -55,7 +56,7 @@ from pyro_mivae.terms import (
     RegularizedInformation,
     observe_category,
 )
-from pyro_mivae.training import fit, fit_many
+from pyro_mivae.training import fit, fit_many, refit_prior
 from pyro_mivae.variants import (
     MMDVAE,
     VAE,
@@ -124,6 +125,7 @@ __all__ = [
     "StudentTPrior",
     "SweepTable",
     "UniformPrior",
+    "VampPrior",
     "Variant",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
@@ -141,6 +143,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "refit_prior",
     "observe_category",
     "save",
     "sweep",

@@ -82,7 +82,8 @@ NumCategories = Annotated[
     int, option(check=_COUNT, help="number of categories", flag="--categories")
 ]
 LikelihoodLike = Annotated[
-    str | Likelihood, _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data")
+    str | Likelihood,
+    _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data, FILE.py:NAME of your own, or"),
 ]
 Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
 MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]

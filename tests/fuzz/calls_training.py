@@ -73,6 +73,14 @@ CALLS = [
         after=str,
     ),
     Call(
+        "refit_prior",
+        mi.refit_prior,
+        lambda: {
+            **{"vae": small(), "x": X, "prior": mi.FlowPrior(2, transforms=1)},
+            **{"epochs": 1, "batch_size": 6, "lr": 1e-3, "seed": 1},
+        },
+    ),
+    Call(
         "fit",
         scratch(mi.fit),
         lambda: {
