@@ -30,6 +30,7 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
+from pyro_mivae.pairs import check
 from pyro_mivae.priors import (
     FlowPrior,
     HierarchicalPrior,
@@ -130,6 +131,7 @@ __all__ = [
     "bidirectional_monte_carlo",
     "binarize",
     "build_critic",
+    "check",
     "compare",
     "cyclic_warmup",
     "diagnose",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -112,6 +112,13 @@ class Objective(ELBO):
     def to(self, device: torch.device | str) -> Objective:
         """Moves its tensors to a device, and returns the objective itself."""
         self.state.to(device)
+        return self
+
+    def prepare(self, sites: Iterable[str], categories: Mapping[str, int]) -> Objective:
+        """Sets the sites of a variant, which has one plate; returns the objective itself."""
+        self.latent, self.categories = tuple(sites), categories
+        in_a_plate = self.vectorize_particles and self.num_particles > 1
+        self.max_plate_nesting = 1 + in_a_plate
         return self
 
     def state_dict(self) -> dict[str, Tensor]:

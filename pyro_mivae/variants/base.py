@@ -170,12 +170,7 @@ class Variant(PyroModule):
         objective = self._loss(num_steps)
         if label_weight is not None:
             checks.take_labels(self, objective, label_weight)
-        objective.to(self.device)
-        objective.latent = tuple(self.sites)
-        objective.categories = self.categories
-        in_a_plate = objective.vectorize_particles and objective.num_particles > 1
-        objective.max_plate_nesting = 1 + in_a_plate
-        return objective
+        return objective.to(self.device).prepare(self.sites, self.categories)
 
     @abstractmethod
     def _loss(self, num_steps: int | None) -> Objective:
