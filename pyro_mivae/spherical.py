@@ -168,7 +168,7 @@ class PowerSpherical(TorchDistribution):
         across = normalize(torch.randn_like(loc[..., 1:]), dim=-1)
         # A reflection takes one end of the first axis to the direction: the end far from it, so
         # that the mirror's normal is never short.
-        end = torch.where(loc[..., :1] > 0, -1.0, 1.0).to(loc)
+        end = 1 - 2 * (loc[..., :1] > 0).to(loc)
         drawn = torch.cat(
             [end * (high - low).unsqueeze(-1), 2 * (high * low).sqrt().unsqueeze(-1) * across], -1
         )

@@ -161,7 +161,7 @@ class _Inside(torch.autograd.Function):
 def as_in_evaluation(network: nn.Module) -> Iterator[None]:
     """Runs a network as in evaluation mode, on copies of its running statistics.
 
-    Another pass in training changes these in place, which would spoil the gradient of this one.
+    Another pass in training changes these in place, which would change the gradient of this one.
     """
     training = [module for module in network.modules() if module.training]
     held: list[Any] = []

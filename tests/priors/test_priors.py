@@ -85,6 +85,7 @@ def test_codes_stand_beside_noise_with_the_stated_distribution():
     torch.testing.assert_close(u.mean(0), torch.zeros(2), atol=0.02, rtol=0)
     torch.testing.assert_close(u.var(0), torch.full((2,), 1 / 3), atol=0.01, rtol=0)
     assert float(u.abs().max()) <= 1.0
+    assert list(prior_sites(InfoGANPrior(3, 4, 2, sites=["a", "b", "d"]))[0]) == ["a", "b", "d"]
     assert draw(InfoGANPrior(3, 4, 0), 2).nodes["_RETURN"]["value"].shape == (2, 7)
     cat = InfoGANPrior(3, 4, 2)
     assert prior_sites(cat)[1] == 9
@@ -108,6 +109,9 @@ def test_named_priors_save_and_load(name):
     [
         (lambda: StandardNormalPrior(0), "latent_dim=0; allowed"),
         (lambda: StandardNormalPrior(2, 0), "code_dim=0; allowed"),
+        (lambda: StandardNormalPrior(2, 1, sites=["a", "a"]), "2 different names of sites"),
+        (lambda: MixturePrior(2, category="z"), "category='z' and site='z': give two names"),
+        (lambda: MixturePrior(2, learn=["mean"]), "means, weights, scales"),
         (lambda: UniformPrior(0), "latent_dim=0; allowed"),
         (lambda: UniformPrior(2, 0), "code_dim=0; allowed"),
         (lambda: MixturePrior(0), "num_categories=0; allowed"),
