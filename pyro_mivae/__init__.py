@@ -30,6 +30,7 @@ from pyro_mivae.likelihoods import (
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
+from pyro_mivae.pairs import check
 from pyro_mivae.priors import (
     FlowPrior,
     HierarchicalPrior,
@@ -41,9 +42,10 @@ from pyro_mivae.priors import (
     StickBreakingPrior,
     StudentTPrior,
     UniformPrior,
+    VampPrior,
 )
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
-from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.schedules import Target, cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
     CriticBound,
@@ -54,7 +56,7 @@ from pyro_mivae.terms import (
     RegularizedInformation,
     observe_category,
 )
-from pyro_mivae.training import fit, fit_many
+from pyro_mivae.training import fit, fit_many, refit_prior
 from pyro_mivae.variants import (
     MMDVAE,
     VAE,
@@ -122,12 +124,15 @@ __all__ = [
     "StudentTLikelihood",
     "StudentTPrior",
     "SweepTable",
+    "Target",
     "UniformPrior",
+    "VampPrior",
     "Variant",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
     "binarize",
     "build_critic",
+    "check",
     "compare",
     "cyclic_warmup",
     "diagnose",
@@ -139,6 +144,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "refit_prior",
     "observe_category",
     "save",
     "sweep",

@@ -16,8 +16,12 @@ from torch import Tensor
 from torch.distributions import Independent, OneHotCategorical, kl_divergence
 
 from pyro_mivae.compat import mask_of
+from pyro_mivae.errors import SiteError
 
 Site = Any
+
+OF_PARAMETERS = "of_parameters"
+"""Key of ``infer`` by which a factor says that it depends on parameters alone."""
 
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
@@ -172,13 +176,27 @@ def batches(trace: Any) -> Any:
 def check_shapes(trace: Any, max_plate_nesting: int) -> None:
     """Calls Pyro's check that every batch dimension of a site is a plate or enumerated."""
     for site in trace.nodes.values():
-        if site["type"] != "sample":
-            continue
-        fn, value = site["fn"], site["value"]
-        batch_shape = value.shape[: value.dim() - fn.event_dim]
-        shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
-        shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
-        check_site_shape(shaped, max_plate_nesting)
+        if site["type"] == "sample":
+            check_shape(site, max_plate_nesting)
+
+
+def check_shape(site: Site, max_plate_nesting: float) -> None:
+    """Calls Pyro's check that every batch dimension of one site is a plate or enumerated."""
+    fn, value = site["fn"], site["value"]
+    batch_shape = value.shape[: value.dim() - fn.event_dim]
+    shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+    shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
+    check_site_shape(shaped, max_plate_nesting)  # type: ignore[arg-type]
+
+
+def check_event(name: str, q: Any, p: Any) -> None:
+    """Checks that a site has the same event shape in the guide and in the prior."""
+    if q.event_shape != p.event_shape:
+        raise SiteError(
+            f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
+            f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
+            "and a category as OneHotCategorical in both"
+        )
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -77,6 +77,13 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     return sites, code.shape[-1]
 
 
+def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -> None:
+    """Gives a guide, and the interval of the data, to a prior that reads it, see `VampPrior`."""
+    attach = getattr(prior, "attach", None)
+    if attach is not None:
+        attach(guide, interval)
+
+
 def site_size(fn: Any) -> int:
     """Returns the number of elements of a site, or its number of categories."""
     return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())

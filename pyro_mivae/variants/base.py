@@ -30,7 +30,7 @@ from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.priors import prior_sites, site_size
+from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
 from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
@@ -118,6 +118,7 @@ class Variant(PyroModule):
 
         self.guide, decoder = build_fitting(build, checks.SMALLER)
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
+        attach_prior(prior, self.guide, likelihood.interval)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
@@ -169,12 +170,7 @@ class Variant(PyroModule):
         objective = self._loss(num_steps)
         if label_weight is not None:
             checks.take_labels(self, objective, label_weight)
-        objective.to(self.device)
-        objective.latent = tuple(self.sites)
-        objective.categories = self.categories
-        in_a_plate = objective.vectorize_particles and objective.num_particles > 1
-        objective.max_plate_nesting = 1 + in_a_plate
-        return objective
+        return objective.to(self.device).prepare(self.sites, self.categories)
 
     @abstractmethod
     def _loss(self, num_steps: int | None) -> Objective:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK, Decoder, output_shape
 from pyro_mivae.priors import PRIOR
+from pyro_mivae.sites import check_event
 from pyro_mivae.terms import InformationTerm, LabelledCategory
 from pyro_mivae.terms.labelled import check_labels
 from pyro_mivae.traces import TracePair, trace_program
@@ -151,13 +153,7 @@ def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[st
     """Checks that a guide samples the prior's sites in the prior's shapes."""
     nodes = trace_program(guide, (x,), {}).nodes
     for name, p in prior.items():
-        q = nodes[name]["fn"] if name in nodes else p
-        if q.event_shape != p.event_shape:
-            raise SiteError(
-                f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
-                f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
-                "and a category as OneHotCategorical in both"
-            )
+        check_event(name, nodes[name]["fn"] if name in nodes else p, p)
     TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
 
 
@@ -196,6 +192,29 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
             f"{tuple(decoded.shape)}; let it have shape {(len(flat), *data_shape)}, without "
             "to_event"
         )
+
+
+def check_store(vae: nn.Module) -> None:
+    """Checks that every parameter in Pyro's store is one of the variant's own."""
+    owned = set(vae.parameters())
+    store = pyro.get_param_store().named_parameters()
+    stray = [name for name, parameter in store if parameter not in owned]
+    if stray:
+        raise SiteError(
+            f"parameters {stray} live in Pyro's param store alone, where fit does not train "
+            "them; make them attributes (PyroParam) of the prior, guide or network"
+        )
+
+
+def check_networks(vae: nn.Module, networks: Mapping[str, nn.Module]) -> None:
+    """Checks that an objective's networks are parts of the variant."""
+    owned = set(vae.parameters())
+    for name, network in networks.items():
+        if not owned.issuperset(network.parameters()):
+            raise OptionError(
+                f"the network {name!r} of the objective is no part of the {type(vae).__name__}, "
+                "so fit does not train or save it; make it one: vae.critic = critic"
+            )
 
 
 def _keeps_leading(decoder: nn.Module, codes: Tensor) -> bool:

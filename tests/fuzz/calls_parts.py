@@ -98,6 +98,15 @@ CALLS = [
         after=prior_sites,
     ),
     Call(
+        "VampPrior",
+        mi.VampPrior,
+        lambda: {
+            **SHAPE,
+            **{"latent_dim": 2, "num_components": 3, "learn_weights": True, "site": "a"},
+        },
+        after=prior_sites,
+    ),
+    Call(
         "SphericalPrior",
         mi.SphericalPrior,
         lambda: {"latent_dim": 2, "site": "a"},
