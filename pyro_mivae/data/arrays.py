@@ -113,7 +113,8 @@ def read_csv(path: str | Path) -> RawImages:
     values = table if column is None or not table.size else np.delete(table, column, axis=1)
     if not values.size:
         raise DataError(f"{path} holds no data; give a row of numbers per datum")
-    labels, class_names = None, ()
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
     if column is not None:
         found = np.array(list(texts))[table[:, column].astype(np.int64)]
         where = f"the column {names[column]!r} of {path}"

@@ -40,8 +40,9 @@ def file(tmp_path):
 def test_a_run_of_data_that_are_no_images(call, quick, file, tmp_path, name):
     data, run = str(file(name)), str(tmp_path / "run")
     few = ["--epochs", "1", "--latent-dim", "2", "--likelihood", LIKELIHOODS[name]]
-    code, out, err = call("train", "vae", "--data", data, *few, "--run", run)
-    assert (code, err) == (0, []), err
+    code, _, err = call("train", "vae", "--data", data, *few, "--run", run)
+    assert code == 0, err
+    assert not any("warning" in line for line in err), err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert np.isfinite([metrics["elbo"], metrics["log_px"]]).all()
     assert ("linear_probe" in metrics) == (not name.endswith(".npy"))
