@@ -76,7 +76,7 @@ def ours(
 
         with recording(steps, capture=capture), around():
             ours = copy.deepcopy(vae).to(x.device)
-            running = trainer.Trainer(ours, x, None, settings, x.device)
+            running = trainer.Trainer(ours, {"x": x}, None, settings, x.device)
             running.prepare()
 
         def turn() -> None:

@@ -153,6 +153,7 @@ def cli() -> None:
 
 @cli.command()
 @trains("runs/VARIANT-DATA, or runs/VARIANT-DATA-seeds")
+@click.option("--labels", type=click.IntRange(1), help="labels to train with, drawn by --seed")
 @click.option("--tensorboard", is_flag=True, help="also write the history for TensorBoard")
 def train(folder: Path | None, seeds: int | None, **given: Any) -> None:
     """Train VARIANT, evaluate it, and write a report. See `pyro-mivae list`."""
@@ -196,7 +197,7 @@ def _asked(given: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """Separates a training's configuration from the options of running it."""
     model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
-    what = {name: given[name] for name in ("variant", "data", "data_root", "image_size")}
+    what: Any = {k: given.get(k) for k in "variant data data_root image_size labels".split()}
     how = {k: v for k, v in given.items() if k not in model | training | what}
     config = RunConfig(**what, model=model, training=training)
     return config, {**how, "progress": True, "say": click.echo}
@@ -367,7 +368,7 @@ def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         click.echo(text, file=file, err=file is None, nl=False)
 
 
-OTHERS = "device run out category resume overwrite trust data jobs".split()
+OTHERS = "device run out category resume overwrite trust data jobs labels".split()
 WRITTEN = {
     **FLAGS,
     **flags_of(InformationOptions),

@@ -94,6 +94,15 @@ def mask_of(distribution: Any) -> Any:
     return distribution._mask
 
 
+def with_logits(fn: Any, logits: Tensor) -> Any:
+    """Copies a categorical distribution with other log-probabilities, which sum to 1 already."""
+    copied = fn.expand(fn.batch_shape)
+    base = getattr(copied, "_categorical", copied)
+    base.logits = logits
+    vars(base).pop("probs", None)
+    return copied
+
+
 def validates_distributions() -> bool:
     """True if torch checks the arguments of distributions by default."""
     return torch.distributions.Distribution._validate_args

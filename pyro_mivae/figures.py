@@ -9,13 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
-
-import torch
-from torch import Tensor
-
-from pyro_mivae.errors import OptionError
 
 Unit = Literal["nats", "share", "count", "flag", "data"]
 Table = Literal["summary", "comparison", "listing"]
@@ -132,6 +127,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
         ),
     },
     ("share", "summary", "labels"): {
+        "classification_accuracy": (
+            "classification accuracy",
+            "Share of the data whose most probable category is their label, with the categories "
+            "numbered by the labels of the training",
+        ),
         "cluster_accuracy": (
             "clustering accuracy",
             "Share of the data whose category stands for their label",
@@ -232,7 +232,13 @@ AGREEMENT = tuple(name for name in FIGURES if name.startswith("category_agreemen
 OF_SWEEPS = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
 OF_SEEDS = (
     *("distortion", "rate", "elbo", "log_px", "mi_lower", "mi_upper", "cluster_accuracy", "nmi"),
-    *("generation_accuracy", "linear_probe", "categories_used", *AGREEMENT[:2]),
+    *(
+        "classification_accuracy",
+        "generation_accuracy",
+        "linear_probe",
+        "categories_used",
+        *AGREEMENT[:2],
+    ),
 )
 """Keys in the tables of sweeps, and of several seeds."""
 
@@ -370,31 +376,3 @@ def interval(values: Mapping[str, float], name: str, site: str = "") -> tuple[fl
 def sites_of(values: Mapping[str, float]) -> list[str]:
     """Returns the sites whose KL is in ``values``."""
     return [found.site for found, _ in parsed(values, "kl") if found.index is None]
-
-
-def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
-    """Collects the figures of a site's dimensions or categories, by key without the site.
-
-    Example:
-        >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()
-        [1.5, 0.0]
-    """
-    columns: dict[str, dict[int, float]] = {}
-    sites = []
-    for text, value in values.items():
-        found = parse(text)
-        if found is None or found.index is None:
-            continue
-        sites.append(found.site)
-        if found.site == site:
-            column = columns.setdefault(str(replace(found, site="", index=None)), {})
-            column[found.index] = math.nan if value is None else value
-    if not columns:
-        raise OptionError(
-            f"site {site!r} has no figures of single dimensions or categories; "
-            f"allowed are: {', '.join(dict.fromkeys(sites)) or 'none'}"
-        )
-    return {
-        name: torch.tensor([column[d] for d in sorted(column)], dtype=torch.float64)
-        for name, column in columns.items()
-    }

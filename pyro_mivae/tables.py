@@ -1,9 +1,16 @@
-"""Numbers and tables as text."""
+"""Tables of figures: as text, and of a site's dimensions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.figures import parse
 
 
 def write_number(value: float, digits: int = 2) -> str:
@@ -41,3 +48,31 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
+    """Collects the figures of a site's dimensions or categories, by key without the site.
+
+    Example:
+        >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()
+        [1.5, 0.0]
+    """
+    columns: dict[str, dict[int, float]] = {}
+    sites = []
+    for text, value in values.items():
+        found = parse(text)
+        if found is None or found.index is None:
+            continue
+        sites.append(found.site)
+        if found.site == site:
+            column = columns.setdefault(str(replace(found, site="", index=None)), {})
+            column[found.index] = math.nan if value is None else value
+    if not columns:
+        raise OptionError(
+            f"site {site!r} has no figures of single dimensions or categories; "
+            f"allowed are: {', '.join(dict.fromkeys(sites)) or 'none'}"
+        )
+    return {
+        name: torch.tensor([column[d] for d in sorted(column)], dtype=torch.float64)
+        for name, column in columns.items()
+    }

@@ -5,6 +5,7 @@ from pyro_mivae.data.dataset import (
     FINGERPRINTS,
     Dataset,
     RawImages,
+    keep_labels,
     resize_images,
     split_indices,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "RawImages",
     "binarize",
     "default_root",
+    "keep_labels",
     "load_dataset",
     "read_folder",
     "read_images",

@@ -128,6 +128,44 @@ def split_indices(
     return (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
 
 
+@checked(labels=integers("n"), count=whole(least=1), seed=SEED)
+def keep_labels(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
+    """Keeps the labels of some data, equally many of each class; the others become -1.
+
+    Args:
+        labels: Integers from 0, shape ``(n,)``.
+        count: Number of labels to keep. If the classes do not divide it, some classes, chosen at
+            random, have one more.
+        seed: Seed of the choice.
+
+    Returns:
+        The kept labels, and -1 elsewhere, shape ``(n,)``, as `fit` takes them.
+
+    Raises:
+        OptionError: If a class has too few data.
+
+    Example:
+        >>> keep_labels(torch.tensor([0, 0, 1, 1]), 2).sort().values
+        tensor([-1, -1,  0,  1])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    classes = labels.unique()
+    each, more = divmod(count, len(classes))
+    larger = torch.randperm(len(classes), generator=generator)[:more].tolist()
+    kept = torch.full_like(labels, -1)
+    for number, label in enumerate(classes):
+        rows = order[labels[order] == label]
+        wanted = each + (number in larger)
+        if wanted > len(rows):
+            raise OptionError(
+                f"count={count}: {wanted} labels of class {int(label)} are needed, and it has "
+                f"{len(rows)}; give fewer, or all labels as they are"
+            )
+        kept[rows[:wanted]] = label
+    return kept
+
+
 @checked(images=floats("n", "c", "h", "w", finite=False), size=image_sides())
 def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resizes by antialiased bilinear interpolation.

@@ -15,10 +15,10 @@ from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
-from pyro_mivae.figures import by_index, error_of, parsed, with_errors
+from pyro_mivae.figures import error_of, parsed, with_errors
 from pyro_mivae.posterior.densities import draw_codes
 from pyro_mivae.posterior.probe import probed
-from pyro_mivae.tables import align, write_error, write_number
+from pyro_mivae.tables import align, by_index, write_error, write_number
 from pyro_mivae.traces import Program
 
 FAMILIES = (

@@ -18,7 +18,6 @@ from pyro_mivae.arguments import (
     instance,
     named,
     number,
-    number_or_schedule,
     several,
     whole,
 )
@@ -27,9 +26,10 @@ from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.figures import key
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Target, Weight
+from pyro_mivae.schedules import weight as kl_weight
 from pyro_mivae.sites import sum_of
-from pyro_mivae.terms import InformationTerm, Particle
+from pyro_mivae.terms import InformationTerm, LabelledCategory, Particle, observe_category
 from pyro_mivae.traces import Program, TracePair
 
 MOST_PARTICLES, MOST_PLATES = 10**6, 25
@@ -57,8 +57,8 @@ class MutualInformationELBO(Objective):
 
     Args:
         terms: Information terms, each with its own weight.
-        kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; 1 for other
-            sites.
+        kl_weights: :math:`\beta_s` by site: a number of at least 0, a schedule, or a `Target`;
+            1 for other sites. One target of several sites holds the sum of their divergences.
         num_particles: Draws of the guide per step.
         vectorize_particles: True to draw them in one pass, along a plate.
         max_plate_nesting: Number of plate dimensions; if omitted, a first run finds it, and draws
@@ -79,7 +79,7 @@ class MutualInformationELBO(Objective):
 
     @checked(
         terms=several(instance(InformationTerm, example="BarberAgakov('z')"), least=0),
-        kl_weights=named(number_or_schedule(least=0)),
+        kl_weights=named(kl_weight(least=0)),
         num_particles=whole(least=1, most=MOST_PARTICLES),
         vectorize_particles=flag(),
         max_plate_nesting=either(
@@ -90,42 +90,72 @@ class MutualInformationELBO(Objective):
     def __init__(
         self,
         terms: Iterable[InformationTerm] = (),
-        kl_weights: Mapping[str, float | Schedule] | None = None,
+        kl_weights: Mapping[str, float | Schedule | Target] | None = None,
         *,
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
-        self.terms = tuple(terms)
+        self.terms: tuple[InformationTerm, ...] = ()
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
-        self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
+        given = kl_weights or {}
+        targets = [w for w in given.values() if isinstance(w, Target)]
+        shared = {id(target): Weight(target) for target in targets}  # of several sites is one
+        self.kl_weights = {
+            name: shared[id(w)] if isinstance(w, Target) else Weight(w)
+            for name, w in given.items()
+        }
         state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
-            state | {term.name: term.state for term in self.terms},
+            state,
             num_particles=num_particles,
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
             retain_graph=retain_graph,
         )
+        for term in terms:
+            self.add(term)
+
+    def add(self, term: InformationTerm) -> None:
+        """Adds an information term."""
+        self.terms += (term,)
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
+        self.state[term.name] = term.state
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Estimates the loss, and fills the ledger; see `Objective`."""
+        """Estimates the loss, and fills the ledger; see `Objective`.
+
+        With a `LabelledCategory` among the terms it takes labels too.
+        """
+        observing, labelled = guide, None
+        if (term := self._labelled_term) is not None:  # else the keywords are the program's own
+            labels, labelled = kwargs.pop("labels", None), kwargs.pop("labelled", None)
+            if labels is not None:
+                observing = observe_category(guide, labels, term.sites[0])
+                labelled = (args[0], labels) if labelled is None else labelled
         if self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles
-        ledgers = [self._evaluate(model, guide, args, kwargs) for _ in range(runs)]
+        ledgers, self.held = [], {}
+        for _ in range(runs):
+            decoded, coded = self._get_trace(model, observing, args, kwargs)
+            particle = Particle(model, guide, args, kwargs, decoded, labelled)
+            ledgers.append(self._evaluate(particle, coded))
         mean = ledgers[0]
         if runs > 1:  # a sequential plate's sub-sample decides which sites there are
             keys = dict.fromkeys(key for ledger in ledgers for key in ledger)
             mean = {key: sum(ledger.get(key, 0.0) for ledger in ledgers) / runs for key in keys}
-        self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
+        self.record(mean, args)
         return torch.as_tensor(mean["loss"])
+
+    @property
+    def _labelled_term(self) -> LabelledCategory | None:
+        return next((term for term in self.terms if isinstance(term, LabelledCategory)), None)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -206,10 +236,8 @@ class MutualInformationELBO(Objective):
             )
         return self._run(code_program(model), guide, args, kwargs)
 
-    def _evaluate(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> dict[str, Tensor | float]:
-        decoded, coded = self._get_trace(model, guide, args, kwargs)
+    def _evaluate(self, particle: Particle, coded: TracePair) -> dict[str, Tensor | float]:
+        decoded = particle.traces
         self._check(decoded, coded)
         errors = [
             (-decoded.log_likelihood(name), decoded.model.nodes[name]) for name in decoded.observed
@@ -229,6 +257,8 @@ class MutualInformationELBO(Objective):
             nan = torch.full_like(rate, math.nan)
             ledger[key("kl", part.name)] = rate if part.is_defined else nan
             weight = part.weight(self.kl_weights)
+            if weight is not None and weight.target is not None:
+                self._hold(part, weight)
             if weight is None:
                 weighted.append(rate)
             elif not weight.is_zero:
@@ -236,13 +266,22 @@ class MutualInformationELBO(Objective):
         ledger = {"distortion": distortion, "rate": sum(ledger.values()), **ledger}
         ledger["elbo"] = -(distortion + ledger["rate"])
         loss = distortion + sum_of(weighted) if weighted else distortion
-        particle = Particle(model, guide, args, kwargs, decoded)
         for term in self.terms:
             if not term.is_idle:
                 gain, entries = term.contribute(particle)
                 ledger |= entries
+                if term.weight.target is not None and term.name in entries:
+                    self.held[term.name] = term.weight
                 loss = loss - gain
         return {"loss": loss, **ledger}
+
+    def _hold(self, part: Divergence, weight: Weight) -> None:
+        if not part.is_defined:
+            raise SiteError(
+                f"a target is given for the divergence of {part.name!r}, which is a point mass in "
+                "the guide and has none; give it a weight"
+            )
+        self.held[key("kl", part.name)] = weight
 
     def _divergences(self, pair: TracePair) -> tuple[Divergence, ...]:
         """The divergences that sum to the rate; the pair's structure is found only once."""

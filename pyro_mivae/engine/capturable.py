@@ -39,25 +39,30 @@ class StaticEpoch:
     def __init__(
         self,
         engine: Engine,
-        x: Tensor,
+        data: Sequence[Tensor],
         batch_sizes: Sequence[int],
         recorder: Recording,
         *,
         compares: Callable[[int], bool] = is_due,
         scheduled: Sequence[Scheduled] = (),
         clip_norm: float | None = None,
+        on_update: Callable[[], object] = lambda: None,
     ) -> None:
         self.engine, self.recorder, self.compares = engine, recorder, compares
         self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
+        self.on_update = on_update  # after each update of the parameters, on tensors alone
         self.scheduled, self.targets = scheduled, [one.target for one in scheduled]
         device = recorder.device
+        x = data[0]
         exact = any(target.dtype == torch.float64 for target in self.targets)
         dtype = torch.float64 if exact else torch.float32
         shape = len(batch_sizes), len(scheduled)
         self.schedule = torch.zeros(shape, dtype=dtype, device=device)  # a row for each step
-        self.x, self.order = x, torch.arange(len(x))
+        self.data, self.rows = tuple(data), sum(batch_sizes)
+        self.order = torch.arange(self.rows) % len(x)
         self.resident = x.device == device
-        self.arranged = x.clone() if self.resident else x  # in the order of the epoch
+        index = self.order.to(x.device)  # the data in the order of the epoch
+        self.arranged = [of[index] for of in data] if self.resident else list(data)
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
         self.change: Callable[[Tensor], object]
         self.log = x.new_zeros(0, device=device)
@@ -110,14 +115,15 @@ class StaticEpoch:
     ) -> Tensor:
         """Takes the steps of an epoch, without waiting for the device.
 
-        ``change`` changes each batch in place, in the order of the steps.
+        ``change`` changes the first data of each batch in place, in the order of the steps.
         """
         with self.recorder.running():
             self.order, self.change = order, change
             if self.resident:
-                index = order.to(self.x.device, non_blocking=True)
-                torch.index_select(self.x, 0, index, out=self.arranged)
-                for batch in self.arranged.split(list(self.batch_sizes)):
+                index = order.to(self.data[0].device, non_blocking=True)
+                for of, arranged in zip(self.data, self.arranged, strict=True):
+                    torch.index_select(of, 0, index, out=arranged)
+                for batch in self.arranged[0].split(list(self.batch_sizes)):
                     change(batch)
             self.cursor.zero_()
             self._fill_schedule(first_step)
@@ -144,16 +150,17 @@ class StaticEpoch:
         if self.log.shape != shape:
             self.log = self.log.new_zeros(shape)
 
-    def take(self, step: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    def take(self, step: Callable[..., Tensor], batch: Sequence[Tensor]) -> None:
         """Takes the step at the cursor, and advances it."""
         if self.scheduled:
             row = self.schedule.index_select(0, self.cursor).squeeze(0)
             copy_all(self.targets, row.unbind())
-        values = step(x)
+        values = step(*batch)
         if self.clip_norm is not None:
             parameters = self.engine.program.parameters
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
         self.recorder.optimiser.step()
+        self.on_update()
         self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
         self.cursor.add_(1)
 
@@ -168,16 +175,16 @@ class _Part:
 
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
         self.epoch, self.steps, self.size = epoch, steps, size
-        self._first = len(epoch.x) - size if steps.start else 0
-        shape = size, *epoch.x.shape[1:]
+        self._first = epoch.rows - size if steps.start else 0
         if epoch.resident:
-            whole = epoch.arranged[self._first : self._first + len(steps) * size]
-            self._held = whole.view(len(steps), *shape)
+            rows = slice(self._first, self._first + len(steps) * size)
+            self._held = [of[rows].unflatten(0, (len(steps), size)) for of in epoch.arranged]
         else:
-            self._held = epoch.x.new_empty(shape, device=epoch.cursor.device)
+            device = epoch.cursor.device
+            self._held = [of.new_empty((size, *of.shape[1:]), device=device) for of in epoch.data]
         epoch.cursor.fill_(steps.start)
         self._load(steps.start)
-        step = epoch.engine.step(self._fetch())
+        step = epoch.engine.step(*self._fetch())
         if not isinstance(step, GraphStep):
             raise CaptureError("the program cannot be staged")
         self.step = step
@@ -197,7 +204,7 @@ class _Part:
         epoch = self.epoch
         self._load(index)
         if not epoch.resident:
-            epoch.change(self._held)
+            epoch.change(self._held[0])
         left, by_graph = self.steps.stop - index, epoch.engine.mode != "eager"
         for count, body in self.bodies:  # none of the steps that the graph takes is compared
             ahead = range(number, number + count)
@@ -208,9 +215,9 @@ class _Part:
                 body()
                 return count
 
-        def compared(x: Tensor) -> Tensor:
+        def compared(*batch: Tensor) -> Tensor:
             compare = epoch.compares(number)
-            return epoch.engine.take(x, number=number, compare=compare)[1]
+            return epoch.engine.take(*batch, number=number, compare=compare)[1]
 
         epoch.take(compared, self._fetch())
         return 1
@@ -220,13 +227,15 @@ class _Part:
         epoch = self.epoch
         if not epoch.resident:
             first = self._first + (step - self.steps.start) * self.size
-            batch = epoch.x[epoch.order[first : first + self.size]]
-            self._held.copy_(batch, non_blocking=True)
+            rows = epoch.order[first : first + self.size]
+            for held, of in zip(self._held, epoch.data, strict=True):
+                held.copy_(of[rows], non_blocking=True)
 
-    def _fetch(self) -> Tensor:
+    def _fetch(self) -> list[Tensor]:
         """Returns the batch at the cursor."""
         if not self.epoch.resident:
             return self._held
         if len(self.steps) == 1:
-            return self._held[0]
-        return self._held.index_select(0, self.epoch.cursor).squeeze(0)
+            return [held[0] for held in self._held]
+        cursor = self.epoch.cursor
+        return [held.index_select(0, cursor).squeeze(0) for held in self._held]

@@ -8,9 +8,9 @@ from pyro_mivae.guides.families import (
     GaussianMixture,
     LowRank,
     MeanField,
+    OnSphere,
     PointMass,
     ProbitMeanField,
-    SphericalFamily,
 )
 from pyro_mivae.guides.flows import CouplingFlow, InverseAutoregressiveFlow, SplineFlow
 from pyro_mivae.guides.heads import NormalHead
@@ -31,9 +31,9 @@ __all__ = [
     "MeanFieldGuide",
     "MixtureGuide",
     "NormalHead",
+    "OnSphere",
     "PointMass",
     "ProbitMeanField",
     "RecognitionGuide",
-    "SphericalFamily",
     "SplineFlow",
 ]

@@ -75,6 +75,24 @@ class ProbitMeanField(MeanField):
         return ProbitNormal(*location_and_scale(params)).to_event(1)
 
 
+class OnSphere(Family):
+    r"""A `PowerSpherical` on the unit sphere: its direction and its concentration, 0 or more.
+
+    Example:
+        >>> OnSphere(3)(torch.randn(5, 4)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.num_params = self.size + 1
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        direction, concentration = params.split([self.size, 1], -1)
+        return PowerSpherical(normalize(direction, dim=-1), softplus(concentration[..., 0]))
+
+
 class PointMass(Family):
     """A point mass (Delta): the site is a function of the data."""
 
@@ -85,19 +103,6 @@ class PointMass(Family):
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
         return dist.Delta(params, event_dim=1)
-
-
-class SphericalFamily(Family):
-    """A `PowerSpherical` distribution, on the unit sphere."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.num_params = self.size + 1
-
-    def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
-        direction = normalize(params[..., : self.size], dim=-1)
-        return PowerSpherical(direction, softplus(params[..., self.size]))
 
 
 class FullCovariance(Family):

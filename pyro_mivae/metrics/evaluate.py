@@ -90,7 +90,7 @@ class EvaluationResult(dict[str, float]):
         self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
 
 
-@checked(vae=VARIANT, progress=flag(), seed=SEED)
+@checked(vae=VARIANT, num_labels=whole(least=0), progress=flag(), seed=SEED)
 def evaluate(
     vae: Variant,
     x: Any,
@@ -99,6 +99,7 @@ def evaluate(
     *,
     factors: Any = None,
     full: bool = False,
+    num_labels: int = 0,
     probe_items: int = PROBE_ITEMS,
     samples_per_category: int = SAMPLES,
     progress: bool = False,
@@ -127,6 +128,8 @@ def evaluate(
       one label), and ``cluster_accuracy_chance``, with shuffled labels; ``generation_accuracy``
       and ``generation_consistency``, see the functions of these names, judged by a classifier of
       real data; ``judge_accuracy``, its accuracy on real data;
+    * with categories and ``num_labels``: ``classification_accuracy``, the share of the data whose
+      most probable category has the number of their label;
     * with labels: ``largest_label``, the share of the most frequent one; ``linear_probe`` and
       ``mlp_probe``, accuracies of classifiers on the posterior means of all sites together (the
       probabilities of a category), and with several sites ``linear_probe_<site>`` of each alone;
@@ -152,6 +155,7 @@ def evaluate(
         full: True to measure on all data and with more draws: 5,000 importance samples per datum,
             2,000 generated data with 1,000 each, and 10,000 images per category. Given options of
             `information` override it. `forecast` estimates the time.
+        num_labels: Number of labels that training used, see `fit`; 0 for none.
         probe_items: Largest number of data that the probes learn on, drawn at random; the forests
             learn on half as many.
         samples_per_category: Number of images that each category generates.
@@ -166,19 +170,29 @@ def evaluate(
     Raises:
         DataError: If the data do not match the variant, or labels or factors do not match the
             data.
-        OptionError: If a number is out of range, or is given beside ``full``; an option is
-            unknown; or weights of the variant are not finite.
+        OptionError: If a number is out of range, or is given beside ``full``; ``num_labels`` is
+            given without labels or categories; an option is unknown; or weights of the variant
+            are not finite.
     """
     known, taught = check_known(vae, x, labels, factors, train)
     options |= {"full": full, "probe_items": probe_items}
     budget = Budget.of(len(known.x), samples_per_category=samples_per_category, **options)
+    if num_labels and (known.labels is None or vae.category is None):
+        raise OptionError(
+            f"num_labels={num_labels} needs labels of the data, and a variant with categories"
+        )
     check_weights(vae)
     with bars(enabled=progress):
-        return measure(vae, known, taught, budget, seed)
+        return measure(vae, known, taught, budget, seed, num_labels)
 
 
 def measure(
-    vae: Variant, known: Known, taught: Known | None, budget: Budget, seed: int
+    vae: Variant,
+    known: Known,
+    taught: Known | None,
+    budget: Budget,
+    seed: int,
+    num_labels: int = 0,
 ) -> EvaluationResult:
     """Measures the figures of `evaluate` on checked data."""
     x, labels, factors = known
@@ -212,6 +226,8 @@ def measure(
             generated = measures.categories(data, findings, budget.samples)
             if labels is not None:
                 measures.clusters(data, findings, labels)
+                if num_labels:
+                    measures.classification(data, findings, labels, num_labels)
     parts = split(known, taught, seed, vae.device)
     if parts.labels is not None:
         if generated is not None:

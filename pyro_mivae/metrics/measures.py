@@ -208,6 +208,16 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
     )
 
 
+def classification(data: EncodedData, findings: Findings, labels: Tensor, num_labels: int) -> None:
+    """Compares categories with labels by their numbers, where training saw labels."""
+    right = float((data.found == labels.to(data.found.device)).double().mean())
+    findings.record(
+        f"the most probable category of each of all {len(labels)} items is its label, by number, "
+        f"without a map; training used {num_labels} labels of other items",
+        {"classification_accuracy": _share(right, len(labels))},
+    )
+
+
 def generation(
     data: EncodedData, findings: Findings, split: Split, labels: Pair, generated: Tensor
 ) -> None:

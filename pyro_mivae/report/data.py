@@ -12,13 +12,14 @@ from torch import Tensor
 
 from pyro_mivae.diagnostics import Diagnosis, diagnose
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.figures import LOWER, by_index, key
+from pyro_mivae.figures import LOWER, key
 from pyro_mivae.handlers import decode_means
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.metrics import match_labels
 from pyro_mivae.models import code_program
 from pyro_mivae.plots.codes import spread_out
 from pyro_mivae.plots.grids import is_image
+from pyro_mivae.tables import by_index
 from pyro_mivae.traces import trace_program
 from pyro_mivae.training import History
 
@@ -81,6 +82,12 @@ class ReportData:
         self.has_density = not isinstance(self.vae.likelihood, DeltaLikelihood)
         words = ("image", "an image", "images"), ("datum", "a datum", "data")
         self.noun, self.a_noun, self.nouns = words[0 if is_image(shape) else 1]
+
+    @property
+    def seen_labels(self) -> str:
+        """A clause that says if training used labels."""
+        used = "classification_accuracy" in self.metrics
+        return "some of which training used" if used else "which the model never saw"
 
     @property
     def diagnoses(self) -> list[Diagnosis]:

@@ -136,8 +136,7 @@ def confusion(data: ReportData) -> Iterator[Panel]:
         "confusion",
         "Categories and labels",
         f"A row per label, a column per category: the percentage of the label's {data.nouns} in "
-        "that category. The order of the categories matches the labels best. The model never "
-        "saw a label.",
+        f"that category. Their order matches the labels best, {data.seen_labels}.",
         "A dark diagonal: the categories agree with the labels. Two dark cells in a row: a "
         "label is split into two categories. Two dark cells in a column: two labels share a "
         "category.",

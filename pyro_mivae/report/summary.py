@@ -46,7 +46,7 @@ def summarize(data: ReportData) -> str:
         used = f"{_used(data)} of {data.num_categories} categories are in use"
         if _defined(m, "cluster_accuracy"):
             used += (
-                ". Matched to the labels, which the model never saw, they are correct for "
+                f". Matched to the labels, {data.seen_labels}, they are correct for "
                 f"{100 * m['cluster_accuracy']:.0f} % of the {data.nouns}"
             )
         sentences.append(used + ".")
@@ -78,7 +78,7 @@ def headline(data: ReportData) -> Iterator[Number]:
     if _defined(m, "cluster_accuracy"):
         meaning = (
             f"The share of the {data.nouns} whose category is matched to their label, by the "
-            "best one-to-one matching. Training does not use labels."
+            f"best one-to-one matching, {data.seen_labels}."
         )
         value = f"{100 * m['cluster_accuracy']:.1f}"
         yield Number(_title("cluster_accuracy"), value, "%", meaning)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, make_dataclass, replac
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pyro_mivae.arguments import (
     Checker,
     Given,
@@ -21,7 +23,7 @@ from pyro_mivae.arguments import (
     text,
     whole,
 )
-from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, load_dataset
+from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, keep_labels, load_dataset
 from pyro_mivae.data.dataset import image_sides
 from pyro_mivae.errors import OptionError, RunError, nearest
 from pyro_mivae.options import checks_of, flags_of, kinds_of, option
@@ -34,7 +36,9 @@ from pyro_mivae.variants.options import copied
 class ModelParts:
     """Model parts of a run, by name."""
 
-    network: str | None = option(None, check=text(), help="auto, or NAME")
+    network: str | None = option(
+        None, check=path(), help="auto, NAME, or FILE.py:NAME of your own"
+    )
     prior: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
     guide: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
 
@@ -99,7 +103,7 @@ def check_model_options(variant: str, given: Mapping[str, Any]) -> None:
 
 
 DEFAULT_DATA = "digits"
-PROGRAMS = ("prior", "guide")  # options that may name a file's code
+PROGRAMS = ("prior", "guide", "likelihood", "network")  # options that may name a file's code
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
 MODEL = {  # by type alone: the bounds are the variant's own
     name: path() if name in PROGRAMS else KINDS[kind]
@@ -148,6 +152,7 @@ class RunConfig:
     data: str | None = option(None, check=path(), help="name, or path of a file or folder")
     data_root: str | None = option(None, check=path(), help="folder of torchvision's data sets")
     image_size: tuple[int, int] | None = option(None, check=image_sides(), help="height, width")
+    labels: int | None = option(None, check=whole(least=1), help="number of labels to train with")
     model: Mapping[str, Any] = _table(MODEL)
     training: Mapping[str, Any] = _table(checks_of(TrainingOptions))
     # filled in:
@@ -187,6 +192,8 @@ class RunConfig:
             given["--data"] = absolute_path(self.data), stored.data
         if self.image_size is not None:
             given["--image-size"] = self.image_size, stored.image_size
+        if self.labels is not None:
+            given["--labels"] = self.labels, stored.labels
         for ours, theirs in ((self.model, stored.model), (self.training, stored.training)):
             for name, value in ours.items():
                 known = theirs.get(name, UNSAID.get(name))
@@ -208,6 +215,7 @@ class RunConfig:
             data=self.data or stored.data,
             data_root=self.data_root or stored.data_root,
             image_size=self.image_size or stored.image_size,
+            labels=self.labels or stored.labels,
             model={**stored.model, **self.model},
             training={**stored.training, **self.training},
             programs={k: v for k, v in stored.programs.items() if k not in self.model},
@@ -222,6 +230,14 @@ class RunConfig:
             binarize=self.binarize,
         )
 
+    def kept_labels(self, dataset: Dataset) -> Tensor | None:
+        """Returns the labels that training sees, chosen by the run's seed; None without any."""
+        if self.labels is None:
+            return None
+        if dataset.y_train is None:
+            raise OptionError(f"labels={self.labels}, but {dataset.name} has no labels")
+        return keep_labels(dataset.y_train, self.labels, seed=self.training["seed"])
+
     @property
     def binarize(self) -> str:
         """The protocol of the pixels."""
@@ -233,6 +249,8 @@ class RunConfig:
         words = ["pyro-mivae", "train", self.variant, "--data", self.data or DEFAULT_DATA]
         if self.image_size is not None:
             words += ["--image-size", "{}x{}".format(*self.image_size)]
+        if self.labels is not None:
+            words += ["--labels", str(self.labels)]
         for keyword, value in {**self.model, **self.training}.items():
             if value is not False:
                 words += [FLAGS[keyword]] + ([] if value is True else [str(value)])

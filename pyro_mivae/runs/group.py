@@ -127,6 +127,7 @@ class RunGroup:
             if goes_on:
                 check_belongs(own, vae, read_checkpoint(place), place)
         vaes[0].check_data(dataset.x_test)
+        labels = [own.kept_labels(dataset) for own in configs]
         seeds = [own.training["seed"] for own in configs]
         new = {p / CONFIG: own for p, own, old in zip(self.places, configs, started) if not old}
         several = f", seeds {seeds[0]} to {seeds[-1]}" if self.kind == SEVERAL else ""
@@ -138,6 +139,7 @@ class RunGroup:
                     dataset.x_train,
                     **{k: v for k, v in configs[0].training.items() if k != "seed"},
                     seeds=seeds,
+                    labels=labels,
                     device=self.device,
                     progress=self.progress,
                     jobs=self.jobs,

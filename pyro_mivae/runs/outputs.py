@@ -60,9 +60,15 @@ def evaluate_run(
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test images: this will take {duration(seconds)}")
-        metrics = evaluate(vae, dataset.x_test, progress=progress, **what)
+        num_labels = run.config.labels or 0
+        metrics = evaluate(vae, dataset.x_test, progress=progress, num_labels=num_labels, **what)
         pixels = f"{dataset.binarize}: {PROTOCOLS[dataset.binarize]}"
         protocol = {**metrics.protocol, "binarize": pixels, "weights": run.weights}
+        if num_labels:
+            protocol["labels"] = (
+                f"training used {num_labels} of {len(dataset.x_train)} labels, equally many of "
+                f"each class, drawn by the run's seed, {run.config.training['seed']}"
+            )
         try:
             if fingerprint_all(kept_weights(read_checkpoint(run.folder))) != run.weights:
                 raise RunError(f"{run.folder} was trained again meanwhile; measure it again")

@@ -81,7 +81,9 @@ def summarise(
         shown = [f.name for f in FIGURES.values() if (f.about, f.tables) == (about, "summary")]
         rows = [_row(metrics, k) for k in shown if not math.isnan(metrics.get(k, math.nan))]
         if rows:
-            lines += [f"against {about}, which training did not see", *_indented(rows)]
+            seen = about == "labels" and "classification_accuracy" in metrics
+            told = "of which training saw some" if seen else "which training did not see"
+            lines += [f"against {about}, {told}", *_indented(rows)]
     used = metrics.get("categories_used", math.nan)
     if not math.isnan(used):
         of = f" of {num_categories}" if num_categories else ""
@@ -164,12 +166,13 @@ class Run:
 
 
 def notes_of(protocol: Mapping[str, Any]) -> list[str]:
-    """Returns remarks on measured figures: protocol and misfit of the pixels, annealed data."""
+    """Returns remarks on measured figures: pixels, labels in training, annealed data."""
     pixels = protocol.get("binarize", "none")
     told = "" if pixels.startswith("none") else f"binarize {pixels}"
     annealed = "ais" in protocol.get("information", {})
     gap = f"gap: {how_measured(protocol, 'log_px_ais_gap')}" if annealed else ""
-    return [note for note in (told, protocol.get("likelihood", ""), gap) if note]
+    remarks = told, protocol.get("likelihood", ""), protocol.get("labels", ""), gap
+    return [remark for remark in remarks if remark]
 
 
 def open_run(folder: str | Path, *, trust: bool = False) -> Run:

@@ -294,6 +294,8 @@ def sweep_run(
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})
+    if config.labels is not None:
+        raise OptionError(f"labels={config.labels}: a sweep has none; leave them out, or train")
     with RunGroup(config, folder, GRID, **how) as group:
         known = None
         if group.resume and (folder / ROWS).is_file():

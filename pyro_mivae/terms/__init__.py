@@ -10,6 +10,7 @@ from pyro_mivae.terms.in_batch import (
     maximum_mean_discrepancy,
 )
 from pyro_mivae.terms.invariant import InvariantInformation
+from pyro_mivae.terms.labelled import LabelledCategory, observe_category
 from pyro_mivae.terms.regularized import RegularizedInformation
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Generation",
     "InformationTerm",
     "InvariantInformation",
+    "LabelledCategory",
     "MaximumMeanDiscrepancy",
     "PairedTerm",
     "Particle",
@@ -26,5 +28,6 @@ __all__ = [
     "RegularizedInformation",
     "ScoreBound",
     "maximum_mean_discrepancy",
+    "observe_category",
     "score_code",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,9 @@ class CategoryTerm(InformationTerm):
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""
-        x = particle.args[0]
-        site = category_site(self, particle.guide, x)
-        return site["scale"] * len(x) * self._estimate(particle.guide, x, log_probs(site))
+        x, guide = particle.args[0], partial(particle.guide, **particle.kwargs)
+        site = category_site(self, guide, x)
+        return site["scale"] * len(x) * self._estimate(guide, x, log_probs(site))
 
     def per_datum(self, guide: Program, x: Tensor) -> Tensor:
         """Estimates the term per datum, in nats, from a guide and a batch of data.

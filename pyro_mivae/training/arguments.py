@@ -19,9 +19,11 @@ from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.inputs import fingerprint
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.options import TrainingOptions
+from pyro_mivae.variants.checks import given_labels, take_labels
 
 HELD_OUT = 0.1
 SMALL_STEP = 50_000_000  # parameters times images per step
+Placed = tuple[dict[str, Tensor], Tensor | None]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
@@ -81,17 +83,24 @@ class Images:
         x: Training images, see `training_pixels`.
         validation: Held-out images, the share of ``x`` to hold out, or None.
         binarize: Protocol of the pixels.
+        labels: Their categories, -1 for no label, or None.
     """
 
     x: Tensor
     validation: Tensor | float | None
     binarize: str
+    labels: Tensor | None = None
 
     @classmethod
-    def checked(cls, vae: Any, x: Any, validation: Any, options: TrainingOptions) -> Images:
+    def checked(
+        cls, vae: Any, x: Any, validation: Any, options: TrainingOptions, labels: Any = None
+    ) -> Images:
         """Checks images; with patience and no ``validation`` a tenth of them is held out."""
         patience, binarize = options.patience, options.binarize
         x = training_pixels(vae.check_data(x), binarize)
+        if labels is not None:
+            take_labels(vae, vae.objective(), 1.0)
+            labels = given_labels(vae, labels, x)
         misfit = vae.likelihood.misfit(settled_pixels(x[:1], binarize))
         if misfit and binarize != "none":
             warnings.warn(f"binarize={binarize!r}: {misfit}", PyroMivaeWarning, stacklevel=2)
@@ -100,35 +109,49 @@ class Images:
         elif isinstance(validation, Real):
             validation = number(above=0, below=1)("validation", validation)
         else:
-            return cls(x, settled_pixels(vae.check_data(validation), binarize), binarize)
+            held_out = settled_pixels(vae.check_data(validation), binarize)
+            return cls(x, held_out, binarize, labels)
         if validation is not None and len(x) < 2:
             raise OptionError(
                 f"{len(x)} image(s) given, and some must be held out; give 2 or more"
             )
-        return cls(x, validation, binarize)
+        return cls(x, validation, binarize, labels)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of the images."""
+        """Digests of the images and labels."""
         held_out = self.validation
         told = fingerprint(held_out) if isinstance(held_out, Tensor) else str(held_out)
-        return {"training images": fingerprint(self.x), "validation": told}
+        return {
+            "training images": fingerprint(self.x),
+            "validation": told,
+            "labels": fingerprint(self.labels),
+        }
 
-    def place(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def place(self, device: torch.device) -> Placed:
         """Splits off held-out images, and moves all of them to a device with enough memory.
 
         They go to the device if they need at most a third of its free memory, otherwise to the
-        CPU: recorded steps make a reordered copy, which needs the same amount again.
+        CPU: recorded steps make a reordered copy, which needs about the same amount again. Images
+        without a label are held out first.
+
+        Returns:
+            The training data by name, and the held-out images.
         """
-        x, held_out = self.x, self.validation
+        data = {"x": self.x} if self.labels is None else {"x": self.x, "labels": self.labels}
+        held_out = self.validation
         if held_out is not None and not isinstance(held_out, Tensor):
-            count = min(max(1, round(held_out * len(x))), len(x) - 1)
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-            x, held_out = x[order[count:]], settled_pixels(x[order[:count]], self.binarize)
-        size = x.nbytes + (0 if held_out is None else held_out.nbytes)
+            count = min(max(1, round(held_out * len(self.x))), len(self.x) - 1)
+            order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))
+            if self.labels is not None:
+                order = order[(self.labels[order] >= 0).int().argsort(stable=True)]
+            held_out = settled_pixels(self.x[order[:count]], self.binarize)
+            data = {name: value[order[count:]] for name, value in data.items()}
+        size = data["x"].nbytes + (0 if held_out is None else held_out.nbytes)
         if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")
-        return x.to(device), None if held_out is None else held_out.to(device)
+        placed = {name: value.to(device) for name, value in data.items()}
+        return placed, None if held_out is None else held_out.to(device)
 
 
 def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -14,12 +15,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, flag, function, path
+from pyro_mivae.arguments import checked, flag, function, instance, path
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import check_precision, matmul_precision
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
+    PyroMivaeWarning,
     SiteError,
     TrainingError,
     WriteError,
@@ -29,6 +32,7 @@ from pyro_mivae.options import takes_options
 from pyro_mivae.training.arguments import (
     DEVICE,
     Images,
+    Placed,
     cuda_devices,
     resolve_device,
     suitable_threads,
@@ -50,6 +54,7 @@ REMEDY = "try a lower learning rate or gradient clipping"
     progress=flag(),
     run=path(),
     resume=flag(),
+    objective=instance(Objective, example="mi.MutualInformationELBO()"),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(row)"),
 )
@@ -59,6 +64,8 @@ def fit(
     x: Any,
     *,
     options: TrainingOptions,
+    objective: Objective | None = None,
+    labels: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -85,9 +92,18 @@ def fit(
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
             `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
         options: See `TrainingOptions`.
+        objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
+            networks are trained, and must be attributes of the variant. The losses of Pyro have no
+            ledger: `MutualInformationELBO` is the ELBO of `Trace_ELBO` with one.
+        labels: Categories of some images, integers of shape ``(N,)``: from 0, or -1 for no label.
+            The labels observe the category, and the guide learns to classify: the objective is
+            that of `LabelledCategory`. Each step reads as many labelled images, drawn at random,
+            as are in a batch (or all of them) for the classifier's term, so every label counts the
+            same, however few there are. They also take part in the start of the categories.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
-            ``x`` to hold out for that.
+            ``x`` to hold out for that, of those without a label first. The columns show the loss
+            without labels.
         progress: True to show a progress bar on stderr.
         run: Folder for history and checkpoint.
         resume: True to continue from the folder's checkpoint, or to start if it has none. For a
@@ -100,10 +116,12 @@ def fit(
         The history, a row per epoch.
 
     Raises:
-        OptionError: If an option is out of its range, or differs from the run that is resumed.
+        OptionError: If an option is out of its range, or differs from the run that is resumed; or
+            if labels are given to a variant without a category, or without an ELBO.
         DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
-            the likelihood or made binary.
-        ShapeError: If images have another shape than the variant's.
+            the likelihood or made binary; or if a label is no category, or there is none.
+        ShapeError: If images have another shape than the variant's, or if there is not one label
+            for each.
         SiteError: If model, guide and objective do not match.
         RunError: If the folder holds a run and ``resume`` is off, or the run of another model.
         StagingError: If the step cannot be staged, and ``precision`` is ``"bf16"``.
@@ -119,8 +137,8 @@ def fit(
         (2, True)
     """
     target = resolve_device(device)
-    images = Images.checked(vae, x, validation, options)
-    training = Training(vae, images, images.place(target), options, target)
+    images = Images.checked(vae, x, validation, options, labels)
+    training = Training(vae, images, images.place(target), options, target, objective)
     if on_start is not None:
         on_start()
     with checkpointing(run, resume=resume) as checkpointer:
@@ -142,9 +160,10 @@ class Training:
         self,
         vae: Any,
         images: Images,
-        placed: tuple[Tensor, Tensor | None],
+        placed: Placed,
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
         check_precision(options.precision, vae.dtype, device, options.engine)
         check_weights(vae)
@@ -153,7 +172,7 @@ class Training:
         self.history = History()
         self._random: dict[str, Tensor] | None = None
         with self._world():
-            self.trainer = Trainer(vae, *placed, options, device)
+            self.trainer = Trainer(vae, *placed, options, device, objective)
             self.trainer.check()
 
     @contextmanager
@@ -212,7 +231,7 @@ class Training:
         if not trainer.begun:
             trainer.begun = True
             with pyro.validation_enabled(False):
-                trainer.vae.initialize(trainer.settled(trainer.x))
+                trainer.initialize()
             check_end(trainer)
             self._keep_weights()
         self.tell_batches(bar)
@@ -231,6 +250,9 @@ class Training:
             bar.set_postfix_str(", ".join(shown), False)
             if on_epoch is not None:
                 on_epoch(row)
+            if trainer.finished:
+                for limit in trainer.objective.limits:
+                    warnings.warn(f"out of reach: {limit}", PyroMivaeWarning, stacklevel=2)
 
     def _keep_weights(self) -> None:
         """Copies the weights of the last complete epoch."""
@@ -295,7 +317,7 @@ def check_end(trainer: Trainer) -> None:
     """Checks that weights are finite after an epoch, and the loss at the end."""
     _check_weights(trainer)
     if trainer.finished:
-        meter, ledger = Meter(trainer.step + 1), _evaluated(trainer)
+        meter, ledger = Meter(trainer.step + 1), trainer.evaluated()
         meter.add(tuple(ledger), torch.stack(list(ledger.values())), trainer.batch_sizes[0])
         meter.means()
 
@@ -303,7 +325,7 @@ def check_end(trainer: Trainer) -> None:
 def has_run_away(trainer: Trainer) -> bool:
     """Returns True if finite weights give an ELBO (of a game, loss) that is not finite."""
     try:
-        ledger = _evaluated(trainer)
+        ledger = trainer.evaluated()
     except (RuntimeError, ValueError):
         return True
     return not bool(ledger.get("elbo", ledger["loss"]).isfinite())
@@ -335,11 +357,3 @@ def _check_weights(trainer: Trainer, cause: Exception | None = None) -> None:
         raise TrainingError(
             f"weights are not finite after step {trainer.step} ({wrong[0]}{others}); {REMEDY}"
         ) from cause
-
-
-def _evaluated(trainer: Trainer) -> dict[str, Tensor]:
-    """Returns the ledger of a batch, summed over it, without a step."""
-    with torch.no_grad(), trainer.evaluating(), pyro.validation_enabled(False):
-        x = trainer.example(trainer.batch_sizes[0])
-        trainer.objective.differentiable_loss(trainer.vae.model, trainer.vae.guide, x)
-    return {name: value.detach() for name, value in trainer.objective.ledger.items()}

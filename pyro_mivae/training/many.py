@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_mivae.arguments import checked, either, flag, function, path, several, whole
 from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of, takes_options
-from pyro_mivae.training.arguments import DEVICE, Images, resolve_device
+from pyro_mivae.training.arguments import DEVICE, Images, Placed, resolve_device
 from pyro_mivae.training.fit import Training, checkpointing, progress_bar
 from pyro_mivae.training.history import History
 from pyro_mivae.training.options import TrainingOptions
@@ -47,6 +46,7 @@ def fit_many(
     options: TrainingOptions,
     lr: float | Sequence[float] = TrainingOptions.lr,
     seeds: Sequence[int] | None = None,
+    labels: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -71,6 +71,7 @@ def fit_many(
         options: See `TrainingOptions`.
         lr: Learning rate, one for all or one for each.
         seeds: Seeds of noise and order, one for each; 0, 1, 2, ... if omitted.
+        labels: Categories of some images, as in `fit`; or a list of them, one for each model.
         device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
         progress: True to show one progress bar for all on stderr.
@@ -108,21 +109,23 @@ def fit_many(
     count, tell = len(vaes), on_epoch or (lambda number, row: None)
     lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
+    each = isinstance(labels, list | tuple)
+    known = _one_for_each("labels", labels, count) if each else [labels] * count
     folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
     _check_apart(
         [[folder.resolve()] if folder else [] for folder in folders],
         "are both to be kept in {}; give each its own folder",
     )
     target = resolve_device(device)
-    placed: dict[str, tuple[Images, tuple[Tensor, Tensor | None]]] = {}
+    placed: dict[str, tuple[Images, Placed]] = {}
     trainings = []
-    for vae, own_lr, seed in zip(vaes, lrs, seeds, strict=True):
+    for vae, own_lr, seed, own_labels in zip(vaes, lrs, seeds, known, strict=True):
         own = replace(options, lr=own_lr, seed=seed)
-        images = Images.checked(vae, x, validation, own)
-        known = str(images.fingerprints)  # models with the same images share them
-        if known not in placed:
-            placed[known] = images, images.place(target)
-        trainings.append(Training(vae, *placed[known], own, target))
+        images = Images.checked(vae, x, validation, own, own_labels)
+        same = str(images.fingerprints)  # models with the same data share them
+        if same not in placed:
+            placed[same] = images, images.place(target)
+        trainings.append(Training(vae, *placed[same], own, target))
     if on_start is not None:
         on_start()
     with ExitStack() as writers:
@@ -135,7 +138,7 @@ def fit_many(
         shared = {k: v for k, v in asdict(options).items() if k not in PER_MODEL}
         shared |= {"validation": validation, "device": device, "resume": resume}
         train = partial(_train_share, x, shared)
-        given = list(zip(vaes, lrs, seeds, folders, strict=True))
+        given = list(zip(vaes, lrs, seeds, known, folders, strict=True))
         failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)
     if failures:
         told = "; ".join(f"model {number}: {failure}" for number, failure in failures.items())
@@ -190,11 +193,12 @@ def _train_share(
     x: Any, options: Mapping[str, Any], given: Sequence[Any], on_row: OnRow
 ) -> list[Result]:
     """Trains a process's share of the models."""
-    vaes, lrs, seeds, folders = zip(*given, strict=True)
+    vaes, lrs, seeds, labels, folders = zip(*given, strict=True)
     failures: Mapping[int, str] = {}
     runs = None if None in folders else folders
     try:
-        fit_many(vaes, x, lr=lrs, seeds=seeds, runs=runs, on_epoch=on_row, **options)
+        how = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
+        fit_many(vaes, x, on_epoch=on_row, **how, **options)
     except ManyTrainingError as error:
         failures = error.failures
     states = [{name: value.cpu() for name, value in vae.state_dict().items()} for vae in vaes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pyro_mivae.arguments import number, whole
+from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
 from pyro_mivae.data import PROTOCOLS
 from pyro_mivae.engine import Mode, Precision
 from pyro_mivae.options import check_fields, option
@@ -35,6 +35,11 @@ class TrainingOptions:
         names=tuple(PROTOCOLS),
         help="protocol that makes the pixels 0 or 1: "
         + "; ".join(f"{name}, {meaning}" for name, meaning in PROTOCOLS.items()),
+    )
+    label_weight: float | None = option(
+        None,
+        check=number(least=0, most=LARGEST_WEIGHT),
+        help="weight of the classifier's term if there are labels, per image; 1 if omitted",
     )
     lr: float = option(
         1e-3,

@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import (
     Engine,
     GraphStep,
@@ -36,6 +36,7 @@ from pyro_mivae.errors import (
 )
 from pyro_mivae.terms import ENOUGH_DATA
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
+from pyro_mivae.training.batches import Batches, Loss, loss_of
 from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.history import Meter
 from pyro_mivae.training.optimiser import (
@@ -45,6 +46,7 @@ from pyro_mivae.training.optimiser import (
     scheduled_lr,
 )
 from pyro_mivae.training.options import TrainingOptions
+from pyro_mivae.variants.checks import check_networks, check_store, take_labels
 
 VALIDATION_BATCH = 512
 
@@ -55,27 +57,47 @@ class Trainer:
     def __init__(
         self,
         vae: Any,
-        x: Tensor,
+        data: Mapping[str, Tensor],
         held_out: Tensor | None,
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
-        self.vae, self.x, self.held_out = vae, x, held_out
-        self.options, self.device = options, device
+        self.vae, self.x, self.held_out = vae, data["x"], held_out
+        self.options, self.device, self.given = options, device, objective
         self.optimiser = make_optimiser(vae, options)
         self.shuffle = torch.Generator().manual_seed(options.seed)
-        self.needs_batch = vae.objective().needs_batch
-        self.batch_sizes = batch_sizes(len(x), options.batch_size, self.needs_batch)
+        self.needs_batch = self.new_objective().needs_batch
+        self.batches = Batches(data, options, device, needs_batch=self.needs_batch)
+        self.batch_sizes = self.batches.sizes
         self.num_steps = options.epochs * len(self.batch_sizes)
-        self.objective = vae.objective(self.num_steps).to(device)
+        self.label_weight = self.batches.label_weight(options)
+        self.plan(self.num_steps)
         self.epoch = self.step = 0
         self.begun = self.finished = False
         self.best: Checkpoint | None = None
         self.like: Engine | None = None  # whose graphs may serve this training too
 
+    def new_objective(self, num_steps: int | None = None) -> Objective:
+        """Makes the loss: the variant's own, or a copy of the given one with its networks."""
+        if self.given is None:
+            own: Objective = self.vae.objective(num_steps)
+            return own
+        kept = [*self.vae.modules(), *self.vae.parameters(), *self.vae.buffers()]
+        copied = deepcopy(self.given, {id(part): part for part in kept})
+        return copied.prepare(self.vae.sites, self.vae.categories)
+
+    def plan(self, num_steps: int) -> None:
+        """Makes the objective, with schedules of a training of so many steps."""
+        self.objective = self.new_objective(num_steps)
+        if self.label_weight is not None:
+            take_labels(self.vae, self.objective, self.label_weight)
+        self.objective.to(self.device)
+
     def check(self) -> None:
         """Checks that data, options, model, guide and objective match."""
         options = self.options
+        check_networks(self.vae, self.objective.networks)
         if options.patience is not None and not self.objective.measures_fit:
             raise OptionError(
                 f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
@@ -98,7 +120,7 @@ class Trainer:
             try:
                 with pyro.validation_enabled(False):
                     engine = Engine(self._program(), "staged", options.precision)
-                    engine.step(self.example(self.batch_sizes[0]))
+                    engine.step(*self.batches.example(self.batch_sizes[0]))
             finally:
                 self.vae.train(training)
 
@@ -107,28 +129,30 @@ class Trainer:
 
         Random numbers and running statistics of networks are restored.
         """
-        x = self.example(min(ENOUGH_DATA if self.needs_batch else 2, len(self.x)))
+        size = min(ENOUGH_DATA if self.needs_batch else 2, len(self.x))
         try:
             with self.evaluating(), pyro.validation_enabled(True):
-                self.objective.differentiable_loss(self.vae.model, self.vae.guide, x)
+                self._loss(*self.batches.example(size))
         except PyroMivaeError:
             raise
         except Exception as error:
             raise SiteError(
-                f"model and guide fail on {len(x)} images: {type(error).__name__}: {error}"
+                f"model and guide fail on {size} images: {type(error).__name__}: {error}"
             ) from error
-        owned = set(self.vae.parameters())
-        store = pyro.get_param_store().named_parameters()
-        stray = [name for name, parameter in store if parameter not in owned]
-        if stray:
-            raise SiteError(
-                f"parameters {stray} live in Pyro's param store alone, where fit does not train "
-                "them; make them attributes (PyroParam) of the prior, guide or network"
-            )
+        check_store(self.vae)
+
+    @property
+    def _loss(self) -> Loss:
+        return self.batches.loss(self.objective, self.vae.model, self.vae.guide)
+
+    def evaluated(self) -> dict[str, Tensor]:
+        """Returns the ledger of a batch, summed over it, without a step."""
+        with torch.no_grad(), self.evaluating(), pyro.validation_enabled(False):
+            _, ledger = self._loss(*self.batches.example(self.batch_sizes[0]))
+        return {name: value.detach() for name, value in ledger.items()}
 
     def _program(self) -> TrainStep:
-        loss = partial(_loss_per_datum, self.objective, self.vae.model, self.vae.guide)
-        return TrainStep.of_modules(loss, self.vae, self.objective.state)
+        return TrainStep.of_modules(self._loss, self.vae, self.objective.state)
 
     @cached_property
     def engine(self) -> Engine:
@@ -147,7 +171,7 @@ class Trainer:
         recorder = recorder_for(self.optimiser, self.device)
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
         if recorder is None or not all(
-            isinstance(self.engine.step(self.example(size)), GraphStep) for size in sizes
+            isinstance(self.engine.step(*self.batches.example(size)), GraphStep) for size in sizes
         ):
             return None
         make_capturable(self.optimiser, self.device)
@@ -161,15 +185,10 @@ class Trainer:
                 )
                 for group in self.optimiser.param_groups
             ]
-        return StaticEpoch(
-            self.engine,
-            self.x,
-            self.batch_sizes,
-            recorder,
-            scheduled=scheduled,
-            clip_norm=self.options.clip_norm,
-            compares=self.compares,
-        )
+        options: Any = {"clip_norm": self.options.clip_norm, "compares": self.compares}
+        options["on_update"] = self.objective.ascend
+        data = self.engine, list(self.batches.data.values()), self.batches.rows
+        return StaticEpoch(*data, recorder, scheduled=scheduled, **options)
 
     def _record(self) -> None:
         """Records the steps of an epoch for the program's current mode, unless recorded.
@@ -185,6 +204,11 @@ class Trainer:
             self.recorded = None
             give_up("captured", "without", error)
 
+    def initialize(self) -> None:
+        """Prepares the variant's parameters from the training data."""
+        known = {"labels": self.batches.data["labels"]} if self.batches.extra else {}
+        self.vae.initialize(self.batches.settled(self.x), **known)
+
     def prepare(self) -> None:
         """Stages the step, compiles it if worthwhile, and records it if possible.
 
@@ -193,25 +217,28 @@ class Trainer:
         self.vae.train()
         with pyro.validation_enabled(False):
             if not self.compares(self.step):  # else the first step is written down as it is taken
-                self.engine.step(self.example(self.batch_sizes[0]))
+                self.engine.step(*self.batches.example(self.batch_sizes[0]))
             self._record()
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> dict[str, float]:
         """Trains for one epoch, evaluates on held-out images, and returns the epoch's row."""
         start, meter = time.perf_counter(), Meter(self.step + 1)
-        order = torch.randperm(len(self.x), generator=self.shuffle)
-        drawn = self._pixels()
+        order = self.batches.order(self.shuffle)
+        drawn = self.batches.pixels(self.shuffle)
         self.vae.train()
         with pyro.validation_enabled(False):
             self._record()
             if self.recorded is None:
-                for index in order.to(self.x.device, non_blocking=True).split(self.batch_sizes):
-                    meter.add(*self._step(drawn(self._batch(index))), len(index))
+                order = order.to(self.x.device, non_blocking=True)
+                for index in order.split(self.batches.rows):
+                    x, *others = self.batches.take(index)
+                    meter.add(*self._step(drawn(x), *others), len(x) - self.batches.extra)
                     on_step()
             else:  # nothing waits for the device
                 values = self.recorded.run(order, self.step, on_step, drawn)
-                meter.add(self.recorded.entries, values, len(order))
-                self.objective.advance(len(values))
+                meter.add(self.recorded.entries, values, len(self.x))
+                for weight in self.objective.scheduled:
+                    weight.advance(len(values))
                 self.step += len(values)
         means = meter.means()
         self.epoch += 1
@@ -228,12 +255,13 @@ class Trainer:
         """Returns a learning rate as it is scheduled for a step."""
         return scheduled_lr(initial, self.options.lr_schedule, self.num_steps, step)
 
-    def _step(self, x: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    def _step(self, *batch: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """One step of the optimiser, without waiting for the device."""
         if self.options.lr_schedule != "constant":
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr(group["initial_lr"], self.step)
-        entries, values = self.engine.take(x, number=self.step, compare=self.compares(self.step))
+        compare = self.compares(self.step)
+        entries, values = self.engine.take(*batch, number=self.step, compare=compare)
         norm = self.options.clip_norm
         if norm is not None:
             torch.nn.utils.clip_grad_norm_(self.vae.parameters(), norm, foreach=True)
@@ -255,35 +283,13 @@ class Trainer:
             every=most_unchecked(self.device),
         )
 
-    def _pixels(self) -> Callable[[Tensor], Tensor]:
-        """Returns a function that gives each batch of an epoch its pixels, in place.
-
-        Dynamic binarisation has random numbers of its own, so the model's noise is the same under
-        every protocol. Their seed comes from the generator of the order, which checkpoints hold.
-        """
-        if self.options.binarize != "dynamic":
-            return lambda batch: batch
-        seed = int(torch.randint(2**32, (), generator=self.shuffle))
-        generator = torch.Generator(self.device).manual_seed(seed)
-        return lambda batch: batch.copy_(draw(batch, generator))
-
-    def settled(self, x: Tensor) -> Tensor:
-        """Returns training images as binary as in training, by a fixed draw."""
-        return settled_pixels(x, self.options.binarize, TRAIN_SEED)
-
-    def example(self, size: int) -> Tensor:
-        """Returns an example batch of a size."""
-        return self.settled(self._batch(torch.arange(size, device=self.x.device)))
-
-    def _batch(self, index: Tensor) -> Tensor:
-        return self.x[index].to(self.device, non_blocking=True)
-
     @cached_property
     def _validation(self) -> Engine:
-        """The engine that evaluates held-out images: steps without parameters."""
+        """The engine that evaluates held-out images: steps without parameters and labels."""
         step = self._program()
+        loss = loss_of(self.objective, self.vae.model, self.vae.guide)
         name = "validation", "epoch"
-        return Engine(TrainStep(step.loss, [], step.state, step.modules, name), "staged")
+        return Engine(TrainStep(loss, [], step.state, step.modules, name), "staged")
 
     def _validate(self, images: Tensor) -> dict[str, float]:
         """Evaluates on held-out images, on the same noise in every epoch."""
@@ -301,25 +307,18 @@ class Trainer:
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights.
 
-        While a schedule changes the objective, losses are not comparable: the last is the best.
+        While a schedule changes the objective, or a target its weight by more than 1 %, losses are
+        not comparable: the last is the best. With targets, Lagrangians are compared.
         """
         if self.options.patience is None:
             return
-        state = self.objective.state_dict()
-        schedules = {k: v.clone() for k, v in state.items() if k.endswith("current")}
-        best = self.best
-        if (
-            best is None
-            or row["val_loss"] < best["loss"]
-            or any(
-                not torch.equal(v, best["schedules"][k].to(v.device)) for k, v in schedules.items()
-            )
-        ):
+        best, loss = self.best, row["val_loss"] + self.objective.price
+        if best is None or loss < best["loss"] or self.objective.has_changed(best["schedules"]):
             self.best = {
-                "loss": row["val_loss"],
+                "loss": loss,
                 "epoch": self.epoch,
                 "weights": deepcopy(self.vae.state_dict()),
-                "schedules": schedules,
+                "schedules": self.objective.current_weights(),
             }
 
     @property
@@ -387,11 +386,3 @@ class Trainer:
         self.epoch, self.step, self.begun = state["epoch"], state["step"], True
         self.best = state["best"]
         self.finished = self.has_waited or self.epoch >= self.options.epochs
-
-
-def _loss_per_datum(
-    objective: Any, model: Any, guide: Any, x: Tensor
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The training loss per datum, and the ledger."""
-    loss = objective.differentiable_loss(model, guide, x)
-    return loss / len(x), objective.ledger

@@ -14,7 +14,7 @@ from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import check_treatment
+from pyro_mivae.variants.checks import check_treatment, given_labels
 from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
@@ -75,11 +75,12 @@ class CatVAE(Variant):
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
-    def initialize(self, x: Tensor) -> None:
-        """Runs the unsupervised start of the categories, see `Variant.initialize`."""
-        super().initialize(x := self.check_data(x))
+    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Runs the start of the categories, see `Variant.initialize`."""
+        super().initialize(x := self.check_data(x), labels)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
-        self.start.run(self.guide, x, self.categories, keep_weights=passed)
+        known = given_labels(self, labels, x)
+        self.start.run(self.guide, x, self.categories, labels=known, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(self.categories, num_steps))

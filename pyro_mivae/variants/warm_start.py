@@ -1,4 +1,4 @@
-"""An unsupervised start of the categories, before the decoder is trained."""
+"""A start of the categories without labels, or with few, before the decoder is trained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, numbe
 from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.schedules import Schedule, linear_warmup
-from pyro_mivae.terms import InvariantInformation, RegularizedInformation
+from pyro_mivae.schedules import Schedule, Target, linear_warmup
+from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
 
 BATCH = 250  # or a tenth of the data, if that is less, but 100
@@ -34,6 +34,8 @@ class CategoryStart:
     that differ little. The terms then stay in the objective with ``start_weight``, which falls to
     0 over the first 80 % of the training. The weights of the KL divergences and of an information
     term rise from 0 during the share ``warmup`` of the training.
+
+    If some data have labels, the mean of log q(c = label | x) over these is maximised too.
     """
 
     warm_start: int | None = option(
@@ -79,14 +81,20 @@ class CategoryStart:
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
     def run(
-        self, guide: nn.Module, x: Tensor, sites: Iterable[str], *, keep_weights: bool = False
+        self,
+        guide: nn.Module,
+        x: Tensor,
+        sites: Iterable[str],
+        *,
+        labels: Tensor | None = None,
+        keep_weights: bool = False,
     ) -> None:
         """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
         plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
         plain = [term for term in terms if not isinstance(term, InvariantInformation)]
-        warm_start_categories(guide, x, plain, **plan)
+        warm_start_categories(guide, x, plain, labels=labels, **plan)
         if len(plain) < len(terms):
-            warm_start_categories(guide, x, terms, steps=plan["steps"] // 4)
+            warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of `warm_start_categories` for ``n`` data.
@@ -129,22 +137,30 @@ class CategoryStart:
             )
         return found
 
-    def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
+    def rising(
+        self, weight: float | Schedule | Target, num_steps: int | None
+    ) -> float | Schedule | Target:
         """Returns a schedule that rises from 0 to a constant weight."""
         steps = round(self.warmup * (num_steps or 0))
-        if callable(weight) or not (weight and steps):
+        if callable(weight) or isinstance(weight, Target) or not (weight and steps):
             return weight
         return linear_warmup(steps, end=weight)
 
 
 @torch.enable_grad()
 def warm_start_categories(
-    guide: nn.Module, x: Tensor, terms: Sequence[CategoryTerm], *, steps: int, starts: int = 1
+    guide: nn.Module,
+    x: Tensor,
+    terms: Sequence[CategoryTerm],
+    *,
+    steps: int,
+    starts: int = 1,
+    labels: Tensor | None = None,
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
     They have local optima. Of several starts, each from its own initial weights, the one with the
-    greatest value over its last tenth of steps is kept; labels play no part.
+    greatest value over its last tenth of steps is kept.
 
     Args:
         guide: The guide, a module; it is trained in place.
@@ -153,10 +169,14 @@ def warm_start_categories(
         steps: Steps of each start.
         starts: Number of starts. Every start but the first draws the parameters anew, by
             ``reset_parameters`` of the modules that have it and are not frozen.
+        labels: The category of each datum, -1 if it is not known; they add the mean of the
+            `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
     """
+    classified = LabelledCategory(terms[0].sites[0])
 
-    def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(batch: Tensor, *labelled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         gains = [term.weight() * term.per_datum(guide, batch) for term in terms]
+        gains += [classified.per_datum(guide, *labelled)] if labelled else []
         value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
@@ -169,23 +189,30 @@ def warm_start_categories(
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset) and all(p.requires_grad for p in module.parameters()):
                     reset()
-        value = _train(engine, guide, x, start * steps, steps)
+        value = _train(engine, guide, x, labels, start * steps, steps)
         if best is None or value < best[0]:
             best = value, deepcopy(guide.state_dict())
     if best is not None:
         guide.load_state_dict(best[1])
 
 
-def _train(engine: Engine, guide: nn.Module, x: Tensor, first: int, steps: int) -> float:
+def _train(
+    engine: Engine, guide: nn.Module, x: Tensor, labels: Tensor | None, first: int, steps: int
+) -> float:
     """Takes steps, and returns the mean loss of the last tenth of them."""
     device = next(guide.parameters()).device
     size = min(BATCH, max(len(x) // 10, 100), len(x))
+    rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in range(first, first + steps):
         index = torch.randint(len(x), (size,), device=x.device)
-        batch = x[index].to(device, non_blocking=True)
-        _, values = engine.take(batch, number=step, compare=is_due(step))
+        batch = [x[index]]
+        if labels is not None and rows is not None:
+            drawn = rows if len(rows) <= size else rows[torch.randint(len(rows), (size,))]
+            batch += [x[drawn], labels[drawn]]
+        batch = [part.to(device, non_blocking=True) for part in batch]
+        _, values = engine.take(*batch, number=step, compare=is_due(step))
         optimiser.step()
         losses.append(values)
     return float(torch.stack(losses[-max(1, steps // 10) :]).mean().nan_to_num(math.inf))

@@ -14,10 +14,11 @@ from pyro_mivae.diagnostics.mi_bounds import aggregate_dimensions, information_i
 from pyro_mivae.diagnostics.report import information
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError
-from pyro_mivae.figures import by_index, parse
+from pyro_mivae.figures import parse
 from pyro_mivae.posterior.densities import Codes
 from pyro_mivae.posterior.layout import ProbedPair, factors
 from pyro_mivae.posterior.probe import probe
+from pyro_mivae.tables import by_index
 
 N, KINDS, DIMS = 11, 3, 2
 

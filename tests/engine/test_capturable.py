@@ -59,7 +59,7 @@ class Run:
         scheduled += [Scheduled(weight.current, weight.at) for weight in moving(self.objective)]
         return StaticEpoch(
             self.engine,
-            x,
+            [x],
             self.sizes,
             recorder(self.optimiser, device, steps_per_replay),
             scheduled=scheduled,

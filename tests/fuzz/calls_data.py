@@ -132,6 +132,11 @@ PICTURES = {
 
 CALLS = [
     Call("split_indices", data.split_indices, lambda: {"count": 9, "labels": torch.arange(9) % 2}),
+    Call(
+        "keep_labels",
+        data.keep_labels,
+        lambda: {"labels": torch.arange(9) % 2, "count": 3, "seed": 1},
+    ),
     Call("resize_images", data.resize_images, lambda: {"images": X, "size": (5, 6)}),
     Call("binarize", data.binarize, lambda: {"x": X, "protocol": "fixed", "seed": 1}),
     Call("read_npz", data.read_npz, lambda: {"path": files()["npz"]}),

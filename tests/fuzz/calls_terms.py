@@ -94,6 +94,18 @@ CALLS = [
         after=lambda term: term.per_datum(categories, X),
     ),
     Call(
+        "LabelledCategory",
+        mi.LabelledCategory,
+        lambda: {"site": "c", "weight": 1.0},
+        after=lambda term: term.per_datum(categories, X, torch.arange(6) % 2),
+    ),
+    Call(
+        "observe_category",
+        mi.observe_category,
+        lambda: {"fn": categories, "labels": torch.arange(6) % 3 - 1, "site": "c"},
+        after=lambda program: program(X),
+    ),
+    Call(
         "maximum_mean_discrepancy",
         terms.maximum_mean_discrepancy,
         lambda: {"a": torch.eye(3), "b": torch.ones(4, 3), "kernel": "imq", "bandwidth": 1.0},

@@ -1,0 +1,132 @@
+"""Batches of a training: images and what is known of them, and the loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
+from pyro_mivae.errors import OptionError
+from pyro_mivae.training.arguments import batch_sizes
+from pyro_mivae.training.options import TrainingOptions
+
+Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class Batches:
+    """Data of a training in batches, each with some labelled data beside it if there are labels.
+
+    Attributes:
+        data: Tensors with a row for each datum: the images ``x``, and ``labels`` if there are any.
+        sizes: Number of data of each step of an epoch.
+        extra: Number of rows at the end of each batch that hold labelled data, drawn for the
+            classifier's term: as many as are in a batch, or all.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Tensor],
+        options: TrainingOptions,
+        device: torch.device,
+        *,
+        needs_batch: bool,
+    ) -> None:
+        self.data, self.device, self.binarize = dict(data), device, options.binarize
+        self.x = data["x"]
+        self.sizes = batch_sizes(len(self.x), options.batch_size, needs_batch)
+        self.labelled = torch.zeros(0, dtype=torch.long)
+        if "labels" in data:
+            self.labelled = (data["labels"] >= 0).nonzero()[:, 0].cpu()
+        self.extra = min(len(self.labelled), options.batch_size)
+
+    def label_weight(self, options: TrainingOptions) -> float | None:
+        """Returns the weight of the classifier's term, None if there are no labels."""
+        given = options.label_weight
+        if self.extra:
+            return 1.0 if given is None else given
+        if given is not None:
+            raise OptionError(f"label_weight={given} is given without labels; give labels too")
+        return None
+
+    @property
+    def rows(self) -> list[int]:
+        """Number of rows of each step."""
+        return [size + self.extra for size in self.sizes]
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Draws the rows of an epoch: all data once, and labelled data after those of each step.
+
+        The labelled data come in random order, all of them before any of them again. So each is
+        in a step with the same probability, and the mean over a step's is unbiased.
+        """
+        order = torch.randperm(len(self.x), generator=generator)
+        if not self.extra:
+            return order
+        count = len(self.labelled)
+        rounds = -(-len(self.sizes) * self.extra // count)
+        shuffled = [torch.randperm(count, generator=generator) for _ in range(rounds)]
+        drawn = self.labelled[torch.cat(shuffled)].split(self.extra)
+        parts = zip(order.split(self.sizes), drawn, strict=False)  # more are drawn than needed
+        return torch.cat([part for pair in parts for part in pair])
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        """Returns rows of all data, on the device."""
+        rows = index.to(self.x.device, non_blocking=True)
+        return [of[rows].to(self.device, non_blocking=True) for of in self.data.values()]
+
+    def example(self, size: int) -> list[Tensor]:
+        """Returns an example batch of so many data."""
+        x, *others = self.take(torch.cat([torch.arange(size), self.labelled[: self.extra]]))
+        return [self.settled(x), *others]
+
+    def settled(self, x: Tensor) -> Tensor:
+        """Returns training images as binary as in training, by a fixed draw."""
+        return settled_pixels(x, self.binarize, TRAIN_SEED)
+
+    def pixels(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Returns a function that gives each batch of an epoch its pixels, in place.
+
+        Dynamic binarisation has random numbers of its own, so the model's noise is the same under
+        every protocol. Their seed comes from the generator of the order, which checkpoints hold.
+        """
+        if self.binarize != "dynamic":
+            return lambda batch: batch
+        seed = int(torch.randint(2**32, (), generator=generator))
+        own = torch.Generator(self.device).manual_seed(seed)
+        return lambda batch: batch.copy_(draw(batch, own))
+
+    def loss(self, objective: Any, model: Any, guide: Any) -> Loss:
+        """Returns the loss per datum of a batch, as a function of the tensors of `take`."""
+        return loss_of(objective, model, guide, list(self.data)[1:], self.extra)
+
+
+def loss_of(
+    objective: Any, model: Any, guide: Any, names: Sequence[str] = (), extra: int = 0
+) -> Loss:
+    """Returns a loss per datum and its ledger, as a function of data and the named tensors.
+
+    The last ``extra`` rows are labelled data for the classifier's term.
+    """
+    return partial(_loss_per_datum, objective, model, guide, tuple(names), extra)
+
+
+def _loss_per_datum(
+    objective: Any,
+    model: Any,
+    guide: Any,
+    names: Sequence[str],
+    extra: int,
+    x: Tensor,
+    *others: Tensor,
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    given: dict[str, Any] = dict(zip(names, others, strict=True))
+    if extra:
+        labelled = x[-extra:], given["labels"][-extra:]
+        x, given = x[:-extra], {name: value[:-extra] for name, value in given.items()}
+        given["labelled"] = labelled
+    loss = objective.differentiable_loss(model, guide, x, **given)
+    return loss / len(x), objective.ledger
