@@ -10,8 +10,8 @@ lets the labels say which cluster is which.
 
     python examples/labels.py [--labels 100] [--label-weight 1] [--data mnist] [--smoke]
 
-Expected (seed 0, 359 test digits, 100 labels of 1,438): accuracy 0.99 by number, without a map from
-categories to labels; ELBO -24.09, KL of c 2.27.
+Expected (seed 0, 359 test digits, 100 labels of 1,438): accuracy 0.99 by number, without a map
+from categories to labels; ELBO -24.09, KL of c 2.27.
 
 Departures from the paper: c shapes z through the prior (M2 gives c to the decoder beside z); the
 warm start; the classifier's weight alpha is 1 (M2: 0.1).

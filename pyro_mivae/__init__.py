@@ -17,12 +17,20 @@ from pyro_mivae.guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, Reco
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
     BernoulliLikelihood,
+    CategoricalLikelihood,
     ContinuousBernoulliLikelihood,
     DeltaLikelihood,
+    DiscretizedLogisticLikelihood,
     GaussianLikelihood,
+    HeteroscedasticGaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    StudentTLikelihood,
 )
 from pyro_mivae.metrics import evaluate
 from pyro_mivae.networks import Critic, MutualInfoChain, build_critic
+from pyro_mivae.pairs import check
 from pyro_mivae.priors import (
     FlowPrior,
     HierarchicalPrior,
@@ -34,9 +42,10 @@ from pyro_mivae.priors import (
     StickBreakingPrior,
     StudentTPrior,
     UniformPrior,
+    VampPrior,
 )
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
-from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.schedules import Target, cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
     CriticBound,
@@ -47,7 +56,7 @@ from pyro_mivae.terms import (
     RegularizedInformation,
     observe_category,
 )
-from pyro_mivae.training import fit, fit_many
+from pyro_mivae.training import fit, fit_many, refit_prior
 from pyro_mivae.variants import (
     MMDVAE,
     VAE,
@@ -74,6 +83,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaVAE",
     "CatVAE",
+    "CategoricalLikelihood",
     "CategoryStart",
     "FlowPrior",
     "HierarchicalPrior",
@@ -85,18 +95,23 @@ __all__ = [
     "CriticBound",
     "CriticInfomaxVAE",
     "DeltaLikelihood",
+    "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
+    "HeteroscedasticGaussianLikelihood",
     "InfoCatVAE",
     "InfoGAN",
     "InfoGANLoss",
     "InfomaxVAE",
+    "Likelihood",
     "MaximumMeanDiscrepancy",
     "MeanFieldGuide",
     "MixtureGuide",
     "MixturePrior",
     "MutualInfoChain",
     "MutualInformationELBO",
+    "NegativeBinomialLikelihood",
     "Penalty",
+    "PoissonLikelihood",
     "RecognitionGuide",
     "InvariantInformation",
     "LabelledCategory",
@@ -106,14 +121,18 @@ __all__ = [
     "SphericalPrior",
     "StandardNormalPrior",
     "StickBreakingPrior",
+    "StudentTLikelihood",
     "StudentTPrior",
     "SweepTable",
+    "Target",
     "UniformPrior",
+    "VampPrior",
     "Variant",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
     "binarize",
     "build_critic",
+    "check",
     "compare",
     "cyclic_warmup",
     "diagnose",
@@ -125,6 +144,7 @@ __all__ = [
     "linear_warmup",
     "load",
     "load_dataset",
+    "refit_prior",
     "observe_category",
     "save",
     "sweep",

@@ -218,7 +218,16 @@ def _density(x: Tensor) -> Tensor:
     return (-0.5 * x.square() - _HALF_LOG_TAU).exp()
 
 
-class NormalMixture(dist.MixtureSameFamily):
+class Mixture(dist.MixtureSameFamily):
+    """A mixture whose support is that of its components, which torch hides from transforms."""
+
+    @constraints.dependent_property
+    def support(self) -> Any:
+        """The support of the components."""
+        return self.component_distribution.support
+
+
+class NormalMixture(Mixture):
     r"""A mixture of Normals of independent coordinates, whose draws have a gradient.
 
     Let :math:`F_i(z_i \mid z_{<i}; \theta)` be the distribution function of a coordinate given
@@ -254,6 +263,8 @@ class NormalMixture(dist.MixtureSameFamily):
         """Draws, with the gradient by implicit differentiation."""
         with torch.no_grad():
             z = self.sample(sample_shape)  # (..., d)
+        if not torch.is_grad_enabled():
+            return z
         normal = self.component_distribution.base_dist  # batch shape (..., components, d)
         deviation = (z.unsqueeze(-2) - normal.loc) / normal.scale
         log_density = -0.5 * deviation.square() - normal.scale.log() - _HALF_LOG_TAU

@@ -18,6 +18,8 @@ from pyro_mivae.likelihoods import Likelihood
 class GenerativeModel(PyroModule):
     r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code)`."""
 
+    _flattens = False  # True for a decoder that takes (batch, code) alone
+
     def __init__(
         self,
         prior: Callable[[], Tensor],
@@ -49,10 +51,18 @@ class GenerativeModel(PyroModule):
     def forward(self, x: Tensor) -> Tensor:
         """Runs the model."""
         with pyro.plate("data", len(x)):
-            decoded = self.decoder(self.prior())
+            decoded = self.decode(self.prior())
             distribution = self.likelihood(decoded).to_event(self.event_dim)
             observed: Tensor = pyro.sample("x", distribution, obs=x)
         return observed
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Decodes codes ``(..., code_dim)``: those of every category and particle at once."""
+        if not self._flattens or code.dim() == 2:
+            decoded: Tensor = self.decoder(code)
+            return decoded
+        rows: Tensor = self.decoder(code.flatten(0, -2))
+        return rows.unflatten(0, code.shape[:-1])
 
 
 def code_program(model: GenerativeModel) -> Callable[..., Tensor]:

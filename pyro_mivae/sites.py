@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution, Normal
+from pyro.distributions import Delta, MaskedDistribution, Normal, ZeroInflatedDistribution
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
@@ -15,15 +16,19 @@ from torch import Tensor
 from torch.distributions import Independent, OneHotCategorical, kl_divergence
 
 from pyro_mivae.compat import mask_of
+from pyro_mivae.errors import SiteError
 
 Site = Any
+
+OF_PARAMETERS = "of_parameters"
+"""Key of ``infer`` by which a factor says that it depends on parameters alone."""
 
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 
 def base_of(fn: Any) -> Any:
     """Returns the base of a transformed, masked or independent distribution."""
-    while hasattr(fn, "base_dist"):
+    while hasattr(fn, "base_dist") and not isinstance(fn, ZeroInflatedDistribution):
         fn = fn.base_dist
     return fn
 
@@ -107,12 +112,34 @@ def mean_of(fn: Any) -> Tensor:
     return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
 
 
+def variance_of(fn: Any) -> Tensor:
+    """Returns the variance of a distribution, or of 100 draws if it is not known."""
+    try:
+        variance: Tensor = fn.variance
+    except (AttributeError, NotImplementedError):
+        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
+        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
+    return variance
+
+
 def fixed_mean(fn: Any) -> Tensor:
     """Returns the same as `mean_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return mean_of(fn)
+
+
+def fixed_variance(fn: Any) -> Tensor:
+    """Returns the same as `variance_of`, its draws with a fixed seed."""
+    with _fixed_seed():
+        return variance_of(fn)
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(MEAN_SEED)
-        return mean_of(fn)
+        yield
 
 
 def negative_entropy(site: Site) -> Tensor | None:
@@ -149,13 +176,27 @@ def batches(trace: Any) -> Any:
 def check_shapes(trace: Any, max_plate_nesting: int) -> None:
     """Calls Pyro's check that every batch dimension of a site is a plate or enumerated."""
     for site in trace.nodes.values():
-        if site["type"] != "sample":
-            continue
-        fn, value = site["fn"], site["value"]
-        batch_shape = value.shape[: value.dim() - fn.event_dim]
-        shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
-        shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
-        check_site_shape(shaped, max_plate_nesting)
+        if site["type"] == "sample":
+            check_shape(site, max_plate_nesting)
+
+
+def check_shape(site: Site, max_plate_nesting: float) -> None:
+    """Calls Pyro's check that every batch dimension of one site is a plate or enumerated."""
+    fn, value = site["fn"], site["value"]
+    batch_shape = value.shape[: value.dim() - fn.event_dim]
+    shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+    shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
+    check_site_shape(shaped, max_plate_nesting)  # type: ignore[arg-type]
+
+
+def check_event(name: str, q: Any, p: Any) -> None:
+    """Checks that a site has the same event shape in the guide and in the prior."""
+    if q.event_shape != p.event_shape:
+        raise SiteError(
+            f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
+            f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
+            "and a category as OneHotCategorical in both"
+        )
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -56,10 +56,16 @@ class SphericalUniform(TorchDistribution):
         """The centre of the sphere, which is not on it."""
         return self._zeros.expand(self._extended_shape())
 
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each coordinate, one of d equal parts."""
+        return torch.full_like(self.mean, 1 / self.event_shape[0])
+
     def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
         """Draws the directions of normal vectors."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return normalize(torch.randn(shape, dtype=self._zeros.dtype, device=self._zeros.device))
+        drawn = torch.randn(shape, dtype=self._zeros.dtype, device=self._zeros.device)
+        return normalize(drawn, dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns minus the logarithm of the sphere's area."""
@@ -137,6 +143,15 @@ class PowerSpherical(TorchDistribution):
         return share.unsqueeze(-1) * self.loc
 
     @property
+    def variance(self) -> Tensor:
+        """The variance of each coordinate."""
+        alpha = self._beta + self.concentration
+        across = 2 * alpha / ((alpha + self._beta) * (alpha + self._beta + 1))  # E[x_i^2] there
+        across = across.unsqueeze(-1)
+        along = (1 - (2 * self._beta + 1) * across) * self.loc.square()
+        return (across + along - self.mean.square()).clamp(min=0.0)
+
+    @property
     def mode(self) -> Tensor:
         """The direction."""
         return self.loc
@@ -150,10 +165,10 @@ class PowerSpherical(TorchDistribution):
         # is NaN in single precision for large concentrations.
         shares = Dirichlet(torch.stack([beta + concentration, beta], -1).double()).rsample()
         high, low = shares.to(loc).clamp(min=torch.finfo(loc.dtype).tiny).unbind(-1)
-        across = normalize(torch.randn_like(loc[..., 1:]))
+        across = normalize(torch.randn_like(loc[..., 1:]), dim=-1)
         # A reflection takes one end of the first axis to the direction: the end far from it, so
         # that the mirror's normal is never short.
-        end = torch.where(loc[..., :1] > 0, -1.0, 1.0).to(loc)
+        end = 1 - 2 * (loc[..., :1] > 0).to(loc)
         drawn = torch.cat(
             [end * (high - low).unsqueeze(-1), 2 * (high * low).sqrt().unsqueeze(-1) * across], -1
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.distributions import OneHotCategorical
 
 from pyro_mivae.errors import SiteError
-from pyro_mivae.sites import MEAN_DRAWS as MEAN_DRAWS
-from pyro_mivae.sites import MEAN_SEED as MEAN_SEED
 from pyro_mivae.sites import (
     Site,
     base_of,
@@ -29,6 +27,7 @@ from pyro_mivae.sites import (
     data_sites,
     divergence,
     fixed_mean,
+    fixed_variance,
     is_auxiliary,
     is_note,
     log_prob,
@@ -71,6 +70,25 @@ def replay_model(
     return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
 
 
+def run_programs(
+    model: Program,
+    guide: Program,
+    args: Iterable[Any],
+    kwargs: Mapping[str, Any],
+    max_plate_nesting: int | None,
+) -> tuple[Any, Any]:
+    """Runs a guide, and the model against it; returns the guide's trace and the model's."""
+    # Pyro's get_importance_trace does the same, but also computes every density.
+    unwrapped = poutine.unwrap(guide)
+    if isinstance(unwrapped, GuideMessenger):
+        guide(*args, **kwargs)
+        model_trace, guide_trace = unwrapped.get_traces()
+    else:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = replay_model(model, guide_trace, args, kwargs, max_plate_nesting)
+    return guide_trace, model_trace
+
+
 class TracePair:
     """The traces of one run of a guide, and of the model replayed against it.
 
@@ -110,18 +128,12 @@ class TracePair:
         max_plate_nesting: int | None,
     ) -> TracePair:
         """Runs the guide and replays the model against it, on the same mini-batches."""
-        # Pyro's get_importance_trace does the same, but also computes every density.
         if max_plate_nesting is not None:
             guide = EnumMessenger(first_available_dim=-1 - max_plate_nesting)(guide)
-        unwrapped = poutine.unwrap(guide)
-        if isinstance(unwrapped, GuideMessenger):
-            guide(*args, **kwargs)
-            model_trace, guide_trace = unwrapped.get_traces()
-        else:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = replay_model(model, guide_trace, args, kwargs, max_plate_nesting)
+        guide_trace, model_trace = run_programs(model, guide, args, kwargs, max_plate_nesting)
         pair = cls(guide_trace, model_trace)
         pair._is_laid_out = True
+        unwrapped = poutine.unwrap(guide)
         if isinstance(unwrapped, GuideMessenger):
             pair.batches = batches(unwrapped.trace)
         pair.program = partial(guide, *args, **kwargs)
@@ -190,7 +202,21 @@ class TracePair:
     def marginal_mean(self, name: str) -> Tensor:
         r"""Returns the mean of a latent site given the data, enumerated sites summed out."""
         site = self.guide.nodes[name]
-        mean: Tensor = site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
+        return self._sum_out(
+            name, site["fn"].probs if is_enumerated(site) else fixed_mean(site["fn"])
+        )
+
+    def marginal_variance(self, name: str, mean: Tensor) -> Tensor:
+        """Returns the variance of a latent site about its `marginal_mean`, likewise."""
+        site = self.guide.nodes[name]
+        if is_enumerated(site):
+            return mean * (1 - mean)  # of each coordinate of a one-hot vector
+        squares = (fixed_mean(site["fn"]) - mean).square()
+        return self._sum_out(name, fixed_variance(site["fn"]) + squares)
+
+    def _sum_out(self, name: str, mean: Tensor) -> Tensor:
+        """Averages a function of a site, over its event shape, over the enumerated sites."""
+        site = self.guide.nodes[name]
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)
         if names:
@@ -205,6 +231,11 @@ class TracePair:
 
     def require_gradients(self) -> None:
         """Checks that the gradient of an expectation is the mean of the sample gradients."""
+        for _, fault in self.gradient_faults():
+            raise fault
+
+    def gradient_faults(self) -> Iterator[tuple[str, SiteError]]:
+        """Yields the sites of the guide that are neither reparametrised nor enumerated."""
         for name in self.latent + self.auxiliary:
             site = self.guide.nodes[name]
             fn = site["fn"]
@@ -218,9 +249,12 @@ class TracePair:
                 remedy = 'annotate it with infer={"enumerate": "parallel"}'
             else:
                 remedy = "use a distribution with rsample, or pyro's TraceGraph_ELBO"
-            raise SiteError(
-                f"site {name!r} ({type(fn).__name__}) of the guide is neither reparametrised nor "
-                f"enumerated; {remedy}"
+            yield (
+                name,
+                SiteError(
+                    f"site {name!r} ({type(fn).__name__}) of the guide is neither reparametrised "
+                    f"nor enumerated; {remedy}"
+                ),
             )
 
     def _density(self, name: str, *, of_guide: bool) -> Tensor:

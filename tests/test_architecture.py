@@ -17,8 +17,8 @@ PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
     "compat interrupts errors inputs arguments options memory figures tables schedules networks "
     "sites handlers traces distributions spherical priors likelihoods models guides bounds terms "
-    "elbo engine posterior evidence diagnostics variants data training metrics plots report runs "
-    "cli __main__"
+    "elbo engine posterior evidence diagnostics variants pairs data training metrics plots report "
+    "runs cli __main__"
 ).split()
 OPTION_NAMES = ("mi_weight", "kl_weights", "barber_agakov_bound")
 TEXT = re.compile(r"[\w\[\]*]+")

@@ -1,6 +1,7 @@
 """The code of the README and of the documentation runs, with fewer epochs."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,12 @@ def test_links_of_a_page_lead_to_files(path):
         if link.endswith(".png"):
             assert (path.parent / link).read_bytes().startswith(b"\x89PNG")
     assert links or path is not README
+
+
+def test_the_page_on_pairs_prints_what_it_shows(capsys):
+    parts = re.findall(r"```python\n(.*?)```\n\n((?:    [^\n]*\n|\n)+)", page("pairs"), flags=re.S)
+    assert len(parts) == 2
+    names = {}
+    for code, shown in parts:
+        exec(compile(code, "pairs.md", "exec"), names)
+        assert capsys.readouterr().out.strip() == textwrap.dedent(shown).strip()

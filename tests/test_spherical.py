@@ -76,6 +76,7 @@ def test_draws_have_the_stated_moments(dim, first):
     error = 4.5 / 40_000**0.5
     torch.testing.assert_close(x.mean(0), fn.mean, atol=error, rtol=0)
     torch.testing.assert_close(x.T @ x / len(x), expected, atol=error, rtol=0)
+    torch.testing.assert_close(fn.variance, expected.diagonal() - fn.mean.square())
     uniform = SphericalUniform(dim, loc).rsample((40_000,))
     torch.testing.assert_close(
         uniform.T @ uniform / 40_000, torch.eye(dim) / dim, atol=error, rtol=0
@@ -138,6 +139,19 @@ def test_nothing_breaks_at_the_poles_or_in_a_narrow_peak(dtype, dim, concentrati
         assert drawn == pytest.approx(
             entropy, abs=5 * float(fn.log_prob(x).std()) / 500**0.5 + 0.05
         )
+
+
+def test_draws_of_any_batch_shape_are_on_the_sphere():
+    fn = PowerSpherical(normalize(torch.randn(4, 5, 3), dim=-1), torch.rand(4, 5))
+    for other in (fn, SphericalUniform(3, torch.zeros(())).expand([4, 5])):
+        x = other.rsample((6,))
+        assert x.shape == (6, 4, 5, 3)
+        torch.testing.assert_close(x.norm(dim=-1), torch.ones(6, 4, 5))
+    uniform = SphericalUniform(3, torch.zeros(())).rsample((2000, 5))
+    second = torch.einsum("nbi,nbj->bij", uniform, uniform) / 2000
+    torch.testing.assert_close(second, torch.eye(3).expand(5, 3, 3) / 3, atol=0.05, rtol=0)
+    narrow = PowerSpherical(fn.loc, torch.full((4, 5), 1e6)).rsample((6,))
+    torch.testing.assert_close(narrow, fn.loc.expand(6, 4, 5, 3), atol=0.02, rtol=0)
 
 
 def test_expanding_and_checking():

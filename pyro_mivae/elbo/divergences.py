@@ -142,11 +142,14 @@ def _origins(program: Any) -> Mapping[str, frozenset[str]]:
 @contextmanager
 def _modules_kept() -> Iterator[None]:
     """Restores the buffers of the modules that are called inside."""
-    kept: dict[int, tuple[Tensor, Tensor, int]] = {}
+    kept: dict[int, tuple[Tensor, Tensor, int | None]] = {}
 
     def keep(module: nn.Module, args: Any) -> None:
+        # Batch norm changes its statistics without a new version.
+        silent = module.training and getattr(module, "track_running_stats", False)
         for buffer in module.buffers(recurse=False):
-            kept.setdefault(id(buffer), (buffer, buffer.detach().clone(), version_of(buffer)))
+            version = None if silent else version_of(buffer)
+            kept.setdefault(id(buffer), (buffer, buffer.detach().clone(), version))
 
     hook = register_module_forward_pre_hook(keep)
     try:
@@ -155,4 +158,4 @@ def _modules_kept() -> Iterator[None]:
         hook.remove()
         for buffer, value, version in kept.values():
             if version_of(buffer) != version:
-                buffer.copy_(value)
+                buffer.data.copy_(value)  # a graph may have saved this version

@@ -225,6 +225,14 @@ def _support(site: Mapping[str, Any]) -> Any:
             f"site {site['name']!r} ({type(site['fn']).__name__}) is discrete, and its support is "
             "not finite; annealing needs continuous or enumerable sites"
         )
+    try:
+        biject_to(support)
+    except NotImplementedError:
+        raise SiteError(
+            f"annealing moves codes along real numbers, and site {site['name']!r} is on "
+            f"{support}, which has no map from them; use the importance-weighted log_px of "
+            "mi.information"
+        ) from None
     return support
 
 

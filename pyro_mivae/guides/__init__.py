@@ -9,6 +9,7 @@ from pyro_mivae.guides.families import (
     GaussianMixture,
     LowRank,
     MeanField,
+    OnSphere,
     PointMass,
     ProbitMeanField,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "MeanFieldGuide",
     "MixtureGuide",
     "NormalHead",
+    "OnSphere",
     "PointMass",
     "ProbitMeanField",
     "RecognitionGuide",

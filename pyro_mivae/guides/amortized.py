@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.constraints import sphere
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, OneHotCategorical, constraints
@@ -26,7 +27,7 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.guides.families import FAMILIES, Family, PointMass, ProbitMeanField
+from pyro_mivae.guides.families import FAMILIES, Family, OnSphere, PointMass, ProbitMeanField
 from pyro_mivae.guides.heads import CategoryHead, SiteHead
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.layers import NETWORK
@@ -63,7 +64,7 @@ class AmortizedGuide(PyroModule):
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
         family: Distribution of real sites: a name of `FAMILIES`, or a class or function that
             builds a `Family` of a size. A site on the unit interval is a `ProbitNormal` in each
-            coordinate.
+            coordinate, one on the unit sphere a `PowerSpherical`.
         deterministic: Continuous sites that are a function of the data (a Delta).
 
     Raises:
@@ -245,6 +246,8 @@ def _on_support(name: str, fn: Any, make: Callable[[int], Family]) -> Callable[[
         support = support.base_constraint
     if isinstance(support, type(constraints.real)):
         return make
+    if support is sphere:
+        return OnSphere
     if isinstance(support, type(constraints.unit_interval)):
         ends = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
         if bool((ends[0] == 0).all() and (ends[1] == 1).all()):
@@ -255,7 +258,7 @@ def _on_support(name: str, fn: Any, make: Callable[[int], Family]) -> Callable[[
 def _refused(name: str, fn: Any) -> SiteError:
     return SiteError(
         f"site {name!r} is {type(base_of(fn)).__name__} of shape {tuple(fn.event_shape)} in the "
-        "prior; a guide of the library takes sites on the real line or the unit interval, and "
-        "one category per site, as Categorical or OneHotCategorical: draw one of these and "
-        "transform it in the prior, or give a guide of your own"
+        "prior; a guide of the library takes sites on the real line, the unit interval or the "
+        "unit sphere, and one category per site, as Categorical or OneHotCategorical: draw one of "
+        "these and transform it in the prior, or give a guide of your own"
     )

@@ -8,10 +8,11 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, softplus
+from torch.nn.functional import normalize, pad, softplus
 
 from pyro_mivae.arguments import checked, size, whole
 from pyro_mivae.distributions import NormalMixture, ProbitNormal
+from pyro_mivae.spherical import PowerSpherical
 
 MIN_SCALE = 1e-4
 MIN_LOW_RANK_SCALE = 1e-2  # the inverse that a density needs is exact in float32 down to here
@@ -72,6 +73,24 @@ class ProbitMeanField(MeanField):
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
         return ProbitNormal(*_loc_scale(params)).to_event(1)
+
+
+class OnSphere(Family):
+    r"""A `PowerSpherical` on the unit sphere: its direction and its concentration, 0 or more.
+
+    Example:
+        >>> OnSphere(3)(torch.randn(5, 4)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.num_params = self.size + 1
+
+    def forward(self, params: Tensor) -> Any:
+        """Returns the distribution, see `Family`."""
+        direction, concentration = params.split([self.size, 1], -1)
+        return PowerSpherical(normalize(direction, dim=-1), softplus(concentration[..., 0]))
 
 
 class PointMass(Family):

@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from pyro_mivae.arguments import checked, numbers
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.traces import trace_program
 from pyro_mivae.variants import Variant
+from pyro_mivae.variants.encoding import drawn_codes, encoded
 
 ENCODE_BATCH = 1024
 
@@ -43,21 +42,13 @@ class EncodedData:
         return self.codes[self.category[0]].argmax(-1)
 
     def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
-        """Returns posterior means, or the probabilities of a category."""
-        return _join([self.vae.encode(part) for part in batches(x, rows)])
+        """Returns posterior means, or the probabilities of a category; also of decoded means."""
+        return _join([encoded(self.vae, part) for part in batches(x, rows)])
 
     def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
         """Returns one draw of the guide for each datum; a category is one-hot."""
-        parts = []
-        for part in batches(x, rows):
-            nodes = trace_program(self.vae.guide, (part.to(self.vae.device),), {}).nodes
-            values = {site: nodes[site]["value"] for site in self.codes}
-            for site in self.categories.keys() & values.keys():
-                if values[site].dim() == 1:
-                    count = self.categories[site]
-                    values[site] = one_hot(values[site].long(), count).to(self.vae.dtype)
-            parts.append(values)
-        return _join(parts)
+        parts = (part.to(self.vae.device) for part in batches(x, rows))
+        return _join([drawn_codes(self.vae, part) for part in parts])
 
 
 def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:

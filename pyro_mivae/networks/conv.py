@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, flag, shape, size
 from pyro_mivae.errors import OptionError, ShapeError
@@ -56,9 +56,10 @@ class ConvDecoder(Decoder):
     """Parameters of an image likelihood from a flat code: the reverse of `ConvEncoder`.
 
     After ``code_dim``, the size of the code, the arguments are those of the encoder, in its order.
+    ``num_outputs`` is their number per pixel and channel, see `Likelihood`.
     """
 
-    @checked(code_dim=size(), **IMAGE, batch_norm=flag())
+    @checked(code_dim=size(), **IMAGE, batch_norm=flag(), num_outputs=size())
     def __init__(
         self,
         code_dim: int,
@@ -67,9 +68,10 @@ class ConvDecoder(Decoder):
         hidden_dim: int = 256,
         *,
         batch_norm: bool = False,
+        num_outputs: int = 1,
     ) -> None:
-        super().__init__(data_shape)
-        sizes, maps = _halvings(data_shape, channels), (data_shape[0], *channels)
+        super().__init__(data_shape, num_outputs)
+        sizes, maps = _halvings(data_shape, channels), (data_shape[0] * num_outputs, *channels)
         last = (maps[-1], *sizes[-1])
         self.linear = nn.Sequential(
             nn.Linear(code_dim, hidden_dim),
@@ -86,7 +88,20 @@ class ConvDecoder(Decoder):
             if level > 1:
                 layers += [BatchNorm2d(n_out)] if batch_norm else []
                 layers.append(nn.ReLU())
+        layers += [OutputsLast(num_outputs)] if num_outputs > 1 else []
         self.layers = nn.Sequential(*layers)
+
+
+class OutputsLast(nn.Module):
+    """Moves the outputs of each channel from the maps to the last dimension."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Takes ``(batch, channels * P, h, w)``, returns ``(batch, channels, h, w, P)``."""
+        return maps.unflatten(1, (-1, self.num_outputs)).movedim(2, -1)
 
 
 class ConvTrunk(Encoder):

@@ -66,16 +66,25 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Parameters of a likelihood from a flat code, which passes through all parts in order."""
 
-    def __init__(self, data_shape: Sequence[int]) -> None:
+    def __init__(self, data_shape: Sequence[int], num_outputs: int = 1) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
+        self._shape = output_shape(data_shape, num_outputs)
 
     def forward(self, code: Tensor) -> Tensor:
-        """Decodes codes ``(..., code_dim)``, returns ``(..., *data_shape)``."""
+        """Decodes codes ``(..., code_dim)``, returns ``(..., *data_shape)``.
+
+        With two outputs or more per element they are one dimension more, the last.
+        """
         decoded = code.reshape(-1, code.shape[-1])
         for part in self.children():
             decoded = part(decoded)
-        return decoded.reshape(*code.shape[:-1], *self.data_shape)
+        return decoded.reshape(*code.shape[:-1], *self._shape)
+
+
+def output_shape(data_shape: Sequence[int], num_outputs: int) -> tuple[int, ...]:
+    """Returns the shape that a decoder makes of one code."""
+    return (*data_shape, num_outputs) if num_outputs > 1 else tuple(data_shape)
 
 
 class _TrainsOnOne(BatchNorm):
@@ -216,7 +225,10 @@ class MLPEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """Parameters of a likelihood from a flat code of ``code_dim``, see `MLPEncoder`."""
+    """Parameters of a likelihood from a flat code of ``code_dim``, see `MLPEncoder`.
+
+    ``num_outputs`` is their number per element, see `Likelihood`.
+    """
 
     @checked(
         code_dim=size(),
@@ -224,6 +236,7 @@ class MLPDecoder(Decoder):
         hidden_dims=several(size(), least=0),
         activation=ACTIVATION,
         batch_norm=flag(),
+        num_outputs=size(),
     )
     def __init__(
         self,
@@ -233,7 +246,8 @@ class MLPDecoder(Decoder):
         activation: Callable[[], nn.Module] = nn.ReLU,
         *,
         batch_norm: bool = False,
+        num_outputs: int = 1,
     ) -> None:
-        super().__init__(data_shape)
-        sizes = (code_dim, *hidden_dims, math.prod(data_shape))
+        super().__init__(data_shape, num_outputs)
+        sizes = (code_dim, *hidden_dims, math.prod(self._shape))
         self.layers = mlp(sizes, activation, batch_norm=batch_norm)

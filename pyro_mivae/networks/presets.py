@@ -44,36 +44,50 @@ def _mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
     return (256, 256) if math.prod(data_shape) <= 256 else (400, 400)
 
 
-def _mlp_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
+def _mlp_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int) -> Pair:
     """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
     widths = _mlp_widths(data_shape)
     encoder = MLPEncoder(data_shape, widths, batch_norm=batch_norm)
-    return encoder, MLPDecoder(code_dim, data_shape, widths)
+    return encoder, MLPDecoder(code_dim, data_shape, widths, num_outputs=outputs)
 
 
-def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
+def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int) -> Pair:
     """5 × 5 convolutions of stride 2, of 32 and 64 maps."""
-    return ConvEncoder(data_shape, batch_norm=batch_norm), ConvDecoder(code_dim, data_shape)
+    encoder = ConvEncoder(data_shape, batch_norm=batch_norm)
+    return encoder, ConvDecoder(code_dim, data_shape, num_outputs=outputs)
 
 
-def _deep_conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool) -> Pair:
+def _deep_conv_pair(
+    data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int
+) -> Pair:
     """5 × 5 convolutions of stride 2, of 64, 128 and 256 maps, normalised by the batch."""
     return (
         ConvEncoder(data_shape, DEEP, batch_norm=batch_norm),
-        ConvDecoder(code_dim, data_shape, DEEP, batch_norm=batch_norm),
+        ConvDecoder(code_dim, data_shape, DEEP, batch_norm=batch_norm, num_outputs=outputs),
     )
 
 
-NETWORKS: dict[str, Callable[[Sequence[int], int, bool], Pair]] = {
+NETWORKS: dict[str, Callable[[Sequence[int], int, bool, int], Pair]] = {
     "mlp": _mlp_pair,
     "conv": _conv_pair,
     "conv-deep": _deep_conv_pair,
 }
 
 
-@checked(kind=choice("auto", *NETWORKS), data_shape=shape(), code_dim=size(), batch_norm=flag())
+@checked(
+    kind=choice("auto", *NETWORKS),
+    data_shape=shape(),
+    code_dim=size(),
+    batch_norm=flag(),
+    num_outputs=size(),
+)
 def build_networks(
-    kind: str, data_shape: Sequence[int], code_dim: int, *, batch_norm: bool = True
+    kind: str,
+    data_shape: Sequence[int],
+    code_dim: int,
+    *,
+    batch_norm: bool = True,
+    num_outputs: int = 1,
 ) -> Pair:
     """Builds an encoder and its decoder.
 
@@ -83,16 +97,18 @@ def build_networks(
         data_shape: Shape of one datum.
         code_dim: Size of the code that the decoder takes.
         batch_norm: True for batch norm in every encoder, and in the decoder of ``"conv-deep"``.
+        num_outputs: Outputs of the decoder per element of a datum, see `Likelihood`.
 
     Returns:
         The encoder, from ``(..., *data_shape)`` to features, and the decoder, from
-        ``(..., code_dim)`` to ``(..., *data_shape)``.
+        ``(..., code_dim)`` to ``(..., *data_shape)``, or to ``(..., *data_shape, num_outputs)``
+        if there are two outputs or more.
 
     Raises:
         ShapeError: If the preset convolves and the data are not images of at least 8 x 8.
     """
     kind = default_network(data_shape) if kind == "auto" else kind
-    return NETWORKS[kind](data_shape, code_dim, batch_norm)
+    return NETWORKS[kind](data_shape, code_dim, batch_norm, num_outputs)
 
 
 class Discriminator(nn.Module):

@@ -43,8 +43,8 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
         The distributions by site, for a batch of 1, and the size of the code's last dimension.
 
     Raises:
-        SiteError: If the prior samples no site, or does not return a code of shape ``(batch,
-            size)``.
+        SiteError: If the prior samples no site, or a site of more than one event per datum, or
+            does not return a code of shape ``(batch, size)``.
     """
     prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
     run: Callable[[], Tensor] = getattr(prior, "outline", prior)
@@ -55,7 +55,16 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]), poutine.block():
         with pyro.get_param_store().scope():
-            trace = prune_subsample_sites(poutine.trace(program).get_trace())
+            try:
+                trace = prune_subsample_sites(poutine.trace(program).get_trace())
+            except ValueError as error:
+                told = str(error).partition("\n")[0]
+                if not told.startswith("Shape mismatch inside plate"):
+                    raise
+                raise SiteError(
+                    f"the prior fails in a plate of size 1: {told}; end the distribution of each "
+                    "site with .to_event(1), so that its coordinates belong to one datum"
+                ) from error
     code = trace.nodes["_RETURN"]["value"]
     sampled = {n: s for n, s in trace.nodes.items() if s["type"] == "sample"}
     sites = {n: s["fn"] for n, s in sampled.items() if not s["is_observed"]}  # without factors
@@ -66,6 +75,13 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
             "one site or more and return the code that the likelihood decodes, shape (1, size)"
         )
     return sites, code.shape[-1]
+
+
+def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -> None:
+    """Gives a guide, and the interval of the data, to a prior that reads it, see `VampPrior`."""
+    attach = getattr(prior, "attach", None)
+    if attach is not None:
+        attach(guide, interval)
 
 
 def site_size(fn: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, size
 from pyro_mivae.errors import OptionError
-from pyro_mivae.priors.base import join
+from pyro_mivae.priors.base import join, names
 
 
 class InfoGANPrior(PyroModule):
@@ -23,14 +25,25 @@ class InfoGANPrior(PyroModule):
         num_categories: :math:`K`, 2 or more; 0 for no category.
         uniform_dim: :math:`d`, the number of uniform codes ``u``; 0 for none, if there is a
             category.
+        sites: Names of the three, the noise first.
 
     References:
         Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657
     """
 
-    @checked(noise_dim=size(), num_categories=size(least=0), uniform_dim=size(least=0))
+    @checked(
+        noise_dim=size(),
+        num_categories=size(least=0),
+        uniform_dim=size(least=0),
+        sites=names(3),
+    )
     def __init__(
-        self, noise_dim: int = 62, num_categories: int = 10, uniform_dim: int = 2
+        self,
+        noise_dim: int = 62,
+        num_categories: int = 10,
+        uniform_dim: int = 2,
+        *,
+        sites: Sequence[str] = ("z", "c", "u"),
     ) -> None:
         super().__init__()
         if num_categories == 1:
@@ -41,6 +54,8 @@ class InfoGANPrior(PyroModule):
             raise OptionError(
                 "num_categories=0 and uniform_dim=0: a code is needed; give one of them"
             )
+        self.sites = tuple(sites)
+        self.noise = self.sites[:1]
         self.noise_dim = noise_dim
         self.num_categories = num_categories
         self.uniform_dim = uniform_dim
@@ -50,11 +65,11 @@ class InfoGANPrior(PyroModule):
         """Samples the sites, returns their concatenation."""
         one = self.one
         noise = dist.Normal(torch.zeros_like(one), one).expand([self.noise_dim]).to_event(1)
-        values = [pyro.sample("z", noise)]
+        values = [pyro.sample(self.sites[0], noise)]
         if self.num_categories:
             logits = torch.zeros_like(one).expand(self.num_categories)
-            values.append(pyro.sample("c", dist.OneHotCategorical(logits=logits)))
+            values.append(pyro.sample(self.sites[1], dist.OneHotCategorical(logits=logits)))
         if self.uniform_dim:
             interval = dist.Uniform(-one, one).expand([self.uniform_dim]).to_event(1)
-            values.append(pyro.sample("u", interval))
+            values.append(pyro.sample(self.sites[2], interval))
         return join(values)

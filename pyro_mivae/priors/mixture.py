@@ -15,8 +15,10 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, normalize, pad
 
 from pyro_mivae.arguments import Sizes, checked, choice, number, several, size, text
+from pyro_mivae.distributions import NormalMixture
 from pyro_mivae.errors import OptionError
 from pyro_mivae.memory import check_fitting
+from pyro_mivae.sites import OF_PARAMETERS
 
 Means = Literal["orthogonal", "random"]
 Part = Literal["means", "weights", "scales"]
@@ -118,7 +120,7 @@ class MixturePrior(PyroModule):
             blocks = torch.eye(num_categories).repeat_interleave(block, 1)
             centres = radius / math.sqrt(block) * blocks
         else:
-            centres = radius * normalize(torch.randn(num_categories, latent_dim))
+            centres = radius * normalize(torch.randn(num_categories, latent_dim), dim=-1)
         self._hold("means", centres, learned="means" in learn)
         self._hold("logits", torch.zeros(num_categories), learned="weights" in learn)
         if "scales" in learn:
@@ -131,7 +133,7 @@ class MixturePrior(PyroModule):
         if self.category is None:
             weights = dist.Categorical(logits=self.log_weights())
             components = dist.Normal(self.means, one if scales is None else scales).to_event(1)
-            fn: Any = dist.MixtureSameFamily(weights, components)
+            fn: Any = NormalMixture(weights, components)
         else:
             c = pyro.sample(self.category, dist.OneHotCategorical(logits=self.log_weights()))
             fn = dist.Normal(c @ self.means, one if scales is None else c @ scales).to_event(1)
@@ -214,7 +216,9 @@ class StickBreakingPrior(MixturePrior):
     def forward(self) -> Tensor:
         """Samples the sites, returns ``z``, shape ``(batch, latent_dim)``."""
         if self.training and "weights" in self.learned:
-            pyro.factor(f"{self.site}_sticks", self.log_prior() / self.num_data)
+            factor = dist.Unit(self.log_prior() / self.num_data)
+            told: Any = {"is_auxiliary": True, OF_PARAMETERS: True}
+            pyro.sample(f"{self.site}_sticks", factor, obs=factor.sample(), infer=told)
         return super().forward()
 
     def log_prior(self) -> Tensor:

@@ -14,14 +14,21 @@ from pyro_mivae.priors.independent import (
     UniformPrior,
 )
 from pyro_mivae.priors.infogan import InfoGANPrior
-from pyro_mivae.priors.mixture import MixturePrior, Part, StickBreakingPrior
+from pyro_mivae.priors.mixture import Means, MixturePrior, Part, StickBreakingPrior
 from pyro_mivae.priors.spherical import SphericalPrior
+from pyro_mivae.priors.vamp import VampPrior
 
 
 def marginal_mixture(num_categories: int = 10, latent_dim: int = 20) -> MixturePrior:
     """A mixture of learned Gaussians without a category: `MixturePrior` with ``category=None``."""
     learned: tuple[Part, ...] = ("means", "weights", "scales")
     return MixturePrior(num_categories, latent_dim, 6.0, learned, means="random", category=None)
+
+
+def stick_breaking(num_categories: int = 20, latent_dim: int = 20) -> StickBreakingPrior:
+    """A Dirichlet process cut off at K categories, of any size: `StickBreakingPrior`."""
+    means: Means = "random" if latent_dim % num_categories else "orthogonal"
+    return StickBreakingPrior(num_categories, latent_dim, means=means)
 
 
 def coupling_flow(latent_dim: int = 20) -> FlowPrior:
@@ -47,7 +54,8 @@ PRIORS: dict[str, Callable[..., Any]] = {
     "spherical": SphericalPrior,
     "mixture": MixturePrior,
     "marginal-mixture": marginal_mixture,
-    "stick-breaking": StickBreakingPrior,
+    "stick-breaking": stick_breaking,
+    "vamp": VampPrior,
     "coupling-flow": coupling_flow,
     "autoregressive-flow": autoregressive_flow,
     "spline-flow": spline_flow,

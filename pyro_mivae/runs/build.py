@@ -20,7 +20,8 @@ from torch import nn
 from pyro_mivae.data import DATASETS
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError, nearest
 from pyro_mivae.guides import FAMILIES
-from pyro_mivae.likelihoods import LIKELIHOODS
+from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
 from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS, prior_sites
@@ -53,6 +54,11 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     seed = config.training.get("seed", 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if names_file(options.get("likelihood")):
+            known = {"data_shape": tuple(data_shape)}
+            options["likelihood"] = load_program(
+                options["likelihood"], LIKELIHOODS, "likelihood", known, digests
+            )
         sizes = _sizes(variant_class, data_shape, options) if any(parts.values()) else {}
         modules: dict[str, Any] = {}
         if parts["prior"]:
@@ -64,7 +70,11 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             sizes["sites"], code_dim = prior_sites(prior)
         # A file's guide would else normalise by the batch, which its class does not know about.
         if network != "auto" or (guide_file and not variant_class.batch_norm):
-            networks = variant_class.build_networks(network, data_shape, code_dim)
+            outputs = _outputs(options.get("likelihood"))
+            if names_file(network):
+                networks = _own_networks(network, digests, data_shape, code_dim, outputs)
+            else:
+                networks = variant_class.build_networks(network, data_shape, code_dim, **outputs)
             modules["encoder"], modules["decoder"] = networks
         if guide_file:
             sizes["encoder"] = modules.pop("encoder", None)
@@ -73,9 +83,35 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
             modules["guide"] = parts["guide"]
             find_factory(parts["guide"], FAMILIES, "guide", digests)
         torch.manual_seed(seed)
-        own = [f"--{name} {parts[name]}" for name in PROGRAMS if parts[name]]
+        own = [f"--{name} {config.model[name]}" for name in sorted(named_programs(config))]
         with _blaming(f"{' and '.join(own)}: running it fails") if own else nullcontext():
             return variant_class.build(data_shape, **options, **modules)
+
+
+def _outputs(likelihood: Any) -> dict[str, int]:
+    """Keywords of the networks for a likelihood or its name; the variant refuses other names."""
+    made = LIKELIHOODS[likelihood]() if likelihood in LIKELIHOODS else likelihood
+    return decoder_options(made) if isinstance(made, Likelihood) else {}
+
+
+def _own_networks(
+    spec: str,
+    digests: Mapping[str, str],
+    data_shape: Sequence[int],
+    code_dim: int,
+    outputs: Mapping[str, int],
+) -> tuple[nn.Module, nn.Module]:
+    """Makes the encoder and the decoder of a file's function."""
+    sizes = {"data_shape": tuple(data_shape), "code_dim": code_dim, "num_outputs": 1, **outputs}
+    pair = load_program(spec, {}, "network", sizes, digests)
+    found = pair if isinstance(pair, tuple | list) else [pair]
+    if len(found) != 2 or not all(isinstance(part, nn.Module) for part in found):
+        kinds = ", ".join(type(part).__name__ for part in found)
+        raise OptionError(
+            f"--network {spec} returns {kinds}; let it return an encoder and a decoder, two "
+            "torch.nn.Modules"
+        )
+    return found[0], found[1]
 
 
 @contextmanager
@@ -96,7 +132,7 @@ def load_program(
     sizes: Mapping[str, Any],
     digests: Mapping[str, str],
 ) -> Any:
-    """Makes a prior or a guide."""
+    """Makes a part of a model from a name, or from a file's class or function."""
     factory = find_factory(spec, registry, kind, digests)
     if isinstance(factory, nn.Module):
         return factory
@@ -269,9 +305,9 @@ def listing() -> str:
         "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
         "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
         "guides (--guide NAME, or FILE.py:NAME)": FAMILIES,
-        "likelihoods (--likelihood NAME)": LIKELIHOODS,
-        "networks (--network NAME, or auto)": NETWORKS,
-        "networks of infogan (--network NAME, or auto)": ADVERSARIAL_NETWORKS,
+        "likelihoods (--likelihood NAME, or FILE.py:NAME)": LIKELIHOODS,
+        "networks (--network NAME, auto, or FILE.py:NAME)": NETWORKS,
+        "networks of infogan (--network NAME, auto, or FILE.py:NAME)": ADVERSARIAL_NETWORKS,
     }
     lines = []
     for title, registry in sections.items():

@@ -36,7 +36,9 @@ from pyro_mivae.variants.options import copied
 class ModelParts:
     """Model parts of a run, by name."""
 
-    network: str | None = option(None, check=text(), help="auto, or NAME")
+    network: str | None = option(
+        None, check=path(), help="auto, NAME, or FILE.py:NAME of your own"
+    )
     prior: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
     guide: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
 
@@ -101,7 +103,7 @@ def check_model_options(variant: str, given: Mapping[str, Any]) -> None:
 
 
 DEFAULT_DATA = "digits"
-PROGRAMS = ("prior", "guide")  # options that may name a file's code
+PROGRAMS = ("prior", "guide", "likelihood", "network")  # options that may name a file's code
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
 MODEL = {  # by type alone: the bounds are the variant's own
     name: path() if name in PROGRAMS else KINDS[kind]

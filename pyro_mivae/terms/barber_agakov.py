@@ -16,7 +16,7 @@ from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.errors import SiteError
 from pyro_mivae.figures import MEAN, SAMPLE, key
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.sites import Site, base_of, log_prob
+from pyro_mivae.sites import OF_PARAMETERS, Site, base_of, log_prob
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import is_deterministic, trace_program
 
@@ -125,10 +125,12 @@ class BarberAgakov(InformationTerm):
 
     def _check(self, particle: Particle) -> str:
         traces = particle.traces
-        if len(traces.observed) != 1 or not traces.data:
+        nodes = traces.model.nodes
+        observed = [n for n in traces.observed if not nodes[n]["infer"].get(OF_PARAMETERS)]
+        if len(observed) != 1 or not traces.data:
             raise SiteError(
                 f"{type(self).__name__} needs a model that observes one site; this one observes "
-                f"{traces.observed} (factors count); write a term of your own for it"
+                f"{observed} (factors count); write a term of your own for it"
             )
         (x_site,) = traces.data
         value = traces.model.nodes[x_site]["value"]

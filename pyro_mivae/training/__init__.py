@@ -19,6 +19,7 @@ from pyro_mivae.training.identity import (
 )
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.options import TrainingOptions
+from pyro_mivae.training.refit import refit_prior
 
 __all__ = [
     "History",
@@ -34,6 +35,7 @@ __all__ = [
     "in_words",
     "read_archive",
     "read_checkpoint",
+    "refit_prior",
     "resolve_device",
     "suitable_threads",
     "versions",

@@ -60,7 +60,10 @@ class Checkpointer(Writer):
 
     def load(self, trainer: Trainer, images: Images) -> History:
         """Restores a trainer to the state of the folder's run; writes nothing."""
-        self._identity = given = Identity.of(trainer.options, images.fingerprints, trainer.vae)
+        own = None if trainer.given is None else trainer.new_objective()
+        self._identity = given = Identity.of(
+            trainer.options, images.fingerprints, trainer.vae, own
+        )
         if not has_checkpoint(self.folder):
             return History()
         state = read_checkpoint(self.folder)

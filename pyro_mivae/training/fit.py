@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -14,12 +15,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, flag, function, path
+from pyro_mivae.arguments import checked, flag, function, instance, path
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import check_precision, matmul_precision
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
+    PyroMivaeWarning,
     SiteError,
     TrainingError,
     WriteError,
@@ -51,6 +54,7 @@ REMEDY = "try a lower learning rate or gradient clipping"
     progress=flag(),
     run=path(),
     resume=flag(),
+    objective=instance(Objective, example="mi.MutualInformationELBO()"),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(row)"),
 )
@@ -60,6 +64,7 @@ def fit(
     x: Any,
     *,
     options: TrainingOptions,
+    objective: Objective | None = None,
     labels: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
@@ -87,6 +92,9 @@ def fit(
         x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
             `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
         options: See `TrainingOptions`.
+        objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
+            networks are trained, and must be attributes of the variant. The losses of Pyro have no
+            ledger: `MutualInformationELBO` is the ELBO of `Trace_ELBO` with one.
         labels: Categories of some images, integers of shape ``(N,)``: from 0, or -1 for no label.
             The labels observe the category, and the guide learns to classify: the objective is
             that of `LabelledCategory`. Each step reads as many labelled images, drawn at random,
@@ -130,7 +138,7 @@ def fit(
     """
     target = resolve_device(device)
     images = Images.checked(vae, x, validation, options, labels)
-    training = Training(vae, images, images.place(target), options, target)
+    training = Training(vae, images, images.place(target), options, target, objective)
     if on_start is not None:
         on_start()
     with checkpointing(run, resume=resume) as checkpointer:
@@ -155,6 +163,7 @@ class Training:
         placed: Placed,
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
         check_precision(options.precision, vae.dtype, device, options.engine)
         check_weights(vae)
@@ -163,7 +172,7 @@ class Training:
         self.history = History()
         self._random: dict[str, Tensor] | None = None
         with self._world():
-            self.trainer = Trainer(vae, *placed, options, device)
+            self.trainer = Trainer(vae, *placed, options, device, objective)
             self.trainer.check()
 
     @contextmanager
@@ -241,6 +250,9 @@ class Training:
             bar.set_postfix_str(", ".join(shown), False)
             if on_epoch is not None:
                 on_epoch(row)
+            if trainer.finished:
+                for limit in trainer.objective.limits:
+                    warnings.warn(f"out of reach: {limit}", PyroMivaeWarning, stacklevel=2)
 
     def _keep_weights(self) -> None:
         """Copies the weights of the last complete epoch."""

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -19,14 +19,15 @@ from typing import Any
 
 from torch import nn
 
-from pyro_mivae.elbo import explain
+from pyro_mivae.elbo import Objective, explain
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, RunError
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.training.checkpoint import Checkpoint
 from pyro_mivae.training.options import TrainingOptions
 
-LIBRARIES = {"builtins", "pyro", "pyro_mivae", "torch", "torchvision", "zuko"}
+LIBRARIES = {"abc", "builtins", "pyro", "pyro_mivae", "torch", "torchvision", "zuko"}
 PACKAGES = ("pyro-mivae", "pyro-ppl", "torch")
+OWN = {"class": "that of the variant"}  # the objective, if none is given
 Texts = dict[str, str]
 
 
@@ -39,17 +40,26 @@ class Identity:
         data: Fingerprints of the images.
         model: See `describe_model`.
         versions: Versions of Python and the packages; a change is a warning.
+        objective: That of `fit`, see `describe_objective`, or `OWN`.
     """
 
     options: dict[str, Any]
     data: dict[str, str]
     model: dict[str, Any]
     versions: dict[str, str]
+    objective: dict[str, Any] = field(default_factory=lambda: dict(OWN))
 
     @classmethod
-    def of(cls, options: TrainingOptions, data: dict[str, str], vae: Any) -> Identity:
-        """Describes a training whose model is as it was built."""
-        return cls(asdict(options), data, describe_model(vae), versions())
+    def of(
+        cls,
+        options: TrainingOptions,
+        data: dict[str, str],
+        vae: Any,
+        objective: Objective | None = None,
+    ) -> Identity:
+        """Describes a training whose model and objective are as they were built."""
+        own = dict(OWN) if objective is None else describe_objective(objective)
+        return cls(asdict(options), data, describe_model(vae), versions(), own)
 
     @classmethod
     def from_state(cls, state: Checkpoint) -> Identity:
@@ -99,6 +109,10 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
         raise OptionError(
             f"another model given than {begun}: {differing}; build it as before, {otherwise}"
         )
+    if differing := in_words(differences(given.objective, started.objective)):
+        raise OptionError(
+            f"another objective given than {begun}: {differing}; build it as before, {otherwise}"
+        )
     if newer := in_words(differences(given.versions, started.versions)):
         warnings.warn(
             f"{begun} other versions, and continues with other rounding: {newer}",
@@ -132,23 +146,31 @@ def describe_model(vae: Any) -> dict[str, Texts]:
             parts |= {f"{path}.{name}".strip("."): told for name, told in _attributes(module)}
     if _is_ours(type(vae.likelihood)):
         parts |= {f"likelihood.{name}": told for name, told in _fixed_numbers(vae.likelihood)}
-    functions = dict(arguments)
+    code = {name: _of_function(value) for name, value in arguments.items()}
     for name, value in arguments.items():
         if isinstance(value, InformationTerm):  # an option with its own options
-            functions |= {f"{name}.{own}": part for own, part in vars(value).items()}
-            for part in (value, *value.state.modules()):
-                parts |= {f"{name}.{own}": told for own, told in _attributes(part)}
-    kinds = {kind for module in vae.modules() for kind in type(module).__mro__}
-    code = {name: _of_function(value) for name, value in functions.items()}
-    for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
-        if not _is_ours(kind):  # classes of one name stand together
-            code[kind.__qualname__] = code.get(kind.__qualname__, "") + _digest(kind)
+            parts |= _numbers_of(name, value)
+            code |= _functions_of(name, value)
+    code |= _classes(*vae.modules())
     return {
         "class": {"class": type(vae).__qualname__},
         "options": options,
         "parts": parts,
         "code": {k: v for k, v in code.items() if v},
     }
+
+
+def describe_objective(objective: Objective) -> dict[str, Any]:
+    """Describes an objective of the user; those built in the same way have equal texts."""
+    terms = getattr(objective, "terms", ())
+    named = {"objective": objective} | {f"term {term.name}": term for term in terms}
+    parts = {"objective": explain(objective)}
+    code = _classes(*named.values())
+    for name, part in named.items():
+        parts |= _numbers_of(name, part)
+        code |= _functions_of(name, part)
+    code = {k: v for k, v in code.items() if v}
+    return {"class": type(objective).__qualname__, "parts": parts, "code": code}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
@@ -192,6 +214,37 @@ def _attributes(module: Any) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
         if not name.startswith("_") and name != "training" and _is_plain(value):
             yield name, _told(value)
+
+
+def _numbers_of(name: str, part: Any) -> Texts:
+    """Plain attributes of a term or an objective, and of its state."""
+    found: Texts = {}
+    for each in (part, *part.state.modules()):
+        transient = getattr(each, "unguarded", ())
+        numbers = {own: told for own, told in _attributes(each) if own not in transient}
+        found |= {f"{name}.{own}": told for own, told in numbers.items()}
+    for place, module in part.state.named_modules():
+        if (target := getattr(module, "target", None)) is not None:
+            found[f"{name}.{place}.target"] = str(target)
+    return found
+
+
+def _functions_of(name: str, part: Any) -> Texts:
+    """Digests of the functions that a term or an objective holds, schedules too."""
+    found = {f"{name}.{own}": _of_function(value) for own, value in vars(part).items()}
+    for place, module in part.state.named_modules():
+        found[f"{name}.{place}.schedule"] = _of_function(getattr(module, "schedule", None))
+    return found
+
+
+def _classes(*parts: Any) -> Texts:
+    """Digests of the classes of some objects that are not of a library."""
+    found: Texts = {}
+    kinds = {kind for part in parts for kind in type(part).__mro__}
+    for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
+        if not _is_ours(kind):  # classes of one name stand together
+            found[kind.__qualname__] = found.get(kind.__qualname__, "") + _digest(kind)
+    return found
 
 
 def _fixed_numbers(part: Any) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import (
     Engine,
     GraphStep,
@@ -45,7 +46,7 @@ from pyro_mivae.training.optimiser import (
     scheduled_lr,
 )
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.variants.checks import take_labels
+from pyro_mivae.variants.checks import check_networks, check_store, take_labels
 
 VALIDATION_BATCH = 512
 
@@ -60,32 +61,42 @@ class Trainer:
         held_out: Tensor | None,
         options: TrainingOptions,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
         self.vae, self.x, self.held_out = vae, data["x"], held_out
-        self.options, self.device = options, device
+        self.options, self.device, self.given = options, device, objective
         self.optimiser = make_optimiser(vae, options)
         self.shuffle = torch.Generator().manual_seed(options.seed)
-        self.needs_batch = vae.objective().needs_batch
+        self.needs_batch = self.new_objective().needs_batch
         self.batches = Batches(data, options, device, needs_batch=self.needs_batch)
         self.batch_sizes = self.batches.sizes
         self.num_steps = options.epochs * len(self.batch_sizes)
-        self.label_weight = self.batches.label_weight(options)
         self.plan(self.num_steps)
         self.epoch = self.step = 0
         self.begun = self.finished = False
         self.best: Checkpoint | None = None
         self.like: Engine | None = None  # whose graphs may serve this training too
 
+    def new_objective(self, num_steps: int | None = None) -> Objective:
+        """Makes the loss: the variant's own, or a copy of the given one with its networks."""
+        if self.given is None:
+            own: Objective = self.vae.objective(num_steps)
+            return own
+        kept = [*self.vae.modules(), *self.vae.parameters(), *self.vae.buffers()]
+        copied = deepcopy(self.given, {id(part): part for part in kept})
+        return copied.prepare(self.vae.sites, self.vae.categories)
+
     def plan(self, num_steps: int) -> None:
         """Makes the objective, with schedules of a training of so many steps."""
-        self.objective = self.vae.objective(num_steps)
-        if self.label_weight is not None:
-            take_labels(self.vae, self.objective, self.label_weight)
+        self.objective = self.new_objective(num_steps)
+        if self.batches.extra:
+            take_labels(self.vae, self.objective, self.options.label_weight)
         self.objective.to(self.device)
 
     def check(self) -> None:
         """Checks that data, options, model, guide and objective match."""
         options = self.options
+        check_networks(self.vae, self.objective.networks)
         if options.patience is not None and not self.objective.measures_fit:
             raise OptionError(
                 f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
@@ -127,14 +138,7 @@ class Trainer:
             raise SiteError(
                 f"model and guide fail on {size} images: {type(error).__name__}: {error}"
             ) from error
-        owned = set(self.vae.parameters())
-        store = pyro.get_param_store().named_parameters()
-        stray = [name for name, parameter in store if parameter not in owned]
-        if stray:
-            raise SiteError(
-                f"parameters {stray} live in Pyro's param store alone, where fit does not train "
-                "them; make them attributes (PyroParam) of the prior, guide or network"
-            )
+        check_store(self.vae)
 
     @property
     def _loss(self) -> Loss:
@@ -180,15 +184,10 @@ class Trainer:
                 )
                 for group in self.optimiser.param_groups
             ]
-        return StaticEpoch(
-            self.engine,
-            list(self.batches.data.values()),
-            self.batches.rows,
-            recorder,
-            scheduled=scheduled,
-            clip_norm=self.options.clip_norm,
-            compares=self.compares,
-        )
+        options: Any = {"clip_norm": self.options.clip_norm, "compares": self.compares}
+        options["on_update"] = self.objective.ascend
+        data = self.engine, list(self.batches.data.values()), self.batches.rows
+        return StaticEpoch(*data, recorder, scheduled=scheduled, **options)
 
     def _record(self) -> None:
         """Records the steps of an epoch for the program's current mode, unless recorded.
@@ -237,7 +236,8 @@ class Trainer:
             else:  # nothing waits for the device
                 values = self.recorded.run(order, self.step, on_step, drawn)
                 meter.add(self.recorded.entries, values, len(self.x))
-                self.objective.advance(len(values))
+                for weight in self.objective.scheduled:
+                    weight.advance(len(values))
                 self.step += len(values)
         means = meter.means()
         self.epoch += 1
@@ -306,25 +306,18 @@ class Trainer:
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights.
 
-        While a schedule changes the objective, losses are not comparable: the last is the best.
+        While a schedule changes the objective, or a target its weight by more than 1 %, losses are
+        not comparable: the last is the best. With targets, Lagrangians are compared.
         """
         if self.options.patience is None:
             return
-        state = self.objective.state_dict()
-        schedules = {k: v.clone() for k, v in state.items() if k.endswith("current")}
-        best = self.best
-        if (
-            best is None
-            or row["val_loss"] < best["loss"]
-            or any(
-                not torch.equal(v, best["schedules"][k].to(v.device)) for k, v in schedules.items()
-            )
-        ):
+        best, loss = self.best, row["val_loss"] + self.objective.price
+        if best is None or loss < best["loss"] or self.objective.has_changed(best["schedules"]):
             self.best = {
-                "loss": row["val_loss"],
+                "loss": loss,
                 "epoch": self.epoch,
                 "weights": deepcopy(self.vae.state_dict()),
-                "schedules": schedules,
+                "schedules": self.objective.current_weights(),
             }
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import pyro
 import torch
@@ -26,16 +26,16 @@ from pyro_mivae.errors import OptionError, SiteError, nearest
 from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.memory import build_fitting
-from pyro_mivae.models import GenerativeModel, code_program, dtype_of
+from pyro_mivae.models import GenerativeModel, dtype_of
 from pyro_mivae.networks import build_networks, output_dim
-from pyro_mivae.priors import prior_sites, site_size
-from pyro_mivae.traces import TracePair
+from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.encoding import posterior_means
+from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
 
-SCALE = "likelihood.scale_unconstrained"
+LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
 _INSTANCES = itertools.count(1)
 
 
@@ -106,23 +106,23 @@ class Variant(PyroModule):
         self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
+        likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
+        outputs = decoder_options(likelihood)
 
         def build() -> tuple[nn.Module, nn.Module]:
-            first, last = self.build_networks("auto", self.data_shape, code_dim)
+            first, last = self.build_networks("auto", self.data_shape, code_dim, **outputs)
             first = first if encoder is None else encoder
             if guide is None:
                 first = make_guide(self.data_shape, distributions, first)
             return first if guide is None else guide, last if decoder is None else decoder
 
         self.guide, decoder = build_fitting(build, checks.SMALLER)
-        if isinstance(likelihood, str):
-            likelihood = LIKELIHOODS[likelihood]()
         self.model = GenerativeModel(prior, decoder, likelihood, len(self.data_shape))
-        leading = (*reversed(self.categories.values()), 2)
+        attach_prior(prior, self.guide, likelihood.interval)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.evaluating():
             x = self.blank(2)
             checks.check_guide(self.model, self.guide, x, distributions)
-            checks.check_decoder(self.model, x.new_zeros(*leading, code_dim), self.data_shape)
+            checks.check_decoder(self.model, code_dim, x)
 
     @classmethod
     def options(cls) -> type:
@@ -139,10 +139,10 @@ class Variant(PyroModule):
 
     @classmethod
     def build_networks(
-        cls, kind: str, data_shape: Sequence[int], code_dim: int
+        cls, kind: str, data_shape: Sequence[int], code_dim: int, **outputs: int
     ) -> tuple[nn.Module, nn.Module]:
         """Builds an encoder and a decoder of the variant, see `build_networks`."""
-        return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm)
+        return build_networks(kind, data_shape, code_dim, batch_norm=cls.batch_norm, **outputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
         """Copies the module, with a new Pyro name."""
@@ -170,12 +170,7 @@ class Variant(PyroModule):
         objective = self._loss(num_steps)
         if label_weight is not None:
             checks.take_labels(self, objective, label_weight)
-        objective.to(self.device)
-        objective.latent = tuple(self.sites)
-        objective.categories = self.categories
-        in_a_plate = objective.vectorize_particles and objective.num_particles > 1
-        objective.max_plate_nesting = 1 + in_a_plate
-        return objective
+        return objective.to(self.device).prepare(self.sites, self.categories)
 
     @abstractmethod
     def _loss(self, num_steps: int | None) -> Objective:
@@ -195,9 +190,10 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A likelihood's scale is one number that may have to change far: it has ten times the rate.
+        A number of the likelihood, such as its scale, may have to change far: it has ten times the
+        rate.
         """
-        return {"lr": 1e-2 if param_name.endswith(SCALE) else 1e-3}
+        return {"lr": 1e-2 if param_name.endswith(LEARNED) else 1e-3}
 
     @property
     def likelihood(self) -> Likelihood:
@@ -261,23 +257,25 @@ class Variant(PyroModule):
         return self.model.check_data(checks.shaped(x, self.data_shape))
 
     @torch.no_grad()
-    def encode(self, x: Any) -> dict[str, Tensor]:
-        """Returns the posterior mean of each site.
+    @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
+    def encode(self, x: Any, what: What = "mean", num_draws: int | None = None) -> Codes:
+        """Returns mean, standard deviation or draws of the posterior of each site.
 
         If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
         mean of 100 draws with a fixed seed: its error is a tenth of the posterior's deviation.
 
         Args:
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
+            what: ``"mean"``, ``"sd"`` or ``"draws"``.
+            num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
 
         Returns:
-            Tensors by site, shape ``(batch, size)``; probabilities of a category.
+            Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
+            of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
-        x, prior = self.check_data(x).to(self.device), code_program(self.model)
-        with self.evaluating():
-            return posterior_means(
-                lambda: TracePair.run(prior, self.guide, (x,), {}, max_plate_nesting=1), x.device
-            )
+        if num_draws is not None and what != "draws":
+            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
+        return encoded(self, self.check_data(x), what, num_draws or 1)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
@@ -292,7 +290,7 @@ class Variant(PyroModule):
             The likelihood's mean, shape ``(batch, *data_shape)``.
         """
         keep = self.sites if keep is None else [keep] if isinstance(keep, str) else keep
-        self._check_names(keep)
+        checks.check_names(self.sites, keep)
         codes = self.encode(x)
         return self.decode({name: codes[name] for name in keep}, len(x))
 
@@ -314,7 +312,7 @@ class Variant(PyroModule):
             ShapeError: If values have another shape.
             SiteError: If a site is not in the code.
         """
-        self._check_names(codes)
+        checks.check_names(self.sites, codes)
         values = {name: self._value(name, code, n) for name, code in codes.items()}
         with self.evaluating():
             decoded: Tensor = decode_means(self.model, values)(self.blank(n))
@@ -322,27 +320,29 @@ class Variant(PyroModule):
 
     @torch.no_grad()
     @check.checked(
-        n=check.size(), category=check.either(check.whole(), check.named(check.whole()))
+        n=check.size(),
+        category=check.either(check.whole(), check.named(check.whole())),
+        what=check.choice(*get_args(Generated)),
     )
-    def sample(self, n: int, category: int | Mapping[str, int] | None = None) -> Tensor:
+    def sample(
+        self, n: int, category: int | Mapping[str, int] | None = None, what: Generated = "mean"
+    ) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
             category: The category of the samples; any if omitted. With several sites that are
                 categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
+            what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:
-            The likelihood's means, shape ``(n, *data_shape)``.
+            Shape ``(n, *data_shape)``.
         """
-        named = category if isinstance(category, Mapping) else {self.category: category}
-        chosen = {str(name): index for name, index in named.items() if index is not None}
-        if not chosen.keys() <= self.categories.keys():
-            found = f"the categories {list(self.categories)}" if self.categories else "none"
-            raise OptionError(f"category={category}: {type(self).__name__} has {found}")
+        chosen = checks.chosen_categories(type(self).__name__, self.categories, category)
         values = {name: self._value(name, torch.full((n,), k), n) for name, k in chosen.items()}
+        program = push_forward(self.model, None if what == "mean" else lambda fn: fn.sample())
         with self.evaluating():
-            sampled: Tensor = poutine.condition(push_forward(self.model), values)(self.blank(n))
+            sampled: Tensor = poutine.condition(program, values)(self.blank(n))
         return sampled
 
     def blank(self, n: int) -> Tensor:
@@ -388,11 +388,6 @@ class Variant(PyroModule):
             raise SiteError(
                 f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
             )
-
-    def _check_names(self, names: Collection[str]) -> None:
-        unknown = sorted(map(str, set(names) - set(self.sites)))
-        if unknown:
-            raise SiteError(f"sites {unknown} given; the sites of the code are {list(self.sites)}")
 
 
 VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")

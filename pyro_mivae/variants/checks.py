@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 from pyro_mivae.guides import FAMILIES
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.networks.layers import NETWORK
+from pyro_mivae.networks.layers import NETWORK, Decoder, output_shape
 from pyro_mivae.priors import PRIOR
+from pyro_mivae.sites import check_event
 from pyro_mivae.terms import InformationTerm, LabelledCategory
 from pyro_mivae.terms.labelled import check_labels
 from pyro_mivae.traces import TracePair, trace_program
@@ -69,6 +71,26 @@ def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: 
         )
 
 
+def check_names(sites: Collection[str], names: Collection[str]) -> None:
+    """Refuses names of sites that the code does not have."""
+    unknown = sorted(map(str, set(names) - set(sites)))
+    if unknown:
+        raise SiteError(f"sites {unknown} given; the sites of the code are {list(sites)}")
+
+
+def chosen_categories(
+    owner: str, categories: Mapping[str, int], category: int | Mapping[str, int] | None
+) -> dict[str, int]:
+    """Returns given categories by site; a number is that of the first site."""
+    first = next(iter(categories), "")
+    named = category if isinstance(category, Mapping) else {first: category}
+    chosen = {name: index for name, index in named.items() if index is not None}
+    if not chosen.keys() <= categories.keys():
+        found = f"the categories {list(categories)}" if categories else "no categories"
+        raise OptionError(f"category={category}: {owner} has {found}")
+    return chosen
+
+
 def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Tensor:
     """Returns values of a site; for a category its indices, given as such or as probabilities."""
     if category and code.shape == (n, size):
@@ -100,15 +122,21 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def take_labels(vae: Any, objective: Objective, weight: float) -> None:
-    """Makes an objective take labels of the variant's category, see `LabelledCategory`."""
+def take_labels(vae: Any, objective: Objective, weight: float | None) -> None:
+    """Makes an objective take labels of the variant's category, see `LabelledCategory`.
+
+    Without a weight, a term that is there already stays; another one has the weight 1.
+    """
     if vae.category is None or not isinstance(objective, MutualInformationELBO):
         lacks = "no ELBO" if vae.category else "no category"
         raise OptionError(
             f"labels are given, but {type(vae).__name__} has {lacks}; labels observe the category "
             "of an ELBO, as in CatVAE and InfoCatVAE"
         )
-    objective.add(LabelledCategory(vae.category, weight=weight))
+    there = any(isinstance(term, LabelledCategory) for term in objective.terms)
+    if weight is not None or not there:
+        weight = 1.0 if weight is None else weight
+        objective.add(LabelledCategory(vae.category, weight=weight))
 
 
 def given_labels(vae: Any, labels: Any, x: Tensor) -> Tensor | None:
@@ -131,38 +159,79 @@ def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[st
     """Checks that a guide samples the prior's sites in the prior's shapes."""
     nodes = trace_program(guide, (x,), {}).nodes
     for name, p in prior.items():
-        q = nodes[name]["fn"] if name in nodes else p
-        if q.event_shape != p.event_shape:
-            raise SiteError(
-                f"site {name!r} has shape {tuple(p.event_shape)} in the prior and "
-                f"{tuple(q.event_shape)} in the guide; build both with the same sizes, "
-                "and a category as OneHotCategorical in both"
-            )
+        check_event(name, nodes[name]["fn"] if name in nodes else p, p)
     TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
 
 
-def check_decoder(model: GenerativeModel, codes: Tensor, data_shape: tuple[int, ...]) -> None:
-    """Checks that decoder and likelihood take codes to data."""
+def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
+    """Checks that decoder and likelihood take codes to data, and how the decoder is called.
+
+    A decoder that does not treat leading dimensions as it does a batch gets them flattened.
+    """
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(2, 3, code_dim, generator=generator).to(x)
+    flat, likelihood = codes.flatten(0, 1), model.likelihood
     try:
-        decoded = model.decoder(codes)
+        decoded = model.decoder(flat)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ShapeError(
-            f"the decoder does not take codes of shape {tuple(codes.shape)} ({error}); "
-            "build it for codes of this size, with any leading dimensions"
+            f"the decoder does not take codes of shape {tuple(flat.shape)} ({error}); "
+            "build it for codes of this size"
         ) from error
-    if tuple(decoded.shape) != (*codes.shape[:-1], *data_shape):
+    outputs, data_shape = likelihood.num_outputs, tuple(x.shape[1:])
+    if tuple(decoded.shape) != (len(flat), *output_shape(data_shape, outputs)):
+        each, last = ("one value", "") if outputs == 1 else (f"{outputs} values", ", the last")
         raise ShapeError(
             f"the decoder returns shape {tuple(decoded.shape)} for codes of shape "
-            f"{tuple(codes.shape)}, data_shape is {data_shape}; let it keep leading "
-            "dimensions and return one value per element of a datum"
+            f"{tuple(flat.shape)}, data_shape is {data_shape}; let it return {each} per element "
+            f"of a datum, as {type(likelihood).__name__} takes them: shape "
+            f"{('batch', *output_shape(data_shape, outputs))}{last and last + ' dimension'}"
         )
-    scored = model.likelihood(decoded)
-    if scored.batch_shape != decoded.shape:
+    model._flattens = not isinstance(model.decoder, Decoder) and not all(
+        _keeps_leading(model.decoder, leading) for leading in (codes, codes.transpose(0, 1))
+    )
+    scored = likelihood(decoded)
+    if tuple(scored.batch_shape) != (len(flat), *data_shape):
         raise ShapeError(
-            f"the likelihood {type(model.likelihood).__name__} makes a distribution of batch "
+            f"the likelihood {type(likelihood).__name__} makes a distribution of batch "
             f"shape {tuple(scored.batch_shape)} of a decoder's output of shape "
-            f"{tuple(decoded.shape)}; let it keep that shape, without to_event"
+            f"{tuple(decoded.shape)}; let it have shape {(len(flat), *data_shape)}, without "
+            "to_event"
         )
+
+
+def check_store(vae: nn.Module) -> None:
+    """Checks that every parameter in Pyro's store is one of the variant's own."""
+    owned = set(vae.parameters())
+    store = pyro.get_param_store().named_parameters()
+    stray = [name for name, parameter in store if parameter not in owned]
+    if stray:
+        raise SiteError(
+            f"parameters {stray} live in Pyro's param store alone, where fit does not train "
+            "them; make them attributes (PyroParam) of the prior, guide or network"
+        )
+
+
+def check_networks(vae: nn.Module, networks: Mapping[str, nn.Module]) -> None:
+    """Checks that an objective's networks are parts of the variant."""
+    owned = set(vae.parameters())
+    for name, network in networks.items():
+        if not owned.issuperset(network.parameters()):
+            raise OptionError(
+                f"the network {name!r} of the objective is no part of the {type(vae).__name__}, "
+                "so fit does not train or save it; make it one: vae.critic = critic"
+            )
+
+
+def _keeps_leading(decoder: nn.Module, codes: Tensor) -> bool:
+    """True if codes with two leading dimensions are decoded as their rows are."""
+    rows = decoder(codes.flatten(0, 1))
+    try:
+        decoded = decoder(codes)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    shape = (*codes.shape[:2], *rows.shape[1:])
+    return decoded.shape == shape and torch.allclose(decoded.flatten(0, 1), rows, atol=1e-5)
 
 
 def check_weights(vae: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:

@@ -45,7 +45,7 @@ class InfoGAN(Variant):
 
     name = "infogan"
     refused = frozenset({"likelihood"})
-    build_networks = staticmethod(build_adversarial_networks)
+    build_networks = staticmethod(build_adversarial_networks)  # type: ignore[assignment]
 
     @options.checked_options(data_shape=shape())
     def __init__(

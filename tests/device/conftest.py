@@ -7,6 +7,7 @@ import torch
 
 import pyro_mivae as mi
 from pyro_mivae.engine import Recording, stages
+from pyro_mivae.priors import PRIORS
 from pyro_mivae.training import trainer
 
 SHAPE = (1, 4, 4)
@@ -21,7 +22,13 @@ CONFIGURATIONS = {name: (name, {}) for name in mi.VARIANTS} | {
     "soft": ("cat", {"categorical": "soft"}),
     "gumbel": ("cat", {"categorical": "gumbel"}),
     "sample": ("infocat", {"categorical": "sample"}),
-    "uniform": ("vmi", {"prior": mi.UniformPrior}),
+    "uniform": ("vmi", {"prior": lambda: mi.UniformPrior(4, 2)}),
+    "vamp": ("vae", {"prior": lambda: mi.VampPrior(SHAPE, 3, 5, learn_weights=True)}),
+    "spherical": ("vae", {"prior": lambda: mi.SphericalPrior(3)}),
+    "coupling": ("vae", {"prior": lambda: mi.FlowPrior(3, hidden_dims=(4,))}),
+    "spline": ("vae", {"prior": lambda: mi.FlowPrior(2, "spline", hidden_dims=(4,))}),
+    "sticks": ("cat", {"prior": lambda: mi.StickBreakingPrior(2, 4), "warm_start": 0}),
+    "marginal": ("vae", {"prior": PRIORS["marginal-mixture"]}),
     "gaussian": ("vae", {"likelihood": "gaussian"}),
     "continuous-bernoulli": ("vae", {"likelihood": "continuous-bernoulli"}),
 }
@@ -41,7 +48,7 @@ def build():
         name, options = CONFIGURATIONS[configuration]
         sizes = CATEGORIES if name in ("cat", "infocat") else SMALL
         if "prior" in options:
-            sizes, options = {}, {"prior": mi.UniformPrior(4, 2)}
+            sizes, options = {}, {**options, "prior": options["prior"]()}
         return mi.VARIANTS[name](SHAPE, **sizes, **options).double()
 
     return build

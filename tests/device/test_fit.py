@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.Pyr
 SETTINGS = {"epochs": 4, "batch_size": 15, "lr_schedule": "cosine", "clip_norm": 5.0, "seed": 4}
 ON_THE_CPU = {"bytes_free": 10}  # data that do not fit on the device
 COMPARING = ("engine/comparison.py",)
+PRIORS = ("vamp", "spherical", "coupling", "spline", "sticks", "marginal")
 TRACING = (*COMPARING, "engine/constant_folding.py", "engine/rewriting.py")
 
 
@@ -90,7 +91,7 @@ def test_eager_steps_of_data_on_the_cpu(fit, configuration):
     assert_finite(fit(configuration, "eager", **ON_THE_CPU, epochs=1))
 
 
-@pytest.mark.parametrize("name", [*mi.VARIANTS, "mine", "score-function"])
+@pytest.mark.parametrize("name", [*mi.VARIANTS, "mine", "score-function", *PRIORS])
 def test_recorded_steps(fit, name):
     assert_finite(fit(name, "recorded"))  # warns where the graph is not the program: an error
 

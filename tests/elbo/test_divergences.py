@@ -209,6 +209,7 @@ def test_the_structure_is_found_without_a_trace():
     objective.loss(model, guide, X)
     after = torch.rand(())
     assert norm.num_batches_tracked == 1
+    torch.testing.assert_close(norm.running_mean, norm.momentum * X.mean()[None])
     pyro.set_rng_seed(0)
     objective.loss(model, guide, X)
     assert torch.rand(()) == after

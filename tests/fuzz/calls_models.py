@@ -83,16 +83,17 @@ CALLS = [
         for variant in (mi.VAE, mi.CatVAE, mi.InfoGAN)
         for name, arguments in (
             ("check_data", {"x": X}),
-            ("encode", {"x": X}),
+            ("encode", {"x": X, "what": "mean", "num_draws": None}),
             ("reconstruct", {"x": X, "keep": None}),
-            ("sample", {"n": 2, "category": None}),
+            ("sample", {"n": 2, "category": None, "what": "mean"}),
             ("objective", {"num_steps": 10}),
             ("optim_args", {"param_name": "guide.encoder.weight"}),
         )
     ),
     method(mi.VAE, "decode", codes={"z": torch.ones(2, 2)}, n=2),
     method(mi.CatVAE, "decode", codes={"c": torch.tensor([0, 2])}, n=2),
-    method(mi.CatVAE, "sample", n=2, category=1),
+    method(mi.CatVAE, "sample", n=2, category=1, what="data"),
+    method(mi.CatVAE, "encode", x=X, what="draws", num_draws=2),
     method(mi.CatVAE, "initialize", x=X),
     Call("SVI", mi.SVI, svi, 30, lambda svi: svi.step(X)),
     Call("SVI.step", lambda x: mi.SVI(**svi()).step(x), lambda: {"x": X}, 30),

@@ -25,6 +25,10 @@ def decodes(network):
     return network(torch.zeros(3, first.in_features))
 
 
+def scores_two(likelihood):
+    return likelihood(torch.zeros(3, 2, 2)).log_prob(torch.zeros(3, 2))
+
+
 def scores(critic):
     return critic(X, torch.zeros(3, 2))
 
@@ -90,6 +94,15 @@ CALLS = [
         lambda: {
             **{"latent_dim": 2, "top_dim": 1, "hidden_dims": (4,)},
             **{"skip": True, "sites": ("a", "b")},
+        },
+        after=prior_sites,
+    ),
+    Call(
+        "VampPrior",
+        mi.VampPrior,
+        lambda: {
+            **SHAPE,
+            **{"latent_dim": 2, "num_components": 3, "learn_weights": True, "site": "a"},
         },
         after=prior_sites,
     ),
@@ -178,7 +191,7 @@ CALLS = [
     Call(
         "MLPDecoder",
         networks.MLPDecoder,
-        lambda: {**SHAPE, **WIDTHS, "code_dim": 2, "batch_norm": False},
+        lambda: {**SHAPE, **WIDTHS, "code_dim": 2, "batch_norm": False, "num_outputs": 2},
         after=decodes,
     ),
     Call(
@@ -190,7 +203,7 @@ CALLS = [
     Call(
         "ConvDecoder",
         networks.ConvDecoder,
-        lambda: {**SHAPE, **MAPS, "code_dim": 2, "batch_norm": False},
+        lambda: {**SHAPE, **MAPS, "code_dim": 2, "batch_norm": False, "num_outputs": 2},
         after=decodes,
     ),
     Call(
@@ -248,7 +261,10 @@ CALLS = [
     Call(
         "build_networks",
         networks.build_networks,
-        lambda: {**SHAPE, "kind": "mlp", "code_dim": 2, "batch_norm": True},
+        lambda: {
+            **{**SHAPE, "kind": "mlp", "code_dim": 2, "batch_norm": True},
+            "num_outputs": 2,
+        },
     ),
     Call(
         "build_adversarial_networks",
@@ -263,6 +279,30 @@ CALLS = [
         lambda: {"scale": 1.0, "learn_scale": False},
         after=encodes,
     ),
+    Call(
+        "HeteroscedasticGaussianLikelihood",
+        mi.HeteroscedasticGaussianLikelihood,
+        lambda: {"least_scale": 0.1},
+        after=scores_two,
+    ),
+    Call(
+        "StudentTLikelihood",
+        mi.StudentTLikelihood,
+        lambda: {"df": 3.0, "learn_df": True, "least_scale": 0.1},
+        after=scores_two,
+    ),
+    Call("CategoricalLikelihood", mi.CategoricalLikelihood, lambda: {"num_levels": 4}),
+    Call(
+        "DiscretizedLogisticLikelihood",
+        mi.DiscretizedLogisticLikelihood,
+        lambda: {"num_levels": 4},
+        after=scores_two,
+    ),
+    *(
+        Call(f"{kind.__name__}", kind, lambda: {"zero_inflated": False})
+        for kind in (mi.PoissonLikelihood, mi.NegativeBinomialLikelihood)
+    ),
+    Call("counts are checked", mi.PoissonLikelihood().check, lambda: {"x": X.round()}),
     Call("Likelihood.check", mi.BernoulliLikelihood().check, lambda: {"x": X}),
     Call(
         "weigh_sites",

@@ -49,11 +49,44 @@ def saved():
     return folder
 
 
+def checked(vae, x, objective):
+    """Checks a variant."""
+    return mi.check(vae, x, objective=objective)
+
+
+def checked_pair(model, guide, x):
+    """Checks a pair."""
+    return mi.check(model, guide, x)
+
+
 CALLS = [
+    Call(
+        "check",
+        checked,
+        lambda: {"vae": small(), "x": X, "objective": mi.MutualInformationELBO()},
+        after=str,
+    ),
+    Call(
+        "check a pair",
+        checked_pair,
+        lambda: {"model": small().model, "guide": small().guide, "x": X},
+        after=str,
+    ),
+    Call(
+        "refit_prior",
+        mi.refit_prior,
+        lambda: {
+            **{"vae": small(), "x": X, "prior": mi.FlowPrior(2, transforms=1)},
+            **{"epochs": 1, "batch_size": 6, "lr": 1e-3, "seed": 1},
+        },
+    ),
     Call(
         "fit",
         scratch(mi.fit),
-        lambda: {"vae": small(), "x": X, **TRAINING, "seed": 0, "run": "r", "on_epoch": None},
+        lambda: {
+            **{"vae": small(), "x": X, **TRAINING, "seed": 0, "run": "r", "on_epoch": None},
+            "objective": mi.MutualInformationELBO(),
+        },
         60,
     ),
     Call(

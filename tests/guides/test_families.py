@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence
 from pyro_mivae.distributions import NormalMixture
 from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import FAMILIES, FullCovariance, GaussianMixture, LowRank
-from pyro_mivae.traces import has_mean
+from pyro_mivae.sites import has_mean
 
 N = 3
 pytestmark = pytest.mark.usefixtures("double")

@@ -7,24 +7,28 @@ from pyro import poutine
 import pyro_mivae as mi
 from pyro_mivae.priors import prior_sites
 
+SHAPE = (1, 2, 3)
 LEARNED = ("means", "weights", "scales")
 KINDS = {
     "normal": lambda: mi.StandardNormalPrior(2),
     "laplace": lambda: mi.LaplacePrior(2),
     "student-t": lambda: mi.StudentTPrior(2, df=3.0),
     "uniform": lambda: mi.UniformPrior(1, 1),
-    "mixture": lambda: mi.MixturePrior(2, 2, 2.0),
+    "mixture": lambda: mi.MixturePrior(2, 2, 2.0, category="k", site="w"),
     "learned mixture": lambda: mi.MixturePrior(3, 2, 2.0, LEARNED, means="random"),
     "marginal mixture": lambda: mi.MixturePrior(3, 2, 2.0, LEARNED, means="random", category=None),
     "stick-breaking": lambda: mi.StickBreakingPrior(3, 2, 2.0, means="random", category=None),
+    "vamp": lambda: mi.VampPrior(SHAPE, 2, 4, learn_weights=True),
+    "spherical": lambda: mi.SphericalPrior(3),
     "coupling": lambda: mi.FlowPrior(2, hidden_dims=(8,)),
     "autoregressive": lambda: mi.FlowPrior(2, "autoregressive", hidden_dims=(8,)),
     "spline": lambda: mi.FlowPrior(2, "spline", hidden_dims=(8,)),
     "hierarchical": lambda: mi.HierarchicalPrior(1, 1, hidden_dims=(8,), skip=True),
 }
-PLANE = ("normal", "student-t", "laplace", "marginal mixture", "stick-breaking", *list(KINDS)[8:])
+FLOWS = ("coupling", "autoregressive", "spline")
+PLANE = ("normal", "student-t", "laplace", "marginal mixture", "stick-breaking", *FLOWS)
+PLANE += ("hierarchical",)
 """Priors whose code has a density on the plane."""
-SHAPE = (1, 2, 3)
 
 
 def scattered(prior, by=0.2):

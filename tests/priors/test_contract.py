@@ -10,6 +10,8 @@ from pyro.infer import SVI
 
 import pyro_mivae as mi
 from pyro_mivae.priors import PRIORS, prior_sites
+from pyro_mivae.runs import RunConfig
+from pyro_mivae.runs.build import build_variant, listing
 
 from .kinds import KINDS, SHAPE, variant
 
@@ -72,7 +74,7 @@ def test_fit_stages_it_and_a_file_keeps_it(name, x, tmp_path):
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_are_built_from_sizes(name):
-    wanted = {"latent_dim": 6, "code_dim": 2, "num_categories": 3}
+    wanted = {"data_shape": SHAPE, "latent_dim": 6, "code_dim": 2, "num_categories": 3}
     known = inspect.signature(PRIORS[name]).parameters
     prior = PRIORS[name](**{key: size for key, size in wanted.items() if key in known})
     sites, code = prior_sites(prior)
@@ -81,3 +83,11 @@ def test_named_priors_are_built_from_sizes(name):
             assert sites[site].event_shape.numel() == wanted[key]
     assert code > 0
     assert PRIORS[name].__doc__
+
+
+@pytest.mark.parametrize("name", sorted(set(PRIORS) - {"normal", "laplace", "codes", "uniform"}))
+def test_the_command_line_builds_them_with_their_guide(name):
+    sizes = {} if name == "hierarchical" else {"latent_dim": 20 if name == "mixture" else 6}
+    vae = build_variant(RunConfig("vae", model={"prior": name, **sizes}), SHAPE)
+    assert vae.encode(torch.rand(2, *SHAPE)).keys() == vae.sites.keys()
+    assert name in listing()

@@ -1,6 +1,7 @@
 """Priors: what they sample, and what a model sees of them from outside."""
 
 import math
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +14,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.priors import (
     PRIORS,
+    FlowPrior,
     InfoGANPrior,
     LaplacePrior,
     MixturePrior,
@@ -83,6 +85,7 @@ def test_codes_stand_beside_noise_with_the_stated_distribution():
     torch.testing.assert_close(u.mean(0), torch.zeros(2), atol=0.02, rtol=0)
     torch.testing.assert_close(u.var(0), torch.full((2,), 1 / 3), atol=0.01, rtol=0)
     assert float(u.abs().max()) <= 1.0
+    assert list(prior_sites(InfoGANPrior(3, 4, 2, sites=["a", "b", "d"]))[0]) == ["a", "b", "d"]
     assert draw(InfoGANPrior(3, 4, 0), 2).nodes["_RETURN"]["value"].shape == (2, 7)
     cat = InfoGANPrior(3, 4, 2)
     assert prior_sites(cat)[1] == 9
@@ -93,9 +96,10 @@ def test_codes_stand_beside_noise_with_the_stated_distribution():
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_save_and_load(name):
+    size = (1, 2, 2) if name == "vamp" else 3
     build = PRIORS[name]
-    prior = build(radius=2.0) if name == "mixture" else build(3)
-    other = build(radius=1.0) if name == "mixture" else build(3)
+    prior = build(radius=2.0) if name == "mixture" else build(size)
+    other = build(radius=1.0) if name == "mixture" else build(size)
     other.load_state_dict(prior.state_dict())
     torch.testing.assert_close(dict(other.state_dict()), dict(prior.state_dict()))
 
@@ -105,6 +109,9 @@ def test_named_priors_save_and_load(name):
     [
         (lambda: StandardNormalPrior(0), "latent_dim=0; allowed"),
         (lambda: StandardNormalPrior(2, 0), "code_dim=0; allowed"),
+        (lambda: StandardNormalPrior(2, 1, sites=["a", "a"]), "2 different names of sites"),
+        (lambda: MixturePrior(2, category="z"), "category='z' and site='z': give two names"),
+        (lambda: MixturePrior(2, learn=["mean"]), "means, weights, scales"),
         (lambda: UniformPrior(0), "latent_dim=0; allowed"),
         (lambda: UniformPrior(2, 0), "code_dim=0; allowed"),
         (lambda: MixturePrior(0), "num_categories=0; allowed"),
@@ -124,6 +131,22 @@ def test_named_priors_save_and_load(name):
 def test_bad_options(make, message):
     with pytest.raises(OptionError, match=message):
         make()
+
+
+def test_flows_of_zuko_without_zuko(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    with pytest.raises(OptionError, match=r"needs zuko: pip install 'pyro-mivae\[flows\]'"):
+        FlowPrior(2, "spline")
+    with pytest.raises(OptionError, match="latent_dim=1: a coupling"):
+        FlowPrior(1)
+
+
+def test_zuko_leaves_checks_of_distributions_on(monkeypatch):
+    for name in [n for n in sys.modules if n.split(".")[0] == "zuko"]:
+        monkeypatch.delitem(sys.modules, name)  # it turns them off as it is imported
+    FlowPrior(2, "autoregressive")
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        torch.distributions.Normal(0.0, -1.0)
 
 
 # Seen from outside

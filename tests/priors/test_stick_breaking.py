@@ -111,6 +111,24 @@ def test_an_epoch_has_the_prior_once_and_evaluation_has_none():
     assert float(vae.prior.num_data) == N
 
 
+def test_the_factor_is_none_of_the_data_that_information_is_about():
+    """InfoCatVAE's term is the same with the factor and without."""
+    x, found = torch.rand(N, 1, 2, 2), []
+    vae = mi.InfoCatVAE((1, 2, 2), prior=prior_of(), warm_start=0)
+    vae.initialize(x)
+    objective = vae.objective()
+    for train in (True, False):
+        vae.eval()
+        vae.prior.train(train)
+        torch.manual_seed(0)
+        objective.loss(vae.model, vae.guide, x)
+        found.append({key: float(value) for key, value in objective.ledger.items()})
+    (name,) = [key for key in found[0] if key.startswith("mi_")]
+    assert found[0][name] == found[1][name]
+    prior = float(vae.prior.log_prior().detach())
+    assert found[0]["loss"] == pytest.approx(found[1]["loss"] - prior, rel=1e-9)
+
+
 def test_fixed_weights_are_those_of_the_mean_sticks():
     prior = prior_of(learn=[]).train()
     v = 1 / (1 + ALPHA)

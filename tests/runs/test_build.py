@@ -182,7 +182,7 @@ def test_network_with_a_guide_of_ones_own(program):
     [
         ("infocta", {}, "no variant 'infocta'; did you mean infocat"),
         ("vae", {"network": "cnn"}, "='cnn'; allowed are auto, mlp"),
-        ("vae", {"likelihood": "poisson"}, "likelihood='poisson'; allowed are"),
+        ("vae", {"likelihood": "poison"}, "likelihood='poison'; allowed are"),
         ("vae", {"prior": "normla"}, "no prior 'normla'; did you mean normal"),
         ("vae", {"guide": "flow"}, "no guide 'flow'; .*allowed are mean-field, full-covariance"),
         (

@@ -74,7 +74,7 @@ class Event(Likelihood):
         (lambda: mi.CatVAE(SHAPE, radius=math.nan), OptionError, "radius=nan; allowed are fi"),
         (lambda: mi.VAE(SHAPE, encoder=Row()), ShapeError, "returns .* for two data"),
         (lambda: mi.VAE(SHAPE, encoder=nn.Linear(5, 2)), ShapeError, "does not take data of sha"),
-        (lambda: mi.VAE(SHAPE, likelihood=Narrow()), ShapeError, r"batch shape \(2, 1, 3, 1\) of"),
+        (lambda: mi.VAE(SHAPE, likelihood=Narrow()), ShapeError, r"batch shape \(6, 1, 3, 1\) of"),
         (lambda: mi.VAE(SHAPE, likelihood=Event()), ShapeError, "without to_event"),
     ],
 )

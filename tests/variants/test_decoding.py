@@ -40,3 +40,65 @@ def test_samples_of_a_category_come_from_it():
     one, same, other = vae.sample(2, 0), vae.sample(2, 0), vae.sample(2, 1)
     torch.testing.assert_close(one, same, atol=1e-2, rtol=0)
     assert (one - other).abs().max() > 0.5
+
+
+class Batched(torch.nn.Module):
+    """A decoder that knows of one leading dimension: its image is made by ``view``."""
+
+    def __init__(self, size, shape):
+        super().__init__()
+        self.linear, self.norm, self.shape = torch.nn.Linear(size, 12), torch.nn.Identity(), shape
+
+    def forward(self, code):
+        return self.norm(self.linear(code)).view(len(code), *self.shape)
+
+
+def normalised(size, shape):
+    """A decoder whose batch norm takes the second dimension for the features."""
+    decoder = Batched(size, shape)
+    decoder.norm = torch.nn.BatchNorm1d(12)
+    return decoder
+
+
+def leading(size, shape):
+    """A decoder that keeps any leading dimensions."""
+    return torch.nn.Sequential(torch.nn.Linear(size, 12), torch.nn.Unflatten(-1, shape))
+
+
+@pytest.mark.parametrize("categorical", ["enumerate", "sample", "soft", "gumbel"])
+@pytest.mark.parametrize("make", [Batched, normalised])
+def test_a_decoder_of_batches_gets_categories_and_particles_as_rows(make, categorical, x):
+    """The steps are those of a decoder that takes leading dimensions."""
+    losses = []
+    for build in (make, leading):
+        torch.manual_seed(0)
+        options = {"num_categories": 3, "latent_dim": 6, "categorical": categorical}
+        vae = mi.InfoCatVAE(SHAPE, decoder=build(6, SHAPE), **options).eval()
+        loss = vae.objective()
+        if categorical == "enumerate":
+            loss.num_particles, loss.vectorize_particles, loss.max_plate_nesting = 2, True, 2
+        torch.manual_seed(1)
+        losses.append(loss.differentiable_loss(vae.model, vae.guide, x).item())
+        names = set(vae.model.decoder.state_dict())
+        assert {"linear.weight", "0.weight"} & names
+        assert vae.sample(2, 1).shape == (2, *SHAPE)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", mi.VARIANTS)
+def test_every_variant_takes_a_decoder_of_batches(variant, x):
+    quick = {"warm_start": 2} if issubclass(mi.VARIANTS[variant], mi.CatVAE) else {}
+    usual = mi.VARIANTS[variant](SHAPE)
+    code_dim = next(p for p in usual.model.decoder.parameters() if p.dim() == 2).shape[1]
+    vae = mi.VARIANTS[variant](SHAPE, decoder=normalised(code_dim, SHAPE), **quick)
+    mi.fit(vae, x.repeat(32, 1, 1, 1), epochs=1, batch_size=64)
+    assert vae.reconstruct(x).shape == x.shape
+
+
+def test_a_decoder_of_leading_dimensions_is_called_with_them(x):
+    seen = []
+    decoder = leading(6, SHAPE)
+    vae = mi.CatVAE(SHAPE, num_categories=3, latent_dim=6, decoder=decoder)
+    decoder.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    vae.objective().differentiable_loss(vae.model, vae.guide, x)
+    assert seen == [(3, 4, 6)]

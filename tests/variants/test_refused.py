@@ -27,7 +27,7 @@ def x():
         (lambda: mi.VAE(()), ShapeError, r"data_shape=\(\): give the shape of one datum"),
         (lambda: mi.VAE((1, 0, 3)), ShapeError, r"data_shape=\(1, 0, 3\)"),
         (lambda: mi.VAE(SHAPE, latent_dim=0), OptionError, "latent_dim=0; allowed are whol"),
-        (lambda: mi.VAE(SHAPE, likelihood="poisson"), OptionError, "allowed are bernoulli, cont"),
+        (lambda: mi.VAE(SHAPE, likelihood="poison"), OptionError, "allowed are bernoulli, cont"),
         (lambda: mi.VAE(SHAPE, beta=2.0), TypeError, "beta"),
         (lambda: mi.BetaVAE(SHAPE, beta=-1.0), OptionError, "beta=-1.0; .* from 0"),
         (lambda: mi.BetaVAE(SHAPE, beta=float("nan")), OptionError, "beta=nan; allowed"),
@@ -132,5 +132,5 @@ def test_an_argument_that_is_misspelt():
 
 
 def test_no_categories_to_sample():
-    with pytest.raises(OptionError, match="category=0: VAE has none"):
+    with pytest.raises(OptionError, match="category=0: VAE has no categories"):
         mi.VAE(SHAPE).sample(2, category=0)
