@@ -100,13 +100,13 @@ class PoissonLikelihood(CountLikelihood):
 
 
 class NegativeBinomialLikelihood(CountLikelihood):
-    r"""Negative binomial with mean :math:`\mu` and inverse dispersion :math:`\theta` per element.
+    r"""Negative binomial with mean and inverse dispersion of its own for each element.
 
     .. math:: \mu = e^{d_1},\quad \theta = e^{d_2},\quad
         \mathrm{Var}[x] = \mu + \mu^2 / \theta
 
-    A large :math:`\theta` gives the Poisson. Both are of each element of each datum, so that the
-    dispersion may depend on the code.
+    for mean :math:`\mu` and inverse dispersion :math:`\theta`. A large :math:`\theta` gives the
+    Poisson. Both are of each datum too, so that the dispersion may depend on the code.
 
     References:
         Lopez et al. (2018), Deep Generative Modeling for Single-cell Transcriptomics, methods.

@@ -149,7 +149,7 @@ def test_encode_resizes_as_training_did(call, home, unmeasured):
     assert np.load("c.npz")["z"].shape == (3, 2)
     code, _, err = call("encode", home / "run", "--data", "large.npz", "--out", "d.npz")
     assert code == 2
-    assert "images of shape (1, 30, 20); the run" in err[0]
+    assert "data of shape (1, 30, 20); the run" in err[0]
     assert not os.path.exists("d.npz")
 
 
