@@ -45,7 +45,7 @@ from pyro_mivae.priors import (
     VampPrior,
 )
 from pyro_mivae.runs import Comparison, SweepTable, compare, load, save, sweep
-from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.schedules import Target, cyclic_warmup, linear_warmup
 from pyro_mivae.terms import (
     BarberAgakov,
     CriticBound,
@@ -124,6 +124,7 @@ __all__ = [
     "StudentTLikelihood",
     "StudentTPrior",
     "SweepTable",
+    "Target",
     "UniformPrior",
     "VampPrior",
     "Variant",

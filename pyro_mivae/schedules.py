@@ -1,4 +1,4 @@
-"""Weights that change while training: functions of the step, and the tensor that holds them.
+"""Weights that change while training: schedules, targets, and the tensor that holds a weight.
 
 A schedule is any callable from the number of training steps done, an ``int``, to a ``float``.
 """
@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, number, number_or_schedule, shown, whole
+from pyro_mivae.arguments import (
+    LARGEST_WEIGHT,
+    Given,
+    checked,
+    checker,
+    number,
+    number_or_schedule,
+    several,
+    shown,
+    whole,
+)
 from pyro_mivae.errors import OptionError
 
 Schedule = Callable[[int], float]
+OFF = 0.02  # relative gap above which a target is not held
 
 
 @dataclass(frozen=True)
@@ -86,25 +98,131 @@ def cyclic_warmup(
     return _Ramp(start, end, period * fraction, period=period)
 
 
-class Weight(nn.Module):
-    """A weight of an objective: a constant, or a schedule whose current value is a buffer.
+@dataclass(frozen=True)
+class Target:
+    r"""A value to hold, in place of a weight: ``beta=mi.Target(20.0)`` for a rate of 20 nats.
 
-    The buffer changes in place, so compiled or captured code sees the change.
+    The weight becomes the multiplier of a constraint. A divergence is held at :math:`R` nats, and
+    a term, such as information, at :math:`I` nats or more. With the distortion :math:`D`, training
+    seeks the saddle point
+
+    .. math:: \min_\theta \max_{\beta, \lambda > 0}\;
+        D(\theta) + \beta\,(KL(\theta) - R) + \lambda\,(I - I_q(\theta))
+
+    by the usual steps on :math:`\theta`, each followed by one of ascent on the logarithm of the
+    weight, which keeps it positive:
+
+    .. math:: g \leftarrow g + \tfrac{1}{n} (\mathrm{clip}(v, -1, 1) - g),\qquad
+        \log\beta \leftarrow \log\beta + \eta\,g
+
+    with :math:`v = (KL - R) / R` of the last batch for a divergence and :math:`(I - I_q) / |I|`
+    for a term. So the weight of a divergence rises while the divergence is too large, and that of
+    a term while the term is too small. At the end :math:`\beta` is the price of a nat of rate in
+    nats of distortion. If the target is out of reach, the weight ends at one of its bounds, and
+    `fit` warns.
+
+    Args:
+        value: The value to hold, in nats per datum, not 0; above 0 for a divergence.
+        speed: :math:`\eta`, the relative change of the weight per step if the value is wrong by
+            as much as the target itself.
+        start: The first weight.
+        window: :math:`n`, the number of steps that the average of the gap reaches back.
+        bounds: The smallest and the largest weight.
+
+    Raises:
+        OptionError: If an option is out of range, or ``start`` lies outside the bounds.
+
+    References:
+        Rezende & Viola (2018), Taming VAEs, section 3. https://arxiv.org/abs/1810.00597
+        Alemi et al. (2018), Fixing a Broken ELBO, section 2. https://arxiv.org/abs/1711.00464
+
+    Example:
+        >>> elbo = mi.MutualInformationELBO(kl_weights={"z": mi.Target(20.0)})
+        >>> print(mi.explain(elbo))
+        J =  E_q[log p(x|code)]
+           - (held at 20 nats, from 1) * KL(q(z|x) || p(z))
+           - 1 * KL of every other site
+        maximised; nats per datum
+    """
+
+    value: float
+    _: KW_ONLY
+    speed: float = 0.01
+    start: float = 1.0
+    window: int = 10
+    bounds: tuple[float, float] = (1e-3, 1e3)
+
+    def __post_init__(self) -> None:
+        for name, check in TARGET_CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        if self.value == 0:
+            raise OptionError("value=0; a target is a number of nats other than 0")
+        object.__setattr__(self, "bounds", tuple(self.bounds))
+        if len(self.bounds) != 2 or not self.bounds[0] <= self.start <= self.bounds[1]:
+            raise OptionError(
+                f"start={shown(self.start)} and bounds={shown(self.bounds)}; allowed are two "
+                "bounds, the smaller one first, with start between them"
+            )
+
+
+_POSITIVE = number(above=0, most=LARGEST_WEIGHT)
+TARGET_CHECKS = {
+    "value": number(),
+    "speed": number(above=0, most=1),
+    "start": _POSITIVE,
+    "window": whole(least=1),
+    "bounds": several(_POSITIVE, least=2),
+}
+
+
+@checker
+def weight(given: Given, *, least: float | None = None) -> Any:
+    """Weights: finite numbers, schedules of them, or targets; returned as they are."""
+    if isinstance(given.value, Target):
+        if least == 0 and given.value.value < 0:
+            raise given.refused("targets above 0 nats here")
+        return given.value
+    return number_or_schedule(least=least)(given.name, given.value)
+
+
+class Weight(nn.Module):
+    """A weight of an objective: a constant, or one that changes, whose value is a buffer.
+
+    The buffer changes in place, so compiled or captured code sees the change. The weight of a
+    target moves by the value that was `seen` last.
+
+    Args:
+        value: A number, a schedule or a target.
+        rises_below: True if the weight of a target rises while the value is below it.
     """
 
     current: Tensor
     step: Tensor
+    seen: Tensor  # the value to hold, per datum, of the last evaluation
+    gap: Tensor  # relative, an average
     unguarded = ("_steps",)  # moves on in every step, and `forward` does not read it
 
-    @checked(value=number_or_schedule())
-    def __init__(self, value: float | Schedule) -> None:
+    @checked(value=weight())
+    def __init__(self, value: float | Schedule | Target, *, rises_below: bool = False) -> None:
         super().__init__()
+        self._target = value if isinstance(value, Target) else None
         self.schedule: Schedule | None = value if callable(value) else None
-        self.constant = math.nan if callable(value) else float(value)
+        is_number = self._target is None and self.schedule is None
+        self.constant = float(value) if is_number else math.nan  # type: ignore[arg-type]
+        self._rises_below = rises_below
         if self.schedule is not None:
             self._steps = 0
             self.register_buffer("current", torch.tensor(self.at(0)))
             self.register_buffer("step", torch.tensor(0))
+        elif self._target is not None:
+            self.register_buffer("current", torch.tensor(float(self._target.start)))
+            self.register_buffer("gap", torch.tensor(0.0))
+            self.register_buffer("seen", torch.tensor(float(self._target.value)), persistent=False)
+
+    @property
+    def target(self) -> Target | None:
+        """The target, if the weight has one."""
+        return self._target
 
     @property
     def is_zero(self) -> bool:
@@ -114,11 +232,52 @@ class Weight(nn.Module):
     @property
     def identity(self) -> object:
         """A key that two weights share if they are always equal."""
-        return self.constant if self.schedule is None else (id(self.schedule),)
+        changing = self.schedule or self.target
+        return self.constant if changing is None else (id(changing),)
 
     def forward(self) -> float | Tensor:
-        """Returns the current value: a ``float``, or a 0-dimensional tensor of a schedule."""
-        return self.constant if self.schedule is None else self.current
+        """Returns the current value: a ``float``, or a 0-dimensional tensor if it changes."""
+        return self.current if math.isnan(self.constant) else self.constant
+
+    @property
+    def price(self) -> float:
+        """The weight times the target, in nats; negative for a divergence."""
+        if self.target is None:
+            return 0.0
+        return float(self.current) * self.target.value * (1 if self._rises_below else -1)
+
+    def see(self, value: Tensor | None) -> None:
+        """Takes the value to hold, per datum; none counts as the target itself."""
+        if self.target is not None:
+            if value is None:
+                self.seen.fill_(self.target.value)
+            else:
+                self.seen.copy_(value)
+
+    @torch.no_grad()
+    def ascend(self) -> None:
+        """Moves the weight of a target by the value seen; without waiting for the device."""
+        if self.target is None:
+            return
+        aim, (least, most) = self.target.value, self.target.bounds
+        gap = (aim - self.seen if self._rises_below else self.seen - aim) / abs(aim)
+        self.gap.lerp_(gap.clamp(-1.0, 1.0), 1 / self.target.window)
+        moved = self.current.log() + self.target.speed * self.gap
+        self.current.copy_(moved.clamp(math.log(least), math.log(most)).exp())
+
+    @property
+    def limit(self) -> str:
+        """A remark if the weight has reached a bound, and the value still asks for more."""
+        if self.target is None:
+            return ""
+        bound = self.target.bounds[int(self.gap > 0)]
+        if not math.isclose(float(self.current), bound, rel_tol=1e-5) or abs(self.gap) < OFF:
+            return ""
+        side = "above" if bool(self.gap > 0) != self._rises_below else "below"
+        return (
+            f"the value stays {side} the target of {self.target.value:g} nats, with the weight at "
+            f"its bound, {bound:g}"
+        )
 
     def advance(self, steps: int = 1) -> None:
         """Advances a schedule by training steps."""
@@ -148,10 +307,17 @@ class Weight(nn.Module):
             self._steps = int(self.step)
 
     def extra_repr(self) -> str:
-        """Shows the constant, or the schedule's current value."""
+        """Shows the constant, or the current value."""
+        if self.target is not None:
+            return f"{self.target}, {self.current:g}"
         return f"{self.constant:g}" if self.schedule is None else f"scheduled, {self.current:g}"
 
     def __str__(self) -> str:
+        if self.target is not None:
+            kept = "at or above" if self._rises_below else "at"
+            now = float(self.current)
+            since = "from" if math.isclose(now, self.target.start, rel_tol=1e-6) else "now"
+            return f"(held {kept} {self.target.value:g} nats, {since} {now:g})"
         if self.schedule is None:
             return f"{self.constant:g}"
         told = getattr(self.schedule, "description", "scheduled")

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from pyro_mivae.arguments import checked, flag, instance, named, number_or_schedule, text
+from pyro_mivae.arguments import checked, flag, instance, named, text
 from pyro_mivae.compat import BatchNorm
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import DataError, ShapeError, SiteError
 from pyro_mivae.figures import MEAN, key
 from pyro_mivae.handlers import push_forward
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Target, Weight
+from pyro_mivae.schedules import weight as mi_weight
 from pyro_mivae.sites import Site, data_sites
 from pyro_mivae.terms import score_code
 from pyro_mivae.traces import Program, trace_program
@@ -47,8 +48,8 @@ class InfoGANLoss(Objective):
 
     Args:
         discriminator: From data to the log-odds of real data, ``(batch, ...)`` to ``(batch,)``.
-        weights: :math:`\lambda_s` by site, per datum, a number of at least 0 or a schedule; one
-            site or more.
+        weights: :math:`\lambda_s` by site, per datum, a number of at least 0, a schedule, or a
+            `Target`; one site or more.
         saturating: True if the generator minimises :math:`V` itself, in place of :math:`-E_p[\log
             D(x')]`.
         name: Name of the discriminator in Pyro's parameter store.
@@ -67,7 +68,7 @@ class InfoGANLoss(Objective):
 
     @checked(
         discriminator=instance(nn.Module, example="torch.nn.Sequential"),
-        weights=named(number_or_schedule(least=0), least=1),
+        weights=named(mi_weight(least=0), least=1),
         saturating=flag(),
         name=text(),
         retain_graph=flag(),
@@ -75,13 +76,13 @@ class InfoGANLoss(Objective):
     def __init__(
         self,
         discriminator: nn.Module,
-        weights: Mapping[str, float | Schedule],
+        weights: Mapping[str, float | Schedule | Target],
         *,
         saturating: bool = False,
         name: str = "discriminator",
         retain_graph: bool | None = None,
     ) -> None:
-        self.weights = {site: Weight(weight) for site, weight in weights.items()}
+        self.weights = {site: Weight(weight, rises_below=True) for site, weight in weights.items()}
         super().__init__(
             {key("mi", site): weight for site, weight in self.weights.items()},
             max_plate_nesting=1,
@@ -156,7 +157,9 @@ class InfoGANLoss(Objective):
             "loss_generator": generator_loss,
             **{key("mi", name, MEAN): bound for name, bound in information.items()},
         }
-        self.ledger = {name: value.detach() for name, value in entries.items()}
+        held = {key("mi", name, MEAN): weight for name, weight in self.weights.items()}
+        self.held = {name: weight for name, weight in held.items() if weight.target is not None}
+        self.record(entries, args)
         return loss
 
     def _get_trace(

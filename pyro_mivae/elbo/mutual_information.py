@@ -18,7 +18,6 @@ from pyro_mivae.arguments import (
     instance,
     named,
     number,
-    number_or_schedule,
     several,
     whole,
 )
@@ -27,7 +26,8 @@ from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.figures import key
 from pyro_mivae.models import GenerativeModel, code_program
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Target, Weight
+from pyro_mivae.schedules import weight as kl_weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, LabelledCategory, Particle, observe_category
 from pyro_mivae.traces import Program, TracePair
@@ -57,8 +57,8 @@ class MutualInformationELBO(Objective):
 
     Args:
         terms: Information terms, each with its own weight.
-        kl_weights: :math:`\beta_s` by site, a number of at least 0 or a schedule; 1 for other
-            sites.
+        kl_weights: :math:`\beta_s` by site: a number of at least 0, a schedule, or a `Target`;
+            1 for other sites. One target of several sites holds the sum of their divergences.
         num_particles: Draws of the guide per step.
         vectorize_particles: True to draw them in one pass, along a plate.
         max_plate_nesting: Number of plate dimensions; if omitted, a first run finds it, and draws
@@ -79,7 +79,7 @@ class MutualInformationELBO(Objective):
 
     @checked(
         terms=several(instance(InformationTerm, example="BarberAgakov('z')"), least=0),
-        kl_weights=named(number_or_schedule(least=0)),
+        kl_weights=named(kl_weight(least=0)),
         num_particles=whole(least=1, most=MOST_PARTICLES),
         vectorize_particles=flag(),
         max_plate_nesting=either(
@@ -90,7 +90,7 @@ class MutualInformationELBO(Objective):
     def __init__(
         self,
         terms: Iterable[InformationTerm] = (),
-        kl_weights: Mapping[str, float | Schedule] | None = None,
+        kl_weights: Mapping[str, float | Schedule | Target] | None = None,
         *,
         num_particles: int = 1,
         vectorize_particles: bool = False,
@@ -99,7 +99,13 @@ class MutualInformationELBO(Objective):
     ) -> None:
         self.terms: tuple[InformationTerm, ...] = ()
         self._parts: dict[Any, tuple[Divergence, ...]] = {}
-        self.kl_weights = {name: Weight(w) for name, w in (kl_weights or {}).items()}
+        given = kl_weights or {}
+        targets = [w for w in given.values() if isinstance(w, Target)]
+        shared = {id(target): Weight(target) for target in targets}  # of several sites is one
+        self.kl_weights = {
+            name: shared[id(w)] if isinstance(w, Target) else Weight(w)
+            for name, w in given.items()
+        }
         state: dict[str, nn.Module] = {key("kl", name): w for name, w in self.kl_weights.items()}
         super().__init__(
             state,
@@ -135,7 +141,7 @@ class MutualInformationELBO(Objective):
         if self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles
-        ledgers = []
+        ledgers, self.held = [], {}
         for _ in range(runs):
             decoded, coded = self._get_trace(model, observing, args, kwargs)
             particle = Particle(model, guide, args, kwargs, decoded, labelled)
@@ -144,7 +150,7 @@ class MutualInformationELBO(Objective):
         if runs > 1:  # a sequential plate's sub-sample decides which sites there are
             keys = dict.fromkeys(key for ledger in ledgers for key in ledger)
             mean = {key: sum(ledger.get(key, 0.0) for ledger in ledgers) / runs for key in keys}
-        self.ledger = {key: torch.as_tensor(value).detach() for key, value in mean.items()}
+        self.record(mean, args)
         return torch.as_tensor(mean["loss"])
 
     @property
@@ -251,6 +257,8 @@ class MutualInformationELBO(Objective):
             nan = torch.full_like(rate, math.nan)
             ledger[key("kl", part.name)] = rate if part.is_defined else nan
             weight = part.weight(self.kl_weights)
+            if weight is not None and weight.target is not None:
+                self._hold(part, weight)
             if weight is None:
                 weighted.append(rate)
             elif not weight.is_zero:
@@ -262,8 +270,18 @@ class MutualInformationELBO(Objective):
             if not term.is_idle:
                 gain, entries = term.contribute(particle)
                 ledger |= entries
+                if term.weight.target is not None and term.name in entries:
+                    self.held[term.name] = term.weight
                 loss = loss - gain
         return {"loss": loss, **ledger}
+
+    def _hold(self, part: Divergence, weight: Weight) -> None:
+        if not part.is_defined:
+            raise SiteError(
+                f"a target is given for the divergence of {part.name!r}, which is a point mass in "
+                "the guide and has none; give it a weight"
+            )
+        self.held[key("kl", part.name)] = weight
 
     def _divergences(self, pair: TracePair) -> tuple[Divergence, ...]:
         """The divergences that sum to the rate; the pair's structure is found only once."""

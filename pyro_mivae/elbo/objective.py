@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,12 @@ from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, instance
+from pyro_mivae.errors import SiteError
 from pyro_mivae.schedules import Weight
+from pyro_mivae.sites import sum_of
 from pyro_mivae.traces import Program
+
+SETTLED = 0.01  # relative change of a target's weight from which losses are not comparable
 
 
 class Objective(ELBO):
@@ -31,12 +36,15 @@ class Objective(ELBO):
 
     Attributes:
         ledger: Every number of the last evaluation, summed over the batch, detached and still on
-            the device; ``loss`` is one of them.
+            the device; ``loss`` is one of them. A weight with a target stands there too, times the
+            number of data: ``weight_<entry>``, by what it holds.
         latent: The latent sites, known after the first evaluation.
+        held: The weights with a `Target`, by the entry of the ledger that is held; sites that
+            share a target are held together. Known after the first evaluation.
         categories: Number of categories of each site that is one, where they are known.
     """
 
-    unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger")
+    unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger", "held")
     """Attributes that the loss writes and never reads, see `Guards`."""
 
     measures_fit: ClassVar[bool] = True
@@ -47,6 +55,7 @@ class Objective(ELBO):
         self.state = nn.ModuleDict(dict(state))
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
+        self.held: dict[str, Weight] = {}
         self.categories: Mapping[str, int] = {}
 
     @property
@@ -98,16 +107,75 @@ class Objective(ELBO):
         warn_if_nan(loss, "loss")
         return float(torch_item(loss))
 
+    def record(self, entries: Mapping[str, Tensor | float], args: Sequence[Any]) -> None:
+        """Sets the ledger of an evaluation, and shows held weights their value per datum."""
+        self.ledger = {name: torch.as_tensor(value).detach() for name, value in entries.items()}
+        aimed = self._with(lambda weight: weight.target is not None)
+        if not aimed:
+            return
+        if not args or not isinstance(args[0], Sized):
+            raise SiteError(
+                "a target is a number per datum, but the first argument of model and guide has no "
+                "length; let it be the data"
+            )
+        for weight in aimed:
+            names = [name for name, held in self.held.items() if held is weight]
+            if not names:  # nothing of it in this evaluation
+                weight.see(None)
+                continue
+            weight.see(sum_of(self.ledger[name] for name in names) / len(args[0]))
+            self.ledger[f"weight_{names[0]}"] = weight.current * len(args[0])
+
+    def _with(self, wanted: Callable[[Weight], bool]) -> list[Weight]:
+        weights = (module for module in self.state.modules() if isinstance(module, Weight))
+        return [weight for weight in weights if wanted(weight)]
+
     @property
     def scheduled(self) -> list[Weight]:
-        """The weights that change while training."""
-        weights = (module for module in self.state.modules() if isinstance(module, Weight))
-        return [weight for weight in weights if weight.schedule is not None]
+        """The weights that are functions of the step."""
+        return self._with(lambda weight: weight.schedule is not None)
 
     def advance(self, steps: int = 1) -> None:
-        """Advances every schedule by training steps."""
+        """Advances every schedule by training steps, and moves the weights of targets."""
         for weight in self.scheduled:
             weight.advance(steps)
+        self.ascend()
+
+    def ascend(self) -> None:
+        """Moves the weights of targets by the last evaluation, without waiting for the device."""
+        for weight in self._with(lambda weight: weight.target is not None):
+            weight.ascend()
+
+    def current_weights(self) -> dict[str, Tensor]:
+        """Returns copies of the weights that change."""
+        state = self.state.state_dict()
+        return {name: value.clone() for name, value in state.items() if name.endswith("current")}
+
+    def has_changed(self, before: Mapping[str, Tensor]) -> bool:
+        """True if a weight differs from a former one; that of a target by more than 1 %."""
+        for name, weight in self.state.named_modules(remove_duplicate=False):
+            if isinstance(weight, Weight) and math.isnan(weight.constant):
+                then = before[f"{name}.current"].to(weight.current)
+                share = 0.0 if weight.target is None else SETTLED
+                if not torch.isclose(weight.current, then, rtol=share, atol=0.0):
+                    return True
+        return False
+
+    @property
+    def price(self) -> float:
+        r"""Nats per datum that turn the loss into the Lagrangian of the targets.
+
+        .. math:: -\sum_s \beta_s R_s + \sum_j \lambda_j I_j
+
+        Near the saddle point the Lagrangian hardly changes with the weights, unlike the loss.
+        """
+        return sum(weight.price for weight in self._with(lambda weight: weight.target is not None))
+
+    @property
+    def limits(self) -> list[str]:
+        """Remarks on targets that are out of reach."""
+        told = {name: weight.limit for name, weight in self.held.items()}
+        return [f"{name}: {limit}" for name, limit in told.items() if limit]
 
     def to(self, device: torch.device | str) -> Objective:
         """Moves its tensors to a device, and returns the objective itself."""

@@ -46,9 +46,11 @@ class StaticEpoch:
         compares: Callable[[int], bool] = is_due,
         scheduled: Sequence[Scheduled] = (),
         clip_norm: float | None = None,
+        on_update: Callable[[], object] = lambda: None,
     ) -> None:
         self.engine, self.recorder, self.compares = engine, recorder, compares
         self.batch_sizes, self.clip_norm = batch_sizes, clip_norm
+        self.on_update = on_update  # after each update of the parameters, on tensors alone
         self.scheduled, self.targets = scheduled, [one.target for one in scheduled]
         device = recorder.device
         x = data[0]
@@ -158,6 +160,7 @@ class StaticEpoch:
             parameters = self.engine.program.parameters
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=True)
         self.recorder.optimiser.step()
+        self.on_update()
         self.log.index_copy_(0, self.cursor, values.unsqueeze(0).to(self.log))
         self.cursor.add_(1)
 

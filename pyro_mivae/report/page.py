@@ -22,6 +22,9 @@ PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NA
 """Pictures of a report, in order: functions from the data to panels, if any."""
 
 
+WEIGHT = "weight_"  # columns of the history with the weights of targets
+
+
 def write_report(
     folder: str | Path,
     data: ReportData,
@@ -39,6 +42,11 @@ def write_report(
     """
     config = dict(config or {})
     steps = data.history["step"] if "step" in data.history else []
+    ends = [
+        f"the weight that holds {name.removeprefix(WEIGHT)} ended at {data.history[name][-1]:.3g}"
+        for name in data.history.columns
+        if name.startswith(WEIGHT)
+    ]
     rest: list[Number] = []
     single: list[Number] = []
     for number in remaining(data):
@@ -62,7 +70,9 @@ def write_report(
                     f"All {len(rest)} numbers": rest,
                     f"{len(single)} numbers of single dimensions and categories": single,
                 },
-                objective=explain(data.vae.objective(int(steps[-1]) if steps else None)),
+                objective="\n".join(
+                    [explain(data.vae.objective(int(steps[-1]) if steps else None)), *ends]
+                ),
                 pictures=pictures,
                 protocol=list(flatten(protocol or {})),
                 command=config.pop("command", ""),

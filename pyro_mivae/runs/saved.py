@@ -12,7 +12,7 @@ import torch
 from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs.run import open_run
-from pyro_mivae.schedules import cyclic_warmup, linear_warmup
+from pyro_mivae.schedules import Target, cyclic_warmup, linear_warmup
 from pyro_mivae.training import (
     Identity,
     describe_model,
@@ -30,7 +30,7 @@ from pyro_mivae.variants.checks import check_weights
 
 FORMAT = 2
 SCHEDULES: dict[str, Callable[..., Any]] = {
-    type(made).__name__: type(made) for made in (linear_warmup(2), cyclic_warmup(2))
+    type(made).__name__: type(made) for made in (linear_warmup(2), cyclic_warmup(2), Target(1.0))
 }
 KEYS = {
     **{"format": int, "class": str, "variant": str, "options": dict, "needed": str},

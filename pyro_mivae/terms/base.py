@@ -9,9 +9,10 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, function, number_or_schedule, text
+from pyro_mivae.arguments import checked, function, text
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.schedules import Schedule, Weight
+from pyro_mivae.schedules import Schedule, Target, Weight
+from pyro_mivae.schedules import weight as weights
 from pyro_mivae.traces import Program, TracePair
 
 
@@ -33,7 +34,7 @@ class Particle:
 class TermOptions(TypedDict, total=False):
     """Options of every term."""
 
-    weight: float | Schedule
+    weight: float | Schedule | Target
 
 
 class InformationTerm(ABC):
@@ -41,12 +42,14 @@ class InformationTerm(ABC):
 
     Args:
         sites: The part of the code that the term is about.
-        weight: Its weight per datum, a number or a schedule of the training step.
+        weight: Its weight per datum: a number, a schedule of the training step, or a `Target`,
+            which the term then reaches or exceeds.
 
     Attributes:
         name: Name in the ledger, ``mi_<sites>_...`` for information in nats.
         formula: The term as `explain` writes it.
         needs_batch: True if the term compares data within a batch (needs two or more).
+        is_cost: True if the ledger's entry is minus the term, as of a cross-entropy.
         least_weight: The smallest allowed weight; 0 for a lower bound, which must not be
             minimised.
 
@@ -57,15 +60,17 @@ class InformationTerm(ABC):
     name: str
     formula: str
     needs_batch: ClassVar[bool] = False
+    is_cost: ClassVar[bool] = False
     least_weight: ClassVar[float | None] = None
 
     @checked(sites=text())
-    def __init__(self, *sites: str, weight: float | Schedule = 1.0) -> None:
+    def __init__(self, *sites: str, weight: float | Schedule | Target = 1.0) -> None:
         if not sites or len(set(sites)) < len(sites):
             raise OptionError(f"sites {sites}: name one or more latent sites, each once")
         self.sites = sites
         self.key = "_".join(sites)
-        self.weight = Weight(number_or_schedule(least=self.least_weight)("weight", weight))
+        checked_weight = weights(least=self.least_weight)("weight", weight)
+        self.weight = Weight(checked_weight, rises_below=not self.is_cost)
 
     @property
     def is_idle(self) -> bool:

@@ -158,6 +158,7 @@ class LabelledCategory(InformationTerm):
         ['cross_entropy_c', 'distortion']
     """
 
+    is_cost = True
     least_weight = 0
 
     @checked(site=text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -21,6 +22,7 @@ from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
+    PyroMivaeWarning,
     SiteError,
     TrainingError,
     WriteError,
@@ -248,6 +250,9 @@ class Training:
             bar.set_postfix_str(", ".join(shown), False)
             if on_epoch is not None:
                 on_epoch(row)
+            if trainer.finished:
+                for limit in trainer.objective.limits:
+                    warnings.warn(f"out of reach: {limit}", PyroMivaeWarning, stacklevel=2)
 
     def _keep_weights(self) -> None:
         """Copies the weights of the last complete epoch."""

@@ -24,8 +24,9 @@ class History:
 
     Its columns are ``epoch`` and ``step`` (both counted from 1, at the epoch's end), ``seconds``,
     ``lr`` (of the last step), every entry of the objective's ledger as a mean over the images
-    (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``, ``kl_<site>``, ``mi_...``), and
-    the same with ``val_`` before it on held-out images.
+    (nats per datum: ``loss``, ``elbo``, ``distortion``, ``rate``, ``kl_<site>``, ``mi_...``; the
+    weight of a `Target` as ``weight_kl_<site>``), and the same with ``val_`` before it on held-out
+    images.
 
     It is a sequence of rows: ``history[-1]`` is the last one, ``history[-5:]`` a history of the
     last five. ``history[name]`` is a column, with NaN for missing values.

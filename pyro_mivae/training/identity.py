@@ -223,6 +223,9 @@ def _numbers_of(name: str, part: Any) -> Texts:
         transient = getattr(each, "unguarded", ())
         numbers = {own: told for own, told in _attributes(each) if own not in transient}
         found |= {f"{name}.{own}": told for own, told in numbers.items()}
+    for place, module in part.state.named_modules():
+        if (target := getattr(module, "target", None)) is not None:
+            found[f"{name}.{place}.target"] = str(target)
     return found
 
 

@@ -186,6 +186,7 @@ class Trainer:
                 for group in self.optimiser.param_groups
             ]
         options: Any = {"clip_norm": self.options.clip_norm, "compares": self.compares}
+        options["on_update"] = self.objective.ascend
         data = self.engine, list(self.batches.data.values()), self.batches.rows
         return StaticEpoch(*data, recorder, scheduled=scheduled, **options)
 
@@ -236,7 +237,8 @@ class Trainer:
             else:  # nothing waits for the device
                 values = self.recorded.run(order, self.step, on_step, drawn)
                 meter.add(self.recorded.entries, values, len(self.x))
-                self.objective.advance(len(values))
+                for weight in self.objective.scheduled:
+                    weight.advance(len(values))
                 self.step += len(values)
         means = meter.means()
         self.epoch += 1
@@ -305,25 +307,18 @@ class Trainer:
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights.
 
-        While a schedule changes the objective, losses are not comparable: the last is the best.
+        While a schedule changes the objective, or a target its weight by more than 1 %, losses are
+        not comparable: the last is the best. With targets, Lagrangians are compared.
         """
         if self.options.patience is None:
             return
-        state = self.objective.state_dict()
-        schedules = {k: v.clone() for k, v in state.items() if k.endswith("current")}
-        best = self.best
-        if (
-            best is None
-            or row["val_loss"] < best["loss"]
-            or any(
-                not torch.equal(v, best["schedules"][k].to(v.device)) for k, v in schedules.items()
-            )
-        ):
+        best, loss = self.best, row["val_loss"] + self.objective.price
+        if best is None or loss < best["loss"] or self.objective.has_changed(best["schedules"]):
             self.best = {
-                "loss": row["val_loss"],
+                "loss": loss,
                 "epoch": self.epoch,
                 "weights": deepcopy(self.vae.state_dict()),
-                "schedules": schedules,
+                "schedules": self.objective.current_weights(),
             }
 
     @property

@@ -13,7 +13,8 @@ from pyro_mivae import arguments as check
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.networks import CRITICS, Critic
 from pyro_mivae.options import option
-from pyro_mivae.schedules import Schedule
+from pyro_mivae.schedules import Schedule, Target
+from pyro_mivae.schedules import weight as weight_or_target
 from pyro_mivae.terms import CriticBound, Generation
 from pyro_mivae.terms.critic import CriticBoundName
 from pyro_mivae.terms.in_batch import Kernel
@@ -70,7 +71,7 @@ def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
     return option(check=one, help=f"{help}: {', '.join(names)}")
 
 
-_COUNT, _WEIGHT = check.size(least=0), check.number_or_schedule(least=0)
+_COUNT, _WEIGHT = check.size(least=0), weight_or_target(least=0)
 _LIKELIHOOD = check.instance(Likelihood, example="mi.GaussianLikelihood(0.1)")
 _CRITIC = check.instance(Critic, CriticBound, example="mi.build_critic(...)")
 _START = check.instance(CategoryStart, example="mi.CategoryStart(900)")
@@ -85,8 +86,10 @@ LikelihoodLike = Annotated[
     str | Likelihood,
     _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data, FILE.py:NAME of your own, or"),
 ]
-Beta = Annotated[float | Schedule, option(check=_WEIGHT, help="weight of the KL divergence")]
-MIWeight = Annotated[float | Schedule, option(check=_WEIGHT, help=_OF_TERM)]
+Beta = Annotated[
+    float | Schedule | Target, option(check=_WEIGHT, help="weight of the KL divergence")
+]
+MIWeight = Annotated[float | Schedule | Target, option(check=_WEIGHT, help=_OF_TERM)]
 SignedMIWeight = Annotated[
     float, option(check=check.number(least=-check.LARGEST_WEIGHT, most=1), help=_OF_TERM)
 ]
@@ -98,7 +101,7 @@ MarginalWeight = Annotated[
     ),
 ]
 ContinuousWeight = Annotated[
-    float | Schedule,
+    float | Schedule | Target,
     option(check=_WEIGHT, help=("weight of the information in InfoGAN's uniform codes")),
 ]
 KernelName = Annotated[Kernel, _name(get_args(Kernel), "kernel of the discrepancy")]

@@ -16,7 +16,7 @@ from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, numbe
 from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
-from pyro_mivae.schedules import Schedule, linear_warmup
+from pyro_mivae.schedules import Schedule, Target, linear_warmup
 from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
 
@@ -137,10 +137,12 @@ class CategoryStart:
             )
         return found
 
-    def rising(self, weight: float | Schedule, num_steps: int | None) -> float | Schedule:
+    def rising(
+        self, weight: float | Schedule | Target, num_steps: int | None
+    ) -> float | Schedule | Target:
         """Returns a schedule that rises from 0 to a constant weight."""
         steps = round(self.warmup * (num_steps or 0))
-        if callable(weight) or not (weight and steps):
+        if callable(weight) or isinstance(weight, Target) or not (weight and steps):
             return weight
         return linear_warmup(steps, end=weight)
 

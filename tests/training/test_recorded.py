@@ -53,6 +53,7 @@ def assert_same_history(a, b):
     [
         ("vae", {}, {"lr_schedule": "cosine", "clip_norm": 0.5}),
         ("beta", {"beta": mi.linear_warmup(5, 0.1)}, {"validation": 0.2}),
+        ("beta", {"beta": mi.Target(2.0, speed=0.2)}, {"validation": 0.2}),
         (
             "critic-infomax",
             {"critic_lr": 1e-2, "bound": "mine", "critic": "joint"},
@@ -70,16 +71,17 @@ def test_training_is_the_same(x, make, on_the_device, name, options, settings):
     assert_same_history(history, again)
 
 
-def test_resumed_and_moved_from_one_way_to_the_other(tmp_path, x, make, on_the_device):
+@pytest.mark.parametrize("weight", [mi.linear_warmup(9), mi.Target(2.0, speed=0.2)])
+def test_resumed_and_moved_from_one_way_to_the_other(tmp_path, x, make, on_the_device, weight):
     settings = SETTINGS | {"lr_schedule": "cosine", "clip_norm": 0.5}
-    whole = make("beta", beta=mi.linear_warmup(9))
+    whole = make("beta", beta=weight)
     fit(whole, x, **settings | {"epochs": 4})
 
     def interrupt(row):
         if row["epoch"] % 2:
             raise KeyboardInterrupt
 
-    parts = make("beta", beta=mi.linear_warmup(9))
+    parts = make("beta", beta=weight)
     for turn in (False, True, False):  # the first two epochs are left by Ctrl-C
         on_the_device(turn)
         run = {"run": tmp_path, "resume": True, "on_epoch": interrupt}
