@@ -101,6 +101,13 @@ def test_categories_and_copies_and_files(x, tmp_path):
     assert torch.equal(again.prior.sticks, prior.sticks)
 
 
+def test_the_prior_takes_the_precision_of_the_variant(x):
+    vae = mi.VAE(SHAPE, latent_dim=2).double()
+    refit = mi.refit_prior(vae, x, mi.VampPrior(SHAPE, 2, 4), epochs=1)
+    assert {parameter.dtype for parameter in refit.parameters()} == {torch.float64}
+    assert refit.sample(2).dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
