@@ -27,8 +27,9 @@ from pyro_mivae.arguments import (
 )
 from pyro_mivae.distributions import ProbitNormal
 from pyro_mivae.errors import OptionError, SiteError
-from pyro_mivae.guides.families import FAMILIES, Family, OnSphere, PointMass, ProbitMeanField
+from pyro_mivae.guides.families import Family, OnSphere, PointMass, ProbitMeanField
 from pyro_mivae.guides.heads import CategoryHead, SiteHead
+from pyro_mivae.guides.named import FAMILIES
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors import base_of, site_size
