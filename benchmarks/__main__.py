@@ -7,8 +7,8 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    "ais", "bounds", "categories", "densities", "evaluation", "gpu", "many", "nodes", "results",
-    "scaling", "speed", "variance", "variants",
+    "ais", "bounds", "categories", "densities", "evaluation", "gpu", "labels", "many", "nodes",
+    "results", "scaling", "speed", "variance", "variants",
 )  # fmt: skip
 
 

@@ -89,19 +89,22 @@ def keep_start(vae: Any, images: Any, run: Run) -> None:
     """
     import torch
 
-    start, settings = vae.initialize, str(vars(vae.start))
+    from pyro_mivae.inputs import fingerprint
+
+    start = vae.initialize
 
     def state() -> list[Any]:
         return [torch.get_rng_state(), *vae.guide.state_dict().values()]
 
-    def initialize(x: Any) -> None:
+    def initialize(x: Any, labels: Any = None) -> None:
+        settings = f"{vars(vae.start)} {fingerprint(labels)}"
         before, last = [value.clone() for value in state()], _last.get(settings)
         if last is None or not all(map(torch.equal, before, last.before)):
             began = time.process_time()
-            start(x)
+            start(x, labels)
             seconds = time.process_time() - began
             after = [value.clone() for value in state()]
-            last = Started(before, after, _figures(vae, images), seconds)
+            last = Started(before, after, _figures(vae, images, labels), seconds)
             _last[settings] = last
         else:
             torch.set_rng_state(last.after[0])
@@ -112,13 +115,15 @@ def keep_start(vae: Any, images: Any, run: Run) -> None:
     vae.initialize = initialize
 
 
-def _figures(vae: Any, images: Any) -> Run:
+def _figures(vae: Any, images: Any, labels: Any) -> Run:
     from pyro_mivae.metrics import categories_used
 
     q = _encoded(vae, images.x_test, str(vae.category)).double()
     found, marginal = q.argmax(1), q.mean(0)
     information = (q.xlogy(q).sum(1).mean() - marginal.xlogy(marginal).sum()).item()
+    right = rounded((found == images.y_test).double().mean())
     return {
+        **({} if labels is None else {"classification_accuracy": right}),
         "mi_c_lower": rounded(information),
         "mi_c_upper": rounded(information),
         "categories_used": categories_used(found, q.shape[1]),

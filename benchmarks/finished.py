@@ -92,7 +92,7 @@ def put(
 
 def key(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Tells which run of a file it is: what was trained, and from which seed."""
-    names = ("variant", "categorical", "start")
+    names = ("variant", "categorical", "start", "labels")
     return *(run[name] for name in names if name in run), run.get("seed")
 
 

@@ -15,12 +15,12 @@ from benchmarks.clusters import clusters_of_means, keep_start
 from benchmarks.common import split_options, write
 from benchmarks.finished import Run, check_same, made_with, rounded
 
-Cell = dict[str, str]
+Cell = dict[str, Any]
 """What is trained from every seed: a ``variant``, and what else tells it from others.
 
 ``categorical`` is its option; ``start`` is ``informed`` (the default), ``augmented`` (with random
 affine maps of the images), ``random`` (none), or ``none`` of a variant without categories, whose
-posterior means are clustered.
+posterior means are clustered; ``labels`` is the number of labels that training uses.
 """
 MODEL_OF_START = {"random": {"warm_start": 0}, "augmented": {"transform": "affine"}}
 
@@ -48,7 +48,7 @@ class Task:
     @property
     def name(self) -> str:
         """Its name, also that of its folder."""
-        return f"{Path(self.data).stem}-{'-'.join(self.cell.values())}-{self.seed}"
+        return f"{Path(self.data).stem}-{'-'.join(map(str, self.cell.values()))}-{self.seed}"
 
     @property
     def folder(self) -> Path | None:
@@ -112,11 +112,15 @@ def run_one(task: Task, progress: bool = False) -> Run:
 
     torch.set_num_threads(1)
     import pyro_mivae as mi
+    from pyro_mivae.data import keep_labels
 
     began = time.perf_counter()
     images = mi.load_dataset(task.data, root=task.data_root)
     torch.manual_seed(task.seed)
     vae = mi.VARIANTS[task.cell["variant"]].build(images.data_shape, **task.settings["model"])
+    count, known = task.cell.get("labels", 0), None
+    if count:
+        known = keep_labels(images.y_train, count, seed=task.seed)
     run: Run = {**task.cell, "seed": task.seed, "settings": task.settings}
     run["made_with"] = made_with()
     if task.cell.get("start") in ("informed", "augmented"):
@@ -125,7 +129,7 @@ def run_one(task: Task, progress: bool = False) -> Run:
         with timed(task.folder, run) as seconds:
             options = {"device": "cpu", "progress": progress, **task.settings["fit"]}
             resume = task.folder is not None
-            mi.fit(vae, images.x_train, run=task.folder, resume=resume, **options)
+            mi.fit(vae, images.x_train, labels=known, run=task.folder, resume=resume, **options)
     except mi.errors.TrainingError as error:
         return run | {
             "failed": str(error),
@@ -133,7 +137,7 @@ def run_one(task: Task, progress: bool = False) -> Run:
             "metrics": {},
         }
     labels = None if images.y_train is None else (images.x_train, images.y_train)
-    found = mi.evaluate(vae, images.x_test, images.y_test, train=labels)
+    found = mi.evaluate(vae, images.x_test, images.y_test, train=labels, num_labels=count)
     metrics = {name: rounded(value) for name, value in found.items() if "[" not in name}
     if task.cell.get("start") == "none":
         run["clusters_of_means"] = clusters_of_means(vae, images)

@@ -182,7 +182,15 @@ def _figures(runs: Sequence[Mapping[str, Any]], name: str) -> list[float | None]
     return [run["metrics"].get(name) for run in runs]
 
 
-def _mean(name: str, decimals: int = 2, sign: int = 1) -> Callable[..., str]:
+def figure(name: str, decimals: int = 2, sign: int = 1) -> Callable[..., str]:
+    """Makes a column: the mean and deviation of a figure over runs.
+
+    Args:
+        name: Key of the figure.
+        decimals: Digits after the point.
+        sign: -1 for minus the figure.
+    """
+
     def cell(runs: Sequence[Mapping[str, Any]]) -> str:
         values = _figures(runs, name)
         return spread([None if v is None else sign * v for v in values], decimals)
@@ -233,23 +241,23 @@ def _seconds(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 NATS: dict[str, Callable[..., str]] = {
-    "−ELBO": _mean("elbo", sign=-1),
-    "−log p(x) ≤": _mean("log_px", sign=-1),
-    "rate": _mean("rate"),
+    "−ELBO": figure("elbo", sign=-1),
+    "−log p(x) ≤": figure("log_px", sign=-1),
+    "rate": figure("rate"),
     "I(x; code)": _between("mi"),
     "I(x; c)": _between("mi_c"),
     "KL of each site": _kl_of_sites,
-    "active units": _mean("active_units", 1),
-    "R²": _mean("reconstruction_r2"),
+    "active units": figure("active_units", 1),
+    "R²": figure("reconstruction_r2"),
     "seconds": _seconds,
 }
 LABELS: dict[str, Callable[..., str]] = {
-    "clustering accuracy": _mean("cluster_accuracy", 3),
-    "NMI": _mean("nmi", 3),
-    "categories used": _mean("categories_used", 1),
-    "generation accuracy": _mean("generation_accuracy", 3),
-    "linear probe": _mean("linear_probe", 3),
-    "MLP probe": _mean("mlp_probe", 3),
+    "clustering accuracy": figure("cluster_accuracy", 3),
+    "NMI": figure("nmi", 3),
+    "categories used": figure("categories_used", 1),
+    "generation accuracy": figure("generation_accuracy", 3),
+    "linear probe": figure("linear_probe", 3),
+    "MLP probe": figure("mlp_probe", 3),
 }
 COLUMNS = NATS | LABELS
 

@@ -3,7 +3,6 @@
 from pyro_mivae.guides.amortized import AmortizedGuide, MeanFieldGuide, MixtureGuide
 from pyro_mivae.guides.corrupted import CorruptedGuide
 from pyro_mivae.guides.families import (
-    FAMILIES,
     Family,
     FullCovariance,
     GaussianMixture,
@@ -13,16 +12,20 @@ from pyro_mivae.guides.families import (
     PointMass,
     ProbitMeanField,
 )
+from pyro_mivae.guides.flows import CouplingFlow, InverseAutoregressiveFlow, SplineFlow
 from pyro_mivae.guides.heads import NormalHead
+from pyro_mivae.guides.named import FAMILIES
 from pyro_mivae.guides.recognition import RecognitionGuide
 
 __all__ = [
     "FAMILIES",
     "AmortizedGuide",
     "CorruptedGuide",
+    "CouplingFlow",
     "Family",
     "FullCovariance",
     "GaussianMixture",
+    "InverseAutoregressiveFlow",
     "LowRank",
     "MeanField",
     "MeanFieldGuide",
@@ -32,4 +35,5 @@ __all__ = [
     "PointMass",
     "ProbitMeanField",
     "RecognitionGuide",
+    "SplineFlow",
 ]

@@ -64,7 +64,7 @@ class MeanField(Family):
 
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
-        return dist.Normal(*_loc_scale(params)).to_event(1)
+        return dist.Normal(*location_and_scale(params)).to_event(1)
 
 
 class ProbitMeanField(MeanField):
@@ -72,7 +72,7 @@ class ProbitMeanField(MeanField):
 
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
-        return ProbitNormal(*_loc_scale(params)).to_event(1)
+        return ProbitNormal(*location_and_scale(params)).to_event(1)
 
 
 class OnSphere(Family):
@@ -129,7 +129,7 @@ class FullCovariance(Family):
 
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
-        loc, scale = _loc_scale(params[..., : 2 * self.size])
+        loc, scale = location_and_scale(params[..., : 2 * self.size])
         entries = pad(params[..., 2 * self.size :], (0, 1))
         below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
         return dist.MultivariateNormal(loc, scale_tril=below + torch.diag_embed(scale))
@@ -156,7 +156,7 @@ class LowRank(Family):
 
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
-        loc, scale = _loc_scale(params[..., : 2 * self.size], MIN_LOW_RANK_SCALE)
+        loc, scale = location_and_scale(params[..., : 2 * self.size], MIN_LOW_RANK_SCALE)
         factor = params[..., 2 * self.size :].unflatten(-1, (self.size, self.rank))
         return dist.LowRankMultivariateNormal(loc, factor, scale.square())
 
@@ -187,19 +187,11 @@ class GaussianMixture(Family):
         count = self.num_components
         normals = params[..., : 2 * count * self.size].unflatten(-1, (count, -1))
         logits = params[..., 2 * count * self.size :]
-        component = dist.Normal(*_loc_scale(normals)).to_event(1)
+        component = dist.Normal(*location_and_scale(normals)).to_event(1)
         return NormalMixture(dist.Categorical(logits=logits), component)
 
 
-def _loc_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor, Tensor]:
+def location_and_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor, Tensor]:
     """Splits parameters into a location and a positive scale."""
     loc, scale = params.chunk(2, -1)
     return loc, softplus(scale) + least
-
-
-FAMILIES: dict[str, type[Family]] = {
-    "mean-field": MeanField,
-    "full-covariance": FullCovariance,
-    "low-rank": LowRank,
-    "gaussian-mixture": GaussianMixture,
-}

@@ -27,6 +27,11 @@ class FlowDistribution(ZukoToPyro):
 
     support = constraints.real_vector
 
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws, as a component of a mixture does."""
+        draws: Tensor = self(torch.Size(sample_shape))
+        return draws
+
     def expand(self, *args: Any, **kwargs: Any) -> FlowDistribution:
         """Returns the same distribution over a larger batch shape."""
         return type(self)(self.dist.expand(*args, **kwargs))
@@ -121,17 +126,22 @@ class FlowPrior(PyroModule):
         return dist.TransformedDistribution(base, steps[:-1])
 
 
-def _zuko_flow(flow: Flow, features: int, transforms: int, hidden: list[int]) -> nn.Module:
+def import_zuko(what: str, other: str) -> Any:
+    """Imports zuko for something that needs it; the other choice does not."""
     validates = validates_distributions()
     try:
         import zuko
     except ImportError as error:
         raise OptionError(
-            f"flow={flow!r} needs zuko: pip install 'pyro-mivae[flows]'; flow='coupling' does "
-            "without"
+            f"{what} needs zuko: pip install 'pyro-mivae[flows]'; {other} does without"
         ) from error
     finally:
         torch.distributions.Distribution.set_default_validate_args(validates)  # zuko unsets it
+    return zuko
+
+
+def _zuko_flow(flow: Flow, features: int, transforms: int, hidden: list[int]) -> nn.Module:
+    zuko = import_zuko(f"flow={flow!r}", "flow='coupling'")
     build = zuko.flows.NSF if flow == "spline" else zuko.flows.MAF
     built: nn.Module = build(features, transforms=transforms, hidden_features=hidden)
     return built

@@ -99,7 +99,7 @@ class Images:
         patience, binarize = options.patience, options.binarize
         x = training_pixels(vae.check_data(x), binarize)
         if labels is not None:
-            take_labels(vae, vae.objective(), 1.0)
+            take_labels(vae, vae.objective(), None)
             labels = given_labels(vae, labels, x)
         misfit = vae.likelihood.misfit(settled_pixels(x[:1], binarize))
         if misfit and binarize != "none":

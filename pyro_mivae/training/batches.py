@@ -42,15 +42,9 @@ class Batches:
         if "labels" in data:
             self.labelled = (data["labels"] >= 0).nonzero()[:, 0].cpu()
         self.extra = min(len(self.labelled), options.batch_size)
-
-    def label_weight(self, options: TrainingOptions) -> float | None:
-        """Returns the weight of the classifier's term, None if there are no labels."""
         given = options.label_weight
-        if self.extra:
-            return 1.0 if given is None else given
-        if given is not None:
+        if given is not None and not self.extra:
             raise OptionError(f"label_weight={given} is given without labels; give labels too")
-        return None
 
     @property
     def rows(self) -> list[int]:

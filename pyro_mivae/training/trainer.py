@@ -71,7 +71,6 @@ class Trainer:
         self.batches = Batches(data, options, device, needs_batch=self.needs_batch)
         self.batch_sizes = self.batches.sizes
         self.num_steps = options.epochs * len(self.batch_sizes)
-        self.label_weight = self.batches.label_weight(options)
         self.plan(self.num_steps)
         self.epoch = self.step = 0
         self.begun = self.finished = False
@@ -90,8 +89,8 @@ class Trainer:
     def plan(self, num_steps: int) -> None:
         """Makes the objective, with schedules of a training of so many steps."""
         self.objective = self.new_objective(num_steps)
-        if self.label_weight is not None:
-            take_labels(self.vae, self.objective, self.label_weight)
+        if self.batches.extra:
+            take_labels(self.vae, self.objective, self.options.label_weight)
         self.objective.to(self.device)
 
     def check(self) -> None:

@@ -122,15 +122,21 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def take_labels(vae: Any, objective: Objective, weight: float) -> None:
-    """Makes an objective take labels of the variant's category, see `LabelledCategory`."""
+def take_labels(vae: Any, objective: Objective, weight: float | None) -> None:
+    """Makes an objective take labels of the variant's category, see `LabelledCategory`.
+
+    Without a weight, a term that is there already stays; another one has the weight 1.
+    """
     if vae.category is None or not isinstance(objective, MutualInformationELBO):
         lacks = "no ELBO" if vae.category else "no category"
         raise OptionError(
             f"labels are given, but {type(vae).__name__} has {lacks}; labels observe the category "
             "of an ELBO, as in CatVAE and InfoCatVAE"
         )
-    objective.add(LabelledCategory(vae.category, weight=weight))
+    there = any(isinstance(term, LabelledCategory) for term in objective.terms)
+    if weight is not None or not there:
+        weight = 1.0 if weight is None else weight
+        objective.add(LabelledCategory(vae.category, weight=weight))
 
 
 def given_labels(vae: Any, labels: Any, x: Tensor) -> Tensor | None:

@@ -175,6 +175,11 @@ CALLS = [
         },
         after=encodes,
     ),
+    Call(
+        "CouplingFlow",
+        guides.CouplingFlow,
+        lambda: {"size": 2, "num_layers": 1, "hidden_dim": 3, "context_dim": 2},
+    ),
     Call("MeanField", guides.MeanField, lambda: {"size": 2}),
     Call("LowRank", guides.LowRank, lambda: {"size": 2, "rank": 1}),
     Call("GaussianMixture", guides.GaussianMixture, lambda: {"size": 2, "num_components": 2}),

@@ -10,24 +10,27 @@ from torch.distributions import kl_divergence
 from pyro_mivae.distributions import NormalMixture
 from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import FAMILIES, FullCovariance, GaussianMixture, LowRank
+from pyro_mivae.guides.flows import FlowFamily
 from pyro_mivae.sites import has_mean
 
-N = 3
+N = 2
 pytestmark = pytest.mark.usefixtures("double")
 
 
 def made(name, size, batch=(N,)):
     """A family with weights of its own, and its distributions for some parameters."""
     torch.manual_seed(0)
-    family = FAMILIES[name](size)
+    kind = FAMILIES[name]
+    narrow = {"hidden_dim": 8, "context_dim": 4} if issubclass(kind, FlowFamily) else {}
+    family = kind(size, **narrow)
     for parameter in family.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter, std=0.2)
     params = 0.6 * torch.randn(*batch, family.num_params)  # scales that the grid resolves
     return family, params.requires_grad_()
 
 
-def grid(size, end=14.0, count=281):
-    axis = torch.linspace(-end, end, count)
+def grid(size, end=8.0):
+    axis = torch.linspace(-end, end, 8001 if size == 1 else 201)
     points = torch.cartesian_prod(*[axis] * size).reshape(-1, 1, size)
     return points, float(axis[1] - axis[0]) ** size
 
@@ -40,15 +43,16 @@ def test_density_integrates_to_one_and_agrees_with_draws(name, size):
         fn = family(params)
         assert (fn.batch_shape, fn.event_shape) == ((N,), (size,))
         points, volume = grid(size)
+        tolerance = 1e-2 if name == "spline" and size == 2 else 2e-3  # by the grid: it has kinks
         density = fn.log_prob(points).exp() * volume  # (points, N)
-        torch.testing.assert_close(density.sum(0), torch.ones(N), atol=2e-3, rtol=0)
-        draws = fn.rsample((20_000,))
+        torch.testing.assert_close(density.sum(0), torch.ones(N), atol=tolerance, rtol=0)
+        draws = fn((20_000,))
         for moment in (1, 2):
             values = (draws + 0.3 * draws.flip(-1)).pow(moment)  # of mixed coordinates too
             expected = (points + 0.3 * points.flip(-1)).pow(moment)
             integral = (density.unsqueeze(-1) * expected).sum(0)
             error = values.std(0) / len(values) ** 0.5
-            assert ((values.mean(0) - integral).abs() < 4.5 * error + 1e-3).all()
+            assert ((values.mean(0) - integral).abs() < 4.5 * error + tolerance).all()
         if has_mean(fn):
             mean = (density.unsqueeze(-1) * points).sum(0)
             torch.testing.assert_close(fn.mean, mean, atol=2e-3, rtol=0)
@@ -59,33 +63,34 @@ def test_density_integrates_to_one_and_agrees_with_draws(name, size):
 def test_a_draw_knows_its_density_with_any_leading_dimensions(name, size):
     family, params = made(name, size, batch=(2, 1, N))
     fn = family(params)
-    value = fn.rsample()
+    value = fn()
     assert value.shape == (2, 1, N, size)
     torch.testing.assert_close(fn.log_prob(value), family(params).log_prob(value.clone()))
-    alone = family(params[1, 0, 2]).log_prob(value[1, 0, 2])
-    torch.testing.assert_close(fn.log_prob(value)[1, 0, 2], alone)
+    alone = family(params[1, 0, 1]).log_prob(value[1, 0, 1])
+    torch.testing.assert_close(fn.log_prob(value)[1, 0, 1], alone)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient_of_a_mean_is_that_of_the_integral(name):
     """The reparametrised gradient of E[f(z)], from many draws and on a grid."""
-    family, params = made(name, 2)
+    size = 1 if name == "spline" else 2  # the slope of its density jumps at every knot
+    family, params = made(name, size)
     weights = (params, *family.parameters())
 
     def f(z):
         return torch.sin(z[..., 0]) + z.tanh().prod(-1)
 
-    points, volume = grid(2, end=12.0, count=241)
+    points, volume = grid(size)
     integral = (family(params).log_prob(points).exp() * f(points)).sum() * volume
     expected = torch.autograd.grad(integral, weights)
     slopes = []
     for _ in range(40):
-        value = f(family(params).rsample((500,))).mean(0).sum()
+        value = f(family(params)((500,))).mean(0).sum()
         slopes.append(torch.autograd.grad(value, weights))
     for exact, *found in zip(expected, *slopes):
         found = torch.stack(found)
         error = found.std(0) / len(found) ** 0.5
-        assert ((found.mean(0) - exact).abs() < 5 * error + 2e-3).all()
+        assert ((found.mean(0) - exact).abs() < 5 * error + 3e-3).all()
 
 
 @pytest.mark.parametrize("make", [FullCovariance, partial(LowRank, rank=2)])

@@ -73,7 +73,8 @@ def test_the_losses_of_an_epoch_are_unbiased_for_the_objective(x, y, double):
     objective = vae.objective(label_weight=2.0)
     made = batches(x, y, 5)
     loss = made.loss(objective, vae.model, vae.guide)
-    logits = vae.guide.category(vae.guide.encoder(x)).log_softmax(-1)
+    category = vae.guide.heads[vae.guide.names.index("c")]
+    logits = category(vae.guide.encoder(x)).logits
     known = y >= 0
     wanted = -logits[known].gather(1, y[known, None]).mean()
     found = []
@@ -243,3 +244,14 @@ def test_variants_without_a_category_or_an_elbo_refuse_labels(x, y, make):
             fit(make(name), x, **HOW, labels=y)
     with pytest.raises(OptionError, match=r"label_weight=1\.0 is given without labels"):
         fit(make(), x, **HOW, label_weight=1.0)
+
+
+def test_an_objective_of_ones_own_keeps_its_term(x, y, make):
+    how = {**HOW, "labels": y}
+    own = mi.MutualInformationELBO([mi.LabelledCategory("c", weight=0.5)])
+    plain = mi.MutualInformationELBO()
+    found = fit(make(), x, **how, objective=own)
+    wanted = fit(make(), x, **how, objective=plain, label_weight=0.5)
+    assert found["loss"] == wanted["loss"]
+    with pytest.raises(OptionError, match="give each term once"):
+        fit(make(), x, **how, objective=own, label_weight=0.5)
