@@ -51,7 +51,7 @@ def read_numbers(value: str) -> tuple[float, ...]:
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-DATA = "NAME|FILE.npz|FOLDER"
+DATA = "NAME|FILE.npz|FILE.npy|FILE.csv|FOLDER"
 A_PATH = click.Path(path_type=Path)
 
 device_option = click.option(

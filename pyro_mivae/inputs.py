@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pyro_mivae.errors import DataError
+from pyro_mivae.memory import free_memory
 
+READ_AT_ONCE = 256  # items of a Dataset
 ROUNDING = 1e-5  # distance from its interval at which a value counts as rounded
 
 
 def as_tensor(values: Any, name: str = "x") -> Tensor:
-    """Returns a tensor or a NumPy array as a tensor, with its dtype."""
+    """Returns a tensor, an array, or the items of a ``Dataset`` or ``DataLoader`` as a tensor."""
+    if isinstance(values, Dataset | DataLoader):
+        values = stacked(values, name)
     if isinstance(values, Tensor):
         if values.is_complex():
             raise DataError(f"{name} is complex; give real numbers")
@@ -24,7 +29,8 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
     if not hasattr(values, "__array__"):
         raise DataError(
             f"a {type(values).__name__} given as {name}; give all of it as one tensor or NumPy "
-            "array, by torch.stack or numpy.stack for a list: the batches are made here"
+            "array, by torch.stack or numpy.stack for a list, or as a Dataset or DataLoader of "
+            "torch: the batches are made here"
         )
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -32,6 +38,45 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
     dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
     whole = np.require(array, dtype, ["C", "W"])
     return torch.from_numpy(whole)
+
+
+def stacked(values: Any, name: str = "x") -> Tensor:
+    """Reads all items of a ``Dataset`` or ``DataLoader``, in their order, into one tensor.
+
+    Of an item that is a tuple, such as data with a label, the first part counts.
+
+    Raises:
+        DataError: If the items are no tensors of one shape, or do not fit into memory.
+    """
+    if isinstance(values, TensorDataset):
+        return values.tensors[0]
+    loader = values if isinstance(values, DataLoader) else DataLoader(values, READ_AT_ONCE)
+    parts: list[Tensor] = []
+    size, free = 0, free_memory()
+    try:
+        for batch in loader:
+            part = batch[0] if isinstance(batch, tuple | list) else batch
+            if not isinstance(part, Tensor):
+                raise DataError(
+                    f"{name} yields items of type {type(part).__name__}; let them be tensors, or "
+                    "tuples that begin with one"
+                )
+            size += part.nbytes
+            if 2 * size > free:  # the parts, and the whole
+                raise DataError(
+                    f"{name} does not fit into memory: {size / 1e9:,.1f} GB read, twice that "
+                    f"needed, {free / 1e9:,.1f} GB free; give a torch.utils.data.Subset, or train "
+                    "by mi.SVI, batch by batch"
+                )
+            parts.append(part)
+        return torch.cat(parts)
+    except DataError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(
+            f"{name}, a {type(values).__name__}, cannot be read as one tensor: {told}"
+        ) from error
 
 
 def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:

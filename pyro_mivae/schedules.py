@@ -147,7 +147,7 @@ class Target:
 
     value: float
     _: KW_ONLY
-    speed: float = 0.01
+    speed: float = 0.02
     start: float = 1.0
     window: int = 10
     bounds: tuple[float, float] = (1e-3, 1e3)

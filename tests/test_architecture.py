@@ -15,7 +15,7 @@ from pyro_mivae.figures import FIGURES, SIDES, parse
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
-    "compat interrupts errors inputs arguments options memory figures tables schedules networks "
+    "compat interrupts errors memory inputs arguments options figures tables schedules networks "
     "sites handlers traces distributions spherical priors likelihoods models guides bounds terms "
     "elbo engine posterior evidence diagnostics variants pairs data training metrics plots report "
     "runs cli __main__"

@@ -1,5 +1,6 @@
-"""Image data sets as tensors: built in, from an ``.npz`` file, or from a folder of images."""
+"""Data sets as tensors: built in, from files of images or numbers, from folders of images."""
 
+from pyro_mivae.data.arrays import read_csv, read_npy
 from pyro_mivae.data.binarize import PROTOCOLS, binarize
 from pyro_mivae.data.dataset import (
     FINGERPRINTS,
@@ -22,8 +23,10 @@ __all__ = [
     "default_root",
     "keep_labels",
     "load_dataset",
+    "read_csv",
     "read_folder",
     "read_images",
+    "read_npy",
     "read_npz",
     "resize_images",
     "split_indices",

@@ -1,4 +1,4 @@
-"""Data sets as tensors in [0, 1], split once into training and test images."""
+"""Data sets as tensors, split once into a training and a test part."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,14 +36,15 @@ def image_sides(given: Given) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels, split into a training and a test part.
+    """Images or other data, and labels, split into a training and a test part.
 
     Attributes:
         name: Name of a built-in set, or of the file or folder.
-        x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``. If ``binarize`` is
-            ``"dynamic"``, they are grey: give the protocol to `fit` too, which draws each batch.
+        x_train: Training images, float32 in [0, 1], shape ``(N, C, H, W)``, or other data as
+            they are, ``(N, *data_shape)``. If ``binarize`` is ``"dynamic"``, images are grey: give
+            the protocol to `fit` too, which draws each batch.
         y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
-        x_test: Test images, shape ``(M, C, H, W)``; of ``"dynamic"`` one fixed draw.
+        x_test: Test part, shape ``(M, *data_shape)``; of ``"dynamic"`` one fixed draw.
         y_test: Their labels, shape ``(M,)``, or None.
         class_names: A name for each label; empty if there are none.
         factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``, or
@@ -70,7 +72,7 @@ class Dataset:
 
     @property
     def data_shape(self) -> tuple[int, ...]:
-        """Shape of one image, ``(C, H, W)``."""
+        """Shape of one datum; of images ``(C, H, W)``."""
         return tuple(self.x_train.shape[1:])
 
     @cached_property
@@ -87,7 +89,7 @@ class RawImages:
     """Images before the split, with the fields of a `Dataset`."""
 
     name: str
-    images: Tensor  # (N, C, H, W)
+    images: Tensor  # (N, C, H, W), or data of another shape
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     num_train: int | None = None  # images at the beginning that are for training; None: to split
@@ -212,3 +214,27 @@ def in_range(pixels: Tensor, where: str) -> Tensor:
 def told(error: Exception) -> str:
     """The message of another package's error on one line, or its type if empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def indexed_labels(labels: Any, count: int, where: str) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels as indices ``(N,)`` and their names; None if all are equal."""
+    if labels is None:
+        return None, ()
+    if labels.shape != (count,):
+        raise DataError(f"{where} has shape {labels.shape}; allowed is ({count},), one per datum")
+    if labels.dtype.kind not in "USbiu" and not is_whole(labels):
+        raise DataError(f"{where} has dtype {labels.dtype}; allowed are integers or strings")
+    if labels.dtype.kind == "f":
+        labels = labels.astype(np.int64)
+    values, codes = np.unique(labels, return_inverse=True)
+    if len(values) < 2:
+        return None, ()
+    names = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
+    return torch.from_numpy(codes.astype(np.int64)), tuple(names)
+
+
+def is_whole(values: Any) -> bool:
+    """Returns True for integers, and for floats that are exact whole numbers."""
+    if values.dtype.kind != "f":
+        return values.dtype.kind in "biu"
+    return np.array_equal(values, np.round(values)) and bool((np.abs(values) < 2**53).all())

@@ -14,11 +14,20 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked
 from pyro_mivae.arguments import path as a_path
-from pyro_mivae.data.dataset import RawImages, image_sides, in_range, resize_images, told
+from pyro_mivae.data.arrays import plain_values
+from pyro_mivae.data.dataset import (
+    RawImages,
+    image_sides,
+    in_range,
+    indexed_labels,
+    is_whole,
+    resize_images,
+    told,
+)
 from pyro_mivae.errors import DataError, PyroMivaeWarning
 
 Array = np.ndarray[Any, Any]
-ARRAYS = ("images", "labels", "factors", "factor_names")
+ARRAYS = ("images", "data", "labels", "factors", "factor_names")
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 STACKS = ("TIFF", "GIF", "WEBP", "PNG")
 """Formats in which every frame is an image; further frames of a JPEG are previews."""
@@ -29,12 +38,13 @@ SUBFILE_TYPE, REDUCED = 254, 1  # a TIFF's page that is a thumbnail of another
 
 @checked(path=a_path())
 def read_npz(path: str | Path) -> RawImages:
-    """Reads ``images`` (N, H, W[, C]) and optional ``labels`` (N,) and ``factors`` (N, F).
+    """Reads ``images`` (N, H, W[, C]) or ``data`` (N, ...), and optional labels and factors.
 
-    ``uint8`` ranges from 0 to 255, or is binary if no value is above 1; floats lie in [0, 1].
-    Labels are integers or strings; equal labels for all images are dropped. Factors, from which
-    each image was made, are integers; ``factor_names`` (F,) may name them. Any other ``factors``
-    are dropped with a warning. Further arrays are ignored.
+    Images of ``uint8`` range from 0 to 255, or are binary if no value is above 1; floats lie in
+    [0, 1]. Without ``images``, ``data`` of any kind, ``(N, d)`` or ``(N, channels, length)``, are
+    kept as they are. ``labels`` (N,) are integers or strings; equal labels for all are dropped.
+    ``factors`` (N, F), from which each datum was made, are integers; ``factor_names`` (F,) may
+    name them. Any other ``factors`` are dropped with a warning. Further arrays are ignored.
 
     Args:
         path: The file.
@@ -44,9 +54,12 @@ def read_npz(path: str | Path) -> RawImages:
     """
     path = Path(path)
     found = _arrays(path)
-    images = _pixels(found["images"], f"'images' in {path}")
+    if "images" in found:
+        images = _pixels(found["images"], f"'images' in {path}")
+    else:
+        images = plain_values(found["data"], f"'data' in {path}")
     count = len(images)
-    labels, class_names = _labels(found.get("labels"), count, f"'labels' in {path}")
+    labels, class_names = indexed_labels(found.get("labels"), count, f"'labels' in {path}")
     factors, names = _factors(found.get("factors"), found.get("factor_names"), count, path)
     return RawImages(path.stem, images, labels, class_names, factors=factors, factor_names=names)
 
@@ -57,10 +70,13 @@ def _arrays(path: Path) -> dict[str, Array]:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds a single array; allowed is an .npz with 'images'")
-            if "images" not in archive:
+                raise DataError(
+                    f"{path} holds a single array; allowed is an .npz with 'images' or 'data'; "
+                    "name a single array .npy"
+                )
+            if not {"images", "data"} & set(archive.files):
                 names = ", ".join(archive.files) or "nothing"
-                raise DataError(f"{path} holds {names}, but no array named 'images'")
+                raise DataError(f"{path} holds {names}, but no array named 'images' or 'data'")
             found = {name: archive[name] for name in ARRAYS if name in archive}
     except DataError:
         raise
@@ -101,37 +117,13 @@ def _channels_last(first: int, second: int, last: int) -> bool:
     return last == 1 or last < min(first, second) or last <= 4 < first
 
 
-def _labels(labels: Array | None, count: int, where: str) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels as indices ``(N,)`` and their names; None if all are equal."""
-    if labels is None:
-        return None, ()
-    if labels.shape != (count,):
-        raise DataError(f"{where} has shape {labels.shape}; allowed is ({count},), one per image")
-    if labels.dtype.kind not in "USbiu" and not _whole(labels):
-        raise DataError(f"{where} has dtype {labels.dtype}; allowed are integers or strings")
-    if labels.dtype.kind == "f":
-        labels = labels.astype(np.int64)
-    values, codes = np.unique(labels, return_inverse=True)
-    if len(values) < 2:
-        return None, ()
-    names = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
-    return torch.from_numpy(codes.astype(np.int64)), tuple(names)
-
-
-def _whole(values: Array) -> bool:
-    """Returns True for integers, and for floats that are exact whole numbers."""
-    if values.dtype.kind != "f":
-        return values.dtype.kind in "biu"
-    return np.array_equal(values, np.round(values)) and bool((np.abs(values) < 2**53).all())
-
-
 def _factors(
     factors: Array | None, names: Array | None, count: int, path: Path
 ) -> tuple[Tensor | None, tuple[str, ...]]:
     """Factors as indices ``(N, F)`` and their names; None for other arrays."""
     if factors is None:
         return None, ()
-    if not _whole(factors) or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
+    if not is_whole(factors) or factors.ndim != 2 or len(factors) != count or not factors.shape[1]:
         warnings.warn(
             f"'factors' in {path} has dtype {factors.dtype} and shape {factors.shape} and is "
             f"left out; allowed are integers of shape ({count}, F), one row per image",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice
 from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.arrays import read_csv, read_npy
 from pyro_mivae.data.binarize import PROTOCOLS, settled_pixels, training_pixels
 from pyro_mivae.data.dataset import (
     SEED,
@@ -63,13 +64,14 @@ def load_dataset(
     seed: int = 0,
     binarize: str = "none",
 ) -> Dataset:
-    """Loads images as tensors in [0, 1], with a test part.
+    """Loads images as tensors in [0, 1], or other data as they are, with a test part.
 
     Data without a test set of its own is split once, 80/20, stratified by label.
 
     Args:
-        name_or_path: One of :data:`DATASETS`, an ``.npz`` file (see :func:`read_npz`), or a folder
-            of images (see :func:`read_folder`).
+        name_or_path: One of :data:`DATASETS`, a folder of images (see :func:`read_folder`), an
+            ``.npz`` file of images or data (see :func:`read_npz`), or rows of numbers, counts and
+            series of an ``.npy`` or ``.csv`` file (see `read_npy`, `read_csv`).
         root: Folder of torchvision's data sets, or of one of them, :func:`default_root` if
             omitted. It holds IDX files, compressed (``.gz``) or not. Missing data sets are
             downloaded; existing files are never changed.
@@ -121,20 +123,27 @@ def read_images(
     Arguments and errors are those of :func:`load_dataset`.
     """
     name, path = str(name_or_path), Path(name_or_path)
-    allowed = f"{', '.join(DATASETS)}, an .npz file, or a folder of images"
+    allowed = f"{', '.join(DATASETS)}, a file ({', '.join(READERS)}), or a folder of images"
     if name in DATASETS:
         raw = DATASETS[name](Path(root) if root is not None else default_root())
     elif os.path.isdir(path):
         return read_folder(path, image_size)
     elif os.path.isfile(path):
-        if path.suffix.lower() != ".npz":
-            raise DataError(f"{path} is not an .npz file; allowed is {allowed}")
-        raw = read_npz(path)
+        reader = READERS.get(path.suffix.lower())
+        if reader is None:
+            raise DataError(f"{path} is no {' or '.join(READERS)} file; allowed is {allowed}")
+        raw = reader(path)
     else:
         hint = nearest(name, DATASETS)
         raise DataError(f"no data set, file or folder {name!r}{hint}; allowed is {allowed}")
     if image_size is None:
         return raw
+    if raw.images.dim() != 4 or not 0 <= raw.images.min() <= raw.images.max() <= 1:
+        shape = tuple(raw.images.shape[1:])
+        raise DataError(
+            f"image_size={image_size}: {name} holds no images in [0, 1], but data of shape "
+            f"{shape}; leave image_size out"
+        )
     return replace(raw, images=resize_images(raw.images, image_size))
 
 
@@ -231,6 +240,13 @@ def _download(name: str, dataset_class: Callable[..., Any], root: Path) -> None:
             f"give its folder with root= ({str(error).splitlines()[0].rstrip(':')})"
         ) from error
 
+
+READERS: dict[str, Callable[[Path], RawImages]] = {
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".csv": read_csv,
+}
+"""Readers of files by suffix."""
 
 DATASETS: dict[str, Callable[[Path], RawImages]] = {
     "digits": _digits,

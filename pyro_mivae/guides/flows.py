@@ -144,9 +144,9 @@ class CouplingFlow(FlowFamily):
     def _distribution(self, noise: Any, context: Tensor, affine: Any) -> Any:
         flip = torch.arange(self.size - 1, -1, -1, device=context.device)
         layers: list[Any] = []
-        conditional: Any
-        for conditional in self.layers:
-            layers += [conditional.condition(context), Permute(flip)]
+        couplings: Any = self.layers
+        for layer in couplings:
+            layers += [layer.condition(context), Permute(flip)]
         return _Coupled(noise, [*layers[:-1], affine])
 
 

@@ -302,7 +302,7 @@ def listing() -> str:
     """Lists variants with their options, priors, guides, and data sets."""
     sections: dict[str, Mapping[str, object]] = {
         "variants (pyro-mivae train VARIANT)": VARIANTS,
-        "data sets (--data NAME, or FILE.npz, or FOLDER)": DATASETS,
+        "data sets (--data NAME, or FILE.npz, .npy or .csv, or FOLDER)": DATASETS,
         "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
         "guides (--guide NAME, or FILE.py:NAME)": FAMILIES,
         "likelihoods (--likelihood NAME, or FILE.py:NAME)": LIKELIHOODS,

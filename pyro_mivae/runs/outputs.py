@@ -15,6 +15,7 @@ from pyro_mivae.data import PROTOCOLS, Dataset, read_images
 from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
+from pyro_mivae.plots import grid_figure, plot_samples, render_png
 from pyro_mivae.runs.run import Run, notes_of, summarise
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
@@ -110,13 +111,21 @@ def write_samples(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a square grid of samples from the prior as a PNG."""
+    """Writes a square grid of samples from the prior as a PNG, pictures or lines."""
     from torchvision.utils import save_image
 
     check_out(out, ".png", overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images = run.vae.sample(count, category=category)
+    if len(run.vae.data_shape) != 3:
+        columns = math.ceil(math.sqrt(count))
+        rows = math.ceil(count / columns)
+        figure, ax = grid_figure(rows, columns, run.vae.data_shape, label_width=0.1)
+        plot_samples(ax, images, columns=columns)
+        with atomic_path(out) as scratch:
+            scratch.write_bytes(render_png(figure))
+        return
     images = images.cpu() if images.shape[1] in (1, 3) else images.cpu().mean(1, keepdim=True)
     scale = max(1, math.ceil(CELL / max(images.shape[-2:])))
     images = images.clamp(0, 1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
@@ -139,8 +148,8 @@ def write_codes(
     images = read_images(data, root=root or config.data_root, image_size=config.image_size).images
     if len(images) == 0 or tuple(images.shape[1:]) != config.data_shape:
         raise DataError(
-            f"{data} holds images of shape {tuple(images.shape[1:])}; the run {run.folder} was "
-            f"trained on {config.data_shape} (channels, height, width)"
+            f"{data} holds data of shape {tuple(images.shape[1:])}; the run {run.folder} was "
+            f"trained on {config.data_shape}"
         )
     images = settled_pixels(run.vae.check_data(images), config.binarize)
     parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]

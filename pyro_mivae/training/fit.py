@@ -89,8 +89,9 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training images, a tensor or a NumPy array, shape ``(N, *data_shape)``, see
-            `Variant.check_data`. To make them binary, they lie in [0, 1], see `binarize`.
+        x: Training data, a tensor, array, ``Dataset`` or ``DataLoader``, shape
+            ``(N, *data_shape)``, see `Variant.check_data`. To make them binary, they lie in
+            [0, 1], see `binarize`.
         options: See `TrainingOptions`.
         objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
             networks are trained, and must be attributes of the variant. The losses of Pyro have no

@@ -247,8 +247,9 @@ class Variant(PyroModule):
         Every method that takes data calls it first.
 
         Args:
-            x: A tensor or NumPy array of any dtype, shape ``(n, *data_shape)``, ``n`` at least 1.
-                Bytes from 0 to 255 are not rescaled; a likelihood on [0, 1] refuses them.
+            x: A tensor or NumPy array of any dtype, shape ``(n, *data_shape)``, ``n`` at least 1,
+                or a ``Dataset`` or ``DataLoader`` of torch, which is read once, in its order, into
+                memory. Bytes from 0 to 255 are not rescaled: likelihoods on [0, 1] refuse them.
 
         Raises:
             DataError: If there are none, or values are not finite or outside the support.

@@ -46,7 +46,7 @@ BAD_INPUT = {
     "NUL": (["evaluate", "a\0b"], "an argument is 'a\\x00b'; give it a value"),
     "prior": (["train", "vae", "--prior", "norm"], "no prior 'norm'; did you mean normal"),
     "prior file": (["train", "vae", "--prior", "p.py:P"], "there is no file"),
-    "likelihood": (["train", "vae", "--likelihood", "poisson"], "allowed are bernoulli"),
+    "likelihood": (["train", "vae", "--likelihood", "poison"], "allowed are bernoulli"),
     "no variant": (["train"], "Missing argument 'VARIANT'"),
     "nothing": ([], "Missing command. (see pyro-mivae --help)"),
     "no command": (["trian"], "no command 'trian'; did you mean train"),

@@ -167,7 +167,7 @@ def test_information_in_a_game_is_held(double):
     objective.loss_and_grads(vae.model, vae.guide, torch.rand(8, 1, 8, 8))
     information = float(objective.ledger["mi_c_mean"]) / 8
     weight = objective.weights["c"]
-    assert float(weight()) == pytest.approx(math.exp(0.01 * min(max(1 - information, -1), 1) / 10))
+    assert float(weight()) == pytest.approx(math.exp(0.02 * min(max(1 - information, -1), 1) / 10))
     assert float(objective.ledger["weight_mi_c_mean"]) == 8.0
 
 

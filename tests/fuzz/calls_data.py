@@ -21,10 +21,12 @@ ROWS = [{"beta": b, "rate": 2 / b, "distortion": 5 + b, "mi_lower": 1 / b} for b
 def files():
     """A file and a folder of images."""
     (FOLDER / "folder").mkdir(parents=True, exist_ok=True)
-    if not (FOLDER / "set.npz").exists():
+    if not (FOLDER / "set.csv").exists():
         np.savez(FOLDER / "set.npz", images=np.eye(8)[None].repeat(4, 0))
+        np.save(FOLDER / "set.npy", np.eye(8))
+        (FOLDER / "set.csv").write_text("a,label\n1,b\n2,c\n")
         Image.new("L", (6, 8)).save(FOLDER / "folder" / "0.png")
-    return {"npz": FOLDER / "set.npz", "folder": FOLDER / "folder"}
+    return {"folder": FOLDER / "folder"} | {k: FOLDER / f"set.{k}" for k in ("npz", "npy", "csv")}
 
 
 def history():
@@ -140,6 +142,8 @@ CALLS = [
     Call("resize_images", data.resize_images, lambda: {"images": X, "size": (5, 6)}),
     Call("binarize", data.binarize, lambda: {"x": X, "protocol": "fixed", "seed": 1}),
     Call("read_npz", data.read_npz, lambda: {"path": files()["npz"]}),
+    Call("read_npy", data.read_npy, lambda: {"path": files()["npy"]}, 20),
+    Call("read_csv", data.read_csv, lambda: {"path": files()["csv"]}, 20),
     Call("read_folder", data.read_folder, lambda: {"path": files()["folder"], "image_size": 8}),
     Call(
         "read_images",

@@ -246,7 +246,9 @@ def test_the_objective_the_protocol_and_the_command(tmp_path, infocat):
     )
     config = {"data": "/a/b/my digits.npz", "command": command, "training": {"epochs": 3}}
     protocol = {"probe": {"split": "half"}}
-    page = report(tmp_path, data_of(infocat), config=config, protocol=protocol, panels=())
+    data = data_of(infocat, columns=history("weight_kl_z"))
+    page = report(tmp_path, data, config=config, protocol=protocol, panels=())
+    assert "the weight that holds kl_z ended at 10" in page.text
     assert "J = E_q[log p(x|code)]" in page.text
     assert "probe.split half" in page.text
     assert "training.epochs 3" in page.text

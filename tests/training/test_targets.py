@@ -1,5 +1,7 @@
 """Trainings that hold a value: the same in every engine, and after a stop."""
 
+import math
+
 import pytest
 import torch
 
@@ -24,6 +26,17 @@ def test_engines_move_the_weight_alike(make, x, assert_same_weights):
         torch.testing.assert_close(value, models[1].state_dict()[name])
     assert histories[0]["weight_kl_z"] == pytest.approx(histories[1]["weight_kl_z"], rel=1e-9)
     assert len(set(histories[0]["weight_kl_z"])) == 4
+
+
+@pytest.mark.parametrize("engine", ["eager", "staged"])
+def test_each_step_moves_the_weight_once(make, x, engine):
+    """With one step in an epoch, the history holds all that the weight depends on."""
+    history = fit(held(make), x, engine=engine, epochs=5, batch_size=50)
+    gap, weight = 0.0, 1.0
+    for rate, shown in zip(history["kl_z"], history["weight_kl_z"], strict=True):
+        assert shown == pytest.approx(weight, rel=1e-5)
+        gap += (min(max(rate / 2 - 1, -1), 1) - gap) / 10
+        weight *= math.exp(0.1 * gap)
 
 
 @pytest.mark.parametrize("engine", ["eager", "staged"])

@@ -1,0 +1,171 @@
+"""Data of any kind from ``.npy`` and ``.csv`` files, and from ``data`` of an ``.npz`` file.
+
+Rows of numbers, counts, series: values are kept as they are, as float32.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import path as a_path
+from pyro_mivae.data.dataset import RawImages, indexed_labels, told
+from pyro_mivae.errors import DataError
+
+Array = np.ndarray[Any, Any]
+LARGEST = float(np.finfo(np.float32).max)
+LABELS = ("label", "labels")
+"""Names of a column of labels."""
+
+
+@checked(path=a_path())
+def read_npy(path: str | Path) -> RawImages:
+    """Reads one array of numbers: ``(N, d)``, ``(N, channels, length)``, or another shape.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If it cannot be read, or is not such an array of finite numbers.
+    """
+    path = Path(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged file fails in many ways
+        raise DataError(f"cannot read {path} as an .npy file: {told(error)}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays; name it .npz, with 'data' or 'images'")
+    return RawImages(path.stem, plain_values(array, f"the array in {path}"))
+
+
+def plain_values(array: Array, where: str) -> Tensor:
+    """Returns numbers as they are, as float32; refuses others."""
+    if array.ndim < 2 or 0 in array.shape:
+        hint = "; give values.reshape(-1, 1) for one number per datum" if array.ndim == 1 else ""
+        raise DataError(f"{where} has shape {array.shape}; allowed is (N, *data_shape){hint}")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where} has dtype {array.dtype}; allowed are real numbers")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32, order="C", copy=False)
+    if not np.isfinite(values).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise DataError(
+            f"{where} holds {array[place]} at {list(place)}; allowed are finite numbers of "
+            "float32: fill or remove such values"
+        )
+    return torch.from_numpy(np.require(values, requirements="W"))
+
+
+@checked(path=a_path())
+def read_csv(path: str | Path) -> RawImages:
+    """Reads a table: a row per datum, a column per number, separated by commas.
+
+    The first line is a header if one of its cells is not a number. A column whose header is
+    ``label`` or ``labels`` holds labels, numbers or texts; every other column is data.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Data of shape ``(N, columns)``.
+
+    Raises:
+        DataError: If it cannot be read; of a malformed file the message names line and column.
+    """
+    path = Path(path)
+    line, first = next(_rows(path), (0, []))
+    header = first if any(not _is_number(cell) for cell in first) else []
+    names = [cell.strip() for cell in header]
+    column = next((i for i, name in enumerate(names) if name.lower() in LABELS), None)
+    texts: dict[str, int] = {}
+    converters: Any = (
+        {} if column is None else {column: lambda text: texts.setdefault(text.strip(), len(texts))}
+    )
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
+            table = np.loadtxt(
+                path,
+                delimiter=",",
+                skiprows=line if header else 0,
+                ndmin=2,
+                comments=None,
+                quotechar='"',
+                converters=converters,
+                encoding="utf-8-sig",
+            )
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(table.astype(np.float32)).all()
+        if table.size and not (finite and table.shape[1] == len(first)):
+            raise ValueError("a number is not finite, or a column is missing")
+    except (ValueError, OverflowError, OSError, RuntimeError) as error:
+        raise DataError(_fault(path, names, column) or f"cannot read {path}: {told(error)}") from (
+            error
+        )
+    values = table if column is None or not table.size else np.delete(table, column, axis=1)
+    if not values.size:
+        raise DataError(f"{path} holds no data; give a row of numbers per datum")
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    if column is not None:
+        found = np.array(list(texts))[table[:, column].astype(np.int64)]
+        where = f"the column {names[column]!r} of {path}"
+        labels, class_names = indexed_labels(_whole_numbers(found), len(values), where)
+    return RawImages(path.stem, plain_values(values, str(path)), labels, class_names)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Lines that are not empty, with their numbers from 1."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path} as a .csv file: {told(error)}") from error
+
+
+def _fault(path: Path, names: list[str], column: int | None) -> str:
+    """Describes the first cell of a table that is not what it should be."""
+    width, header = 0, bool(names)
+    for line, row in _rows(path):
+        width = width or len(row)
+        hint = ""
+        if len(row) == 1 and any(mark in row[0] for mark in ";\t"):
+            hint = "; separate the columns by commas"
+        if len(row) != width:
+            return f"{path}, line {line}: {len(row)} columns, {width} in the first line{hint}"
+        for index, cell in enumerate(row):
+            if header or index == column or _is_number(cell):
+                continue
+            name = f" ({names[index]!r})" if names else ""
+            return (
+                f"{path}, line {line}, column {index + 1}{name}: {cell!r} is not a finite "
+                f"number of float32{hint}"
+            )
+        header = False
+    return ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell)) and abs(float(cell)) <= LARGEST
+    except ValueError:
+        return False
+
+
+def _whole_numbers(texts: Array) -> Array:
+    """Texts as integers, if all are: 10 comes after 9."""
+    try:
+        return texts.astype(np.int64)
+    except ValueError:
+        return texts
