@@ -70,7 +70,8 @@ class AmortizedGuide(PyroModule):
 
     Raises:
         SiteError: If a site has another support, or is a category of another form.
-        OptionError: If a deterministic site is not a continuous site of the prior.
+        OptionError: If a deterministic site is not a continuous site of the prior, or no site
+            takes the family.
 
     References:
         Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
@@ -112,6 +113,7 @@ class AmortizedGuide(PyroModule):
         self.names = list(sites)
         heads: list[nn.Module] = []
         categories: dict[str, int] = {}
+        used = family == "mean-field"
         for name, fn in sites.items():
             if fn.has_enumerate_support:
                 heads.append(_category(name, fn, features))
@@ -122,6 +124,12 @@ class AmortizedGuide(PyroModule):
                 if not isinstance(built, Family):
                     raise OptionError(f"family builds {shown(built)}; let it build a Family")
                 heads.append(SiteHead(features, built, categories))
+                used |= own is make
+        if not used:
+            raise OptionError(
+                f"family={shown(family)}: no site of the prior takes it, as none is on the real "
+                f"line; the sites are {list(sites)}: leave the family out"
+            )
         self.heads = nn.ModuleList(heads)
 
     def forward(self, x: Tensor) -> None:

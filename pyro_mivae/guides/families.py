@@ -51,7 +51,7 @@ class Family(nn.Module):
 
 
 class MeanField(Family):
-    r"""Independent Normals: :math:`\prod_i N(z_i; \mu_i(x), \sigma_i^2(x))`.
+    r"""Independent Normals, the mean field: :math:`\prod_i N(z_i; \mu_i(x), \sigma_i^2(x))`.
 
     Example:
         >>> MeanField(3)(torch.zeros(5, 6)).event_shape
@@ -106,7 +106,7 @@ class PointMass(Family):
 
 
 class FullCovariance(Family):
-    r"""A Normal with any covariance: :math:`N(z; \mu(x), L(x) L(x)^T)`.
+    r"""A Normal with any covariance: :math:`N(m, L L^T)`.
 
     The Cholesky factor :math:`L` has :math:`d (d + 1) / 2` entries per datum, so the layer before
     it grows with the square of the size.
@@ -136,7 +136,7 @@ class FullCovariance(Family):
 
 
 class LowRank(Family):
-    r"""A Normal whose covariance is diagonal plus low rank: :math:`W(x) W(x)^T + D(x)`.
+    r"""A Normal whose covariance is diagonal plus low rank: :math:`W W^T + D`.
 
     Args:
         size: Size of the site.
@@ -162,7 +162,9 @@ class LowRank(Family):
 
 
 class GaussianMixture(Family):
-    r"""Several Normals per datum: :math:`\sum_k \pi_k(x) \prod_i N(z_i; \mu_{ki}(x), ...)`.
+    r"""Several Normals per datum, whose draws have a gradient.
+
+    .. math:: \sum_k \pi_k(x) \prod_i N(z_i; \mu_{ki}(x), \sigma_{ki}^2(x))
 
     The gradient of the draws is that of `NormalMixture`, with no component enumerated: the decoder
     runs once. The KL divergence has no closed form; it is taken from the draw.

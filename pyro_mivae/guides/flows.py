@@ -60,7 +60,9 @@ class FlowFamily(Family):
 
 
 class InverseAutoregressiveFlow(FlowFamily):
-    r"""Inverse autoregressive flow: :math:`y_i = m_i(u_{<i}, x) + s_i(u_{<i}, x)\,u_i`.
+    r"""Inverse autoregressive flow, for curved posteriors.
+
+    .. math:: y_i = m_i(u_{<i}, x) + s_i(u_{<i}, x)\,u_i
 
     The layers are zuko's, which ``pip install 'pyro-mivae[flows]'`` installs. The density of a
     value other than the last draw takes as many passes as there are coordinates. So terms and
@@ -142,7 +144,8 @@ class CouplingFlow(FlowFamily):
     def _distribution(self, noise: Any, context: Tensor, affine: Any) -> Any:
         flip = torch.arange(self.size - 1, -1, -1, device=context.device)
         layers: list[Any] = []
-        for layer in self.layers:
+        couplings: Any = self.layers
+        for layer in couplings:
             layers += [layer.condition(context), Permute(flip)]
         return _Coupled(noise, [*layers[:-1], affine])
 

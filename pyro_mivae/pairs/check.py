@@ -22,12 +22,13 @@ from pyro_mivae.pairs import rules
 from pyro_mivae.pairs.findings import Finding, PairReport
 from pyro_mivae.pairs.gradients import of_parameters, unchanged
 from pyro_mivae.posterior.preserved_state import device_of
-from pyro_mivae.terms import ENOUGH_DATA
+from pyro_mivae.terms import ENOUGH_DATA, LabelledCategory
 from pyro_mivae.traces import Program, TracePair, run_programs
 from pyro_mivae.variants import Variant
 from pyro_mivae.variants.checks import check_store
 
 SEED = 0
+LABELS = "labels", "labelled"  # keywords of an objective with labels, which keeps them
 ALONE = "call objective.loss(model, guide, x) to see where"
 BROADCAST = (
     "let all that depends on them broadcast: a table of K values has shape (K, 1, ...) beside "
@@ -67,9 +68,9 @@ def check(
         model: The model, or a `Variant`.
         guide: The guide; with a variant, the data.
         *args: Arguments of model and guide, a batch of data first. Of a variant's data the first
-            64 are used.
+            64 are used, unless there are other arguments.
         objective: The loss; that of the variant, or `MutualInformationELBO` if omitted.
-        **kwargs: Keyword arguments of model and guide.
+        **kwargs: Keyword arguments of model and guide, or labels for the objective.
 
     Returns:
         The findings, none if the pair is right, with a table of shapes.
@@ -113,9 +114,10 @@ def _checked(
     if owner is not None and args:
         x, *others = args
         try:
-            args = owner.check_data(x)[:ENOUGH_DATA].to(device), *others
+            data = owner.check_data(x).to(device)
         except (DataError, ShapeError) as error:
             return PairReport((Finding.of("data", error, "x"),), "")
+        args = (data, *others) if others or kwargs else (data[:ENOUGH_DATA],)
     store = pyro.get_param_store()
     with (
         unchanged(objective, model, guide),
@@ -147,7 +149,10 @@ class _Examination:
         kwargs: Mapping[str, Any],
         objective: Objective,
     ) -> None:
-        self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
+        self.model, self.guide, self.args, self.given = model, guide, args, kwargs
+        terms = getattr(objective, "terms", ())
+        taken = LABELS if any(isinstance(term, LabelledCategory) for term in terms) else ()
+        self.kwargs = {name: value for name, value in kwargs.items() if name not in taken}
         self.objective = objective
         self.findings: list[Finding] = []
         self.shapes = ""
@@ -237,7 +242,7 @@ class _Examination:
 
     def _train(self) -> None:
         """Evaluates the objective, and finds the parameters that it does not train."""
-        data = self.objective, self.model, self.guide, self.args, self.kwargs
+        data = self.objective, self.model, self.guide, self.args, self.given
         try:
             self.note(list(of_parameters(*data)))
         except PyroMivaeError as error:

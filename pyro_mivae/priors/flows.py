@@ -27,6 +27,11 @@ class FlowDistribution(ZukoToPyro):
 
     support = constraints.real_vector
 
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws, as a component of a mixture does."""
+        draws: Tensor = self(torch.Size(sample_shape))
+        return draws
+
     def expand(self, *args: Any, **kwargs: Any) -> FlowDistribution:
         """Returns the same distribution over a larger batch shape."""
         return type(self)(self.dist.expand(*args, **kwargs))

@@ -103,6 +103,7 @@ def _with_prior(vae: Variant, prior: Any) -> Variant:
             "prior with these sizes"
         )
     copied = copy.deepcopy(vae)
+    prior.to(vae.device, vae.dtype)
     model = copied.model
     parts = {"prior": prior, "decoder": model.decoder, "likelihood": model.likelihood}
     for name, part in parts.items():  # in the order of a variant that is built with the prior
@@ -145,4 +146,4 @@ def _fit(vae: Variant, x: Tensor, epochs: int, batch_size: int, lr: float) -> No
             parameter.requires_grad_()
         prior.eval()
     if not bool(values.isfinite().all()):
-        raise TrainingError("the rate is not finite; try a lower learning rate, lr=")
+        raise TrainingError(f"the rate is not finite; try a lower learning rate than lr={lr}")

@@ -55,7 +55,10 @@ CALLS = [
     Call(
         "InfoGANPrior",
         mi.InfoGANPrior,
-        lambda: {"noise_dim": 2, "num_categories": 3, "uniform_dim": 1},
+        lambda: {
+            **{"noise_dim": 2, "num_categories": 3, "uniform_dim": 1},
+            **{"sites": ("a", "b", "d")},
+        },
         after=prior_sites,
     ),
     Call(

@@ -42,6 +42,16 @@ def test_other_objectives_are_right(categorical):
     assert kinds(mi.check(mi.InfoCatVAE(SHAPE, categorical=categorical), IMAGES)) == []
 
 
+def test_labels_go_to_the_objective_alone():
+    vae, labels = mi.CatVAE(SHAPE, num_categories=3), torch.arange(70) % 4 - 1
+    objective = vae.objective(label_weight=1.0)
+    report = mi.check(vae, IMAGES, objective=objective, labels=labels)
+    assert kinds(report) == []
+    (finding,) = mi.check(vae, IMAGES, objective=objective, labels=labels + 1)
+    assert "the labels range over 0 to 3" in finding.found
+    assert kinds(mi.check(vae, IMAGES, labels=labels)) == [("program", "")]
+
+
 @pytest.mark.parametrize("build", RIGHT, ids=lambda build: build.__name__)
 def test_pairs_in_the_style_of_tutorials_are_right(build):
     model, guide, args, kwargs = build()

@@ -106,6 +106,8 @@ def test_an_epoch_has_the_prior_once_and_evaluation_has_none():
         assert loss(x[:20]) == pytest.approx(plain[0])  # the number of data is not known yet
         vae.initialize(x)
         with_prior = [loss(batch) for batch in x.split(20)]
+        vae.prior.eval()
+        assert [loss(batch) for batch in x.split(20)] == pytest.approx(plain)
     expected = sum(plain) - float(vae.prior.log_prior().detach())
     assert sum(with_prior) == pytest.approx(expected, rel=1e-9)
     assert float(vae.prior.num_data) == N

@@ -101,6 +101,26 @@ def test_categories_and_copies_and_files(x, tmp_path):
     assert torch.equal(again.prior.sticks, prior.sticks)
 
 
+def test_sticks_have_their_prior_once(x):
+    """With a frozen guide their estimate has a closed form, by its expected categories."""
+    torch.manual_seed(0)
+    few = x[:50]
+    vae = mi.CatVAE(SHAPE, num_categories=3, latent_dim=3, warm_start=0).eval()
+    prior = mi.StickBreakingPrior(3, 3, learn=["weights"], concentration=6.0)
+    mi.refit_prior(vae, few, prior, epochs=150, batch_size=50, lr=0.1)
+    counts = vae.encode(few)["c"].sum(0)
+    above = counts.flip(0).cumsum(0).flip(0)
+    expected = ((counts + 1) / (above + 1 + 6.0))[:-1]
+    torch.testing.assert_close(prior.sticks.sigmoid().detach(), expected, atol=5e-3, rtol=0)
+
+
+def test_the_prior_takes_the_precision_of_the_variant(x):
+    vae = mi.VAE(SHAPE, latent_dim=2).double()
+    refit = mi.refit_prior(vae, x, mi.VampPrior(SHAPE, 2, 4), epochs=1)
+    assert {parameter.dtype for parameter in refit.parameters()} == {torch.float64}
+    assert refit.sample(2).dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
