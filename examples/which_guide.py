@@ -13,7 +13,18 @@ The column `gap` estimates that loss: the importance-weighted log p(x) of 500 dr
 
     python examples/which_guide.py [--guides mean-field low-rank] [--latent-dim 10] [--smoke]
 
-Expected (seed 0, 359 test digits): EXPECTED
+Expected (seed 0, 359 test digits):
+
+                         elbo  distortion     rate      gap
+    mean-field         -24.28       21.32     2.97     0.27
+    full-covariance    -24.40       21.39     3.01     0.46
+    low-rank           -24.34       21.37     2.97     0.33
+    gaussian-mixture   -24.29       21.37     2.92     0.26
+    affine-coupling    -24.42       21.34     3.08     0.43
+    iaf                -24.30       21.30     3.00     0.36
+
+None is worth it here: a mean field loses 0.3 nats of three of rate, and the richer guides, with
+more weights to learn from 1,438 images, end no closer. (`iaf` needs zuko and is not a default.)
 
 Departures: no paper; grey pixels under a Bernoulli likelihood, so the numbers compare with each
 other alone.
