@@ -207,7 +207,13 @@ class _Examination:
                 site = next(reversed(rules.samples(traced.trace)), "")
                 after = f" after site {site!r}" if site else ""
                 found = f"the {name} fails{after}: {_told(own)}"
-                yield Finding("program", "", found, f"make the {name} run alone on this batch")
+                remedy = f"make the {name} run alone on this batch"
+                if "inside plate" in str(own):
+                    remedy = (
+                        "end the distribution with .to_event(1) if its last dimension belongs to "
+                        "one datum, or give that dimension a plate of its size"
+                    )
+                yield Finding("program", "", found, remedy)
                 return
         different = list(rules.of_programs(alone["guide"], alone["model"]))
         told = f"both programs run alone, but not the model on the guide's values: {_told(error)}"

@@ -1,6 +1,6 @@
 """Priors of the code: PyroModules that sample its sites inside the data plate."""
 
-from pyro_mivae.priors.base import PRIOR, attach_prior, base_of, prior_sites, site_size
+from pyro_mivae.priors.base import PRIOR, attach_prior, base_of, join, prior_sites, site_size
 from pyro_mivae.priors.flows import FlowDistribution, FlowPrior
 from pyro_mivae.priors.hierarchical import HierarchicalPrior
 from pyro_mivae.priors.independent import (
@@ -32,6 +32,7 @@ __all__ = [
     "VampPrior",
     "attach_prior",
     "base_of",
+    "join",
     "prior_sites",
     "site_size",
 ]

@@ -97,7 +97,21 @@ def base_of(fn: Any) -> Any:
 
 
 def join(values: Iterable[Tensor]) -> Tensor:
-    """Concatenates values of sites; enumerated ones have one more batch dimension."""
+    """Concatenates values of sites to the code that a prior returns.
+
+    A category that is summed out has a batch dimension of its own, on the left of the others; this
+    broadcasts the values before it concatenates them.
+
+    Args:
+        values: Tensors of shapes ``(..., size)``, whose leading dimensions broadcast.
+
+    Returns:
+        The code, shape ``(..., total size)``.
+
+    Example:
+        >>> join([torch.zeros(3, 1, 3), torch.zeros(5, 2)]).shape  # a category of 3, a batch of 5
+        torch.Size([3, 5, 5])
+    """
     parts = list(values)
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, -1) for part in parts], -1)

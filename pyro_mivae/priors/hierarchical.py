@@ -19,7 +19,9 @@ LEAST_SCALE = 1e-4
 
 
 class HierarchicalPrior(PyroModule):
-    r"""Two levels: :math:`z_2 \sim N(0, I)`, :math:`z_1 \mid z_2 \sim N(\mu(z_2), \sigma(z_2)^2)`.
+    r"""Two levels: a Normal site :math:`z_1` given a standard normal site :math:`z_2`.
+
+    .. math:: z_2 \sim N(0, I),\quad z_1 \mid z_2 \sim N(\mu(z_2), \sigma(z_2)^2)
 
     A network gives mean and standard deviation. Each level has a divergence of its own, with a
     guide that draws :math:`z_2` first in closed form given its draw: :math:`KL(q(z_2 \mid x) \|

@@ -160,7 +160,16 @@ def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[st
     nodes = trace_program(guide, (x,), {}).nodes
     for name, p in prior.items():
         check_event(name, nodes[name]["fn"] if name in nodes else p, p)
-    TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
+    try:
+        TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
+    except RuntimeError as error:
+        shapes = {name: tuple(nodes[name]["value"].shape) for name in prior if name in nodes}
+        raise SiteError(
+            f"the prior fails on the guide's values ({str(error).partition(chr(10))[0]}). "
+            f"{list(shapes)} have the shapes {list(shapes.values())}, and a category that is "
+            "summed out has a batch dimension of its own on the left: broadcast values before "
+            "they are concatenated, as pyro_mivae.priors.join does"
+        ) from error
 
 
 def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:

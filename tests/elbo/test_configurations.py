@@ -13,7 +13,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.engine import TrainStep, trace_step
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.metrics.encoded import side_by_side
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.samples import DRAWN
@@ -243,3 +243,19 @@ def test_figures_and_pictures(vae, x):
     assert panels["samples_shade"] == "Samples of each category of shade"
     assert {"traversals_style", "traversals_angle"} <= panels.keys()
     assert data.continuous_sites == ["angle", "style"]
+
+
+class Concatenating(PyroModule):
+    join = staticmethod(lambda values: torch.cat([*values], -1))
+
+    def forward(self):
+        kind = pyro.sample("kind", dist.OneHotCategorical(torch.ones(KINDS)))
+        shade = pyro.sample("shade", dist.OneHotCategorical(torch.ones(SHADES)))
+        return self.join([kind, shade])
+
+
+def test_values_are_broadcast_before_they_are_concatenated(monkeypatch):
+    with pytest.raises(SiteError, match="priors.join does"):
+        mi.CatVAE(SHAPE, prior=Concatenating())
+    monkeypatch.setattr(Concatenating, "join", staticmethod(mi.priors.join))
+    assert mi.CatVAE(SHAPE, prior=Concatenating()).categories == {"kind": KINDS, "shade": SHADES}

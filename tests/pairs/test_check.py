@@ -124,6 +124,11 @@ WRONG = {
         ("program", ""),
         "the guide fails: ValueError: Shape mismatch inside plate('data') at site z",
     ),
+    "no to_event": (
+        {"q_z": lambda x: dist.Normal(x[:, :2], 0.5)},
+        ("program", ""),
+        "end the distribution with .to_event(1)",
+    ),
     "another size": (
         {"q_z": lambda x: dist.Normal(x[:, :1], 0.5).to_event(1)},
         ("shape", "z"),
@@ -216,7 +221,7 @@ def test_a_fault_is_found_with_its_remedy(name):
     report = checked(**parts)
     assert wanted in kinds(report), report
     finding = report[kinds(report).index(wanted)]
-    assert text in finding.found
+    assert text in f"{finding.found}; {finding.remedy}"
     assert finding.remedy
     assert {kind for kind, _ in kinds(report)} == {wanted[0]}, report
 
