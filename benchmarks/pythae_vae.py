@@ -21,12 +21,13 @@ class Encoder(BaseEncoder):
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
-        self.layers, self.head = vae.guide.encoder, vae.guide.heads["z"]
+        self.layers = vae.guide.encoder
+        (self.linear,) = vae.guide.heads[0].maps
 
     def forward(self, x: Tensor) -> ModelOutput:
         """From images to the parameters of q(z|x)."""
         features = self.layers(x)
-        loc, log_variance = self.head.linear(features)
+        loc, log_variance = self.linear(features).chunk(2, 1)
         return ModelOutput(embedding=loc, log_covariance=log_variance)
 
 

@@ -31,8 +31,8 @@ from benchmarks.common import RESULTS, machine, write
 
 PARTS = {
     "encoder": "guide.encoder",
-    "categories": "guide.category",
-    "codes": "guide.code",
+    "categories": "guide.heads.0",
+    "codes": "guide.heads.1",
     "decoder": "model.decoder",
 }
 GROUPS = 10

@@ -74,6 +74,6 @@ class Readers(nn.Module):
         features = self.trunk(image)
         hidden = self.hidden(features)
         of_c = nn.functional.linear(hidden, self.of_c.weight, self.of_c.bias)
-        loc, scale = self.of_u.linear(hidden)
+        loc, scale = self.of_u.linear(hidden).chunk(2, 1)
         scale = MIN_SCALE + softplus(scale)
         return self.head(features).squeeze(1), of_c, loc.tanh(), scale

@@ -7,7 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from pyro_mivae.guides.families import MIN_SCALE
+
+
+class Head(nn.Module):
+    """Mean and standard deviation of a site, by the linear map of a variant's guide."""
+
+    def __init__(self, vae: Any, site: int = 0) -> None:
+        super().__init__()
+        (self.linear,) = vae.guide.heads[site].maps
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """From features to both."""
+        loc, raw = self.linear(features).chunk(2, 1)
+        return loc, softplus(raw) + MIN_SCALE
 
 
 def draw(loc: Tensor, scale: Tensor) -> Tensor:
@@ -33,7 +48,7 @@ class VAE(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.encoder, self.decoder = vae.guide.encoder, vae.model.decoder
-        self.head = vae.guide.heads["z"]
+        self.head = Head(vae)
 
     def forward(self, x: Tensor) -> Tensor:
         """From images to the loss per image."""
@@ -56,7 +71,7 @@ class InfomaxVAE(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.encoder, self.decoder = vae.guide.encoder, vae.model.decoder
-        self.head_z, self.head_c = vae.guide.heads["z"], vae.guide.heads["c"]
+        self.head_z, self.head_c = Head(vae), Head(vae, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """From images to the loss per image."""

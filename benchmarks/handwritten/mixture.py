@@ -14,7 +14,7 @@ from torch.nn.functional import (
     softplus,
 )
 
-from pyro_mivae.guides import MIN_SCALE
+from pyro_mivae.guides.families import MIN_SCALE
 
 
 class CatVAE(nn.Module):
@@ -23,7 +23,8 @@ class CatVAE(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         guide = vae.guide
-        self.encoder, self.category, self.code = guide.encoder, guide.category, guide.code
+        self.encoder, self.category = guide.encoder, guide.heads[0].linear
+        (self.code,) = guide.heads[1].maps
         self.decoder = vae.model.decoder
         self.register_buffer("means", vae.prior.means)
 

@@ -73,7 +73,7 @@ BAD_DATA = {
     "out of range": ({"images": IMAGES + 2}, "allowed are floats in [0, 1]"),
     "empty": ({"images": IMAGES[:0]}, "is empty"),
     "single": ({"images": IMAGES[:1]}, "holds 1 image(s); at least 2 are needed"),
-    "labels": ({"images": IMAGES, "labels": np.arange(9)}, "allowed is (10,), one per image"),
+    "labels": ({"images": IMAGES, "labels": np.arange(9)}, "allowed is (10,), one per datum"),
     "no images": ({"pixels": IMAGES}, "no array named 'images'"),
 }
 

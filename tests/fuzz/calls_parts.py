@@ -169,7 +169,7 @@ CALLS = [
         mi.AmortizedGuide,
         lambda: {
             **SHAPE,
-            "sites": prior_sites(mi.UniformPrior(2, 1))[0],
+            "sites": prior_sites(mi.StandardNormalPrior(2, 1))[0],
             "family": guides.FullCovariance,
             "deterministic": ("z",),
         },

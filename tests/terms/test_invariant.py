@@ -118,7 +118,7 @@ def test_a_start_takes_a_transformation_by_name_or_as_a_function():
 def test_the_transformation_joins_after_the_start(monkeypatch, transform):
     calls = []
 
-    def train(guide, x, terms, *, steps, starts=1):
+    def train(guide, x, terms, *, steps, starts=1, labels=None):
         calls.append(([type(term) for term in terms], steps, starts))
 
     monkeypatch.setattr(sys.modules[CategoryStart.__module__], "warm_start_categories", train)
