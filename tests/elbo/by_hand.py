@@ -16,6 +16,19 @@ SHAPE, BATCH, K = (2, 3), 4, 3
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
 
 
+class Counting(nn.Module):
+    """A decoder that counts the codes it decodes."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+        self.rows = 0
+
+    def forward(self, code):
+        self.rows += code[..., 0].numel()
+        return self.decoder(code)
+
+
 def build(name, **options):
     latent_dim = options.setdefault("latent_dim", 6)
     torch.manual_seed(1)

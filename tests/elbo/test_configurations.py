@@ -19,7 +19,7 @@ from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.samples import DRAWN
 from pyro_mivae.training import History
 
-from .by_hand import pieces
+from .by_hand import Counting, pieces
 
 SHAPE, BATCH, SHADES, KINDS, DIM = (6,), 4, 2, 3, 2
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
@@ -130,17 +130,6 @@ def test_a_few_configurations_are_the_sum_on_average(vae, x, exact, draws, monke
         loss, slopes = seeded(objective, vae, x)
         found = [total + length * one for total, one in zip(found, (loss, *slopes))]
     assert_equal((found[0], found[1:]), (value, gradient))
-
-
-class Counting(nn.Module):
-    def __init__(self, decoder):
-        super().__init__()
-        self.decoder = decoder
-        self.rows = 0
-
-    def forward(self, code):
-        self.rows += code[..., 0].numel()
-        return self.decoder(code)
 
 
 @pytest.mark.parametrize(

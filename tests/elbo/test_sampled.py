@@ -18,7 +18,7 @@ from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks import MLPDecoder, MLPEncoder
 
-from .by_hand import pieces
+from .by_hand import Counting, pieces
 
 SHAPE, BATCH, K, DIM = (6,), 4, 5, 10
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
@@ -220,17 +220,6 @@ def test_gradient_by_finite_differences(vae, x, part):
 
 
 # What it works with
-
-
-class Counting(nn.Module):
-    def __init__(self, decoder):
-        super().__init__()
-        self.decoder = decoder
-        self.rows = 0
-
-    def forward(self, code):
-        self.rows += code[..., 0].numel()
-        return self.decoder(code)
 
 
 @pytest.mark.parametrize(("decodes", "rows"), [(2, 2), (3, 3), (5, 5), (9, 5)])
