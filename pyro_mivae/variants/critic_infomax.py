@@ -51,6 +51,7 @@ class CriticInfomaxVAE(VAE):
     """
 
     name = "critic-infomax"
+    unconditional = "its critic compares codes of data of different conditions"
 
     @options.checked_options(
         num_particles=whole(least=1),

@@ -16,7 +16,7 @@ from pyro_mivae.networks import Discriminator, build_adversarial_networks, outpu
 from pyro_mivae.priors import InfoGANPrior, prior_sites
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import SMALLER, split
+from pyro_mivae.variants.checks import SMALLER, need, require_sizes, split
 
 
 class InfoGAN(Variant):
@@ -44,6 +44,7 @@ class InfoGAN(Variant):
     """
 
     name = "infogan"
+    unconditional = "its discriminator sees images alone"
     refused = frozenset({"likelihood"})
     build_networks = staticmethod(build_adversarial_networks)  # type: ignore[assignment]
 
@@ -80,8 +81,10 @@ class InfoGAN(Variant):
             for site, fn in distributions.items()
             if site not in noise
         }
-        self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
-        self._need(self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
+        require_sizes(
+            self, latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories
+        )
+        need(self, self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
         self.saturating = saturating
 
     @property

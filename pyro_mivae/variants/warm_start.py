@@ -19,6 +19,7 @@ from pyro_mivae.options import check_fields, option
 from pyro_mivae.schedules import Schedule, Target, linear_warmup
 from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
+from pyro_mivae.traces import bind
 
 BATCH = 250  # or a tenth of the data, if that is less, but 100
 INVARIANCE = 4.0  # weight of a transformation's term beside the other
@@ -87,14 +88,16 @@ class CategoryStart:
         sites: Iterable[str],
         *,
         labels: Tensor | None = None,
+        given: Tensor | None = None,
         keep_weights: bool = False,
     ) -> None:
         """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
+        known = {"labels": labels, "given": given}
         plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
         plain = [term for term in terms if not isinstance(term, InvariantInformation)]
-        warm_start_categories(guide, x, plain, labels=labels, **plan)
+        warm_start_categories(guide, x, plain, **known, **plan)
         if len(plain) < len(terms):
-            warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
+            warm_start_categories(guide, x, terms, **known, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of `warm_start_categories` for ``n`` data.
@@ -156,6 +159,7 @@ def warm_start_categories(
     steps: int,
     starts: int = 1,
     labels: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
@@ -171,15 +175,23 @@ def warm_start_categories(
             ``reset_parameters`` of the modules that have it and are not frozen.
         labels: The category of each datum, -1 if it is not known; they add the mean of the
             `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
+        given: The condition of each datum, if the guide takes one.
     """
     classified = LabelledCategory(terms[0].sites[0])
 
-    def loss(batch: Tensor, *labelled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        gains = [term.weight() * term.per_datum(guide, batch) for term in terms]
-        gains += [classified.per_datum(guide, *labelled)] if labelled else []
+    count = 1 if given is None else 2  # arguments of the guide
+
+    def loss(*parts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        (x, *others), labelled = parts[:count], parts[count:]
+        bound = bind(guide, others, {})
+        gains = [term.weight() * term.per_datum(bound, x) for term in terms]
+        if labelled:
+            x, *others, known = labelled
+            gains.append(classified.per_datum(bind(guide, others, {}), x, known))
         value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
+    args = [x] if given is None else [x, given]
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps * starts)
     initial, best = deepcopy(guide.state_dict()), None  # the least loss, and its weights
     for start in range(starts if steps else 0):
@@ -189,7 +201,7 @@ def warm_start_categories(
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset) and all(p.requires_grad for p in module.parameters()):
                     reset()
-        value = _train(engine, guide, x, labels, start * steps, steps)
+        value = _train(engine, guide, args, labels, start * steps, steps)
         if best is None or value < best[0]:
             best = value, deepcopy(guide.state_dict())
     if best is not None:
@@ -197,20 +209,25 @@ def warm_start_categories(
 
 
 def _train(
-    engine: Engine, guide: nn.Module, x: Tensor, labels: Tensor | None, first: int, steps: int
+    engine: Engine,
+    guide: nn.Module,
+    args: Sequence[Tensor],
+    labels: Tensor | None,
+    first: int,
+    steps: int,
 ) -> float:
     """Takes steps, and returns the mean loss of the last tenth of them."""
-    device = next(guide.parameters()).device
+    device, x = next(guide.parameters()).device, args[0]
     size = min(BATCH, max(len(x) // 10, 100), len(x))
     rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in range(first, first + steps):
         index = torch.randint(len(x), (size,), device=x.device)
-        batch = [x[index]]
+        batch = [part[index] for part in args]
         if labels is not None and rows is not None:
             drawn = rows if len(rows) <= size else rows[torch.randint(len(rows), (size,))]
-            batch += [x[drawn], labels[drawn]]
+            batch += [part[drawn] for part in (*args, labels)]
         batch = [part.to(device, non_blocking=True) for part in batch]
         _, values = engine.take(*batch, number=step, compare=is_due(step))
         optimiser.step()
