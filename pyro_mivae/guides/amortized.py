@@ -137,7 +137,7 @@ class AmortizedGuide(PyroModule):
         conditions = () if given is None else (given,)
         if conditions and not hasattr(self.encoder, "given_shape"):
             raise ShapeError(
-                f"a condition is given, but the encoder {type(self.encoder).__name__} of the guide "
+                f"a condition is given, but the guide's encoder {type(self.encoder).__name__} "
                 "takes none; wrap it as mi.networks.ConditionalEncoder(encoder, data_shape, "
                 "given_shape)"
             )
