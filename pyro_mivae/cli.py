@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -26,9 +26,11 @@ from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import ModelOptions, Run, RunConfig, open_run
 from pyro_mivae.runs.build import listing
 from pyro_mivae.runs.compare import check_page
-from pyro_mivae.runs.config import DEFAULT_DATA, FLAGS
+from pyro_mivae.runs.config import DEFAULT_DATA
+from pyro_mivae.runs.messages import in_flags
 from pyro_mivae.runs.run_folder import COMMANDS, CONFIG, KEPT, METRICS, REPORT, held
 from pyro_mivae.training import TrainingOptions
+from pyro_mivae.variants.encoding import Generated, What
 
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
@@ -70,6 +72,12 @@ trust_option = click.option(
     "--trust", is_flag=True, help="run the code that the run folder names; read it first"
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="replace an existing file")
+
+
+def what_option(names: Any, told: str) -> Decorator:
+    """Makes ``--what``, a choice of names, of which the mean is the default."""
+    kinds = click.Choice(get_args(names))
+    return click.option("--what", type=kinds, default="mean", show_default=True, help=told)
 
 
 def opened_run(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -276,6 +284,7 @@ def compare(
 @cli.command()
 @opened_run
 @click.option("--category", type=int, help="draw only from this category")
+@what_option(Generated, "the likelihood's means, or data drawn from it")
 @click.option("--n", "count", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--out", type=A_PATH, required=True, help="a .png file")
@@ -290,11 +299,18 @@ def sample(run: Run, out: Path, **options: Any) -> None:
 @opened_run
 @click.option("--data", metavar=DATA, required=True, help="images to encode")
 @root_option
+@what_option(What, "means (of a category its probabilities), standard deviations, or draws")
+@click.option("--draws", "num_draws", type=click.IntRange(1), help="draws of each code")
 @click.option("--out", type=A_PATH, required=True, help="an .npz file")
 @overwrite_option
-def encode(run: Run, data: str, data_root: str | None, out: Path, overwrite: bool) -> None:
-    """Encode images. Writes one array per site: posterior means or probabilities."""
-    shapes = runs.write_codes(run, data, out, root=data_root, overwrite=overwrite)
+def encode(run: Run, data: str, data_root: str | None, out: Path, **options: Any) -> None:
+    """Encode images. Writes arrays of their posterior.
+
+    The file holds, in the order of the data: an array per site, (n, size), of draws (draws, n,
+    size); beside means SITE_sd, the standard deviations of a continuous site; split, train or
+    test, as a training on these data splits them; and labels, indices into class_names, if any.
+    """
+    shapes = runs.write_codes(run, data, out, root=data_root, **options)
     click.echo(f"written to {out}: " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 
 
@@ -366,29 +382,6 @@ def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         filename, lineno, file, line = (*place, None, None)[:4]
         text = warnings.formatwarning(message, category, filename, lineno, line)
         click.echo(text, file=file, err=file is None, nl=False)
-
-
-OTHERS = "device run out category resume overwrite trust data jobs labels".split()
-WRITTEN = {
-    **FLAGS,
-    **flags_of(InformationOptions),
-    **{name: f"--{name}" for name in OTHERS},
-    **{"image_size": "--image-size", "root": "--data-root"},
-}
-
-
-def in_flags(message: str) -> str:
-    """Rewrites Python keywords in a message as flags.
-
-    Example:
-        >>> in_flags("lr=-1.0; allowed are finite numbers above 0, or give resume=True")
-        '--lr -1.0; allowed are finite numbers above 0, or give --resume'
-    """
-    names = "|".join(sorted(WRITTEN, key=len, reverse=True))
-    told = re.sub(rf"\b({names})=True\b", lambda found: WRITTEN[found[1]], message)
-    return re.sub(
-        rf"(?<![\w.])({names})=(?=(\S?))", lambda f: WRITTEN[f[1]] + " " * bool(f[2]), told
-    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -9,7 +9,6 @@ import tomllib
 import pytest
 import tomli_w
 
-from pyro_mivae.cli import in_flags
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
@@ -20,6 +19,7 @@ from pyro_mivae.runs.config import (
     default_options,
     find_variant,
 )
+from pyro_mivae.runs.messages import in_flags
 from pyro_mivae.runs.run import read_config
 from pyro_mivae.variants import VARIANTS
 
