@@ -6,7 +6,6 @@ Exit codes: 0 success, 2 bad usage or bad input with one line on stderr, 1 anyth
 from __future__ import annotations
 
 import functools
-import re
 import shlex
 import sys
 import warnings
@@ -26,30 +25,14 @@ from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import ModelOptions, Run, RunConfig, open_run
 from pyro_mivae.runs.build import listing
 from pyro_mivae.runs.compare import check_page
-from pyro_mivae.runs.config import DEFAULT_DATA
-from pyro_mivae.runs.messages import in_flags
+from pyro_mivae.runs.config import DEFAULT_DATA, TARGETED
+from pyro_mivae.runs.flags import in_flags, read_numbers, read_size, read_weight
 from pyro_mivae.runs.run_folder import COMMANDS, CONFIG, KEPT, METRICS, REPORT, held
 from pyro_mivae.training import TrainingOptions
 from pyro_mivae.variants.encoding import Generated, What
 
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
-
-
-def read_size(value: str) -> tuple[int, int]:
-    """Reads height and width from ``N`` or ``HxW``."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
-    if not match or "0" in (match[1], match[2]):
-        raise click.BadParameter(f"{value!r} given; allowed is N or HxW, e.g. 28 or 28x20")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def read_numbers(value: str) -> tuple[float, ...]:
-    """Reads numbers separated by commas."""
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} given; allowed are numbers, e.g. 0.5,1,2") from None
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -100,6 +83,8 @@ def field_options(cls: type, several: Collection[str] = ()) -> list[Decorator]:
         how: dict[str, Any] = {"type": kinds[f.name], "metavar": f.metadata["metavar"]}
         if kinds[f.name] is bool:
             how = {"is_flag": True, "default": None}
+        if f.name in TARGETED:
+            how = {"type": read_weight, "metavar": "W|target:NATS"}
         if f.name in several:
             how = {"type": read_numbers, "metavar": "W,W,..."}
         made.append(click.option(flags[f.name], f.name, help=f.metadata["help"], **how))

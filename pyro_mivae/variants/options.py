@@ -147,6 +147,11 @@ WarmStart = Annotated[
 ]
 
 
+def takes_target(hint: Any) -> bool:
+    """True for the type of an option that may be a `Target`."""
+    return hint is Target or any(map(takes_target, get_args(hint)))
+
+
 def copied(declared: Field[Any], default: Any = MISSING) -> Any:
     """Copies the field of an option, for another dataclass."""
     default = declared.default if default is MISSING else default

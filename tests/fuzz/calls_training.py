@@ -110,7 +110,10 @@ CALLS = [
     Call(
         "fit_many",
         scratch(mi.fit_many),
-        lambda: {"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},
+        lambda: {
+            **{"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},
+            "objective": mi.MutualInformationELBO(),
+        },
         60,
     ),
     Call(
