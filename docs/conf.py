@@ -1,4 +1,4 @@
-"""Configuration of the documentation site: ``python -m sphinx -W -b html docs site``.
+"""Configuration of the documentation site: ``python -m sphinx -W -b html docs build/site``.
 
 `reference.py` writes the pages of the API; the chapters of ``guides/`` are copied here and run.
 """
@@ -7,7 +7,6 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
-
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref

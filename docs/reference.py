@@ -12,7 +12,6 @@ import jupytext
 
 import pyro_mivae as mi
 
-
 CHECKERS = ("PRIOR", "VARIANT")  # of arguments, for the package itself
 
 
