@@ -22,7 +22,7 @@ from pyro_mivae.evidence.annealing_path import Start
 from pyro_mivae.evidence.importance import importance_weighted
 from pyro_mivae.figures import key
 from pyro_mivae.posterior.densities import Draws
-from pyro_mivae.posterior.progress import tell
+from pyro_mivae.progress import tell
 
 ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active
 

@@ -148,7 +148,7 @@ def information(
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
-            precision (see `data_for`).
+            precision (see ``data_for``).
         given: The condition of each datum, any tensor of shape ``(N, ...)``; labels too for the
             model of a variant.
         seed: Seed of every draw. All modules run in evaluation mode. Torch's generators, Pyro's

@@ -64,7 +64,7 @@ class RunGroup:
 
     config: RunConfig
     folder: Path
-    kind: str  # a key of `run_folder.COMMANDS`
+    kind: str  # a key of `run_folder.MADE_BY`
     places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
     resume: bool = False  # continues where the folder's training stopped
     overwrite: bool = False  # throws it away
@@ -160,7 +160,9 @@ class RunGroup:
         self.say("evaluating on the test images")
         for number, run in zip(whole, runs, strict=True):
             if not done[number]:
-                evaluate_run(run, dataset, device=self.device, say=self.say)
+                evaluate_run(
+                    run, dataset, device=self.device, progress=self.progress, say=self.say
+                )
                 report_run(run, dataset, device=self.device)
         if self.kind == SEVERAL:
             told = {str(seeds[number]): reason for number, reason in failed.items()}
@@ -183,7 +185,19 @@ class RunGroup:
 
 @checked(folder=a_path())
 def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
-    """Trains, evaluates and reports a run in a folder; see `RunGroup` for the options."""
+    """Trains, evaluates and reports a run in a folder.
+
+    Args:
+        config: Configuration of the run.
+        folder: Run folder.
+        **how: ``resume`` continues an interrupted run, ``overwrite`` replaces it, ``trust`` runs
+            code that the folder names; ``device``, ``progress``, ``jobs`` (models trained at the
+            same time), ``tensorboard``; ``say`` is called with lines for the user, ``on_start``
+            as training begins.
+
+    Returns:
+        The finished run.
+    """
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
         return group.train([config])[0]

@@ -16,6 +16,7 @@ from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, numbe
 from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
+from pyro_mivae.progress import telling
 from pyro_mivae.schedules import Schedule, Target, linear_warmup
 from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
@@ -59,8 +60,9 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
+        names=tuple(TRANSFORMS),
         help="transformation of the data that must not change their categories, from the end of "
-        "the start on: " + ", ".join(TRANSFORMS),
+        "the start on",
     )
     start_weight: float = option(
         20.0,
@@ -100,7 +102,7 @@ class CategoryStart:
             warm_start_categories(guide, x, terms, **known, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
-        """Returns options of `warm_start_categories` for ``n`` data.
+        """Returns options of ``warm_start_categories`` for ``n`` data.
 
         Networks that a user passed in keep their weights: they get one start.
         """
@@ -222,7 +224,7 @@ def _train(
     rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
-    for step in range(first, first + steps):
+    for step in telling("start of the categories", range(first, first + steps)):
         index = torch.randint(len(x), (size,), device=x.device)
         batch = [part[index] for part in args]
         if labels is not None and rows is not None:

@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 
 import pyro_mivae as mi
+from pyro_mivae.cli.options import in_flags
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig
@@ -20,7 +21,6 @@ from pyro_mivae.runs.config import (
     default_options,
     find_variant,
 )
-from pyro_mivae.runs.flags import in_flags
 from pyro_mivae.runs.run import read_config
 from pyro_mivae.variants import VARIANTS
 
