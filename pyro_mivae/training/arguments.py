@@ -154,14 +154,17 @@ class Images:
         """
         parts = {"x": self.x, "given": self.given, "labels": self.labels}
         data = {name: part for name, part in parts.items() if part is not None}
-        held_out = self.validation or ()
-        if not isinstance(held_out, tuple):
-            count = min(max(1, round(held_out * len(self.x))), len(self.x) - 1)
+        held_out: tuple[Tensor, ...] = ()
+        if isinstance(self.validation, tuple):
+            held_out = self.validation
+        elif self.validation is not None:
+            count = min(max(1, round(self.validation * len(self.x))), len(self.x) - 1)
             order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))
             if self.labels is not None:
                 order = order[(self.labels[order] >= 0).int().argsort(stable=True)]
-            held_out = (settled_pixels(self.x[order[:count]], self.binarize),)
-            held_out += () if self.given is None else (self.given[order[:count]],)
+            taken = order[:count]
+            held_out = (settled_pixels(self.x[taken], self.binarize),)
+            held_out += () if self.given is None else (self.given[taken],)
             data = {name: value[order[count:]] for name, value in data.items()}
         size = sum(part.nbytes for part in (*data.values(), *held_out))
         if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:

@@ -301,8 +301,8 @@ class Trainer:
         with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
             torch.manual_seed(self.options.seed)
             sizes = batch_sizes(len(self.held_out[0]), VALIDATION_BATCH, self.needs_batch)
-            for batch in zip(*(part.split(sizes) for part in self.held_out), strict=True):
-                batch = [part.to(self.device, non_blocking=True) for part in batch]
+            for parts in zip(*(part.split(sizes) for part in self.held_out), strict=True):
+                batch = [part.to(self.device, non_blocking=True) for part in parts]
                 taken = self._validation.take(*batch, number=number, compare=is_due(number))
                 meter.add(*taken, len(batch[0]))
         return meter.means()

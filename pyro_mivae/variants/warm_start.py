@@ -94,7 +94,7 @@ class CategoryStart:
         keep_weights: bool = False,
     ) -> None:
         """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
-        known = {"labels": labels, "given": given}
+        known: dict[str, Any] = {"labels": labels, "given": given}
         plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
         plain = [term for term in terms if not isinstance(term, InvariantInformation)]
         warm_start_categories(guide, x, plain, **known, **plan)
