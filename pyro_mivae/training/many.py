@@ -119,9 +119,9 @@ def fit_many(
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     each = isinstance(labels, list | tuple)
     known = _one_for_each("labels", labels, count) if each else [labels] * count
-    objectives = [objective] * count
+    objectives: Sequence[Any] = [objective] * count
     if isinstance(objective, list | tuple):
-        objectives = list(_one_for_each("objective", objective, count))
+        objectives = _one_for_each("objective", objective, count)
     folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
     _check_apart(
         [[folder.resolve()] if folder else [] for folder in folders],
@@ -209,9 +209,9 @@ def _train_share(
     failures: Mapping[int, str] = {}
     runs = None if None in folders else folders
     try:
-        how = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
-        how["objective"] = None if None in objectives else objectives
-        fit_many(vaes, x, on_epoch=on_row, **how, **options)
+        how: dict[str, Any] = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
+        given_loss = None if objectives[0] is None else objectives
+        fit_many(vaes, x, objective=given_loss, on_epoch=on_row, **how, **options)
     except ManyTrainingError as error:
         failures = error.failures
     states = [{name: value.cpu() for name, value in vae.state_dict().items()} for vae in vaes]
