@@ -80,7 +80,7 @@ def test_several_models_share_the_condition(data, u):
 def test_labelled_data_keep_their_condition(data, u):
     vae = build(mi.CatVAE, num_categories=2, warm_start=0).eval()
     args, labels = vae.arguments(data, u), torch.arange(N) % 3 - 1
-    rows, drawn = torch.arange(10), torch.tensor([11, 12, 14])
+    rows, drawn = torch.arange(10), torch.tensor([11, 13, 14])
     together = torch.cat([rows, drawn])
     objective = vae.objective(label_weight=0.7)
     names = ["given", "labels"]

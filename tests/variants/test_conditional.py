@@ -10,6 +10,7 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.guides import CorruptedGuide
 from pyro_mivae.networks import ConditionalEncoder, MLPEncoder
 
 SHAPE, N, K = (1, 2, 3), 12, 3
@@ -196,18 +197,17 @@ def test_parts_of_ones_own(build, x, labels):
         def forward(self, x, given):
             return self.linear(torch.cat([x.flatten(1), given], 1))
 
-    decoder = nn.Sequential(nn.Linear(2 + K, 6), nn.Unflatten(-1, SHAPE))
     for encoder in (Both(), nn.Sequential(nn.Flatten(), nn.Linear(6, 4))):
+        decoder = nn.Sequential(nn.Linear(2 + K, 6), nn.Unflatten(-1, SHAPE))
         vae = build(encoder=encoder, decoder=decoder)
         kind = Both if isinstance(encoder, Both) else ConditionalEncoder
         assert isinstance(vae.guide.encoder, kind)
         found = gradients(vae.objective(), vae, vae.arguments(x, labels))
         assert all(bool(g.abs().sum() > 0) for g in found.values())
-    encoder = ConditionalEncoder(MLPEncoder(SHAPE, [4]), SHAPE, (K,))
-    guide = mi.MeanFieldGuide(SHAPE, {"z": 2}, encoder)
-    assert build(guide=guide).encode(x, given=labels)["z"].shape == (N, 2)
-    noisy = mi.guides.CorruptedGuide(guide, torch.zeros_like)
-    assert build(guide=noisy).encode(x, given=labels)["z"].shape == (N, 2)
+    for wrap in (lambda guide: guide, lambda guide: CorruptedGuide(guide, torch.zeros_like)):
+        encoder = ConditionalEncoder(MLPEncoder(SHAPE, [4]), SHAPE, (K,))
+        vae = build(guide=wrap(mi.MeanFieldGuide(SHAPE, {"z": 2}, encoder)))
+        assert vae.encode(x, given=labels)["z"].shape == (N, 2)
 
 
 def test_conditions_of_any_shape(build, x):
