@@ -81,7 +81,7 @@ assert abs(wasted["aggregate"]) < 1e-9
 # ## A code in two dimensions
 #
 # Now the digits, with a code of two dimensions, so that we can look at it. The guide is trained
-# with $N(0, I)$. A code this small is crowded: it makes the waste visible.
+# with $N(0, I)$. A code this small can be drawn, and only because of that it is so small.
 
 
 # %%
@@ -209,10 +209,11 @@ plt.show()
 
 # %% [markdown]
 # Each point is a code of a test image, in the colour of its digit, which no prior has seen. The
-# contours follow the codes more closely from panel to panel, and the gain stays small: there was
-# little to gain. The guide was trained *against* $N(0, I)$, so it has already arranged its codes
-# as $N(0, I)$ asks. That is the first lesson. A prior that is fitted afterwards saves at most
-# $KL(q(z) \,\|\, N(0, I))$. Measure that before you build anything.
+# contours of the mixture and of the VampPrior follow the codes where the circles of $N(0, I)$ do
+# not, and still the gain is small: there was little to gain. The guide was trained *against*
+# $N(0, I)$, so it has already arranged its codes as $N(0, I)$ asks. That is the first lesson. A
+# prior that is fitted afterwards saves at most $KL(q(z) \,\|\, N(0, I))$. Measure that before you
+# build anything.
 #
 # ## Trained together
 #
@@ -250,8 +251,8 @@ assert spread.min() > 1.3
 # %% [markdown]
 # ## The trap: N(0, I) after training a flow
 #
-# The ELBOs lie less than half a nat apart, and one seed of each could not tell them apart if they
-# were closer still. What has changed is *where* the codes are: they spread wider than $N(0, I)$.
+# The ELBOs lie less than half a nat apart; one seed of each says no more. What has changed is
+# *where* the codes are: they spread wider than $N(0, I)$.
 #
 # Scripts for VAEs end with `decoder(torch.randn(64, 2))`. With a flow prior that line still runs.
 # It decodes codes that the model does not use.
@@ -290,9 +291,8 @@ plt.show()
 
 # %% [markdown]
 # The first row was decoded from $N(0, I)$, the second from the prior. None was chosen: they are
-# the first sixteen. The first row lies further from all training images, and holds the more
-# mixtures of two digits. The repair is to ask the model: `vae.sample(64)` draws from whatever
-# prior it has.
+# the first sixteen. The images of the first row lie further from all training images. The repair
+# is to ask the model: `vae.sample(64)` draws from whatever prior it has.
 #
 # ## A second trap: batch norm on pseudo-inputs
 #
