@@ -98,6 +98,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             class_names=dataset.class_names or None,
             factors=dataset.factors_test,
             factor_names=dataset.factor_names,
+            num_train=len(dataset.x_train),
         )
         return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
@@ -107,7 +108,7 @@ def write_samples(
     out: Path,
     *,
     count: int,
-    category: int | None = None,
+    category: int | str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
