@@ -170,7 +170,9 @@ def plot_traversals(
     names = [f"z{row}" for row in range(len(traversals))] if names is None else names
     beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
     _plot_sorted(ax, traversals, nats, names, beside)
-    for row, place in enumerate(_order(nats) if values is not None else []):
+    if values is None:
+        return ax
+    for row, place in enumerate(_order(nats)):
         ends = " to ".join(f"{float(values[place][end]):.1f}" for end in (0, -1))
         look = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": SMALL}
         write(ax, ends.replace("-", "−"), (1.0, row + 0.5), (5, 0), color=MUTED, **look)
