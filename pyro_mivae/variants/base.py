@@ -37,6 +37,7 @@ from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
 
 LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
 _INSTANCES = itertools.count(1)
+_CATEGORY = check.either(check.whole(), check.text())
 
 
 class Variant(PyroModule):
@@ -322,18 +323,22 @@ class Variant(PyroModule):
     @torch.no_grad()
     @check.checked(
         n=check.size(),
-        category=check.either(check.whole(), check.named(check.whole())),
+        category=check.either(_CATEGORY, check.named(_CATEGORY)),
         what=check.choice(*get_args(Generated)),
     )
     def sample(
-        self, n: int, category: int | Mapping[str, int] | None = None, what: Generated = "mean"
+        self,
+        n: int,
+        category: int | str | Mapping[str, int | str] | None = None,
+        what: Generated = "mean",
     ) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted. With several sites that are
-                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
+            category: The category of the samples, its number from 0 or its letter from A, as on
+                the page of a run; any if omitted. With several sites that are categories, it is of
+                the first; ``{"c1": 3, "c2": "A"}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:
