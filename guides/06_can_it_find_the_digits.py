@@ -129,11 +129,11 @@ for name, run in runs.items():
 error = runs["drawn"].std(0) / math.sqrt(300)
 assert (runs["summed"].std(0) < 1e-4).all()
 assert ((runs["drawn"].mean(0) - runs["summed"][0]).abs() < 4 * error).all()
-assert (runs["drawn"].std(0) > 0.5 * runs["summed"][0].abs()).all()
+assert runs["drawn"][:, 1].std() > runs["summed"][0, 1].abs()
 
 # %% [markdown]
-# Both means agree within their standard errors. But the drawn slope scatters by more than half of
-# its own size, and in a model with a decoder that noise decides whether categories form at all.
+# Both means agree within their standard errors. But the drawn slope scatters by more than its own
+# size, and in a model with a decoder that noise decides whether categories form at all.
 #
 # The table of shapes shows the fault at once: a drawn `c` has no leading dimension. The library's
 # own loss refuses the pair, and `mi.check` names it, for any pair.
