@@ -266,7 +266,7 @@ def categories(vae):
 
 vaes = []
 for seed in range(5):
-    vaes.append(build(seed, steps=150))
+    vaes.append(build(seed, steps=100))
     vaes[-1].initialize(x_train)  # the start: q(c|x) alone
 found = [categories(vae) for vae in vaes]
 accuracies = torch.tensor([metrics.cluster_accuracy(c, y_test) for c in found])
@@ -276,9 +276,14 @@ by_pixels = torch.tensor(means_of_pixels.predict(x_test.flatten(1).numpy())).lon
 k_means = metrics.cluster_accuracy(by_pixels, y_test)
 print("accuracy of each seed:", [f"{a:.3f}" for a in accuracies.tolist()])
 print(f"mean {mean:.3f} ± {sd:.3f}; k-means of the pixels {k_means:.3f}")
-assert True
+assert mean > 0.6
+assert 0.01 < sd < 0.2
 
 # %% [markdown]
+# The seeds scatter: the same method, the same data. One seed alone could be told as a success or
+# as a failure, next to k-means of the pixels, which knows nothing of probability. Compare the
+# mean.
+#
 # ## From categories to samples
 #
 # The start knows nothing of $p(x)$. Training does: it fits the decoder and $q(z \mid x, c)$, and
@@ -289,10 +294,10 @@ assert True
 # %%
 vae = vaes[0]
 vae.train()
-steps = 12 * 6
-objective = vae.objective(num_steps=steps)
+epochs = 9
+objective = vae.objective(num_steps=6 * epochs)
 svi = mi.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 3e-3}), loss=objective)
-for _ in range(12):
+for _ in range(epochs):
     for rows in torch.randperm(len(x_train))[:1320].split(220):
         svi.step(x_train[rows])
 kept = metrics.cluster_accuracy(categories(vae), y_test)
