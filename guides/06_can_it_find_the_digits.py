@@ -361,8 +361,8 @@ assert abs(expected_best(5) - 1.163) < 5e-4
 # %% [markdown]
 # ## Exercises
 #
-# 1. Leave the annotation out, and give the toy's guide the *true* posterior. How much does the
-#    loss scatter now? Why?
+# 1. Leave the annotation out, take `Trace_ELBO`, and give the toy's guide the *true* posterior.
+#    How much does the loss scatter now? Why?
 # 2. Give the three lumps the weights 1/2, 1/4, 1/4. What is the most that $x$ can say about $c$?
 # 3. How far above the mean lies the best of 20 seeds?
 #

@@ -256,8 +256,8 @@ assert of_samples[-1] < -100
 # The samples hold 0.097 nats, and the guide to the power 1 reads about that. Sharpen the guide,
 # and the reading in means climbs to all 2.303 nats: it is a true bound on the information in
 # *mean images*. Read in samples, the same guide is a disaster, far below zero. So a figure's name
-# says what was read, `mi_c_mean` or `mi_c_sample`, and for a continuous code, which can hide any
-# amount of information in shades, the library's term reads samples unless you choose the mean.
+# says what was read, `mi_c_mean` or `mi_c_sample`, and `VMIVAE`, whose continuous code could hide
+# any amount of information in shades, reads samples unless you choose the mean.
 #
 # ## A maximised upper bound
 #

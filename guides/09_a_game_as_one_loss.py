@@ -219,8 +219,7 @@ assert (on_noise > 0.8).all()
 # you need a code of real data, use a model with an ELBO: its guide is trained on them.
 #
 # Chen et al. (2016) report categories that agree with MNIST's digits in 95 % of the images, from
-# longer trainings. Their figure and ours are of different lengths of training; what both leave
-# open is how many seeds do so.
+# longer trainings and from runs that were selected. How many seeds do so is left open.
 
 # %% [markdown]
 # ## Exercises
