@@ -100,6 +100,12 @@ def plot_contributions(
     """Draws a bar with the information of each dimension or category, and its cost behind.
 
     The bar is solid up to the lower bound, and pale from there to the upper one.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> ax = plot_contributions(new_figure()[1], ["z0", "z1"], [0.5, 0.1], [0.7, 0.1])
+        >>> len(ax.patches) > 0
+        True
     """
     costs = [math.nan] * len(names) if cost is None else list(cost)
     if not len(names) == len(lower) == len(upper) == len(costs):
@@ -167,7 +173,15 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
 def plot_occupancy(
     ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None, *, max_bars: int = 24
 ) -> Axes:
-    """Draws the share of the data in each category, largest first, and the equal share."""
+    """Draws the share of the data in each category, largest first, and the equal share.
+
+    Example:
+        >>> import torch
+        >>> from pyro_mivae.plots import new_figure
+        >>> ax = plot_occupancy(new_figure()[1], torch.tensor([0.2, 0.8]))
+        >>> [text.get_text() for text in ax.texts]
+        ['80 %', '20 %']
+    """
     equal = 1 / len(occupancy)
     order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
     shares = [float(occupancy[k]) for k in order]

@@ -44,6 +44,10 @@ class Comparison:
 
     Attributes:
         sides: The models.
+
+    Example:
+        >>> comparison = mi.compare("runs/infocat-digits", "runs/vae-digits")  # doctest: +SKIP
+        >>> print(comparison.table())  # doctest: +SKIP
     """
 
     sides: Sequence[Side]

@@ -65,6 +65,9 @@ class SweepTable:
         failures: Reasons of failed trainings, by row number.
         seeds: The seeds of each combination.
         binarize: Protocol of the pixels, see `binarize`.
+
+    Example:
+        >>> table = mi.sweep("beta", "digits", grid={"beta": [0.5, 1, 2]})  # doctest: +SKIP
     """
 
     rows: list[dict[str, float]]
@@ -291,6 +294,10 @@ def sweep_run(
     Figures are measured on the test images, and each row is written at once. Until the sweep is
     finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
     are ``count`` consecutive ones from the configuration's own. Keywords are those of `train_run`.
+
+    Example:
+        >>> config = mi.runs.RunConfig("beta")
+        >>> sweep_run(config, "runs/sweep", {"beta": [0.5, 1]})  # doctest: +SKIP
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})

@@ -52,6 +52,11 @@ class Variant(PyroModule):
         sites: Size of each site of the code, by name; for a category the number of categories.
         categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
+
+    Example:
+        >>> vae = mi.MMDVAE((1, 8, 8), latent_dim=2)
+        >>> isinstance(vae, mi.Variant), vae.sites
+        (True, {'z': 2})
     """
 
     name: ClassVar[str]
