@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, loads nothing from a network, and links right."""
+"""The documentation site: no warning, nothing loaded from a network, no dead link."""
 
 import re
 import subprocess

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, floats, named, whole
+from pyro_mivae.arguments import checked, floats, named
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots.style import (
     FONT,
@@ -18,12 +18,9 @@ from pyro_mivae.plots.style import (
     NAMES,
     PALETTE,
     REAL,
-    WORDS,
     color,
-    name_of,
     name_rows,
     pair,
-    percent,
     series,
     site_color,
     style_axes,
@@ -169,6 +166,7 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     return ax
 
 
+<<<<<<< HEAD
 @checked(occupancy=floats("k"), names=WORDS, max_bars=whole(least=1))
 def plot_occupancy(
     ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None, *, max_bars: int = 24
@@ -199,6 +197,8 @@ def plot_occupancy(
     return ax
 
 
+=======
+>>>>>>> main
 def _draw_interval(ax: Axes, row: int, bounds: Interval, span: float, color: str) -> None:
     lower, upper = bounds
     if math.isfinite(lower) and math.isfinite(upper):
