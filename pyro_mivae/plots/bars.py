@@ -166,39 +166,6 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     return ax
 
 
-<<<<<<< HEAD
-@checked(occupancy=floats("k"), names=WORDS, max_bars=whole(least=1))
-def plot_occupancy(
-    ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None, *, max_bars: int = 24
-) -> Axes:
-    """Draws the share of the data in each category, largest first, and the equal share.
-
-    Example:
-        >>> import torch
-        >>> from pyro_mivae.plots import new_figure
-        >>> ax = plot_occupancy(new_figure()[1], torch.tensor([0.2, 0.8]))
-        >>> [text.get_text() for text in ax.texts]
-        ['80 %', '20 %']
-    """
-    equal = 1 / len(occupancy)
-    order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
-    shares = [float(occupancy[k]) for k in order]
-    ax.barh(range(len(order)), shares, height=0.72, color=PALETTE[0])
-    at_right = ("axes fraction", "data")
-    for row, share in enumerate(shares):
-        write(ax, percent(share), (1.0, row), xycoords=at_right, ha="right", va="center")
-    ax.axvline(equal, color=MUTED, linewidth=1.0, linestyle="--")
-    style_axes(ax, frame=False)
-    ax.set_xlim(0, 1.18 * max(max(shares), equal))
-    ax.set_xticks([])
-    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(equal)})")
-    ax.set_ylabel("category")
-    name_rows(ax, [name_of(k, names) for k in order])
-    return ax
-
-
-=======
->>>>>>> main
 def _draw_interval(ax: Axes, row: int, bounds: Interval, span: float, color: str) -> None:
     lower, upper = bounds
     if math.isfinite(lower) and math.isfinite(upper):

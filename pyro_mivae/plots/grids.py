@@ -166,20 +166,15 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-<<<<<<< HEAD
     """Draws a row of samples per category with its share, the most used category first.
 
     Example:
         >>> samples, shares = torch.rand(2, 5, 1, 8, 8), torch.tensor([0.4, 0.6])
         >>> ax = plot_conditional_samples(grid_figure(2, 5, (1, 8, 8))[1], samples, shares)
         >>> [label.get_text() for label in ax.get_yticklabels()]
-        ['1  ·  60 %', '0  ·  40 %']
+        ['B  ·  60 %', 'A  ·  40 %']
     """
-    names = [str(k) for k in range(len(samples))] if names is None else names
-=======
-    """Draws a row of samples per category with its share, the most used category first."""
     names = [letter(k) for k in range(len(samples))] if names is None else names
->>>>>>> main
     beside = [f"  ·  {percent(share)}" for share in occupancy.tolist()]
     return _plot_sorted(ax, samples, occupancy, names, beside)
 
@@ -202,16 +197,14 @@ def plot_traversals(
 ) -> Axes:
     """Draws a row per latent dimension with its nats, the most informative first.
 
-<<<<<<< HEAD
+    With ``values``, the first and the last value of the dimension stand at the right; with ``own``
+    too, a frame marks the picture whose value is nearest to the datum's own.
+
     Example:
         >>> rows, nats = torch.rand(2, 5, 1, 8, 8), torch.tensor([0.5, 2.0])
         >>> ax = plot_traversals(grid_figure(2, 5, (1, 8, 8))[1], rows, nats)
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['z1  ·  2.00 nats', 'z0  ·  0.50 nats']
-=======
-    With ``values``, the first and the last value of the dimension stand at the right; with ``own``
-    too, a frame marks the picture whose value is nearest to the datum's own.
->>>>>>> main
     """
     names = [f"z{row}" for row in range(len(traversals))] if names is None else names
     beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
