@@ -132,7 +132,12 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
-    """Number of categories with at least 0.5 % of the data each, see `occupancy`."""
+    """Number of categories with at least 0.5 % of the data each, see `occupancy`.
+
+    Example:
+        >>> categories_used(torch.tensor([0, 0, 2, 2]), num_categories=3)
+        2
+    """
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 

@@ -122,6 +122,12 @@ class Discriminator(nn.Module):
     Args:
         trunk: From ``(batch, *data_shape)`` to features; it may be shared with other networks.
         in_features: Number of features.
+
+    Example:
+        >>> from pyro_mivae.networks import ConvTrunk
+        >>> trunk = ConvTrunk((1, 8, 8), hidden_dim=16)
+        >>> Discriminator(trunk, 16)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5])
     """
 
     @checked(trunk=NETWORK, in_features=size())

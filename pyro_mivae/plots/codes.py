@@ -126,7 +126,7 @@ def plot_confusion_matrix(
         >>> labels, categories = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0])
         >>> ax = plot_confusion_matrix(new_figure()[1], labels, categories)
         >>> [label.get_text() for label in ax.get_xticklabels()]
-        ['1', '0']
+        ['B', 'A']
     """
     from scipy.optimize import linear_sum_assignment
 

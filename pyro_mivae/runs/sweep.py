@@ -67,7 +67,8 @@ class SweepTable(Shown):
         binarize: Protocol of the pixels, see `binarize`.
 
     Example:
-        >>> table = mi.sweep("beta", "digits", grid={"beta": [0.5, 1, 2]})  # doctest: +SKIP
+        >>> SweepTable([{"beta": 1.0, "rate": 3.0}], {"beta": (1.0,)}).rows[0]["rate"]
+        3.0
     """
 
     rows: list[dict[str, float]]

@@ -159,7 +159,7 @@ class CriticBound(PairedTerm):
         >>> critic = mi.build_critic("separable", (1, 8, 8), code_dim=2)
         >>> term = mi.CriticBound("z", critic=critic, bound="infonce")
         >>> vae, elbo = mi.VAE((1, 8, 8), latent_dim=2), mi.MutualInformationELBO([term])
-        >>> loss = elbo.loss_and_grads(vae.model, vae.guide, torch.rand(8, 1, 8, 8))
+        >>> loss = elbo.loss_and_grads(vae.model, vae.guide, torch.rand(64, 1, 8, 8))
         >>> all(p.grad is not None for p in critic.parameters())
         True
     """
