@@ -42,13 +42,17 @@ class Variant(Coding):
     share parameters through Pyro's param store.
 
     Attributes:
-        model: The generative model, called with data, and their condition if there is one.
-        guide: The guide, called likewise.
+        model, guide: The generative model and the guide, called with data, and their condition if
+            there is one.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
         categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
+
+    Example:
+        >>> isinstance(mi.VAE((1, 8, 8)), Variant)
+        True
     """
 
     name: ClassVar[str]
@@ -196,8 +200,7 @@ class Variant(Coding):
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A number of the likelihood, such as its scale, may have to change far: it has ten times the
-        rate.
+        A number of the likelihood, such as its scale, may have to change far: ten times the rate.
         """
         return {"lr": 1e-2 if param_name.endswith(LEARNED) else 1e-3}
 
@@ -238,5 +241,4 @@ class Variant(Coding):
         return sum(size for name, size in self.sites.items() if name not in self.categories)
 
 
-VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")
-"""A check of an argument: a variant."""
+VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")  # of an argument

@@ -14,7 +14,7 @@ from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import check_treatment, given_labels, need, require_sizes
+from pyro_mivae.variants.checks import check_sizes, check_treatment, given_labels, need
 from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
@@ -26,8 +26,6 @@ class CatVAE(Variant):
     .. math::
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
-
-    Training starts with another objective, see `CategoryStart`.
 
     Args:
         data_shape: Shape of one datum.
@@ -41,9 +39,13 @@ class CatVAE(Variant):
             ``"straight-through"``: one decode, see `RelaxedCategoricalELBO`.
         num_decodes: Number that ``"sample"`` decodes, the most probable and draws; 2 if omitted.
         temperature: Temperature of ``"gumbel"`` and ``"straight-through"``, 0.5 if omitted.
-        warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
+        warm_start: Steps of each unsupervised start of training, or a whole `CategoryStart`.
         **parts: Parts, as `VAE` takes them. A prior must have a category. With several, the sum is
             over their configurations, and every term is about all of them.
+
+    Example:
+        >>> CatVAE((1, 8, 8), num_categories=3).sample(5, category=2).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     name = "cat"
@@ -66,7 +68,7 @@ class CatVAE(Variant):
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
         super().__init__(data_shape, make_prior, **parts)
         need(self, self.category, "a category")
-        require_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
+        check_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
         configurations = math.prod(self.categories.values())
         check_treatment(categorical, num_decodes, temperature, configurations)
         chosen = "enumerate" if configurations * math.prod(data_shape) <= CHEAP else "sample"
@@ -77,12 +79,11 @@ class CatVAE(Variant):
 
     def initialize(self, x: Tensor, labels: Tensor | None = None, given: Any = None) -> None:
         """Runs the start of the categories, see `Variant.initialize`."""
-        x, *others = self.arguments(x, given)
-        super().initialize(x, labels, given)
+        args = self.arguments(x, given)
+        super().initialize(x := args[0], labels)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         known = given_labels(self, labels, x)
-        how: dict[str, Any] = {"labels": known, "given": next(iter(others), None)}
-        self.start.run(self.guide, x, self.categories, keep_weights=passed, **how)
+        self.start.run(self.guide, args, self.categories, labels=known, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(self.categories, num_steps))
@@ -93,9 +94,7 @@ class CatVAE(Variant):
         if self.categorical == "enumerate":
             return MutualInformationELBO(terms, kl_weights)
         if self.categorical in ("sample", "score-function"):
-            exact = int(self.categorical == "sample")
-            return SampledCategoricalELBO(
-                terms, kl_weights, exact=exact, draws=self.num_decodes - 1
-            )
+            few = {"exact": int(self.categorical == "sample"), "draws": self.num_decodes - 1}
+            return SampledCategoricalELBO(terms, kl_weights, **few)
         relaxed: Any = {"relaxation": self.categorical, "temperature": self.temperature}
         return RelaxedCategoricalELBO(terms, kl_weights, **relaxed)

@@ -25,6 +25,7 @@ from pyro_mivae.variants import checks
 What = Literal["mean", "sd", "draws"]
 Generated = Literal["mean", "data"]
 Codes = dict[str, Tensor]
+_CATEGORY = check.either(check.whole(), check.text())
 
 
 class Coding(PyroModule):
@@ -156,13 +157,13 @@ class Coding(PyroModule):
     @torch.no_grad()
     @check.checked(
         n=check.size(),
-        category=check.either(check.whole(), check.named(check.whole())),
+        category=check.either(_CATEGORY, check.named(_CATEGORY)),
         what=check.choice(*get_args(Generated)),
     )
     def sample(
         self,
         n: int,
-        category: int | Mapping[str, int] | None = None,
+        category: int | str | Mapping[str, int | str] | None = None,
         what: Generated = "mean",
         *,
         given: Any = None,
@@ -171,8 +172,9 @@ class Coding(PyroModule):
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted. With several sites that are
-                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
+            category: The category of the samples, its number from 0 or its letter from A, as on
+                the page of a run; any if omitted. With several sites that are categories, it is of
+                the first; ``{"c1": 3, "c2": "A"}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
             given: The condition of each sample, see `arguments`.
 

@@ -12,7 +12,7 @@ from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import need, require_sizes, split
+from pyro_mivae.variants.checks import check_sizes, need, split
 
 
 class InfomaxVAE(Variant):
@@ -30,6 +30,13 @@ class InfomaxVAE(Variant):
         code_dim: Size of ``c``.
         deterministic: True for a ``c`` that is a function of the data (a Delta), not a Normal.
         **parts: Parts, as `VAE` takes them. The last of a prior's two or more sites is ``c``.
+
+    Example:
+        >>> print(mi.explain(InfomaxVAE((1, 8, 8), latent_dim=5, code_dim=2).objective()))
+        J =  E_q[log p(x|code)]
+           - 1 * KL(q(z|x) || p(z))
+           - 0 * KL(q(c|x) || p(c))   [left out]
+        maximised; nats per datum
     """
 
     name = "infomax"
@@ -53,7 +60,7 @@ class InfomaxVAE(Variant):
             **parts,
         )
         need(self, len(self.sites) > 1, "two sites or more, of which the last is free")
-        require_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
+        check_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(

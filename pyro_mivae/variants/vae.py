@@ -9,7 +9,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import require_sizes
+from pyro_mivae.variants.checks import check_sizes
 
 
 class VAE(Variant):
@@ -26,6 +26,11 @@ class VAE(Variant):
             `FAMILIES`, see `AmortizedGuide`.
         encoder: From ``(batch, *data_shape)`` to features.
         decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
+
+    Example:
+        >>> vae = VAE((1, 8, 8), latent_dim=4)
+        >>> vae.sample(3).shape, vae.encode(torch.rand(5, 1, 8, 8))["z"].shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([5, 4]))
     """
 
     name = "vae"
@@ -39,7 +44,7 @@ class VAE(Variant):
         **parts: Unpack[options.Parts],
     ) -> None:
         super().__init__(data_shape, lambda: StandardNormalPrior(latent_dim), **parts)
-        require_sizes(self, latent_dim=latent_dim)
+        check_sizes(self, latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()
@@ -52,6 +57,10 @@ class BetaVAE(VAE):
 
     Args:
         beta: :math:`\beta`, a number of at least 0 or a schedule of the training step.
+
+    Example:
+        >>> BetaVAE((1, 8, 8), beta=4.0).objective().kl_weights["z"]()
+        4.0
     """
 
     name = "beta"

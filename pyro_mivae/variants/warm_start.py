@@ -38,6 +38,11 @@ class CategoryStart:
     term rise from 0 during the share ``warmup`` of the training.
 
     If some data have labels, the mean of log q(c = label | x) over these is maximised too.
+
+    Example:
+        >>> vae = mi.CatVAE((1, 8, 8), warm_start=CategoryStart(warm_start=100, starts=1))
+        >>> vae.start.plan(1000)
+        {'steps': 100, 'starts': 1}
     """
 
     warm_start: int | None = option(
@@ -86,17 +91,17 @@ class CategoryStart:
     def run(
         self,
         guide: nn.Module,
-        x: Tensor,
+        args: Sequence[Tensor],
         sites: Iterable[str],
         *,
         labels: Tensor | None = None,
-        given: Tensor | None = None,
         keep_weights: bool = False,
     ) -> None:
-        """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
-        known: dict[str, Any] = {"labels": labels, "given": given}
+        """Trains the categories of a guide on its arguments, data first."""
+        x, *others = args
         plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
         plain = [term for term in terms if not isinstance(term, InvariantInformation)]
+        known: dict[str, Any] = {"labels": labels, "others": others}
         warm_start_categories(guide, x, plain, **known, **plan)
         if len(plain) < len(terms):
             warm_start_categories(guide, x, terms, **known, steps=plan["steps"] // 4)
@@ -161,7 +166,7 @@ def warm_start_categories(
     steps: int,
     starts: int = 1,
     labels: Tensor | None = None,
-    given: Tensor | None = None,
+    others: Sequence[Tensor] = (),
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
@@ -177,23 +182,22 @@ def warm_start_categories(
             ``reset_parameters`` of the modules that have it and are not frozen.
         labels: The category of each datum, -1 if it is not known; they add the mean of the
             `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
-        given: The condition of each datum, if the guide takes one.
+        others: Further arguments of the guide, a row for each datum.
     """
     classified = LabelledCategory(terms[0].sites[0])
 
-    count = 1 if given is None else 2  # arguments of the guide
+    args = [x, *others]
 
     def loss(*parts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        (x, *others), labelled = parts[:count], parts[count:]
-        bound = bind(guide, others, {})
+        (x, *own), labelled = parts[: len(args)], parts[len(args) :]
+        bound = bind(guide, own, {})
         gains = [term.weight() * term.per_datum(bound, x) for term in terms]
         if labelled:
-            x, *others, known = labelled
-            gains.append(classified.per_datum(bind(guide, others, {}), x, known))
+            x, *own, known = labelled
+            gains.append(classified.per_datum(bind(guide, own, {}), x, known))
         value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
-    args = [x] if given is None else [x, given]
     engine = Engine(TrainStep.of_modules(loss, guide), "auto", num_steps=steps * starts)
     initial, best = deepcopy(guide.state_dict()), None  # the least loss, and its weights
     for start in range(starts if steps else 0):
