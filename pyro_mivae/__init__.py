@@ -12,7 +12,11 @@ from pyro_mivae.elbo import (
     explain,
 )
 from pyro_mivae.engine import SVI
-from pyro_mivae.evidence import annealed_log_likelihood, bidirectional_monte_carlo
+from pyro_mivae.evidence import (
+    RefinedGuide,
+    annealed_log_likelihood,
+    bidirectional_monte_carlo,
+)
 from pyro_mivae.guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, RecognitionGuide
 from pyro_mivae.handlers import weigh_sites
 from pyro_mivae.likelihoods import (
@@ -113,6 +117,7 @@ __all__ = [
     "Penalty",
     "PoissonLikelihood",
     "RecognitionGuide",
+    "RefinedGuide",
     "InvariantInformation",
     "LabelledCategory",
     "RegularizedInformation",
