@@ -165,7 +165,7 @@ def _one(
 
 def _measure(vae: Any, given: Any, images: int) -> dict[str, Any]:
     import pyro_mivae as mi
-    from pyro_mivae.posterior.progress import listening
+    from pyro_mivae.progress import listening
     from pyro_mivae.runs.outputs import EVALUATION_BATCH
     from pyro_mivae.training import suitable_threads
 

@@ -28,13 +28,13 @@ def option(
     names: Sequence[str] = (),
     flag: str | None = None,
 ) -> Any:
-    """Declares a field of an options dataclass, with a check or the allowed names.
+    """Declares a field of an options dataclass, with a check, or names that may be given, or both.
 
     The flag is the field's name if omitted.
     """
-    check, metavar = check or choice(*names), "|".join(names) or None
+    check, names = check or choice(*names), tuple(names)
     return field(
-        default=default, metadata={"check": check, "help": help, "metavar": metavar, "flag": flag}
+        default=default, metadata={"check": check, "help": help, "names": names, "flag": flag}
     )
 
 

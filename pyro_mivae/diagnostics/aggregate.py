@@ -22,7 +22,7 @@ from pyro_mivae.posterior.densities import (
     rows_of,
 )
 from pyro_mivae.posterior.layout import ProbedPair
-from pyro_mivae.posterior.progress import telling
+from pyro_mivae.progress import telling
 from pyro_mivae.traces import Program
 
 BLOCK = 2**20  # numbers held at once; more would be slower on a CPU, whose cache they leave

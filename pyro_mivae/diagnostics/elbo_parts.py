@@ -25,7 +25,7 @@ from pyro_mivae.evidence.refined import RefinedGuide
 from pyro_mivae.figures import key
 from pyro_mivae.posterior.densities import Draws, draw_codes
 from pyro_mivae.posterior.preserved_state import seeded
-from pyro_mivae.posterior.progress import tell
+from pyro_mivae.progress import tell
 
 ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active
 

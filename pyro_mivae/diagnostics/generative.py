@@ -32,7 +32,7 @@ from pyro_mivae.evidence.importance import (
 )
 from pyro_mivae.posterior.densities import Draws, rows_of
 from pyro_mivae.posterior.layout import ProbedPair
-from pyro_mivae.posterior.progress import tell
+from pyro_mivae.progress import tell
 
 
 def generative_information(context: Context, _: Draws) -> Figures:

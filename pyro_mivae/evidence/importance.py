@@ -21,7 +21,7 @@ from pyro_mivae.posterior.densities import (
     rows_of,
 )
 from pyro_mivae.posterior.layout import ProbedPair, run_pair
-from pyro_mivae.posterior.progress import tell, telling
+from pyro_mivae.progress import tell, telling
 from pyro_mivae.sites import base_of, data_sites
 from pyro_mivae.traces import TracePair, is_deterministic, replay_model, trace_program
 

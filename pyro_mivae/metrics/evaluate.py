@@ -19,7 +19,7 @@ from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.protocol import Findings, information_lines
 from pyro_mivae.metrics.splits import PROBE_ITEMS, Known, Train, check_known, split
 from pyro_mivae.posterior.preserved_state import preserved_state
-from pyro_mivae.posterior.progress import bars, tell
+from pyro_mivae.progress import bars, tell
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 

@@ -23,7 +23,7 @@ from pyro_mivae.posterior.layout import (
     run_pair,
     support_of,
 )
-from pyro_mivae.posterior.progress import telling
+from pyro_mivae.progress import telling
 from pyro_mivae.sites import has_mean, mean_of
 from pyro_mivae.traces import (
     Program,

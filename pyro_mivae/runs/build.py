@@ -298,19 +298,29 @@ def _state() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "pyro_mivae"
 
 
+_LISTED: dict[str, Mapping[str, object]] = {
+    "variants (pyro-mivae train VARIANT)": VARIANTS,
+    "data sets (--data NAME, or FILE.npz, .npy or .csv, or FOLDER)": DATASETS,
+    "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
+    "guides (--guide NAME, or FILE.py:NAME)": FAMILIES,
+    "likelihoods (--likelihood NAME, or FILE.py:NAME)": LIKELIHOODS,
+    "networks (--network NAME, auto, or FILE.py:NAME)": NETWORKS,
+    "networks of infogan (--network NAME, auto, or FILE.py:NAME)": ADVERSARIAL_NETWORKS,
+}
+
+
+def names() -> dict[str, dict[str, str]]:
+    """Returns a line about each variant, data set, prior, guide, likelihood and network."""
+    return {
+        title.partition(" (")[0]: {name: _first_line(of) for name, of in registry.items()}
+        for title, registry in _LISTED.items()
+    }
+
+
 def listing() -> str:
     """Lists variants with their options, priors, guides, and data sets."""
-    sections: dict[str, Mapping[str, object]] = {
-        "variants (pyro-mivae train VARIANT)": VARIANTS,
-        "data sets (--data NAME, or FILE.npz, .npy or .csv, or FOLDER)": DATASETS,
-        "priors (--prior NAME, or FILE.py:NAME)": PRIORS,
-        "guides (--guide NAME, or FILE.py:NAME)": FAMILIES,
-        "likelihoods (--likelihood NAME, or FILE.py:NAME)": LIKELIHOODS,
-        "networks (--network NAME, auto, or FILE.py:NAME)": NETWORKS,
-        "networks of infogan (--network NAME, auto, or FILE.py:NAME)": ADVERSARIAL_NETWORKS,
-    }
     lines = []
-    for title, registry in sections.items():
+    for title, registry in _LISTED.items():
         width = max(map(len, registry))
         lines += ["", title]
         for name, of in registry.items():

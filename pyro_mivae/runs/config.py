@@ -26,7 +26,10 @@ from pyro_mivae.arguments import (
 from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, keep_labels, load_dataset
 from pyro_mivae.data.dataset import image_sides
 from pyro_mivae.errors import OptionError, RunError, nearest
+from pyro_mivae.guides import FAMILIES
+from pyro_mivae.networks import NETWORKS
 from pyro_mivae.options import checks_of, flags_of, kinds_of, option
+from pyro_mivae.priors import PRIORS
 from pyro_mivae.training import TrainingOptions, atomic_path, versions
 from pyro_mivae.variants import VARIANTS, Variant
 from pyro_mivae.variants.options import copied
@@ -37,10 +40,17 @@ class ModelParts:
     """Model parts of a run, by name."""
 
     network: str | None = option(
-        None, check=path(), help="auto, NAME, or FILE.py:NAME of your own"
+        None,
+        check=path(),
+        names=("auto", *NETWORKS),
+        help="encoder and decoder, or FILE.py:NAME of your own",
     )
-    prior: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
-    guide: str | None = option(None, check=path(), help="NAME, or FILE.py:NAME of your own")
+    prior: str | None = option(
+        None, check=path(), names=tuple(PRIORS), help="prior, or FILE.py:NAME of your own"
+    )
+    guide: str | None = option(
+        None, check=path(), names=tuple(FAMILIES), help="guide, or FILE.py:NAME of your own"
+    )
 
 
 _ALL = [*(variant.options() for variant in VARIANTS.values()), ModelParts]
@@ -272,6 +282,21 @@ class RunConfig:
         return tomli_w.dumps(_set(asdict(self)))
 
     @classmethod
+    def read_options(cls, path: Path, variant: str) -> RunConfig:
+        """Reads the options of a variant from a TOML file, which may hold some of them."""
+        try:
+            content = {"variant": variant} | tomllib.loads(path.read_text(encoding="utf-8"))
+            told = {k: v for k, v in content.items() if k not in FILLED_IN}
+            options = cls(**{k: _checked(k, value, f"{k}.") for k, value in told.items()})
+        except (OSError, ValueError, RecursionError) as error:
+            raise OptionError(f"cannot read the options of {path}: {error}") from error
+        if options.variant != variant:
+            raise OptionError(
+                f"{path} holds options of {options.variant}, but {variant} is to be trained"
+            )
+        return options
+
+    @classmethod
     def read(cls, path: Path) -> RunConfig:
         """Reads what `write` wrote."""
         try:
@@ -288,6 +313,7 @@ class RunConfig:
 
 
 CHECKS: dict[str, Any] = checks_of(RunConfig)
+FILLED_IN = ("data_shape", "programs", "fingerprints", "versions")
 
 
 def started_with(

@@ -64,7 +64,7 @@ class RunGroup:
 
     config: RunConfig
     folder: Path
-    kind: str  # a key of `run_folder.COMMANDS`
+    kind: str  # a key of `run_folder.MADE_BY`
     places: Sequence[Path] = ()  # the run folders in it, or itself if it is one
     resume: bool = False  # continues where the folder's training stopped
     overwrite: bool = False  # throws it away
@@ -160,7 +160,9 @@ class RunGroup:
         self.say("evaluating on the test images")
         for number, run in zip(whole, runs, strict=True):
             if not done[number]:
-                evaluate_run(run, dataset, device=self.device, say=self.say)
+                evaluate_run(
+                    run, dataset, device=self.device, progress=self.progress, say=self.say
+                )
                 report_run(run, dataset, device=self.device)
         if self.kind == SEVERAL:
             told = {str(seeds[number]): reason for number, reason in failed.items()}

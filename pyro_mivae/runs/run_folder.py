@@ -24,7 +24,7 @@ SWEEP, TABLE, ROWS, PICTURE = "sweep.toml", "sweep.csv", "sweep.json", "sweep.pn
 MODELS = "models"
 LOGS, OURS = "tensorboard", ".pyro-mivae"  # how the names of our event files end
 ONE, SEVERAL, GRID = "a run", "the runs of several seeds", "a sweep"
-COMMANDS = {  # by what a folder may hold
+MADE_BY = {  # by what a folder may hold
     ONE: "pyro-mivae train without --seeds",
     SEVERAL: "pyro-mivae train --seeds",
     GRID: "pyro-mivae sweep",
@@ -32,7 +32,7 @@ COMMANDS = {  # by what a folder may hold
 
 
 def held(folder: Path) -> str | None:
-    """Returns the content of a folder: one of `COMMANDS`, other files, or None if empty."""
+    """Returns the content of a folder: one of `MADE_BY`, other files, or None if empty."""
     if not os.path.isdir(folder):
         return None
     if is_run(folder):
@@ -75,7 +75,7 @@ def check_target(
                 raise RunError(f"{place} is a file; choose another --run DIR")
             there = held(place)
             if there not in (None, allowed):
-                only = f", which only {COMMANDS[there]} continues" if there in COMMANDS else ""
+                only = f", which only {MADE_BY[there]} continues" if there in MADE_BY else ""
                 raise RunError(f"{place} holds {there}{only}; choose another --run DIR")
             if there and not (resume or overwrite):
                 raise RunError(

@@ -29,6 +29,7 @@ from pyro_mivae.errors import (
 )
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.options import takes_options
+from pyro_mivae.progress import bars
 from pyro_mivae.training.arguments import (
     DEVICE,
     Images,
@@ -231,7 +232,7 @@ class Training:
             bar.set_description("preparing")
         if not trainer.begun:
             trainer.begun = True
-            with pyro.validation_enabled(False):
+            with pyro.validation_enabled(False), bars(enabled=not bar.disable):
                 trainer.initialize()
             check_end(trainer)
             self._keep_weights()
@@ -247,8 +248,8 @@ class Training:
             self.history.append(row)
             if self.checkpointer is not None:
                 self.checkpointer.epoch_done(trainer, self.history)
-            shown = [f"{key} {row[key]:.2f}" for key in ("loss", "elbo") if key in row]
-            bar.set_postfix_str(", ".join(shown), False)
+            shown = "elbo" if "elbo" in row else "loss"
+            bar.set_postfix_str(f"{shown} {row[shown]:.2f}", False)
             if on_epoch is not None:
                 on_epoch(row)
             if trainer.finished:

@@ -62,13 +62,9 @@ class CategoryParts(Parts, total=False):
     warm_start: int | CategoryStart | None
 
 
-def _name(names: Any, help: str) -> Any:
-    return option(check=check.choice(*names), help=f"{help}: {', '.join(names)}")
-
-
 def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
     one = check.either(check.choice(*names), instance)
-    return option(check=one, help=f"{help}: {', '.join(names)}")
+    return option(check=one, names=tuple(names), help=help)
 
 
 _COUNT, _WEIGHT = check.size(least=0), weight_or_target(least=0)
@@ -84,7 +80,7 @@ NumCategories = Annotated[
 ]
 LikelihoodLike = Annotated[
     str | Likelihood,
-    _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data, FILE.py:NAME of your own, or"),
+    _name_or(_LIKELIHOOD, LIKELIHOODS, "likelihood of the data, or FILE.py:NAME of your own"),
 ]
 Beta = Annotated[
     float | Schedule | Target, option(check=_WEIGHT, help="weight of the KL divergence")
@@ -104,7 +100,7 @@ ContinuousWeight = Annotated[
     float | Schedule | Target,
     option(check=_WEIGHT, help=("weight of the information in InfoGAN's uniform codes")),
 ]
-KernelName = Annotated[Kernel, _name(get_args(Kernel), "kernel of the discrepancy")]
+KernelName = Annotated[Kernel, option(names=get_args(Kernel), help="kernel of the discrepancy")]
 Deterministic = Annotated[bool, option(check=check.flag(), help="make c a function of the image")]
 Saturating = Annotated[
     bool, option(check=check.flag(), help="the generator of InfoGAN minimises V itself")
@@ -117,9 +113,11 @@ Sites = Annotated[
     ),
 ]
 Generated = Annotated[
-    Generation, _name(get_args(Generation), "generated data that this term reads")
+    Generation, option(names=get_args(Generation), help="generated data that this term reads")
 ]
-Bound = Annotated[CriticBoundName, _name(get_args(CriticBoundName), "the critic's bound")]
+Bound = Annotated[
+    CriticBoundName, option(names=get_args(CriticBoundName), help="the critic's bound")
+]
 CriticLike = Annotated[str | Critic | CriticBound, _name_or(_CRITIC, CRITICS, "the critic")]
 CriticLR = Annotated[
     float,
@@ -131,7 +129,9 @@ CriticLR = Annotated[
 Radius = Annotated[
     float, option(check=check.number(least=0), help="distance of the categories from the origin")
 ]
-CategoricalName = Annotated[Categorical, _name(get_args(Categorical), "treatment of categories")]
+CategoricalName = Annotated[
+    Categorical, option(names=get_args(Categorical), help="treatment of categories")
+]
 NumDecodes = Annotated[
     int,
     option(check=check.size(least=2), help="number of categories that sample decodes per image"),

@@ -16,6 +16,7 @@ from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, numbe
 from pyro_mivae.engine import Engine, TrainStep, is_due
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
+from pyro_mivae.progress import telling
 from pyro_mivae.schedules import Schedule, Target, linear_warmup
 from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
@@ -58,8 +59,9 @@ class CategoryStart:
     transform: str | Callable[[Tensor], Tensor] | None = option(
         None,
         check=either(choice(*TRANSFORMS), function("transform(x)")),
+        names=tuple(TRANSFORMS),
         help="transformation of the data that must not change their categories, from the end of "
-        "the start on: " + ", ".join(TRANSFORMS),
+        "the start on",
     )
     start_weight: float = option(
         20.0,
@@ -205,7 +207,7 @@ def _train(
     rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
-    for step in range(first, first + steps):
+    for step in telling("start of the categories", range(first, first + steps)):
         index = torch.randint(len(x), (size,), device=x.device)
         batch = [x[index]]
         if labels is not None and rows is not None:

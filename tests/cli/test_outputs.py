@@ -193,14 +193,7 @@ def test_list_names_all_there_is(call):
     assert not set(out) & set("\\`")
 
 
-def test_help_and_version(call):
-    for args in (["--help"], ["train", "--help"], ["--version"]):
-        code, out, err = call(*args)
-        assert (code, err) == (0, [])
-        assert "pyro-mivae" in out
-
-
 def test_ctrl_c_in_a_module_that_is_imported_late(call, monkeypatch):
-    monkeypatch.setattr("pyro_mivae.cli.listing", interrupt)
+    monkeypatch.setattr("pyro_mivae.cli.commands.listing", interrupt)
     code, _, err = call("list")
     assert (code, err[-1]) == (1, "error: stopped")

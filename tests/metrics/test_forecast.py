@@ -14,7 +14,7 @@ from pyro_mivae.errors import OptionError, PyroMivaeWarning
 from pyro_mivae.metrics import duration, evaluate, forecast, how_measured
 from pyro_mivae.metrics.evaluate import Budget
 from pyro_mivae.metrics.forecast import _draws, _with_the_square
-from pyro_mivae.posterior.progress import bars, listening, tell, telling
+from pyro_mivae.progress import bars, listening, tell, telling
 
 SMALL = {"iwae_samples": 3, "generative_items": 4, "generative_samples": 4, "num_samples": 1}
 

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from pyro_mivae.cli import in_flags
+from pyro_mivae.cli.options import in_flags
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs import RunConfig

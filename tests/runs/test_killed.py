@@ -19,7 +19,7 @@ EPOCHS = 10
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "pyro_mivae.cli",
+        "pyro_mivae.cli.commands",
         "pyro_mivae.report",
         "torch._dynamo",
         "matplotlib.pyplot",

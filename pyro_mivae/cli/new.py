@@ -1,0 +1,22 @@
+"""Files that a part of one's own begins with."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from pyro_mivae.errors import OptionError
+from pyro_mivae.training import atomic_path
+
+KINDS = ("prior", "guide", "term")
+
+
+def write_skeleton(kind: str, path: Path, *, overwrite: bool = False) -> None:
+    """Writes a commented file that defines a part, checks it and trains with it."""
+    if path.suffix != ".py":
+        raise OptionError(f"{path}: give a name that ends in .py")
+    if path.exists() and not overwrite:
+        raise OptionError(f"{path} exists; replace it with overwrite=True, or choose another")
+    source = files("pyro_mivae.cli.skeletons").joinpath(f"{kind}.py").read_text(encoding="utf-8")
+    with atomic_path(path) as scratch:
+        scratch.write_text(source.replace("FILE.py", path.name), encoding="utf-8")
