@@ -162,7 +162,7 @@ class AmortizedGuide(PyroModule):
                     fn = head.given({"": parameters[name]})
                     value = pyro.sample(name, fn, infer={"enumerate": "parallel"})
                     categories[name] = head.as_one_hot(value)
-                else:
+                elif isinstance(head, SiteHead):
                     own = {c: parameters[f"{name}|{c}"] for c in head.categories}
                     pyro.sample(name, head.given(own or {"": parameters[name]}, categories))
 
@@ -190,6 +190,7 @@ class AmortizedGuide(PyroModule):
         return {
             name: head.given(head(features), {})
             for name, head in zip(self.names, self.heads, strict=True)
+            if isinstance(head, SiteHead)
         }
 
 
