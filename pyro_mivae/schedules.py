@@ -189,7 +189,7 @@ class Weight(nn.Module):
     """A weight of an objective: a constant, or one that changes, whose value is a buffer.
 
     The buffer changes in place, so compiled or captured code sees the change. The weight of a
-    target moves by the value that was `seen` last.
+    target moves by the value that was ``seen`` last.
 
     Args:
         value: A number, a schedule or a target.
@@ -226,7 +226,7 @@ class Weight(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """True if the weight is the constant 0: the weighted term is then left out."""
+        """True if the weight is the constant 0, which leaves the weighted term out."""
         return self.constant == 0.0
 
     @property

@@ -138,7 +138,7 @@ class PowerSpherical(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        r"""The mean, inside the sphere: :math:`\mu\,\kappa / (d - 1 + \kappa)`."""
+        r"""The mean :math:`\mu\,\kappa / (d - 1 + \kappa)`, which lies inside the sphere."""
         share = self.concentration / (2 * self._beta + self.concentration)
         return share.unsqueeze(-1) * self.loc
 

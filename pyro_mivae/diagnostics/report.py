@@ -131,7 +131,7 @@ def information(
         model: The model, called as ``model(x)``.
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
-            precision (see `data_for`).
+            precision (see ``data_for``).
         seed: Seed of every draw. All modules run in evaluation mode. Torch's generators, Pyro's
             parameter store and the modules' mode are restored.
         **options: Fields of `InformationOptions`: numbers of draws and data.

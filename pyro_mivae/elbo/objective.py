@@ -45,7 +45,7 @@ class Objective(ELBO):
     """
 
     unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger", "held")
-    """Attributes that the loss writes and never reads, see `Guards`."""
+    """Attributes that the loss writes and never reads, see ``Guards``."""
 
     measures_fit: ClassVar[bool] = True
     """True if a smaller loss is a better model, so training may stop by it."""

@@ -52,9 +52,9 @@ class SVI(pyro.infer.SVI):
     once. On CUDA the whole step, with the update of an optimiser that torch can capture (Adam and
     most others), is one CUDA graph for each shape of the data.
 
-    A graph depends on Python's state, so each state has its own graph, up to `MOST_GRAPHS`:
+    A graph depends on Python's state, so each state has its own graph, up to ``MOST_GRAPHS``:
     arguments that are not tensors; training modes, frozen parameters and buffers; and numbers that
-    model and guide read from attributes and variables, as far as `Guards` sees them. Comparisons
+    model and guide read from attributes and variables, as far as ``Guards`` sees them. Comparisons
     find all other changes. At the first steps of a graph, at each doubling of their number, and at
     least every 200th step (on CUDA every 2,000th) the program itself takes the step. The graph
     must agree on the same noise in every entry of the ledger, every gradient and every tensor that

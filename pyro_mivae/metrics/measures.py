@@ -113,7 +113,7 @@ def critics(data: EncodedData, findings: Findings) -> None:
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
     """Estimates the information of held-out data by a variant's critics, in batches.
 
-    Batches hold `CRITIC_BATCH` data in random order; a small last one joins the one before.
+    Batches hold many data in random order; a small last one joins the one before.
 
     Args:
         vae: The variant.

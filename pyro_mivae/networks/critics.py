@@ -53,7 +53,7 @@ class Critic(nn.Module, ABC):
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
         """Scores every code i with every datum j, shape ``(n, n)``.
 
-        This default calls `forward` on `PAIRS_AT_ONCE` pairs at a time. Without gradients it needs
+        This default calls `forward` on 65,536 pairs at a time. Without gradients it needs
         memory for these pairs, with gradients for all n² pairs.
         """
         self.check_pairs(x, code)
@@ -95,7 +95,7 @@ class LayeredCritic(Critic):
 
     A subclass makes ``data_layer`` and ``latent_layer`` in `build`, and defines `compare`.
     `all_pairs` passes each of the n data and the n codes through its layer once; n² pairs of
-    features go through `compare`, `PAIRS_AT_ONCE` at a time.
+    features go through `compare`, 65,536 at a time.
 
     Args:
         data_shape: Shape of one datum.

@@ -185,7 +185,19 @@ class RunGroup:
 
 @checked(folder=a_path())
 def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
-    """Trains, evaluates and reports a run in a folder; see `RunGroup` for the options."""
+    """Trains, evaluates and reports a run in a folder.
+
+    Args:
+        config: Configuration of the run.
+        folder: Run folder.
+        **how: ``resume`` continues an interrupted run, ``overwrite`` replaces it, ``trust`` runs
+            code that the folder names; ``device``, ``progress``, ``jobs`` (models trained at the
+            same time), ``tensorboard``; ``say`` is called with lines for the user, ``on_start``
+            as training begins.
+
+    Returns:
+        The finished run.
+    """
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
         return group.train([config])[0]

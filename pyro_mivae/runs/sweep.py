@@ -290,7 +290,7 @@ def sweep_run(
 
     Figures are measured on the test images, and each row is written at once. Until the sweep is
     finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
-    are ``count`` consecutive ones from the configuration's own. See `RunGroup` for the options.
+    are ``count`` consecutive ones from the configuration's own. Keywords are those of `train_run`.
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})

@@ -79,7 +79,7 @@ class InformationTerm(ABC):
 
     @property
     def state(self) -> nn.Module:
-        """Tensors that change with training and belong in a checkpoint: schedules, averages."""
+        """Schedules and averages, which change with training and belong in a checkpoint."""
         return self.weight
 
     @property

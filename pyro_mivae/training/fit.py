@@ -96,7 +96,7 @@ def fit(
         options: See `TrainingOptions`.
         objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
             networks are trained, and must be attributes of the variant. The losses of Pyro have no
-            ledger: `MutualInformationELBO` is the ELBO of `Trace_ELBO` with one.
+            ledger: `MutualInformationELBO` is the ELBO of ``Trace_ELBO`` with one.
         labels: Categories of some images, integers of shape ``(N,)``: from 0, or -1 for no label.
             The labels observe the category, and the guide learns to classify: the objective is
             that of `LabelledCategory`. Each step reads as many labelled images, drawn at random,

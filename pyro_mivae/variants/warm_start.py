@@ -99,7 +99,7 @@ class CategoryStart:
             warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
-        """Returns options of `warm_start_categories` for ``n`` data.
+        """Returns options of ``warm_start_categories`` for ``n`` data.
 
         Networks that a user passed in keep their weights: they get one start.
         """

@@ -1,0 +1,148 @@
+"""Pages of the API reference: every public name, by purpose."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jupytext
+
+import pyro_mivae as mi
+
+CHECKERS = ("PRIOR", "VARIANT")  # of arguments, for the package itself
+
+
+class Page(NamedTuple):
+    """A page of the reference."""
+
+    title: str
+    text: str
+    names: dict[str, str | None]
+    """Names to list of each module of ``pyro_mivae``, separated by spaces; all if None."""
+
+
+PAGES = {
+    "variants": Page(
+        "Variants",
+        "A variant is a model/guide pair with the objective of one paper.",
+        {"variants": None},
+    ),
+    "training": Page(
+        "Training",
+        "The loop, Pyro's SVI with a faster step, and schedules of weights.",
+        {
+            "training": "fit fit_many refit_prior History TrainingOptions",
+            "engine": "SVI",
+            "schedules": None,
+        },
+    ),
+    "objectives": Page(
+        "Objectives",
+        "Losses for ``pyro.infer.SVI(loss=...)``.",
+        {"elbo": None, "handlers": "weigh_sites"},
+    ),
+    "terms": Page(
+        "Terms",
+        "What an objective adds to the ELBO.",
+        {"terms": None},
+    ),
+    "priors": Page("Priors", "", {"priors": None}),
+    "guides": Page("Guides", "", {"guides": None}),
+    "likelihoods": Page("Likelihoods", "", {"likelihoods": None}),
+    "distributions": Page("Distributions", "", {"distributions": None, "spherical": None}),
+    "networks": Page("Networks and critics", "", {"networks": None}),
+    "bounds": Page("Bounds on information", "", {"bounds": None}),
+    "evaluation": Page(
+        "Evaluation",
+        "",
+        {"diagnostics": None, "evidence": None, "pairs": None, "metrics": None},
+    ),
+    "data": Page("Data", "", {"data": None}),
+    "runs": Page("Runs", "", {"runs": None}),
+    "plots": Page("Plots", "", {"plots": None}),
+    "errors": Page("Errors", "", {"errors": None}),
+}
+
+
+def members(module: str, names: str | None) -> dict[str, Any]:
+    """Public objects of a module by their shortest public path."""
+    source = importlib.import_module(f"pyro_mivae.{module}")
+    listed = names.split() if names else getattr(source, "__all__", None) or own(source)
+    return {
+        f"pyro_mivae.{name}" if name in mi.__all__ else f"pyro_mivae.{module}.{name}": getattr(
+            source, name
+        )
+        for name in listed
+        if name not in CHECKERS
+    }
+
+
+def own(module: Any) -> list[str]:
+    """Public functions and classes that a module defines, as they stand in it."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def page(title: str, text: str, names: dict[str, str | None]) -> str:
+    """A page in reStructuredText: a table of its names, then each in full."""
+    found = {path: value for pair in names.items() for path, value in members(*pair).items()}
+    called = {
+        path: value
+        for path, value in found.items()
+        if inspect.isroutine(value) or inspect.isclass(value)
+    }
+    lines = [title, "=" * len(title), "", text, ""]
+    lines += [f".. py:module:: pyro_mivae.{module}" for module in names]
+    lines += [".. py:currentmodule:: None"]
+    lines += ["", ".. autosummary::", "   :nosignatures:", ""]
+    lines += [f"   {path}" for path in called]
+    for path, value in called.items():
+        if inspect.isclass(value):
+            kind = "exception" if issubclass(value, BaseException) else "class"
+            lines += ["", f".. auto{kind}:: {path}", "   :members:", "   :show-inheritance:"]
+        else:
+            lines += ["", f".. autofunction:: {path}"]
+    for path in found.keys() - called.keys():
+        lines += ["", f".. py:data:: {path}", "", f"   {described(found[path])}"]
+    return "\n".join(lines) + "\n"
+
+
+def described(value: object) -> str:
+    """A constant in words: the names of a table, else its value."""
+    if isinstance(value, Mapping):
+        return f"Table by name: {', '.join(f'``{name}``' for name in value)}."
+    return f"``{value!r}``"
+
+
+def documented() -> set[object]:
+    """Every class and function that a page shows."""
+    pairs = [pair for one in PAGES.values() for pair in one.names.items()]
+    values = [value for pair in pairs for value in members(*pair).values()]
+    return {v for v in values if inspect.isroutine(v) or inspect.isclass(v)}
+
+
+def write_pages(folder: Path) -> None:
+    """Writes a page for each entry, and leaves equal ones alone."""
+    listed = {path for one in PAGES.values() for p in one.names.items() for path in members(*p)}
+    missing = {f"pyro_mivae.{name}" for name in mi.__all__} - listed
+    if missing:
+        raise ValueError(f"no page of docs/reference.py lists {', '.join(sorted(missing))}")
+    folder.mkdir(exist_ok=True)
+    for name, one in PAGES.items():
+        path, text = folder / f"{name}.rst", page(*one)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def read_chapter(text: str) -> Any:
+    """Reads a chapter in percent format as a notebook of Python."""
+    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata["language_info"] = {"name": "python"}
+    return notebook
