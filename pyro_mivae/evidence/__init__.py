@@ -8,12 +8,14 @@ from pyro_mivae.evidence.annealing import (
     bidirectional_monte_carlo,
 )
 from pyro_mivae.evidence.refined import RefinedGuide
+from pyro_mivae.evidence.semi_amortized import SemiAmortizedGuide
 
 __all__ = [
     "AnnealedLogLikelihood",
     "AnnealingOptions",
     "BidirectionalBounds",
     "RefinedGuide",
+    "SemiAmortizedGuide",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
 ]

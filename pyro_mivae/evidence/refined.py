@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -91,18 +92,11 @@ class RefinedGuide:
         batch_size: int = 1024,
         seed: int = 0,
     ) -> None:
-        if not all(hasattr(guide, name) for name in ("local_parameters", "sample_from")):
-            raise OptionError(
-                f"guide={type(guide).__name__} does not tell the parameters of each datum's "
-                "posterior from its networks; give an mi.AmortizedGuide, or write the methods "
-                "local_parameters(x), which returns tensors with a row for each datum, by name, "
-                "and sample_from(parameters), which samples the sites given these"
-            )
+        check_refinable(guide)
         self.model, self.guide = model, guide
         self.num_steps, self.learning_rate = num_steps, learning_rate
         self.num_draws, self.data_at_once = num_draws, max(1, batch_size // num_draws)
         self.seed = seed
-        self._elbo = MutualInformationELBO(max_plate_nesting=1)
         self._state: list[tuple[int, int]] = []  # of the weights to which the table belongs
         self._rows: dict[bytes, int] = {}  # of each datum in the table
         self._table: dict[str, Tensor] = {}
@@ -138,9 +132,7 @@ class RefinedGuide:
     def _add(self, keys: list[bytes], x: Tensor) -> None:
         """Refines data that are not in the table."""
         with (
-            poutine.block(),  # handlers of the caller do not see these runs
-            enumeration_kept(),
-            pyro.validation_enabled(False),  # of half the time
+            run_apart(),
             preserved_state(self.seed, self.model, self.guide, device=device_of(x, self.model)),
         ):
             found = [self._refine(part) for part in x.split(self.data_at_once)]
@@ -156,7 +148,7 @@ class RefinedGuide:
         falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, self.num_steps)
         for _ in range(self.num_steps):
             with torch.enable_grad():
-                loss = self._loss(leaves, x, self.num_draws) / self.num_draws
+                loss = self._loss(leaves, x, self.num_draws)
             gradients = torch.autograd.grad(loss, leaves.values(), materialize_grads=True)
             for leaf, gradient in zip(leaves.values(), gradients, strict=True):
                 leaf.grad = gradient
@@ -170,10 +162,9 @@ class RefinedGuide:
         }
 
     def _loss(self, parameters: Parameters, x: Tensor, count: int) -> Tensor:
-        """The negative ELBO, summed over draws and data."""
+        """The negative ELBO, averaged over draws and summed over data."""
         repeated = {name: repeat(value, count) for name, value in parameters.items()}
-        guide = lambda _: self.guide.sample_from(repeated)  # noqa: E731
-        return self._elbo.differentiable_loss(self.model, guide, repeat(x, count))
+        return negative_elbo(self.model, self.guide, repeated, repeat(x, count)) / count
 
     def _elbo_of(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Each datum's ELBO: the derivative of their sum by the scale of the datum's sites."""
@@ -181,7 +172,31 @@ class RefinedGuide:
         with seeded(self.seed + 1, x.device), torch.enable_grad(), _Scaled(scale):
             loss = self._loss(parameters, x, JUDGED)
         (each,) = torch.autograd.grad(loss, scale)
-        return -each.unflatten(0, (JUDGED, -1)).mean(0)
+        return -each.unflatten(0, (JUDGED, -1)).sum(0)
+
+
+def check_refinable(guide: Any) -> None:
+    """Refuses a guide whose parameters per datum are not known."""
+    if not all(hasattr(guide, name) for name in ("local_parameters", "sample_from")):
+        raise OptionError(
+            f"guide={type(guide).__name__} does not tell the parameters of each datum's "
+            "posterior from its networks; give an mi.AmortizedGuide, or write the methods "
+            "local_parameters(x), which returns tensors with a row for each datum, by name, "
+            "and sample_from(parameters), which samples the sites given these"
+        )
+
+
+def negative_elbo(model: Program, guide: Any, parameters: Parameters, x: Tensor) -> Tensor:
+    """Estimates the negative ELBO for given parameters, summed over the data."""
+    elbo = MutualInformationELBO(max_plate_nesting=1)
+    return elbo.differentiable_loss(model, lambda _: guide.sample_from(parameters), x)
+
+
+@contextmanager
+def run_apart() -> Iterator[None]:
+    """Hides runs of model and guide from the handlers around them."""
+    with poutine.block(), enumeration_kept(), pyro.validation_enabled(False):
+        yield
 
 
 class _Scaled(Messenger):

@@ -54,6 +54,17 @@ CALLS = [
         after=lambda refined: refined(DATA),
     ),
     Call(
+        "SemiAmortizedGuide",
+        mi.SemiAmortizedGuide,
+        lambda: {
+            "model": MODEL.model,
+            "guide": MODEL.guide,
+            "num_steps": 2,
+            "learning_rate": 0.1,
+        },
+        after=lambda guide: guide(DATA),
+    ),
+    Call(
         "information",
         mi.information,
         lambda: {
