@@ -34,7 +34,7 @@ def image_sides(given: Given) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Images or other data, and labels, split into a training and a test part.
 
@@ -64,6 +64,11 @@ class Dataset:
     factors_test: Tensor | None = None
     factor_names: tuple[str, ...] = ()
     binarize: str = "none"
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.x_train):,} training and {len(self.x_test):,} test data"
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"Dataset({self.title}: {parts} of shape {self.data_shape}{classes})"
 
     @property
     def title(self) -> str:

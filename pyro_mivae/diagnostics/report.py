@@ -18,7 +18,7 @@ from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.figures import error_of, parsed, with_errors
 from pyro_mivae.posterior.densities import draw_codes
 from pyro_mivae.posterior.probe import probed
-from pyro_mivae.tables import align, by_index, write_error, write_number
+from pyro_mivae.tables import Shown, align, by_index, write_error, write_number
 from pyro_mivae.traces import Program
 
 FAMILIES = (
@@ -34,7 +34,7 @@ ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
 RELIABLE = 10  # data from which a standard error is one
 
 
-class InformationReport(dict[str, float]):
+class InformationReport(Shown, dict[str, float]):
     """Figures of `information` by name, with their protocol; it prints as a table.
 
     Standard errors have the keys ``<name>_se``; undefined figures are NaN.
@@ -79,6 +79,9 @@ class InformationReport(dict[str, float]):
             OptionError: If the site has no such figures.
         """
         return by_index(self, site)
+
+    def __repr__(self) -> str:
+        return f"InformationReport({len(self)} figures)"
 
     def __str__(self) -> str:
         shown = [(str(k), value) for k, value in parsed(self) if k.index is None]

@@ -18,8 +18,10 @@ from pyro_mivae.metrics.checkers import COUNT, SEED
 from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.protocol import Findings, information_lines
 from pyro_mivae.metrics.splits import PROBE_ITEMS, Known, Train, check_known, split
+from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.progress import bars, tell
+from pyro_mivae.tables import Shown
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -67,8 +69,8 @@ class Budget(NamedTuple):
         return cls(full, None, MANY_SAMPLES, InformationOptions.of(everything | options))
 
 
-class EvaluationResult(dict[str, float]):
-    """Figures of `evaluate` by key.
+class EvaluationResult(Shown, dict[str, float]):
+    """Figures of `evaluate` by key; printed, the main ones as a table.
 
     Attributes:
         protocol: Data, their number, split and seed as plain values; a line for every figure under
@@ -88,6 +90,14 @@ class EvaluationResult(dict[str, float]):
         super().__init__(values)
         self.protocol, self.seconds = dict(protocol), dict(seconds)
         self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
+        self._noise = tuple(noise)
+
+    def __str__(self) -> str:
+        note = self.protocol.get("likelihood")
+        return summarise(self, notes=[note] if note else [], noise=self._noise)
+
+    def __repr__(self) -> str:
+        return f"EvaluationResult({len(self)} figures of {self.protocol.get('data', 'data')})"
 
 
 @checked(vae=VARIANT, num_labels=whole(least=0), progress=flag(), seed=SEED)

@@ -24,6 +24,7 @@ from pyro_mivae.plots.style import (
     write,
     write_free,
 )
+from pyro_mivae.tables import letter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +136,7 @@ def plot_confusion_matrix(
     ax.set_xticks([])
     ax.set_xlabel(f"category ({k} of them)")
     if k <= _NAMED_CATEGORIES:
-        ax.set_xticks(range(k), [str(c) for c in columns])
+        ax.set_xticks(range(k), [letter(c) for c in columns])
         ax.set_xlabel("category")
     return ax
 

@@ -26,6 +26,7 @@ from pyro_mivae.plots.style import (
     style_axes,
     write,
 )
+from pyro_mivae.tables import letter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,19 +141,50 @@ def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
     """Draws a row of samples per category with its share, the most used category first."""
-    names = [str(k) for k in range(len(samples))] if names is None else names
+    names = [letter(k) for k in range(len(samples))] if names is None else names
     beside = [f"  ·  {percent(share)}" for share in occupancy.tolist()]
     return _plot_sorted(ax, samples, occupancy, names, beside)
 
 
-@checked(traversals=CELLS, nats=floats("rows", finite=False), names=WORDS)
+@checked(
+    traversals=CELLS,
+    nats=floats("rows", finite=False),
+    names=WORDS,
+    values=floats("rows", "columns"),
+    own=floats("rows"),
+)
 def plot_traversals(
-    ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
+    ax: Axes,
+    traversals: Tensor,
+    nats: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    values: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Axes:
-    """Draws a row per latent dimension with its nats, the most informative first."""
+    """Draws a row per latent dimension with its nats, the most informative first.
+
+    With ``values``, the first and the last value of the dimension stand at the right; with ``own``
+    too, a frame marks the picture whose value is nearest to the datum's own.
+    """
     names = [f"z{row}" for row in range(len(traversals))] if names is None else names
     beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
-    return _plot_sorted(ax, traversals, nats, names, beside)
+    _plot_sorted(ax, traversals, nats, names, beside)
+    if values is None:
+        return ax
+    for row, place in enumerate(_order(nats)):
+        ends = " to ".join(f"{float(values[place][end]):.1f}" for end in (0, -1))
+        look = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": SMALL}
+        write(ax, ends.replace("-", "−"), (1.0, row + 0.5), (5, 0), color=MUTED, **look)
+        if own is not None:
+            column = int((values[place] - own[place]).abs().argmin())
+            ax.plot(
+                [column, column + 1, column + 1, column, column],
+                [row, row, row + 1, row + 1, row],
+                color=PALETTE[1],
+                linewidth=1.4,
+            )
+    return ax
 
 
 @checked(pictures=CELLS, starts=WORDS, ends=WORDS)
@@ -198,9 +230,13 @@ def _plot_sorted(
         raise ShapeError(
             f"{len(rows)} rows, {len(sizes)} numbers and {len(names)} names; give one per row"
         )
-    sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
-    order = sizes.argsort(descending=True, stable=True).tolist()
+    order = _order(sizes)
     return plot_grid(ax, rows.cpu()[order], [names[row] + beside[row] for row in order])
+
+
+def _order(sizes: Tensor) -> list[int]:
+    sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
+    return [int(row) for row in sizes.argsort(descending=True, stable=True)]
 
 
 def _draw_images(ax: Axes, cells: Tensor) -> None:

@@ -15,8 +15,9 @@ from pyro_mivae.data import PROTOCOLS, Dataset, read_images
 from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
+from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.plots import grid_figure, plot_samples, render_png
-from pyro_mivae.runs.run import Run, notes_of, summarise
+from pyro_mivae.runs.run import Run, notes_of
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
     Writer,
@@ -98,6 +99,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             class_names=dataset.class_names or None,
             factors=dataset.factors_test,
             factor_names=dataset.factor_names,
+            num_train=len(dataset.x_train),
         )
         return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
@@ -107,7 +109,7 @@ def write_samples(
     out: Path,
     *,
     count: int,
-    category: int | None = None,
+    category: int | str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:

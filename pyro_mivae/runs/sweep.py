@@ -45,15 +45,15 @@ from pyro_mivae.runs.run_folder import (
     clear_models,
     write_json,
 )
-from pyro_mivae.tables import align
+from pyro_mivae.tables import Shown, align
 from pyro_mivae.training import TrainingOptions, atomic_path, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
 MEASURED = (*OF_SWEEPS, "active_units")
 
 
-@dataclass(frozen=True)
-class SweepTable:
+@dataclass(frozen=True, repr=False)
+class SweepTable(Shown):
     """Figures of the models of a sweep.
 
     Attributes:
@@ -123,6 +123,13 @@ class SweepTable:
         plot_rate_distortion(ax, self.rows, along=along, apart=apart)
         with atomic_path(Path(path)) as scratch:
             scratch.write_bytes(render_png(figure))
+
+    def __repr__(self) -> str:
+        grid = ", ".join(f"{name} {list(values)}" for name, values in self.grid.items())
+        return f"SweepTable({len(self.rows)} models: {grid})"
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Formats the means over seeds of the main figures as lines of text."""

@@ -37,6 +37,7 @@ from pyro_mivae.variants.encoding import ENCODED, Codes, Generated, What, encode
 
 LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
 _INSTANCES = itertools.count(1)
+_CATEGORY = check.either(check.whole(), check.text())
 
 
 class Variant(PyroModule):
@@ -257,7 +258,6 @@ class Variant(PyroModule):
         """
         return self.model.check_data(checks.shaped(x, self.data_shape))
 
-    @torch.no_grad()
     @check.checked(**ENCODED)
     def encode(
         self, x: Any, what: What = "mean", num_draws: int | None = None, *, guide: Any = None
@@ -277,9 +277,7 @@ class Variant(PyroModule):
             Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
             of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
-        if num_draws is not None and what != "draws":
-            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
-        return encoded(self, self.check_data(x), what, num_draws or 1, guide)
+        return encoded(self, self.check_data(x), what, num_draws, guide)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
@@ -325,18 +323,22 @@ class Variant(PyroModule):
     @torch.no_grad()
     @check.checked(
         n=check.size(),
-        category=check.either(check.whole(), check.named(check.whole())),
+        category=check.either(_CATEGORY, check.named(_CATEGORY)),
         what=check.choice(*get_args(Generated)),
     )
     def sample(
-        self, n: int, category: int | Mapping[str, int] | None = None, what: Generated = "mean"
+        self,
+        n: int,
+        category: int | str | Mapping[str, int | str] | None = None,
+        what: Generated = "mean",
     ) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted. With several sites that are
-                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
+            category: The category of the samples, its number from 0 or its letter from A, as on
+                the page of a run; any if omitted. With several sites that are categories, it is of
+                the first; ``{"c1": 3, "c2": "A"}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:

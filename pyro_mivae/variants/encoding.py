@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyro_mivae.arguments import choice, function, whole
+from pyro_mivae.errors import OptionError
 from pyro_mivae.models import code_program
 from pyro_mivae.sites import MEAN_DRAWS, MEAN_SEED
 from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
@@ -27,13 +28,19 @@ ENCODED = {
 
 @torch.no_grad()
 def encoded(
-    vae: Any, x: Tensor, what: What = "mean", num_draws: int = 1, guide: Program | None = None
+    vae: Any,
+    x: Tensor,
+    what: What = "mean",
+    num_draws: int | None = None,
+    guide: Program | None = None,
 ) -> Codes:
     """Encodes data without a check of their values: also means of counts, see `Variant.encode`."""
+    if num_draws is not None and what != "draws":
+        raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
     x, guide = x.to(vae.device), vae.guide if guide is None else guide
     with vae.evaluating():
         if what == "draws":
-            draws = [drawn_codes(vae, x, guide) for _ in range(num_draws)]
+            draws = [drawn_codes(vae, x, guide) for _ in range(num_draws or 1)]
             return {site: torch.stack([draw[site] for draw in draws]) for site in draws[0]}
         prior = code_program(vae.model)
         means, variances = _posterior_moments(
