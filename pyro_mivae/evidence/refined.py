@@ -149,7 +149,7 @@ class RefinedGuide:
         for _ in range(self.num_steps):
             with torch.enable_grad():
                 loss = self._loss(leaves, x, self.num_draws)
-            gradients = torch.autograd.grad(loss, leaves.values(), materialize_grads=True)
+            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             for leaf, gradient in zip(leaves.values(), gradients, strict=True):
                 leaf.grad = gradient
             optimiser.step()

@@ -79,7 +79,10 @@ class SemiAmortizedGuide(PyroModule):
                     parameters = {n: p.detach().requires_grad_() for n, p in parameters.items()}
                 loss = negative_elbo(model, self.guide, parameters, x)
                 slopes = torch.autograd.grad(
-                    loss, parameters.values(), create_graph=learned, materialize_grads=True
+                    loss,
+                    list(parameters.values()),
+                    create_graph=learned,
+                    materialize_grads=True,
                 )
                 parameters = {
                     name: value - self.learning_rate * slope
