@@ -119,6 +119,11 @@ def split_indices(
     Raises:
         DataError: If there are fewer than 2 images.
         ShapeError: If there is not one label per image.
+
+    Example:
+        >>> train, test = split_indices(10)
+        >>> len(train), len(test)
+        (8, 2)
     """
     if count < 2:
         raise DataError(f"the data set holds {count} image(s); at least 2 are needed to split it")
@@ -186,6 +191,10 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
     Raises:
         DataError: If there is no memory for them.
+
+    Example:
+        >>> resize_images(torch.rand(3, 1, 8, 8), (4, 4)).shape
+        torch.Size([3, 1, 4, 4])
     """
     sides = cast("tuple[int, int]", size)  # as the check returns it
     if images.shape[-2:] == sides:

@@ -247,6 +247,11 @@ class MixtureGuide(AmortizedGuide):
         num_categories: Number of categories.
         latent_dim: Size of ``z``.
         encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+
+    Example:
+        >>> vae = mi.VAE((1, 8, 8), prior=mi.MixturePrior(), guide=MixtureGuide((1, 8, 8)))
+        >>> vae.encode(torch.rand(4, 1, 8, 8))["c"].shape
+        torch.Size([4, 10])
     """
 
     @checked(data_shape=shape(), num_categories=size(), latent_dim=size(), encoder=NETWORK)

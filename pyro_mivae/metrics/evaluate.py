@@ -183,6 +183,13 @@ def evaluate(
         OptionError: If a number is out of range, or is given beside ``full``; ``num_labels`` is
             given without labels or categories; an option is unknown; or weights of the variant
             are not finite.
+
+    Example:
+        >>> digits = mi.load_dataset("digits")
+        >>> vae = mi.VAE(digits.data_shape, latent_dim=2).eval()
+        >>> results = evaluate(vae, digits.x_test[:64], iwae_samples=4)
+        >>> results["mi_lower"] <= results["mi_upper"] <= results["rate"] + 1e-3
+        True
     """
     known, taught = check_known(vae, x, labels, factors, train)
     options |= {"full": full, "probe_items": probe_items}

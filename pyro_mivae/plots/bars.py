@@ -97,6 +97,12 @@ def plot_contributions(
     """Draws a bar with the information of each dimension or category, and its cost behind.
 
     The bar is solid up to the lower bound, and pale from there to the upper one.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> ax = plot_contributions(new_figure()[1], ["z0", "z1"], [0.5, 0.1], [0.7, 0.1])
+        >>> len(ax.patches) > 0
+        True
     """
     costs = [math.nan] * len(names) if cost is None else list(cost)
     if not len(names) == len(lower) == len(upper) == len(costs):

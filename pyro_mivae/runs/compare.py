@@ -45,6 +45,10 @@ class Comparison(Shown):
 
     Attributes:
         sides: The models.
+
+    Example:
+        >>> comparison = mi.compare("runs/infocat-digits", "runs/vae-digits")  # doctest: +SKIP
+        >>> print(comparison.table())  # doctest: +SKIP
     """
 
     sides: Sequence[Side]

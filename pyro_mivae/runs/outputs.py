@@ -43,7 +43,12 @@ def evaluate_run(
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> dict[str, float]:
-    """Measures a run's model on the test images and writes ``metrics.json``."""
+    """Measures a run's model on the test images and writes ``metrics.json``.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> evaluate_run(run, run.dataset())["elbo"]  # doctest: +SKIP
+    """
     from pyro_mivae.metrics import duration, evaluate, forecast
 
     vae = run.vae.to(resolve_device(device))
@@ -82,7 +87,12 @@ def evaluate_run(
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
-    """Writes a run's pictures and ``report.html``; evaluates it first if needed."""
+    """Writes a run's pictures and ``report.html``; evaluates it first if needed.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> report_run(run, run.dataset())  # doctest: +SKIP
+    """
     from pyro_mivae.report import ReportData, write_report
 
     vae = run.vae.to(resolve_device(device))
@@ -113,7 +123,12 @@ def write_samples(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a square grid of samples from the prior as a PNG, pictures or lines."""
+    """Writes a square grid of samples from the prior as a PNG, pictures or lines.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> write_samples(run, Path("grid.png"), count=64, category=3)  # doctest: +SKIP
+    """
     from torchvision.utils import save_image
 
     check_out(out, ".png", overwrite)
@@ -142,6 +157,10 @@ def write_codes(
 
     Images are resized and made binary as those of the run were; a Bernoulli draw is one fixed
     draw of them in their order. Without a resize they must have the same size.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> write_codes(run, "more.npz", Path("codes.npz"))  # doctest: +SKIP
     """
     import numpy as np
 

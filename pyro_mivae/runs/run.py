@@ -88,6 +88,9 @@ def open_run(folder: str | Path, *, trust: bool = False) -> Run:
 
     A prior or guide from a file is code. It runs if a training of this user ran the same file
     before, and otherwise only with ``trust``.
+
+    Example:
+        >>> open_run("runs/infocat-digits").history["loss"][-1]  # doctest: +SKIP
     """
     folder = Path(folder)
     return read_run(folder, approve(read_config(folder), folder, trust=trust))

@@ -97,6 +97,13 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         RunError: If the folder holds no run, or no checkpoint; if it names code that is not
             trusted or was edited; if the file cannot be read, or needs ``into``; or if the weights
             do not match, or are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/vae.pt"
+        >>> mi.save(mi.VAE((1, 8, 8), latent_dim=2), path)
+        >>> load(path).training
+        False
     """
     path = Path(path)
     if path.is_file():

@@ -65,6 +65,10 @@ class SweepTable(Shown):
         failures: Reasons of failed trainings, by row number.
         seeds: The seeds of each combination.
         binarize: Protocol of the pixels, see `binarize`.
+
+    Example:
+        >>> SweepTable([{"beta": 1.0, "rate": 3.0}], {"beta": (1.0,)}).rows[0]["rate"]
+        3.0
     """
 
     rows: list[dict[str, float]]
@@ -298,6 +302,10 @@ def sweep_run(
     Figures are measured on the test images, and each row is written at once. Until the sweep is
     finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
     are ``count`` consecutive ones from the configuration's own. Keywords are those of `train_run`.
+
+    Example:
+        >>> config = mi.runs.RunConfig("beta")
+        >>> sweep_run(config, "runs/sweep", {"beta": [0.5, 1]})  # doctest: +SKIP
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})

@@ -47,12 +47,15 @@ class Variant(PyroModule):
     share parameters through Pyro's param store.
 
     Attributes:
-        model: The generative model, called with data.
-        guide: The guide, called with data.
+        model, guide: The generative model and the guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
         categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
+
+    Example:
+        >>> isinstance(mi.VAE((1, 8, 8)), Variant)
+        True
     """
 
     name: ClassVar[str]
@@ -191,8 +194,7 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A number of the likelihood, such as its scale, may have to change far: it has ten times the
-        rate.
+        A number of the likelihood, such as its scale, may have to change far: ten times the rate.
         """
         return {"lr": 1e-2 if param_name.endswith(LEARNED) else 1e-3}
 
@@ -391,10 +393,8 @@ class Variant(PyroModule):
     def _need(self, found: object, needed: str) -> None:
         """Refuses a prior that lacks something."""
         if not found:
-            raise SiteError(
-                f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
-            )
+            told = f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
+            raise SiteError(told)
 
 
-VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")
-"""A check of an argument: a variant."""
+VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")  # of an argument

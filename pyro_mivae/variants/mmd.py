@@ -29,6 +29,13 @@ class MMDVAE(VAE):
         marginal_weight: :math:`\lambda`, the weight that keeps :math:`q(z)` close to the prior; at
             least :math:`1 - \alpha`.
         kernel: ``"rbf"`` or ``"imq"``, see `maximum_mean_discrepancy`.
+
+    Example:
+        >>> print(mi.explain(MMDVAE((1, 8, 8)).objective()))
+        J =  E_q[log p(x|code)]
+           - 0 * KL(q(z|x) || p(z))   [left out]
+           + 1000 * (-MMD^2(q(z), p(z)), not in nats)
+        maximised; nats per datum
     """
 
     name = "mmd"
