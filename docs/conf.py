@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -56,6 +57,9 @@ nb_custom_formats = {".py": "reference.read_chapter"}
 nb_execution_mode = "cache"  # a chapter runs again when its code has changed
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_output_stderr = "remove"  # progress and what Pyro logs
+os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures on the page
 
 html_theme = "furo"
 html_static_path = ["_static"]
