@@ -43,7 +43,7 @@ PAGES = {
     ),
     "objectives": Page(
         "Objectives",
-        "Losses for ``pyro.infer.SVI(loss=...)``: an ELBO with a weight per divergence, and terms.",
+        "Losses for ``pyro.infer.SVI(loss=...)``: an ELBO, weights, and terms.",
         {"elbo": None, "handlers": "weigh_sites"},
     ),
     "terms": Page(
@@ -86,7 +86,7 @@ PAGES = {
     ),
     "evaluation": Page(
         "Evaluation",
-        "Checks and figures of any model/guide pair, and metrics of its codes: :doc:`/evaluation`.",
+        "Checks and figures of any pair, and metrics of its codes: :doc:`/evaluation`.",
         {"pairs": None, "diagnostics": None, "evidence": None, "metrics": None},
     ),
     "data": Page("Data", "Data sets as tensors: :doc:`/how_to/own_data`.", {"data": None}),
