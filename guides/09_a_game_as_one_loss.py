@@ -89,7 +89,7 @@ def play(loss, steps=1500):
         optimiser.zero_grad()
         loss(d, g).backward()
         optimiser.step()
-        values.append(float(value(d, g)))
+        values.append(value(d, g).item())
     return logits.softmax(0).detach(), values
 
 
