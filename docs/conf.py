@@ -50,7 +50,7 @@ maximum_signature_line_length = 80
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 nb_custom_formats = {".py": "reference.read_chapter"}
 nb_execution_mode = "cache"  # a chapter runs again when its code has changed

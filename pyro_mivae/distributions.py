@@ -32,6 +32,10 @@ class NormalCDFTransform(Transform):
     r"""The standard normal's distribution function :math:`\Phi`, from the real line to (0, 1).
 
     Values that round to an end of the interval are moved to the next number inside.
+
+    Example:
+        >>> NormalCDFTransform()(torch.zeros(2))
+        tensor([0.5000, 0.5000])
     """
 
     domain = constraints.real
@@ -219,7 +223,14 @@ def _density(x: Tensor) -> Tensor:
 
 
 class Mixture(dist.MixtureSameFamily):
-    """A mixture whose support is that of its components, which torch hides from transforms."""
+    """A mixture whose support is that of its components, which torch hides from transforms.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> weights, parts = dist.Categorical(torch.ones(2)), dist.LogNormal(torch.zeros(2), 1.0)
+        >>> Mixture(weights, parts).support
+        GreaterThan(lower_bound=0.0)
+    """
 
     @constraints.dependent_property
     def support(self) -> Any:

@@ -194,6 +194,10 @@ class Weight(nn.Module):
     Args:
         value: A number, a schedule or a target.
         rises_below: True if the weight of a target rises while the value is below it.
+
+    Example:
+        >>> Weight(mi.linear_warmup(10))()
+        tensor(0.)
     """
 
     current: Tensor

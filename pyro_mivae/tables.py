@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,37 @@ def write_interval(lower: float, upper: float, digits: int = 2) -> str:
 def write_error(error: float, digits: int = 2) -> str:
     """Formats a standard error after ``±``; empty if it is not defined."""
     return f"± {error:.{digits}f}" if math.isfinite(error) else ""
+
+
+class Shown:
+    """A result whose text is a table, shown as such in a notebook too."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def letter(category: int) -> str:
+    """Returns the letter of a category's number, so that none is taken for a digit of the data.
+
+    Example:
+        >>> letter(0), letter(25), letter(26)
+        ('A', 'Z', 'AA')
+    """
+    more, place = divmod(category, 26)
+    return (letter(more - 1) if more else "") + chr(ord("A") + place)
+
+
+def number_of(letters: str) -> int:
+    """Returns the number of a category's letter.
+
+    Example:
+        >>> number_of("A"), number_of("AA")
+        (0, 26)
+    """
+    number = 0
+    for one in letters.upper():
+        number = 26 * number + ord(one) - ord("A") + 1
+    return number - 1
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ais, bounds, evaluation, variance, variants
+from benchmarks import ais, bounds, evaluation, starts, variance, variants
 
 
 @pytest.fixture
@@ -128,3 +128,14 @@ def test_annealing_beside_importance_sampling(images, tmp_path, capsys, short_pi
     assert content["settings"]["annealing"]["num_temperatures"] == 4
     assert content["rows"]["iwae 1000"]["elbo"] < test["log_px"] + 5
     assert f"| test | log p(x) ≥ {test['log_px']:.2f} |" in capsys.readouterr().out
+
+
+def test_starts_agree_by_pairs_and_are_scored_against_labels(images, tmp_path, capsys):
+    out = tmp_path / "starts.json"
+    command = ["--data", images, "--radius", "0.5", "--starts", "3", "--steps", "2"]
+    content = starts.main([*command, "--out", str(out)])
+    assert json.loads(out.read_text()) == content
+    (row,) = content["rows"]
+    assert len(row["agreement"]) == len(row["losses"]) == 3
+    assert all(0 < value <= 1 for value in (*row["agreement"], *row["accuracies"]))
+    assert "| 0.5 | 3 |" in capsys.readouterr().out

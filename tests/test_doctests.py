@@ -2,7 +2,11 @@
 
 import doctest
 import importlib
+import importlib.util
+import inspect
 import pkgutil
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,3 +22,25 @@ def test_examples(name):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     results = doctest.testmod(module, extraglobs={"torch": torch, "mi": mi}, optionflags=flags)
     assert results.failed == 0
+
+
+def test_every_public_name_has_an_example():
+    path = Path(__file__).parents[1] / "docs" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    shown = reference.documented()
+    assert {value for name in mi.__all__ if callable(value := getattr(mi, name))} <= shown
+    lacking = [
+        f"{value.__module__}.{value.__qualname__}"
+        for value in shown
+        if ">>>" not in (value.__doc__ or "") and not is_result(value)
+    ]
+    assert not sorted(lacking)
+
+
+def is_result(value):
+    """Errors, and records that a function fills: the example is that of the function."""
+    return inspect.isclass(value) and (
+        is_dataclass(value) or issubclass(value, Exception | dict | list | tuple)
+    )

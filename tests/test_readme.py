@@ -9,7 +9,8 @@ import pytest
 import pyro_mivae as mi
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
+PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
+HOW_TO = [p for p in PAGES if p.parent.name == "how_to" and p.stem != "log"]  # loggers of others
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,13 @@ def test_the_page_on_pairs_prints_what_it_shows(capsys):
     for code, shown in parts:
         exec(compile(code, "pairs.md", "exec"), names)
         assert capsys.readouterr().out.strip() == textwrap.dedent(shown).strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", HOW_TO, ids=lambda path: path.stem)
+def test_the_blocks_of_a_how_to_run(path, few_digits, quick, encoder_side, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S):
+        short = re.sub(r"epochs=(\d)0", r"epochs=\1", block)
+        exec(compile(short, str(path), "exec"), names)

@@ -276,9 +276,9 @@ def compare(
         output.say(f"written to {page}")
 
 
-@command("sample", "runs/infocat-digits --category 3 --out grid.png")
+@command("sample", "runs/infocat-digits --category D --out grid.png")
 @opened_run
-@option("--category", group="Output", type=int, help="draw only from this category")
+@option("--category", group="Output", help="draw only from this category, a letter or number")
 @option(
     "--n",
     "count",
@@ -300,6 +300,8 @@ def compare(
 @overwrite_option
 def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
     """Draws images from a run's prior."""
+    number = options["category"]
+    options["category"] = int(number) if number and number.isdecimal() else number
     runs.write_samples(run, out, **options)
     output.result(f"written to {out}", out=out)
 

@@ -36,6 +36,14 @@ def read_npy(path: str | Path) -> RawImages:
 
     Raises:
         DataError: If it cannot be read, or is not such an array of finite numbers.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> path = tempfile.mkdtemp() + "/few.npy"
+        >>> np.save(path, np.zeros((3, 4)))
+        >>> read_npy(path).images.shape
+        torch.Size([3, 4])
     """
     path = Path(path)
     try:
@@ -67,7 +75,7 @@ def plain_values(array: Array, where: str) -> Tensor:
 
 @checked(path=a_path())
 def read_csv(path: str | Path) -> RawImages:
-    """Reads a table: a row per datum, a column per number, separated by commas.
+    r"""Reads a table: a row per datum, a column per number, separated by commas.
 
     The first line is a header if one of its cells is not a number. A column whose header is
     ``label`` or ``labels`` holds labels, numbers or texts; every other column is data.
@@ -80,6 +88,13 @@ def read_csv(path: str | Path) -> RawImages:
 
     Raises:
         DataError: If it cannot be read; of a malformed file the message names line and column.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "few.csv"
+        >>> _ = path.write_text("a,b,label\n1,2,0\n3,4,1\n")
+        >>> read_csv(path).images.shape, read_csv(path).class_names
+        (torch.Size([2, 2]), ('0', '1'))
     """
     path = Path(path)
     line, first = next(_rows(path), (0, []))

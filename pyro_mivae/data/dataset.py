@@ -34,7 +34,7 @@ def image_sides(given: Given) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Images or other data, and labels, split into a training and a test part.
 
@@ -64,6 +64,11 @@ class Dataset:
     factors_test: Tensor | None = None
     factor_names: tuple[str, ...] = ()
     binarize: str = "none"
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.x_train):,} training and {len(self.x_test):,} test data"
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"Dataset({self.title}: {parts} of shape {self.data_shape}{classes})"
 
     @property
     def title(self) -> str:
@@ -114,6 +119,11 @@ def split_indices(
     Raises:
         DataError: If there are fewer than 2 images.
         ShapeError: If there is not one label per image.
+
+    Example:
+        >>> train, test = split_indices(10)
+        >>> len(train), len(test)
+        (8, 2)
     """
     if count < 2:
         raise DataError(f"the data set holds {count} image(s); at least 2 are needed to split it")
@@ -181,6 +191,10 @@ def resize_images(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
     Raises:
         DataError: If there is no memory for them.
+
+    Example:
+        >>> resize_images(torch.rand(3, 1, 8, 8), (4, 4)).shape
+        torch.Size([3, 1, 4, 4])
     """
     sides = cast("tuple[int, int]", size)  # as the check returns it
     if images.shape[-2:] == sides:

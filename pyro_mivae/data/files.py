@@ -51,6 +51,14 @@ def read_npz(path: str | Path) -> RawImages:
 
     Raises:
         DataError: If it cannot be read, or does not hold what is described above.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> path = tempfile.mkdtemp() + "/few.npz"
+        >>> np.savez(path, images=np.zeros((3, 8, 8), dtype="uint8"))
+        >>> read_npz(path).images.shape
+        torch.Size([3, 1, 8, 8])
     """
     path = Path(path)
     found = _arrays(path)
@@ -156,6 +164,14 @@ def read_folder(path: str | Path, image_size: int | tuple[int, int] | None = Non
             several sizes without ``image_size``; or if a file cannot be read, or its white is
             unknown: transparent pixels, 32-bit integers, floats outside [0, 1], or 16-bit images
             that use at most 12 bits.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("L", (8, 8)).save(folder / "one.png")
+        >>> read_folder(folder).images.shape
+        torch.Size([1, 1, 8, 8])
     """
     path = Path(path)
     files = _images_in(path)

@@ -12,13 +12,13 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, function, text, whole
 from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
+from pyro_mivae.diagnostics.elbo_parts import active_units, amortization, annealed_evidence, costs
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.figures import error_of, parsed, with_errors
 from pyro_mivae.posterior.densities import draw_codes
 from pyro_mivae.posterior.probe import probed
-from pyro_mivae.tables import align, by_index, write_error, write_number
+from pyro_mivae.tables import Shown, align, by_index, write_error, write_number
 from pyro_mivae.traces import Program
 
 FAMILIES = (
@@ -28,12 +28,13 @@ FAMILIES = (
     active_units,
     generative_information,
     annealed_evidence,
+    amortization,
 )
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
 RELIABLE = 10  # data from which a standard error is one
 
 
-class InformationReport(dict[str, float]):
+class InformationReport(Shown, dict[str, float]):
     """Figures of `information` by name, with their protocol; it prints as a table.
 
     Standard errors have the keys ``<name>_se``; undefined figures are NaN.
@@ -79,6 +80,9 @@ class InformationReport(dict[str, float]):
         """
         return by_index(self, site)
 
+    def __repr__(self) -> str:
+        return f"InformationReport({len(self)} figures)"
+
     def __str__(self) -> str:
         shown = [(str(k), value) for k, value in parsed(self) if k.index is None]
         lines = align(
@@ -109,6 +113,7 @@ def information(
     * ``log_px`` and, on request, ``log_px_ais``: lower bounds of :math:`\log p(x)`, by importance
       sampling and by `annealed_log_likelihood`; ``log_px_ais_gap``: the mean distance of its
       bounds from both sides on data that the model draws, see `bidirectional_monte_carlo`;
+    * ``amortization_gap``, on request: the gain in ELBO of a `RefinedGuide`;
     * ``mi_lower``, ``mi_upper``, and ``mi_<site>_...``: :math:`I_q(x; code)`, under the joint
       distribution of data and guide, and that of one site, the others averaged out;
       ``mi_<site>[d]_...`` and ``kl_<site>[d]`` of a single dimension, from 0, or a category;

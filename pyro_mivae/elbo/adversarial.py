@@ -62,6 +62,13 @@ class InfoGANLoss(Objective):
 
     References:
         Chen et al. (2016), InfoGAN, eq. 6. https://arxiv.org/abs/1606.03657
+
+    Example:
+        >>> print(mi.explain(InfoGANLoss(torch.nn.Linear(4, 1), {"c": 1.0})))
+        J =  E_data[log D(x)] + E_p[log(1 - D(x'))]
+           - 1 * (E_p[log q(c|x')] + H(c))
+           (the generator minimises -E_p[log D(x')] in place of the first line)
+        x' = G(code); maximised by D, minimised by G and Q; nats per datum
     """
 
     measures_fit = False

@@ -53,6 +53,12 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         Pineau & Lelarge (2018), InfoCatVAE. https://arxiv.org/abs/1806.08240
         Jang, Gu & Poole (2017), Categorical Reparameterization, eq. 2 and section 2.2.
         https://arxiv.org/abs/1611.01144
+
+    Example:
+        >>> print(mi.explain(RelaxedCategoricalELBO(relaxation="soft")))
+        J =  E_q[log p(x|z)], z ~ q(z|x,a), a = q(c|x)
+           - 1 * KL of every site
+        maximised; nats per datum; not a bound on log p(x)
     """
 
     @checked(relaxation=choice(*get_args(Relaxation)), temperature=number_or_schedule(above=0))
@@ -138,6 +144,12 @@ class SampledCategoricalELBO(MutualInformationELBO):
         section 3. https://arxiv.org/abs/1810.04777
         Mnih & Gregor (2014), Neural Variational Inference and Learning in Belief Networks, section
         2.3, for the learned number. https://arxiv.org/abs/1402.0030
+
+    Example:
+        >>> print(mi.explain(SampledCategoricalELBO(exact=1, draws=1)))
+        J =  E_q[log p(x|code)], c = the most probable one and 1 draw of the others
+           - 1 * KL of every site
+        maximised; nats per datum; unbiased
     """
 
     @checked(exact=whole(least=0), draws=whole(least=1))

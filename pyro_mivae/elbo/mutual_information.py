@@ -75,6 +75,13 @@ class MutualInformationELBO(Objective):
 
     References:
         Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464
+
+    Example:
+        >>> vae = mi.VAE((1, 8, 8), latent_dim=2)
+        >>> elbo = mi.MutualInformationELBO(kl_weights={"z": 0.5})
+        >>> loss = elbo.loss(vae.model, vae.guide, torch.rand(4, 1, 8, 8))
+        >>> sorted(elbo.ledger)
+        ['distortion', 'elbo', 'kl_z', 'loss', 'rate']
     """
 
     @checked(

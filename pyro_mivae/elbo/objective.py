@@ -42,6 +42,10 @@ class Objective(ELBO):
         held: The weights with a `Target`, by the entry of the ledger that is held; sites that
             share a target are held together. Known after the first evaluation.
         categories: Number of categories of each site that is one, where they are known.
+
+    Example:
+        >>> isinstance(mi.VAE((1, 8, 8)).objective(), Objective)
+        True
     """
 
     unguarded: ClassVar[tuple[str, ...]] = ("latent", "ledger", "held")

@@ -24,6 +24,13 @@ class CorruptedGuide(PyroModule):
     References:
         Im et al. (2017), Denoising Criterion for Variational Auto-encoding Framework.
         https://arxiv.org/abs/1511.06406
+
+    Example:
+        >>> guide = mi.VAE((1, 8, 8), latent_dim=2).guide
+        >>> noisy = CorruptedGuide(guide, lambda x: x * (torch.rand_like(x) > 0.3))
+        >>> vae = mi.VAE((1, 8, 8), latent_dim=2, guide=noisy)
+        >>> vae.encode(torch.rand(4, 1, 8, 8))["z"].shape
+        torch.Size([4, 2])
     """
 
     @checked(guide=NETWORK, corrupt=function("corrupt(x)"))

@@ -29,6 +29,18 @@ class Family(nn.Module):
 
     Attributes:
         num_params: Number of parameters per datum; the first ``size`` of them are locations.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> class Laplace(Family):
+        ...     def __init__(self, size):
+        ...         super().__init__(size)
+        ...         self.num_params = 2 * size
+        ...     def forward(self, params):
+        ...         loc, log_scale = params.chunk(2, -1)
+        ...         return dist.Laplace(loc, log_scale.exp()).to_event(1)
+        >>> Laplace(3)(torch.zeros(5, 6)).event_shape
+        torch.Size([3])
     """
 
     num_params: int
@@ -68,7 +80,13 @@ class MeanField(Family):
 
 
 class ProbitMeanField(MeanField):
-    """Independent `ProbitNormal` distributions, on the unit interval."""
+    """Independent `ProbitNormal` distributions, on the unit interval.
+
+    Example:
+        >>> fn = ProbitMeanField(3)(torch.zeros(5, 6))
+        >>> bool(((fn.sample() > 0) & (fn.sample() < 1)).all())
+        True
+    """
 
     def forward(self, params: Tensor) -> Any:
         """Returns the distribution, see `Family`."""
@@ -94,7 +112,12 @@ class OnSphere(Family):
 
 
 class PointMass(Family):
-    """A point mass (Delta): the site is a function of the data."""
+    """A point mass (Delta): the site is a function of the data.
+
+    Example:
+        >>> PointMass(3)(torch.zeros(5, 3)).sample().shape
+        torch.Size([5, 3])
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size)

@@ -113,6 +113,10 @@ class SplineFlow(InverseAutoregressiveFlow):
 
     References:
         Durkan et al. (2019), Neural Spline Flows. https://arxiv.org/abs/1906.04032
+
+    Example:
+        >>> SplineFlow(3).num_params > 6  # locations, scales, and the context of the flow
+        True
     """
 
     def _univariate(self, transforms: Any) -> tuple[Any, list[tuple[int, ...]]]:

@@ -68,6 +68,12 @@ class RecognitionGuide(PyroModule):
 
     References:
         Chen et al. (2016), InfoGAN, section 6. https://arxiv.org/abs/1606.03657
+
+    Example:
+        >>> sites, _ = mi.priors.prior_sites(mi.InfoGANPrior(noise_dim=3))
+        >>> guide = RecognitionGuide((1, 8, 8), sites)
+        >>> mi.InfoGAN((1, 8, 8), prior=mi.InfoGANPrior(noise_dim=3), guide=guide).noise
+        {'z'}
     """
 
     @checked(

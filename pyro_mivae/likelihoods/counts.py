@@ -93,6 +93,10 @@ class PoissonLikelihood(CountLikelihood):
 
     Variance and mean are equal. Counts that vary more need `NegativeBinomialLikelihood`, or the
     code explains their noise.
+
+    Example:
+        >>> PoissonLikelihood()(torch.zeros(3)).mean
+        tensor([1., 1., 1.])
     """
 
     def _counts(self, decoded: Tensor) -> Any:

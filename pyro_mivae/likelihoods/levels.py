@@ -216,6 +216,12 @@ class DiscretizedLogisticLikelihood(LevelsLikelihood):
 
     References:
         Salimans et al. (2017), PixelCNN++, eq. 2. https://arxiv.org/abs/1701.05517
+
+    Example:
+        >>> fn = DiscretizedLogisticLikelihood(num_levels=3)(torch.zeros(1, 2))
+        >>> total = sum(fn.log_prob(torch.tensor([level])).exp() for level in (0.0, 0.5, 1.0))
+        >>> round(float(total), 4)
+        1.0
     """
 
     num_outputs = 2

@@ -34,6 +34,10 @@ class BernoulliLikelihood(Likelihood):
 
     For values strictly between 0 and 1 this is a cross-entropy, not a log-probability: make
     them binary by `binarize`, or use `ContinuousBernoulliLikelihood`.
+
+    Example:
+        >>> BernoulliLikelihood()(torch.zeros(3)).log_prob(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-0.6931, -0.6931, -0.6931])
     """
 
     interval = (0.0, 1.0)
@@ -51,6 +55,10 @@ class DeltaLikelihood(Likelihood):
     """A point mass at the logistic of the decoder's output: a generator without noise, in [0, 1].
 
     Data have no density under it, so the ELBO is not defined: use it for adversarial objectives.
+
+    Example:
+        >>> DeltaLikelihood()(torch.zeros(3)).sample()
+        tensor([0.5000, 0.5000, 0.5000])
     """
 
     interval = (0.0, 1.0)
@@ -70,6 +78,10 @@ class ContinuousBernoulliLikelihood(Likelihood):
     References:
         Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli, eq. 5.
         https://arxiv.org/abs/1907.06845
+
+    Example:
+        >>> ContinuousBernoulliLikelihood()(torch.zeros(3)).log_prob(torch.rand(3))  # uniform
+        tensor([0., 0., 0.])
     """
 
     interval = (0.0, 1.0)

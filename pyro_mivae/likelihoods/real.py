@@ -26,6 +26,10 @@ class GaussianLikelihood(Likelihood):
     Args:
         scale: Standard deviation, above 0; its first value if it is learned.
         learn_scale: True to make the scale a parameter.
+
+    Example:
+        >>> GaussianLikelihood(scale=0.5)(torch.zeros(3)).stddev
+        tensor([0.5000, 0.5000, 0.5000])
     """
 
     of_binary = DENSITY.format("Normal")
@@ -101,6 +105,10 @@ class StudentTLikelihood(Likelihood):
     References:
         Takahashi et al. (2018), Student-t Variational Autoencoder for Robust Density Estimation,
         eq. 8. https://www.ijcai.org/proceedings/2018/374
+
+    Example:
+        >>> StudentTLikelihood(df=3.0)(torch.zeros(4, 5, 2)).batch_shape
+        torch.Size([4, 5])
     """
 
     num_outputs = 2

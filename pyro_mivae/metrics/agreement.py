@@ -71,6 +71,11 @@ def agreement_of_models(
 
     Raises:
         OptionError: If there are fewer than two models, or one has no categories.
+
+    Example:
+        >>> vaes = [mi.CatVAE((1, 8, 8), num_categories=3) for _ in range(2)]
+        >>> list(agreement_of_models(vaes, torch.rand(20, 1, 8, 8)))
+        ['category_agreement_accuracy', 'category_agreement_nmi', 'category_agreement_ari']
     """
     found = [most_probable(vae, x, seed=seed) for vae in vaes]
     rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()
@@ -90,6 +95,10 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
 
     Raises:
         OptionError: If the model has no categories.
+
+    Example:
+        >>> most_probable(mi.CatVAE((1, 8, 8)), torch.rand(20, 1, 8, 8)).shape
+        torch.Size([20])
     """
     if vae.category is None:
         raise OptionError(

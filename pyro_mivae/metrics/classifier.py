@@ -29,6 +29,10 @@ class Classifier(nn.Module):
     """A network with one hidden layer of 256 ReLU units on standardised features.
 
     Its arguments are those of `fit_classifier`.
+
+    Example:
+        >>> Classifier(torch.rand(20, 4), num_classes=3, per_feature=True)(torch.rand(5, 4)).shape
+        torch.Size([5, 3])
     """
 
     loc: Tensor
@@ -92,6 +96,11 @@ def fit_classifier(
     Raises:
         ShapeError: If there are no data, or not one label per datum.
         DataError: If a label is not below ``num_classes``, or features are not finite.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]]).repeat(20, 1)
+        >>> fit_classifier(x, x[:, 0].long(), num_classes=2)(x[:2]).argmax(1)
+        tensor([0, 1])
     """
     if int(labels.max()) >= num_classes:
         raise DataError(
@@ -140,6 +149,11 @@ def linear_probe(
     Raises:
         ShapeError: If the shapes do not fit.
         DataError: If labels are not integers from 0.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]]).repeat(20, 1)
+        >>> linear_probe(x, x[:, 0].long(), x, x[:, 0].long())
+        1.0
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -165,6 +179,11 @@ def mlp_probe(
 
     Arguments, result and errors are those of `linear_probe`, and ``seed`` that of
     `fit_classifier`.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]]).repeat(20, 1)
+        >>> mlp_probe(x, x[:, 0].long(), x, x[:, 0].long())
+        1.0
     """
     if not _learnable(train_codes, train_labels, codes):
         return math.nan

@@ -76,6 +76,10 @@ def normalised_mutual_information(categories: Tensor, labels: Tensor) -> float:
 
     Returns:
         Between 0 and 1; 0 if one of the two has a single value, NaN if both have.
+
+    Example:
+        >>> normalised_mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0]))
+        1.0
     """
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -93,6 +97,10 @@ def adjusted_rand_index(categories: Tensor, labels: Tensor) -> float:
 
     References:
         Hubert & Arabie (1985), Comparing partitions, eq. 5.
+
+    Example:
+        >>> adjusted_rand_index(torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0]))
+        1.0
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -124,7 +132,12 @@ def occupancy(categories: Tensor, num_categories: int) -> Tensor:
 
 
 def categories_used(categories: Tensor, num_categories: int) -> int:
-    """Number of categories with at least 0.5 % of the data each, see `occupancy`."""
+    """Number of categories with at least 0.5 % of the data each, see `occupancy`.
+
+    Example:
+        >>> categories_used(torch.tensor([0, 0, 2, 2]), num_categories=3)
+        2
+    """
     return int((occupancy(categories, num_categories) >= LIVE).sum())
 
 

@@ -18,8 +18,10 @@ from pyro_mivae.metrics.checkers import COUNT, SEED
 from pyro_mivae.metrics.encoded import EncodedData
 from pyro_mivae.metrics.protocol import Findings, information_lines
 from pyro_mivae.metrics.splits import PROBE_ITEMS, Known, Train, check_known, split
+from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.progress import bars, tell
+from pyro_mivae.tables import Shown
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
 
@@ -67,8 +69,8 @@ class Budget(NamedTuple):
         return cls(full, None, MANY_SAMPLES, InformationOptions.of(everything | options))
 
 
-class EvaluationResult(dict[str, float]):
-    """Figures of `evaluate` by key.
+class EvaluationResult(Shown, dict[str, float]):
+    """Figures of `evaluate` by key; printed, the main ones as a table.
 
     Attributes:
         protocol: Data, their number, split and seed as plain values; a line for every figure under
@@ -88,6 +90,14 @@ class EvaluationResult(dict[str, float]):
         super().__init__(values)
         self.protocol, self.seconds = dict(protocol), dict(seconds)
         self.diagnoses: list[Diagnosis] = diagnose(values, noise=noise)
+        self._noise = tuple(noise)
+
+    def __str__(self) -> str:
+        note = self.protocol.get("likelihood")
+        return summarise(self, notes=[note] if note else [], noise=self._noise)
+
+    def __repr__(self) -> str:
+        return f"EvaluationResult({len(self)} figures of {self.protocol.get('data', 'data')})"
 
 
 @checked(vae=VARIANT, num_labels=whole(least=0), progress=flag(), seed=SEED)
@@ -173,6 +183,13 @@ def evaluate(
         OptionError: If a number is out of range, or is given beside ``full``; ``num_labels`` is
             given without labels or categories; an option is unknown; or weights of the variant
             are not finite.
+
+    Example:
+        >>> digits = mi.load_dataset("digits")
+        >>> vae = mi.VAE(digits.data_shape, latent_dim=2).eval()
+        >>> results = evaluate(vae, digits.x_test[:64], iwae_samples=4)
+        >>> results["mi_lower"] <= results["mi_upper"] <= results["rate"] + 1e-3
+        True
     """
     known, taught = check_known(vae, x, labels, factors, train)
     options |= {"full": full, "probe_items": probe_items}

@@ -31,6 +31,10 @@ class ConvEncoder(Encoder):
 
     Raises:
         ShapeError: If ``data_shape`` is not an image of at least 8 x 8.
+
+    Example:
+        >>> ConvEncoder((1, 8, 8), hidden_dim=16)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 16])
     """
 
     @checked(**IMAGE, batch_norm=flag())
@@ -57,6 +61,10 @@ class ConvDecoder(Decoder):
 
     After ``code_dim``, the size of the code, the arguments are those of the encoder, in its order.
     ``num_outputs`` is their number per pixel and channel, see `Likelihood`.
+
+    Example:
+        >>> ConvDecoder(2, (1, 8, 8))(torch.randn(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     @checked(code_dim=size(), **IMAGE, batch_norm=flag(), num_outputs=size())
@@ -112,6 +120,10 @@ class ConvTrunk(Encoder):
 
     The arguments are those of `ConvEncoder`. The number of convolutions is limited by the image's
     size.
+
+    Example:
+        >>> ConvTrunk((1, 8, 8), hidden_dim=16)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 16])
     """
 
     @checked(**IMAGE)
@@ -139,6 +151,10 @@ class ConvGenerator(Decoder):
     ReLU and batch norm follow every layer except the last.
 
     After ``code_dim``, the size of the code, the arguments are those of the trunk, in its order.
+
+    Example:
+        >>> ConvGenerator(2, (1, 8, 8))(torch.randn(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     @checked(code_dim=size(), **IMAGE)

@@ -38,6 +38,13 @@ class Critic(nn.Module, ABC):
     Args:
         data_shape: Shape of one datum; data are ``(n, *data_shape)``.
         code_dim: Size of the code; codes are ``(n, code_dim)``.
+
+    Example:
+        >>> class Dot(Critic):
+        ...     def forward(self, x, code):
+        ...         return (x.flatten(1)[:, : self.code_dim] * code).sum(-1)
+        >>> Dot((4,), code_dim=2).all_pairs(torch.randn(5, 4), torch.randn(5, 2)).shape
+        torch.Size([5, 5])
     """
 
     @checked(data_shape=shape(), code_dim=size())
@@ -103,6 +110,10 @@ class LayeredCritic(Critic):
         hidden_dims: Widths of hidden layers, one or more.
         activation: Builds an activation.
         **options: Further arguments of `build`.
+
+    Example:
+        >>> isinstance(mi.build_critic("joint", (1, 8, 8), code_dim=2), LayeredCritic)
+        True
     """
 
     data_layer: nn.Module
@@ -175,6 +186,10 @@ class JointCritic(LayeredCritic):
     The most general of these critics. Its first layer is the sum of a layer of the datum and one
     of the code: the same as one layer of both, with separate scales at initialisation. `all_pairs`
     keeps 4 n² bytes for each hidden unit for the backward pass.
+
+    Example:
+        >>> JointCritic((1, 8, 8), 2)(torch.rand(5, 1, 8, 8), torch.randn(5, 2)).shape
+        torch.Size([5])
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
@@ -202,6 +217,11 @@ class SeparableCritic(InnerProductCritic):
     Images of 8 x 8 or more are convolved by a network with fixed numbers of maps; the last of
     ``hidden_dims`` is its number of features. The keyword ``embed_dim``, 32 if omitted, is the
     size of the embeddings.
+
+    Example:
+        >>> critic = SeparableCritic((1, 8, 8), 2, embed_dim=8)
+        >>> critic.all_pairs(torch.rand(5, 1, 8, 8), torch.randn(5, 2)).shape
+        torch.Size([5, 5])
     """
 
     @checked(embed_dim=size())
@@ -226,6 +246,11 @@ class BilinearCritic(InnerProductCritic):
     References:
         van den Oord et al. (2018), Contrastive Predictive Coding, eq. 3.
         https://arxiv.org/abs/1807.03748
+
+    Example:
+        >>> critic = BilinearCritic((1, 8, 8), 2)
+        >>> critic.all_pairs(torch.rand(5, 1, 8, 8), torch.randn(5, 2)).shape
+        torch.Size([5, 5])
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
@@ -255,6 +280,11 @@ class MutualInfoChain(LayeredCritic):
     References:
         Rezaabad & Vishwanath (2020), Learning Representations by Maximizing Mutual Information
         in Variational Autoencoders. https://arxiv.org/abs/1912.13361
+
+    Example:
+        >>> chain = MutualInfoChain((1, 8, 8), 2)
+        >>> chain(torch.rand(5, 1, 8, 8), torch.randn(5, 2)).shape
+        torch.Size([5])
     """
 
     @checked(

@@ -163,6 +163,10 @@ def output_dim(encoder: nn.Module, data_shape: Sequence[int]) -> int:
 
     Raises:
         ShapeError: If the encoder does not take such data, or returns no features per datum.
+
+    Example:
+        >>> output_dim(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16)), (1, 8, 8))
+        16
     """
     return count_features("the encoder", encoder, data_shape)
 
@@ -184,6 +188,14 @@ def mlp(
     Returns:
         A network from ``(..., sizes[0])`` to ``(..., sizes[-1])``; with batch norm from
         ``(batch, sizes[0])``.
+
+    Example:
+        >>> mlp((4, 8, 2))
+        Sequential(
+          (0): Linear(in_features=4, out_features=8, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=2, bias=True)
+        )
     """
     hidden = _hidden(sizes[:-1], activation, batch_norm, bias=not batch_norm)
     return nn.Sequential(*hidden, nn.Linear(sizes[-2], sizes[-1]))
@@ -208,6 +220,10 @@ class MLPEncoder(Encoder):
         hidden_dims: Width of each layer; the last is the number of features.
         activation: Builds an activation.
         batch_norm: True to normalise before each activation.
+
+    Example:
+        >>> MLPEncoder((1, 8, 8), (32, 16))(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 16])
     """
 
     @checked(data_shape=shape(), hidden_dims=WIDTHS, activation=ACTIVATION, batch_norm=flag())
@@ -228,6 +244,10 @@ class MLPDecoder(Decoder):
     """Parameters of a likelihood from a flat code of ``code_dim``, see `MLPEncoder`.
 
     ``num_outputs`` is their number per element, see `Likelihood`.
+
+    Example:
+        >>> MLPDecoder(2, (1, 8, 8), (16, 32))(torch.randn(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     @checked(

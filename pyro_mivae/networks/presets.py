@@ -106,6 +106,11 @@ def build_networks(
 
     Raises:
         ShapeError: If the preset convolves and the data are not images of at least 8 x 8.
+
+    Example:
+        >>> encoder, decoder = build_networks("auto", (1, 8, 8), code_dim=2)
+        >>> decoder(torch.randn(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
     """
     kind = default_network(data_shape) if kind == "auto" else kind
     return NETWORKS[kind](data_shape, code_dim, batch_norm, num_outputs)
@@ -117,6 +122,12 @@ class Discriminator(nn.Module):
     Args:
         trunk: From ``(batch, *data_shape)`` to features; it may be shared with other networks.
         in_features: Number of features.
+
+    Example:
+        >>> from pyro_mivae.networks import ConvTrunk
+        >>> trunk = ConvTrunk((1, 8, 8), hidden_dim=16)
+        >>> Discriminator(trunk, 16)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5])
     """
 
     @checked(trunk=NETWORK, in_features=size())
@@ -164,6 +175,11 @@ def build_adversarial_networks(kind: str, data_shape: Sequence[int], code_dim: i
 
     ``kind`` is a key of `ADVERSARIAL_NETWORKS`, or ``"auto"``: ``"conv-half"`` for images of 8 x 8
     pixels or more and up to 256 values, ``"conv-narrow"`` for larger ones, ``"mlp"`` otherwise.
+
+    Example:
+        >>> trunk, generator = build_adversarial_networks("auto", (1, 8, 8), code_dim=6)
+        >>> generator(torch.randn(5, 6)).shape
+        torch.Size([5, 1, 8, 8])
     """
     if kind == "auto":
         conv = "conv-half" if math.prod(data_shape) <= SMALL else "conv-narrow"

@@ -3,7 +3,6 @@
 from pyro_mivae.plots.bars import (
     plot_contributions,
     plot_information_bar,
-    plot_occupancy,
     plot_sandwich,
 )
 from pyro_mivae.plots.codes import plot_confusion_matrix, plot_factor_matrix, plot_latent_space
@@ -42,7 +41,6 @@ __all__ = [
     "plot_interpolations",
     "plot_latent_space",
     "plot_loss_curves",
-    "plot_occupancy",
     "plot_parts",
     "plot_radii",
     "plot_rate_distortion",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pyro_mivae.arguments import checked, floats, named, whole
+from pyro_mivae.arguments import checked, floats, named
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.plots.style import (
     FONT,
@@ -18,12 +18,9 @@ from pyro_mivae.plots.style import (
     NAMES,
     PALETTE,
     REAL,
-    WORDS,
     color,
-    name_of,
     name_rows,
     pair,
-    percent,
     series,
     site_color,
     style_axes,
@@ -100,6 +97,12 @@ def plot_contributions(
     """Draws a bar with the information of each dimension or category, and its cost behind.
 
     The bar is solid up to the lower bound, and pale from there to the upper one.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> ax = plot_contributions(new_figure()[1], ["z0", "z1"], [0.5, 0.1], [0.7, 0.1])
+        >>> len(ax.patches) > 0
+        True
     """
     costs = [math.nan] * len(names) if cost is None else list(cost)
     if not len(names) == len(lower) == len(upper) == len(costs):
@@ -160,28 +163,6 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     style_axes(ax, frame=False)
     ax.set(xlim=(0, total), ylim=(-0.5, 1.3 + 0.5 * lines), xlabel="nats per datum")
     ax.set_yticks([])
-    return ax
-
-
-@checked(occupancy=floats("k"), names=WORDS, max_bars=whole(least=1))
-def plot_occupancy(
-    ax: Axes, occupancy: Tensor, names: Sequence[str] | None = None, *, max_bars: int = 24
-) -> Axes:
-    """Draws the share of the data in each category, largest first, and the equal share."""
-    equal = 1 / len(occupancy)
-    order = occupancy.argsort(descending=True, stable=True)[:max_bars].tolist()
-    shares = [float(occupancy[k]) for k in order]
-    ax.barh(range(len(order)), shares, height=0.72, color=PALETTE[0])
-    at_right = ("axes fraction", "data")
-    for row, share in enumerate(shares):
-        write(ax, percent(share), (1.0, row), xycoords=at_right, ha="right", va="center")
-    ax.axvline(equal, color=MUTED, linewidth=1.0, linestyle="--")
-    style_axes(ax, frame=False)
-    ax.set_xlim(0, 1.18 * max(max(shares), equal))
-    ax.set_xticks([])
-    ax.set_xlabel(f"share of the data (dashed: equal shares, {percent(equal)})")
-    ax.set_ylabel("category")
-    name_rows(ax, [name_of(k, names) for k in order])
     return ax
 
 

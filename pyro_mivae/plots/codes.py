@@ -24,6 +24,7 @@ from pyro_mivae.plots.style import (
     write,
     write_free,
 )
+from pyro_mivae.tables import letter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +62,13 @@ def plot_latent_space(
     References:
         van der Maaten & Hinton (2008), Visualizing Data using t-SNE.
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> groups = torch.arange(10) % 2
+        >>> ax = plot_latent_space(new_figure()[1], torch.randn(10, 2), groups, names=["a", "b"])
+        >>> [text.get_text() for text in ax.texts]
+        ['a', 'b']
     """
     if groups is not None and colors is not None and not 0 <= int(groups.max()) < len(colors):
         raise OptionError(f"{len(colors)} colors, but a group {int(groups.max())}; give one each")
@@ -112,6 +120,13 @@ def plot_confusion_matrix(
 
     The order of the categories puts as many data as possible on the diagonal: the share on it is
     the clustering accuracy (one category per label, Hungarian algorithm).
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> labels, categories = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0])
+        >>> ax = plot_confusion_matrix(new_figure()[1], labels, categories)
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['B', 'A']
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -135,7 +150,7 @@ def plot_confusion_matrix(
     ax.set_xticks([])
     ax.set_xlabel(f"category ({k} of them)")
     if k <= _NAMED_CATEGORIES:
-        ax.set_xticks(range(k), [str(c) for c in columns])
+        ax.set_xticks(range(k), [letter(c) for c in columns])
         ax.set_xlabel("category")
     return ax
 
@@ -144,7 +159,15 @@ def plot_confusion_matrix(
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
-    """Draws each dimension's information on each factor, in percent of the factor's entropy."""
+    """Draws each dimension's information on each factor, in percent of the factor's entropy.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> names, factors = ["z0", "z1"], ["shape", "scale"]
+        >>> ax = plot_factor_matrix(new_figure()[1], torch.eye(2), names, factors)
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['shape', 'scale']
+    """
     if shares.shape != (len(names), len(factor_names)):
         raise ShapeError(
             f"{len(names)} dimensions and {len(factor_names)} factors for shares of shape "

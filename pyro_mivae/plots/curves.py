@@ -105,6 +105,12 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
     """Draws the loss, −ELBO and the distortion of a run, dashed for held-out data.
 
     Loss and −ELBO share a line if they are equal. The held-out loss is left out.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> rows = [{"epoch": k, "loss": 3.0 - k, "elbo": k - 3.0} for k in (1, 2)]
+        >>> len(plot_loss_curves(new_figure()[1], mi.training.History(rows)).lines)
+        1
     """
     curves: dict[str, Sequence[float]] = {}
     names = {"elbo": "−ELBO"}
@@ -125,7 +131,14 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
 def plot_information_curves(
     ax: Axes, history: History, *, num_categories: int | None = None
 ) -> Axes:
-    """Draws the KL of every site and every information term."""
+    """Draws the KL of every site and every information term.
+
+    Example:
+        >>> from pyro_mivae.plots import new_figure
+        >>> rows = [{"epoch": k, "kl_z": 1.0 * k, "mi_z_lower": 0.5 * k} for k in (1, 2)]
+        >>> len(plot_information_curves(new_figure()[1], mi.training.History(rows)).lines)
+        2
+    """
     curves: dict[str, Sequence[float]] = {}
     colors, names = {}, {}
     terms = [k for k in map(parse, history.columns) if k is not None and k.name == "mi"]

@@ -26,6 +26,7 @@ from pyro_mivae.plots.style import (
     style_axes,
     write,
 )
+from pyro_mivae.tables import letter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,13 @@ def is_image(data_shape: Sequence[int]) -> bool:
 def grid_figure(
     rows: int, columns: int, data_shape: Sequence[int], *, label_width: float = 1.0
 ) -> tuple[Figure, Axes]:
-    """Makes a figure whose height fits a grid of data."""
+    """Makes a figure whose height fits a grid of data.
+
+    Example:
+        >>> figure, ax = grid_figure(2, 10, (1, 8, 8))
+        >>> ax.figure is figure
+        True
+    """
     tall = data_shape[-2] / data_shape[-1] if is_image(data_shape) else 0.6
     return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
 
@@ -91,7 +98,14 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
 def plot_reconstructions(
     ax: Axes, originals: Tensor, reconstructions: Tensor | Mapping[str, Tensor]
 ) -> Axes:
-    """Draws originals in the top row, and a model's reconstructions below."""
+    """Draws originals in the top row, and a model's reconstructions below.
+
+    Example:
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> ax = plot_reconstructions(grid_figure(2, 5, (1, 8, 8))[1], x, x.round())
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['original', 'reconstruction']
+    """
     if isinstance(reconstructions, Tensor):
         reconstructions = {"reconstruction": reconstructions}
     return plot_parts(ax, originals, reconstructions)
@@ -110,7 +124,14 @@ def plot_parts(
     traversals: Sequence[Tensor] = (),
     names: Sequence[str] = (),
 ) -> Axes:
-    """Draws originals, reconstructions from parts of a code and, under a line, moving parts."""
+    """Draws originals, reconstructions from parts of a code and, under a line, moving parts.
+
+    Example:
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> ax = plot_parts(grid_figure(3, 5, (1, 8, 8))[1], x, {"from c": x, "from z": x})
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['original', 'from c', 'from z']
+    """
     if len(traversals) != len(names):
         raise ShapeError(f"{len(names)} names for {len(traversals)} traversals; give one per row")
     rows = [("original", originals), *reconstructions.items(), *zip(names, traversals)]
@@ -129,7 +150,13 @@ def plot_parts(
 
 @checked(samples=CELLS, columns=whole(least=1))
 def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
-    """Draws samples row by row."""
+    """Draws samples row by row.
+
+    Example:
+        >>> ax = plot_samples(grid_figure(2, 10, (1, 8, 8))[1], torch.rand(20, 1, 8, 8))
+        >>> len(ax.images)
+        1
+    """
     columns = max(1, min(columns, len(samples)))
     rows = len(samples) // columns
     return plot_grid(ax, samples[: rows * columns].unflatten(0, (rows, columns)))
@@ -139,27 +166,78 @@ def plot_samples(ax: Axes, samples: Tensor, *, columns: int = 10) -> Axes:
 def plot_conditional_samples(
     ax: Axes, samples: Tensor, occupancy: Tensor, names: Sequence[str] | None = None
 ) -> Axes:
-    """Draws a row of samples per category with its share, the most used category first."""
-    names = [str(k) for k in range(len(samples))] if names is None else names
+    """Draws a row of samples per category with its share, the most used category first.
+
+    Example:
+        >>> samples, shares = torch.rand(2, 5, 1, 8, 8), torch.tensor([0.4, 0.6])
+        >>> ax = plot_conditional_samples(grid_figure(2, 5, (1, 8, 8))[1], samples, shares)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['B  ·  60 %', 'A  ·  40 %']
+    """
+    names = [letter(k) for k in range(len(samples))] if names is None else names
     beside = [f"  ·  {percent(share)}" for share in occupancy.tolist()]
     return _plot_sorted(ax, samples, occupancy, names, beside)
 
 
-@checked(traversals=CELLS, nats=floats("rows", finite=False), names=WORDS)
+@checked(
+    traversals=CELLS,
+    nats=floats("rows", finite=False),
+    names=WORDS,
+    values=floats("rows", "columns"),
+    own=floats("rows"),
+)
 def plot_traversals(
-    ax: Axes, traversals: Tensor, nats: Tensor, names: Sequence[str] | None = None
+    ax: Axes,
+    traversals: Tensor,
+    nats: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    values: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Axes:
-    """Draws a row per latent dimension with its nats, the most informative first."""
+    """Draws a row per latent dimension with its nats, the most informative first.
+
+    With ``values``, the first and the last value of the dimension stand at the right; with ``own``
+    too, a frame marks the picture whose value is nearest to the datum's own.
+
+    Example:
+        >>> rows, nats = torch.rand(2, 5, 1, 8, 8), torch.tensor([0.5, 2.0])
+        >>> ax = plot_traversals(grid_figure(2, 5, (1, 8, 8))[1], rows, nats)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['z1  ·  2.00 nats', 'z0  ·  0.50 nats']
+    """
     names = [f"z{row}" for row in range(len(traversals))] if names is None else names
     beside = [f"  ·  {v:.2f} nats" if math.isfinite(v) else "" for v in nats.tolist()]
-    return _plot_sorted(ax, traversals, nats, names, beside)
+    _plot_sorted(ax, traversals, nats, names, beside)
+    if values is None:
+        return ax
+    for row, place in enumerate(_order(nats)):
+        ends = " to ".join(f"{float(values[place][end]):.1f}" for end in (0, -1))
+        look = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": SMALL}
+        write(ax, ends.replace("-", "−"), (1.0, row + 0.5), (5, 0), color=MUTED, **look)
+        if own is not None:
+            column = int((values[place] - own[place]).abs().argmin())
+            ax.plot(
+                [column, column + 1, column + 1, column, column],
+                [row, row, row + 1, row + 1, row],
+                color=PALETTE[1],
+                linewidth=1.4,
+            )
+    return ax
 
 
 @checked(pictures=CELLS, starts=WORDS, ends=WORDS)
 def plot_interpolations(
     ax: Axes, pictures: Tensor, starts: Sequence[str], ends: Sequence[str]
 ) -> Axes:
-    """Draws a row per pair of codes, from one to the other, with names at both ends."""
+    """Draws a row per pair of codes, from one to the other, with names at both ends.
+
+    Example:
+        >>> paths = torch.rand(1, 5, 1, 8, 8)
+        >>> ax = plot_interpolations(grid_figure(1, 5, (1, 8, 8))[1], paths, ["c = 0"], ["c = 1"])
+        >>> [text.get_text() for text in ax.texts]
+        ['c = 1']
+    """
     if not len(pictures) == len(starts) == len(ends):
         raise ShapeError(
             f"{len(starts)} starts and {len(ends)} ends for {len(pictures)} rows; give one of "
@@ -176,7 +254,14 @@ def plot_interpolations(
 def plot_radii(
     ax: Axes, pictures: Tensor, multiples: Sequence[float], names: Sequence[str]
 ) -> Axes:
-    """Draws a row per direction away from the origin, with distances above the columns."""
+    """Draws a row per direction away from the origin, with distances above the columns.
+
+    Example:
+        >>> paths = torch.rand(1, 3, 1, 8, 8)
+        >>> ax = plot_radii(grid_figure(1, 3, (1, 8, 8))[1], paths, [0.0, 1.0, 2.0], ["z0"])
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['0', '1', '2']
+    """
     if pictures.shape[:2] != (len(names), len(multiples)):
         raise ShapeError(
             f"{len(names)} names and {len(multiples)} multiples for pictures of shape "
@@ -198,9 +283,13 @@ def _plot_sorted(
         raise ShapeError(
             f"{len(rows)} rows, {len(sizes)} numbers and {len(names)} names; give one per row"
         )
-    sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
-    order = sizes.argsort(descending=True, stable=True).tolist()
+    order = _order(sizes)
     return plot_grid(ax, rows.cpu()[order], [names[row] + beside[row] for row in order])
+
+
+def _order(sizes: Tensor) -> list[int]:
+    sizes = sizes.detach().cpu().double().nan_to_num(-math.inf)
+    return [int(row) for row in sizes.argsort(descending=True, stable=True)]
 
 
 def _draw_images(ax: Axes, cells: Tensor) -> None:

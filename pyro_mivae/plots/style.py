@@ -107,7 +107,13 @@ def site_color(site: str) -> str:
 
 @checked(height=number(above=0, most=10_000), width=number(above=0, most=100))
 def new_figure(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state."""
+    """Makes a figure with one Axes on the Agg canvas: no display, no pyplot, no global state.
+
+    Example:
+        >>> figure, ax = new_figure(height=2.0)
+        >>> figure.get_size_inches().tolist()[1]
+        2.0
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -187,6 +193,11 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
 
     Texts are literal: a dollar sign does not begin a formula. A dark page changes colours only
     while rendering.
+
+    Example:
+        >>> figure, ax = new_figure()
+        >>> render_png(figure)[1:4]
+        b'PNG'
     """
     from matplotlib import rc_context
     from matplotlib.text import Text

@@ -45,6 +45,11 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     Raises:
         SiteError: If the prior samples no site, or a site of more than one event per datum, or
             does not return a code of shape ``(batch, size)``.
+
+    Example:
+        >>> distributions, code_dim = prior_sites(mi.StandardNormalPrior(3, code_dim=2))
+        >>> list(distributions), code_dim
+        (['z', 'c'], 5)
     """
     prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
     run: Callable[[], Tensor] = getattr(prior, "outline", prior)
@@ -85,7 +90,13 @@ def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -
 
 
 def site_size(fn: Any) -> int:
-    """Returns the number of elements of a site, or its number of categories."""
+    """Returns the number of elements of a site, or its number of categories.
+
+    Example:
+        >>> distributions, _ = prior_sites(mi.MixturePrior(5, latent_dim=10))
+        >>> {name: site_size(fn) for name, fn in distributions.items()}
+        {'c': 5, 'z': 10}
+    """
     return int(fn.probs.shape[-1] if fn.has_enumerate_support else fn.event_shape.numel())
 
 

@@ -30,6 +30,10 @@ class StandardNormalPrior(PyroModule):
         latent_dim: Size of the first site.
         code_dim: Size of a second site; no such site if omitted.
         sites: Names of the two.
+
+    Example:
+        >>> StandardNormalPrior(3, code_dim=2)().shape
+        torch.Size([5])
     """
 
     @checked(latent_dim=size(), code_dim=size(), sites=names(2))

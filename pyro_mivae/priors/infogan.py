@@ -29,6 +29,10 @@ class InfoGANPrior(PyroModule):
 
     References:
         Chen et al. (2016), InfoGAN, section 7.2. https://arxiv.org/abs/1606.03657
+
+    Example:
+        >>> InfoGANPrior(noise_dim=3, num_categories=4, uniform_dim=2)().shape
+        torch.Size([9])
     """
 
     @checked(

@@ -64,6 +64,7 @@ def write_comparison(
     lines: Sequence[Line],
     settings: Mapping[str, Sequence[str]],
     warnings: Sequence[str],
+    costs: Mapping[str, Sequence[str]],
 ) -> Path:
     """Writes one page that needs no other file."""
     colors = [group_color(index) for index in range(len(contenders))]
@@ -78,6 +79,7 @@ def write_comparison(
         lines=lines,
         settings=settings,
         warnings=warnings,
+        costs=costs,
         pictures=pictures,
     )
     return write_text(path, page)

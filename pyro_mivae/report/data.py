@@ -47,6 +47,7 @@ class ReportData:
         class_names: Name of label 0, 1, ...
         factors: Known factors of each datum, integers, ``(n, F)``, or None.
         factor_names: A name for each factor.
+        num_train: Number of data that it was trained on, if known.
     """
 
     vae: Variant
@@ -57,6 +58,7 @@ class ReportData:
     class_names: Sequence[str] | None = None
     factors: Tensor | None = None
     factor_names: Sequence[str] = ()
+    num_train: int | None = None
 
     def __post_init__(self) -> None:
         self.num_data = n = len(self.x)
@@ -200,20 +202,24 @@ class ReportData:
         codes: Mapping[str, Tensor] | None = None,
         *,
         steps: int = STEPS,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Decodes codes (by default those of the data) with one dimension moving in each row.
 
         A move is the row of the code and the dimension, which goes through the middle 98 % of its
-        values.
+        values. Returns the pictures, the values ``(rows, steps)``, and those of the codes
+        themselves, ``(rows,)``.
         """
         spread = (self._drawn if codes is None else codes)[site]
         codes = self.codes if codes is None else codes
         rows, dims = torch.tensor(moves).T
         starts, ends = ({s: code[rows] for s, code in codes.items()} for _ in range(2))
         lows, highs = spread.quantile(torch.tensor(_MIDDLE).to(spread), 0)[:, dims]
+        own = starts[site][range(len(moves)), dims].clone()
         starts[site][range(len(moves)), dims] = lows.to(starts[site])
         ends[site][range(len(moves)), dims] = highs.to(ends[site])
-        return self.decode_along(starts, ends, steps=steps)
+        share = torch.linspace(0, 1, steps).to(lows)
+        values = torch.lerp(lows[:, None], highs[:, None], share)
+        return self.decode_along(starts, ends, steps=steps), values.float(), own.float().cpu()
 
     @cached_property
     def _drawn(self) -> dict[str, Tensor]:

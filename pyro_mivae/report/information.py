@@ -13,6 +13,7 @@ from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import MUTED, site_color
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
+from pyro_mivae.tables import letter
 
 _MAX_BARS = 20
 _COLORS = {"": "#3f90da", ", fitted": "#832db6", ", model": "#e76300"}
@@ -113,13 +114,13 @@ def contributions(data: ReportData) -> Iterator[Panel]:
         shown = order[:_MAX_BARS]
         cost = figures["kl"][shown].tolist() if "kl" in figures else None
         is_category = site in data.vae.categories
-        names = [f"{site} = {k}" if is_category else f"{site}{k}" for k in shown.tolist()]
+        names = [f"{site} = {letter(k)}" if is_category else f"{site}{k}" for k in shown.tolist()]
         figure, ax = plots.new_figure(0.6 + 0.24 * len(shown))
         least, most = lower[shown].tolist(), upper[shown].tolist()
         plots.plot_contributions(ax, names, least, most, cost=cost, color=site_color(site))
         words = _of_categories(data, site) if is_category else _of_dimensions(data, site, cost)
         title, sentence, look_for = words
-        sentence += " A bar is solid up to the lower bound and pale up to the upper one."
+        sentence += " A bar is full up to the lower bound and faint up to the upper one."
         if len(order) > len(shown):
             sentence += f" The first {len(shown)} of {len(order)} are shown."
         yield Panel(f"information_{site}", title, sentence, look_for, figure)

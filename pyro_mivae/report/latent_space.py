@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,15 +14,15 @@ from pyro_mivae.metrics.factors import factor_information
 from pyro_mivae.plots.codes import distinct_codes
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
+from pyro_mivae.tables import letter
 
 _EMBEDDED = 1000
 _FEWEST = 50  # codes for which neighbours say something
-_MAX_CATEGORIES = 24
 _MAX_DIMENSIONS = 16
 
 
 def latent_space(data: ReportData) -> Iterator[Panel]:
-    """Draws the code in the plane, coloured by category and by label."""
+    """Draws the code in the plane, coloured by category, or by label if there are none."""
     sites = data.continuous_sites
     if not sites:
         return
@@ -34,7 +34,10 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
         )
     if data.category:
         figure, ax = plots.new_figure(4.2)
-        plots.plot_latent_space(ax, codes, data.categories, colors=data.category_colors)
+        letters = [letter(k) for k in range(data.num_categories)]
+        plots.plot_latent_space(
+            ax, codes, data.categories, names=letters, colors=data.category_colors
+        )
         sentence = plane + "coloured by the most probable category."
         if data.labels is not None:
             sentence += " A category has the colour of its matched label."
@@ -45,6 +48,7 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
             "Islands of one colour: the code separates these categories.",
             figure,
         )
+        return
     figure, ax = plots.new_figure(4.2)
     plots.plot_latent_space(ax, codes, data.labels, names=data.class_names)
     if data.labels is not None:
@@ -56,7 +60,7 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
             "separate in the dimensions that are not shown.",
             figure,
         )
-    elif not data.category:
+    else:
         yield Panel(
             "latent_space",
             "The code",
@@ -78,12 +82,14 @@ def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
             f"of {len(codes):,} codes {distinct} differ from each other; t-SNE needs {_FEWEST}"
         )
     groups: Tensor | None = None
-    colors, names, by, kinds = None, None, "", "kinds"
+    colors, by, kinds = None, "", "kinds"
+    names: Sequence[str] | None = None
     if data.labels is not None:
         groups, names = data.labels, data.class_names
         by, kinds = ", coloured by label", "labels"
     elif data.category:
         groups, colors = data.categories, data.category_colors
+        names = [letter(k) for k in range(data.num_categories)]
         by, kinds = ", coloured by the most probable category", "categories"
     figure, ax = plots.new_figure(4.2)
     plots.plot_latent_space(
@@ -96,27 +102,6 @@ def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
         f"are close here are also close in all {codes.shape[1]} dimensions{by}.",
         f"Islands: groups that the code separates, and the {kinds} in them. Sizes of islands and "
         "distances between them have no meaning.",
-        figure,
-    )
-
-
-def occupancy(data: ReportData) -> Iterator[Panel]:
-    """Draws the share of the data in each category."""
-    k = data.num_categories
-    if not k:
-        return
-    shown = min(k, _MAX_CATEGORIES)
-    figure, ax = plots.new_figure(0.6 + 0.24 * shown)
-    plots.plot_occupancy(ax, data.occupancy, max_bars=shown)
-    sentence = f"The share of the {data.nouns} with each most probable category."
-    if k > shown:
-        sentence += f" The {shown} most used of {k} are shown."
-    yield Panel(
-        "occupancy",
-        "Use of the categories",
-        sentence,
-        "A share near zero: the model does not use this category. Equal shares are the aim only "
-        "if the kinds in the data have equal shares.",
         figure,
     )
 
@@ -137,8 +122,8 @@ def confusion(data: ReportData) -> Iterator[Panel]:
         "Categories and labels",
         f"A row per label, a column per category: the percentage of the label's {data.nouns} in "
         f"that category. Their order matches the labels best, {data.seen_labels}.",
-        "A dark diagonal: the categories agree with the labels. Two dark cells in a row: a "
-        "label is split into two categories. Two dark cells in a column: two labels share a "
+        "A full diagonal: the categories agree with the labels. Two full cells in a row: a "
+        "label is split into two categories. Two full cells in a column: two labels share a "
         "category.",
         figure,
     )
@@ -180,10 +165,10 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
         "factors",
         "Dimensions and factors",
         sentence,
-        "One dark cell in a row: a dimension with one meaning. One dark cell in a column: a "
-        "factor in a single dimension. Pale columns: factors that no single dimension holds.",
+        "One full cell in a row: a dimension with one meaning. One full cell in a column: a "
+        "factor in a single dimension. Faint columns: factors that no single dimension holds.",
         figure,
     )
 
 
-CODES = (occupancy, confusion, latent_space, neighbouring_codes, factor_matrix)
+CODES = (confusion, latent_space, neighbouring_codes, factor_matrix)

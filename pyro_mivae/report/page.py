@@ -10,17 +10,24 @@ import torch
 
 from pyro_mivae.elbo import explain
 from pyro_mivae.figures import parse
+from pyro_mivae.networks.presets import default_network
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
 from pyro_mivae.report.pictures import Panel, render_panels, write_pictures
 from pyro_mivae.report.samples import DRAWN
-from pyro_mivae.report.summary import Number, headline, remaining, summarize
+from pyro_mivae.report.summary import Number, headline, remaining, story, summarize
 from pyro_mivae.training import atomic_path, versions
 
 PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NATS)
 """Pictures of a report, in order: functions from the data to panels, if any."""
 
+FIRST = ("loss_curves",)
+"""Pictures of the first screen."""
+SHOWN = 6  # panels that are not folded, of these
+UNFOLDED = (
+    "samples reconstructions traversals confusion sandwich latent_space_neighbours latent_space"
+).split()
 
 WEIGHT = "weight_"  # columns of the history with the weights of targets
 
@@ -65,6 +72,7 @@ def write_report(
                 title=type(data.vae).__name__,
                 data_name=Path(str(config.get("data", ""))).name,
                 summary=summarize(data),
+                story=story(data, _network(config, data)),
                 numbers=list(headline(data)),
                 tables={
                     f"All {len(rest)} numbers": rest,
@@ -73,7 +81,7 @@ def write_report(
                 objective="\n".join(
                     [explain(data.vae.objective(int(steps[-1]) if steps else None)), *ends]
                 ),
-                pictures=pictures,
+                **_sorted(pictures),
                 protocol=list(flatten(protocol or {})),
                 command=config.pop("command", ""),
                 config=list(flatten(config)),
@@ -81,8 +89,33 @@ def write_report(
     finally:
         data.vae.train(was_training)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_pictures(path.parent, {f"{one.key}.png": one.light for one in pictures if one.light})
+    write_pictures(path.parent, {f"{one.key}.png": one.png for one in pictures if one.png})
     return write_text(path, page)
+
+
+def _network(config: Mapping[str, object], data: ReportData) -> str:
+    """Names the networks of a run; nothing if they are not known, or those of a game."""
+    model = config.get("model")
+    if not isinstance(model, Mapping) or not data.has_density:
+        return ""
+    kind = str(model.get("network") or default_network(data.vae.data_shape))
+    return f"{Path(kind).name} networks"
+
+
+def _sorted(pictures: Sequence[Panel]) -> dict[str, list[Panel]]:
+    """Divides pictures into those of the first screen, six in full, and the others, folded."""
+    first = [one for one in pictures if one.key in FIRST]
+    rest = [one for one in pictures if one not in first]
+    rank = {
+        one.key: next((n for n, k in enumerate(UNFOLDED) if one.key.startswith(k)), len(PANELS))
+        for one in rest
+    }
+    shown = sorted(rest, key=lambda one: rank[one.key])[:SHOWN]
+    return {
+        "first": first,
+        "shown": shown,
+        "folded": [one for one in rest if one not in shown],
+    }
 
 
 def write_text(path: Path, page: str) -> Path:

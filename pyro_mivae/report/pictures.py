@@ -17,6 +17,7 @@ from pyro_mivae.training import atomic_path
 PICTURES = ".pictures"
 """The list of a folder's pictures."""
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
+_COLOURS = 96
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Panel:
     sentence: str  # what it shows
     look_for: str = ""
     figure: Any = None  # of matplotlib
-    light: bytes = b""  # its PNG on white
+    png: bytes = b""  # on white, for a file
+    light: bytes = b""  # the same for the page, as WebP
     dark: bytes = b""  # and on a dark card
 
 
@@ -43,9 +45,10 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
             if panel is None:
                 return
             key, title = panel.key, panel.title
-            light = _shrink(render_png(panel.figure), _WHITE)
-            dark = _shrink(render_png(panel.figure, dark=True), _DARK_CARD)
-            yield replace(panel, figure=None, light=light, dark=dark)
+            light = _on(_WHITE, render_png(panel.figure))
+            dark = _on(_DARK_CARD, render_png(panel.figure, dark=True))
+            png, *page = _encoded(light, "PNG"), _encoded(light, "WEBP"), _encoded(dark, "WEBP")
+            yield replace(panel, figure=None, png=png, light=page[0], dark=page[1])
         except Exception as error:
             kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
             reason = f"could not be drawn: {kind}{' '.join(str(error).split())}"
@@ -84,14 +87,24 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
         scratch.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
 
 
-def _shrink(png: bytes, ground: str) -> bytes:
-    """Puts a picture on a background with 256 colours: half the bytes, no visible change."""
+def _on(ground: str, png: bytes) -> Any:
+    """Puts a picture on a background."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
         whole = Image.new("RGBA", image.size, ground)
         whole.alpha_composite(image.convert("RGBA"))
+    return whole.convert("RGB")
+
+
+def _encoded(image: Any, kind: str) -> bytes:
+    """Encodes a picture without loss, after a reduction to so many colours that none is seen."""
+    from PIL import Image
+
     buffer = io.BytesIO()
-    few = whole.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(buffer, "PNG", optimize=True)
+    few = image.quantize(_COLOURS, dither=Image.Dither.NONE)
+    if kind == "PNG":
+        few.save(buffer, kind, optimize=True)
+    else:
+        few.convert("RGB").save(buffer, kind, lossless=True, method=4)
     return buffer.getvalue()

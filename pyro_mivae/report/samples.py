@@ -13,7 +13,7 @@ from pyro_mivae.figures import key
 from pyro_mivae.models import code_program
 from pyro_mivae.report.data import STEPS, ReportData
 from pyro_mivae.report.pictures import Panel
-from pyro_mivae.tables import write_number
+from pyro_mivae.tables import letter, write_number
 from pyro_mivae.traces import trace_program
 
 _MAX_CATEGORIES = 24
@@ -63,10 +63,10 @@ def _samples_of(data: ReportData, site: str) -> Panel:
     shown = shares.argsort(descending=True, stable=True)[:_MAX_CATEGORIES]
     rows = torch.stack([vae.sample(10, category={site: c}) for c in shown.tolist()])
     figure, ax = plots.grid_figure(len(shown), 10, vae.data_shape)
-    names = [f"{site} = {c}" for c in shown.tolist()]
+    names = [f"{site} = {letter(c)}" for c in shown.tolist()]
     plots.plot_conditional_samples(ax, rows, shares[shown], names)
     sentence = (
-        f"A row per category, the most used first: its number, its share of the {data.nouns}, "
+        f"A row per category, the most used first: its letter, its share of the {data.nouns}, "
         "and ten samples of it."
     )
     if len(shares) > len(shown):
@@ -149,7 +149,7 @@ def _moving_rows(data: ReportData, steps: int) -> tuple[list[Tensor], list[str]]
         if data.codes[site].shape[1] == 1:
             moves = [(int(start), 0) for start in data.examples[:count]]
         names += [f"{site}{dim} moves" if len(dims) > 1 else f"{site} moves" for _, dim in moves]
-        pictures += data.traverse(site, moves, steps=steps)
+        pictures += data.traverse(site, moves, steps=steps)[0]
     return pictures, names
 
 
@@ -189,11 +189,14 @@ def traversals(data: ReportData) -> Iterator[Panel]:
                 sentence += f" The first {len(order)} of {dims} are shown"
                 sentence += "." if used > rows else f"; the others are below {_NEGLIGIBLE}."
         figure, ax = plots.grid_figure(len(moves), STEPS, data.vae.data_shape, label_width=1.2)
-        plots.plot_traversals(ax, data.traverse(site, moves), beside, names)
+        pictures, values, own = data.traverse(site, moves)
+        plots.plot_traversals(ax, pictures, beside, names, values=values, own=own)
         yield Panel(
             f"traversals_{site}",
             f"Traversals of {site}",
-            sentence + " The outermost 1 % of the codes on both sides is left out.",
+            sentence
+            + " The values at the right are those of the ends, without the outermost 1 % of the "
+            f"codes on both sides. A frame marks the value nearest to the {data.noun}'s own.",
             "A row in which one thing changes, such as slant or thickness: a dimension with a "
             "meaning. A row without change: a dimension that the decoder ignores.",
             figure,
@@ -216,11 +219,13 @@ def _prior_traversals(data: ReportData) -> Iterator[Panel]:
             kinds = shown[torch.arange(_DRAWS) % len(shown)]
             draws[data.category] = torch.eye(data.num_categories)[kinds]
             names = [
-                f"{name}  {data.category} = {kind}" for name, kind in zip(names, kinds.tolist())
+                f"{name}  {data.category} = {letter(kind)}"
+                for name, kind in zip(names, kinds.tolist())
             ]
         figure, ax = plots.grid_figure(len(moves), STEPS, vae.data_shape, label_width=1.2)
         beside = torch.full((len(moves),), math.nan)
-        plots.plot_traversals(ax, data.traverse(site, moves, draws), beside, names)
+        pictures, values, _ = data.traverse(site, moves, draws)
+        plots.plot_traversals(ax, pictures, beside, names, values=values)
         yield Panel(
             f"traversals_{site}",
             f"Traversals of {site}",
@@ -247,7 +252,7 @@ def interpolations(data: ReportData) -> Iterator[Panel]:
     )
     figure, ax = plots.grid_figure(len(rows), STEPS, data.vae.data_shape, label_width=1.3)
     starts, ends = (
-        [f"{data.category} = {k}" for k in side.tolist()] for side in (rows, following)
+        [f"{data.category} = {letter(k)}" for k in side.tolist()] for side in (rows, following)
     )
     plots.plot_interpolations(ax, pictures, starts, ends)
     yield Panel(
@@ -274,7 +279,7 @@ def radii(data: ReportData) -> Iterator[Panel]:
     figure, ax = plots.grid_figure(len(rows), STEPS, data.vae.data_shape)
     multiples = [_FARTHEST * step / (STEPS - 1) for step in range(STEPS)]
     pictures = data.decode_along(starts | category, ends | category)
-    plots.plot_radii(ax, pictures, multiples, [f"{data.category} = {k}" for k in rows])
+    plots.plot_radii(ax, pictures, multiples, [f"{data.category} = {letter(k)}" for k in rows])
     yield Panel(
         "radii",
         "Away from the origin",

@@ -53,6 +53,36 @@ def summarize(data: ReportData) -> str:
     return " ".join(sentences)
 
 
+def story(data: ReportData, network: str = "") -> str:
+    """Says what was trained, on what, and for how long."""
+    vae, history = data.vae, data.history
+    size = sum(p.numel() for p in vae.parameters())
+    sentences = [f"{type(vae).__name__} with {network or 'networks'} of {size:,} parameters."]
+    if len(history):
+        on = f"{data.num_train:,} {data.nouns}" if data.num_train else data.nouns
+        shape = " × ".join(map(str, vae.data_shape))
+        told = f"It was trained on {on} of {shape}, for {len(history)} epochs"
+        if "step" in history:
+            told += f" or {int(history['step'][-1]):,} steps"
+        if "seconds" in history:
+            told += f", in {_duration(math.fsum(history['seconds']))}"
+        sentences.append(told + ".")
+    start = getattr(vae, "start", None)
+    if start is not None and data.num_train:
+        plan = start.plan(data.num_train)
+        if plan["steps"]:
+            several = f"the better of {plan['starts']} starts" if plan["starts"] > 1 else "a start"
+            sentences.append(
+                f"Before that, q({data.category} | x) alone was trained without the decoder: "
+                f"{several}, of {plan['steps']:,} steps."
+            )
+    return " ".join(sentences)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
 def headline(data: ReportData) -> Iterator[Number]:
     """Yields the main numbers that were measured."""
     m = data.metrics
@@ -81,7 +111,8 @@ def headline(data: ReportData) -> Iterator[Number]:
             f"best one-to-one matching, {data.seen_labels}."
         )
         value = f"{100 * m['cluster_accuracy']:.1f}"
-        yield Number(_title("cluster_accuracy"), value, "%", meaning)
+        margin = write_error(100 * error_of(m, "cluster_accuracy"), 1)
+        yield Number(_title("cluster_accuracy"), value, f"% {margin}".rstrip(), meaning)
     if data.num_categories:
         meaning = f"Categories with at least one in 200 {data.nouns}."
         value = f"{_used(data)} of {data.num_categories}"
@@ -141,7 +172,10 @@ def _information(data: ReportData, site: str) -> Number:
     written = write_interval(lower, upper)
     if written == "not defined":
         return Number(name, written, "", f"No bound is defined for {site}.")
-    return Number(name, written, "nats", meaning)
+    ends = [key("mi", site, side) for side in (LOWER, UPPER)]
+    errors = [e for e in (error_of(data.metrics, end) for end in ends) if math.isfinite(e)]
+    margin = write_error(max(errors, default=math.nan))
+    return Number(name, written, f"nats {margin}".rstrip(), meaning)
 
 
 def _used(data: ReportData) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,8 @@ from pyro_mivae.report.page import flatten
 from pyro_mivae.runs.outputs import check_out
 from pyro_mivae.runs.run import Run, open_run
 from pyro_mivae.runs.run_folder import runs_of_seeds
-from pyro_mivae.tables import align
-from pyro_mivae.training import writing
+from pyro_mivae.tables import Shown, align
+from pyro_mivae.training import History, writing
 
 PAGE = "compare.html"
 _WIDTH = 100  # of the table, in characters
@@ -39,11 +40,15 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """A comparison of models, see `compare`.
 
     Attributes:
         sides: The models.
+
+    Example:
+        >>> comparison = mi.compare("runs/infocat-digits", "runs/vae-digits")  # doctest: +SKIP
+        >>> print(comparison.table())  # doctest: +SKIP
     """
 
     sides: Sequence[Side]
@@ -62,6 +67,22 @@ class Comparison:
         return {name: texts for name, texts in rows.items() if len(set(texts)) > 1}
 
     @cached_property
+    def costs(self) -> dict[str, list[str]]:
+        """Length and cost of the trainings by model, as text; means of several seeds."""
+        rows: dict[str, list[str]] = {}
+        for side in self.sides:
+            histories = [run.history for run in side.runs]
+            parameters = sum(p.numel() for p in side.runs[0].vae.parameters())
+            cells = {
+                "epochs": f"{statistics.fmean(map(len, histories)):g}",
+                "seconds of training": f"{statistics.fmean(map(_seconds, histories)):.0f}",
+                "parameters": f"{parameters:,}",
+            }
+            for name, cell in cells.items():
+                rows.setdefault(name, []).append(cell)
+        return rows
+
+    @cached_property
     def warnings(self) -> list[str]:
         """Reasons that figures may not be comparable, in sentences."""
         return list(_warnings(self.sides))
@@ -70,11 +91,12 @@ class Comparison:
         """Makes a table of figures by models; blocks of columns fit in ``width`` characters."""
         pixels = [side.runs[0].config.binarize for side in self.sides]
         told = ["binarize"] if set(pixels) != {"none"} else []
-        heads = ["nats per test image", *(line.name for line in self.lines), *told]
+        heads = ["nats per test image", *(line.name for line in self.lines), *self.costs, *told]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
             cells = [line.cells[number] for line in self.lines]
             column = [side.name, *(f"{cell} {'*' if cell.differs else ' '}" for cell in cells)]
+            column += [f"{cells[number]}  " for cells in self.costs.values()]
             column += [f"{pixels[number]}  "] * len(told)
             room = width - sum(max(map(len, other)) + 2 for other in blocks[-1])
             if len(blocks[-1]) > 1 and max(map(len, column)) > room:
@@ -125,7 +147,9 @@ class Comparison:
             contenders.append(Contender(side.name, data, histories, side.metrics, dataset.title))
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-        return write_comparison(path, contenders, self.lines, self.settings, self.warnings)
+        return write_comparison(
+            path, contenders, self.lines, self.settings, self.warnings, self.costs
+        )
 
     def __str__(self) -> str:
         return self.table()
@@ -186,6 +210,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
         depth += 1
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
     return names
+
+
+def _seconds(history: History) -> float:
+    return sum(history["seconds"]) if len(history) else 0.0
 
 
 def _settings(side: Side) -> dict[str, str]:

@@ -197,6 +197,11 @@ def train_run(config: RunConfig, folder: str | Path, **how: Any) -> Run:
 
     Returns:
         The finished run.
+
+    Example:
+        >>> config = mi.runs.RunConfig("vae", data="digits", training={"epochs": 5})
+        >>> run = train_run(config, "runs/five")  # doctest: +SKIP
+        >>> run.vae.encode(run.dataset().x_test)  # doctest: +SKIP
     """
     folder = Path(folder)
     with RunGroup(config, folder, ONE, [folder], **how) as group:
@@ -210,6 +215,9 @@ def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -
     ``folder/seeds.json`` holds the mean and the standard deviation of every figure, and of the
     agreement of categories between every two runs on the test images. All runs have one
     configuration: new seeds in a folder use that of the existing ones.
+
+    Example:
+        >>> runs = train_seeds(mi.runs.RunConfig("vae"), "runs/four", 4)  # doctest: +SKIP
     """
     folder, seeds = Path(folder), seeds_from(config, count)
     places = [folder / f"seed-{seed}" for seed in seeds]
@@ -287,7 +295,11 @@ def _write_summary(
 
 
 def seeds_table(folder: str | Path) -> str:
-    """Formats the main figures of several seeds as a small table."""
+    """Formats the main figures of several seeds as a small table.
+
+    Example:
+        >>> print(seeds_table("runs/four"))  # doctest: +SKIP
+    """
     content = json.loads((Path(folder) / SEEDS).read_text(encoding="utf-8"))
     rows = []
     for name in OF_SEEDS:

@@ -15,8 +15,9 @@ from pyro_mivae.data import PROTOCOLS, Dataset, read_images
 from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
+from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.plots import grid_figure, plot_samples, render_png
-from pyro_mivae.runs.run import Run, notes_of, summarise
+from pyro_mivae.runs.run import Run, notes_of
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
     Writer,
@@ -42,7 +43,12 @@ def evaluate_run(
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> dict[str, float]:
-    """Measures a run's model on the test images and writes ``metrics.json``."""
+    """Measures a run's model on the test images and writes ``metrics.json``.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> evaluate_run(run, run.dataset())["elbo"]  # doctest: +SKIP
+    """
     from pyro_mivae.metrics import duration, evaluate, forecast
 
     vae = run.vae.to(resolve_device(device))
@@ -81,7 +87,12 @@ def evaluate_run(
 
 
 def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
-    """Writes a run's pictures and ``report.html``; evaluates it first if needed."""
+    """Writes a run's pictures and ``report.html``; evaluates it first if needed.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> report_run(run, run.dataset())  # doctest: +SKIP
+    """
     from pyro_mivae.report import ReportData, write_report
 
     vae = run.vae.to(resolve_device(device))
@@ -98,6 +109,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             class_names=dataset.class_names or None,
             factors=dataset.factors_test,
             factor_names=dataset.factor_names,
+            num_train=len(dataset.x_train),
         )
         return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
@@ -107,11 +119,16 @@ def write_samples(
     out: Path,
     *,
     count: int,
-    category: int | None = None,
+    category: int | str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a square grid of samples from the prior as a PNG, pictures or lines."""
+    """Writes a square grid of samples from the prior as a PNG, pictures or lines.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> write_samples(run, Path("grid.png"), count=64, category=3)  # doctest: +SKIP
+    """
     from torchvision.utils import save_image
 
     check_out(out, ".png", overwrite)
@@ -140,6 +157,10 @@ def write_codes(
 
     Images are resized and made binary as those of the run were; a Bernoulli draw is one fixed
     draw of them in their order. Without a resize they must have the same size.
+
+    Example:
+        >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
+        >>> write_codes(run, "more.npz", Path("codes.npz"))  # doctest: +SKIP
     """
     import numpy as np
 

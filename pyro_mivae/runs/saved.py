@@ -12,6 +12,7 @@ import torch
 from pyro_mivae.arguments import checked, flag, path
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
 from pyro_mivae.runs.run import open_run
+from pyro_mivae.runs.safetensors import SUFFIX, read_safetensors, write_safetensors
 from pyro_mivae.schedules import Target, cyclic_warmup, linear_warmup
 from pyro_mivae.training import (
     Identity,
@@ -49,10 +50,12 @@ def save(vae: Variant, path: str | Path) -> None:
 
     Args:
         vae: The model.
-        path: The file, replaced if it exists; it holds only tensors and plain values.
+        path: The file, replaced if it exists; it holds only tensors and plain values. A name that
+            ends in ``.safetensors`` makes a safetensors file, with the options as JSON in its
+            header; that needs the extra ``safetensors``.
 
     Raises:
-        OptionError: If it is not a variant.
+        OptionError: If it is not a variant, or the package is missing.
         WriteError: If the file cannot be written.
 
     Example:
@@ -70,7 +73,8 @@ def save(vae: Variant, path: str | Path) -> None:
         needed = f"changes after it was built ({changed[0]})" if changed else ""
     built = {"class": type(vae).__name__, "variant": vae.name, "options": options, "model": model}
     kept = {"needed": needed, "versions": versions(), "weights": vae.state_dict()}
-    write_archive(Path(path), {"format": FORMAT, **built, **kept})
+    write = write_safetensors if Path(path).suffix == SUFFIX else write_archive
+    write(Path(path), {"format": FORMAT, **built, **kept})
 
 
 @checked(path=path(), into=VARIANT, trust=flag())
@@ -93,10 +97,17 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         RunError: If the folder holds no run, or no checkpoint; if it names code that is not
             trusted or was edited; if the file cannot be read, or needs ``into``; or if the weights
             do not match, or are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/vae.pt"
+        >>> mi.save(mi.VAE((1, 8, 8), latent_dim=2), path)
+        >>> load(path).training
+        False
     """
     path = Path(path)
     if path.is_file():
-        content = read_archive(path)
+        content = read_safetensors(path) if path.suffix == SUFFIX else read_archive(path)
         if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
             raise RunError(f"{path} was not written by mi.save; allowed are files that it wrote")
         if content["format"] != FORMAT:

@@ -45,15 +45,15 @@ from pyro_mivae.runs.run_folder import (
     clear_models,
     write_json,
 )
-from pyro_mivae.tables import align
+from pyro_mivae.tables import Shown, align
 from pyro_mivae.training import TrainingOptions, atomic_path, fit_many, suitable_threads
 from pyro_mivae.variants import VARIANT, Variant
 
 MEASURED = (*OF_SWEEPS, "active_units")
 
 
-@dataclass(frozen=True)
-class SweepTable:
+@dataclass(frozen=True, repr=False)
+class SweepTable(Shown):
     """Figures of the models of a sweep.
 
     Attributes:
@@ -65,6 +65,10 @@ class SweepTable:
         failures: Reasons of failed trainings, by row number.
         seeds: The seeds of each combination.
         binarize: Protocol of the pixels, see `binarize`.
+
+    Example:
+        >>> SweepTable([{"beta": 1.0, "rate": 3.0}], {"beta": (1.0,)}).rows[0]["rate"]
+        3.0
     """
 
     rows: list[dict[str, float]]
@@ -123,6 +127,13 @@ class SweepTable:
         plot_rate_distortion(ax, self.rows, along=along, apart=apart)
         with atomic_path(Path(path)) as scratch:
             scratch.write_bytes(render_png(figure))
+
+    def __repr__(self) -> str:
+        grid = ", ".join(f"{name} {list(values)}" for name, values in self.grid.items())
+        return f"SweepTable({len(self.rows)} models: {grid})"
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Formats the means over seeds of the main figures as lines of text."""
@@ -291,6 +302,10 @@ def sweep_run(
     Figures are measured on the test images, and each row is written at once. Until the sweep is
     finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
     are ``count`` consecutive ones from the configuration's own. Keywords are those of `train_run`.
+
+    Example:
+        >>> config = mi.runs.RunConfig("beta")
+        >>> sweep_run(config, "runs/sweep", {"beta": [0.5, 1]})  # doctest: +SKIP
     """
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})

@@ -50,6 +50,13 @@ class BarberAgakov(InformationTerm):
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
         Chen et al. (2016), InfoGAN, eq. 4. https://arxiv.org/abs/1606.03657
+
+    Example:
+        >>> vae = mi.VAE((1, 8, 8), latent_dim=2)
+        >>> elbo = mi.MutualInformationELBO([mi.BarberAgakov("z", weight=0.5)])
+        >>> loss = elbo.loss(vae.model, vae.guide, torch.rand(4, 1, 8, 8))
+        >>> sorted(elbo.ledger)
+        ['distortion', 'elbo', 'kl_z', 'loss', 'mi_z_mean', 'rate']
     """
 
     least_weight = 0

@@ -55,6 +55,20 @@ class InformationTerm(ABC):
 
     Raises:
         OptionError: If no site is named, a site is named twice, or an option is out of range.
+
+    Example:
+        >>> class Norm(InformationTerm):
+        ...     is_cost, formula = True, "E_q[|z|^2]"
+        ...     def __init__(self, weight=1.0):
+        ...         super().__init__("z", weight=weight)
+        ...         self.name = "norm_z"
+        ...     def __call__(self, particle):
+        ...         return particle.traces.guide.nodes["z"]["value"].square().sum()
+        >>> print(mi.explain(mi.MutualInformationELBO([Norm(0.1)])))
+        J =  E_q[log p(x|code)]
+           - 1 * KL of every site
+           + 0.1 * E_q[|z|^2]
+        maximised; nats per datum
     """
 
     name: str
@@ -117,6 +131,16 @@ class Penalty(InformationTerm):
         function: From a `Particle` to a scalar to minimise, summed over the batch.
         name: Its name in the ledger; ``penalty_<sites>`` if omitted.
         **term: The weight, see `InformationTerm`.
+
+    Example:
+        >>> def squared(particle):
+        ...     return particle.traces.guide.nodes["z"]["value"].square().sum()
+        >>> term = Penalty("z", function=squared, weight=0.1)
+        >>> print(mi.explain(mi.MutualInformationELBO([term])))
+        J =  E_q[log p(x|code)]
+           - 1 * KL of every site
+           + 0.1 * (-squared)
+        maximised; nats per datum
     """
 
     @checked(function=function("function(particle)"), name=text())

@@ -79,6 +79,11 @@ class ScoreBound:
 
     Raises:
         OptionError: If an option is given that the bound does not have.
+
+    Example:
+        >>> critic = mi.build_critic("separable", (1, 8, 8), code_dim=2)
+        >>> mi.CriticBound("z", critic=critic, bound=ScoreBound("smile", clip=2.0)).name
+        'mi_z_critic'
     """
 
     @checked(
@@ -149,6 +154,14 @@ class CriticBound(PairedTerm):
         Variational Autoencoders. https://arxiv.org/abs/1912.13361
         Poole et al. (2019), On Variational Bounds of Mutual Information.
         https://arxiv.org/abs/1905.06922
+
+    Example:
+        >>> critic = mi.build_critic("separable", (1, 8, 8), code_dim=2)
+        >>> term = mi.CriticBound("z", critic=critic, bound="infonce")
+        >>> vae, elbo = mi.VAE((1, 8, 8), latent_dim=2), mi.MutualInformationELBO([term])
+        >>> loss = elbo.loss_and_grads(vae.model, vae.guide, torch.rand(64, 1, 8, 8))
+        >>> all(p.grad is not None for p in critic.parameters())
+        True
     """
 
     is_idle = False  # at the weight 0 the critic still learns

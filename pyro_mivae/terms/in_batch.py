@@ -24,6 +24,10 @@ class PairedTerm(InformationTerm):
     """A term that compares values of continuous sites, drawn once per datum, in a batch.
 
     The sites are concatenated in the order given.
+
+    Example:
+        >>> issubclass(MaximumMeanDiscrepancy, PairedTerm), PairedTerm.needs_batch
+        (True, True)
     """
 
     needs_batch = True
@@ -164,6 +168,13 @@ class MaximumMeanDiscrepancy(PairedTerm):
 
     References:
         Zhao, Song & Ermon (2017), InfoVAE, section 4. https://arxiv.org/abs/1706.02262
+
+    Example:
+        >>> print(mi.explain(mi.MutualInformationELBO([MaximumMeanDiscrepancy("z", weight=10.0)])))
+        J =  E_q[log p(x|code)]
+           - 1 * KL of every site
+           + 10 * (-MMD^2(q(z), p(z)), not in nats)
+        maximised; nats per datum
     """
 
     @checked(kernel=choice(*get_args(Kernel)), bandwidth=number(above=0))

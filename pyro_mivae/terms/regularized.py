@@ -49,6 +49,13 @@ class RegularizedInformation(CategoryTerm):
         Maximization. Hu et al. (2017), Learning Discrete Representations via Information
         Maximizing Self-Augmented Training. https://arxiv.org/abs/1702.08720
         Miyato et al. (2018), Virtual Adversarial Training. https://arxiv.org/abs/1704.03976
+
+    Example:
+        >>> print(mi.explain(mi.MutualInformationELBO([RegularizedInformation("c", weight=2.0)])))
+        J =  E_q[log p(x|code)]
+           - 1 * KL of every site
+           + 2 * -(4 KL(E q(c|x) || U) + E H(q(c|x)) + 10 KL(q(c|x) || q(c|x+r)))
+        maximised; nats per datum
     """
 
     @checked(marginal_weight=number(least=0), smoothness=number(least=0), radius=number(least=0))

@@ -33,10 +33,11 @@ from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
+from pyro_mivae.variants.encoding import ENCODED, Codes, Generated, What, encoded
 
 LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
 _INSTANCES = itertools.count(1)
+_CATEGORY = check.either(check.whole(), check.text())
 
 
 class Variant(PyroModule):
@@ -46,12 +47,15 @@ class Variant(PyroModule):
     share parameters through Pyro's param store.
 
     Attributes:
-        model: The generative model, called with data.
-        guide: The guide, called with data.
+        model, guide: The generative model and the guide, called with data.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
         categories: Number of categories of each site that is one, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
+
+    Example:
+        >>> isinstance(mi.VAE((1, 8, 8)), Variant)
+        True
     """
 
     name: ClassVar[str]
@@ -190,8 +194,7 @@ class Variant(PyroModule):
     def optim_args(self, param_name: str) -> dict[str, Any]:
         """Returns the optimiser's options of a parameter: ``pyro.optim.Adam(vae.optim_args)``.
 
-        A number of the likelihood, such as its scale, may have to change far: it has ten times the
-        rate.
+        A number of the likelihood, such as its scale, may have to change far: ten times the rate.
         """
         return {"lr": 1e-2 if param_name.endswith(LEARNED) else 1e-3}
 
@@ -257,9 +260,10 @@ class Variant(PyroModule):
         """
         return self.model.check_data(checks.shaped(x, self.data_shape))
 
-    @torch.no_grad()
-    @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
-    def encode(self, x: Any, what: What = "mean", num_draws: int | None = None) -> Codes:
+    @check.checked(**ENCODED)
+    def encode(
+        self, x: Any, what: What = "mean", num_draws: int | None = None, *, guide: Any = None
+    ) -> Codes:
         """Returns mean, standard deviation or draws of the posterior of each site.
 
         If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
@@ -269,14 +273,13 @@ class Variant(PyroModule):
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
             what: ``"mean"``, ``"sd"`` or ``"draws"``.
             num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
+            guide: A guide of the same sites in place of the variant's, such as a `RefinedGuide`.
 
         Returns:
             Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
             of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
-        if num_draws is not None and what != "draws":
-            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
-        return encoded(self, self.check_data(x), what, num_draws or 1)
+        return encoded(self, self.check_data(x), what, num_draws, guide)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:
@@ -322,18 +325,22 @@ class Variant(PyroModule):
     @torch.no_grad()
     @check.checked(
         n=check.size(),
-        category=check.either(check.whole(), check.named(check.whole())),
+        category=check.either(_CATEGORY, check.named(_CATEGORY)),
         what=check.choice(*get_args(Generated)),
     )
     def sample(
-        self, n: int, category: int | Mapping[str, int] | None = None, what: Generated = "mean"
+        self,
+        n: int,
+        category: int | str | Mapping[str, int | str] | None = None,
+        what: Generated = "mean",
     ) -> Tensor:
         """Decodes codes drawn from the prior.
 
         Args:
             n: Number of samples.
-            category: The category of the samples; any if omitted. With several sites that are
-                categories, a number is of the first; ``{"c1": 3, "c2": 0}`` names them.
+            category: The category of the samples, its number from 0 or its letter from A, as on
+                the page of a run; any if omitted. With several sites that are categories, it is of
+                the first; ``{"c1": 3, "c2": "A"}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
 
         Returns:
@@ -386,10 +393,8 @@ class Variant(PyroModule):
     def _need(self, found: object, needed: str) -> None:
         """Refuses a prior that lacks something."""
         if not found:
-            raise SiteError(
-                f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
-            )
+            told = f"the prior samples {list(self.sites)}; {type(self).__name__} needs {needed}"
+            raise SiteError(told)
 
 
-VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")
-"""A check of an argument: a variant."""
+VARIANT = check.instance(Variant, example="mi.VAE((1, 28, 28))")  # of an argument

@@ -27,8 +27,6 @@ class CatVAE(Variant):
         J = \sum_c q(c \mid x) \{E_{q(z \mid x,c)}[\log p(x \mid z)]
             - KL(q(z \mid x,c) \| p(z \mid c))\} - KL(q(c \mid x) \| p(c))
 
-    Training starts with another objective, see `CategoryStart`.
-
     Args:
         data_shape: Shape of one datum.
         num_categories: :math:`K`.
@@ -41,9 +39,13 @@ class CatVAE(Variant):
             ``"straight-through"``: one decode, see `RelaxedCategoricalELBO`.
         num_decodes: Number that ``"sample"`` decodes, the most probable and draws; 2 if omitted.
         temperature: Temperature of ``"gumbel"`` and ``"straight-through"``, 0.5 if omitted.
-        warm_start: Steps of each unsupervised start, or a `CategoryStart` with all its options.
+        warm_start: Steps of each unsupervised start of training, or a whole `CategoryStart`.
         **parts: Parts, as `VAE` takes them. A prior must have a category. With several, the sum is
             over their configurations, and every term is about all of them.
+
+    Example:
+        >>> CatVAE((1, 8, 8), num_categories=3).sample(5, category=2).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     name = "cat"
@@ -91,9 +93,7 @@ class CatVAE(Variant):
         if self.categorical == "enumerate":
             return MutualInformationELBO(terms, kl_weights)
         if self.categorical in ("sample", "score-function"):
-            exact = int(self.categorical == "sample")
-            return SampledCategoricalELBO(
-                terms, kl_weights, exact=exact, draws=self.num_decodes - 1
-            )
+            few = {"exact": int(self.categorical == "sample"), "draws": self.num_decodes - 1}
+            return SampledCategoricalELBO(terms, kl_weights, **few)
         relaxed: Any = {"relaxation": self.categorical, "temperature": self.temperature}
         return RelaxedCategoricalELBO(terms, kl_weights, **relaxed)

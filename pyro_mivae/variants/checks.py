@@ -20,6 +20,7 @@ from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK, Decoder, output_shape
 from pyro_mivae.priors import PRIOR
 from pyro_mivae.sites import check_event
+from pyro_mivae.tables import number_of
 from pyro_mivae.terms import InformationTerm, LabelledCategory
 from pyro_mivae.terms.labelled import check_labels
 from pyro_mivae.traces import TracePair, trace_program
@@ -27,6 +28,9 @@ from pyro_mivae.traces import TracePair, trace_program
 SMALLER = (
     "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
     "decoder"
+)
+CONTINUOUS = (
+    "continuous sites alone, as its term needs the gradient of the draws: use CatVAE or InfoCatVAE"
 )
 Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
@@ -79,16 +83,28 @@ def check_names(sites: Collection[str], names: Collection[str]) -> None:
 
 
 def chosen_categories(
-    owner: str, categories: Mapping[str, int], category: int | Mapping[str, int] | None
+    owner: str,
+    categories: Mapping[str, int],
+    category: int | str | Mapping[str, int | str] | None,
 ) -> dict[str, int]:
-    """Returns given categories by site; a number is that of the first site."""
+    """Returns the numbers of given categories by site; one alone is of the first site."""
     first = next(iter(categories), "")
     named = category if isinstance(category, Mapping) else {first: category}
-    chosen = {name: index for name, index in named.items() if index is not None}
+    chosen = {
+        name: _number(index) if isinstance(index, str) else index
+        for name, index in named.items()
+        if index is not None
+    }
     if not chosen.keys() <= categories.keys():
         found = f"the categories {list(categories)}" if categories else "no categories"
         raise OptionError(f"category={category}: {owner} has {found}")
     return chosen
+
+
+def _number(letters: str) -> int:
+    if not (letters.isascii() and letters.isalpha()):
+        raise OptionError(f"category={letters!r}: allowed are numbers from 0, or letters from A")
+    return number_of(letters)
 
 
 def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Tensor:

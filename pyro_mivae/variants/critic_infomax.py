@@ -16,7 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import restarted
+from pyro_mivae.variants.checks import CONTINUOUS, restarted
 from pyro_mivae.variants.vae import VAE
 
 
@@ -30,12 +30,11 @@ class CriticInfomaxVAE(VAE):
 
     The source has the NWJ bound with a joint critic (``bound="nwj", critic="joint"``). For much
     information its estimate is low and noisy. A code of 10 dimensions has 9 nats or more on MNIST.
-    NWJ gave 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three seeds). InfoNCE
-    with a separable critic gave 5.4 each time, just under its ceiling, log 256 for batches of 256.
+    NWJ gave 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three seeds), InfoNCE
+    with a separable critic 5.4 each time, just under its ceiling, log 256.
 
-    For denoising, give a `CorruptedGuide`: the model scores the original data.
-
-    The other arguments are those of `VAE`.
+    For denoising, give a `CorruptedGuide`: the model scores the original data. The other arguments
+    are those of `VAE`.
 
     Args:
         mi_weight: :math:`\alpha`; with 0 the critic only measures a plain VAE.
@@ -48,6 +47,10 @@ class CriticInfomaxVAE(VAE):
         num_particles: Draws of the code per datum and step.
         regularization: A further term that model and guide minimise. With ``beta=0`` it may be
             your own divergence.
+
+    Example:
+        >>> type(CriticInfomaxVAE((1, 8, 8)).critic).__name__
+        'SeparableCritic'
     """
 
     name = "critic-infomax"
@@ -70,6 +73,7 @@ class CriticInfomaxVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
+        self._need(not self.categories, CONTINUOUS)
         if isinstance(critic, str):
             critic = build_critic(critic, self.data_shape, self.latent_dim)
         if not isinstance(critic, CriticBound):

@@ -20,6 +20,14 @@ class InfoCatVAE(CatVAE):
     Args:
         mi_weight: :math:`\lambda`, per datum. The original code has 100 on a batch mean and a loss
             summed over 128 images, which is 100/128 here.
+
+    Example:
+        >>> print(mi.explain(InfoCatVAE((1, 8, 8)).objective()))
+        J =  E_q[log p(x|code)]
+           - 1 * KL(q(c|x) || p(c))
+           - 1 * KL(q(z|x) || p(z))
+           + 5 * (E_p[log q(c|x')] + H(c)),  x' = mean of p(x|code)
+        maximised; nats per datum
     """
 
     name = "infocat"

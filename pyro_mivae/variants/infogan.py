@@ -22,25 +22,26 @@ from pyro_mivae.variants.checks import SMALLER, split
 class InfoGAN(Variant):
     r"""An adversarial game with bounds on the information between codes and generated data.
 
-    .. math:: \min_{G, Q} \max_D\; V(D, G) - \lambda\,I(c; x') - \lambda_u\,I(u; x'),\quad
-        x' = G(z, c, u)
+    .. math:: \min_{G,Q} \max_D\, V(D, G) - \lambda I(c; x') - \lambda_u I(u; x'),\ x' = G(z, c, u)
 
-    with the bounds of `InfoGANLoss` for the information. The code is noise ``z``, a category ``c``
-    and uniform codes ``u`` on [-1, 1]. The data are a function of the code, so the ELBO is not
-    defined, and reports have NaN. The guide recognises ``c`` and ``u`` by its own layer on the
-    discriminator's features, and draws ``z`` from its prior. Training needs two data in a batch.
+    with the bounds of `InfoGANLoss`. The code is noise ``z``, a category ``c`` and uniform codes
+    ``u`` on [-1, 1]. The data are a function of the code, so reports have NaN for the ELBO. The
+    guide reads ``c`` and ``u`` by a layer on the discriminator's features, and draws ``z`` anew.
 
     Args:
         data_shape: Shape of one datum.
         latent_dim: Size of ``z`` and ``u`` together.
         code_dim: Size of ``u``, 0 for none.
         num_categories: Number of categories of ``c``, 0 for none.
-        mi_weight: :math:`\lambda`, per datum, of a category.
-        continuous_weight: :math:`\lambda_u`, of a continuous code, which can carry any amount.
+        mi_weight, continuous_weight: :math:`\lambda` and :math:`\lambda_u`, per datum.
         saturating: True for a generator that minimises :math:`V` instead of :math:`-E[\log D]`.
-        **parts: ``prior``, with its attribute ``noise`` naming the sites that are noise (``z`` if
-            omitted); ``guide``, which then shares no layers with the discriminator; ``encoder``,
-            the discriminator's trunk; ``decoder``, the generator without its logistic output.
+        **parts: ``prior``, whose attribute ``noise`` names the sites that are noise (``z`` if
+            omitted); ``guide``, which then has layers of its own; ``encoder``, the discriminator's
+            trunk; ``decoder``, the generator without its logistic output.
+
+    Example:
+        >>> InfoGAN((1, 8, 8)).sites
+        {'z': 62, 'c': 10, 'u': 2}
     """
 
     name = "infogan"
@@ -73,7 +74,7 @@ class InfoGAN(Variant):
                 parts["encoder"] = trunk
         parts["prior"], make = prior, partial(RecognitionGuide, noise=noise)
         super().__init__(data_shape, InfoGANPrior, make, likelihood=DeltaLikelihood(), **parts)
-        self.noise = noise & self.sites.keys()
+        self.noise, self.saturating = noise & self.sites.keys(), saturating
         self.discriminator = Discriminator(trunk, output_dim(trunk, self.data_shape))
         self.weights = {
             site: mi_weight if fn.has_enumerate_support else continuous_weight
@@ -82,7 +83,6 @@ class InfoGAN(Variant):
         }
         self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
         self._need(self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
-        self.saturating = saturating
 
     @property
     def code_dim(self) -> int:

@@ -30,6 +30,13 @@ class InfomaxVAE(Variant):
         code_dim: Size of ``c``.
         deterministic: True for a ``c`` that is a function of the data (a Delta), not a Normal.
         **parts: Parts, as `VAE` takes them. The last of a prior's two or more sites is ``c``.
+
+    Example:
+        >>> print(mi.explain(InfomaxVAE((1, 8, 8), latent_dim=5, code_dim=2).objective()))
+        J =  E_q[log p(x|code)]
+           - 1 * KL(q(z|x) || p(z))
+           - 0 * KL(q(c|x) || p(c))   [left out]
+        maximised; nats per datum
     """
 
     name = "infomax"

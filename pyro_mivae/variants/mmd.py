@@ -9,6 +9,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.terms import MaximumMeanDiscrepancy
 from pyro_mivae.variants import options
+from pyro_mivae.variants.checks import CONTINUOUS
 from pyro_mivae.variants.vae import VAE
 
 
@@ -28,6 +29,13 @@ class MMDVAE(VAE):
         marginal_weight: :math:`\lambda`, the weight that keeps :math:`q(z)` close to the prior; at
             least :math:`1 - \alpha`.
         kernel: ``"rbf"`` or ``"imq"``, see `maximum_mean_discrepancy`.
+
+    Example:
+        >>> print(mi.explain(MMDVAE((1, 8, 8)).objective()))
+        J =  E_q[log p(x|code)]
+           - 0 * KL(q(z|x) || p(z))   [left out]
+           + 1000 * (-MMD^2(q(z), p(z)), not in nats)
+        maximised; nats per datum
     """
 
     name = "mmd"
@@ -43,6 +51,7 @@ class MMDVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
+        self._need(not self.categories, CONTINUOUS)
         if mi_weight + marginal_weight < 1:
             raise OptionError(
                 f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: allowed are numbers "

@@ -25,6 +25,11 @@ class VAE(Variant):
             `FAMILIES`, see `AmortizedGuide`.
         encoder: From ``(batch, *data_shape)`` to features.
         decoder: From ``(..., latent_dim)`` to ``(..., *data_shape)``.
+
+    Example:
+        >>> vae = VAE((1, 8, 8), latent_dim=4)
+        >>> vae.sample(3).shape, vae.encode(torch.rand(5, 1, 8, 8))["z"].shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([5, 4]))
     """
 
     name = "vae"
@@ -51,6 +56,10 @@ class BetaVAE(VAE):
 
     Args:
         beta: :math:`\beta`, a number of at least 0 or a schedule of the training step.
+
+    Example:
+        >>> BetaVAE((1, 8, 8), beta=4.0).objective().kl_weights["z"]()
+        4.0
     """
 
     name = "beta"

@@ -37,6 +37,11 @@ class CategoryStart:
     term rise from 0 during the share ``warmup`` of the training.
 
     If some data have labels, the mean of log q(c = label | x) over these is maximised too.
+
+    Example:
+        >>> vae = mi.CatVAE((1, 8, 8), warm_start=CategoryStart(warm_start=100, starts=1))
+        >>> vae.start.plan(1000)
+        {'steps': 100, 'starts': 1}
     """
 
     warm_start: int | None = option(

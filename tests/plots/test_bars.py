@@ -46,19 +46,6 @@ def test_contributions_are_solid_up_to_the_lower_bound(ax):
         plots.plot_contributions(ax, ["a", "b"], [1.0], [1.0, 2.0])
 
 
-def test_occupancy_shows_the_most_used(ax):
-    plots.plot_occupancy(ax, torch.full((40,), 1 / 40), max_bars=7)
-    assert len(ax.patches) == 7
-    assert "2.5 %" in ax.get_xlabel()
-
-
-def test_occupancy_bars_are_sorted(ax):
-    plots.plot_occupancy(ax, torch.tensor([0.2, 0.7, 0.1, 0.0]))
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.7, 0.2, 0.1, 0.0])
-    assert texts(ax.get_yticklabels()) == ["1", "0", "2", "3"]
-    assert texts(ax.texts) == ["70 %", "20 %", "10 %", "0 %"]
-
-
 def test_information_bar_has_a_piece_per_dimension_the_largest_first(ax):
     nats = {"z": torch.tensor([0.5, 2.0]), "c": torch.tensor(1.5), "w": torch.tensor(math.nan)}
     plots.plot_information_bar(ax, nats)

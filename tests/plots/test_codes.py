@@ -103,7 +103,7 @@ def test_confusion_matches_categories_to_labels(ax):
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     categories = torch.tensor([2, 2, 1, 0, 0, 1, 1, 1])
     plots.plot_confusion_matrix(ax, labels, categories, num_categories=4)
-    assert texts(ax.get_xticklabels()) == ["2", "0", "1", "3"]
+    assert texts(ax.get_xticklabels()) == ["C", "A", "B", "D"]
     assert texts(ax.get_yticklabels()) == ["0", "1", "2"]
     shares = torch.as_tensor(ax.images[0].get_array().filled())
     expected = [[2 / 3, 0, 1 / 3, 0], [0, 1, 0, 0], [0, 0, 1, 0]]

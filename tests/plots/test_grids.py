@@ -115,7 +115,7 @@ def test_conditional_samples_are_ordered_by_occupancy(ax):
     shades = torch.tensor([0.2, 0.4, 0.6])
     samples = shades[:, None, None, None, None].expand(3, 4, 1, 8, 8)
     plots.plot_conditional_samples(ax, samples, torch.tensor([0.3, 0.0, 0.7]))
-    assert texts(ax.get_yticklabels()) == ["2  ·  70 %", "0  ·  30 %", "1  ·  0 %"]
+    assert texts(ax.get_yticklabels()) == ["C  ·  70 %", "A  ·  30 %", "B  ·  0 %"]
     assert cells(ax, 3, 4)[:, 0, 16, 16, 0].tolist() == pytest.approx([0.6, 0.2, 0.4])
 
 
@@ -125,6 +125,16 @@ def test_traversals_are_ordered_by_nats_the_undefined_last(ax):
     plots.plot_traversals(ax, rows, torch.tensor([math.nan, 0.5, 1.25]))
     assert texts(ax.get_yticklabels()) == ["z2  ·  1.25 nats", "z1  ·  0.50 nats", "z0"]
     assert cells(ax, 3, 5)[:, 0, 16, 16, 0].tolist() == pytest.approx([0.3, 0.2, 0.1])
+
+
+def test_traversals_show_their_values_and_mark_the_own_one(ax):
+    rows = torch.rand(2, 5, 1, 8, 8)
+    values = torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0, 4.04]])
+    nats, own = torch.tensor([0.5, 1.5]), torch.tensor([-1.2, 3.9])
+    plots.plot_traversals(ax, rows, nats, values=values, own=own)
+    assert texts(ax.texts) == ["0.0 to 4.0", "−2.0 to 2.0"]  # the order of the rows
+    frames = [(line.get_xdata().min(), line.get_ydata().min()) for line in ax.lines]
+    assert frames == [(4, 0), (1, 1)]
 
 
 def test_samples_fill_whole_rows(ax):
@@ -151,7 +161,6 @@ def test_samples_fill_whole_rows(ax):
             lambda ax: plots.plot_confusion_matrix(ax, torch.arange(3), torch.arange(4)),
             r"allowed is \(n,\), n = 3",
         ),
-        (lambda ax: plots.plot_occupancy(ax, torch.rand(2, 2)), r"allowed is \(k,\)"),
         (lambda ax: plots.plot_information_bar(ax, {"z": torch.rand(2, 2)}), "site 'z'"),
     ],
 )

@@ -47,7 +47,7 @@ def test_percent(share, written):
 
 
 def test_a_figure_turns_dark_and_back(ax):
-    plots.plot_occupancy(ax, torch.tensor([0.6, 0.4]))
+    plots.plot_contributions(ax, ["a", "b"], [1.0, 2.0], [1.5, 2.5])
     figure, label = ax.figure, ax.get_yticklabels()[0]
     before = plots.render_png(figure)
     dark = Image.open(io.BytesIO(plots.render_png(figure, dark=True)))

@@ -58,6 +58,8 @@ def rows_of(table):
 def test_the_table_has_a_column_per_run_and_marks_what_differs(home):
     rows = rows_of(compare(home / "a", home / "b", home / "seeds").table())
     assert rows[0] == ["nats per test image", "a", "b", "seeds"]
+    assert ["epochs", "1", "1", "1"] in rows
+    assert [row[0] for row in rows if row[0] in ("seconds of training", "parameters")]
     assert ["ELBO", "−20.00 ± 0.10", "−25.00 ± 0.10 *", "−21.50 ± 0.71"] in rows  # two seeds
     assert ["I(x; code)", "1.00 – 1.50", "1.00 – 1.50", "1.00 – 1.50"] in rows
     assert rows[-2] == ["* more than two standard errors from a"]

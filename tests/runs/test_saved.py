@@ -1,5 +1,7 @@
 """Models that are saved in a file and loaded back."""
 
+import json
+
 import pytest
 import torch
 
@@ -27,20 +29,35 @@ def same_codes(first, second):
     return all(torch.equal(a[name], b[name]) for name in names)
 
 
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
 @pytest.mark.parametrize("name", mi.VARIANTS)
-def test_every_variant_is_rebuilt_from_its_file(tmp_path, name):
+def test_every_variant_is_rebuilt_from_its_file(tmp_path, name, ending):
     vae = mi.VARIANTS[name](SHAPE, **PLAIN[name])
     for value in vae.parameters():
         value.data += 0.1 * torch.rand_like(value)
     state = torch.get_rng_state()
-    mi.save(vae, tmp_path / "vae.pt")
+    path = tmp_path / f"vae.{ending}"
+    mi.save(vae, path)
     assert torch.equal(torch.get_rng_state(), state)
-    loaded = mi.load(tmp_path / "vae.pt")
+    loaded = mi.load(path)
     assert type(loaded) is type(vae)
     assert not loaded.training
     assert same_codes(vae, loaded)
     assert str(mi.explain(loaded.objective())) == str(mi.explain(vae.objective()))
-    assert [p.name for p in tmp_path.iterdir()] == ["vae.pt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_safetensors_are_read_by_their_own_library_and_damage_is_named(tmp_path):
+    from safetensors import safe_open
+
+    vae, path = mi.BetaVAE(SHAPE, latent_dim=2, beta=3.0), tmp_path / "vae.safetensors"
+    mi.save(vae, path)
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["options"])["beta"] == 3.0
+        assert set(file.keys()) == set(vae.state_dict())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(RunError, match=r"cannot read .*vae.safetensors: it is damaged"):
+        mi.load(path)
 
 
 class OwnVAE(mi.VAE):

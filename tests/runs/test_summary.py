@@ -2,6 +2,7 @@
 
 import math
 
+from pyro_mivae.data import load_dataset
 from pyro_mivae.runs import summarise
 
 METRICS = {
@@ -77,3 +78,17 @@ def test_metrics_of_factors():
     lines = summarise({"elbo": -1.0, "mig": 0.25, "modularity": 0.5}).splitlines()
     assert lines[2] == "against factors, which training did not see"
     assert [line.split()[-1] for line in lines[3:]] == ["0.250", "0.500"]
+
+
+def test_results_are_short_in_a_prompt_and_whole_when_printed():
+    from pyro_mivae.metrics.evaluate import EvaluationResult
+
+    protocol = {"data": "9 items", "likelihood": "grey & black"}
+    result = EvaluationResult(METRICS, protocol, {})
+    assert repr(result) == f"EvaluationResult({len(METRICS)} figures of 9 items)"
+    assert str(result) == summarise(METRICS, notes=["grey & black"])
+    assert result._repr_html_().startswith("<pre>nats per test image")
+    assert "grey &amp; black" in result._repr_html_()
+    assert repr(load_dataset("digits")) == (
+        "Dataset(digits: 1,438 training and 359 test data of shape (1, 8, 8), 10 classes)"
+    )

@@ -58,6 +58,10 @@ def test_codes_of_any_number_and_kind():
     ledger = set(objective.ledger)
     assert {"mi_c_mean", "mi_style_mean", "mi_n_mean"} <= ledger
     assert gan.sample(2, category=1).shape == (2, *SHAPE)
+    torch.manual_seed(0)
+    by_number = gan.sample(2, category=1)
+    torch.manual_seed(0)
+    assert torch.equal(gan.sample(2, category="b"), by_number)
 
 
 def test_codes_on_the_unit_interval():

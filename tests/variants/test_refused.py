@@ -110,6 +110,8 @@ def test_bad_options(make, error, message):
         (lambda v, x: v.sample(2, 1.5), OptionError, "category=1.5; allowed are who"),
         (lambda v, x: v.reconstruct(x, "y"), SiteError, r"sites \['y'\] given"),
         (lambda v, x: v.reconstruct(x, [1, "y"]), OptionError, r"keep\[0\]=1; allowed are texts"),
+        (lambda v, x: v.sample(2, "D"), OptionError, "category=3: allowed are 0 to 2"),
+        (lambda v, x: v.sample(2, "?"), OptionError, "allowed are numbers from 0, or letters"),
         (lambda v, x: v.sample(2, -1), OptionError, "category=-1: allowed are 0 to 2"),
         (lambda v, x: v.reconstruct(x, {"y"}), SiteError, r"sites \['y'\] given; the sites of"),
         (lambda v, x: v.decode({"y": x}, 4), SiteError, r"sites \['y'\] given"),
