@@ -134,15 +134,37 @@ class AmortizedGuide(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """Samples the sites, given data of shape ``(batch, *data_shape)``."""
+        self.sample_from(self.local_parameters(x))
+
+    def local_parameters(self, x: Tensor) -> dict[str, Tensor]:
+        """Returns the parameters of each datum's posterior: the outputs of the linear layers.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+
+        Returns:
+            Real numbers by site, or ``site|category`` for one given a category, each of shape
+            ``(batch, ...)``; `sample_from` takes them, also changed.
+        """
         features = self.encoder(x)  # (batch, features)
+        return {
+            f"{name}|{category}" if category else name: output
+            for name, head in zip(self.names, self.heads, strict=True)
+            for category, output in head(features).items()
+        }
+
+    def sample_from(self, parameters: Mapping[str, Tensor]) -> None:
+        """Samples the sites, given parameters of each datum as `local_parameters` returns them."""
         categories: dict[str, Tensor] = {}
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(next(iter(parameters.values())))):
             for name, head in zip(self.names, self.heads, strict=True):
                 if isinstance(head, CategoryHead):
-                    value = pyro.sample(name, head(features), infer={"enumerate": "parallel"})
+                    fn = head.given({"": parameters[name]})
+                    value = pyro.sample(name, fn, infer={"enumerate": "parallel"})
                     categories[name] = head.as_one_hot(value)
-                else:
-                    pyro.sample(name, head(features, categories))
+                elif isinstance(head, SiteHead):
+                    own = {c: parameters[f"{name}|{c}"] for c in head.categories}
+                    pyro.sample(name, head.given(own or {"": parameters[name]}, categories))
 
     def distributions(self, x: Tensor) -> dict[str, Any]:
         """Returns the distribution of each site given data, without a sample.
@@ -166,7 +188,9 @@ class AmortizedGuide(PyroModule):
             )
         features = self.encoder(x)
         return {
-            name: head(features, {}) for name, head in zip(self.names, self.heads, strict=True)
+            name: head.given(head(features), {})
+            for name, head in zip(self.names, self.heads, strict=True)
+            if isinstance(head, SiteHead)
         }
 
 

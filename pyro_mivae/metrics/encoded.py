@@ -48,7 +48,7 @@ class EncodedData:
     def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
         """Returns one draw of the guide for each datum; a category is one-hot."""
         parts = (part.to(self.vae.device) for part in batches(x, rows))
-        return _join([drawn_codes(self.vae, part) for part in parts])
+        return _join([drawn_codes(self.vae, part, self.vae.guide) for part in parts])
 
 
 def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
-from pyro_mivae.variants.encoding import Codes, Generated, What, encoded
+from pyro_mivae.variants.encoding import ENCODED, Codes, Generated, What, encoded
 
 LEARNED = ("likelihood.scale_unconstrained", "likelihood.df_unconstrained")
 _INSTANCES = itertools.count(1)
@@ -260,9 +260,10 @@ class Variant(PyroModule):
         """
         return self.model.check_data(checks.shaped(x, self.data_shape))
 
-    @torch.no_grad()
-    @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
-    def encode(self, x: Any, what: What = "mean", num_draws: int | None = None) -> Codes:
+    @check.checked(**ENCODED)
+    def encode(
+        self, x: Any, what: What = "mean", num_draws: int | None = None, *, guide: Any = None
+    ) -> Codes:
         """Returns mean, standard deviation or draws of the posterior of each site.
 
         If a guide has no closed-form mean (a flow, a site that depends on a drawn one), it is the
@@ -272,14 +273,13 @@ class Variant(PyroModule):
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
             what: ``"mean"``, ``"sd"`` or ``"draws"``.
             num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
+            guide: A guide of the same sites in place of the variant's, such as a `RefinedGuide`.
 
         Returns:
             Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
             of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
-        if num_draws is not None and what != "draws":
-            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
-        return encoded(self, self.check_data(x), what, num_draws or 1)
+        return encoded(self, self.check_data(x), what, num_draws, guide)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(self, x: Any, keep: Collection[str] | None = None) -> Tensor:

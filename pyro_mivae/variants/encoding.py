@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyro_mivae.arguments import choice, function, whole
+from pyro_mivae.errors import OptionError
 from pyro_mivae.models import code_program
 from pyro_mivae.sites import MEAN_DRAWS, MEAN_SEED
-from pyro_mivae.traces import TracePair, is_deterministic, trace_program
+from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 
 What = Literal["mean", "sd", "draws"]
 Generated = Literal["mean", "data"]
 Codes = dict[str, Tensor]
+ENCODED = {
+    "what": choice(*get_args(What)),
+    "num_draws": whole(least=1),
+    "guide": function("guide(x)"),
+}
+"""Checks of `Variant.encode`."""
 
 
 @torch.no_grad()
-def encoded(vae: Any, x: Tensor, what: What = "mean", num_draws: int = 1) -> Codes:
+def encoded(
+    vae: Any,
+    x: Tensor,
+    what: What = "mean",
+    num_draws: int | None = None,
+    guide: Program | None = None,
+) -> Codes:
     """Encodes data without a check of their values: also means of counts, see `Variant.encode`."""
-    x = x.to(vae.device)
+    if num_draws is not None and what != "draws":
+        raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
+    x, guide = x.to(vae.device), vae.guide if guide is None else guide
     with vae.evaluating():
         if what == "draws":
-            draws = [drawn_codes(vae, x) for _ in range(num_draws)]
+            draws = [drawn_codes(vae, x, guide) for _ in range(num_draws or 1)]
             return {site: torch.stack([draw[site] for draw in draws]) for site in draws[0]}
         prior = code_program(vae.model)
         means, variances = _posterior_moments(
-            lambda: TracePair.run(prior, vae.guide, (x,), {}, max_plate_nesting=1),
+            lambda: TracePair.run(prior, guide, (x,), {}, max_plate_nesting=1),
             x.device,
             spread=what == "sd",
         )
     return {site: value.sqrt() for site, value in variances.items()} if what == "sd" else means
 
 
-def drawn_codes(vae: Any, x: Tensor) -> Codes:
+def drawn_codes(vae: Any, x: Tensor, guide: Program) -> Codes:
     """Returns one draw of the guide for each datum; a category is one-hot."""
-    nodes = trace_program(vae.guide, (x,), {}).nodes
+    nodes = trace_program(guide, (x,), {}).nodes
     values = {site: nodes[site]["value"] for site in vae.sites}
     for site, value in values.items():
         if site in vae.one_hot and value.dim() == 1:
