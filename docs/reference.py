@@ -138,7 +138,7 @@ def page(title: str, text: str, names: dict[str, str | None]) -> str:
     lines += [f".. py:module:: pyro_mivae.{module}" for module in names]
     lines += [".. py:currentmodule:: None"]
     lines += ["", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   {path}" for path in called]
+    lines += [f"   ~{path}" for path in called]
     for path, value in called.items():
         if inspect.isclass(value):
             kind = "exception" if issubclass(value, BaseException) else "class"
