@@ -72,7 +72,7 @@ PAGES = {
     "distributions": Page(
         "Distributions",
         "Distributions of priors and guides that torch and Pyro do not have.",
-        {"distributions": None, "spherical": None},
+        {"distributions": None, "spherical": "SphericalUniform PowerSpherical"},
     ),
     "networks": Page(
         "Networks and critics",
