@@ -74,8 +74,8 @@ class EvaluationResult(Shown, dict[str, float]):
 
     Attributes:
         protocol: Data, their number, split and seed as plain values; a line for every figure under
-            ``figures``, see ``how_measured``; under ``likelihood`` a remark on data that do not suit
-            the likelihood, if they do not.
+            ``figures``; under ``likelihood`` a remark on data that do not suit the likelihood, if
+            they do not.
         seconds: Wall time of each part.
         diagnoses: Sentences on what is wrong with the model, see `diagnose`.
     """
