@@ -42,8 +42,8 @@ class Variant(Coding):
     share parameters through Pyro's param store.
 
     Attributes:
-        model, guide: The generative model and the guide, called with data, and their condition if
-            there is one.
+        model: The generative model, called with data, and their condition if there is one, as is
+            the attribute ``guide``.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
