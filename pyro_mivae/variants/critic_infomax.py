@@ -44,8 +44,7 @@ class CriticInfomaxVAE(VAE):
         critic_lr: The critic's learning rate if the model's is 1e-3. With the original code's
             default of 1e-5 the critic finds almost nothing.
         num_particles: Draws of the code per datum and step.
-        regularization: A further term that model and guide minimise. With ``beta=0`` it may be
-            your own divergence.
+        regularization: A further term to minimise; with ``beta=0`` it may be your own divergence.
 
     Example:
         >>> type(CriticInfomaxVAE((1, 8, 8)).critic).__name__
