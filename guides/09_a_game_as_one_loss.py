@@ -178,10 +178,12 @@ plt.show()
 
 # %% [markdown]
 # A column is a category, and down the column the first uniform code goes from -1 to 1, with the
-# noise and the second code fixed. After 240 steps the images are crude, but each panel shows what
-# there is: all seeds, the first noise that was drawn, and no panel chosen. Published traversals
-# are often the best of many runs, and a column's name ("thickness") is given by whoever looks at
-# it.
+# noise and the second code fixed. None was chosen: all seeds, and the first noise that was drawn.
+# After 240 steps the images are crude, and to the eye the ten columns are alike. Keep that in
+# mind for the bound below: like the mean images of chapter 8, what this generator makes can carry
+# a category in shades that nobody sees. `examples/infogan.py` trains ten times as long, with
+# convolutions; there the columns become digits, and it prints what each of three seeds reaches.
+# Whoever shows you one fine panel should be asked for the others.
 #
 # ## A second trap: a code read where nothing was generated
 #

@@ -41,6 +41,7 @@ class SemiAmortizedGuide(PyroModule):
         OptionError: If the guide cannot be refined, or a number is out of range.
 
     Example:
+        >>> import pyro
         >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8)
         >>> guide = mi.SemiAmortizedGuide(vae.model, vae.guide, num_steps=2)
         >>> adam = pyro.optim.Adam({"lr": 1e-3})

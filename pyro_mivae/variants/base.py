@@ -47,7 +47,7 @@ class Variant(PyroModule):
     share parameters through Pyro's param store.
 
     Attributes:
-        model, guide: The generative model and the guide, called with data.
+        model: The generative model, called with data, as is the attribute ``guide``.
         data_shape: Shape of one datum.
         sites: Size of each site of the code, by name; for a category the number of categories.
         categories: Number of categories of each site that is one, by name.
