@@ -247,3 +247,35 @@ def test_02_3_the_number_of_levels_is_part_of_the_protocol():
     entropy, coarse = ((-q * q.log()).sum() for q in (p, merged))
     # H(levels) = H(pairs) + H(which of the pair): between nothing and log 2 for each pixel.
     assert coarse < entropy < coarse + math.log(2)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("double")
+def test_04_1_the_information_of_a_category():
+    q = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.5, 0.5]])
+    entropies = -torch.xlogy(q, q).sum(1)
+    marginal = q.mean(0)
+    information = -torch.xlogy(marginal, marginal).sum() - entropies.mean()
+    # Half of the data are told apart for certain, the others not at all: half of log 2.
+    assert abs(information - math.log(2) / 2) < 1e-6
+
+
+@pytest.mark.usefixtures("double")
+def test_04_2_leave_one_out_without_overlap(chapter):
+    names = chapter("04")
+    names.bounds.__globals__["D"] = 4
+    sharp = names.Channel(information=12.0)
+    lower, upper = names.bounds(sharp.posterior(sharp.draw(300)))
+    # Each code is far from all other posteriors: the bound from above is above the rate, 12.
+    assert upper.mean() > 13
+    assert lower.mean() <= math.log(300)
+
+
+def test_04_3_dimensions_that_say_the_same():
+    v = 0.1  # x ~ N(0, 1); z1 and z2 given x ~ N(x, v), apart
+    each = 0.5 * math.log(1 + 1 / v)
+    joint = torch.tensor([[1 + v, 1.0], [1.0, 1 + v]])  # covariance of z1 and z2
+    both = 0.5 * (torch.logdet(joint) - 2 * math.log(v))
+    assert abs(both - 0.5 * math.log(1 + 2 / v)) < 1e-5
+    assert each < both < 2 * each  # redundant: their informations do not add up
