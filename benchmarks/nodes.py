@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Graph
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -164,18 +164,21 @@ def compiled_kernels(vae: Any, x: Tensor) -> Counter[str]:
     return counts
 
 
-def handwritten_kernels(vae: Any, x: Tensor, *, compiled: bool = False) -> Counter[str]:
+def handwritten_kernels(
+    vae: Any, x: Tensor, handwritten: type[nn.Module] | None = None, *, compiled: bool = False
+) -> Counter[str]:
     """Counts the kernels of a variant's loss by hand and its gradient.
 
     Args:
         vae: The variant.
         x: A batch.
+        handwritten: Its loss by hand; that of the variant with its own parts if omitted.
         compiled: Whether it is compiled.
     """
     from benchmarks.contenders import COMPILED
     from benchmarks.handwritten import HANDWRITTEN
 
-    loss: Any = HANDWRITTEN[vae.name](vae.train())
+    loss: Any = (handwritten or HANDWRITTEN[vae.name])(vae.train())
     vae.zero_grad()
     if not compiled:
         return count_run(lambda: loss(x))
@@ -183,28 +186,6 @@ def handwritten_kernels(vae: Any, x: Tensor, *, compiled: bool = False) -> Count
     with fused(counts):
         torch.compile(loss, **COMPILED)(x).backward()
     return counts
-
-
-def build(variant: str, data_shape: tuple[int, ...], hidden_dims: list[int] | None = None) -> Any:
-    """Builds a variant without what is not the objective itself.
-
-    Args:
-        variant: Its name.
-        data_shape: Shape of one image.
-        hidden_dims: Widths of an MLP's hidden layers, for encoder and decoder; the variant's own
-            networks if omitted, and for InfoGAN.
-    """
-    import pyro_mivae as mi
-    from pyro_mivae.networks import MLPDecoder, MLPEncoder
-
-    options: dict[str, Any] = dict(OPTIONS.get(variant, {}))
-    torch.manual_seed(0)
-    vae = mi.VARIANTS[variant].build(data_shape, **options)
-    if hidden_dims is None or variant == "infogan":
-        return vae
-    options["encoder"] = MLPEncoder(data_shape, hidden_dims)
-    options["decoder"] = MLPDecoder(vae.latent_dim, data_shape, hidden_dims[::-1])
-    return mi.VARIANTS[variant].build(data_shape, **options)
 
 
 def table(content: dict[str, dict[str, Counter[str]]]) -> str:
@@ -245,21 +226,22 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, Counter[str]]]:
     Returns:
         The counts by variant and step.
     """
-    from benchmarks.handwritten import HANDWRITTEN
+    from benchmarks.handwritten import CASES, HANDWRITTEN, build_case
 
     command = parser()
     args = command.parse_args(argv)
     variants = args.variants or list(HANDWRITTEN)
-    common.check_names(command, "--variants", variants, HANDWRITTEN)
+    common.check_names(command, "--variants", variants, CASES)
     x = torch.rand(args.batch_size, 1, 28, 28)
     content = {}
     for variant in variants:
-        vae = build(variant, tuple(x.shape[1:]), args.hidden_dims)
+        options = OPTIONS.get(variant, {})
+        vae, loss = build_case(variant, tuple(x.shape[1:]), options, args.hidden_dims)
         counts = {"staged, ours": staged_kernels(vae, x)}
-        counts["staged, by hand"] = handwritten_kernels(vae, x)
+        counts["staged, by hand"] = handwritten_kernels(vae, x, loss)
         if args.compiled:
             counts["compiled, ours"] = compiled_kernels(vae, x)
-            counts["compiled, by hand"] = handwritten_kernels(vae, x, compiled=True)
+            counts["compiled, by hand"] = handwritten_kernels(vae, x, loss, compiled=True)
         content[variant] = counts
     print(table(content))
     if args.by_operation:

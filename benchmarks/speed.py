@@ -12,6 +12,7 @@ the warm start and the warm-up of the weights. What is in the results file is no
     python -m benchmarks speed --variants vae infocat --batch-sizes 128 --turns 15
     python -m benchmarks speed --data mnist --data-root DIR
     python -m benchmarks speed --variants vae cat --hidden-dims 400 --out FILE
+    python -m benchmarks speed --variants iaf vamp full-covariance two-categories
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ SECONDS_PER_TURN = 1.0
 STEPS = (5, 100)
 OPTIONS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
-        ("cat", "infocat"), {"warm_start": 0, "warmup": 0.0, "categorical": "enumerate"}
+        ("cat", "infocat", "two-categories"),
+        {"warm_start": 0, "warmup": 0.0, "categorical": "enumerate"},
     ),
     "vmi": {"generated": "mean"},
     "critic-infomax": {"bound": "nwj", "critic": "joint"},
@@ -62,7 +64,7 @@ def measure(
     """Times the steps of one variant at one batch size.
 
     Args:
-        variant: Name of the variant.
+        variant: Name of the variant, or of one with another part, see `SWAPPED`.
         batch_size: Images per step.
         device: ``"cpu"`` or ``"cuda"``.
         turns: How often each contender is timed, after `WARM_UPS` turns that are not.
@@ -81,22 +83,15 @@ def measure(
     """
     import torch
 
-    import pyro_mivae as mi
     from benchmarks.contenders import contenders_for
-    from benchmarks.handwritten import HANDWRITTEN
-    from pyro_mivae.networks import MLPDecoder, MLPEncoder
+    from benchmarks.handwritten import build_case
 
     images = torch.rand(4 * batch_size, 1, 28, 28) if images is None else images
-    torch.manual_seed(0)
     taken = {**OPTIONS.get(variant, {}), **(options or {})}
-    shape = tuple(images.shape[1:])
-    vae = mi.VARIANTS[variant].build(shape, **taken)
-    if hidden_dims is not None:
-        taken["encoder"] = MLPEncoder(shape, hidden_dims)
-        taken["decoder"] = MLPDecoder(vae.latent_dim, shape, hidden_dims)
-        vae = mi.VARIANTS[variant].build(shape, **taken)
+    vae, handwritten = build_case(variant, tuple(images.shape[1:]), taken, hidden_dims)
     names = contenders_for(variant) if contenders is None else contenders
-    return compare(vae, HANDWRITTEN[variant], names, images, batch_size, device, turns, steps)
+    cell = compare(vae, handwritten, names, images, batch_size, device, turns, steps)
+    return cell | {"variant": variant}
 
 
 def compare(
@@ -273,11 +268,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = options.parse_args(argv)
     import pyro_mivae as mi
     from benchmarks.contenders import contenders_for, missing_packages
-    from benchmarks.handwritten import HANDWRITTEN
+    from benchmarks.handwritten import CASES, HANDWRITTEN
     from benchmarks.speed_picture import draw
 
     variants = args.variants or list(HANDWRITTEN)
-    common.check_names(options, "--variants", variants, HANDWRITTEN)
+    common.check_names(options, "--variants", variants, CASES)
     for variant in variants:
         known = contenders_for(variant)
         common.check_names(options, f"--contenders of {variant}", args.contenders or (), known)

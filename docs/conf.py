@@ -4,20 +4,25 @@
 """
 
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util import inspect
 from sphinx.util.nodes import make_refnode
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS)]
 
 import reference  # noqa: E402  # beside this file
+
+from pyro_mivae import Variant  # noqa: E402
 
 project = "pyro-mivae"
 html_title = "pyro-mivae"
@@ -56,6 +61,9 @@ nb_custom_formats = {".py": "reference.read_chapter"}
 nb_execution_mode = "cache"  # a chapter runs again when its code has changed
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_output_stderr = "remove"  # progress and what Pyro logs
+os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures on the page
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -94,6 +102,16 @@ def public_bases(app: Sphinx, name: str, value: type, options: object, bases: li
             break
 
 
+def constructor(
+    app: Sphinx, what: str, name: str, value: Any, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Shows the arguments of ``__init__`` where ``__new__`` takes any."""
+    if what != "class" or not issubclass(value, Variant):
+        return None
+    found = inspect.signature(value.__init__, bound_method=True)
+    return inspect.stringify_signature(found, show_annotation=False), returns
+
+
 def link_within_site(app: Sphinx, name: str, source: list[str]) -> None:
     """Turns links to files outside ``docs/`` into links to their pages."""
     source[0] = source[0].replace("](../CHANGELOG.md)", "](changelog.md)")
@@ -105,9 +123,10 @@ def resolve(
     """Finds a public name by its last part, as docstrings and annotations name it."""
     if node.get("refdomain") != "py":
         return None
-    name = node["reftarget"].rpartition(".")[2]
+    name = node["reftarget"]
+    name = name.rpartition(".")[2] if name.startswith("pyro_mivae.") else name
     objects = env.domains.python_domain.objects
-    found = sorted((key for key in objects if key.rpartition(".")[2] == name), key=len)
+    found = sorted((key for key in objects if key.endswith(f".{name}")), key=len)
     if not found:
         return None
     entry = objects[found[0]]
@@ -129,5 +148,6 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", prepare)
     app.connect("source-read", link_within_site)
     app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-signature", constructor)
     app.connect("missing-reference", resolve)
     app.connect("build-finished", copy_mathjax)

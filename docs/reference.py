@@ -29,12 +29,12 @@ class Page(NamedTuple):
 PAGES = {
     "variants": Page(
         "Variants",
-        "A variant is a model/guide pair with the objective of one paper.",
+        "A variant is a model/guide pair with the objective of one paper: :doc:`/variants`.",
         {"variants": None},
     ),
     "training": Page(
         "Training",
-        "The loop, Pyro's SVI with a faster step, and schedules of weights.",
+        "The loop, a faster step for Pyro's SVI (:doc:`/speed`), and schedules of weights.",
         {
             "training": "fit fit_many refit_prior History TrainingOptions",
             "engine": "SVI",
@@ -43,29 +43,64 @@ PAGES = {
     ),
     "objectives": Page(
         "Objectives",
-        "Losses for ``pyro.infer.SVI(loss=...)``.",
+        "Losses for ``pyro.infer.SVI(loss=...)``: an ELBO, weights, and terms.",
         {"elbo": None, "handlers": "weigh_sites"},
     ),
     "terms": Page(
         "Terms",
-        "What an objective adds to the ELBO.",
+        "What an objective adds to the ELBO: information and penalties. :doc:`/how_to/own_term`.",
         {"terms": None},
     ),
-    "priors": Page("Priors", "", {"priors": None}),
-    "guides": Page("Guides", "", {"guides": None}),
-    "likelihoods": Page("Likelihoods", "", {"likelihoods": None}),
-    "distributions": Page("Distributions", "", {"distributions": None, "spherical": None}),
-    "networks": Page("Networks and critics", "", {"networks": None}),
-    "bounds": Page("Bounds on information", "", {"bounds": None}),
+    "priors": Page(
+        "Priors",
+        "Programs that draw the code: :doc:`when to use which </own_parts>`, "
+        ":doc:`/how_to/own_prior`.",
+        {"priors": None},
+    ),
+    "guides": Page(
+        "Guides",
+        "Programs that draw the code from the data: :doc:`when to use which </own_parts>`, "
+        ":doc:`/how_to/own_guide`.",
+        {"guides": None},
+    ),
+    "likelihoods": Page(
+        "Likelihoods",
+        "Distributions of the data, made of the decoder's output: "
+        ":doc:`when to use which </own_parts>`.",
+        {"likelihoods": None},
+    ),
+    "distributions": Page(
+        "Distributions",
+        "Distributions of priors and guides that torch and Pyro do not have.",
+        {"distributions": None, "spherical": "SphericalUniform PowerSpherical"},
+    ),
+    "networks": Page(
+        "Networks and critics",
+        "Plain torch modules: :doc:`/how_to/own_network`.",
+        {"networks": None},
+    ),
+    "bounds": Page(
+        "Bounds on information",
+        "Pure functions of tensors, in nats. :doc:`/bounds` measures them.",
+        {"bounds": None},
+    ),
     "evaluation": Page(
         "Evaluation",
-        "",
-        {"diagnostics": None, "evidence": None, "pairs": None, "metrics": None},
+        "Checks and figures of any pair, and metrics of its codes: :doc:`/evaluation`.",
+        {"pairs": None, "diagnostics": None, "evidence": None, "metrics": None},
     ),
-    "data": Page("Data", "", {"data": None}),
-    "runs": Page("Runs", "", {"runs": None}),
-    "plots": Page("Plots", "", {"plots": None}),
-    "errors": Page("Errors", "", {"errors": None}),
+    "data": Page("Data", "Data sets as tensors: :doc:`/how_to/own_data`.", {"data": None}),
+    "runs": Page(
+        "Runs",
+        "Models in files, run folders, seeds and sweeps: :doc:`/run_folders`.",
+        {"runs": None},
+    ),
+    "plots": Page(
+        "Plots", "Pictures of a trained model, drawn on a matplotlib Axes.", {"plots": None}
+    ),
+    "errors": Page(
+        "Errors", "Every error of this package is a `PyroMivaeError`.", {"errors": None}
+    ),
 }
 
 
@@ -103,7 +138,7 @@ def page(title: str, text: str, names: dict[str, str | None]) -> str:
     lines += [f".. py:module:: pyro_mivae.{module}" for module in names]
     lines += [".. py:currentmodule:: None"]
     lines += ["", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   {path}" for path in called]
+    lines += [f"   ~{path}" for path in called]
     for path, value in called.items():
         if inspect.isclass(value):
             kind = "exception" if issubclass(value, BaseException) else "class"
@@ -146,8 +181,12 @@ def write_pages(folder: Path) -> None:
 def read_chapter(text: str) -> Any:
     """Reads a chapter in percent format as a notebook of Python."""
     import jupytext  # of the extra ``docs``, which a test of the names does without
+    from nbformat.v4 import new_code_cell
 
     notebook = jupytext.reads(text, fmt="py:percent")
+    sharp = new_code_cell("%config InlineBackend.figure_format = 'retina'")
+    sharp.metadata["tags"] = ["remove-cell"]
+    notebook.cells.insert(1, sharp)  # after the title
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook

@@ -2,8 +2,8 @@
 # # What happens if one site of the code pays nothing?
 #
 # An ELBO charges each site of the code its KL divergence. Bachmann's InfomaxVAE exempts one site,
-# $c$, from the charge, "to raise its information". The code then has a part that pays and a part
-# that does not. This chapter asks what goes where.
+# $c$, from the charge, so that it carries more information. The code then has a part that pays
+# and a part that does not. This chapter asks what goes where.
 #
 # After this chapter you can
 #

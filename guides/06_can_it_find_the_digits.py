@@ -282,7 +282,8 @@ assert 0.01 < sd < 0.2
 # %% [markdown]
 # The seeds scatter: the same method, the same data. One seed alone could be told as a success or
 # as a failure, next to k-means of the pixels, which knows nothing of probability. Compare the
-# mean.
+# mean. (These starts are short, for the sake of this page. The library's own takes six times the
+# steps, and keeps the better of two by its own term; `docs/categories.md` has its figures.)
 #
 # ## From categories to samples
 #

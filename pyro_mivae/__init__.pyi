@@ -29,7 +29,12 @@ from .elbo import (
     explain,
 )
 from .engine import SVI
-from .evidence import annealed_log_likelihood, bidirectional_monte_carlo
+from .evidence import (
+    RefinedGuide,
+    SemiAmortizedGuide,
+    annealed_log_likelihood,
+    bidirectional_monte_carlo,
+)
 from .guides import AmortizedGuide, MeanFieldGuide, MixtureGuide, RecognitionGuide
 from .handlers import weigh_sites
 from .likelihoods import (
@@ -128,10 +133,12 @@ __all__ = [
     "Penalty",
     "PoissonLikelihood",
     "RecognitionGuide",
+    "RefinedGuide",
     "RegularizedInformation",
     "RelaxedCategoricalELBO",
     "SVI",
     "SampledCategoricalELBO",
+    "SemiAmortizedGuide",
     "SphericalPrior",
     "StandardNormalPrior",
     "StickBreakingPrior",

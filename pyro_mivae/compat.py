@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyro
@@ -116,3 +116,15 @@ def name_module(module: Any, name: str) -> None:
 def name_of(module: Any) -> str:
     """Name under which a PyroModule's parameters go into the store."""
     return str(module._pyro_name)
+
+
+@contextmanager
+def enumeration_kept() -> Iterator[None]:
+    """Restores the dimensions that Pyro gave to enumerated sites, after a run inside a run."""
+    from pyro.poutine.runtime import _ENUM_ALLOCATOR
+
+    state = dict(vars(_ENUM_ALLOCATOR))
+    try:
+        yield
+    finally:
+        vars(_ENUM_ALLOCATOR).update(state)

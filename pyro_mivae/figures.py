@@ -62,6 +62,11 @@ _GROUPS: dict[tuple[Unit, Table, About], dict[str, tuple[str, str]]] = {
             "Largest mean error of the annealed estimate on data that the model draws: bounds of "
             "their log p(x) from both sides are so far apart",
         ),
+        "amortization_gap": (
+            "amortisation gap",
+            "ELBO that gradient steps on the posterior of each datum gain over the guide's, at "
+            "least",
+        ),
         "mi": ("I(x; {site})", "Information that {of} holds about the data"),
     },
     ("nats", "comparison", ""): {

@@ -80,6 +80,33 @@ class SphericalUniform(TorchDistribution):
         return self._zeros.new_full((), area).expand(self.batch_shape)
 
 
+class Directions:
+    r"""The map from points of :math:`R^d` to the sphere, :math:`z = u / |u|`, for annealing.
+
+    With a length drawn independently, that of a draw of :math:`N(0, I)`, any density on the sphere
+    is one of points: :math:`p(u) = p(z)\,A\,N(u; 0, I)` with the sphere's area :math:`A`.
+
+    Example:
+        >>> onto = Directions()
+        >>> onto(onto.inv(torch.tensor([[0.6, 0.8]])))
+        tensor([[0.6000, 0.8000]])
+    """
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Returns the directions of points."""
+        return normalize(points, dim=-1)
+
+    def inv(self, directions: Tensor) -> Tensor:
+        """Draws a point of each direction."""
+        return directions * torch.randn_like(directions).norm(dim=-1, keepdim=True)
+
+    def log_abs_det_jacobian(self, points: Tensor, directions: Tensor) -> Tensor:
+        """Returns the log-density of points less that of their directions."""
+        uniform = SphericalUniform(points.shape[-1], points).log_prob(directions)
+        normal = -0.5 * (points.square() + math.log(2 * math.pi)).sum(-1)
+        return normal - uniform
+
+
 class PowerSpherical(TorchDistribution):
     r"""A distribution about a direction, on the unit sphere :math:`S^{d-1}`.
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pyro_mivae as mi
-from benchmarks.handwritten import HANDWRITTEN, check_equal, make_adam, train
+from benchmarks.handwritten import HANDWRITTEN, SWAPPED, build_case, check_equal, make_adam, train
 from benchmarks.handwritten.game import InfoGAN
 from benchmarks.handwritten.gaussian import VAE, CriticInfomaxVAE
 from benchmarks.speed import OPTIONS
@@ -26,6 +26,12 @@ def test_every_variant_has_one():
 @pytest.mark.parametrize("name", HANDWRITTEN)
 def test_same_loss_and_gradient_on_the_same_noise(name):
     assert check_equal(build(name), HANDWRITTEN[name], IMAGES) < 1e-9
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_other_parts_too(name):
+    vae, handwritten = build_case(name, SHAPE, OPTIONS.get(name, {}), [9])
+    assert check_equal(vae, handwritten, IMAGES) < 1e-9
 
 
 @pytest.mark.parametrize(

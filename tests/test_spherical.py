@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import normalize
 
 from pyro_mivae.errors import OptionError, ShapeError
-from pyro_mivae.spherical import PowerSpherical, SphericalUniform
+from pyro_mivae.spherical import Directions, PowerSpherical, SphericalUniform
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +167,15 @@ def test_expanding_and_checking():
         PowerSpherical(torch.ones(1), torch.ones(()))
     with pytest.raises(OptionError, match="dim=1; allowed"):
         SphericalUniform(1, torch.zeros(()))
+
+
+def test_points_of_uniform_directions_are_normal():
+    """Their length is drawn, and the density of points is that of N(0, I)."""
+    uniform, onto = SphericalUniform(3, torch.zeros(())), Directions()
+    z = uniform((4000,))
+    u = onto.inv(z)
+    torch.testing.assert_close(onto(u), z)
+    total = uniform.log_prob(z) + onto.log_abs_det_jacobian(u, z)
+    torch.testing.assert_close(total, torch.distributions.Normal(0.0, 1.0).log_prob(u).sum(-1))
+    lengths = u.square().sum(-1)  # chi-squared, of mean 3 and variance 6
+    assert float(lengths.mean()) == pytest.approx(3.0, abs=4.5 * (6 / 4000) ** 0.5)

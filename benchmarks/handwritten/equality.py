@@ -34,6 +34,7 @@ def check_equal(vae: Any, handwritten: type[nn.Module], x: Tensor, rtol: float =
     ours = copy.deepcopy(vae).double().train()
     x = x.double()
     parameters = dict(ours.named_parameters())
+    state = copy.deepcopy(ours.state_dict())  # running statistics, which a pass changes
 
     def gradients(loss: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -45,6 +46,7 @@ def check_equal(vae: Any, handwritten: type[nn.Module], x: Tensor, rtol: float =
         objective = ours.objective().to(x.device)
         loss = objective.differentiable_loss(ours.model, ours.guide, x) / len(x)
         exact = [loss.detach(), *gradients(loss)]
+        ours.load_state_dict(state)
         torch.manual_seed(SEED)
         with patch("torch.randint", _draw_category):
             loss = handwritten(ours)(x)

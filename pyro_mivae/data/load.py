@@ -72,7 +72,7 @@ def load_dataset(
         name_or_path: One of :data:`DATASETS`, a folder of images (see :func:`read_folder`), an
             ``.npz`` file of images or data (see :func:`read_npz`), or rows of numbers, counts and
             series of an ``.npy`` or ``.csv`` file (see `read_npy`, `read_csv`).
-        root: Folder of torchvision's data sets, or of one of them, :func:`default_root` if
+        root: Folder of torchvision's data sets, or of one of them, ``default_root`` if
             omitted. It holds IDX files, compressed (``.gz``) or not. Missing data sets are
             downloaded; existing files are never changed.
         image_size: Height and width to resize to; one number for both. None keeps the size.

@@ -72,6 +72,12 @@ class InformationOptions:
         flag="--ais",
     )
     ais_temperatures: int = option(200, check=DRAWS, help="temperatures of each annealing")
+    refine_items: int = option(
+        0,
+        check=whole(least=0),
+        help="number of images whose posterior is refined, for the amortisation gap",
+        flag="--refine",
+    )
     batch_size: int = option(1024, check=whole(least=1), help="decoded codes at once")
 
     def __post_init__(self) -> None:

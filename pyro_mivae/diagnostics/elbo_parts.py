@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,14 @@ from pyro_mivae.diagnostics.context import (
     Figures,
     mean_of,
 )
-from pyro_mivae.errors import SiteError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.evidence.annealing import annealed_log_likelihood, bidirectional_monte_carlo
 from pyro_mivae.evidence.annealing_path import Start
 from pyro_mivae.evidence.importance import importance_weighted
+from pyro_mivae.evidence.refined import RefinedGuide
 from pyro_mivae.figures import key
-from pyro_mivae.posterior.densities import Draws
+from pyro_mivae.posterior.densities import Draws, draw_codes
+from pyro_mivae.posterior.preserved_state import seeded
 from pyro_mivae.progress import tell
 
 ACTIVE = 0.01  # variance of the posterior mean from which a dimension counts as active
@@ -91,6 +94,29 @@ def annealed_evidence(context: Context, draws: Draws) -> Figures:
         return {**figures, "log_px_ais_gap": UNDEFINED}
     context.protocol["ais_gap_items"] = len(items)
     return {**figures, "log_px_ais_gap": mean_of(both.log_px_upper - both.log_px_lower)}
+
+
+def amortization(context: Context, draws: Draws) -> Figures:
+    """Measures what gradient steps on the posteriors of some data gain, if requested."""
+    pair, count = context.pair, context.options.refine_items
+    if not count:
+        return {}
+    try:
+        refined = RefinedGuide(
+            pair.model, pair.guide, batch_size=context.options.batch_size, seed=context.seed
+        )
+    except OptionError as reason:
+        context.protocol["refined"] = f"not defined: {reason}"
+        return {"amortization_gap": UNDEFINED}
+    x = context.take(context.choose(count))
+    elbos = []
+    for guide in (pair.guide, refined):
+        with seeded(context.seed, pair.device):  # the same draws
+            found = draw_codes(replace(pair, guide=guide), x, context.options.num_samples or 1)
+        elbos.append(-found.distortion - found.rate)
+    context.protocol["refined"] = f"{refined.num_steps} gradient steps on each posterior"
+    context.protocol["refined_items"] = len(x)
+    return {"amortization_gap": mean_of(elbos[1] - elbos[0])}
 
 
 def active_units(context: Context, draws: Draws) -> Figures:

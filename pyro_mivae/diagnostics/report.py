@@ -22,7 +22,7 @@ from pyro_mivae.diagnostics.conditional import (
 )
 from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
-from pyro_mivae.diagnostics.elbo_parts import active_units, annealed_evidence, costs
+from pyro_mivae.diagnostics.elbo_parts import active_units, amortization, annealed_evidence, costs
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.figures import error_of, parsed, with_errors
@@ -39,9 +39,10 @@ FAMILIES = (
     active_units,
     generative_information,
     annealed_evidence,
+    amortization,
 )
 SEEDS_APART = 1_000_003  # of two conditions, whose draws are independent
-OF_SINGLE_DATA = costs, active_units, annealed_evidence
+OF_SINGLE_DATA = costs, active_units, annealed_evidence, amortization
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
 RELIABLE = 10  # data from which a standard error is one
 
@@ -126,6 +127,7 @@ def information(
     * ``log_px`` and, on request, ``log_px_ais``: lower bounds of :math:`\log p(x)`, by importance
       sampling and by `annealed_log_likelihood`; ``log_px_ais_gap``: the mean distance of its
       bounds from both sides on data that the model draws, see `bidirectional_monte_carlo`;
+    * ``amortization_gap``, on request: the gain in ELBO of a `RefinedGuide`;
     * ``mi_lower``, ``mi_upper``, and ``mi_<site>_...``: :math:`I_q(x; code)`, under the joint
       distribution of data and guide, and that of one site, the others averaged out;
       ``mi_<site>[d]_...`` and ``kl_<site>[d]`` of a single dimension, from 0, or a category;

@@ -1,4 +1,4 @@
-"""Bounds of the evidence p(x): importance sampling and annealing."""
+"""Bounds of the evidence p(x): importance sampling, annealing, and refined posteriors."""
 
 from pyro_mivae.evidence.annealing import (
     AnnealedLogLikelihood,
@@ -7,11 +7,15 @@ from pyro_mivae.evidence.annealing import (
     annealed_log_likelihood,
     bidirectional_monte_carlo,
 )
+from pyro_mivae.evidence.refined import RefinedGuide
+from pyro_mivae.evidence.semi_amortized import SemiAmortizedGuide
 
 __all__ = [
     "AnnealedLogLikelihood",
     "AnnealingOptions",
     "BidirectionalBounds",
+    "RefinedGuide",
+    "SemiAmortizedGuide",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -24,6 +25,7 @@ from pyro_mivae.posterior.densities import (
     repeat,
 )
 from pyro_mivae.posterior.layout import ProbedPair, SiteLayout
+from pyro_mivae.spherical import Directions
 from pyro_mivae.traces import Program, trace_program
 
 Start = Literal["guide", "prior"]
@@ -73,7 +75,7 @@ class AnnealingPath:
 
     Enumerable sites are summed out at both ends, :math:`q(z \mid x) = \sum_c q(c, z \mid x)` and
     :math:`p(x, z) = \sum_c p(x, c, z)`. Other sites move in unconstrained coordinates u, where the
-    densities have the factor :math:`|dz / du|`.
+    densities have the factor :math:`|dz / du|`; directions have a length too, see `Directions`.
 
     Attributes:
         sites: Sites that move.
@@ -98,7 +100,7 @@ class AnnealingPath:
         self._source = poutine.condition(guide if start == "guide" else model, data=self._fixed)
         prior = trace_program(model, (x,), {})
         self._supports = {name: _support(prior.nodes[name]) for name in self.sites}
-        self._maps = {name: biject_to(support) for name, support in self._supports.items()}
+        self._maps = {name: _map_onto(support) for name, support in self._supports.items()}
         values = {**self._draw(), **self._fixed}
         self._shapes = {n: self._maps[n].inv(values[n]).shape[1:] for n in self.sites}
         self._model_density = SummedDensity(pair, x, values)
@@ -226,7 +228,7 @@ def _support(site: Mapping[str, Any]) -> Any:
             "not finite; annealing needs continuous or enumerable sites"
         )
     try:
-        biject_to(support)
+        _map_onto(support)
     except NotImplementedError:
         raise SiteError(
             f"annealing moves codes along real numbers, and site {site['name']!r} is on "
@@ -234,6 +236,11 @@ def _support(site: Mapping[str, Any]) -> Any:
             "mi.information"
         ) from None
     return support
+
+
+def _map_onto(support: Any) -> Any:
+    """Returns the map from unconstrained coordinates."""
+    return Directions() if support is constraints.sphere else biject_to(support)
 
 
 def _sum_out(total: Tensor, n: int) -> Tensor:

@@ -146,15 +146,38 @@ class AmortizedGuide(PyroModule):
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> None:
         """Samples the sites, given data ``(batch, *data_shape)`` and their condition."""
+        self.sample_from(self.local_parameters(x, given))
+
+    def local_parameters(self, x: Tensor, given: Tensor | None = None) -> dict[str, Tensor]:
+        """Returns the parameters of each datum's posterior: the outputs of the linear layers.
+
+        Args:
+            x: Data, shape ``(batch, *data_shape)``.
+            given: Their condition, if the encoder is a `ConditionalEncoder`.
+
+        Returns:
+            Real numbers by site, or ``site|category`` for one given a category, each of shape
+            ``(batch, ...)``; `sample_from` takes them, also changed.
+        """
         features = self._features(x, given)  # (batch, features)
+        return {
+            f"{name}|{category}" if category else name: output
+            for name, head in zip(self.names, self.heads, strict=True)
+            for category, output in head(features).items()
+        }
+
+    def sample_from(self, parameters: Mapping[str, Tensor]) -> None:
+        """Samples the sites, given parameters of each datum as `local_parameters` returns them."""
         categories: dict[str, Tensor] = {}
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(next(iter(parameters.values())))):
             for name, head in zip(self.names, self.heads, strict=True):
                 if isinstance(head, CategoryHead):
-                    value = pyro.sample(name, head(features), infer={"enumerate": "parallel"})
+                    fn = head.given({"": parameters[name]})
+                    value = pyro.sample(name, fn, infer={"enumerate": "parallel"})
                     categories[name] = head.as_one_hot(value)
-                else:
-                    pyro.sample(name, head(features, categories))
+                elif isinstance(head, SiteHead):
+                    own = {c: parameters[f"{name}|{c}"] for c in head.categories}
+                    pyro.sample(name, head.given(own or {"": parameters[name]}, categories))
 
     def distributions(self, x: Tensor, given: Tensor | None = None) -> dict[str, Any]:
         """Returns the distribution of each site given data, without a sample.
@@ -179,7 +202,9 @@ class AmortizedGuide(PyroModule):
             )
         features = self._features(x, given)
         return {
-            name: head(features, {}) for name, head in zip(self.names, self.heads, strict=True)
+            name: head.given(head(features), {})
+            for name, head in zip(self.names, self.heads, strict=True)
+            if isinstance(head, SiteHead)
         }
 
 

@@ -58,12 +58,15 @@ class CategoryHead(nn.Module):
         self.linear = nn.Linear(in_features, size)
         self.is_one_hot = is_one_hot
 
-    def forward(self, features: Tensor) -> Any:
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Returns the logits, shape ``(batch, size)``, under an empty name."""
+        return {"": self.linear(features)}
+
+    def given(self, outputs: Mapping[str, Tensor]) -> Any:
         """Returns the distribution, of the category's index or of a one-hot vector."""
-        logits = self.linear(features)
         if self.is_one_hot:
-            return dist.OneHotCategorical(logits=logits)
-        return dist.Categorical(logits=logits)
+            return dist.OneHotCategorical(logits=outputs[""])
+        return dist.Categorical(logits=outputs[""])
 
     def as_one_hot(self, value: Tensor) -> Tensor:
         """Returns a value of the site as a one-hot vector, or relaxed as it is."""
@@ -91,17 +94,23 @@ class SiteHead(nn.Module):
             maps = [StackedLinear(in_features, family.size, *[rest] * (rest > 0))]
         self.maps = nn.ModuleList(maps)
 
-    def forward(self, features: Tensor, categories: Mapping[str, Tensor]) -> Any:
-        """Returns the distribution, given one-hot values of the categories by site."""
-        return self.family(self.params(features, categories))
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Returns the family's parameters for every value of each category, by its name.
 
-    def params(self, features: Tensor, categories: Mapping[str, Tensor]) -> Tensor:
-        """Returns the family's parameters, shape ``(..., batch, num_params)``."""
-        outputs: Sequence[Tensor] = [linear(features) for linear in self.maps]
+        Shape ``(batch, size * num_params)``; without a category ``(batch, num_params)``, under an
+        empty name.
+        """
+        names = self.categories or [""]
+        return {name: linear(features) for name, linear in zip(names, self.maps, strict=True)}
+
+    def given(self, outputs: Mapping[str, Tensor], categories: Mapping[str, Tensor]) -> Any:
+        """Returns the distribution, given one-hot values of the categories by site."""
         if not self.categories:
-            return outputs[0]
-        terms = [
-            torch.einsum("...bk,bkp->...bp", categories[name], output.unflatten(-1, (size, -1)))
-            for (name, size), output in zip(self.categories.items(), outputs, strict=True)
+            return self.family(outputs[""])
+        terms: Sequence[Tensor] = [
+            torch.einsum(
+                "...bk,bkp->...bp", categories[name], outputs[name].unflatten(-1, (size, -1))
+            )
+            for name, size in self.categories.items()
         ]
-        return sum(terms[1:], terms[0])
+        return self.family(sum(terms[1:], terms[0]))

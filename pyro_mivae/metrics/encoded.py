@@ -50,7 +50,7 @@ class EncodedData:
         """Returns one draw of the guide for each datum; a category is one-hot."""
         device = self.vae.device
         parts = ([part.to(device) for part in some] for some in batches(args, rows))
-        return _join([drawn_codes(self.vae, part) for part in parts])
+        return _join([drawn_codes(self.vae, part, self.vae.guide) for part in parts])
 
     def conditions(self, count: int) -> list[Tensor]:
         """Returns the data's conditions, if they have any, for so many generated ones."""

@@ -74,8 +74,8 @@ class EvaluationResult(Shown, dict[str, float]):
 
     Attributes:
         protocol: Data, their number, split and seed as plain values; a line for every figure under
-            ``figures``, see `how_measured`; under ``likelihood`` a remark on data that do not suit
-            the likelihood, if they do not.
+            ``figures``; under ``likelihood`` a remark on data that do not suit the likelihood, if
+            they do not.
         seconds: Wall time of each part.
         diagnoses: Sentences on what is wrong with the model, see `diagnose`.
     """
@@ -128,7 +128,7 @@ def evaluate(
       other;
     * with a Gaussian likelihood of fixed scale: ``fixed_scale``, and ``data_scale``, the data's
       standard deviation in the direction that varies most. A larger scale makes the code collapse;
-    * with a critic: ``mi_<sites>_critic`` (`critic_estimates`), and ``critic_falls_short``, 1 if
+    * with a critic: ``mi_<sites>_critic`` (``critic_estimates``), and ``critic_falls_short``, 1 if
       it is under half of the lower bound of that information and more than 0.5 nats under it, else
       0;
     * with categories, by the argmax of q(c|x): ``categories_used``, those that hold at least 0.5 %
@@ -168,7 +168,7 @@ def evaluate(
             generated images get the conditions of the data.
         full: True to measure on all data and with more draws: 5,000 importance samples per datum,
             2,000 generated data with 1,000 each, and 10,000 images per category. Given options of
-            `information` override it. `forecast` estimates the time.
+            `information` override it. ``forecast`` estimates the time.
         num_labels: Number of labels that training used, see `fit`; 0 for none.
         probe_items: Largest number of data that the probes learn on, drawn at random; the forests
             learn on half as many.

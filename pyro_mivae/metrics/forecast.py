@@ -21,6 +21,7 @@ from pyro_mivae.variants import VARIANT, Variant
 PIECE = 800
 FEW = {"iwae_samples": 100, "iwae_items": 100, "generative_items": 50, "generative_samples": 100}
 FEW_ANNEALED = {"ais_items": 50, "ais_temperatures": 10}
+FEW_REFINED = {"refine_items": 50}
 FEW_SAMPLES = 100
 
 
@@ -55,6 +56,7 @@ def forecast(
     asked = budget.information
     few: dict[str, Any] = {**FEW, "subset": piece, "num_samples": 1}
     few |= FEW_ANNEALED if asked.ais_items else {}
+    few |= FEW_REFINED if asked.refine_items else {}
     sizes, clocks = (math.ceil(piece / 2), piece), []
     for size in sizes:
         some = known.take(size, seed), None if taught is None else taught.take(size, seed)
@@ -92,15 +94,19 @@ def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float
     """Requested draws over the draws for a part of the data, by part of the evaluation."""
 
     def drawn(options: InformationOptions, of: int) -> tuple[int, ...]:
-        """Importance samples, samples of generated data, and annealing transitions of both."""
+        """Importance samples, samples of generated data, transitions of both, and refined data."""
         iwae, ais = min(options.iwae_items, of), min(options.ais_items, of)
         generated = options.generative_items * options.generative_samples
         own = min(options.ais_items, options.generative_items)
         there, and_back = (way * options.ais_temperatures + PILOT for way in (1, 2))
-        return iwae * options.iwae_samples, generated, ais * there, own * and_back
+        refined = min(options.refine_items, of)
+        return iwae * options.iwae_samples, generated, ais * there, own * and_back, refined
 
-    parts = ("costs", "generative_information", "annealed_evidence", "annealed_generation")
-    few = InformationOptions(**FEW, **FEW_ANNEALED)
+    parts = (
+        *("costs", "generative_information", "annealed_evidence", "annealed_generation"),
+        "amortization",
+    )
+    few = InformationOptions(**FEW, **FEW_ANNEALED, **FEW_REFINED)
     pairs = zip(parts, drawn(asked, items), drawn(few, piece))
     found = {f"information, {part}": many / few for part, many, few in pairs}
     found["information, draw_codes"] = (asked.num_samples or 1) * items / piece

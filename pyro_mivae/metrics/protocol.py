@@ -83,6 +83,9 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             "codes are exact draws of the posterior: from above less from below, the most by "
             "which the annealed figure is low there on average"
         )
+    refined = str(report.get("refined", "not asked for"))
+    if "refined_items" in report:
+        refined += f" of {report['refined_items']} of {items} items, less the guide's, same draws"
     return {
         f"distortion, rate, elbo, {key('kl', '*')}": codes,
         "log_px": (
@@ -91,6 +94,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         ),
         "log_px_ais": annealed,
         "log_px_ais_gap": gap,
+        "amortization_gap": refined,
         f"{both('mi')}, saturated, {both('marginal_kl')}": "; ".join(
             [
                 f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "

@@ -42,8 +42,8 @@ class Variant(Coding):
     share parameters through Pyro's param store.
 
     Attributes:
-        model, guide: The generative model and the guide, called with data, and their condition if
-            there is one.
+        model: The generative model, called with data, and their condition if there is one, as is
+            the attribute ``guide``.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
@@ -111,15 +111,14 @@ class Variant(Coding):
         self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
+            encoder = self._conditional(encoder)
         likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
         outputs = decoder_options(likelihood)
         code_dim += prod(self.given_shape or (0,))
 
         def build() -> tuple[nn.Module, nn.Module]:
             first, last = self.build_networks("auto", self.data_shape, code_dim, **outputs)
-            first = first if encoder is None else encoder
-            if self.given_shape and not hasattr(first, "given_shape"):
-                first = ConditionalEncoder(first, self.data_shape, self.given_shape)
+            first = self._conditional(first) if encoder is None else encoder
             if guide is None:
                 first = make_guide(self.data_shape, distributions, first)
             return first if guide is None else guide, last if decoder is None else decoder
@@ -133,6 +132,12 @@ class Variant(Coding):
             args = self.blank(2, example)
             checks.check_guide(self.model, self.guide, args, distributions)
             checks.check_decoder(self.model, code_dim, args[0])
+
+    def _conditional(self, encoder: nn.Module) -> nn.Module:
+        """Makes an encoder take the condition too, if there is one."""
+        if self.given_shape is None or hasattr(encoder, "given_shape"):
+            return encoder
+        return ConditionalEncoder(encoder, self.data_shape, self.given_shape)
 
     @classmethod
     def options(cls) -> type:

@@ -31,6 +31,9 @@ SMALLER = (
     "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
     "decoder"
 )
+CONTINUOUS = (
+    "continuous sites alone, as its term needs the gradient of the draws: use CatVAE or InfoCatVAE"
+)
 Term = TypeVar("Term", bound=InformationTerm)
 PARTS: dict[str, Checker] = {
     "data_shape": shape(),

@@ -16,7 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import restarted
+from pyro_mivae.variants.checks import CONTINUOUS, restarted
 from pyro_mivae.variants.vae import VAE
 
 
@@ -44,8 +44,7 @@ class CriticInfomaxVAE(VAE):
         critic_lr: The critic's learning rate if the model's is 1e-3. With the original code's
             default of 1e-5 the critic finds almost nothing.
         num_particles: Draws of the code per datum and step.
-        regularization: A further term that model and guide minimise. With ``beta=0`` it may be
-            your own divergence.
+        regularization: A further term to minimise; with ``beta=0`` it may be your own divergence.
 
     Example:
         >>> type(CriticInfomaxVAE((1, 8, 8)).critic).__name__
@@ -73,6 +72,7 @@ class CriticInfomaxVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
+        self._need(not self.categories, CONTINUOUS)
         if isinstance(critic, str):
             critic = build_critic(critic, self.data_shape, self.latent_dim)
         if not isinstance(critic, CriticBound):

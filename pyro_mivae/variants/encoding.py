@@ -19,12 +19,18 @@ from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.inputs import as_condition
 from pyro_mivae.models import code_program, dtype_of
 from pyro_mivae.sites import MEAN_DRAWS, MEAN_SEED
-from pyro_mivae.traces import TracePair, is_deterministic, trace_program
+from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 from pyro_mivae.variants import checks
 
 What = Literal["mean", "sd", "draws"]
 Generated = Literal["mean", "data"]
 Codes = dict[str, Tensor]
+ENCODED = {
+    "what": check.choice(*get_args(What)),
+    "num_draws": check.whole(least=1),
+    "guide": check.function("guide(x)"),
+}
+"""Checks of `Variant.encode`."""
 _CATEGORY = check.either(check.whole(), check.text())
 
 
@@ -85,10 +91,15 @@ class Coding(PyroModule):
         values = as_condition(given, self.given_shape, n)
         return [] if values is None else [values.to(device, self.dtype)]
 
-    @torch.no_grad()
-    @check.checked(what=check.choice(*get_args(What)), num_draws=check.whole(least=1))
+    @check.checked(**ENCODED)
     def encode(
-        self, x: Any, what: What = "mean", num_draws: int | None = None, *, given: Any = None
+        self,
+        x: Any,
+        what: What = "mean",
+        num_draws: int | None = None,
+        *,
+        guide: Any = None,
+        given: Any = None,
     ) -> Codes:
         """Returns mean, standard deviation or draws of the posterior of each site.
 
@@ -99,15 +110,14 @@ class Coding(PyroModule):
             x: Data as `check_data` takes them, shape ``(batch, *data_shape)``.
             what: ``"mean"``, ``"sd"`` or ``"draws"``.
             num_draws: Number of draws of each site, 1 if omitted; only for ``"draws"``.
+            guide: A guide of the same sites in place of the variant's, such as a `RefinedGuide`.
             given: Their condition, see `arguments`.
 
         Returns:
             Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
             of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
-        if num_draws is not None and what != "draws":
-            raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
-        return encoded(self, self.arguments(x, given), what, num_draws or 1)
+        return encoded(self, self.arguments(x, given), what, num_draws, guide)
 
     @check.checked(keep=check.either(check.several(check.text(), least=0), check.text()))
     def reconstruct(
@@ -215,25 +225,33 @@ class Coding(PyroModule):
 
 
 @torch.no_grad()
-def encoded(vae: Any, args: Sequence[Tensor], what: What = "mean", num_draws: int = 1) -> Codes:
+def encoded(
+    vae: Any,
+    args: Sequence[Tensor],
+    what: What = "mean",
+    num_draws: int | None = None,
+    guide: Program | None = None,
+) -> Codes:
     """Encodes data, with their condition, without a check: also means of counts."""
-    args = [part.to(vae.device) for part in args]
+    if num_draws is not None and what != "draws":
+        raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
+    args, guide = [p.to(vae.device) for p in args], vae.guide if guide is None else guide
     with vae.evaluating():
         if what == "draws":
-            draws = [drawn_codes(vae, args) for _ in range(num_draws)]
+            draws = [drawn_codes(vae, args, guide) for _ in range(num_draws or 1)]
             return {site: torch.stack([draw[site] for draw in draws]) for site in draws[0]}
         prior = code_program(vae.model)
         means, variances = _posterior_moments(
-            lambda: TracePair.run(prior, vae.guide, tuple(args), {}, max_plate_nesting=1),
+            lambda: TracePair.run(prior, guide, tuple(args), {}, max_plate_nesting=1),
             args[0].device,
             spread=what == "sd",
         )
     return {site: value.sqrt() for site, value in variances.items()} if what == "sd" else means
 
 
-def drawn_codes(vae: Any, args: Sequence[Tensor]) -> Codes:
+def drawn_codes(vae: Any, args: Sequence[Tensor], guide: Program) -> Codes:
     """Returns one draw of the guide for each datum; a category is one-hot."""
-    nodes = trace_program(vae.guide, args, {}).nodes
+    nodes = trace_program(guide, args, {}).nodes
     values = {site: nodes[site]["value"] for site in vae.sites}
     for site, value in values.items():
         if site in vae.one_hot and value.dim() == 1:

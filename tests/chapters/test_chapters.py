@@ -5,6 +5,7 @@ import re
 import runpy
 import time
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,10 @@ def stray_numbers(cells):
     for place, (is_prose, text) in enumerate(cells):
         if not is_prose:
             continue
-        before = [i for i in range(place) if not cells[i][0]]
-        after = [i for i in range(place, len(cells)) if not cells[i][0]]
-        near = before[-1:]
-        near += [i for i in after if all(not cells[j][0] for j in range(after[0], i))]
-        asserted = {n for i in near for n in constants(cells[i][1], asserted=True)}
+        code_before = takewhile(lambda cell: not cell[0], reversed(cells[:place]))
+        code_after = takewhile(lambda cell: not cell[0], cells[place + 1 :])
+        near = [text for _, text in (*code_before, *code_after)]
+        asserted = {number for code in near for number in constants(code, asserted=True)}
         text = re.sub(r"https?://\S+|`[^`]*`", "", text)
         formulas = re.findall(r"\$\$.*?\$\$|\$[^$]*\$", text, re.S)
         words = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "", text, flags=re.S)
@@ -63,7 +63,9 @@ def stray_numbers(cells):
 
 def exercises(path):
     """The numbers of a chapter's exercises."""
-    (text,) = (text for prose, text in cells_of(path) if prose and text.startswith("## Exercises"))
+    text = "\n".join(text for is_prose, text in cells_of(path) if is_prose)
+    _, _, text = text.partition("## Exercises\n")
+    text, _, _ = text.partition("\n## ")
     return [int(number) for number in re.findall(r"^(\d)\. ", text, re.M)]
 
 

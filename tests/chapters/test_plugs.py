@@ -26,6 +26,7 @@ def imports_and_classes(path):
     return "\n".join(text for _, text in parts), "\n".join(classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_what_a_chapter_builds_plugs_in(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

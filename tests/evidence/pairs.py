@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.evidence.annealing import annealed_log_likelihood
+from pyro_mivae.spherical import SphericalUniform
 
 SIGMA = 0.5
 
@@ -83,7 +84,8 @@ def weights_of(model, guide, x, log_px, **options):
 
 
 EVIDENCE = {
-    # Beta(2, 3) prior of a coin; Gamma(2, 3) prior of a rate; a scale on (-1, 2); two simplices.
+    # Beta(2, 3) prior of a coin; Gamma(2, 3) prior of a rate; a scale on (-1, 2); two simplices;
+    # directions in space.
     "beta": (
         lambda: dist.Beta(2.0, 3.0),
         lambda p: dist.Bernoulli(p),
@@ -109,5 +111,15 @@ EVIDENCE = {
         lambda probs: dist.Categorical(probs),
         torch.tensor([0, 1, 2]),
         lambda x: torch.tensor([1.0, 2.0, 3.0])[x].log() - math.log(6.0),
+    ),
+    "sphere": (
+        lambda: SphericalUniform(3, torch.zeros(())),
+        lambda z: dist.Normal(z, 1.0).to_event(1),
+        torch.tensor([[0.1, 0.0, 0.2], [-2.0, 1.0, 0.0]], dtype=torch.float64),
+        lambda x: (
+            -1.5 * math.log(2 * math.pi)
+            - 0.5 * (x.square().sum(-1) + 1)
+            + (x.norm(dim=-1).sinh() / x.norm(dim=-1)).log()
+        ),
     ),
 }

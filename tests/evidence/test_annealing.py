@@ -109,7 +109,7 @@ def test_backwards_from_the_posterior_the_inverse_is_unbiased(short_pilot):
 @pytest.mark.parametrize("name", EVIDENCE)
 def test_constrained_supports(name, short_pilot):
     prior, likelihood, kinds, log_px = EVIDENCE[name]
-    x = kinds.repeat(1000)
+    x = kinds.repeat(1000, *[1] * (kinds.dim() - 1))
 
     def model(x):
         with pyro.plate("data", len(x)):

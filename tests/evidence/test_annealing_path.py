@@ -22,7 +22,7 @@ def target_of(pair, x, start="guide"):
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])
-@pytest.mark.parametrize("name", ["mixture", "beta", "simplex"])
+@pytest.mark.parametrize("name", ["mixture", "beta", "simplex", "sphere"])
 def test_gradients_are_finite_differences(name, start):
     if name == "mixture":
         pair, x = Mixture(), torch.tensor([0.3, -1.0, 2.0, 0.0])

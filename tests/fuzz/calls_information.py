@@ -9,6 +9,7 @@ import pyro_mivae as mi
 from .calls import Call
 
 X = torch.linspace(-1, 1, 6)
+MODEL, DATA = mi.VAE((4,), latent_dim=2), torch.rand(6, 4)
 
 
 def model(x):
@@ -43,6 +44,31 @@ def annealed():
 
 CALLS = [
     Call(
+        "RefinedGuide",
+        mi.RefinedGuide,
+        lambda: {
+            "model": MODEL.model,
+            "guide": MODEL.guide,
+            "num_steps": 2,
+            "learning_rate": 0.1,
+            "num_draws": 1,
+            "batch_size": 16,
+            "seed": 1,
+        },
+        after=lambda refined: refined(DATA),
+    ),
+    Call(
+        "SemiAmortizedGuide",
+        mi.SemiAmortizedGuide,
+        lambda: {
+            "model": MODEL.model,
+            "guide": MODEL.guide,
+            "num_steps": 2,
+            "learning_rate": 0.1,
+        },
+        after=lambda guide: guide(DATA),
+    ),
+    Call(
         "information",
         mi.information,
         lambda: {
@@ -57,6 +83,7 @@ CALLS = [
             "generative_samples": 2,
             "ais_items": 0,
             "ais_temperatures": 2,
+            "refine_items": 0,
             "batch_size": 16,
             "seed": 1,
         },

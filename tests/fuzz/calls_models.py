@@ -83,7 +83,7 @@ CALLS = [
         for variant in (mi.VAE, mi.CatVAE, mi.InfoGAN)
         for name, arguments in (
             ("check_data", {"x": X}),
-            ("encode", {"x": X, "what": "mean", "num_draws": None}),
+            ("encode", {"x": X, "what": "mean", "num_draws": None, "guide": None}),
             ("reconstruct", {"x": X, "keep": None}),
             ("sample", {"n": 2, "category": None, "what": "mean"}),
             ("objective", {"num_steps": 10}),

@@ -12,6 +12,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import FAMILIES, FullCovariance, GaussianMixture, LowRank
 from pyro_mivae.guides.flows import FlowFamily
 from pyro_mivae.sites import has_mean
+from tests.densities import check_flow
 
 N = 2
 pytestmark = pytest.mark.usefixtures("double")
@@ -56,6 +57,12 @@ def test_density_integrates_to_one_and_agrees_with_draws(name, size):
         if has_mean(fn):
             mean = (density.unsqueeze(-1) * points).sum(0)
             torch.testing.assert_close(fn.mean, mean, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["iaf", "spline", "affine-coupling"])
+def test_the_density_of_a_flow_is_that_of_its_noise(name, monkeypatch):
+    family, params = made(name, 5, batch=())
+    check_flow(lambda: family(params), 5, monkeypatch)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -182,7 +182,9 @@ def noisy(scale):
     """A VAE whose posterior mean is the bar, seen through noise of a scale."""
     vae = mi.VAE((1, 1, 6), latent_dim=6)
     vae.guide.encoder = torch.nn.Flatten()
-    vae.guide.heads[0].forward = lambda h, _: dist.Normal(10 * h, scale).to_event(1)
+    (head,) = vae.guide.heads
+    head.maps[0] = torch.nn.Identity()
+    head.family.forward = lambda h: dist.Normal(10 * h, scale).to_event(1)
     return vae
 
 
@@ -217,7 +219,9 @@ def told(extra=0.0):
     vae = mi.VAE((1, 1, 6), latent_dim=3)
     vae.guide.encoder = Told()
     scale = torch.tensor([1.0, 1.0, extra])
-    vae.guide.heads[0].forward = lambda h, _: dist.Normal(h * scale, 0.1).to_event(1)
+    (head,) = vae.guide.heads
+    head.maps[0] = torch.nn.Identity()
+    head.family.forward = lambda h: dist.Normal(h * scale, 0.1).to_event(1)
     return vae
 
 

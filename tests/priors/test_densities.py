@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
+from tests.densities import check_flow
 
 from .kinds import FLOWS, KINDS, PLANE, draw, log_density, scattered
 
@@ -68,6 +69,12 @@ def test_the_gradient_is_that_of_finite_differences(name):
         slope = (ends[0] - ends[1]) / 2e-5
         found = float((gradient * direction).sum())
         assert found == pytest.approx(slope, rel=1e-5, abs=1e-7), key
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_density_of_a_flow_is_that_of_its_noise(name, monkeypatch):
+    prior = scattered(mi.FlowPrior(5, name, hidden_dims=(8,)))
+    check_flow(prior.distribution, 5, monkeypatch)
 
 
 def test_student_t_has_unit_variance_and_heavy_tails():

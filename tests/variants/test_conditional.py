@@ -70,7 +70,7 @@ def test_gradient_is_that_of_pyros_own_elbo(prior, reference, build, x, labels):
 
 
 def test_model_and_guide_read_the_condition(build, x, labels):
-    vae, other = build(), labels.roll(1)
+    vae, other = build().eval(), labels.roll(1)
     assert not torch.equal(vae.encode(x, given=labels)["z"], vae.encode(x, given=other)["z"])
     codes = vae.encode(x, given=labels)
     first, second = (vae.decode(codes, N, given=u) for u in (labels, other))

@@ -1,0 +1,64 @@
+"""The ELBO's gradient with every family of a guide and every prior, on fixed noise."""
+
+import pytest
+import torch
+from torch import nn
+
+import pyro_mivae as mi
+from pyro_mivae.guides import FAMILIES
+from pyro_mivae.networks import MLPDecoder, MLPEncoder
+from tests.priors.kinds import KINDS, scattered
+
+SIZE, STEP = 4, 1e-7
+SMOOTH = [name for name in FAMILIES if name != "gaussian-mixture"]
+"""Families whose draws are a smooth function of the noise."""
+PAIRS = [("normal", family) for family in SMOOTH]
+PAIRS += [(name, "mean-field") for name in KINDS if name not in ("normal", "spherical")]
+PAIRS += [("vamp", "full-covariance"), ("coupling", "spline"), ("learned mixture", "iaf")]
+PARTS = ("guide.encoder", "guide.heads", "model.prior", "model.decoder")
+
+
+def built(name, family):
+    torch.manual_seed(0)
+    prior = mi.VampPrior((SIZE,), 2, 3, learn_weights=True) if name == "vamp" else KINDS[name]()
+    parts = {
+        "encoder": MLPEncoder((SIZE,), (5,), nn.Tanh),
+        "decoder": MLPDecoder(2, (SIZE,), (5,), nn.Tanh),
+    }
+    if getattr(prior, "category", None) is not None:
+        vae = mi.CatVAE((SIZE,), prior=prior, guide=family, warm_start=0, **parts)
+    else:
+        vae = mi.VAE((SIZE,), prior=prior, guide=family, **parts)
+    scattered(prior)
+    return vae
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_the_gradient_is_that_of_finite_differences(name, family, double):
+    """Each part moves along a random direction; encoder, heads, prior and decoder."""
+    vae, x = built(name, family), torch.rand(5, SIZE)
+    vae.initialize(x)
+    vae.eval()
+    objective = vae.objective()
+
+    def loss():
+        torch.manual_seed(1)
+        return objective.differentiable_loss(vae.model, vae.guide, x)
+
+    loss().backward()
+    moved = 0
+    for part in PARTS:
+        own = [p for n, p in vae.named_parameters() if n.startswith(part)]
+        directions = [torch.randn_like(p) for p in own]
+        slope = sum(float((p.grad * d).sum()) for p, d in zip(own, directions))
+        ends = []
+        with torch.no_grad():
+            for step in (STEP, -2 * STEP):
+                for p, d in zip(own, directions):
+                    p.add_(step * d)
+                ends.append(float(loss()))
+            for p, d in zip(own, directions):
+                p.add_(STEP * d)
+        assert slope == pytest.approx((ends[0] - ends[1]) / (2 * STEP), rel=1e-5, abs=1e-6), part
+        moved += bool(own) and abs(slope) > 1e-6
+    assert moved == 3 + any(n.startswith("model.prior") for n, _ in vae.named_parameters())
