@@ -249,9 +249,46 @@ def test_02_3_the_number_of_levels_is_part_of_the_protocol():
     assert coarse < entropy < coarse + math.log(2)
 
 
+def annealing(chapter):
+    """Chapter 3's functions, about one dimension: z ~ N(0, 1), x ~ N(2 z, 1), q too narrow."""
+    names = chapter("03")
+    one = {"D": 1, "W": torch.tensor([[2.0]]), "noise": 1.0, "scale_q": torch.tensor([0.3])}
+    names.anneal.__globals__.update(one, mean_of=torch.tensor([[0.4]]))
+    x = torch.linspace(-3, 3, 20)[:, None]
+    return names, x, dist.Normal(0.0, 5**0.5).log_prob(x).sum(-1)
+
+
 @pytest.mark.usefixtures("double")
+def test_03_1_one_step_is_importance_sampling(chapter):
+    names, x, _ = annealing(chapter)
+    z = names.draw_q(x, 4)
+    log_w = names.anneal(x, z, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(log_w, names.log_joint(z, x) - names.log_q(z, x))
+
+
 @pytest.mark.usefixtures("double")
+def test_03_2_chains_that_never_move(chapter):
+    names, x, _ = annealing(chapter)
+    z = names.draw_q(x, 4)
+    # All is refused, so the terms of the path add up to the weight of the first draw: the bound
+    # is no worse than importance sampling with as many draws, and still a bound.
+    log_w = names.anneal(x, z, torch.linspace(0, 1, 11), step=1e6)
+    torch.testing.assert_close(log_w, names.log_joint(z, x) - names.log_q(z, x))
+
+
 @pytest.mark.usefixtures("double")
+def test_03_3_backwards_from_a_draw_of_the_guide(chapter):
+    names, x, log_px = annealing(chapter)
+    backwards = torch.tensor([1.0, 0.0])
+    codes = names.draw_q(x, 4000)
+    wrong = -names.log_mean_exp(names.anneal(x, codes, backwards))
+    posterior = dist.Normal(0.4 * x, 5**-0.5)
+    right = -names.log_mean_exp(names.anneal(x, posterior.sample((4000,)), backwards))
+    # Only an exact draw of the posterior makes it a bound from above.
+    assert (wrong - log_px).mean() < -0.1
+    assert (right - log_px).mean() > -0.05
+
+
 def test_04_1_the_information_of_a_category():
     q = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.5, 0.5]])
     entropies = -torch.xlogy(q, q).sum(1)
