@@ -39,6 +39,7 @@ class MMDVAE(VAE):
     """
 
     name = "mmd"
+    unconditional = "it compares the codes of all data with the prior, not those of one condition"
 
     @options.checked_options()
     def __init__(
