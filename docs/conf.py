@@ -107,7 +107,8 @@ def constructor(
     if what != "class" or not issubclass(value, Variant):
         return None
     found = inspect.signature(value.__init__, bound_method=True)
-    return inspect.stringify_signature(found, show_annotation=False), returns
+    hidden = {"show_annotation": False, "show_return_annotation": False}
+    return inspect.stringify_signature(found, **hidden), returns
 
 
 def link_within_site(app: Sphinx, name: str, source: list[str]) -> None:
