@@ -47,6 +47,7 @@ def fit_many(
     lr: float | Sequence[float] = TrainingOptions.lr,
     seeds: Sequence[int] | None = None,
     labels: Any = None,
+    given: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -72,6 +73,7 @@ def fit_many(
         lr: Learning rate, one for all or one for each.
         seeds: Seeds of noise and order, one for each; 0, 1, 2, ... if omitted.
         labels: Categories of some images, as in `fit`; or a list of them, one for each model.
+        given: The condition of each image, as in `fit`.
         device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
         progress: True to show one progress bar for all on stderr.
@@ -121,7 +123,7 @@ def fit_many(
     trainings = []
     for vae, own_lr, seed, own_labels in zip(vaes, lrs, seeds, known, strict=True):
         own = replace(options, lr=own_lr, seed=seed)
-        images = Images.checked(vae, x, validation, own, own_labels)
+        images = Images.checked(vae, x, validation, own, own_labels, given)
         same = str(images.fingerprints)  # models with the same data share them
         if same not in placed:
             placed[same] = images, images.place(target)
@@ -136,7 +138,7 @@ def fit_many(
             failures = _one_by_one(trainings, progress, tell)
     if jobs > 1:  # the folders are the processes' own from here on
         shared = {k: v for k, v in asdict(options).items() if k not in PER_MODEL}
-        shared |= {"validation": validation, "device": device, "resume": resume}
+        shared |= {"validation": validation, "device": device, "resume": resume, "given": given}
         train = partial(_train_share, x, shared)
         given = list(zip(vaes, lrs, seeds, known, folders, strict=True))
         failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)

@@ -36,6 +36,7 @@ class Networks(TypedDict, total=False):
     guide: str | nn.Module | None
     encoder: nn.Module | None
     decoder: nn.Module | None
+    given_shape: Sequence[int] | None
 
 
 class Parts(Networks, total=False):

@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO
-from torch.distributions import Bernoulli, kl_divergence
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch.distributions import Bernoulli, ContinuousBernoulli, kl_divergence
 
 import pyro_mivae as mi
 
@@ -175,3 +175,144 @@ def test_00d_1_a_missing_cause():
     cost = kl_divergence(truth, dist.MultivariateNormal(torch.zeros(6), best))
     torch.testing.assert_close(cost, 0.5 * (5 * noise.log() - values[:5].log().sum()))
     assert cost > 0.2
+
+
+@pytest.mark.usefixtures("double")
+def test_01_1_a_full_covariance_closes_the_gap(chapter):
+    model = chapter("01").LinearModel(degrees=30)
+    x = model.draw(50)
+    posterior = model.posterior(x)
+    # The posteriors of all data share one covariance, and their means are linear in the datum:
+    # a linear layer and one scale_tril hold the exact posterior, so the best gap is 0.
+    precision = torch.eye(2) + model.weight.T @ model.weight / model.noise**2
+    scale_tril = torch.linalg.cholesky(torch.linalg.inv(precision))
+    layer = torch.linalg.inv(precision) @ model.weight.T / model.noise**2
+    q = dist.MultivariateNormal(x @ layer.T, scale_tril=scale_tril)
+    assert kl_divergence(q, posterior).abs().max() < 1e-9
+
+
+@pytest.mark.usefixtures("double")
+def test_01_2_the_sampled_loss_is_the_less_noisy(chapter):
+    names = chapter("01")
+    model, guide = names.LinearModel(degrees=90), names.LinearGuide()
+    x = model.draw(200)
+    precision = torch.eye(2) + model.weight.T @ model.weight / model.noise**2
+    with torch.no_grad():
+        guide.loc.weight.copy_(torch.linalg.solve(precision, model.weight.T / model.noise**2))
+        guide.loc.bias.zero_()
+        guide.log_scale.copy_(-0.5 * precision.diag().log())
+    scatter = {
+        loss: torch.tensor([loss().loss(model, guide, x) for _ in range(10)]).std()
+        for loss in (Trace_ELBO, TraceMeanField_ELBO)
+    }
+    # Sampled, both parts scatter and their noise cancels: the sum is log p(x) at every draw.
+    assert scatter[Trace_ELBO] < 1e-9
+    assert scatter[TraceMeanField_ELBO] > 1
+
+
+@pytest.mark.usefixtures("double")
+def test_01_3_the_learning_rate_of_a_mini_batch(chapter):
+    names = chapter("01")
+    model, guide = names.LinearModel(degrees=90), names.LinearGuide()
+    x = model.draw(512)
+
+    def gradient(x):
+        loss = -names.exact_elbo(model, guide, x).sum()
+        (found,) = torch.autograd.grad(loss, guide.loc.weight)
+        return found
+
+    batches = torch.stack([gradient(part) for part in x.split(64)])
+    # The loss is a sum, so a batch of 64 has an eighth of the gradient: take 8 times the rate.
+    torch.testing.assert_close(8 * batches.mean(0), gradient(x))
+
+
+def test_02_1_bits_per_dimension():
+    nats = 64 * math.log(2)  # of 64 fair coins
+    bits = nats / (64 * math.log(2))
+    assert bits == 1  # a coin is a bit, and a pixel a dimension
+
+
+def test_02_2_the_continuous_bernoulli_is_a_density():
+    x = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    density = ContinuousBernoulli(torch.tensor(0.05, dtype=torch.float64)).log_prob(x).exp()
+    assert abs(torch.trapezoid(density, x) - 1) < 1e-6
+    # Above 1 where it is high, so the logarithm is positive: nats of a density may be negative.
+    assert density.max() > 1
+
+
+def test_02_3_the_number_of_levels_is_part_of_the_protocol():
+    p = torch.rand(16)
+    p = p / p.sum()  # of sixteen levels
+    merged = p.reshape(8, 2).sum(1)
+    entropy, coarse = ((-q * q.log()).sum() for q in (p, merged))
+    # H(levels) = H(pairs) + H(which of the pair): between nothing and log 2 for each pixel.
+    assert coarse < entropy < coarse + math.log(2)
+
+
+def annealing(chapter):
+    """Chapter 3's functions, about one dimension: z ~ N(0, 1), x ~ N(2 z, 1), q too narrow."""
+    names = chapter("03")
+    one = {"D": 1, "W": torch.tensor([[2.0]]), "noise": 1.0, "scale_q": torch.tensor([0.3])}
+    names.anneal.__globals__.update(one, mean_of=torch.tensor([[0.4]]))
+    x = torch.linspace(-3, 3, 20)[:, None]
+    return names, x, dist.Normal(0.0, 5**0.5).log_prob(x).sum(-1)
+
+
+@pytest.mark.usefixtures("double")
+def test_03_1_one_step_is_importance_sampling(chapter):
+    names, x, _ = annealing(chapter)
+    z = names.draw_q(x, 4)
+    log_w = names.anneal(x, z, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(log_w, names.log_joint(z, x) - names.log_q(z, x))
+
+
+@pytest.mark.usefixtures("double")
+def test_03_2_chains_that_never_move(chapter):
+    names, x, _ = annealing(chapter)
+    z = names.draw_q(x, 4)
+    # All is refused, so the terms of the path add up to the weight of the first draw: the bound
+    # is no worse than importance sampling with as many draws, and still a bound.
+    log_w = names.anneal(x, z, torch.linspace(0, 1, 11), step=1e6)
+    torch.testing.assert_close(log_w, names.log_joint(z, x) - names.log_q(z, x))
+
+
+@pytest.mark.usefixtures("double")
+def test_03_3_backwards_from_a_draw_of_the_guide(chapter):
+    names, x, log_px = annealing(chapter)
+    backwards = torch.tensor([1.0, 0.0])
+    codes = names.draw_q(x, 4000)
+    wrong = -names.log_mean_exp(names.anneal(x, codes, backwards))
+    posterior = dist.Normal(0.4 * x, 5**-0.5)
+    right = -names.log_mean_exp(names.anneal(x, posterior.sample((4000,)), backwards))
+    # Only an exact draw of the posterior makes it a bound from above.
+    assert (wrong - log_px).mean() < -0.1
+    assert (right - log_px).mean() > -0.05
+
+
+def test_04_1_the_information_of_a_category():
+    q = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.5, 0.5]])
+    entropies = -torch.xlogy(q, q).sum(1)
+    marginal = q.mean(0)
+    information = -torch.xlogy(marginal, marginal).sum() - entropies.mean()
+    # Half of the data are told apart for certain, the others not at all: half of log 2.
+    assert abs(information - math.log(2) / 2) < 1e-6
+
+
+@pytest.mark.usefixtures("double")
+def test_04_2_leave_one_out_without_overlap(chapter):
+    names = chapter("04")
+    names.bounds.__globals__["D"] = 4
+    sharp = names.Channel(information=12.0)
+    lower, upper = names.bounds(sharp.posterior(sharp.draw(300)))
+    # Each code is far from all other posteriors: the bound from above is above the rate, 12.
+    assert upper.mean() > 13
+    assert lower.mean() <= math.log(300)
+
+
+def test_04_3_dimensions_that_say_the_same():
+    v = 0.1  # x ~ N(0, 1); z1 and z2 given x ~ N(x, v), apart
+    each = 0.5 * math.log(1 + 1 / v)
+    joint = torch.tensor([[1 + v, 1.0], [1.0, 1 + v]])  # covariance of z1 and z2
+    both = 0.5 * (torch.logdet(joint) - 2 * math.log(v))
+    assert abs(both - 0.5 * math.log(1 + 2 / v)) < 1e-5
+    assert each < both < 2 * each  # redundant: their informations do not add up
