@@ -16,7 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import CONTINUOUS, restarted
+from pyro_mivae.variants.checks import CONTINUOUS, need, restarted
 from pyro_mivae.variants.vae import VAE
 
 
@@ -72,7 +72,7 @@ class CriticInfomaxVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
-        self._need(not self.categories, CONTINUOUS)
+        need(self, not self.categories, CONTINUOUS)
         if isinstance(critic, str):
             critic = build_critic(critic, self.data_shape, self.latent_dim)
         if not isinstance(critic, CriticBound):
