@@ -63,11 +63,6 @@ PICTURES = {
         "names": ["z0", "z1"],
         "factor_names": ["a", "b", "c"],
     },
-    "plot_occupancy": lambda: {
-        "occupancy": torch.rand(3),
-        "names": ["a", "b", "c"],
-        "max_bars": 2,
-    },
     "plot_grid": lambda: {"cells": torch.rand(2, 3, 1, 8, 8), "row_labels": ["a", "b"]},
     "plot_reconstructions": lambda: {"originals": X, "reconstructions": {"a": X}},
     "plot_parts": lambda: {
