@@ -66,8 +66,6 @@ nb_output_stderr = "remove"  # progress and what Pyro logs
 os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures on the page
 
 html_theme = "furo"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 mathjax_path = "tex-svg.js"  # one file without fonts, which browsers would not read from a disk
@@ -109,7 +107,8 @@ def constructor(
     if what != "class" or not issubclass(value, Variant):
         return None
     found = inspect.signature(value.__init__, bound_method=True)
-    return inspect.stringify_signature(found, show_annotation=False), returns
+    hidden = {"show_annotation": False, "show_return_annotation": False}
+    return inspect.stringify_signature(found, **hidden), returns
 
 
 def link_within_site(app: Sphinx, name: str, source: list[str]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from pyro_mivae.errors import DataError
+from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.memory import free_memory
 
 READ_AT_ONCE = 256  # items of a Dataset
@@ -77,6 +78,50 @@ def stacked(values: Any, name: str = "x") -> Tensor:
         raise DataError(
             f"{name}, a {type(values).__name__}, cannot be read as one tensor: {told}"
         ) from error
+
+
+def as_condition(given: Any, shape: tuple[int, ...] | None, n: int) -> Tensor | None:
+    """Returns the condition of ``n`` data as a tensor ``(n, *shape)``; None for a model without.
+
+    Integers of shape ``(n,)`` are labels, which become one-hot vectors; one integer is the label
+    of all data.
+    """
+    if shape is None:
+        if given is not None:
+            raise OptionError(
+                "given is passed, but the model has no condition; build it with given_shape, the "
+                "shape of one condition, or (K,) for labels from 0 to K - 1"
+            )
+        return None
+    if given is None:
+        raise OptionError(
+            f"given is missing; the model was built with given_shape={shape}: pass the condition "
+            "of each datum"
+        )
+    values = torch.tensor(given) if type(given) is int else as_tensor(given, "given")
+    if values.dim() <= 1 and len(shape) == 1 and not values.is_floating_point():
+        values = _one_hot(values.long(), shape[0], n)
+    if tuple(values.shape) != (n, *shape):
+        labels = f", or labels, integers of shape ({n},)" if len(shape) == 1 else ""
+        raise ShapeError(
+            f"given has dtype {values.dtype} and shape {tuple(values.shape)}; allowed is "
+            f"{(n, *shape)}, one condition for each of {n} data{labels}"
+        )
+    if values.is_floating_point() and not bool(values.isfinite().all()):
+        raise DataError("given contains NaN or infinity; allowed are finite numbers")
+    return values
+
+
+def _one_hot(labels: Tensor, count: int, n: int) -> Tensor:
+    if labels.dim() and len(labels) != n:
+        raise ShapeError(f"given holds {len(labels)} labels for {n} data; give one for each")
+    least, most = (int(end) for end in labels.aminmax()) if labels.numel() else (0, 0)
+    if least < 0 or most >= count:
+        raise DataError(
+            f"the labels in given range over {least} to {most}; allowed are 0 to {count - 1}: "
+            f"build the model with given_shape=({most + 1},), or give numbers of shape (n, 1)"
+        )
+    return one_hot(labels.expand(n), count)
 
 
 def clamp_rounding(x: Tensor, interval: tuple[float, float], given: torch.dtype) -> Tensor:

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.inputs import as_tensor, clamp_rounding
 from pyro_mivae.likelihoods import Likelihood
+from pyro_mivae.networks.conditional import flat_condition
 
 
 class GenerativeModel(PyroModule):
-    r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code)`."""
+    r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code, u)`.
+
+    The condition :math:`u` of each datum is optional; the decoder reads it after the code.
+    """
 
     _flattens = False  # True for a decoder that takes (batch, code) alone
 
@@ -26,12 +30,14 @@ class GenerativeModel(PyroModule):
         decoder: nn.Module,
         likelihood: Likelihood,
         event_dim: int,
+        given_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
         self.event_dim = event_dim
+        self.given_shape = given_shape
 
     def check_data(self, x: Any) -> Tensor:
         """Returns data in the form that the likelihood scores."""
@@ -48,10 +54,10 @@ class GenerativeModel(PyroModule):
             self.likelihood.check(data)
         return data
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Runs the model."""
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """Runs the model on data and, if it has one, their condition."""
         with pyro.plate("data", len(x)):
-            decoded = self.decode(self.prior())
+            decoded = self.decode(self._with_condition(self.prior(), given, len(x)))
             distribution = self.likelihood(decoded).to_event(self.event_dim)
             observed: Tensor = pyro.sample("x", distribution, obs=x)
         return observed
@@ -64,11 +70,21 @@ class GenerativeModel(PyroModule):
         rows: Tensor = self.decoder(code.flatten(0, -2))
         return rows.unflatten(0, code.shape[:-1])
 
+    def _with_condition(self, code: Tensor, given: Tensor | None, n: int) -> Tensor:
+        """Appends the condition of each datum to codes ``(..., n, code_dim)``."""
+        if self.given_shape is None:
+            if given is not None:
+                raise ShapeError("the model was built without a condition; leave given out")
+            return code
+        flat = flat_condition(given, self.given_shape, n, code.dtype)
+        batch = torch.broadcast_shapes(code.shape[:-1], flat.shape[:-1])
+        return torch.cat([code.expand(*batch, -1), flat.expand(*batch, -1)], -1)
+
 
 def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
-    """Returns the part of a model that draws the code, without the decoder."""
+    """Returns the part of a model that draws the code, without the decoder and its condition."""
 
-    def program(x: Tensor) -> Tensor:
+    def program(x: Tensor, given: Tensor | None = None) -> Tensor:
         with pyro.plate("data", len(x)):
             code: Tensor = model.prior()
         return code

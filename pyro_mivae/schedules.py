@@ -185,6 +185,29 @@ def weight(given: Given, *, least: float | None = None) -> Any:
     return number_or_schedule(least=least)(given.name, given.value)
 
 
+TARGET = "target:"
+"""The beginning of a target in text, such as ``target:20`` of 20 nats."""
+
+
+@checker
+def written_weight(given: Given) -> float | str:
+    """A weight as files and commands hold it: a number, or ``target:N``, a target of N nats."""
+    value = given.value
+    if not isinstance(value, str):
+        return number()(given.name, value)
+    try:
+        target = float(value.removeprefix(TARGET)) if value.startswith(TARGET) else math.nan
+        return f"{TARGET}{Target(target).value:.12g}"
+    except (ValueError, OptionError):
+        raise given.refused("finite numbers, and target:N for a target of N nats") from None
+
+
+def read_target(value: Any) -> Any:
+    """Returns the `Target` that a text ``target:N`` stands for; other values do not change."""
+    is_target = isinstance(value, str) and value.startswith(TARGET)
+    return Target(float(value.removeprefix(TARGET))) if is_target else value
+
+
 class Weight(nn.Module):
     """A weight of an objective: a constant, or one that changes, whose value is a buffer.
 

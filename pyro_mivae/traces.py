@@ -52,6 +52,11 @@ def is_deterministic(site: Site) -> bool:
     return isinstance(base_of(site["fn"]), Delta)
 
 
+def bind(program: Program, others: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
+    """Returns a program of the data alone: its other arguments are given."""
+    return lambda x: program(x, *others, **kwargs)
+
+
 def trace_program(program: Program, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
     """Runs a program and returns its trace, without sub-sampling sites."""
     return prune_subsample_sites(poutine.trace(program).get_trace(*args, **kwargs))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -41,9 +41,15 @@ from pyro_mivae.runs.config import DEFAULT_DATA
 from pyro_mivae.runs.run_folder import CONFIG, KEPT, MADE_BY, METRICS, REPORT, SEEDS, held
 from pyro_mivae.training import TrainingOptions
 from pyro_mivae.variants import VARIANTS
+from pyro_mivae.variants.encoding import Generated, What
 
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
+ENCODED = (
+    "an .npz file, in the order of the data: an array per site, (n, size), of draws (draws, n, "
+    "size); beside means SITE_sd, the standard deviations of a continuous site; split, train or "
+    "test, as a training on these data splits them; labels, indices into class_names, if any"
+)
 DATA = "NAME|FILE.npz|FILE.npy|FILE.csv|FOLDER"
 
 
@@ -101,6 +107,13 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
         return make(adds(outputs)(run))
 
     return decorate
+
+
+def what_option(names: Any, told: str) -> Decorator:
+    """Makes ``--what``, a choice of names, of which the mean is the default."""
+    kinds: Any = click.Choice(get_args(names))
+    how = {"type": kinds, "default": "mean", "show_default": True, "help": told}
+    return option("--what", group="Output", **how)
 
 
 def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
@@ -279,6 +292,7 @@ def compare(
 @command("sample", "runs/infocat-digits --category D --out grid.png")
 @opened_run
 @option("--category", group="Output", help="draw only from this category, a letter or number")
+@what_option(Generated, "the likelihood's means, or data drawn from it")
 @option(
     "--n",
     "count",
@@ -310,13 +324,15 @@ def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
 @opened_run
 @option("--data", group="Data", metavar=DATA, required=True, help="images to encode")
 @root_option
-@option("--out", group="Output", type=A_PATH, required=True, help="an .npz file")
+@what_option(What, "means (of a category its probabilities), standard deviations, or draws")
+@option("--draws", "num_draws", group="Output", type=click.IntRange(1), help="draws of each code")
+@option("--out", group="Output", type=A_PATH, required=True, help=ENCODED)
 @overwrite_option
 def encode(
-    run: Run, data: str, data_root: str | None, out: Path, overwrite: bool, output: Output
+    run: Run, data: str, data_root: str | None, out: Path, output: Output, **options: Any
 ) -> None:
-    """Writes one array per site: posterior means or probabilities."""
-    shapes = runs.write_codes(run, data, out, root=data_root, overwrite=overwrite)
+    """Writes the arrays of a posterior, with labels and split."""
+    shapes = runs.write_codes(run, data, out, root=data_root, **options)
     told = ", ".join(f"{k} {s}" for k, s in shapes.items())
     output.result(f"written to {out}: {told}", out=out, shapes=shapes)
 

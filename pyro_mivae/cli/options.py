@@ -15,7 +15,8 @@ import click
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.options import flags_of, kinds_of
 from pyro_mivae.runs import open_run
-from pyro_mivae.runs.config import FLAGS, plain_defaults
+from pyro_mivae.runs.config import FLAGS, TARGETED, plain_defaults
+from pyro_mivae.schedules import TARGET
 from pyro_mivae.variants import VARIANTS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -63,7 +64,18 @@ def read_numbers(value: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} given; allowed are numbers, e.g. 0.5,1,2") from None
+        none = "; a sweep takes no targets, train one model for each" * (TARGET in value)
+        told = f"{value!r} given; allowed are numbers, e.g. 0.5,1,2{none}"
+        raise click.BadParameter(told) from None
+
+
+def read_weight(value: str) -> float | str:
+    """Reads a number, or leaves ``target:N`` as it is."""
+    try:
+        return value if value.startswith(TARGET) else float(value)
+    except ValueError:
+        told = f"{value!r} given; allowed is a number, or target:N for a target of N nats"
+        raise click.BadParameter(told) from None
 
 
 def option(*names: str, group: str, **how: Any) -> Decorator:
@@ -96,6 +108,8 @@ def field_options(cls: type, several: Collection[str] = (), group: str = "") -> 
         how: dict[str, Any] = {"type": kinds[f.name], **_choices(f, default)}
         if kinds[f.name] is bool:
             how |= {"is_flag": True, "default": None}
+        if f.name in TARGETED:
+            how |= {"type": read_weight, "metavar": "W|target:NATS"}
         if f.name in several:
             how |= {"type": read_numbers, "metavar": "W,W,..."}
         made.append((title, option(flags[f.name], f.name, group=title, **how)))
@@ -171,12 +185,12 @@ overwrite_option = option(
     "--overwrite", group=OTHER, is_flag=True, help="replace an existing file"
 )
 
-OTHERS = "device run out category resume overwrite trust data jobs labels".split()
+OTHERS = "device run out category what resume overwrite trust data jobs labels".split()
 WRITTEN = {
     **FLAGS,
     **flags_of(InformationOptions),
     **{name: f"--{name}" for name in OTHERS},
-    **{"image_size": "--image-size", "root": "--data-root"},
+    **{"image_size": "--image-size", "root": "--data-root", "num_draws": "--draws"},
 }
 
 

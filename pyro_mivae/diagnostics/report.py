@@ -10,6 +10,16 @@ from typing import Any
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, function, text, whole
+from pyro_mivae.diagnostics.conditional import (
+    UNGROUPED,
+    SideBySide,
+    at,
+    groups_of,
+    pooled,
+    protocol_of,
+    shared_out,
+    with_condition,
+)
 from pyro_mivae.diagnostics.context import Context, InformationOptions
 from pyro_mivae.diagnostics.diagnoses import Diagnosis, diagnose
 from pyro_mivae.diagnostics.elbo_parts import active_units, amortization, annealed_evidence, costs
@@ -17,6 +27,7 @@ from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.figures import error_of, parsed, with_errors
 from pyro_mivae.posterior.densities import draw_codes
+from pyro_mivae.posterior.preserved_state import evaluation_mode
 from pyro_mivae.posterior.probe import probed
 from pyro_mivae.tables import Shown, align, by_index, write_error, write_number
 from pyro_mivae.traces import Program
@@ -30,6 +41,8 @@ FAMILIES = (
     annealed_evidence,
     amortization,
 )
+SEEDS_APART = 1_000_003  # of two conditions, whose draws are independent
+OF_SINGLE_DATA = costs, active_units, annealed_evidence, amortization
 ENOUGH_CODES, MOST_SAMPLES = 5000, 10  # by which num_samples is chosen
 RELIABLE = 10  # data from which a standard error is one
 
@@ -95,11 +108,12 @@ class InformationReport(Shown, dict[str, float]):
 
 @checked(model=function("model(x)"), guide=function("guide(x)"), seed=whole(least=0))
 def information(
-    model: Program, guide: Program, x: Tensor, *, seed: int = 0, **options: Any
+    model: Program, guide: Program, x: Tensor, *, given: Any = None, seed: int = 0, **options: Any
 ) -> InformationReport:
     r"""Measures the information in a code, for any Pyro model/guide pair, without a critic.
 
-    Model and guide are called with a batch of ``x`` only. The model observes at least one site.
+    Model and guide are called with a batch of ``x``, and of ``given`` if there is one. The model
+    observes at least one site.
     Both have the same latent sites, with any names, each with a density per datum inside one plate
     over the data. Enumerable sites are summed out, annotated or not; others are drawn. Scales,
     masks and ``pyro.deterministic`` are ignored. Programs whose scores vary for the same datum and
@@ -127,6 +141,11 @@ def information(
     * ``generative_mi_lower``, ``_upper``, ``generative_mi_<site>_...``: :math:`I_p(x; code)` and
       :math:`I_p(x; s)` under the model's own joint distribution, on data *sampled* from it.
 
+    Of a conditional pair, p(x, code | u) and q(code | x, u), every figure is the mean over the
+    conditions u of the figure at u: ``log_px`` bounds log p(x | u), and the information is
+    I(x; code | u). So information and all that compares data needs two data or more of each of at
+    most 200 conditions, and is left out otherwise, as with a continuous u.
+
     ``<name>_se`` is a standard error over the data, as a sample of a population: NaN for one
     datum, and reported as unreliable for fewer than 10.
 
@@ -135,6 +154,8 @@ def information(
         guide: The guide, called as ``guide(x)``.
         x: The data, a tensor or a NumPy array of shape ``(N, ...)``, on any device; floats of any
             precision (see ``data_for``).
+        given: The condition of each datum, any tensor of shape ``(N, ...)``; labels too for the
+            model of a variant.
         seed: Seed of every draw. All modules run in evaluation mode. Torch's generators, Pyro's
             parameter store and the modules' mode are restored.
         **options: Fields of `InformationOptions`: numbers of draws and data.
@@ -174,6 +195,38 @@ def information(
         True
     """
     how = InformationOptions.of(options)
+    if given is None:
+        return _report(model, guide, x, how, seed)
+    x, u = with_condition(model, guide, x, given)
+    groups = groups_of(u)
+    with evaluation_mode(model, guide):
+        if groups is None:
+            both = SideBySide(x, u)
+            pair = both.bind(model), both.bind(guide)
+            report = _report(*pair, both.rows, how, seed, OF_SINGLE_DATA)
+            report.protocol["mi"] = UNGROUPED
+            return report
+        counts = [len(rows) for rows in groups]
+        reports = []
+        for number, rows in enumerate(groups):
+            one, own = u[rows[0]], seed + number * SEEDS_APART
+            few = shared_out(how, len(rows) / len(x))
+            reports.append(_report(at(model, one), at(guide, one), x[rows], few, own))
+    protocol = protocol_of([report.protocol for report in reports], counts)
+    parts = dict.fromkeys(name for report in reports for name in report.seconds)
+    seconds = {name: sum(r.seconds.get(name, 0.0) for r in reports) for name in parts}
+    return InformationReport(pooled(reports, counts), protocol, seconds)
+
+
+def _report(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    how: InformationOptions,
+    seed: int,
+    families: tuple[Any, ...] = FAMILIES,
+) -> InformationReport:
+    """Measures the figures of an unconditional pair."""
     with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair):
         layout = pair.layout
         if how.num_samples is None:
@@ -196,7 +249,7 @@ def information(
         seconds = {"draw_codes": time.perf_counter() - began}
         context = Context(pair, x, how, seed, protocol, seconds)
         figures: dict[str, float] = {}
-        for family in FAMILIES:
+        for family in families:
             began = time.perf_counter() - sum(seconds.values())
             figures |= with_errors(family(context, draws))
             passed = time.perf_counter() - began

@@ -144,7 +144,7 @@ class MutualInformationELBO(Objective):
             labels, labelled = kwargs.pop("labels", None), kwargs.pop("labelled", None)
             if labels is not None:
                 observing = observe_category(guide, labels, term.sites[0])
-                labelled = (args[0], labels) if labelled is None else labelled
+                labelled = (args[0], labels, *args[1:]) if labelled is None else labelled
         if self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         runs = 1 if self._vectorized else self.num_particles

@@ -26,7 +26,7 @@ from pyro_mivae.arguments import (
     text,
 )
 from pyro_mivae.distributions import ProbitNormal
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.guides.families import Family, OnSphere, PointMass, ProbitMeanField
 from pyro_mivae.guides.heads import CategoryHead, SiteHead
 from pyro_mivae.guides.named import FAMILIES
@@ -62,7 +62,8 @@ class AmortizedGuide(PyroModule):
     Args:
         data_shape: Shape of one datum.
         sites: The prior's distribution at each site, as `prior_sites` gives them.
-        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted.
+        encoder: From ``(batch, *data_shape)`` to features; a preset if omitted. With a
+            `ConditionalEncoder` the guide is called with data and condition.
         family: Distribution of real sites: a name of `FAMILIES`, or a class or function that
             builds a `Family` of a size. A site on the unit interval is a `ProbitNormal` in each
             coordinate, one on the unit sphere a `PowerSpherical`.
@@ -132,21 +133,33 @@ class AmortizedGuide(PyroModule):
             )
         self.heads = nn.ModuleList(heads)
 
-    def forward(self, x: Tensor) -> None:
-        """Samples the sites, given data of shape ``(batch, *data_shape)``."""
-        self.sample_from(self.local_parameters(x))
+    def _features(self, x: Tensor, given: Tensor | None) -> Tensor:
+        conditions = () if given is None else (given,)
+        if conditions and not hasattr(self.encoder, "given_shape"):
+            raise ShapeError(
+                f"a condition is given, but the guide's encoder {type(self.encoder).__name__} "
+                "takes none; wrap it as mi.networks.ConditionalEncoder(encoder, data_shape, "
+                "given_shape)"
+            )
+        features: Tensor = self.encoder(x, *conditions)
+        return features
 
-    def local_parameters(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, given: Tensor | None = None) -> None:
+        """Samples the sites, given data ``(batch, *data_shape)`` and their condition."""
+        self.sample_from(self.local_parameters(x, given))
+
+    def local_parameters(self, x: Tensor, given: Tensor | None = None) -> dict[str, Tensor]:
         """Returns the parameters of each datum's posterior: the outputs of the linear layers.
 
         Args:
             x: Data, shape ``(batch, *data_shape)``.
+            given: Their condition, if the encoder is a `ConditionalEncoder`.
 
         Returns:
             Real numbers by site, or ``site|category`` for one given a category, each of shape
             ``(batch, ...)``; `sample_from` takes them, also changed.
         """
-        features = self.encoder(x)  # (batch, features)
+        features = self._features(x, given)  # (batch, features)
         return {
             f"{name}|{category}" if category else name: output
             for name, head in zip(self.names, self.heads, strict=True)
@@ -166,13 +179,14 @@ class AmortizedGuide(PyroModule):
                     own = {c: parameters[f"{name}|{c}"] for c in head.categories}
                     pyro.sample(name, head.given(own or {"": parameters[name]}, categories))
 
-    def distributions(self, x: Tensor) -> dict[str, Any]:
+    def distributions(self, x: Tensor, given: Tensor | None = None) -> dict[str, Any]:
         """Returns the distribution of each site given data, without a sample.
 
         A VampPrior needs this: its components are the guide's distributions for pseudo-inputs.
 
         Args:
             x: Data, shape ``(batch, *data_shape)``.
+            given: Their condition, if the encoder is a `ConditionalEncoder`.
 
         Returns:
             Pyro distributions by site, batch shape ``(batch,)``.
@@ -186,7 +200,7 @@ class AmortizedGuide(PyroModule):
                 f"the guide samples the categories {categories}, and its other sites depend on "
                 "them; run it under pyro.poutine.trace for distributions given their values"
             )
-        features = self.encoder(x)
+        features = self._features(x, given)
         return {
             name: head.given(head(features), {})
             for name, head in zip(self.names, self.heads, strict=True)

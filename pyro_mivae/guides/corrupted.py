@@ -39,6 +39,6 @@ class CorruptedGuide(PyroModule):
         self.guide = guide
         self.corrupt = corrupt
 
-    def forward(self, x: Tensor) -> Any:
-        """Runs the guide on data of shape ``(batch, *data_shape)``."""
-        return self.guide(self.corrupt(x) if self.training else x)
+    def forward(self, x: Tensor, *given: Tensor) -> Any:
+        """Runs the guide on data of shape ``(batch, *data_shape)``, and on their condition."""
+        return self.guide(self.corrupt(x) if self.training else x, *given)

@@ -106,4 +106,4 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             "InfoCatVAE, InfoGAN"
         )
     with preserved_state(seed, vae, device=vae.device):
-        return EncodedData(vae, vae.check_data(x), seed).found.cpu()
+        return EncodedData(vae, vae.arguments(x), seed).found.cpu()

@@ -22,17 +22,18 @@ class EncodedData:
     """A variant, data, and their codes; make it inside `preserved_state`.
 
     Attributes:
+        args: The data, and their condition if there is one.
         codes: Result of `Variant.encode` by site, shape ``(n, size)``.
         category: The first site that is a category, and the number of its categories.
         categories: Number of categories of each site that is one.
         groups: All sites under an empty name; if there are several, also each under its name.
     """
 
-    def __init__(self, vae: Variant, x: Tensor, seed: int) -> None:
-        self.vae, self.x, self.seed = vae, x, seed
+    def __init__(self, vae: Variant, args: Sequence[Tensor], seed: int) -> None:
+        self.vae, self.args, self.x, self.seed = vae, args, args[0], seed
         self.category = str(vae.category), int(vae.num_categories or 0)
         self.categories = vae.categories
-        self.codes = self.encode(x)
+        self.codes = self.encode(args)
         sites = list(self.codes)
         self.groups = {"": sites} | {site: [site] for site in sites if len(sites) > 1}
 
@@ -41,22 +42,28 @@ class EncodedData:
         """The most probable category of each datum, shape ``(n,)``."""
         return self.codes[self.category[0]].argmax(-1)
 
-    def encode(self, x: Tensor, rows: Tensor | None = None) -> Codes:
+    def encode(self, args: Sequence[Tensor], rows: Tensor | None = None) -> Codes:
         """Returns posterior means, or the probabilities of a category; also of decoded means."""
-        return _join([encoded(self.vae, part) for part in batches(x, rows)])
+        return _join([encoded(self.vae, part) for part in batches(args, rows)])
 
-    def draw(self, x: Tensor, rows: Tensor | None = None) -> Codes:
+    def draw(self, args: Sequence[Tensor], rows: Tensor | None = None) -> Codes:
         """Returns one draw of the guide for each datum; a category is one-hot."""
-        parts = (part.to(self.vae.device) for part in batches(x, rows))
+        device = self.vae.device
+        parts = ([part.to(device) for part in some] for some in batches(args, rows))
         return _join([drawn_codes(self.vae, part, self.vae.guide) for part in parts])
 
+    def conditions(self, count: int) -> list[Tensor]:
+        """Returns the data's conditions, if they have any, for so many generated ones."""
+        return [u[torch.arange(count, device=u.device) % len(u)] for u in self.args[1:]]
 
-def batches(x: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Splits data into batches, without a copy of all of them."""
+
+def batches(args: Sequence[Tensor], rows: Tensor | None = None) -> Iterator[list[Tensor]]:
+    """Splits data and their condition into batches, without a copy of all of them."""
     if rows is None:
-        yield from x.split(ENCODE_BATCH)
+        yield from map(list, zip(*(part.split(ENCODE_BATCH) for part in args), strict=True))
     else:
-        yield from (x[part] for part in rows.to(x.device).split(ENCODE_BATCH))
+        for some in rows.split(ENCODE_BATCH):
+            yield [part[some.to(part.device)] for part in args]
 
 
 def _join(parts: Sequence[Codes]) -> Codes:

@@ -108,6 +108,7 @@ def evaluate(
     train: Train | None = None,
     *,
     factors: Any = None,
+    given: Any = None,
     full: bool = False,
     num_labels: int = 0,
     probe_items: int = PROBE_ITEMS,
@@ -162,6 +163,9 @@ def evaluate(
             learn. Unknown labels are None; unknown factors are None or left out. If omitted, they
             learn on a random half of ``x``, stratified by label, and are scored on the other half.
         factors: Known factors of each datum, integers, shape ``(n, F)``.
+        given: The condition of each datum, see `Variant.arguments`; that of ``train`` is its
+            fourth part. Information is then that given the condition, see `information`, and
+            generated images get the conditions of the data.
         full: True to measure on all data and with more draws: 5,000 importance samples per datum,
             2,000 generated data with 1,000 each, and 10,000 images per category. Given options of
             `information` override it. ``forecast`` estimates the time.
@@ -191,7 +195,7 @@ def evaluate(
         >>> results["mi_lower"] <= results["mi_upper"] <= results["rate"] + 1e-3
         True
     """
-    known, taught = check_known(vae, x, labels, factors, train)
+    known, taught = check_known(vae, x, labels, factors, train, given)
     options |= {"full": full, "probe_items": probe_items}
     budget = Budget.of(len(known.x), samples_per_category=samples_per_category, **options)
     if num_labels and (known.labels is None or vae.category is None):
@@ -212,7 +216,7 @@ def measure(
     num_labels: int = 0,
 ) -> EvaluationResult:
     """Measures the figures of `evaluate` on checked data."""
-    x, labels, factors = known
+    x, labels, factors, given = known
     clock: dict[str, float] = {}
 
     @contextmanager
@@ -227,11 +231,12 @@ def measure(
 
     findings = Findings()
     with part("information"):
-        report = information(vae.model, vae.guide, x, seed=seed, **asdict(budget.information))
+        how = asdict(budget.information)
+        report = information(vae.model, vae.guide, x, given=given, seed=seed, **how)
         clock |= {f"information, {name}": took for name, took in report.seconds.items()}
         findings.values |= report.to_dict()
     with part("codes"):
-        data = EncodedData(vae, x, seed)
+        data = EncodedData(vae, known.args, seed)
     with part("reconstruction"):
         measures.reconstruction(data, findings)
         measures.fixed_scale(data, findings)

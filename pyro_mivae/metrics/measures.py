@@ -72,7 +72,10 @@ def reconstruction(data: EncodedData, findings: Findings) -> None:
     values = {}
     for site, group in data.groups.items():
         parts = zip(*(data.codes[site].split(ENCODE_BATCH) for site in group))
-        decoded = (data.vae.decode(dict(zip(group, part)), len(part[0])) for part in parts)
+        decoded = (
+            data.vae.decode(dict(zip(group, part)), len(part[0]), given=next(iter(others), None))
+            for part, (_, *others) in zip(parts, batches(data.args), strict=True)
+        )
         r2 = explained(x.split(ENCODE_BATCH), decoded, spread)
         values[key("reconstruction_r2", site)] = r2
     line = (
@@ -160,12 +163,19 @@ def categories(data: EncodedData, findings: Findings, samples: int) -> Tensor:
         | {key("occupancy", str(k)): share for k, share in shares},
         f"categories_used, {key('occupancy', '*')}",
     )
-    sizes = [min(ENCODE_BATCH, samples - i) for i in range(0, samples, ENCODE_BATCH)]
-    drawn = [
-        torch.cat([data.vae.sample(size, category=category) for size in sizes])
-        for category in range(count)
-    ]
-    logs = [data.encode(images)[site][:, k].log() for k, images in enumerate(drawn)]
+    others = data.conditions(samples)
+    parts = list(batches([torch.zeros(samples), *others]))
+
+    def sample(category: int) -> Tensor:
+        """Draws images of a category, of the data's conditions if there are any."""
+        some = [
+            data.vae.sample(len(size), category, given=next(iter(given), None))
+            for size, *given in parts
+        ]
+        return torch.cat(some)
+
+    drawn = [sample(category) for category in range(count)]
+    logs = [data.encode([x, *others])[site][:, k].log() for k, x in enumerate(drawn)]
     # A probability that underflows counts as the smallest number, not as minus infinity.
     scores = torch.cat(logs).clamp_min(math.log(torch.finfo(torch.float32).tiny)).double()
     error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
@@ -234,11 +244,11 @@ def generation(
         judged = judge.predict(generated.flatten(0, 1)).reshape(generated.shape[:2])
         live = occupancy(data.found, len(generated)) >= LIVE
         chosen = split.choose(PROBE_ITEMS, data.seed)
-        found = data.encode(split.x, chosen)[data.category[0]].argmax(-1)
+        found = data.encode(split.args, chosen)[data.category[0]].argmax(-1)
         names = match_labels(found, learn[chosen.to(device)], len(generated))
         accuracy = generation_accuracy(judged, names, live, classes)
         consistency = generation_consistency(judged, live)
-        guesses = [judge.predict(part) for part in batches(data.x, split.rows)]
+        guesses = [judge.predict(x) for (x,) in batches([data.x], split.rows)]
         right = float((torch.cat(guesses) == score).double().mean())
     of = (
         f"{reason}{generated.shape[1]} images of each category in use, drawn from the prior, "
@@ -357,9 +367,9 @@ def factors(
 def _both(data: EncodedData, split: Split, chosen: Tensor, *, drawn: bool) -> tuple[Codes, Codes]:
     """Codes to learn on, and codes to score."""
     if drawn:
-        return data.draw(split.x, chosen), data.draw(data.x, split.rows)
+        return data.draw(split.args, chosen), data.draw(data.args, split.rows)
     own = {site: code[split.rows.to(code.device)] for site, code in data.codes.items()}
-    return data.encode(split.x, chosen), own
+    return data.encode(split.args, chosen), own
 
 
 def _without_idle(train: Codes, codes: Codes, categories: Collection[str]) -> tuple[Codes, Codes]:

@@ -98,7 +98,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
         f"{both('mi')}, saturated, {both('marginal_kl')}": "; ".join(
             [
                 f"InfoNCE and leave-one-out bounds over the known posteriors, codes of "
-                f"{report['information_items']} items; the upper one at most the rate",
+                f"{report.get('information_items', 0)} items; the upper one at most the rate",
                 *(f"{name} {report[name]}" for name in ("mi", "marginal_kl") if name in report),
             ]
         ),

@@ -12,37 +12,48 @@ from pyro_mivae.inputs import as_labels
 from pyro_mivae.variants import Variant
 
 PROBE_ITEMS = 10_000
-Train = tuple[Any, Any] | tuple[Any, Any, Any]
-"""Data, their labels, and their factors."""
+Train = tuple[Any, Any] | tuple[Any, Any, Any] | tuple[Any, Any, Any, Any]
+"""Data, their labels, their factors, and their condition."""
 Pair = tuple[Tensor, Tensor]
 """Values of the data to learn on, and of the data to score."""
 
 
 class Known(NamedTuple):
-    """Data with their labels, shape ``(n,)``, and factors, shape ``(n, F)``, or None."""
+    """Data with their labels ``(n,)``, factors ``(n, F)`` and condition ``(n, ...)``, or None."""
 
     x: Tensor
     labels: Tensor | None
     factors: Tensor | None
+    given: Tensor | None = None
+
+    @property
+    def args(self) -> list[Tensor]:
+        """The arguments of model and guide."""
+        return [self.x, *([] if self.given is None else [self.given])]
 
     def take(self, count: int, seed: int) -> Known:
         """Takes some of the data at random."""
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self.x), generator=generator)[:count]
-        labels, factors = (
+        others = (
             None if values is None else values[rows.to(values.device)] for values in self[1:]
         )
-        return Known(self.x[rows.to(self.x.device)], labels, factors)
+        return Known(self.x[rows.to(self.x.device)], *others)
 
 
 class Split(NamedTuple):
     """Data to learn on, and other data to score."""
 
-    x: Tensor  # to learn on
+    args: list[Tensor]  # data to learn on, and their condition if there is one
     rows: Tensor  # those of the encoded data that are scored, on the CPU
     labels: Pair | None  # integers from 0
     factors: Pair | None
     text: str  # description of the split
+
+    @property
+    def x(self) -> Tensor:
+        """The data to learn on."""
+        return self.args[0]
 
     @property
     def is_empty(self) -> bool:
@@ -61,27 +72,29 @@ def split(given: Known, train: Known | None, seed: int, device: torch.device) ->
     Without separate training data, half of the data are used to learn, stratified by label, or by
     the first factor if there are no labels.
     """
-    x, labels, factors = given
+    x, labels, factors, _ = given
     if train is not None:
         learn, rows = None, torch.arange(len(x))
         text = f"learned on {len(train.x)} training items, scored on the {len(x)} items"
     else:
         by = labels if labels is not None or factors is None else factors[:, 0]
         learn, rows = halves(torch.zeros(len(x)) if by is None else by.cpu(), seed)
-        train = Known(x[:0] if by is None else x[learn.to(x.device)], labels, factors)
+        rest = learn[:0] if by is None else learn
+        args = [part[rest.to(part.device)] for part in given.args]
+        train = Known(args[0], labels, factors, args[-1] if len(args) > 1 else None)
         text = (
             f"learned on a random half of the data, stratified by label ({len(learn)} items), "
             f"scored on the other ({len(rows)} items)"
         )
     pairs: list[Pair | None] = []
-    for taught, asked in zip(train[1:], (labels, factors)):
+    for taught, asked in zip(train[1:3], (labels, factors)):
         if taught is None or asked is None:
             pairs.append(None)
         else:
             own = taught.cpu() if learn is None else taught.cpu()[learn]
             values = numbered(torch.cat([own, asked.cpu()[rows]])).to(device)
             pairs.append((values[: len(own)], values[len(own) :]))
-    return Split(train.x, rows, pairs[0], pairs[1], text)
+    return Split(train.args, rows, pairs[0], pairs[1], text)
 
 
 def halves(labels: Tensor, seed: int) -> Pair:
@@ -93,19 +106,24 @@ def halves(labels: Tensor, seed: int) -> Pair:
 
 
 def check_known(
-    vae: Variant, x: Any, labels: Any, factors: Any, train: Any
+    vae: Variant, x: Any, labels: Any, factors: Any, train: Any, given: Any = None
 ) -> tuple[Known, Known | None]:
     """Checks the arguments of `evaluate`: data to score, and data to learn on."""
-    if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3)):
-        raise DataError("train: expected (x, labels) or (x, labels, factors); None if not known")
-    given = [(x, labels, factors)] + ([] if train is None else [(*train, None)[:3]])
-    names = ("{}", "the {} of train")[: len(given)]
+    if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3, 4)):
+        raise DataError(
+            "train: expected (x, labels), (x, labels, factors), or (x, labels, factors, given); "
+            "None if not known"
+        )
+    sets = [(x, labels, factors, given)] + ([] if train is None else [(*train, None, None)[:4]])
+    names = ("{}", "the {} of train")[: len(sets)]
+    args = [vae.arguments(of[0], of[3]) for of in sets]
     known = [
         Known(*of)
         for of in zip(
-            [vae.check_data(of[0]) for of in given],
-            as_labels([of[1] for of in given], [name.format("labels") for name in names]),
-            as_labels([of[2] for of in given], [name.format("factors") for name in names]),
+            [of[0] for of in args],
+            as_labels([of[1] for of in sets], [name.format("labels") for name in names]),
+            as_labels([of[2] for of in sets], [name.format("factors") for name in names]),
+            [of[1] if len(of) > 1 else None for of in args],
         )
     ]
     for of, name in zip(known, names):
@@ -130,13 +148,13 @@ def check_known(
 
 def _check_train(score: Known, learn: Known) -> None:
     """Checks that the training data have labels and factors like the scored data."""
-    for name, given, taught in zip(("labels", "factors"), score[1:], learn[1:]):
+    for name, given, taught in zip(("labels", "factors"), score[1:3], learn[1:3]):
         if given is not None and taught is None:
             raise DataError(
                 f"{name} are given, but train has none; give train=(x, labels, factors), with "
                 f"None for what is not known, or leave train out"
             )
-    (_, labels, factors), (_, y, f) = score, learn
+    (_, labels, factors, _), (_, y, f, _) = score, learn
     if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
         raise DataError(
             f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"

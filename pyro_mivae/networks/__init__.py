@@ -1,5 +1,6 @@
 """Plain torch networks: encoders, decoders, critics, and networks of GANs."""
 
+from pyro_mivae.networks.conditional import ConditionalEncoder
 from pyro_mivae.networks.conv import ConvDecoder, ConvEncoder, ConvGenerator, ConvTrunk
 from pyro_mivae.networks.critics import (
     CRITICS,
@@ -28,6 +29,7 @@ __all__ = [
     "NETWORKS",
     "TRANSFORMS",
     "BilinearCritic",
+    "ConditionalEncoder",
     "ConvDecoder",
     "ConvEncoder",
     "ConvGenerator",

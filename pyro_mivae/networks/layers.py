@@ -128,12 +128,13 @@ def count_features(name: str, layer: nn.Module, shape: Sequence[int]) -> int:
     """Counts the features that a layer returns per datum, by two blank data."""
     training = layer.training
     example = next(layer.parameters(), torch.zeros(()))
+    taken = [tuple(shape)] + [given for given in (getattr(layer, "given_shape", None),) if given]
     linear = [part for part in layer.modules() if isinstance(part, nn.Linear)]
     if example.is_meta and linear:  # a first operation on the meta device takes seconds of imports
         return linear[-1].out_features
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            features = layer.eval()(example.new_zeros(2, *shape))
+            features = layer.eval()(*(example.new_zeros(2, *each) for each in taken))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ShapeError(
             f"{name} does not take data of shape {(2, *shape)} ({error}); build it for data of "

@@ -17,6 +17,7 @@ from pyro_mivae.arguments import checked, function, instance
 from pyro_mivae.elbo import MutualInformationELBO, Objective
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.errors import DataError, PyroMivaeError, PyroMivaeWarning, ShapeError, SiteError
+from pyro_mivae.inputs import as_condition
 from pyro_mivae.models import GenerativeModel
 from pyro_mivae.pairs import rules
 from pyro_mivae.pairs.findings import Finding, PairReport
@@ -67,8 +68,8 @@ def check(
     Args:
         model: The model, or a `Variant`.
         guide: The guide; with a variant, the data.
-        *args: Arguments of model and guide, a batch of data first. Of a variant's data the first
-            64 are used, unless there are other arguments.
+        *args: Arguments of model and guide, a batch of data first, then their condition if there
+            is one. Of a variant's data the first 64 are used, unless there are other arguments.
         objective: The loss; that of the variant, or `MutualInformationELBO` if omitted.
         **kwargs: Keyword arguments of model and guide, or labels for the objective.
 
@@ -115,6 +116,11 @@ def _checked(
         x, *others = args
         try:
             data = owner.check_data(x).to(device)
+            if owner.given_shape is not None:
+                given = others.pop(0) if others else kwargs.get("given")
+                kwargs = {name: value for name, value in kwargs.items() if name != "given"}
+                condition = as_condition(given, owner.given_shape, len(data))
+                others.insert(0, torch.as_tensor(condition).to(data))
         except (DataError, ShapeError) as error:
             return PairReport((Finding.of("data", error, "x"),), "")
         args = (data, *others) if others or kwargs else (data[:ENOUGH_DATA],)

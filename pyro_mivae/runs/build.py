@@ -34,6 +34,7 @@ from pyro_mivae.runs.config import (
     names_file,
     plain_defaults,
 )
+from pyro_mivae.schedules import read_target
 from pyro_mivae.training.processes import run_source
 from pyro_mivae.variants import VARIANTS, Variant
 
@@ -47,7 +48,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     """Builds the variant of a run, with weights drawn from the run's seed."""
     variant_class = find_variant(config.variant)
     check_model_options(config.variant, config.model)
-    options = dict(config.model)
+    options = {name: read_target(value) for name, value in config.model.items()}
     parts = {f.name: options.pop(f.name, None) for f in fields(ModelParts)}
     network = parts["network"] or "auto"
     digests = config.programs

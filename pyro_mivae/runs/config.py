@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import Tensor
 
@@ -30,9 +30,10 @@ from pyro_mivae.guides import FAMILIES
 from pyro_mivae.networks import NETWORKS
 from pyro_mivae.options import checks_of, flags_of, kinds_of, option
 from pyro_mivae.priors import PRIORS
+from pyro_mivae.schedules import TARGET, written_weight
 from pyro_mivae.training import TrainingOptions, atomic_path, versions
 from pyro_mivae.variants import VARIANTS, Variant
-from pyro_mivae.variants.options import copied
+from pyro_mivae.variants.options import copied, takes_target
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ _ALL = [*(variant.options() for variant in VARIANTS.values()), ModelParts]
 _FIELDS = {f.name: (f.name, f.type, copied(f)) for options in _ALL for f in fields(options)}
 ModelOptions = make_dataclass("ModelOptions", _FIELDS.values(), kw_only=True)
 """Options of any variant."""
+TARGETED = frozenset(
+    name
+    for options in _ALL
+    for name, hint in get_type_hints(options).items()
+    if takes_target(hint)
+)
+"""Options that hold a number, or ``target:N``."""
 
 # For a data set and a variant; "*" is any. Later rows overrule earlier ones, and what is given
 # overrules all. Keys are keywords of `fit`, or of variants (left out where one does not take it).
@@ -116,7 +124,7 @@ DEFAULT_DATA = "digits"
 PROGRAMS = ("prior", "guide", "likelihood", "network")  # options that may name a file's code
 KINDS: dict[type, Checker] = {int: whole(), float: number(), bool: flag(), str: text()}
 MODEL = {  # by type alone: the bounds are the variant's own
-    name: path() if name in PROGRAMS else KINDS[kind]
+    name: path() if name in PROGRAMS else written_weight() if name in TARGETED else KINDS[kind]
     for name, kind in kinds_of(ModelOptions).items()
 }
 NEEDED: dict[str, tuple[str, ...]] = {  # in what is read, by table
@@ -333,7 +341,7 @@ def absolute_path(data: str) -> str:
 
 def names_file(value: Any) -> bool:
     """Returns True for a value of the form ``FILE.py:NAME``."""
-    return isinstance(value, str) and ":" in value
+    return isinstance(value, str) and ":" in value and not value.startswith(TARGET)
 
 
 def absolute_program(value: Any) -> Any:

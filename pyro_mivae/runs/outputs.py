@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pyro_mivae.data import PROTOCOLS, Dataset, read_images
+from pyro_mivae.data import PROTOCOLS, Dataset, RawImages, read_images, split_indices
 from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
@@ -27,6 +28,8 @@ from pyro_mivae.training import (
     suitable_threads,
 )
 from pyro_mivae.training.checkpoint import kept_weights
+from pyro_mivae.variants import Variant
+from pyro_mivae.variants.encoding import Generated, What
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
@@ -120,10 +123,13 @@ def write_samples(
     *,
     count: int,
     category: int | str | None = None,
+    what: Generated = "mean",
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Writes a square grid of samples from the prior as a PNG, pictures or lines.
+
+    They are the likelihood's means, or data drawn from it, see `Variant.sample`.
 
     Example:
         >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
@@ -134,7 +140,7 @@ def write_samples(
     check_out(out, ".png", overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        images = run.vae.sample(count, category=category)
+        images = run.vae.sample(count, category=category, what=what)
     if len(run.vae.data_shape) != 3:
         columns = math.ceil(math.sqrt(count))
         rows = math.ceil(count / columns)
@@ -151,12 +157,24 @@ def write_samples(
 
 
 def write_codes(
-    run: Run, data: str, out: Path, *, root: str | None = None, overwrite: bool = False
+    run: Run,
+    data: str,
+    out: Path,
+    *,
+    what: What = "mean",
+    num_draws: int | None = None,
+    root: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, tuple[int, ...]]:
-    """Encodes all images of a data set, in order, and writes one array per site as ``.npz``.
+    """Encodes all images of a data set, in order, and writes arrays as ``.npz``.
 
     Images are resized and made binary as those of the run were; a Bernoulli draw is one fixed
     draw of them in their order. Without a resize they must have the same size.
+
+    An array per site has its name, as `Variant.encode` returns it: ``(n, size)``, of draws
+    ``(num_draws, n, size)``. Beside means, ``<site>_sd`` holds the standard deviations of each
+    continuous site that has any. ``split`` says of each datum if `load_dataset` takes it for
+    ``train`` or ``test``; ``labels`` are indices into ``class_names``, if the data have labels.
 
     Example:
         >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
@@ -166,18 +184,52 @@ def write_codes(
 
     check_out(out, ".npz", overwrite)
     config = run.config
-    images = read_images(data, root=root or config.data_root, image_size=config.image_size).images
+    raw = read_images(data, root=root or config.data_root, image_size=config.image_size)
+    images = raw.images
     if len(images) == 0 or tuple(images.shape[1:]) != config.data_shape:
         raise DataError(
             f"{data} holds data of shape {tuple(images.shape[1:])}; the run {run.folder} was "
             f"trained on {config.data_shape}"
         )
     images = settled_pixels(run.vae.check_data(images), config.binarize)
-    parts = [run.vae.encode(part) for part in images.split(ENCODE_BATCH)]
-    codes = {site: torch.cat([p[site] for p in parts]).cpu().numpy() for site in parts[0]}
+    codes = _encoded(run.vae, images, what, num_draws)
+    if what == "mean":
+        spreads = _encoded(run.vae, images, "sd").items()
+        kept = {n: v for n, v in spreads if n not in run.vae.categories and bool((v > 0).any())}
+        codes |= {f"{name}_sd": value for name, value in kept.items()}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in codes.items()}
+    others = _labels_and_split(raw)
+    if both := sorted(arrays.keys() & others.keys()):
+        raise OptionError(f"sites {both} of {run.folder} have names of other arrays in the file")
     with atomic_path(out) as scratch:
-        np.savez(scratch, **codes)  # type: ignore[arg-type]  # no site is called allow_pickle
-    return {site: array.shape for site, array in codes.items()}
+        np.savez(scratch, **arrays, **others)
+    return {name: array.shape for name, array in (arrays | others).items()}
+
+
+def _encoded(
+    vae: Variant, images: Tensor, what: What, num_draws: int | None = None
+) -> dict[str, Tensor]:
+    """Encodes images in batches."""
+    parts = [vae.encode(part, what, num_draws) for part in images.split(ENCODE_BATCH)]
+    along = 1 if what == "draws" else 0
+    return {site: torch.cat([part[site] for part in parts], along) for site in parts[0]}
+
+
+def _labels_and_split(raw: RawImages) -> dict[str, Any]:
+    """Arrays of a data set's labels and names, and of its split."""
+    import numpy as np
+
+    count, found = len(raw.images), {}
+    if raw.num_train is not None or count > 1:
+        split = np.full(count, "train")
+        test: Any = slice(raw.num_train, None)
+        if raw.num_train is None:
+            test = split_indices(count, raw.labels)[1].numpy()
+        split[test] = "test"
+        found["split"] = split
+    if raw.labels is not None:
+        found |= {"labels": raw.labels.numpy(), "class_names": np.array(raw.class_names)}
+    return found
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:

@@ -28,7 +28,7 @@ class Particle:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     traces: TracePair
-    labelled: tuple[Tensor, Tensor] | None = None  # data and labels, see `LabelledCategory`
+    labelled: tuple[Tensor, ...] | None = None  # data, labels, ..., see `LabelledCategory`
 
 
 class TermOptions(TypedDict, total=False):

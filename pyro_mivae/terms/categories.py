@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from pyro_mivae.compat import BatchNorm
 from pyro_mivae.errors import SiteError
 from pyro_mivae.sites import Site
 from pyro_mivae.terms.base import InformationTerm, Particle
-from pyro_mivae.traces import Program, trace_program
+from pyro_mivae.traces import Program, bind, trace_program
 
 CATEGORIES = (
     torch.distributions.Categorical,
@@ -29,7 +28,8 @@ class CategoryTerm(InformationTerm):
 
     def __call__(self, particle: Particle) -> Tensor:
         """Estimates the term."""
-        x, guide = particle.args[0], partial(particle.guide, **particle.kwargs)
+        x, *others = particle.args
+        guide = bind(particle.guide, others, particle.kwargs)
         site = category_site(self, guide, x)
         return site["scale"] * len(x) * self._estimate(guide, x, log_probs(site))
 

@@ -63,6 +63,12 @@ class PairedTerm(InformationTerm):
                 drawn once per datum.
         """
         n, traces, told = len(particle.args[0]), particle.traces, type(self).__name__
+        if getattr(particle.model, "given_shape", None):
+            raise SiteError(
+                f"{told} compares codes of data of different conditions, so it is about the data "
+                "of all conditions together; leave it out of a conditional model, or use "
+                "BarberAgakov"
+            )
         self._check_batch(n)
         self.check_latent(traces)
         codes = []

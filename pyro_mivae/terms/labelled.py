@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -21,7 +20,7 @@ from pyro_mivae.terms.categories import (
     log_probs,
     running_statistics_kept,
 )
-from pyro_mivae.traces import Program
+from pyro_mivae.traces import Program, bind
 
 
 def check_labels(labels: Tensor, num_categories: int) -> None:
@@ -137,10 +136,11 @@ class LabelledCategory(InformationTerm):
     In a loss with this term, a step takes up to two further arguments:
 
     * ``labels``: integers of shape ``(n,)``, see `observe_category`;
-    * ``labelled``: a pair of labelled data and their labels, of any number, which the second mean
-      is estimated by. If they are drawn at random from the labelled data, the loss is unbiased,
-      however few of the batch have a label. If omitted, the labelled data of the batch serve; the
-      term's expectation is then multiplied by the probability that a batch holds any.
+    * ``labelled``: a tuple of labelled data, their labels, and further arguments of the guide for
+      these data, such as their condition; of any number, by which the second mean is estimated.
+      If they are drawn at random from the labelled data, the loss is unbiased, however few of the
+      batch have a label. If omitted, the labelled data of the batch serve; the term's expectation
+      is then multiplied by the probability that a batch holds any.
 
     Args:
         site: The category.
@@ -171,10 +171,11 @@ class LabelledCategory(InformationTerm):
         """Returns minus the cross-entropy, times the number of data."""
         self.check_latent(particle.traces)
         assert particle.labelled is not None
-        guide = partial(particle.guide, **particle.kwargs)
+        x, labels, *others = particle.labelled
+        guide = bind(particle.guide, others, particle.kwargs)
         site = particle.traces.guide.nodes[self.sites[0]]
         count = site["scale"] * len(particle.args[0])
-        return count * self.per_datum(guide, *particle.labelled)
+        return count * self.per_datum(guide, x, labels)
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
         """Estimates the weighted term; the ledger's entry is the cross-entropy itself.

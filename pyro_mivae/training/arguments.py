@@ -23,7 +23,7 @@ from pyro_mivae.variants.checks import given_labels, take_labels
 
 HELD_OUT = 0.1
 SMALL_STEP = 50_000_000  # parameters times images per step
-Placed = tuple[dict[str, Tensor], Tensor | None]
+Placed = tuple[dict[str, Tensor], list[Tensor]]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 
@@ -81,23 +81,33 @@ class Images:
 
     Attributes:
         x: Training images, see `training_pixels`.
-        validation: Held-out images, the share of ``x`` to hold out, or None.
+        validation: Held-out images, with their condition if there is one; the share of ``x`` to
+            hold out; or None.
         binarize: Protocol of the pixels.
         labels: Their categories, -1 for no label, or None.
+        given: Their condition, or None.
     """
 
     x: Tensor
-    validation: Tensor | float | None
+    validation: tuple[Tensor, ...] | float | None
     binarize: str
     labels: Tensor | None = None
+    given: Tensor | None = None
 
     @classmethod
     def checked(
-        cls, vae: Any, x: Any, validation: Any, options: TrainingOptions, labels: Any = None
+        cls,
+        vae: Any,
+        x: Any,
+        validation: Any,
+        options: TrainingOptions,
+        labels: Any = None,
+        given: Any = None,
     ) -> Images:
         """Checks images; with patience and no ``validation`` a tenth of them is held out."""
         patience, binarize = options.patience, options.binarize
-        x = training_pixels(vae.check_data(x), binarize)
+        x, *others = vae.arguments(x, given)
+        x, given = training_pixels(x, binarize), next(iter(others), None)
         if labels is not None:
             take_labels(vae, vae.objective(), None)
             labels = given_labels(vae, labels, x)
@@ -109,23 +119,27 @@ class Images:
         elif isinstance(validation, Real):
             validation = number(above=0, below=1)("validation", validation)
         else:
-            held_out = settled_pixels(vae.check_data(validation), binarize)
-            return cls(x, held_out, binarize, labels)
+            held_out, *others = vae.arguments(*_with_condition(vae, validation))
+            parts = settled_pixels(held_out, binarize), *others
+            return cls(x, parts, binarize, labels, given)
         if validation is not None and len(x) < 2:
             raise OptionError(
                 f"{len(x)} image(s) given, and some must be held out; give 2 or more"
             )
-        return cls(x, validation, binarize, labels)
+        return cls(x, validation, binarize, labels, given)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Digests of the images and labels."""
         held_out = self.validation
-        told = fingerprint(held_out) if isinstance(held_out, Tensor) else str(held_out)
+        told = str(held_out)
+        if isinstance(held_out, tuple):
+            told = " ".join(map(fingerprint, held_out))
         return {
             "training images": fingerprint(self.x),
             "validation": told,
             "labels": fingerprint(self.labels),
+            "condition": fingerprint(self.given),
         }
 
     def place(self, device: torch.device) -> Placed:
@@ -136,22 +150,39 @@ class Images:
         without a label are held out first.
 
         Returns:
-            The training data by name, and the held-out images.
+            The training data by name, and the held-out images, if any, with their condition.
         """
-        data = {"x": self.x} if self.labels is None else {"x": self.x, "labels": self.labels}
-        held_out = self.validation
-        if held_out is not None and not isinstance(held_out, Tensor):
-            count = min(max(1, round(held_out * len(self.x))), len(self.x) - 1)
+        parts = {"x": self.x, "given": self.given, "labels": self.labels}
+        data = {name: part for name, part in parts.items() if part is not None}
+        held_out: tuple[Tensor, ...] = ()
+        if isinstance(self.validation, tuple):
+            held_out = self.validation
+        elif self.validation is not None:
+            count = min(max(1, round(self.validation * len(self.x))), len(self.x) - 1)
             order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))
             if self.labels is not None:
                 order = order[(self.labels[order] >= 0).int().argsort(stable=True)]
-            held_out = settled_pixels(self.x[order[:count]], self.binarize)
+            taken = order[:count]
+            held_out = (settled_pixels(self.x[taken], self.binarize),)
+            held_out += () if self.given is None else (self.given[taken],)
             data = {name: value[order[count:]] for name, value in data.items()}
-        size = data["x"].nbytes + (0 if held_out is None else held_out.nbytes)
+        size = sum(part.nbytes for part in (*data.values(), *held_out))
         if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 3:
             device = torch.device("cpu")
         placed = {name: value.to(device) for name, value in data.items()}
-        return placed, None if held_out is None else held_out.to(device)
+        return placed, [part.to(device) for part in held_out]
+
+
+def _with_condition(vae: Any, validation: Any) -> tuple[Any, ...]:
+    """Takes held-out data, or a pair of them and their condition, apart."""
+    if vae.given_shape is None:
+        return (validation,)
+    if not isinstance(validation, tuple) or len(validation) != 2:
+        raise OptionError(
+            "validation holds no condition, which the variant needs; give a pair (x, given), or "
+            "the fraction of the data to hold out"
+        )
+    return validation
 
 
 def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:

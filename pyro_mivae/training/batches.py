@@ -21,7 +21,8 @@ class Batches:
     """Data of a training in batches, each with some labelled data beside it if there are labels.
 
     Attributes:
-        data: Tensors with a row for each datum: the images ``x``, and ``labels`` if there are any.
+        data: Tensors with a row for each datum: the images ``x``, their condition ``given``, and
+            ``labels``, if there are any.
         sizes: Number of data of each step of an epoch.
         extra: Number of rows at the end of each batch that hold labelled data, drawn for the
             classifier's term: as many as are in a batch, or all.
@@ -117,10 +118,11 @@ def _loss_per_datum(
     x: Tensor,
     *others: Tensor,
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    given: dict[str, Any] = dict(zip(names, others, strict=True))
+    known: dict[str, Any] = dict(zip(names, others, strict=True))
+    args = [x, *([known.pop("given")] if "given" in known else [])]
     if extra:
-        labelled = x[-extra:], given["labels"][-extra:]
-        x, given = x[:-extra], {name: value[:-extra] for name, value in given.items()}
-        given["labelled"] = labelled
-    loss = objective.differentiable_loss(model, guide, x, **given)
-    return loss / len(x), objective.ledger
+        labelled = [part[-extra:] for part in (x, known["labels"], *args[1:])]
+        args = [part[:-extra] for part in args]
+        known = {"labels": known["labels"][:-extra], "labelled": tuple(labelled)}
+    loss = objective.differentiable_loss(model, guide, *args, **known)
+    return loss / len(args[0]), objective.ledger

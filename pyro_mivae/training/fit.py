@@ -67,6 +67,7 @@ def fit(
     options: TrainingOptions,
     objective: Objective | None = None,
     labels: Any = None,
+    given: Any = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -102,10 +103,13 @@ def fit(
             that of `LabelledCategory`. Each step reads as many labelled images, drawn at random,
             as are in a batch (or all of them) for the classifier's term, so every label counts the
             same, however few there are. They also take part in the start of the categories.
+        given: The condition of each image, for a variant with ``given_shape``: numbers of shape
+            ``(N, *given_shape)``, or labels, integers of shape ``(N,)``, which become one-hot
+            vectors. Model and guide get it as their second argument.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
             ``x`` to hold out for that, of those without a label first. The columns show the loss
-            without labels.
+            without labels. With a condition it is a pair of images and their condition.
         progress: True to show a progress bar on stderr.
         run: Folder for history and checkpoint.
         resume: True to continue from the folder's checkpoint, or to start if it has none. For a
@@ -118,12 +122,13 @@ def fit(
         The history, a row per epoch.
 
     Raises:
-        OptionError: If an option is out of its range, or differs from the run that is resumed; or
-            if labels are given to a variant without a category, or without an ELBO.
+        OptionError: If an option is out of its range, or differs from the run that is resumed; if
+            labels are given to a variant without a category, or without an ELBO; or if ``given``
+            is missing, or the variant takes none.
         DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
             the likelihood or made binary; or if a label is no category, or there is none.
         ShapeError: If images have another shape than the variant's, or if there is not one label
-            for each.
+            or condition for each.
         SiteError: If model, guide and objective do not match.
         RunError: If the folder holds a run and ``resume`` is off, or the run of another model.
         StagingError: If the step cannot be staged, and ``precision`` is ``"bf16"``.
@@ -139,7 +144,7 @@ def fit(
         (2, True)
     """
     target = resolve_device(device)
-    images = Images.checked(vae, x, validation, options, labels)
+    images = Images.checked(vae, x, validation, options, labels, given)
     training = Training(vae, images, images.place(target), options, target, objective)
     if on_start is not None:
         on_start()

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from pyro_mivae.arguments import checked, either, flag, function, path, several, whole
+from pyro_mivae.arguments import checked, either, flag, function, instance, path, several, whole
+from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of, takes_options
@@ -24,6 +25,7 @@ from pyro_mivae.variants import VARIANT
 
 CHECKS = checks_of(TrainingOptions)
 PER_MODEL = ("lr", "seed")
+_OBJECTIVE = instance(Objective, example="mi.MutualInformationELBO()")
 
 
 @checked(
@@ -35,6 +37,7 @@ PER_MODEL = ("lr", "seed")
     jobs=whole(least=1),
     runs=several(path()),
     resume=flag(),
+    objective=either(_OBJECTIVE, several(_OBJECTIVE)),
     on_start=function("on_start()"),
     on_epoch=function("on_epoch(number, row)"),
 )
@@ -47,6 +50,8 @@ def fit_many(
     lr: float | Sequence[float] = TrainingOptions.lr,
     seeds: Sequence[int] | None = None,
     labels: Any = None,
+    given: Any = None,
+    objective: Objective | Sequence[Objective] | None = None,
     device: str | torch.device = "auto",
     validation: Any = None,
     progress: bool = False,
@@ -72,6 +77,9 @@ def fit_many(
         lr: Learning rate, one for all or one for each.
         seeds: Seeds of noise and order, one for each; 0, 1, 2, ... if omitted.
         labels: Categories of some images, as in `fit`; or a list of them, one for each model.
+        given: The condition of each image, as in `fit`.
+        objective: A loss in place of ``vae.objective()``, as in `fit`; or a list of them, one for
+            each model, as losses with networks need.
         device: As for `fit`.
         validation: Images to evaluate on, or the fraction of ``x`` to hold out, as for `fit`.
         progress: True to show one progress bar for all on stderr.
@@ -111,6 +119,9 @@ def fit_many(
     seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
     each = isinstance(labels, list | tuple)
     known = _one_for_each("labels", labels, count) if each else [labels] * count
+    objectives: Sequence[Any] = [objective] * count
+    if isinstance(objective, list | tuple):
+        objectives = _one_for_each("objective", objective, count)
     folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
     _check_apart(
         [[folder.resolve()] if folder else [] for folder in folders],
@@ -119,13 +130,14 @@ def fit_many(
     target = resolve_device(device)
     placed: dict[str, tuple[Images, Placed]] = {}
     trainings = []
-    for vae, own_lr, seed, own_labels in zip(vaes, lrs, seeds, known, strict=True):
+    each_model = zip(vaes, lrs, seeds, known, objectives, strict=True)
+    for vae, own_lr, seed, own_labels, loss in each_model:
         own = replace(options, lr=own_lr, seed=seed)
-        images = Images.checked(vae, x, validation, own, own_labels)
+        images = Images.checked(vae, x, validation, own, own_labels, given)
         same = str(images.fingerprints)  # models with the same data share them
         if same not in placed:
             placed[same] = images, images.place(target)
-        trainings.append(Training(vae, *placed[same], own, target))
+        trainings.append(Training(vae, *placed[same], own, target, loss))
     if on_start is not None:
         on_start()
     with ExitStack() as writers:
@@ -136,10 +148,10 @@ def fit_many(
             failures = _one_by_one(trainings, progress, tell)
     if jobs > 1:  # the folders are the processes' own from here on
         shared = {k: v for k, v in asdict(options).items() if k not in PER_MODEL}
-        shared |= {"validation": validation, "device": device, "resume": resume}
+        shared |= {"validation": validation, "device": device, "resume": resume, "given": given}
         train = partial(_train_share, x, shared)
-        given = list(zip(vaes, lrs, seeds, known, folders, strict=True))
-        failures = _at_once(partial(in_processes, train, given, jobs), trainings, progress, tell)
+        models = list(zip(vaes, lrs, seeds, known, objectives, folders, strict=True))
+        failures = _at_once(partial(in_processes, train, models, jobs), trainings, progress, tell)
     if failures:
         told = "; ".join(f"model {number}: {failure}" for number, failure in failures.items())
         raise ManyTrainingError(f"{len(failures)} of {count} models: {told}", failures, histories)
@@ -193,12 +205,13 @@ def _train_share(
     x: Any, options: Mapping[str, Any], given: Sequence[Any], on_row: OnRow
 ) -> list[Result]:
     """Trains a process's share of the models."""
-    vaes, lrs, seeds, labels, folders = zip(*given, strict=True)
+    vaes, lrs, seeds, labels, objectives, folders = zip(*given, strict=True)
     failures: Mapping[int, str] = {}
     runs = None if None in folders else folders
     try:
-        how = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
-        fit_many(vaes, x, on_epoch=on_row, **how, **options)
+        how: dict[str, Any] = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
+        given_loss = None if objectives[0] is None else objectives
+        fit_many(vaes, x, objective=given_loss, on_epoch=on_row, **how, **options)
     except ManyTrainingError as error:
         failures = error.failures
     states = [{name: value.cpu() for name, value in vae.state_dict().items()} for vae in vaes]

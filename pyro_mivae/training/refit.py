@@ -33,6 +33,7 @@ def refit_prior(
     x: Any,
     prior: Any,
     *,
+    given: Any = None,
     epochs: int = 20,
     batch_size: int = 128,
     lr: float = 1e-3,
@@ -50,6 +51,8 @@ def refit_prior(
         x: Training data, as `Variant.check_data` takes them.
         prior: A prior with parameters and the sites of the variant's own, in the same sizes. It
             becomes part of the result.
+        given: The condition of the data, see `fit`. The prior does not depend on it: it
+            approaches the aggregate posterior over all conditions.
         epochs: Passes over the data.
         batch_size: Data per step.
         lr: Learning rate of Adam.
@@ -74,7 +77,7 @@ def refit_prior(
         >>> type(refit.prior).__name__, type(vae.prior).__name__
         ('FlowPrior', 'StandardNormalPrior')
     """
-    x = vae.check_data(x)
+    x, *others = vae.arguments(x, given)
     if not isinstance(prior, nn.Module) or not any(p.requires_grad for p in prior.parameters()):
         raise OptionError(
             f"prior={type(prior).__name__} has no parameters to fit; give one that has, such as "
@@ -90,7 +93,7 @@ def refit_prior(
         prepare = getattr(prior, "initialize", None)
         if callable(prepare):
             prepare(x)
-        _fit(fitted.eval(), x, epochs, batch_size, lr)
+        _fit(fitted.eval(), [x, *others], epochs, batch_size, lr)
     return fitted
 
 
@@ -114,7 +117,7 @@ def _with_prior(vae: Variant, prior: Any) -> Variant:
     return copied
 
 
-def _fit(vae: Variant, x: Tensor, epochs: int, batch_size: int, lr: float) -> None:
+def _fit(vae: Variant, args: list[Tensor], epochs: int, batch_size: int, lr: float) -> None:
     prior = vae.prior.train()
     frozen = [p for p in vae.parameters() if p.requires_grad]
     trained = [p for p in prior.parameters() if p.requires_grad]
@@ -123,22 +126,23 @@ def _fit(vae: Variant, x: Tensor, epochs: int, batch_size: int, lr: float) -> No
         parameter.requires_grad_()
     program = code_program(vae.model)
 
-    def loss(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        pair = TracePair.run(program, vae.guide, (batch,), {}, max_plate_nesting=1)
+    def loss(*batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        pair = TracePair.run(program, vae.guide, batch, {}, max_plate_nesting=1)
         costs = [pair.rate(name) for name in pair.latent]
         costs += [-pair.log_likelihood(name).sum() for name in pair.observed]  # factors
-        value = sum_of(costs) / len(batch)
+        value = sum_of(costs) / len(batch[0])
         return value, {"loss": value.detach()}
 
     order = torch.Generator().manual_seed(torch.initial_seed())
-    steps = epochs * -(-len(x) // batch_size)
+    count, device = len(args[0]), args[0].device
+    steps = epochs * -(-count // batch_size)
     engine = Engine(TrainStep.of_modules(loss, vae), "auto", num_steps=steps)
     optimiser, number = torch.optim.Adam(trained, lr), 0
     try:
         for _ in range(epochs):
-            for index in torch.randperm(len(x), generator=order).split(batch_size):
-                batch = x[index.to(x.device)].to(vae.device)
-                _, values = engine.take(batch, number=number, compare=is_due(number))
+            for index in torch.randperm(count, generator=order).split(batch_size):
+                batch = [part[index.to(device)].to(vae.device) for part in args]
+                _, values = engine.take(*batch, number=number, compare=is_due(number))
                 optimiser.step()
                 number += 1
     finally:

@@ -58,7 +58,7 @@ class Trainer:
         self,
         vae: Any,
         data: Mapping[str, Tensor],
-        held_out: Tensor | None,
+        held_out: list[Tensor],
         options: TrainingOptions,
         device: torch.device,
         objective: Objective | None = None,
@@ -108,7 +108,7 @@ class Trainer:
                 f"batch_size={options.batch_size} for {len(self.x)} image(s): the objective "
                 "compares the images of a batch; give 2 or more, best 64 or more"
             )
-        if self.needs_batch and self.held_out is not None and len(self.held_out) < 2:
+        if self.needs_batch and self.held_out and len(self.held_out[0]) < 2:
             raise OptionError(
                 "one image is held out, but the objective compares several; hold out 2 or more"
             )
@@ -205,7 +205,9 @@ class Trainer:
 
     def initialize(self) -> None:
         """Prepares the variant's parameters from the training data."""
-        known = {"labels": self.batches.data["labels"]} if self.batches.extra else {}
+        known = {name: part for name, part in self.batches.data.items() if name != "x"}
+        if not self.batches.extra:
+            known.pop("labels", None)
         self.vae.initialize(self.batches.settled(self.x), **known)
 
     def prepare(self) -> None:
@@ -243,8 +245,8 @@ class Trainer:
         self.epoch += 1
         lr = self.lr(self.options.lr, self.step - 1)
         row = {"epoch": self.epoch, "step": self.step, "seconds": 0.0, "lr": lr, **means}
-        if self.held_out is not None:
-            row |= {f"val_{key}": value for key, value in self._validate(self.held_out).items()}
+        if self.held_out:
+            row |= {f"val_{key}": value for key, value in self._validate().items()}
             self._watch(row)
         self.finished = self.has_waited or self.epoch >= self.options.epochs
         row["seconds"] = time.perf_counter() - start
@@ -286,21 +288,23 @@ class Trainer:
     def _validation(self) -> Engine:
         """The engine that evaluates held-out images: steps without parameters and labels."""
         step = self._program()
-        loss = loss_of(self.objective, self.vae.model, self.vae.guide)
+        names = ["given"] * (len(self.held_out) - 1)
+        loss = loss_of(self.objective, self.vae.model, self.vae.guide, names)
         name = "validation", "epoch"
         return Engine(TrainStep(loss, [], step.state, step.modules, name), "staged")
 
-    def _validate(self, images: Tensor) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Evaluates on held-out images, on the same noise in every epoch."""
         meter, number = Meter(), self.epoch - 1
         if self.engine.mode == "eager":
             self._validation.mode = "eager"
         with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
             torch.manual_seed(self.options.seed)
-            for part in images.split(batch_sizes(len(images), VALIDATION_BATCH, self.needs_batch)):
-                x = part.to(self.device, non_blocking=True)
-                taken = self._validation.take(x, number=number, compare=is_due(number))
-                meter.add(*taken, len(x))
+            sizes = batch_sizes(len(self.held_out[0]), VALIDATION_BATCH, self.needs_batch)
+            for parts in zip(*(part.split(sizes) for part in self.held_out), strict=True):
+                batch = [part.to(self.device, non_blocking=True) for part in parts]
+                taken = self._validation.take(*batch, number=number, compare=is_due(number))
+                meter.add(*taken, len(batch[0]))
         return meter.means()
 
     def _watch(self, row: dict[str, float]) -> None:

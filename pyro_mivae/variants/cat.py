@@ -14,7 +14,7 @@ from pyro_mivae.priors import MixturePrior
 from pyro_mivae.terms import InformationTerm
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import check_treatment, given_labels
+from pyro_mivae.variants.checks import check_sizes, check_treatment, given_labels, need
 from pyro_mivae.variants.warm_start import CategoryStart
 
 CHEAP = 2_000  # values per datum that may be decoded where fewer would do
@@ -67,8 +67,8 @@ class CatVAE(Variant):
     ) -> None:
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
         super().__init__(data_shape, make_prior, **parts)
-        self._need(self.category, "a category")
-        self._require(num_categories=num_categories, latent_dim=latent_dim)
+        need(self, self.category, "a category")
+        check_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
         configurations = math.prod(self.categories.values())
         check_treatment(categorical, num_decodes, temperature, configurations)
         chosen = "enumerate" if configurations * math.prod(data_shape) <= CHEAP else "sample"
@@ -77,12 +77,13 @@ class CatVAE(Variant):
         self.num_decodes = num_decodes or 2
         self.temperature = 0.5 if temperature is None else temperature
 
-    def initialize(self, x: Tensor, labels: Tensor | None = None) -> None:
+    def initialize(self, x: Tensor, labels: Tensor | None = None, given: Any = None) -> None:
         """Runs the start of the categories, see `Variant.initialize`."""
-        super().initialize(x := self.check_data(x), labels)
+        args = self.arguments(x, given)
+        super().initialize(x := args[0], labels)
         passed = any(self.given.get(part) is not None for part in ("guide", "encoder"))
         known = given_labels(self, labels, x)
-        self.start.run(self.guide, x, self.categories, labels=known, keep_weights=passed)
+        self.start.run(self.guide, args, self.categories, labels=known, keep_weights=passed)
 
     def _terms(self, num_steps: int | None) -> tuple[InformationTerm, ...]:
         return tuple(self.start.fading_terms(self.categories, num_steps))

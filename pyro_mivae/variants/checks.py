@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from pyro_mivae.tables import number_of
 from pyro_mivae.terms import InformationTerm, LabelledCategory
 from pyro_mivae.terms.labelled import check_labels
 from pyro_mivae.traces import TracePair, trace_program
+from pyro_mivae.variants.options import own_options
 
 SMALLER = (
     "give a smaller latent_dim, fewer categories, or narrower networks of your own as encoder and "
@@ -42,6 +44,7 @@ PARTS: dict[str, Checker] = {
     ),
     "encoder": NETWORK,
     "decoder": NETWORK,
+    "given_shape": shape(),
 }
 """Checks of the parts of all variants."""
 
@@ -171,13 +174,23 @@ def given_labels(vae: Any, labels: Any, x: Tensor) -> Tensor | None:
     return labels
 
 
-def check_guide(model: GenerativeModel, guide: Any, x: Tensor, prior: Mapping[str, Any]) -> None:
+def check_guide(
+    model: GenerativeModel, guide: Any, args: tuple[Tensor, ...], prior: Mapping[str, Any]
+) -> None:
     """Checks that a guide samples the prior's sites in the prior's shapes."""
-    nodes = trace_program(guide, (x,), {}).nodes
+    told = "data and their condition, (x, given)" if len(args) > 1 else "data alone, (x)"
+    try:
+        inspect.signature(guide.forward).bind(*args)
+    except TypeError as error:
+        raise OptionError(
+            f"the guide {type(guide).__name__} is called with {told} ({error}); let its forward "
+            "take these"
+        ) from None
+    nodes = trace_program(guide, args, {}).nodes
     for name, p in prior.items():
         check_event(name, nodes[name]["fn"] if name in nodes else p, p)
     try:
-        TracePair.run(code_program(model), guide, (x,), {}, max_plate_nesting=1)
+        TracePair.run(code_program(model), guide, args, {}, max_plate_nesting=1)
     except RuntimeError as error:
         shapes = {name: tuple(nodes[name]["value"].shape) for name in prior if name in nodes}
         raise SiteError(
@@ -222,6 +235,42 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
             f"shape {tuple(scored.batch_shape)} of a decoder's output of shape "
             f"{tuple(decoded.shape)}; let it have shape {(len(flat), *data_shape)}, without "
             "to_event"
+        )
+
+
+def check_condition(vae: Any, prior: Any) -> None:
+    """Refuses a condition where the variant or its prior compares data of other conditions."""
+    if vae.given_shape is None:
+        return
+    if vae.unconditional:
+        raise OptionError(
+            f"given_shape={vae.given_shape}: {type(vae).__name__} takes no condition, because "
+            f"{vae.unconditional}; use a variant whose terms are about one datum, such as VAE"
+        )
+    if hasattr(prior, "attach"):
+        raise OptionError(
+            f"given_shape={vae.given_shape}: {type(prior).__name__} reads the guide at inputs of "
+            "its own, which have no condition; use another prior"
+        )
+
+
+def check_sizes(vae: Any, **sizes: int | None) -> None:
+    """Refuses a given size that differs from that of the given prior."""
+    for name, given in sizes.items():
+        actual = getattr(vae, name) or 0
+        defaults = [own[name][1].default for own in own_options(type(vae)) if name in own]
+        if given not in (actual, *defaults):
+            raise OptionError(
+                f"{name}={given} is given, but the prior's {name} is {actual}; leave it out, "
+                "or build the prior with it"
+            )
+
+
+def need(vae: Any, found: object, needed: str) -> None:
+    """Refuses a prior that lacks something."""
+    if not found:
+        raise SiteError(
+            f"the prior samples {list(vae.sites)}; {type(vae).__name__} needs {needed}"
         )
 
 

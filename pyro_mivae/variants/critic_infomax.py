@@ -16,7 +16,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.networks import build_critic
 from pyro_mivae.terms import CriticBound, Penalty
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import CONTINUOUS, restarted
+from pyro_mivae.variants.checks import CONTINUOUS, need, restarted
 from pyro_mivae.variants.vae import VAE
 
 
@@ -33,8 +33,7 @@ class CriticInfomaxVAE(VAE):
     NWJ gave 1.1, 4.2 and -5.9 on test images (20 epochs of 10,000 images, three seeds), InfoNCE
     with a separable critic 5.4 each time, just under its ceiling, log 256.
 
-    For denoising, give a `CorruptedGuide`: the model scores the original data. The other arguments
-    are those of `VAE`.
+    For denoising, give a `CorruptedGuide`. The other arguments are those of `VAE`.
 
     Args:
         mi_weight: :math:`\alpha`; with 0 the critic only measures a plain VAE.
@@ -45,8 +44,7 @@ class CriticInfomaxVAE(VAE):
         critic_lr: The critic's learning rate if the model's is 1e-3. With the original code's
             default of 1e-5 the critic finds almost nothing.
         num_particles: Draws of the code per datum and step.
-        regularization: A further term that model and guide minimise. With ``beta=0`` it may be
-            your own divergence.
+        regularization: A further term to minimise; with ``beta=0`` it may be your own divergence.
 
     Example:
         >>> type(CriticInfomaxVAE((1, 8, 8)).critic).__name__
@@ -54,6 +52,7 @@ class CriticInfomaxVAE(VAE):
     """
 
     name = "critic-infomax"
+    unconditional = "its critic compares codes of data of different conditions"
 
     @options.checked_options(
         num_particles=whole(least=1),
@@ -73,7 +72,7 @@ class CriticInfomaxVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
-        self._need(not self.categories, CONTINUOUS)
+        need(self, not self.categories, CONTINUOUS)
         if isinstance(critic, str):
             critic = build_critic(critic, self.data_shape, self.latent_dim)
         if not isinstance(critic, CriticBound):

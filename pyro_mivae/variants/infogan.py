@@ -16,7 +16,7 @@ from pyro_mivae.networks import Discriminator, build_adversarial_networks, outpu
 from pyro_mivae.priors import InfoGANPrior, prior_sites
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import SMALLER, split
+from pyro_mivae.variants.checks import SMALLER, check_sizes, need, split
 
 
 class InfoGAN(Variant):
@@ -31,8 +31,7 @@ class InfoGAN(Variant):
     Args:
         data_shape: Shape of one datum.
         latent_dim: Size of ``z`` and ``u`` together.
-        code_dim: Size of ``u``, 0 for none.
-        num_categories: Number of categories of ``c``, 0 for none.
+        code_dim, num_categories: Size of ``u``, and number of categories; 0 for none.
         mi_weight, continuous_weight: :math:`\lambda` and :math:`\lambda_u`, per datum.
         saturating: True for a generator that minimises :math:`V` instead of :math:`-E[\log D]`.
         **parts: ``prior``, whose attribute ``noise`` names the sites that are noise (``z`` if
@@ -45,6 +44,7 @@ class InfoGAN(Variant):
     """
 
     name = "infogan"
+    unconditional = "its discriminator sees images alone"
     refused = frozenset({"likelihood"})
     build_networks = staticmethod(build_adversarial_networks)  # type: ignore[assignment]
 
@@ -81,8 +81,8 @@ class InfoGAN(Variant):
             for site, fn in distributions.items()
             if site not in noise
         }
-        self._require(latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
-        self._need(self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
+        check_sizes(self, latent_dim=latent_dim, code_dim=code_dim, num_categories=num_categories)
+        need(self, self.weights, f"a code in addition to its noise {', '.join(sorted(noise))}")
 
     @property
     def code_dim(self) -> int:

@@ -12,7 +12,7 @@ from pyro_mivae.guides import AmortizedGuide
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import split
+from pyro_mivae.variants.checks import check_sizes, need, split
 
 
 class InfomaxVAE(Variant):
@@ -59,8 +59,8 @@ class InfomaxVAE(Variant):
             partial(AmortizedGuide, deterministic=("c",) if deterministic else ()),
             **parts,
         )
-        self._need(len(self.sites) > 1, "two sites or more, of which the last is free")
-        self._require(latent_dim=latent_dim, code_dim=code_dim)
+        need(self, len(self.sites) > 1, "two sites or more, of which the last is free")
+        check_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO(

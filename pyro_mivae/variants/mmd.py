@@ -9,7 +9,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.terms import MaximumMeanDiscrepancy
 from pyro_mivae.variants import options
-from pyro_mivae.variants.checks import CONTINUOUS
+from pyro_mivae.variants.checks import CONTINUOUS, need
 from pyro_mivae.variants.vae import VAE
 
 
@@ -39,6 +39,7 @@ class MMDVAE(VAE):
     """
 
     name = "mmd"
+    unconditional = "it compares the codes of all data with the prior, not those of one condition"
 
     @options.checked_options()
     def __init__(
@@ -51,7 +52,7 @@ class MMDVAE(VAE):
         **parts: Unpack[options.SizedParts],
     ) -> None:
         super().__init__(data_shape, **parts)
-        self._need(not self.categories, CONTINUOUS)
+        need(self, not self.categories, CONTINUOUS)
         if mi_weight + marginal_weight < 1:
             raise OptionError(
                 f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: allowed are numbers "

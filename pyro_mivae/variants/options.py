@@ -36,6 +36,7 @@ class Networks(TypedDict, total=False):
     guide: str | nn.Module | None
     encoder: nn.Module | None
     decoder: nn.Module | None
+    given_shape: Sequence[int] | None
 
 
 class Parts(Networks, total=False):
@@ -144,6 +145,11 @@ WarmStart = Annotated[
     int | CategoryStart,
     option(check=check.either(check.whole(least=0), _START), help="steps of each start"),
 ]
+
+
+def takes_target(hint: Any) -> bool:
+    """True for the type of an option that may be a `Target`."""
+    return hint is Target or any(map(takes_target, get_args(hint)))
 
 
 def copied(declared: Field[Any], default: Any = MISSING) -> Any:

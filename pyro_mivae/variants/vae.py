@@ -9,6 +9,7 @@ from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
+from pyro_mivae.variants.checks import check_sizes
 
 
 class VAE(Variant):
@@ -43,7 +44,7 @@ class VAE(Variant):
         **parts: Unpack[options.Parts],
     ) -> None:
         super().__init__(data_shape, lambda: StandardNormalPrior(latent_dim), **parts)
-        self._require(latent_dim=latent_dim)
+        check_sizes(self, latent_dim=latent_dim)
 
     def _loss(self, num_steps: int | None) -> MutualInformationELBO:
         return MutualInformationELBO()

@@ -11,7 +11,7 @@ from pyro_mivae.priors import StandardNormalPrior
 from pyro_mivae.terms import BarberAgakov
 from pyro_mivae.variants import options
 from pyro_mivae.variants.base import Variant
-from pyro_mivae.variants.checks import split
+from pyro_mivae.variants.checks import check_sizes, split
 
 
 class VMIVAE(Variant):
@@ -70,7 +70,7 @@ class VMIVAE(Variant):
         super().__init__(
             data_shape, lambda: StandardNormalPrior(split(latent_dim, size), size), **parts
         )
-        self._require(latent_dim=latent_dim, code_dim=code_dim)
+        check_sizes(self, latent_dim=latent_dim, code_dim=code_dim)
         sites = self.code_site if sites is None else sites
         names = [sites] if isinstance(sites, str) else sites
         names = list(self.sites) if list(names) == ["all"] else names

@@ -20,6 +20,7 @@ from pyro_mivae.progress import telling
 from pyro_mivae.schedules import Schedule, Target, linear_warmup
 from pyro_mivae.terms import InvariantInformation, LabelledCategory, RegularizedInformation
 from pyro_mivae.terms.categories import CategoryTerm
+from pyro_mivae.traces import bind
 
 BATCH = 250  # or a tenth of the data, if that is less, but 100
 INVARIANCE = 4.0  # weight of a transformation's term beside the other
@@ -90,18 +91,20 @@ class CategoryStart:
     def run(
         self,
         guide: nn.Module,
-        x: Tensor,
+        args: Sequence[Tensor],
         sites: Iterable[str],
         *,
         labels: Tensor | None = None,
         keep_weights: bool = False,
     ) -> None:
-        """Trains the categories of a guide on data, shape ``(n, *data_shape)``."""
+        """Trains the categories of a guide on its arguments, data first."""
+        x, *others = args
         plan, terms = self.plan(len(x), keep_weights=keep_weights), self.terms(sites, len(x))
         plain = [term for term in terms if not isinstance(term, InvariantInformation)]
-        warm_start_categories(guide, x, plain, labels=labels, **plan)
+        known: dict[str, Any] = {"labels": labels, "others": others}
+        warm_start_categories(guide, x, plain, **known, **plan)
         if len(plain) < len(terms):
-            warm_start_categories(guide, x, terms, labels=labels, steps=plan["steps"] // 4)
+            warm_start_categories(guide, x, terms, **known, steps=plan["steps"] // 4)
 
     def plan(self, n: int, *, keep_weights: bool = False) -> dict[str, Any]:
         """Returns options of ``warm_start_categories`` for ``n`` data.
@@ -163,6 +166,7 @@ def warm_start_categories(
     steps: int,
     starts: int = 1,
     labels: Tensor | None = None,
+    others: Sequence[Tensor] = (),
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
@@ -178,12 +182,19 @@ def warm_start_categories(
             ``reset_parameters`` of the modules that have it and are not frozen.
         labels: The category of each datum, -1 if it is not known; they add the mean of the
             `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
+        others: Further arguments of the guide, a row for each datum.
     """
     classified = LabelledCategory(terms[0].sites[0])
 
-    def loss(batch: Tensor, *labelled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        gains = [term.weight() * term.per_datum(guide, batch) for term in terms]
-        gains += [classified.per_datum(guide, *labelled)] if labelled else []
+    args = [x, *others]
+
+    def loss(*parts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        (x, *own), labelled = parts[: len(args)], parts[len(args) :]
+        bound = bind(guide, own, {})
+        gains = [term.weight() * term.per_datum(bound, x) for term in terms]
+        if labelled:
+            x, *own, known = labelled
+            gains.append(classified.per_datum(bind(guide, own, {}), x, known))
         value = -torch.stack(gains).sum()
         return value, {"loss": value.detach()}
 
@@ -196,7 +207,7 @@ def warm_start_categories(
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset) and all(p.requires_grad for p in module.parameters()):
                     reset()
-        value = _train(engine, guide, x, labels, start * steps, steps)
+        value = _train(engine, guide, args, labels, start * steps, steps)
         if best is None or value < best[0]:
             best = value, deepcopy(guide.state_dict())
     if best is not None:
@@ -204,20 +215,25 @@ def warm_start_categories(
 
 
 def _train(
-    engine: Engine, guide: nn.Module, x: Tensor, labels: Tensor | None, first: int, steps: int
+    engine: Engine,
+    guide: nn.Module,
+    args: Sequence[Tensor],
+    labels: Tensor | None,
+    first: int,
+    steps: int,
 ) -> float:
     """Takes steps, and returns the mean loss of the last tenth of them."""
-    device = next(guide.parameters()).device
+    device, x = next(guide.parameters()).device, args[0]
     size = min(BATCH, max(len(x) // 10, 100), len(x))
     rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
     optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in telling("start of the categories", range(first, first + steps)):
         index = torch.randint(len(x), (size,), device=x.device)
-        batch = [x[index]]
+        batch = [part[index] for part in args]
         if labels is not None and rows is not None:
             drawn = rows if len(rows) <= size else rows[torch.randint(len(rows), (size,))]
-            batch += [x[drawn], labels[drawn]]
+            batch += [part[drawn] for part in (*args, labels)]
         batch = [part.to(device, non_blocking=True) for part in batch]
         _, values = engine.take(*batch, number=step, compare=is_due(step))
         optimiser.step()

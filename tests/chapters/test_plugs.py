@@ -27,6 +27,7 @@ def imports_and_classes(path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick", "encoder_side")
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_what_a_chapter_builds_plugs_in(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ def interrupt(*args, **options):
     [(PyroMivaeWarning, "warning: too few"), (RuntimeWarning, "RuntimeWarning: too\n few")],
 )
 def test_warnings_of_ours_are_one_line(call, home, monkeypatch, category, line):
-    def encode(self, x):
+    def encode(self, x, what, num_draws):
         warnings.warn("too\n few", category, stacklevel=1)
         return {"z": torch.zeros(len(x), 2)}
 
@@ -112,6 +112,13 @@ def test_sample_writes_a_grid(call, home):
     assert Path("g.png").read_bytes() == first
 
 
+def test_sample_draws_data(call, home):
+    args = ("sample", home / "run", "--n", 4, "--seed", 1, "--out", "g.png", "--what", "data")
+    assert call(*args)[0] == 0
+    with Image.open("g.png") as image:
+        assert {value for _, value in image.convert("L").getcolors()} == {0, 255}  # Bernoulli
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -133,12 +140,34 @@ def test_encode_writes_an_array_per_site_in_order(call, home):
     code, out, _ = call("encode", home / "run", "--data", home / "digits.npz", "--out", "c.npz")
     assert code == 0
     assert "c (200, 4)" in out
+    assert "labels (200,)" in out
     images = torch.from_numpy(np.load(home / "digits.npz")["images"])[:, None] / 255
-    expected = load(home / "run").encode(images)
+    vae = load(home / "run")
+    expected = vae.encode(images) | {"z_sd": vae.encode(images, "sd")["z"]}
     codes = np.load("c.npz")
-    assert set(codes.files) == set(expected) == {"c", "z"}
-    for site in expected:
-        torch.testing.assert_close(torch.from_numpy(codes[site]), expected[site])
+    assert set(codes.files) == set(expected) | {"split", "labels", "class_names"}
+    for name in expected:
+        torch.testing.assert_close(torch.from_numpy(codes[name]), expected[name])
+    digits, whole = np.load(home / "digits.npz"), mi.load_dataset(home / "digits.npz")
+    assert (codes["class_names"][codes["labels"]] == digits["labels"].astype(str)).all()
+    test = torch.from_numpy(codes["split"] == "test")
+    assert torch.equal(images[test], whole.x_test)
+    assert torch.equal(torch.from_numpy(codes["labels"])[~test], whole.y_train)
+
+
+def test_encode_writes_draws_and_deviations(call, home):
+    command = ("encode", home / "run", "--data", home / "digits.npz", "--out")
+    assert call(*command, "d.npz", "--what", "draws", "--draws", 3)[0] == 0
+    draws = np.load("d.npz")
+    assert {name: draws[name].shape for name in "cz"} == {"c": (3, 200, 4), "z": (3, 200, 8)}
+    assert not (draws["z"][0] == draws["z"][1]).all()
+    assert call(*command, "s.npz", "--what", "sd")[0] == 0
+    images = torch.from_numpy(np.load(home / "digits.npz")["images"])[:, None] / 255
+    for name, value in load(home / "run").encode(images, "sd").items():
+        torch.testing.assert_close(torch.from_numpy(np.load("s.npz")[name]), value)
+    code, _, err = call(*command, "t.npz", "--draws", 3)
+    assert (code, err) == (2, ["error: --draws 3 with --what 'mean'; it belongs to 'draws'"])
+    assert call(*command, "t.npz", "--what", "mode")[0] == 2
 
 
 def test_encode_resizes_as_training_did(call, home, unmeasured):

@@ -204,7 +204,7 @@ def build(make, images):
         taken = {**SIZES, "lr": 1e-3, "seed": 4, "patience": None, **settings}
         vae = (make("vae") if vae is None else vae).to(DEVICE)
         x = images.to(DEVICE, vae.dtype) if x is None else x
-        trainer = Trainer(vae, {"x": x}, None, TrainingOptions(**taken), DEVICE)
+        trainer = Trainer(vae, {"x": x}, [], TrainingOptions(**taken), DEVICE)
         trainer.prepare()
         return trainer
 

@@ -23,6 +23,10 @@ def guide(x):
         pyro.sample("z", dist.Normal(x / 2, 0.7))
 
 
+def shifted(program):
+    return lambda x, u: program(x - u)
+
+
 def annealed():
     return {
         "model": model,
@@ -84,6 +88,15 @@ CALLS = [
             "seed": 1,
         },
         examples=50,
+    ),
+    Call(
+        "information given a condition",
+        mi.information,
+        lambda: {
+            **{"model": shifted(model), "guide": shifted(guide), "x": X, "iwae_samples": 2},
+            **{"given": torch.tensor([0.0, 1.0] * 3), "generative_items": 0},
+        },
+        examples=20,
     ),
     Call(
         "annealed_log_likelihood",

@@ -197,6 +197,12 @@ CALLS = [
         after=encodes,
     ),
     Call(
+        "ConditionalEncoder",
+        networks.ConditionalEncoder,
+        lambda: {**SHAPE, "encoder": nn.Flatten(), "given_shape": (2,)},
+        after=lambda encoder: encoder(torch.rand(2, 1, 8, 8), torch.rand(2, 2)),
+    ),
+    Call(
         "MLPDecoder",
         networks.MLPDecoder,
         lambda: {**SHAPE, **WIDTHS, "code_dim": 2, "batch_norm": False, "num_outputs": 2},

@@ -99,9 +99,21 @@ CALLS = [
         30,
     ),
     Call(
+        "fit with a condition",
+        scratch(mi.fit),
+        lambda: {
+            **{"vae": mi.VAE(SHAPE, latent_dim=2, given_shape=(3,)), "x": X, "epochs": 1},
+            **{"given": torch.arange(12) % 3, "engine": "eager"},
+        },
+        30,
+    ),
+    Call(
         "fit_many",
         scratch(mi.fit_many),
-        lambda: {"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},
+        lambda: {
+            **{"vaes": [small(), small()], "x": X, **TRAINING, "seeds": [0, 1], "runs": None},
+            "objective": mi.MutualInformationELBO(),
+        },
         60,
     ),
     Call(

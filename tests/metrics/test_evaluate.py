@@ -201,7 +201,7 @@ def test_probes_of_draws_see_the_noise_that_means_do_not(short_training):
 
 def test_a_drawn_category_is_one_of_them(matched):
     x, _ = bars(40)
-    codes = EncodedData(matched.eval(), x, 0).draw(x)
+    codes = EncodedData(matched.eval(), [x], 0).draw([x])
     assert codes["c"].sum(1).tolist() == [1] * 40
     assert codes["c"].unique().tolist() == [0, 1]
     assert torch.equal(codes["c"].argmax(1), matched.encode(x)["c"].argmax(1))

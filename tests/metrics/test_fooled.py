@@ -84,7 +84,7 @@ def measured(vae, x, labels, train=None, probes=True):
     known, taught = check_known(vae, x, labels, None, train)
     findings = Findings()
     with preserved_state(0, vae, device=vae.device):
-        subject = EncodedData(vae, known.x, 0)
+        subject = EncodedData(vae, [known.x], 0)
         parts = split(known, taught, 0, vae.device)
         generated = measures.categories(subject, findings, 40)
         measures.clusters(subject, findings, known.labels)
@@ -239,5 +239,5 @@ def test_a_reconstruction_of_the_mean_holds_nothing():
     vae.requires_grad_(False)
     vae.model.decoder.forward = lambda z: torch.zeros(*z.shape[:-1], 1, 1, 8) + x.mean(0).logit()
     findings = Findings()
-    measures.reconstruction(EncodedData(vae, x, 0), findings)
+    measures.reconstruction(EncodedData(vae, [x], 0), findings)
     assert findings.values["reconstruction_r2"] == pytest.approx(0, abs=1e-6)

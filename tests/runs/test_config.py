@@ -9,6 +9,7 @@ import tomllib
 import pytest
 import tomli_w
 
+import pyro_mivae as mi
 from pyro_mivae.cli.options import in_flags
 from pyro_mivae.data import load_dataset
 from pyro_mivae.errors import OptionError, PyroMivaeError, RunError
@@ -81,6 +82,48 @@ def test_command_names_every_option():
         "pyro-mivae train infomax --data 'my set.npz' --image-size 8x10 "
         "--code-dim 2 --deterministic --epochs 3"
     )
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("beta", {"beta": "target:20"}),
+        ("vmi", {"mi_weight": "target:8.50"}),
+        ("infogan", {"continuous_weight": "target:1e0"}),
+    ],
+)
+def test_a_target_goes_through_file_command_and_model(variant, options, tmp_path):
+    config = complete(variant, model=options)
+    config.write(tmp_path / "config.toml")
+    assert RunConfig.read(tmp_path / "config.toml") == config
+    (name, text), *_ = options.items()
+    value = float(text.removeprefix("target:"))
+    flag = name.replace("_", "-")
+    assert f"--{flag} target:{value:g}" in config.command
+    vae = build_variant(config, config.data_shape)
+    assert getattr(vae, name, vae.given[name]) == mi.Target(value)
+    assert f"{value:g} nats" in mi.explain(vae.objective())
+    again = RunConfig(variant, model=options)
+    assert again.resumed_from(config, tmp_path) == config
+    with pytest.raises(OptionError, match=f"--{flag} 2.0 given, .* with target:{value:g};"):
+        RunConfig(variant, model={name: 2.0}).resumed_from(config, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["target:", "target:0", "target:nan", "target:x", "20 nats"])
+def test_targets_that_are_none(text):
+    with pytest.raises(OptionError, match="allowed are finite numbers, and target:N for a tar"):
+        RunConfig("beta", model={"beta": text})
+
+
+def test_what_takes_no_target():
+    with pytest.raises(OptionError, match="latent_dim='target:3'; allowed are whole numbers"):
+        RunConfig("beta", model={"latent_dim": "target:3"})
+    config = complete("mmd", model={"mi_weight": "target:3"})
+    with pytest.raises(OptionError, match=r"mi_weight=Target\(value=3.0.*; allowed are finite"):
+        build_variant(config, config.data_shape)
+    config = complete("beta", model={"beta": "target:-3"})
+    with pytest.raises(OptionError, match="allowed are targets above 0 nats here"):
+        build_variant(config, config.data_shape)
 
 
 def test_resuming_takes_the_stored_options(tmp_path):

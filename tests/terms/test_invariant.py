@@ -118,11 +118,11 @@ def test_a_start_takes_a_transformation_by_name_or_as_a_function():
 def test_the_transformation_joins_after_the_start(monkeypatch, transform):
     calls = []
 
-    def train(guide, x, terms, *, steps, starts=1, labels=None):
+    def train(guide, x, terms, *, steps, starts=1, labels=None, others=()):
         calls.append(([type(term) for term in terms], steps, starts))
 
     monkeypatch.setattr(sys.modules[CategoryStart.__module__], "warm_start_categories", train)
-    CategoryStart(80, transform=transform).run(None, torch.rand(9, 2), ["c"])
+    CategoryStart(80, transform=transform).run(None, (torch.rand(9, 2),), ["c"])
     plain = [RegularizedInformation]
     both = ([*plain, InvariantInformation], 20, 1)
     assert calls == [(plain, 80, 2), *([both] if transform else [])]

@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_staged_is_trained_all_the_same(x):
 def test_short_trainings_wait_for_nothing(x, make):
     def means(epochs):
         settings = TrainingOptions(epochs, 50)
-        trainer = Trainer(make("vae"), {"x": x}, None, settings, torch.device("cpu"))
+        trainer = Trainer(make("vae"), {"x": x}, [], settings, torch.device("cpu"))
         return trainer.engine.mode
 
     assert means(10) == "eager"

@@ -177,7 +177,7 @@ def test_each_of_many_has_its_own_labels(x, y, make, assert_same_weights):
 def test_images_without_a_label_are_held_out_first(x, y, make):
     for share, left in ((0.5, 7), (0.9, 5)):
         images = Images.checked(make(), x, share, TrainingOptions(1), y)
-        data, held_out = images.place(CPU)
+        data, (held_out,) = images.place(CPU)
         assert len(data["x"]) + len(held_out) == len(x)
         assert int((data["labels"] >= 0).sum()) == left
         for image, label in zip(data["x"], data["labels"], strict=True):

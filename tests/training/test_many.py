@@ -113,6 +113,25 @@ def test_one_that_breaks_leaves_the_others_alone(make, x, tmp_path, assert_same_
         assert_same_weights(vae, twin)
 
 
+def test_objectives_are_those_of_fit(make, x, assert_is_alone):
+    def models():
+        return [make("vae"), make("beta", beta=2.0)]
+
+    given = [mi.MutualInformationELBO(kl_weights={"z": w}) for w in (0.5, mi.Target(2.0))]
+    for objective in (given[1], given):
+        each = objective if isinstance(objective, list) else [objective] * 2
+        twins, vaes, how = models(), models(), OPTIONS | {"epochs": 2}
+        wanted = [
+            mi.fit(vae, x, objective=elbo, seed=seed, **how)
+            for vae, elbo, seed in zip(twins, each, SEEDS, strict=False)
+        ]
+        histories = mi.fit_many(vaes, x, objective=objective, seeds=SEEDS[:2], **how)
+        for parts in zip(vaes, histories, twins, wanted, strict=True):
+            assert_is_alone(*parts)
+    with pytest.raises(OptionError, match="objective holds 2 for 1 models; give one for each"):
+        mi.fit_many(models()[:1], x, objective=given, epochs=1)
+
+
 def test_one_bar_counts_the_steps_of_all(make, x, capsys):
     mi.fit_many([make("vae"), make("beta")], x, epochs=2, batch_size=20, progress=True)
     err = capsys.readouterr().err

@@ -22,7 +22,7 @@ def evaluations(monkeypatch):
     """Numbers of the epochs in which the program evaluated."""
     numbers, validate, step = [], Trainer._validate, TrainStep.__call__
 
-    def numbered(trainer, images):
+    def numbered(trainer):
         with monkeypatch.context() as patch:
 
             def noted(eager, *args):
@@ -30,7 +30,7 @@ def evaluations(monkeypatch):
                 return step(eager, *args)
 
             patch.setattr(TrainStep, "__call__", noted)
-            return validate(trainer, images)
+            return validate(trainer)
 
     monkeypatch.setattr(Trainer, "_validate", numbered)
     return numbers
