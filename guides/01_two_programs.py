@@ -252,10 +252,12 @@ misnamed.load_state_dict(guide.state_dict())
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     wrong = Trace_ELBO().loss(model, misnamed, x) / len(x)
+print(f"loss per datum, misnamed: {wrong:.1f} nats")
 print(*{str(warning.message) for warning in caught}, sep="\n")
 findings = mi.check(model, misnamed, x[:8])
 print(*findings, sep="\n")
 assert any("Found vars in model but not guide: {'z'}" in str(w.message) for w in caught)
+assert wrong > 0  # a number like any other
 assert len(findings) > 0
 
 pyro.clear_param_store()
@@ -299,11 +301,10 @@ assert abs(best - 0.327) < 5e-4
 # %%
 figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
 for row, (log_px, elbo) in enumerate(bars.values()):
-    axes.barh(row, elbo, color=PALETTE[0], label="ELBO" if row == 0 else None)
-    gap_label = "gap, KL(q ‖ posterior)" if row == 0 else None
-    axes.barh(row, log_px - elbo, left=elbo, color=PALETTE[1], label=gap_label)
-    line = "log p(x)" if row == 0 else None
-    axes.plot([log_px] * 2, [row - 0.4, row + 0.4], color="black", label=line)
+    names = ("log p(x)", "gap, KL(q ‖ posterior)", "ELBO") if row == 0 else (None,) * 3
+    axes.barh(row, log_px, color=PALETTE[0], label=names[0])
+    axes.barh(row, elbo - log_px, left=log_px, color=PALETTE[1], label=names[1])
+    axes.plot([elbo] * 2, [row - 0.45, row + 0.45], color="black", label=names[2])
 axes.set_yticks(range(len(bars)), list(bars))
 axes.invert_yaxis()
 axes.set(xlabel="nats per datum")

@@ -69,7 +69,8 @@ def summarise(
 def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
     sites = sites_of(metrics)
     costs = [key("kl", site) for site in sites]
-    for name in ("distortion", *costs, "rate", "elbo", "log_px", "log_px_ais", "log_px_ais_gap"):
+    bounds = ("elbo", "amortization_gap", "log_px", "log_px_ais", "log_px_ais_gap")
+    for name in ("distortion", *costs, "rate", *bounds):
         if name in metrics:
             yield _row(metrics, name)
     for name in ("mi", *["fitted_mi"] * bool(metrics.get("saturated")), "generative_mi"):

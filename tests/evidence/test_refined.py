@@ -1,6 +1,7 @@
 """Refined posteriors: the best ones where they are known, and guides like any other."""
 
 import math
+import re
 import warnings
 
 import pyro
@@ -15,6 +16,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.evidence import RefinedGuide
 from pyro_mivae.guides import MeanField
+from pyro_mivae.metrics.summary import summarise
 
 from .models import Linear, Mixture
 
@@ -220,3 +222,8 @@ def test_what_cannot_be_refined_is_refused():
     steps = OwnGuide(lambda loc, scale: dist.Poisson(scale))
     with pytest.raises(SiteError, match="neither reparametrised nor enumerated"):
         RefinedGuide(plain, steps)(torch.rand(3))
+
+
+def test_the_table_shows_the_gap():
+    table = summarise({"elbo": -3.0, "amortization_gap": 0.15, "amortization_gap_se": 0.01})
+    assert re.search(r"amortisation gap +0.15 +± 0.01", table)
