@@ -144,7 +144,10 @@ def page(title: str, text: str, names: dict[str, str | None]) -> str:
             kind = "exception" if issubclass(value, BaseException) else "class"
             lines += ["", f".. auto{kind}:: {path}", "   :members:", "   :show-inheritance:"]
             if value is mi.Variant:  # its methods stand in several files
-                lines += ["   :inherited-members: PyroModule"]
+                lines += [
+                    "   :inherited-members: PyroModule, Module",
+                    "   :exclude-members: forward",
+                ]
         else:
             lines += ["", f".. autofunction:: {path}"]
     for path in found.keys() - called.keys():

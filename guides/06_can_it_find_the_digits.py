@@ -314,7 +314,7 @@ torch.manual_seed(0)
 rows = torch.stack([vae.sample(6, category=k) for k in range(10)])[:, :, 0]  # (10, 6, 8, 8)
 picture = torch.nn.functional.pad(rows, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(100, 60)
 fig, axes = plt.subplots(1, 3, figsize=(9, 4.2), layout="constrained")
-axes[0].imshow(picture, cmap="gray_r")
+axes[0].imshow(picture.numpy(), cmap="gray_r")
 axes[0].set(
     title="six samples of each", yticks=range(5, 100, 10), yticklabels=range(10), xticks=[]
 )

@@ -267,7 +267,7 @@ left.set(
     xticklabels=counts,
 )
 left.legend(frameon=False, loc="lower right")
-right.imshow(picture, cmap="gray_r")
+right.imshow(picture.numpy(), cmap="gray_r")
 right.set(
     title="samples of category 0 to 9", xticks=[], yticks=range(5, 100, 10), yticklabels=range(10)
 )

@@ -169,7 +169,7 @@ for seed, (ax, gan) in enumerate(zip(axes, gans)):
     codes["u"] = torch.stack([turn, torch.zeros(50)], 1)
     images = torch.nn.functional.pad(gan.decode(codes, 50)[:, 0], (1, 1, 1, 1))  # (50, 10, 10)
     columns = images.reshape(10, 5, 10, 10).permute(1, 2, 0, 3).reshape(50, 100)
-    ax.imshow(columns, cmap="gray_r")
+    ax.imshow(columns.numpy(), cmap="gray_r")
     ax.set(title=f"seed {seed}", yticks=[5, 45], yticklabels=["u = -1", "u = 1"])
     ax.set(xticks=range(5, 100, 10), xticklabels=range(10))
     style_axes(ax)

@@ -285,7 +285,7 @@ assert gap > 3 * math.hypot(far["N(0, I)"][1], far["the prior"][1])
 fig, axes = plt.subplots(2, 1, figsize=(9, 2.6), layout="constrained")
 for ax, name in zip(axes, ("N(0, I)", "the prior")):
     row = torch.nn.functional.pad(drawn[name][:16, 0], (1, 1, 1, 1)).permute(1, 0, 2).flatten(1)
-    ax.imshow(row, cmap="gray_r")
+    ax.imshow(row.numpy(), cmap="gray_r")
     ax.set(title=f"decoded from {name}", xticks=[], yticks=[])
 plt.show()
 
