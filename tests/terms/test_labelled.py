@@ -135,10 +135,10 @@ def test_the_supervised_bound_of_a_gaussian_code(make, x):
     with torch.no_grad():
         features = vae.guide.encoder(x)
         category, code = (head_of(vae, name) for name in "cz")
-        q = code(features, {"c": torch.eye(K)[EVERY]}).base_dist
+        q = code.given(code(features), {"c": torch.eye(K)[EVERY]}).base_dist
         means = vae.prior.means[EVERY]
         kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(means, 1.0)).sum()
-        scores = category(features).logits[range(N), EVERY]
+        scores = category.given(category(features)).logits[range(N), EVERY]
     assert objective.ledger["kl_z"].item() == pytest.approx(kl.item())
     assert objective.ledger["kl_c"].item() == pytest.approx(N * math.log(K))
     assert objective.ledger["cross_entropy_c"].item() == pytest.approx(-scores.sum().item())
