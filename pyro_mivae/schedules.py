@@ -191,7 +191,12 @@ TARGET = "target:"
 
 @checker
 def written_weight(given: Given) -> float | str:
-    """A weight as files and commands hold it: a number, or ``target:N``, a target of N nats."""
+    """A weight as files and commands hold it: a number, or ``target:N``, a target of N nats.
+
+    Example:
+        >>> written_weight()("beta", "target:20"), written_weight()("beta", 0.5)
+        ('target:20', 0.5)
+    """
     value = given.value
     if not isinstance(value, str):
         return number()(given.name, value)
@@ -203,7 +208,12 @@ def written_weight(given: Given) -> float | str:
 
 
 def read_target(value: Any) -> Any:
-    """Returns the `Target` that a text ``target:N`` stands for; other values do not change."""
+    """Returns the `Target` that a text ``target:N`` stands for; other values do not change.
+
+    Example:
+        >>> read_target("target:20").value, read_target(0.5)
+        (20.0, 0.5)
+    """
     is_target = isinstance(value, str) and value.startswith(TARGET)
     return Target(float(value.removeprefix(TARGET))) if is_target else value
 
