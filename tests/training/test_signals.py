@@ -93,6 +93,6 @@ def test_ctrl_c_while_torch_is_imported(tmp_path):
     for _ in range(5):
         process.send_signal(signal.SIGINT)
         time.sleep(0.01)
-    assert process.communicate(timeout=60)[1] == "error: stopped\n"
+    assert process.communicate(timeout=60)[1].strip() == "error: stopped"
     assert process.returncode == 1
     assert not list(tmp_path.iterdir())
