@@ -318,7 +318,7 @@ axes[0].imshow(picture.numpy(), cmap="gray_r")
 axes[0].set(
     title="six samples of each", yticks=range(5, 100, 10), yticklabels=range(10), xticks=[]
 )
-axes[1].barh(range(10), 100 * use, color=PALETTE[0])
+axes[1].barh(range(10), 100 * use.numpy(), color=PALETTE[0])
 axes[1].axvline(10, color="black", linewidth=0.8)
 axes[1].set(title="its share of test images, %", ylim=(9.5, -0.5), yticks=range(10))
 axes[2].plot(accuracies, "o", color=PALETTE[1], label="seeds")
