@@ -189,20 +189,15 @@ def test_09_1_the_slope_of_a_rejected_generator():
     assert abs(other + 0.99) < 1e-6  # both lower the loss by raising d, this one 99 times as much
 
 
-def test_09_2_the_value_of_one_loss_is_nothing_and_its_gradient_the_game():
-    torch.manual_seed(0)
-    d, g = torch.randn(3, requires_grad=True), torch.rand(3, requires_grad=True)
-
-    def value(d, g):
-        """To be logged: it ends at -2 log 2."""
-        return (torch.sigmoid(d).log() / 3 + g * torch.sigmoid(-d).log()).sum()
-
-    loss = value(d.detach(), g) - value(d, g.detach())
-    of_d, of_g = torch.autograd.grad(loss, [d, g])
-    for_d, for_g = torch.autograd.grad(value(d, g), [d, g])
-    assert loss == 0
-    torch.testing.assert_close(of_d, -for_d)
-    torch.testing.assert_close(of_g, for_g)
+def test_09_2_a_heavy_code_ends_at_the_wrong_patterns(chapter):
+    """V gave way: two codes share a pattern that needs one, and no bound is lost by that."""
+    nine = chapter("09")
+    nine.value.__globals__["p"] = p = torch.tensor([1 / 2, 1 / 4, 1 / 4])
+    rows, _, (heavy, _) = nine.play_with_code(seed=1, weight=1.0)
+    g = rows.mean(0)
+    assert (g - torch.tensor([1 / 4, 1 / 4, 1 / 2])).abs().max() < 0.01
+    assert abs(heavy - 1.5 * math.log(2)) < 0.02
+    assert abs(float(nine.value((p / g).log(), g)) + 1.301) < 1e-3  # above -1.386
 
 
 def test_09_3_steps_at_once_lead_away():
