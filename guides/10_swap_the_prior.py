@@ -174,7 +174,8 @@ class TenGaussians(PyroModule):
 #
 # * a **VampPrior** is a mixture of the guide's own posteriors, $\sum_k w_k\, q(z \mid u_k)$, at
 #   learned pseudo-inputs $u_k$. If the $u_k$ were all training images it would be $q(z)$ itself;
-# * a **flow** is an invertible network of a Normal, with an exact density.
+# * a **flow** sends a Normal draw through an invertible network, and so has an exact density. The
+#   layers of this one, `"coupling"`, shift and scale one coordinate by a function of the other.
 
 # %%
 candidates = {
@@ -196,13 +197,14 @@ assert all(g < most + 3 * error for g, error in gain.values())
 assert gain["Vamp"][0] > 0
 
 # %%
+LEVELS = [0.01, 0.03, 0.06, 0.1, 0.15, 0.2]  # of the density, the same in each panel
 axis = torch.linspace(-3.5, 3.5, 120)
 plane = torch.cartesian_prod(axis, axis)
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.2), layout="constrained", sharey=True)
 for ax, (name, other) in zip(axes, fitted.items()):
     ax.scatter(*z.T, s=4, c=[PALETTE[y] for y in digits.y_test])
     density = log_prior(other.prior, plane).exp().reshape(120, 120).T
-    ax.contour(axis, axis, density, levels=6, colors="black", linewidths=0.6)
+    ax.contour(axis, axis, density, levels=LEVELS, colors="black", linewidths=0.6)
     ax.set(title=f"{name}: rate {rate - gain[name][0]:.2f}", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
     style_axes(ax)
 plt.show()
@@ -344,6 +346,7 @@ assert all((k - kept[0]).abs().max() < 1e-4 for k in kept)
 # ## Sources
 #
 # * M. Hoffman and M. Johnson (2016), ELBO surgery: the two parts of a rate.
+#   http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
 # * J. Tomczak and M. Welling (2018), VAE with a VampPrior. https://arxiv.org/abs/1705.07120
 # * L. Dinh et al. (2017), Density Estimation Using Real NVP: the flow.
 #   https://arxiv.org/abs/1605.08803
