@@ -118,7 +118,8 @@ def _of_sites(figures: _Table) -> Iterator[Fault]:
         elif unused and not (is_category and any(parsed(figures, "occupancy"))):
             kind = "categories" if is_category else "dimensions"
             which = f"{len(unused)} of {len(every)} {kind} of {site} ({_list(unused)})"
-            yield f"unused {kind}", site, f"{which} hold under {NOTHING} nats each."
+            hold, each = ("holds", "") if len(unused) == 1 else ("hold", " each")
+            yield f"unused {kind}", site, f"{which} {hold} under {NOTHING} nats{each}."
 
 
 def _cause(figures: _Table) -> str:

@@ -32,17 +32,17 @@ def summarise(
 ) -> str:
     """Formats the main figures as a small table, followed by notes and the diagnoses.
 
-    Each has its standard error over the images; for an interval the larger one of its ends.
+    Each has its standard error over the data; for an interval the larger one of its ends.
 
     Example:
         >>> print(summarise({"distortion": 20.0, "kl_z": 5.0, "rate": 5.0, "elbo": -25.0}))
-        nats per test image
+        nats per test datum
           distortion, -E log p(x|code)    20.00
           KL of z                          5.00
           rate, sum of the KLs             5.00
           ELBO                           −25.00
     """
-    lines = ["nats per test image", *_indented(_nats(metrics))]
+    lines = ["nats per test datum", *_indented(_nats(metrics))]
     lines += [f"  ({note})" for note in notes]
     parts = [] if num_categories else list(parsed(metrics, "reconstruction_r2"))
     if len(parts) > 1:

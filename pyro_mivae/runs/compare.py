@@ -91,7 +91,7 @@ class Comparison(Shown):
         """Makes a table of figures by models; blocks of columns fit in ``width`` characters."""
         pixels = [side.runs[0].config.binarize for side in self.sides]
         told = ["binarize"] if set(pixels) != {"none"} else []
-        heads = ["nats per test image", *(line.name for line in self.lines), *self.costs, *told]
+        heads = ["nats per test datum", *(line.name for line in self.lines), *self.costs, *told]
         blocks: list[list[list[str]]] = [[heads]]
         for number, side in enumerate(self.sides):
             cells = [line.cells[number] for line in self.lines]
@@ -106,7 +106,7 @@ class Comparison(Shown):
         for block in blocks:
             lines += [*align(list(zip(*block, strict=True))), ""]
         lines.append(f"* more than two standard errors from {self.sides[0].name}")
-        spread = "±: the standard error over the test images"
+        spread = "±: the standard error over the test data"
         if any(len(side.runs) > 1 for side in self.sides):
             spread += "; of several seeds, their standard deviation"
         return "\n".join([*lines, spread])

@@ -106,7 +106,7 @@ class RunGroup:
         shape = "x".join(map(str, dataset.data_shape))
         self.say(
             f"{config.variant} on {dataset.title}: {len(dataset.x_train)} training and "
-            f"{len(dataset.x_test)} test images of {shape}{several}"
+            f"{len(dataset.x_test)} test data of shape {shape}{several}"
         )
 
     def train(self, asked: Sequence[RunConfig]) -> list[Run]:
@@ -157,7 +157,7 @@ class RunGroup:
         failed = {} if failure is None else failure.failures
         whole = [number for number in range(len(vaes)) if number not in failed]
         runs = [read_run(self.places[number], configs[number]) for number in whole]
-        self.say("evaluating on the test images")
+        self.say("evaluating on the test data")
         for number, run in zip(whole, runs, strict=True):
             if not done[number]:
                 evaluate_run(

@@ -69,7 +69,7 @@ def evaluate_run(
             held.enter_context(Writer(run.folder))
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
-            say(f"evaluating on the test images: this will take {duration(seconds)}")
+            say(f"evaluating on the test data: this will take {duration(seconds)}")
         num_labels = run.config.labels or 0
         metrics = evaluate(vae, dataset.x_test, progress=progress, num_labels=num_labels, **what)
         pixels = f"{dataset.binarize}: {PROTOCOLS[dataset.binarize]}"

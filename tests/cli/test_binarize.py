@@ -34,7 +34,7 @@ def test_a_run_names_its_protocol_and_applies_it(call, home, train):
     code, out, err = train("--binarize", "dynamic")
     assert (code, [line for line in err if "warning" in line]) == (0, [])
     assert "vae on digits, binarize dynamic: 1" in out
-    table = out[out.index("nats per test image") :].partition("written to")[0]
+    table = out[out.index("nats per test datum") :].partition("written to")[0]
     assert f"(binarize {MEANING}" in table
     assert "cross-entropies" not in table
     assert tomllib.loads(Path("d/config.toml").read_text())["training"]["binarize"] == "dynamic"

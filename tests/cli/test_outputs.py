@@ -71,7 +71,7 @@ def test_a_larger_evaluation_says_how_long_it_takes(call, home, monkeypatch, sho
     code, out, err = call("evaluate", home / "run", *options)
     assert code == 0
     time = r"(a few seconds|about \d+ (seconds|minutes))"
-    assert re.match(rf"evaluating on the test images: this will take {time}\n", out)
+    assert re.match(rf"evaluating on the test data: this will take {time}\n", out)
     assert "log p(x)" not in "".join(err)  # stderr is no terminal here
     content = json.loads((home / "run" / "more.json").read_text())
     (home / "run" / "more.json").unlink()

@@ -55,7 +55,7 @@ def test_training_prints_a_table_and_where_files_are(call):
     grey = "grey pixels under a Bernoulli likelihood: distortion, ELBO and log p(x) are cross-ent"
     for text in ("distortion", "KL of z", "information I(x; z)", "report.html", "here", grey):
         assert text in out
-    assert "1438 training and 359 test images of 1x8x8" in out
+    assert "1438 training and 359 test data of shape 1x8x8" in out
     assert "epoch 1/1" in "\n".join(err)
 
 

@@ -90,7 +90,7 @@ def test_sentences_hold_the_figures():
         "saturated": 1.0,
     }
     assert [str(found) for found in mi.diagnose(figures)] == [
-        "1 of 2 dimensions of z (0) hold under 0.02 nats each.",
+        "1 of 2 dimensions of z (0) holds under 0.02 nats.",
         "Categories 2, 7 take under 0.5% of the data each: 8 of 10 are in use.",
         "c is richer than the decoder uses: the guide writes at least 2.10 nats about the data "
         "into it, and the model's samples show at most 0.30 of it.",

@@ -57,7 +57,7 @@ def rows_of(table):
 
 def test_the_table_has_a_column_per_run_and_marks_what_differs(home):
     rows = rows_of(compare(home / "a", home / "b", home / "seeds").table())
-    assert rows[0] == ["nats per test image", "a", "b", "seeds"]
+    assert rows[0] == ["nats per test datum", "a", "b", "seeds"]
     assert ["epochs", "1", "1", "1"] in rows
     assert [row[0] for row in rows if row[0] in ("seconds of training", "parameters")]
     assert ["ELBO", "−20.00 ± 0.10", "−25.00 ± 0.10 *", "−21.50 ± 0.71"] in rows  # two seeds
@@ -69,8 +69,8 @@ def test_the_table_has_a_column_per_run_and_marks_what_differs(home):
 def test_columns_that_do_not_fit_go_below(home):
     text = compare(home / "a", home / "b", home / "seeds").table(width=60)
     assert max(map(len, text.splitlines()[:-2])) <= 60
-    heads = [row for row in rows_of(text) if row[0] == "nats per test image"]
-    assert heads == [["nats per test image", "a", "b"], ["nats per test image", "seeds"]]
+    heads = [row for row in rows_of(text) if row[0] == "nats per test datum"]
+    assert heads == [["nats per test datum", "a", "b"], ["nats per test datum", "seeds"]]
 
 
 def test_runs_alike_have_no_warnings_and_few_settings(home):

@@ -32,7 +32,7 @@ def test_parts_of_the_code_where_no_category_is():
 def test_rows_say_what_is_not_defined_and_leave_the_rest_out():
     lines = [" ".join(line.split()) for line in summarise(METRICS, 10, ["a note"]).splitlines()]
     assert lines == [
-        "nats per test image",
+        "nats per test datum",
         "distortion, -E log p(x|code) 21.00",
         "KL of c not defined",
         "KL of z 1.50 ± 0.10",
@@ -87,7 +87,7 @@ def test_results_are_short_in_a_prompt_and_whole_when_printed():
     result = EvaluationResult(METRICS, protocol, {})
     assert repr(result) == f"EvaluationResult({len(METRICS)} figures of 9 items)"
     assert str(result) == summarise(METRICS, notes=["grey & black"])
-    assert result._repr_html_().startswith("<pre>nats per test image")
+    assert result._repr_html_().startswith("<pre>nats per test datum")
     assert "grey &amp; black" in result._repr_html_()
     assert repr(load_dataset("digits")) == (
         "Dataset(digits: 1,438 training and 359 test data of shape (1, 8, 8), 10 classes)"
