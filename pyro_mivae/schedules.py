@@ -103,8 +103,8 @@ class Target:
     r"""A value to hold, in place of a weight: ``beta=mi.Target(20.0)`` for a rate of 20 nats.
 
     The weight becomes the multiplier of a constraint. A divergence is held at :math:`R` nats, and
-    a term, such as information, at :math:`I` nats or more. With the distortion :math:`D`, training
-    seeks the saddle point
+    a term, such as information, at :math:`I` nats or more; a term that is a cost counts as a
+    divergence. With the distortion :math:`D`, training seeks the saddle point
 
     .. math:: \min_\theta \max_{\beta, \lambda > 0}\;
         D(\theta) + \beta\,(KL(\theta) - R) + \lambda\,(I - I_q(\theta))

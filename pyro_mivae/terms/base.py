@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import checked, function, text
-from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.arguments import checked, function, shown, text
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.schedules import Schedule, Target, Weight
 from pyro_mivae.schedules import weight as weights
 from pyro_mivae.traces import Program, TracePair
@@ -43,13 +43,13 @@ class InformationTerm(ABC):
     Args:
         sites: The part of the code that the term is about.
         weight: Its weight per datum: a number, a schedule of the training step, or a `Target`,
-            which the term then reaches or exceeds.
+            which the term then reaches or exceeds, and at which a cost is held.
 
     Attributes:
         name: Name in the ledger, ``mi_<sites>_...`` for information in nats.
         formula: The term as `explain` writes it.
         needs_batch: True if the term compares data within a batch (needs two or more).
-        is_cost: True if the ledger's entry is minus the term, as of a cross-entropy.
+        is_cost: True if the ledger and a target are about minus the term, as of a cross-entropy.
         least_weight: The smallest allowed weight; 0 for a lower bound, which must not be
             minimised.
 
@@ -108,7 +108,7 @@ class InformationTerm(ABC):
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
         """Estimates the weighted term, with a gradient, and its entries in the ledger."""
         value = self(particle)
-        return self.weight() * value, {self.name: value}
+        return self.weight() * value, {self.name: -value if self.is_cost else value}
 
     def check_latent(self, traces: TracePair) -> None:
         """Raises a `SiteError` if a named site is not a latent site of the pair."""
@@ -121,7 +121,7 @@ class InformationTerm(ABC):
 
 
 class Penalty(InformationTerm):
-    """Subtracts a function of the run from the objective.
+    """Subtracts a function of the run from the objective; the ledger holds the function itself.
 
     A function that computes another divergence replaces a site's KL divergence of weight 0:
     ``MutualInformationELBO([Penalty("z", function=mine)], {"z": 0})``.
@@ -131,6 +131,10 @@ class Penalty(InformationTerm):
         function: From a `Particle` to a scalar to minimise, summed over the batch.
         name: Its name in the ledger; ``penalty_<sites>`` if omitted.
         **term: The weight, see `InformationTerm`.
+
+    Raises:
+        SiteError: In a step, if a site is no latent site of the pair.
+        ShapeError: In a step, if the function returns anything but a scalar tensor.
 
     Example:
         >>> def squared(particle):
@@ -142,6 +146,8 @@ class Penalty(InformationTerm):
            + 0.1 * (-squared)
         maximised; nats per datum
     """
+
+    is_cost = True
 
     @checked(function=function("function(particle)"), name=text())
     def __init__(
@@ -158,4 +164,12 @@ class Penalty(InformationTerm):
 
     def __call__(self, particle: Particle) -> Tensor:
         """Returns minus the function's value."""
-        return -self.function(particle)
+        self.check_latent(particle.traces)
+        cost = self.function(particle)
+        if not isinstance(cost, Tensor) or cost.ndim:
+            given = f"shape {tuple(cost.shape)}" if isinstance(cost, Tensor) else shown(cost)
+            raise ShapeError(
+                f"the function of {self.name} returns {given}; return a tensor of shape (), the "
+                "sum over the batch, with its gradient"
+            )
+        return -cost

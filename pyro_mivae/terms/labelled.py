@@ -178,14 +178,10 @@ class LabelledCategory(InformationTerm):
         return count * self.per_datum(guide, x, labels)
 
     def contribute(self, particle: Particle) -> tuple[Tensor, dict[str, Tensor]]:
-        """Estimates the weighted term; the ledger's entry is the cross-entropy itself.
-
-        Nothing is added where no labels are given.
-        """
+        """Estimates the weighted term; nothing is added where no labels are given."""
         if particle.labelled is None:
             return torch.zeros((), device=particle.args[0].device), {}
-        value = self(particle)
-        return self.weight() * value, {self.name: -value}
+        return super().contribute(particle)
 
     def per_datum(self, guide: Program, x: Tensor, labels: Tensor) -> Tensor:
         r"""Returns the mean of :math:`\log q(c = y \mid x)` over labelled data, in nats.

@@ -20,7 +20,7 @@ class Decorrelation(InformationTerm):
     """
 
     needs_batch: ClassVar[bool] = True  # it compares data, so a batch of one is refused
-    is_cost: ClassVar[bool] = True  # the ledger shows the positive cost
+    is_cost: ClassVar[bool] = True  # the ledger shows minus the term
     least_weight: ClassVar[float | None] = 0  # a negative weight would reward correlation
 
     def __init__(self, site: str = "z", **term: Unpack[TermOptions]) -> None:
