@@ -1,12 +1,14 @@
 """The code of the README and of the documentation runs, with fewer epochs."""
 
 import re
+import runpy
 import textwrap
 from pathlib import Path
 
 import pytest
 
 import pyro_mivae as mi
+from pyro_mivae.cli import run_command
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
@@ -67,7 +69,19 @@ def test_the_page_on_pairs_prints_what_it_shows(capsys):
 @pytest.mark.parametrize("path", HOW_TO, ids=lambda path: path.stem)
 def test_the_blocks_of_a_how_to_run(path, few_digits, quick, encoder_side, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "page"}
+    names = {"__name__": "__main__"}
     for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S):
         short = re.sub(r"epochs=(\d)0", r"epochs=\1", block)
         exec(compile(short, str(path), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["own_prior", "own_guide", "own_network"])
+def test_the_file_of_a_how_to_is_a_part_by_name(name, few_digits, quick, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = page(f"how_to/{name}")
+    (command,) = re.findall(r"^    pyro-mivae (train .*\.py:.*)$", text, flags=re.M)
+    file, code = re.search(r"```python\n# (\w+\.py)\n(.*?)```", text, flags=re.S).groups()
+    Path(file).write_text(code, encoding="utf-8")
+    assert "vae" not in runpy.run_path(file)  # a command that reads the file trains once
+    assert run_command([*command.split(), "--epochs", "1"]) == 0

@@ -29,6 +29,13 @@ def names(given: Given, count: int) -> list[str]:
 
 PRIOR = function("prior(), such as mi.MixturePrior(...)")
 
+_CURES = {
+    "Shape mismatch inside plate": "end the distribution of each site with .to_event(1), so that "
+    "its coordinates belong to one datum",
+    "Multiple sample sites named 'data'": "leave pyro.plate out of it: the plate over the data is "
+    "open already",
+}
+
 
 @checked(prior=PRIOR)
 def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
@@ -62,13 +69,15 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
         with pyro.get_param_store().scope():
             try:
                 trace = prune_subsample_sites(poutine.trace(program).get_trace())
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
                 told = str(error).partition("\n")[0]
-                if not told.startswith("Shape mismatch inside plate"):
+                remedy = next(
+                    (cure for start, cure in _CURES.items() if told.startswith(start)), ""
+                )
+                if not remedy:
                     raise
                 raise SiteError(
-                    f"the prior fails in a plate of size 1: {told}; end the distribution of each "
-                    "site with .to_event(1), so that its coordinates belong to one datum"
+                    f"the prior fails in a plate of size 1: {told}; {remedy}"
                 ) from error
     code = trace.nodes["_RETURN"]["value"]
     sampled = {n: s for n, s in trace.nodes.items() if s["type"] == "sample"}

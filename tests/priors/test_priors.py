@@ -192,6 +192,8 @@ def test_a_prior_that_was_looked_at_can_become_part_of_a_model():
             r"\['z'\] and returns \(1,\) in a plate",
         ),
         (lambda: pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1)) and None, "None"),
+        (lambda: pyro.sample("z", dist.Normal(torch.zeros(2), 1.0)), r"1 vs 2; .*\.to_event\(1\)"),
+        (lambda: draw(StandardNormalPrior(2), 1), "named 'data'; leave pyro.plate out of it"),
     ],
 )
 def test_what_is_no_prior(prior, message):
