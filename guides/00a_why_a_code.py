@@ -90,8 +90,9 @@ assert abs(bits_per_nat - 1.443) < 5e-4
 # $$p(c \mid x) = \frac{p(c)\, p(x \mid c)}{p(x)}.$$
 #
 # This is the *posterior*: what we know about the code after we have seen the datum. The *prior*
-# $p(c)$ is what we knew before. How far the posterior is from the prior, on average over the data,
-# is the *information* that the data hold about the code,
+# $p(c)$ is what we knew before. How far $q$ is from $p$ is the *Kullback–Leibler divergence*,
+# $KL(q \,\|\, p) = E_q \log q / p$, which is 0 only if they are the same. That of the posterior
+# from the prior, on average over the data, is the *information* that the data hold about the code,
 #
 # $$I(c; x) = E_x\, KL(p(c \mid x) \,\|\, p(c)) = E_{c, x} \log \frac{p(c \mid x)}{p(c)}.$$
 

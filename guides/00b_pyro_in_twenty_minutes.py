@@ -121,7 +121,7 @@ assert trace.nodes["mu"]["log_prob"].shape == ()
 #
 # Leave out `.to_event(1)`. The site then has two dimensions of independent draws, and only one
 # plate. The program runs as PyTorch, but no tool can know what the other dimension means. Pyro
-# checks this as soon as you train.
+# checks this as soon as you train. (`max_plate_nesting=1` says that no plate stands in another.)
 
 
 # %%

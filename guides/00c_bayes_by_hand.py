@@ -193,7 +193,8 @@ assert -0.05 < error.mean() < 0.01
 # ## The same in Pyro
 #
 # Model and guide for a batch of data. The code stands inside the plate, one for each datum. The
-# guide is the formula from above; later, a network will stand there.
+# guide is the formula from above; later, a network will stand there. `poutine.replay` runs the
+# model on the codes that the guide drew.
 
 
 # %%

@@ -56,7 +56,8 @@ assert abs(log_p.mean() + 6.61) < 0.005
 # ## Fit
 #
 # `mi.VAE(data_shape)` needs the shape of *one* datum. The sensors are real numbers, so the
-# likelihood is a Gaussian. Its scale is learned.
+# likelihood is a Gaussian. Its scale is learned. `generative_items=0` leaves out the figures that
+# need data of the model's own.
 
 # %%
 vae = mi.VAE((6,), latent_dim=2, likelihood="gaussian")
@@ -141,7 +142,7 @@ assert known["elbo"] < known["log_px"]
 # %% [markdown]
 # Read it from the top. *Distortion* is what the code leaves unsaid about the image. *Rate* is what
 # the code costs. Their sum is minus the ELBO. The *information* between image and code lies
-# between two bounds, and it is never more than the rate.
+# between two bounds, and it is never more than the rate. `docs/evaluation.md` has all the others.
 #
 # Then the pictures. `vae.reconstruct(x)` encodes and decodes. `vae.sample(n)` draws codes from the
 # prior: what the model dreams.
@@ -161,7 +162,7 @@ assert 1 - error / spread > 0.5
 
 # %% [markdown]
 # The codes themselves are tensors, one row per image. Use them as you like: plot them, cluster
-# them, feed them to a classifier.
+# them, feed them to a classifier. A dimension whose mean varies over the images is *active*.
 
 # %%
 codes = vae.encode(x_test)["z"]  # (397, 8): means of q(z|x)

@@ -127,8 +127,9 @@ assert model_trace.nodes["z"]["value"] is guide_trace.nodes["z"]["value"]  # rep
 #
 # The gap is at least 0, so the ELBO is a lower bound. Here all three have a formula. For a normal
 # $q$ with variances $\sigma_d^2$, the expected log-likelihood is the log-likelihood at the mean
-# minus $\sum_{i,d} W_{id}^2 \sigma_d^2 / 2 s^2$, the price of the blur. The guide is still
-# untrained, and the equation holds all the same, for each datum.
+# minus $\sum_{i,d} W_{id}^2 \sigma_d^2 / 2 s^2$, the price of the blur, over the dimensions $i$ of
+# the data and $d$ of the code. The guide is still untrained, and the equation holds all the same,
+# for each datum.
 
 
 # %%
@@ -321,7 +322,8 @@ style_axes(axes)
 # ## The same step for a VAE
 #
 # `mi.VAE` holds a model and a guide that are longer versions of the two above. Its objective is a
-# loss for `SVI`, and keeps the parts of the number in its `ledger`.
+# loss for `SVI`: minus $J$, which `mi.explain` writes out. Its `ledger` keeps the parts of the
+# number.
 
 # %%
 torch.set_default_dtype(torch.float32)

@@ -87,7 +87,7 @@ assert abs(D / 2 * math.log(1 + 1 / channel.noise**2) - 2.0) < 1e-9
 #
 # $$\text{rate} = I_q(x; z) + KL(q(z) \,\|\, p(z)), \qquad q(z) = E_x\, q(z \mid x).$$
 #
-# The second part, the *marginal divergence*, is what the codes of all data together differ from
+# The second part, the *marginal divergence*, is how far the codes of all data together are from
 # the prior. It is paid and buys nothing. So the rate is an upper bound on the information, and it
 # is equal only if all codes together fill the prior exactly.
 #
@@ -122,8 +122,8 @@ assert abs(blind - 5.77) < 5e-3
 #
 # ## Both bounds in a few lines
 #
-# We know $q(z \mid x)$, so no critic has to be trained. What is missing is $q(z)$, an average over
-# all data. Take $N$ data, draw a code for each, and score every code under every datum:
+# We know $q(z \mid x)$, so no network has to be trained. What is missing is $q(z)$, an average
+# over all data. Take $N$ data, draw a code for each, and score every code under every datum:
 # $T_{ij} = \log q(z_i \mid x_j)$. Average with the code's own datum, and the average is too large,
 # so the information comes out too small (InfoNCE). Average without it, and the information comes
 # out too large (leave one out):
@@ -165,7 +165,7 @@ for name, q in {
 
 # %%
 shifted = Channel(information=2.0, shift=2.0)
-few = {"generative_items": 0, "iwae_samples": 1, "subset": 200}
+few = {"generative_items": 0, "iwae_samples": 1, "subset": 200}  # little of what is not read here
 report = mi.information(shifted.model, shifted.guide, x, **few)
 for key in ("rate", "mi_lower", "mi_upper", "marginal_kl_lower", "marginal_kl_upper"):
     print(f"{key:18s} {report[key]:6.3f} ± {report[key + '_se']:.3f}")
@@ -181,11 +181,13 @@ assert abs(report["marginal_kl_lower"] - 8) < 4 * report["marginal_kl_lower_se"]
 #
 # InfoNCE asks: to which of $N$ data does this code belong? The answer is worth at most $\log N$
 # nats. A code that knows more is reported as knowing $\log N$. The bound is right, and it says
-# nothing. The number looks like a measurement, and moves with the size of the data set.
+# nothing. The number looks like a measurement, and moves with the size of the data set. The last
+# two columns show a way out, which stands below the picture.
 
 # %%
 N = 500
 table = {}
+print("true I:   InfoNCE, leave one out; fitted, from below and from above")
 for true in (0.5, 1, 2, 4, 6, 8, 10, 12):
     sharp = Channel(information=true)
     data = sharp.draw(N)
@@ -210,14 +212,15 @@ assert sharpest["fitted_mi_lower"] > ceiling + 2  # and from below, to about twi
 figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
 truth = list(table)
 lines = {
-    "mi_upper": ("leave one out, or the rate", PALETTE[1], "-"),
-    "fitted_mi_upper": ("fitted marginal, from above", PALETTE[2], "--"),
-    "fitted_mi_lower": ("fitted marginal, from below", PALETTE[4], "--"),
-    "mi_lower": ("InfoNCE", PALETTE[0], "-"),
+    "mi_upper": ("leave one out, at most the rate", PALETTE[1], "-", 5),
+    "fitted_mi_upper": ("fitted marginal, from above", PALETTE[2], "--", 2),
+    "fitted_mi_lower": ("fitted marginal, from below", PALETTE[4], "--", 2),
+    "mi_lower": ("InfoNCE", PALETTE[0], "-", 2),
 }
+for key, (label, color, style, width) in lines.items():
+    bound = [table[t][key] for t in truth]
+    axes.plot(truth, bound, style, marker="o", color=color, linewidth=width, label=label)
 axes.plot(truth, truth, color="black", linewidth=1, label="the truth")
-for key, (label, color, style) in lines.items():
-    axes.plot(truth, [table[t][key] for t in truth], style, marker="o", color=color, label=label)
 axes.axhline(ceiling, color=PALETTE[3], linestyle=":", label="log N")
 axes.set(xlabel="true information, nats", ylabel="bound, nats")
 axes.legend(frameon=False, fontsize=8)
@@ -230,8 +233,9 @@ style_axes(axes, grid=True)
 # There are two ways out. The first is more data: ten times as many raise the ceiling by 2.3 nats.
 # The second is a density $r(z)$, fitted to the codes of one half of the data and judged on the
 # other. Then $E \log q(z \mid x) / r(z)$ is the information plus $KL(q(z) \,\|\, r(z))$, a bound
-# from above without any $\log N$, and a second average over pairs gives one from below that
-# reaches to about $2 \log N$. The report says when to read them: `saturated` is then 1.
+# from above without any $\log N$. An average over pairs of data turns it into one from below,
+# which reaches to about $2 \log N$ (`fitted_reach`). The report says when to read them:
+# `saturated` is then 1.
 
 # %%
 assert abs(math.log(10) - 2.3) < 5e-3
@@ -256,28 +260,31 @@ order = each["kl"].argsort(descending=True)
 print(
     f"rate {report['rate']:.2f}; information {report['mi_lower']:.2f} to {report['mi_upper']:.2f}"
 )
-print(f"active dimensions: {report['active_units']:.0f}; sum of them {each['mi_upper'].sum():.2f}")
+print(f"sum over the dimensions: {each['mi_upper'].sum():.2f}")
+print(f"active: {report['active_units']:.0f}; above a tenth of a nat: {(each['kl'] > 0.1).sum()}")
 # Between the bounds and below the rate, up to the error of 359 images.
 assert report["mi_lower"] <= report["mi_upper"] <= report["rate"]
 assert report["saturated"] == 0
 assert abs(each["kl"].sum() - report["rate"]) < 0.05
 assert (each["mi_upper"] <= each["kl"] + 4 * each["mi_upper_se"]).all()
+assert (each["kl"] > 0.1).sum() < report["active_units"]
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
 axes.bar(range(12), each["kl"][order].tolist(), color=PALETTE[3], label="paid: KL")
 known = each["mi_upper"][order].tolist()
 axes.bar(range(12), known, color=PALETTE[0], width=0.5, label="known: I(x; z_d)")
-axes.set(xlabel="dimension, the dearest first", ylabel="nats per image")
+axes.set(xlabel="dimensions, in the order of their KL", ylabel="nats per image")
 axes.legend(frameon=False)
 style_axes(axes)
 
 # %% [markdown]
 # The bars fall quickly: a few dimensions carry most of the nats, and the last ones stay close to
-# the prior, where they cost next to nothing. The rate is the sum of the grey bars. The information
-# of the whole code is not the sum of the blue ones: dimensions can say the same twice, or
-# something together that none says alone. And each grey bar is a little taller than its blue one.
-# That is the marginal divergence, paid for codes that do not fill the prior.
+# the prior, where they cost next to nothing. Most of these still count as *active*, which says
+# only that their mean varies. The rate is the sum of the grey bars. The information of the whole
+# code is not the sum of the blue ones: dimensions can say the same twice, or something together
+# that none says alone. What a grey bar has above its blue one is the marginal divergence of the
+# dimension, paid for codes that do not fill the prior.
 
 # %% [markdown]
 # ## Exercises
@@ -286,8 +293,8 @@ style_axes(axes)
 #    information as a difference of two entropies. What can it be at most?
 # 2. At 12 nats and 300 data, compute the leave-one-out bound by `bounds`. It lies above the rate.
 #    Why, and what does `mi.information` report in its place?
-# 3. Let $z_1$ and $z_2$ both be the datum plus noise of their own. Compute the information of each
-#    and of both. Why is the whole less than the sum?
+# 3. The datum is one number, $x \sim N(0, 1)$. Let $z_1$ and $z_2$ both be $x$ plus noise of their
+#    own. Compute the information of each and of both. Why is the whole less than the sum?
 #
 # ## Sources
 #
