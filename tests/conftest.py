@@ -111,12 +111,12 @@ def hasten() -> Callable[[pytest.MonkeyPatch], None]:
     Information reports draw hardly any data from the model.
     """
 
-    def pixel(figure: Any, *, dark: bool = False) -> bytes:
+    def pixel(figure: Any, *dark: bool) -> list[bytes]:
         images = [image for ax in figure.axes for image in ax.images]
         color = zlib.crc32(b"".join(np.asarray(i.get_array()).tobytes() for i in images))
         buffer = io.BytesIO()
         Image.frombytes("RGB", (1, 1), color.to_bytes(4)[:3]).save(buffer, "PNG")
-        return buffer.getvalue()
+        return [buffer.getvalue()] * len(dark)
 
     @functools.wraps(generative_information)
     def few_generated(context: Any, draws: Any) -> Any:
@@ -129,7 +129,7 @@ def hasten() -> Callable[[pytest.MonkeyPatch], None]:
 
     def quick(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(measuring, "FAMILIES", tuple(families))
-        patch.setattr("pyro_mivae.report.pictures.render_png", pixel)
+        patch.setattr("pyro_mivae.report.pictures.render_schemes", pixel)
         for name in ("LEAST_STEPS", "MOST_STEPS"):
             patch.setattr(f"pyro_mivae.metrics.classifier.{name}", 20)
 

@@ -199,6 +199,11 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
         >>> render_png(figure)[1:4]
         b'PNG'
     """
+    return render_schemes(figure, dark)[0]
+
+
+def render_schemes(figure: Figure, *dark: bool) -> list[bytes]:
+    """Renders a figure for light and for dark pages, which share one layout."""
     from matplotlib import rc_context
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
@@ -206,23 +211,29 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     engine = figure.get_layout_engine()
-    buffer = io.BytesIO()
     with rc_context({"text.parse_math": False}):  # of the ticks, which drawing makes
         for _ in range(2):  # the first makes the ticks, for which the second makes room
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        inked = list(_inked(figure)) if dark else []
-        for artist, name, ink in inked:
-            artist.set(**{name: DARK[ink]})
-        try:
-            drawn = figure.get_tightbbox()
-            whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
-            ground = "none" if dark else "white"
-            figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=whole)
-        finally:
-            for artist, name, ink in inked:
-                artist.set(**{name: ink})
+        drawn = figure.get_tightbbox()
+        whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
+        pngs = [_render(figure, whole, dark=each) for each in dark]
     figure.set_layout_engine(engine)
+    return pngs
+
+
+def _render(figure: Figure, box: Bbox, *, dark: bool) -> bytes:
+    """Renders a part of a figure; its colours are dark for so long only."""
+    buffer = io.BytesIO()
+    inked = list(_inked(figure)) if dark else []
+    for artist, name, ink in inked:
+        artist.set(**{name: DARK[ink]})
+    try:
+        ground = "none" if dark else "white"
+        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=box)
+    finally:
+        for artist, name, ink in inked:
+            artist.set(**{name: ink})
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
-from pyro_mivae.plots import render_png
+from pyro_mivae.plots.style import render_schemes
 from pyro_mivae.training import atomic_path
 
 PICTURES = ".pictures"
@@ -45,10 +45,10 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
             if panel is None:
                 return
             key, title = panel.key, panel.title
-            light = _on(_WHITE, render_png(panel.figure))
-            dark = _on(_DARK_CARD, render_png(panel.figure, dark=True))
-            png, *page = _encoded(light, "PNG"), _encoded(light, "WEBP"), _encoded(dark, "WEBP")
-            yield replace(panel, figure=None, png=png, light=page[0], dark=page[1])
+            pngs = render_schemes(panel.figure, False, True)
+            light, dark = map(_on, (_WHITE, _DARK_CARD), pngs)
+            png, page = _encoded(light, "PNG"), _encoded(light, "WEBP")
+            yield replace(panel, figure=None, png=png, light=page, dark=_encoded(dark, "WEBP"))
         except Exception as error:
             kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
             reason = f"could not be drawn: {kind}{' '.join(str(error).split())}"
@@ -88,23 +88,20 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
 
 
 def _on(ground: str, png: bytes) -> Any:
-    """Puts a picture on a background."""
+    """Puts a picture on a background, in so many colours that the reduction is not seen."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
         whole = Image.new("RGBA", image.size, ground)
         whole.alpha_composite(image.convert("RGBA"))
-    return whole.convert("RGB")
+    return whole.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
 
 
 def _encoded(image: Any, kind: str) -> bytes:
-    """Encodes a picture without loss, after a reduction to so many colours that none is seen."""
-    from PIL import Image
-
+    """Encodes a picture without loss."""
     buffer = io.BytesIO()
-    few = image.quantize(_COLOURS, dither=Image.Dither.NONE)
     if kind == "PNG":
-        few.save(buffer, kind, optimize=True)
+        image.save(buffer, kind, optimize=True)
     else:
-        few.convert("RGB").save(buffer, kind, lossless=True, method=4)
+        image.convert("RGB").save(buffer, kind, lossless=True, method=4)
     return buffer.getvalue()
