@@ -129,7 +129,7 @@ class PointMass(Family):
 
 
 class FullCovariance(Family):
-    r"""A Normal with any covariance: :math:`N(m, L L^T)`.
+    r"""A Normal :math:`N(m, L L^T)`, for few dimensions that depend on each other.
 
     The Cholesky factor :math:`L` has :math:`d (d + 1) / 2` entries per datum, so the layer before
     it grows with the square of the size.
@@ -159,7 +159,7 @@ class FullCovariance(Family):
 
 
 class LowRank(Family):
-    r"""A Normal whose covariance is diagonal plus low rank: :math:`W W^T + D`.
+    r"""A Normal of covariance :math:`W W^T + D`, for many dimensions that depend on each other.
 
     Args:
         size: Size of the site.
@@ -185,7 +185,7 @@ class LowRank(Family):
 
 
 class GaussianMixture(Family):
-    r"""Several Normals per datum, whose draws have a gradient.
+    r"""Several Normals per datum, for posteriors with several modes.
 
     .. math:: \sum_k \pi_k(x) \prod_i N(z_i; \mu_{ki}(x), \sigma_{ki}^2(x))
 

@@ -105,7 +105,7 @@ class InverseAutoregressiveFlow(FlowFamily):
 
 
 class SplineFlow(InverseAutoregressiveFlow):
-    r"""An inverse autoregressive flow with monotonic splines: :math:`y_i = f(u_i; u_{<i}, x)`.
+    r"""Inverse autoregressive flow of monotonic splines, for skewed and peaked posteriors.
 
     A rational-quadratic spline of 8 bins on [-5, 5] in each coordinate, the identity outside. It
     can have several modes, also of one coordinate. It needs zuko, and takes as many passes, as
@@ -124,7 +124,7 @@ class SplineFlow(InverseAutoregressiveFlow):
 
 
 class CouplingFlow(FlowFamily):
-    r"""Affine couplings: half of the coordinates are shifted and scaled, given the other half.
+    r"""Affine couplings, for curved posteriors whose density of any code is needed fast.
 
     The density of any value takes one pass. The layers are Pyro's; nothing else has to be
     installed.

@@ -87,7 +87,7 @@ class CountLikelihood(Likelihood):
 
 
 class PoissonLikelihood(CountLikelihood):
-    r"""Poisson whose rate is the exponential of the decoder's output.
+    r"""Poisson whose log-rate is the decoder's output, for counts.
 
     .. math:: \log p(x \mid code) = \sum_i x_i\,d_i - e^{d_i} - \log x_i!
 
@@ -104,7 +104,7 @@ class PoissonLikelihood(CountLikelihood):
 
 
 class NegativeBinomialLikelihood(CountLikelihood):
-    r"""Negative binomial with mean and inverse dispersion of its own for each element.
+    r"""Negative binomial with a mean and dispersion per element, for counts that vary more.
 
     .. math:: \mu = e^{d_1},\quad \theta = e^{d_2},\quad
         \mathrm{Var}[x] = \mu + \mu^2 / \theta

@@ -179,7 +179,7 @@ class LevelsLikelihood(Likelihood):
 
 
 class CategoricalLikelihood(LevelsLikelihood):
-    """A probability of its own for each of K levels of each element: K outputs.
+    """A probability for each of K levels, for levels without an order or few: K outputs.
 
     The data lie in [0, 1], as `load_dataset` gives them: bytes divided by 255 have 256 levels,
     the bundled digits 17. Log-probabilities are those of quantised data. K outputs per pixel make
@@ -205,7 +205,7 @@ class CategoricalLikelihood(LevelsLikelihood):
 
 
 class DiscretizedLogisticLikelihood(LevelsLikelihood):
-    r"""A logistic distribution rounded to K levels, with a location and a scale per element.
+    r"""A logistic distribution rounded to K levels, for 8-bit images.
 
     The data are those of `CategoricalLikelihood`, and the log-probabilities can be compared with
     its own. The scale is :math:`\tfrac14 \log(1 + e^{r})` plus a tenth of the distance of two

@@ -16,22 +16,22 @@ from pyro_mivae.likelihoods.real import (
 
 
 def _learned_gaussian() -> GaussianLikelihood:
-    """Normal with the decoder's output as mean and one learned scale for all elements."""
+    """Normal with one learned scale for all elements, for real values of equal noise."""
     return GaussianLikelihood(learn_scale=True)
 
 
 def _learned_student_t() -> StudentTLikelihood:
-    """Student's t with location and scale per element, and learned degrees of freedom."""
+    """Student's t with location and scale per element, for real values with outliers."""
     return StudentTLikelihood(learn_df=True)
 
 
 def _zero_inflated_poisson() -> PoissonLikelihood:
-    """Poisson with further zeros: rate and probability of a zero per element."""
+    """Poisson with a probability of further zeros, for sparse counts."""
     return PoissonLikelihood(zero_inflated=True)
 
 
 def _zero_inflated_negative_binomial() -> NegativeBinomialLikelihood:
-    """Negative binomial with further zeros: mean, dispersion and zeros of each element."""
+    """Negative binomial with a probability of further zeros, for sparse counts that vary more."""
     return NegativeBinomialLikelihood(zero_inflated=True)
 
 

@@ -51,7 +51,7 @@ class GaussianLikelihood(Likelihood):
 
 
 class HeteroscedasticGaussianLikelihood(Likelihood):
-    r"""Normal with a mean and a standard deviation of its own for each element of each datum.
+    r"""Normal with a mean and a scale per element, for real values of unequal noise.
 
     .. math:: \log p(x \mid code) = \sum_i \log N(x_i; \mu_i, \sigma_i^2),\quad
         \sigma_i = \sigma_{min} + \log(1 + e^{r_i})

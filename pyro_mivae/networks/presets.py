@@ -45,14 +45,14 @@ def _mlp_widths(data_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _mlp_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int) -> Pair:
-    """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
+    """Two hidden layers, for any data: 256 units up to 256 values per datum, else 400."""
     widths = _mlp_widths(data_shape)
     encoder = MLPEncoder(data_shape, widths, batch_norm=batch_norm)
     return encoder, MLPDecoder(code_dim, data_shape, widths, num_outputs=outputs)
 
 
 def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int) -> Pair:
-    """5 × 5 convolutions of stride 2, of 32 and 64 maps."""
+    """Two 5 × 5 convolutions of stride 2, for images: 32 and 64 maps."""
     encoder = ConvEncoder(data_shape, batch_norm=batch_norm)
     return encoder, ConvDecoder(code_dim, data_shape, num_outputs=outputs)
 
@@ -60,7 +60,7 @@ def _conv_pair(data_shape: Sequence[int], code_dim: int, batch_norm: bool, outpu
 def _deep_conv_pair(
     data_shape: Sequence[int], code_dim: int, batch_norm: bool, outputs: int
 ) -> Pair:
-    """5 × 5 convolutions of stride 2, of 64, 128 and 256 maps, normalised by the batch."""
+    """Three 5 × 5 convolutions with batch norm, for images from 32 × 32: 64, 128 and 256 maps."""
     return (
         ConvEncoder(data_shape, DEEP, batch_norm=batch_norm),
         ConvDecoder(code_dim, data_shape, DEEP, batch_norm=batch_norm, num_outputs=outputs),
@@ -143,7 +143,7 @@ class Discriminator(nn.Module):
 
 
 def _leaky_mlp_pair(data_shape: Sequence[int], code_dim: int) -> Pair:
-    """Two hidden layers: 256 and 256 up to 256 values per datum, else 400 and 400."""
+    """Two hidden layers, for any data: 256 units up to 256 values per datum, else 400."""
     widths, leaky = _mlp_widths(data_shape), partial(nn.LeakyReLU, SLOPE)
     encoder = MLPEncoder(data_shape, widths, leaky, batch_norm=True)
     return encoder, MLPDecoder(code_dim, data_shape, widths, batch_norm=True)

@@ -19,7 +19,7 @@ LEAST_SCALE = 1e-4
 
 
 class HierarchicalPrior(PyroModule):
-    r"""Two levels: a Normal site :math:`z_1` given a standard normal site :math:`z_2`.
+    r"""Two levels, for coarse and fine: a Normal :math:`z_1` given a standard normal :math:`z_2`.
 
     .. math:: z_2 \sim N(0, I),\quad z_1 \mid z_2 \sim N(\mu(z_2), \sigma(z_2)^2)
 

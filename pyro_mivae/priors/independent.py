@@ -24,7 +24,7 @@ class SiteNames(TypedDict, total=False):
 
 
 class StandardNormalPrior(PyroModule):
-    r"""Independent :math:`N(0, I)` at each site; the code is their concatenation.
+    r"""Independent :math:`N(0, I)` at each site, the usual prior; the code concatenates them.
 
     Args:
         latent_dim: Size of the first site.
@@ -62,7 +62,7 @@ class StandardNormalPrior(PyroModule):
 
 
 class LaplacePrior(StandardNormalPrior):
-    r"""Independent Laplace distributions of mean 0 and variance 1 at each site.
+    r"""Independent Laplace distributions of mean 0 and variance 1, for sparse codes.
 
     The peak at 0 and the heavy tails favour codes with few large coordinates. The KL divergence of
     a Normal posterior has a closed form.
@@ -81,7 +81,7 @@ class LaplacePrior(StandardNormalPrior):
 
 
 class StudentTPrior(StandardNormalPrior):
-    r"""Independent Student's t distributions of mean 0 and variance 1 at each site.
+    r"""Independent Student's t distributions of mean 0 and variance 1, for codes with outliers.
 
     Its heavy tails let few data have codes far from 0. The KL divergence has no closed form: it is
     a one-sample estimate.
@@ -116,7 +116,7 @@ class StudentTPrior(StandardNormalPrior):
 
 
 class UniformPrior(PyroModule):
-    r"""Independent :math:`z \sim N(0, I)` and :math:`c \sim U(0, 1)^d`.
+    r"""Independent :math:`z \sim N(0, I)` and :math:`c \sim U(0, 1)^d`, for a bounded code.
 
     The uniform is implemented as a `ProbitNormal`, :math:`c = \Phi(u)` with :math:`u \sim N(0,
     I)`. So the KL divergence of a posterior of that family has a closed form, and no draw falls on

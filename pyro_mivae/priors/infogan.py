@@ -16,7 +16,7 @@ from pyro_mivae.priors.base import join, names
 
 
 class InfoGANPrior(PyroModule):
-    r"""Noise, a uniform category, and uniform codes; the code is their concatenation.
+    r"""Noise, a uniform category, and uniform codes, for InfoGAN.
 
     .. math:: z \sim N(0, I),\quad c \sim U\{1..K\},\quad u \sim U[-1, 1]^d
 

@@ -37,7 +37,7 @@ class MixtureOptions(TypedDict, total=False):
 
 
 class MixturePrior(PyroModule):
-    r"""A category, and a Gaussian about the category's mean.
+    r"""A category, and a Gaussian about the category's mean, for clusters.
 
     .. math:: c \sim U\{1..K\},\quad z \mid c \sim N(\mu_c, I)
 

@@ -20,29 +20,29 @@ from pyro_mivae.priors.vamp import VampPrior
 
 
 def marginal_mixture(num_categories: int = 10, latent_dim: int = 20) -> MixturePrior:
-    """A mixture of learned Gaussians without a category: `MixturePrior` with ``category=None``."""
+    """Learned Gaussians without a category, for clustered codes: `MixturePrior`."""
     learned: tuple[Part, ...] = ("means", "weights", "scales")
     return MixturePrior(num_categories, latent_dim, 6.0, learned, means="random", category=None)
 
 
 def stick_breaking(num_categories: int = 20, latent_dim: int = 20) -> StickBreakingPrior:
-    """A Dirichlet process cut off at K categories, of any size: `StickBreakingPrior`."""
+    """Categories of any size, for an open number of clusters: `StickBreakingPrior`."""
     means: Means = "random" if latent_dim % num_categories else "orthogonal"
     return StickBreakingPrior(num_categories, latent_dim, means=means)
 
 
 def coupling_flow(latent_dim: int = 20) -> FlowPrior:
-    """An affine coupling flow of Pyro: `FlowPrior` with ``flow="coupling"``."""
+    """Affine couplings, for a learned shape without zuko: `FlowPrior` with ``flow="coupling"``."""
     return FlowPrior(latent_dim, "coupling")
 
 
 def autoregressive_flow(latent_dim: int = 20) -> FlowPrior:
-    """A masked autoregressive flow of zuko: `FlowPrior` with ``flow="autoregressive"``."""
+    """A masked autoregressive flow, for a learned shape and fast densities: `FlowPrior`."""
     return FlowPrior(latent_dim, "autoregressive")
 
 
 def spline_flow(latent_dim: int = 20) -> FlowPrior:
-    """A neural spline flow of zuko: `FlowPrior` with ``flow="spline"``."""
+    """A neural spline flow, for a learned shape with several modes: `FlowPrior`."""
     return FlowPrior(latent_dim, "spline")
 
 

@@ -13,7 +13,7 @@ from pyro_mivae.spherical import SphericalUniform
 
 
 class SphericalPrior(PyroModule):
-    r"""The uniform on the unit sphere :math:`S^{d-1}`.
+    r"""The uniform on the unit sphere :math:`S^{d-1}`, for directions and angles.
 
     No direction is preferred, and a code has no length that could shrink to 0. The guide of a
     variant is a `PowerSpherical`, whose KL divergence has a closed form. Values inside the sphere,

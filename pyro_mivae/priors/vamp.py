@@ -20,7 +20,9 @@ from pyro_mivae.memory import check_fitting
 
 
 class VampPrior(PyroModule):
-    r"""A mixture of the guide's posteriors: :math:`p(z) = \sum_k w_k\, q(z \mid u_k)`.
+    r"""A mixture of the guide's posteriors, for codes that a Gaussian does not fit.
+
+    .. math:: p(z) = \sum_k w_k\, q(z \mid u_k)
 
     The pseudo-inputs :math:`u_k` have the shape of data and are learned. ``initialize`` of the
     variant, which `fit` calls, sets them to data drawn at random. They stay in the interval of the

@@ -69,7 +69,7 @@ TARGETED = frozenset(
 # For a data set and a variant; "*" is any. Later rows overrule earlier ones, and what is given
 # overrules all. Keys are keywords of `fit`, or of variants (left out where one does not take it).
 DEFAULTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-    ("digits", "*", {"epochs": 80}),
+    ("digits", "*", {"epochs": 40}),
     ("digits", "infogan", {"epochs": 300}),
     ("mnist", "*", {"epochs": 10, "batch_size": 256}),
     ("fashion-mnist", "*", {"epochs": 10, "batch_size": 256}),
