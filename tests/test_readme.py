@@ -24,10 +24,10 @@ def test_the_blocks_run_and_the_script_learns(text, few_digits, quick, encoder_s
     lines, script, swap = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     names = {}
     for block in (lines, script):
-        short = block.replace("80", "2").replace("data_shape)", "data_shape, warm_start=20)", 1)
+        short = block.replace("40", "2").replace("data_shape)", "data_shape, warm_start=20)", 1)
         assert short.count("warm_start=20") == 1
         exec(compile(short, str(README), "exec"), names)
-    exec(compile(swap.replace("80", "2"), str(README), "exec"), names)
+    exec(compile(swap.replace("40", "2"), str(README), "exec"), names)
     assert type(names["vae"].prior).__name__ == "VampPrior"
     assert len(names["history"]) == 2
     assert set(names["objective"].ledger) >= {"elbo", "kl_z", "kl_c", "mi_c_mean"}
