@@ -115,7 +115,7 @@ assert abs(reached + 1.386) < 0.01
 #
 # Now the generator gets a code: $c$ is one of four, equally likely, and each has probabilities
 # $g(k \mid c)$ of its own. The discriminator sees patterns only, so it judges the mean of the
-# four rows. Any four rows with the mean $p$ win the game, and in most of them the code means
+# four rows. Any four rows with the mean $p$ win the game. Four equal rows do, and their code means
 # nothing. InfoGAN adds a third player, the *recogniser* $q(c \mid k)$, which guesses the code from
 # the pattern. Its Barber–Agakov bound (chapter 8) joins the loss, with a weight:
 #
