@@ -84,9 +84,7 @@ def _told(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"seeds {', '.join(map(str, seeds))}; torch {first['torch']}, pyro {first['pyro']}.",
     ]
     if differing:
-        told.append(
-            f"What trained and measured the runs was not the same throughout: {_list(differing)}."
-        )
+        told.append(f"The runs were made with more than one version of: {_list(differing)}.")
     failed = [f"{run['variant']} from seed {run['seed']}" for run in runs if "failed" in run]
     if failed:
         told.append(f"Without a finite loss to the end: {', '.join(failed)}.")
