@@ -63,10 +63,14 @@ nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_output_stderr = "remove"  # progress and what Pyro logs
+nb_merge_streams = True  # what a cell prints is one box
 os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures on the page
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 mathjax_path = "tex-svg.js"  # one file without fonts, which browsers would not read from a disk
 

@@ -134,9 +134,10 @@ def page(title: str, text: str, names: dict[str, str | None]) -> str:
         for path, value in found.items()
         if inspect.isroutine(value) or inspect.isclass(value)
     }
-    lines = [title, "=" * len(title), "", text, ""]
+    lines = [title, "=" * len(title), ""]
     lines += [f".. py:module:: pyro_mivae.{module}" for module in names]
     lines += [".. py:currentmodule:: None"]
+    lines += ["", text]  # beside which the names of the modules are found; a table would lose them
     lines += ["", ".. autosummary::", "   :nosignatures:", ""]
     lines += [f"   ~{path}" for path in called]
     for path, value in called.items():
