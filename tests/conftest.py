@@ -23,6 +23,7 @@ from pyro_mivae.data import Dataset
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.generative import generative_information
 from pyro_mivae.evidence import annealing_path
+from pyro_mivae.networks import presets
 from pyro_mivae.runs import Run
 
 from .pretend_cuda import PretendedCuda, pretend_cuda
@@ -32,6 +33,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 gc.freeze()  # every collection, and every staging, would visit the objects of the packages
 
+WIDTHS = presets._mlp_widths
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 
@@ -51,6 +53,20 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Lets ``device="auto"`` mean the CPU on every machine, but for the tests of a device."""
     if request.node.get_closest_marker("gpu") is None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def narrow() -> Iterator[None]:
+    """Lets networks by name have layers of 32 units: what a test proves holds for any width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "_mlp_widths", lambda data_shape: (32, 32))
+        yield
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks as users have them."""
+    monkeypatch.setattr(presets, "_mlp_widths", WIDTHS)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pyro_mivae.runs.config import default_options
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wide")
 def test_infocatvae_finds_the_digits():
     """Accuracy above k-means on the pixels, ten categories, 1.8 of log 10 = 2.30 nats.
 

@@ -122,6 +122,7 @@ def test_the_index_lists_each_chapter():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wide")
 @each_chapter
 def test_chapter_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

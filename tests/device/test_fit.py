@@ -91,7 +91,14 @@ def test_eager_steps_of_data_on_the_cpu(fit, configuration):
     assert_finite(fit(configuration, "eager", **ON_THE_CPU, epochs=1))
 
 
-@pytest.mark.parametrize("name", [*mi.VARIANTS, "mine", "score-function", *PRIORS])
+OFTEN = ("infocat", "critic-infomax", "infogan", "vmi", "mine", "score-function", "vamp")
+RECORDED = [
+    name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow)
+    for name in (*mi.VARIANTS, "mine", "score-function", *PRIORS)
+]
+
+
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_steps(fit, name):
     assert_finite(fit(name, "recorded"))  # warns where the graph is not the program: an error
 

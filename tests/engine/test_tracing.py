@@ -343,7 +343,8 @@ def test_convolutions_are_not_compiled():
 
 
 @pytest.mark.compiler
-@pytest.mark.parametrize("name", ["vae", pytest.param("infocat", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "infocat"])
 def test_compiled_steps_see_the_same_noise(name, x):
     program = program_of(*make(name))
     step = Engine(program, "compiled").step(x)

@@ -151,7 +151,10 @@ def check_run(call, tmp_path, kills, last, compare):
         compare(folder, whole)
 
 
-@pytest.mark.parametrize("variant", ["vae", "infocat", "critic-infomax", "infogan"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("infocat", "infogan")]
+
+
+@pytest.mark.parametrize("variant", ["vae", "critic-infomax", *SLOW])
 def test_a_killed_run_ends_as_if_left_alone(variant, config, tmp_path):
     call = f"train_run({config(variant)}, FOLDER"
     check_run(call, tmp_path, 5, EPOCHS, assert_same_run)
