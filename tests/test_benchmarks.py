@@ -130,6 +130,7 @@ def test_annealing_beside_importance_sampling(images, tmp_path, capsys, short_pi
     assert f"| test | log p(x) ≥ {test['log_px']:.2f} |" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("wide")
 def test_starts_agree_by_pairs_and_are_scored_against_labels(images, tmp_path, capsys):
     out = tmp_path / "starts.json"
     command = ["--data", images, "--radius", "0.5", "--starts", "3", "--steps", "2"]

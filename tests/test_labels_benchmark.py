@@ -18,6 +18,7 @@ def command(tmp_path, quick, encoder_side):
     return ["--data", str(tmp_path / "rows.npz"), *place, "--warm-start", "3", "--starts", "1"]
 
 
+@pytest.mark.slow
 def test_every_split_and_number_of_labels_is_kept(command, capsys):
     (content,) = labels.main([*command, "--labels", "6", "9", "--splits", "2"])
     runs = [(run["labels"], run["seed"]) for run in content["runs"]]

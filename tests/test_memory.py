@@ -16,6 +16,7 @@ def four_gigabytes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("variant", [mi.CatVAE, mi.InfoCatVAE])
 def test_a_thousand_categories(variant, four_gigabytes):
     message = r"1,0\d\d,\d{3},\d{3} parameters .* 16\.\d GB to train .* 4\.0 GB are free: give a"

@@ -20,6 +20,7 @@ def text():
     return README.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_blocks_run_and_the_script_learns(text, few_digits, quick, encoder_side):
     lines, script, swap = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     names = {}

@@ -213,6 +213,8 @@ def test_a_training_that_breaks_down_is_told_and_the_others_go_on(command, monke
     assert "| vae | 2 |" in told
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick", "encoder_side")
 def test_categories_are_measured_by_the_same_means(images, tmp_path, capsys, monkeypatch):
     start = sys.modules["pyro_mivae.variants.warm_start"]
     few = functools.partial(start.warm_start_categories, steps=20)

@@ -136,6 +136,8 @@ def test_config_does_not_run_code_unasked(call):
 
 @pytest.mark.parametrize("kind", ["prior", "guide", "term"])
 def test_new_file_passes_its_check_and_trains(call, kind, monkeypatch):
+    plan = {"steps": 5, "starts": 1}
+    monkeypatch.setattr(mi.CategoryStart, "plan", lambda start, n, **how: plan)
     code, out, _ = call("new", kind, "mine.py")
     assert code == 0
     assert "run it: python mine.py" in out

@@ -41,6 +41,7 @@ def test_a_run_with_labels_says_so(call, home):
     assert "nothing to do" in out
 
 
+@pytest.mark.slow
 def test_every_seed_has_its_own_labels(call, home):
     data = ("--data", home / "digits.npz", *QUICK)
     code, out, _ = call("train", "cat", *data, "--labels", 20, "--seeds", 2, "--run", "s")

@@ -162,6 +162,7 @@ def test_gradient_over_seeds(vae, x):
     assert ((mean - expected) / error.clamp(min=1e-12)).square().mean() < 1.5
 
 
+@pytest.mark.usefixtures("wide")
 def test_the_baseline_and_the_certain_category_lower_the_variance(vae, x):
     plain, one, two = (
         moments(sampled(*budget), vae, x, 30)[1].sum() for budget in [(0, 1), (1, 1), (1, 2)]

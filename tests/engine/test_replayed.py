@@ -76,7 +76,7 @@ def pyros(batches):
 
 
 def assert_same(ours, pyros):
-    assert ours[0] == pytest.approx(pyros[0], rel=1e-7)
+    assert ours[0] == pytest.approx(pyros[0], rel=1e-6)  # a game amplifies rounding
     for name, value in pyros[1].items():
         torch.testing.assert_close(ours[1][name], value, rtol=1e-5, atol=1e-7)
 

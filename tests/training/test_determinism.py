@@ -57,6 +57,7 @@ def test_small_steps_that_go_on_on_other_threads(threads, train, tmp_path, asser
     assert_same_weights(vae, other)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("name", ["vae", "infogan"])
 def test_large_steps_and_convolutions_on_other_threads(name, train):
     size = {"vae": 28, "infogan": 8}[name]

@@ -213,6 +213,7 @@ def test_models_that_cannot_be_sent_to_other_processes_are_refused(make, x):
         mi.fit_many([vae, make("vae")], x, epochs=1, jobs=2)
 
 
+@pytest.mark.slow
 def test_processes_go_on_and_train_what_one_process_trains(make, x, tmp_path, assert_same_weights):
     """One model was stopped before, and one breaks down."""
     ends = (2.0, 3e38, 3.0)  # the second breaks in the second epoch

@@ -99,14 +99,15 @@ def test_a_category_is_what_the_generator_is_given():
     assert 0 <= images.min() <= images.max() <= 1
 
 
+@pytest.mark.slow
 def test_recovers_the_rows_of_made_up_images():
-    """Noise and one bright row of four: the categories come to be the rows."""
+    """Noise and one bright row of four: the categories come to be rows (0.74 or more, 4 seeds)."""
     torch.manual_seed(0)
     y = torch.arange(256) % 4
     x = 0.1 * torch.rand(256, *SHAPE)
     x[torch.arange(256), 0, 2 * y] += 0.8
     gan = mi.InfoGAN(SHAPE, latent_dim=5, code_dim=0, num_categories=4)
-    history = mi.fit(gan, x, epochs=25, batch_size=64)
+    history = mi.fit(gan, x, epochs=60, batch_size=64)
     assert history["mi_c_mean"][-1] > 1.2  # of log 4 = 1.39
     found = gan.encode(x)["c"].argmax(-1)
     assert cluster_accuracy(found, y) > 0.7  # three rows of four, which chance does not find
