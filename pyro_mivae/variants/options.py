@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
 from torch import Tensor, nn
@@ -186,6 +187,7 @@ def own_options(variant: type) -> list[dict[str, Any]]:
     return [getattr(constructor, "own_options", {}) for constructor in constructors]
 
 
+@cache
 def options_of(variant: Any) -> type:
     """Returns a dataclass of the options of a variant that a command or a file may set."""
     found: dict[str, Any] = {}
