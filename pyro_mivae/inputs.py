@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.memory import free_memory
@@ -44,7 +44,8 @@ def as_tensor(values: Any, name: str = "x") -> Tensor:
 def stacked(values: Any, name: str = "x") -> Tensor:
     """Reads all items of a ``Dataset`` or ``DataLoader``, in their order, into one tensor.
 
-    Of an item that is a tuple, such as data with a label, the first part counts.
+    Of an item that is a tuple, such as data with a label, the first part counts. A ``DataLoader``
+    that shuffles is read in the order of its ``Dataset``, so that labels stay beside their data.
 
     Raises:
         DataError: If the items are no tensors of one shape, or do not fit into memory.
@@ -52,6 +53,10 @@ def stacked(values: Any, name: str = "x") -> Tensor:
     if isinstance(values, TensorDataset):
         return values.tensors[0]
     loader = values if isinstance(values, DataLoader) else DataLoader(values, READ_AT_ONCE)
+    sampler = loader.sampler
+    if isinstance(sampler, RandomSampler) and not sampler.replacement:
+        if sampler.num_samples == len(loader.dataset):  # type: ignore[arg-type]
+            loader = DataLoader(loader.dataset, READ_AT_ONCE, collate_fn=loader.collate_fn)
     parts: list[Tensor] = []
     size, free = 0, free_memory()
     try:
@@ -157,6 +162,11 @@ def as_labels(given: Sequence[Any], names: Sequence[str]) -> list[Tensor | None]
 
 def _labels(labels: Any, name: str) -> Tensor | np.ndarray[Any, Any]:
     """Integers as a tensor, strings as an array."""
+    if isinstance(labels, Dataset | DataLoader):
+        raise DataError(
+            f"{name}: a {type(labels).__name__} given; give the labels alone, as one tensor or "
+            "array in the order of the data"
+        )
     if not isinstance(labels, Tensor):
         try:
             labels = np.asarray(labels)

@@ -132,9 +132,11 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
     """Returns data of a shape as a tensor."""
     x = as_tensor(x)
     if tuple(x.shape[1:]) != data_shape:
+        remedy = "reshape the data, or build the variant with their data_shape"
+        if x.dim() > 2 and tuple(x.movedim(-1, 1).shape[1:]) == data_shape:
+            remedy = "channels come first: give x.movedim(-1, 1), or numpy.moveaxis(x, -1, 1)"
         raise ShapeError(
-            f"data of shape {tuple(x.shape)} given, n times {data_shape} needed; reshape "
-            "the data, or build the variant with their data_shape"
+            f"data of shape {tuple(x.shape)} given, n times {data_shape} needed; {remedy}"
         )
     if not len(x):
         raise DataError("no data given; one datum or more is needed")
