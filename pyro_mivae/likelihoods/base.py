@@ -48,7 +48,9 @@ class Likelihood(PyroModule):
 
     num_outputs: int = 1
     interval: ClassVar[tuple[float, float] | None] = None
-    remedy: ClassVar[str] = "rescale them (uint8 images: divide by 255), or use GaussianLikelihood"
+    remedy: ClassVar[str] = (
+        "rescale them (uint8 images: divide by 255), or give likelihood='gaussian'"
+    )
     of_grey: ClassVar[str] = ""
     of_binary: ClassVar[str] = ""
 

@@ -52,7 +52,7 @@ class CountLikelihood(Likelihood):
     """
 
     interval = (0.0, math.inf)
-    remedy = "use GaussianLikelihood or another for numbers that are no counts"
+    remedy = "give likelihood='gaussian' or another for numbers that are no counts"
 
     @checked(zero_inflated=flag())
     def __init__(self, *, zero_inflated: bool = False) -> None:

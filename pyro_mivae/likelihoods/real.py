@@ -15,9 +15,24 @@ from pyro_mivae.arguments import checked, flag, number
 from pyro_mivae.likelihoods.base import DENSITY, Likelihood
 
 LEAST_SCALE = number(above=0, most=1e30)
+USUAL = (0.1, 10.0)  # standard deviations that networks and scales are initialised for
 
 
-class GaussianLikelihood(Likelihood):
+class RealLikelihood(Likelihood):
+    """Base class of likelihoods of real numbers, which should vary by about 1."""
+
+    def misfit(self, x: Tensor) -> str:
+        """Returns a remark on data of another scale, or 0 or 1, or an empty text."""
+        spread = float(x.double().std(0, correction=0).max()) if x.numel() else 0.0
+        if not spread or USUAL[0] <= spread <= USUAL[1]:
+            return super().misfit(x)
+        return (
+            f"the largest standard deviation of a column is {spread:.3g}, under a likelihood "
+            "and networks that begin near 1: standardise the data"
+        )
+
+
+class GaussianLikelihood(RealLikelihood):
     """Normal with the decoder's output as mean and one scale for all elements.
 
     ``likelihood="gaussian"`` learns the scale. A fixed scale above the spread of the data makes
@@ -50,7 +65,7 @@ class GaussianLikelihood(Likelihood):
         return dist.Normal(decoded, self.scale)
 
 
-class HeteroscedasticGaussianLikelihood(Likelihood):
+class HeteroscedasticGaussianLikelihood(RealLikelihood):
     r"""Normal with a mean and a scale per element, for real values of unequal noise.
 
     .. math:: \log p(x \mid code) = \sum_i \log N(x_i; \mu_i, \sigma_i^2),\quad
@@ -87,7 +102,7 @@ class HeteroscedasticGaussianLikelihood(Likelihood):
         return dist.Normal(loc, softplus(raw) + self.least_scale)
 
 
-class StudentTLikelihood(Likelihood):
+class StudentTLikelihood(RealLikelihood):
     r"""Student's t with a location and a scale of its own for each element of each datum.
 
     Its tails fall as :math:`|x|^{-df-1}`: an outlier costs the logarithm of its distance, not its

@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+)
 
 import pyro_mivae as mi
 from pyro_mivae.data import read_csv, read_images, read_npy, read_npz
-from pyro_mivae.errors import DataError
+from pyro_mivae.errors import DataError, ShapeError
 
 ROWS = np.array([[1.5, 2.0, -3.0], [4.0, 5e3, 6.25]])
 
@@ -166,6 +173,7 @@ X = torch.linspace(0, 1, 300 * 6).reshape(300, 6)
         Items(X.numpy()),
         Subset(TensorDataset(X), range(300)),
         DataLoader(TensorDataset(X, torch.arange(300)), batch_size=7),
+        DataLoader(TensorDataset(X), batch_size=7, shuffle=True, drop_last=True),
         DataLoader(Stream(X), batch_size=7),
         Stream(X),
     ],
@@ -207,3 +215,23 @@ def test_a_dataset_beyond_memory_is_refused_as_it_is_read(monkeypatch):
     monkeypatch.setattr("pyro_mivae.inputs.free_memory", lambda: 10_000.0)
     with pytest.raises(DataError, match="does not fit into memory.*; give a torch.utils.data.Sub"):
         mi.VAE((6,), latent_dim=2).check_data(Items(X))
+
+
+def test_a_loader_that_draws_some_of_its_items_is_read_as_it_draws():
+    items = TensorDataset(X)
+    few = DataLoader(items, sampler=RandomSampler(items, num_samples=20))
+    assert mi.VAE((6,), latent_dim=2).check_data(few).shape == (20, 6)
+
+
+def test_colour_images_with_the_channels_last():
+    vae = mi.VAE((3, 8, 8), latent_dim=2)
+    with pytest.raises(ShapeError, match=r"channels come first: give x.movedim\(-1, 1\)"):
+        vae.encode(torch.rand(5, 8, 8, 3))
+
+
+def test_a_table_keeps_the_names_of_its_columns(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a,label,b c\n" + "\n".join(f"{i},{i % 2},{-i}" for i in range(10)))
+    assert mi.load_dataset(path).column_names == ("a", "b c")
+    path.write_text("\n".join(f"{i},{-i}" for i in range(10)))
+    assert mi.load_dataset(path).column_names == ()

@@ -124,7 +124,7 @@ def test_counts_are_whole_numbers_from_0_up(kind, zero_inflated):
     likelihood.check(torch.tensor([0, 3]))
     with pytest.raises(DataError, match=f"2 values .* such as 0.5; {kind.__name__} scores counts"):
         likelihood.check(torch.tensor([1.0, 0.5, 2.25]))
-    with pytest.raises(DataError, match=r"over \[-1, 2\], .* needs \[0, inf\]; use Gaussian"):
+    with pytest.raises(DataError, match=r"over \[-1, 2\], .* needs \[0, inf\]; give likelihood="):
         likelihood.check(torch.tensor([-1.0, 2.0]))
 
 
@@ -152,3 +152,14 @@ def test_a_students_t_learns_its_degrees_of_freedom():
     rates = mi.VAE((2,), likelihood=learned).optim_args
     assert rates("vae_1.model.likelihood.df_unconstrained") == {"lr": 1e-2}
     assert dist.StudentT(learned.df, 0.0, 1.0).mean == 0.0
+
+
+@pytest.mark.parametrize("kind", [mi.GaussianLikelihood, mi.StudentTLikelihood])
+def test_real_data_of_another_scale_get_a_remark(kind):
+    x = torch.randn(50, 3) * torch.tensor([1.0, 0.2, 0.0])
+    likelihood = kind()
+    assert not likelihood.misfit(x)
+    assert "deviation of a column is 3" in likelihood.misfit(300 * x / x[:, 0].std(correction=0))
+    assert "standardise the data" in likelihood.misfit(0.01 * x)
+    assert "binary" in likelihood.misfit((x > 0).float())
+    assert not likelihood.misfit(x[:1])

@@ -118,7 +118,7 @@ def test_refuses_what_is_outside_the_support(name, x):
     if likelihood.interval is None or (likelihood.interval[1] == math.inf and x.min() >= 0):
         likelihood.check(x)
     elif likelihood.interval == (0, math.inf):
-        with pytest.raises(DataError, match=r"needs \[0, inf\]; use GaussianLikelihood"):
+        with pytest.raises(DataError, match=r"needs \[0, inf\]; give likelihood='gaussian'"):
             likelihood.check(x)
     else:
         with pytest.raises(DataError, match=r"needs \[0, 1\]; rescale them \(uint8"):
