@@ -84,7 +84,7 @@ def read_csv(path: str | Path) -> RawImages:
         path: The file.
 
     Returns:
-        Data of shape ``(N, columns)``.
+        Data of shape ``(N, columns)``, with the names of the columns if there is a header.
 
     Raises:
         DataError: If it cannot be read; of a malformed file the message names line and column.
@@ -93,8 +93,8 @@ def read_csv(path: str | Path) -> RawImages:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "few.csv"
         >>> _ = path.write_text("a,b,label\n1,2,0\n3,4,1\n")
-        >>> read_csv(path).images.shape, read_csv(path).class_names
-        (torch.Size([2, 2]), ('0', '1'))
+        >>> read_csv(path).images.shape, read_csv(path).class_names, read_csv(path).column_names
+        (torch.Size([2, 2]), ('0', '1'), ('a', 'b'))
     """
     path = Path(path)
     line, first = next(_rows(path), (0, []))
@@ -134,7 +134,9 @@ def read_csv(path: str | Path) -> RawImages:
         found = np.array(list(texts))[table[:, column].astype(np.int64)]
         where = f"the column {names[column]!r} of {path}"
         labels, class_names = indexed_labels(_whole_numbers(found), len(values), where)
-    return RawImages(path.stem, plain_values(values, str(path)), labels, class_names)
+    columns = tuple(name for index, name in enumerate(names) if index != column)
+    images = plain_values(values, str(path))
+    return RawImages(path.stem, images, labels, class_names, column_names=columns)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

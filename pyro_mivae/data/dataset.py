@@ -52,6 +52,7 @@ class Dataset:
         factors_test: Factors of the test images, shape ``(M, F)``, or None.
         factor_names: A name for each factor; empty if there are none.
         binarize: Protocol of the pixels, see `binarize`.
+        column_names: A name for each column of a table; empty if there are none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Dataset:
     factors_test: Tensor | None = None
     factor_names: tuple[str, ...] = ()
     binarize: str = "none"
+    column_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         parts = f"{len(self.x_train):,} training and {len(self.x_test):,} test data"
@@ -100,6 +102,7 @@ class RawImages:
     num_train: int | None = None  # images at the beginning that are for training; None: to split
     factors: Tensor | None = None
     factor_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
 
 
 @checked(count=whole(), labels=integers("count"), seed=SEED)

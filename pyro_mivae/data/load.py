@@ -108,6 +108,7 @@ def load_dataset(
         None if factors is None else factors[test],
         raw.factor_names,
         binarize,
+        raw.column_names,
     )
 
 

@@ -159,7 +159,7 @@ def plot_confusion_matrix(
 def plot_factor_matrix(
     ax: Axes, shares: Tensor, names: Sequence[str], factor_names: Sequence[str]
 ) -> Axes:
-    """Draws each dimension's information on each factor, in percent of the factor's entropy.
+    """Draws shares in percent, such as each dimension's information of each factor's entropy.
 
     Example:
         >>> from pyro_mivae.plots import new_figure

@@ -1,10 +1,10 @@
-"""Grids of data: reconstructions, samples and traversals, as pictures or as lines."""
+"""Grids of data: reconstructions, samples, traversals, as pictures, lines or bars."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from pyro_mivae.plots.style import (
     SMALL,
     WIDTH,
     WORDS,
+    group_color,
     new_figure,
     percent,
     style_axes,
@@ -34,11 +35,21 @@ if TYPE_CHECKING:
 
 _CELL = 32  # smaller images are enlarged by whole numbers to at least this many pixels
 _GAP = 0.07  # between cells, in cells
+_BEYOND = 0.5  # outside [0, 1]: further than a decoder of pixels goes
+_LONGER = 3  # times the other side: two axes that differ by more are channels and length
+_BARS = 40  # numbers of a row up to which each has a bar
+_LANE, _LANES = 0.4, 2.4  # height of a channel, and of all at most, in widths of a cell
+_SCALES = 4  # channels whose scales are told
 
 
 def is_image(data_shape: Sequence[int]) -> bool:
-    """Returns True for data drawn as pictures: ``(H, W)`` or ``(C, H, W)`` of at least 4x4."""
-    return len(data_shape) in (2, 3) and min(data_shape[-2:]) >= 4
+    """Returns True for data drawn as pictures: ``(C, H, W)`` or ``(H, W)`` of at least 4x4.
+
+    Two axes of which one is more than three times as long are a series, ``(channels, length)``.
+    """
+    if len(data_shape) not in (2, 3) or min(data_shape[-2:]) < 4:
+        return False
+    return len(data_shape) == 3 or max(data_shape) <= _LONGER * min(data_shape)
 
 
 @checked(
@@ -57,17 +68,25 @@ def grid_figure(
         >>> ax.figure is figure
         True
     """
-    tall = data_shape[-2] / data_shape[-1] if is_image(data_shape) else 0.6
+    if is_image(data_shape):
+        tall = data_shape[-2] / data_shape[-1]
+    else:
+        tall = min(_LANE * max(2, _num_lanes(data_shape)), _LANES)
     return new_figure((WIDTH - label_width) / columns * rows * tall + 0.3)
 
 
 @checked(cells=CELLS, row_labels=WORDS)
 def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
-    """Draws a grid of data: images as pictures, other data as lines.
+    """Draws a grid of data: images as pictures, series as lines, rows of a table as bars.
 
     Images with one channel (or none) are grey, with three RGB, with any other number the grey mean
-    of the channels. Values are clipped to [0, 1], and small images enlarged without smoothing. All
-    lines share one scale.
+    of the channels. Values are clipped to [0, 1]; if they go beyond by more than 0.5, as
+    standardised images do, the least is black and the largest white. Small images are enlarged
+    without smoothing.
+
+    Each channel of a series ``(channels, length)`` has a line of its own, and one scale in all
+    cells, as up to 40 numbers ``(d,)`` have, which are bars. A thin line is 0, or the value
+    nearest to it. The ends of up to four scales stand below.
 
     Example:
         >>> from pyro_mivae.plots import new_figure
@@ -86,7 +105,7 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     if is_image(cells.shape[2:]):
         _draw_images(ax, cells)
     else:
-        _draw_lines(ax, cells.flatten(2))
+        _draw_values(ax, cells.flatten(2).unflatten(2, (_num_lanes(cells.shape[2:]), -1)))
     style_axes(ax, frame=False)
     ax.set_xticks([])
     ax.set_yticks([row + 0.5 for row in range(len(row_labels))], list(row_labels))
@@ -292,12 +311,23 @@ def _order(sizes: Tensor) -> list[int]:
     return [int(row) for row in sizes.argsort(descending=True, stable=True)]
 
 
+def as_pixels(images: Tensor) -> Tensor:
+    """Returns images ``(..., C, H, W)`` as RGB in [0, 1], as `plot_grid` describes."""
+    if images.shape[-3] != 3:
+        images = images.mean(-3, keepdim=True).expand(*images.shape[:-3], 3, -1, -1)
+    images = images.nan_to_num(0.0, 1.0, 0.0)
+    low, high = images.aminmax()
+    if low < -_BEYOND or high > 1 + _BEYOND:
+        images = (images - low) / (high - low).clamp(min=1e-12)
+    return images.clamp(0, 1)
+
+
+def _num_lanes(data_shape: Sequence[int]) -> int:
+    return data_shape[0] if len(data_shape) == 2 else 1
+
+
 def _draw_images(ax: Axes, cells: Tensor) -> None:
-    if cells.dim() == 4:
-        cells = cells.unsqueeze(2)
-    if cells.shape[2] != 3:
-        cells = cells.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
-    cells = cells.nan_to_num(0.0).clamp(0, 1)
+    cells = as_pixels(cells.unsqueeze(2) if cells.dim() == 4 else cells)
     rows, columns, _, height, width = cells.shape
     enlarge = math.ceil(_CELL / max(height, width))
     cells = cells.repeat_interleave(enlarge, -2).repeat_interleave(enlarge, -1)
@@ -314,17 +344,42 @@ def _draw_images(ax: Axes, cells: Tensor) -> None:
     )
 
 
-def _draw_lines(ax: Axes, cells: Tensor) -> None:
-    from matplotlib.collections import LineCollection
+def _draw_values(ax: Axes, cells: Tensor) -> None:
+    """Draws cells ``(rows, columns, lanes, length)``, a lane for each channel."""
+    from matplotlib.collections import LineCollection, PolyCollection
 
-    rows, columns, length = cells.shape
-    low, high = cells.min(), cells.max()
-    heights = (cells - low) / (high - low).clamp(min=1e-12)  # (rows, columns, length)
-    across = torch.linspace(2 * _GAP, 1 - 2 * _GAP, max(2, length))
-    heights = heights.expand(rows, columns, len(across))
-    x = torch.arange(columns)[None, :, None] + across
-    y = torch.arange(rows)[:, None, None] + 1 - _GAP - heights * (1 - 2 * _GAP)
-    lines = torch.stack([x.expand_as(y), y], -1).flatten(0, 1)  # (rows * columns, length, 2)
-    ax.add_collection(LineCollection(list(lines.numpy()), colors=PALETTE[0], linewidths=1.2))
+    rows, columns, lanes, length = cells.shape
+    are_bars = lanes == 1 and length <= _BARS
+    cells = cells.nan_to_num()
+    low, high = (ends[:, None] for ends in (cells.amin((0, 1, 3)), cells.amax((0, 1, 3))))
+    if are_bars:
+        low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+
+    def placed(across: Tensor, values: Tensor) -> list[Any]:
+        """Points of values ``(..., lanes, n)``, which begin ``across`` ``(n,)`` in their cell."""
+        share = (values - low) / (high - low).clamp(min=1e-12)
+        down = (torch.arange(lanes)[:, None] + 1 - _GAP - share * (1 - 2 * _GAP)) / lanes
+        x = torch.arange(columns)[:, None, None] + across
+        y = torch.arange(rows)[:, None, None, None] + down
+        return list(torch.stack(torch.broadcast_tensors(x, y), -1).flatten(0, 2).numpy())
+
+    zero = torch.zeros(1).clamp(low, high)  # (lanes, 1)
+    ends = torch.tensor([2 * _GAP, 1 - 2 * _GAP])
+    edges = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, length + 1))
+    ax.add_collection(LineCollection(placed(ends, zero), colors=PALETTE[8], linewidths=0.5))
+    if are_bars:
+        gap = 0.1 * edges.diff()
+        left, right = edges[:-1] + gap, edges[1:] - gap
+        across = torch.stack([left, left, right, right], -1).flatten()
+        outline = torch.stack(torch.broadcast_tensors(zero, cells, cells, zero), -1).flatten(-2)
+        ax.add_collection(PolyCollection(placed(across, outline), color=PALETTE[0], linewidths=0))
+    else:
+        across = (edges[:-1] + edges[1:]) / 2 if length > 1 else ends
+        colors = [group_color(lane) for lane in range(lanes)]
+        ax.add_collection(LineCollection(placed(across, cells), colors=colors, linewidths=1.1))
+    if lanes <= _SCALES:
+        scales = [f"{a:.3g} to {b:.3g}" for a, b in torch.cat([low, high], 1).tolist()]
+        cell = "a cell" if lanes == 1 else "a channel"
+        ax.set_xlabel(f"height of {cell}: {', '.join(scales)}".replace("-", "−"))
     ax.set_xlim(0, columns)
     ax.set_ylim(rows, 0)

@@ -47,6 +47,7 @@ class ReportData:
         class_names: Name of label 0, 1, ...
         factors: Known factors of each datum, integers, ``(n, F)``, or None.
         factor_names: A name for each factor.
+        column_names: A name for each column of a table.
         num_train: Number of data that it was trained on, if known.
     """
 
@@ -58,6 +59,7 @@ class ReportData:
     class_names: Sequence[str] | None = None
     factors: Tensor | None = None
     factor_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
     num_train: int | None = None
 
     def __post_init__(self) -> None:

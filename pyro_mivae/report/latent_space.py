@@ -19,6 +19,8 @@ from pyro_mivae.tables import letter
 _EMBEDDED = 1000
 _FEWEST = 50  # codes for which neighbours say something
 _MAX_DIMENSIONS = 16
+_MAX_COLUMNS = 30
+_LONGEST = 24  # letters of a column's name
 
 
 def latent_space(data: ReportData) -> Iterator[Panel]:
@@ -171,4 +173,48 @@ def factor_matrix(data: ReportData) -> Iterator[Panel]:
     )
 
 
-CODES = (confusion, latent_space, neighbouring_codes, factor_matrix)
+def table_columns(data: ReportData) -> Iterator[Panel]:
+    """Draws the columns of a table against the code, if the columns have names."""
+    if not data.column_names:
+        return
+    x, decoded = data.x.cpu().double(), data.vae.reconstruct(data.x).cpu().double()
+    whole = 1 - (x - decoded).square().mean(0) / x.var(0, correction=0)
+    parts: dict[str, Tensor] = {}
+    for site, code in data.codes.items():
+        if site in data.vae.categories:
+            parts[site] = _explained(x, torch.eye(code.shape[1])[code.argmax(1)])
+        else:
+            parts |= {f"{site}{k}": _explained(x, code[:, k, None]) for k in range(code.shape[1])}
+    best = sorted(parts, key=lambda name: -float(parts[name].max()))[:_MAX_DIMENSIONS]
+    heads = [name for name in parts if name in best]
+    shares = torch.stack([whole.nan_to_num().clamp(0, 1), *(parts[name] for name in heads)], 1)
+    shown = whole.argsort(descending=True, stable=True)[:_MAX_COLUMNS].sort().values.tolist()
+    names = [data.column_names[column] for column in shown]
+    names = [n if len(n) <= _LONGEST else n[: _LONGEST - 1] + "…" for n in names]
+    figure, ax = plots.new_figure(0.7 + 0.26 * len(shown))
+    plots.plot_factor_matrix(ax, shares[shown], names, ["decoded", *heads])
+    sentence = (
+        "A row per column of the table, from top to bottom as the bars of other pictures go from "
+        "left to right: the percentage of its variance that the decoded data explain, and that a "
+        "linear function of each dimension alone explains."
+    )
+    if len(shown) < len(whole):
+        sentence += f" The {len(shown)} of {len(whole)} columns that are decoded best are shown."
+    yield Panel(
+        "columns",
+        "Columns of the table",
+        sentence,
+        "A full cell under a dimension: the column is what that dimension means. A faint first "
+        "cell: the code does not hold that column.",
+        figure,
+    )
+
+
+def _explained(x: Tensor, code: Tensor) -> Tensor:
+    """Returns the share of each column's variance that a linear function of codes explains."""
+    x, code = x - x.mean(0), (code - code.mean(0)).double()
+    fitted = code @ (torch.linalg.pinv(code) @ x)
+    return (fitted.square().sum(0) / x.square().sum(0)).nan_to_num().clamp(0, 1)
+
+
+CODES = (table_columns, confusion, latent_space, neighbouring_codes, factor_matrix)

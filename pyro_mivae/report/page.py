@@ -26,7 +26,8 @@ FIRST = ("loss_curves",)
 """Pictures of the first screen."""
 SHOWN = 6  # panels that are not folded, of these
 UNFOLDED = (
-    "samples reconstructions traversals confusion sandwich latent_space_neighbours latent_space"
+    "samples reconstructions columns traversals confusion sandwich latent_space_neighbours "
+    "latent_space"
 ).split()
 
 WEIGHT = "weight_"  # columns of the history with the weights of targets

@@ -18,6 +18,7 @@ PICTURES = ".pictures"
 """The list of a folder's pictures."""
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 _COLOURS = 96
+_SEEN = 2.0  # of 255, root mean square: more than curves and grey images lose by it
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,24 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
 
 
 def _on(ground: str, png: bytes) -> Any:
-    """Puts a picture on a background, in so many colours that the reduction is not seen."""
-    from PIL import Image
+    """Puts a picture on a background, in fewer colours if the reduction is not seen."""
+    from PIL import Image, ImageChops, ImageStat
 
     with Image.open(io.BytesIO(png)) as image:
         whole = Image.new("RGBA", image.size, ground)
         whole.alpha_composite(image.convert("RGBA"))
-    return whole.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    whole = whole.convert("RGB")
+    few = whole.quantize(_COLOURS, dither=Image.Dither.NONE)
+    lost = ImageStat.Stat(ImageChops.difference(whole, few.convert("RGB"))).rms
+    return few if max(lost) < _SEEN else whole
 
 
 def _encoded(image: Any, kind: str) -> bytes:
-    """Encodes a picture without loss."""
+    """Encodes a picture; WebP of colour images is not lossless, which would take megabytes."""
     buffer = io.BytesIO()
     if kind == "PNG":
         image.save(buffer, kind, optimize=True)
     else:
-        image.convert("RGB").save(buffer, kind, lossless=True, method=4)
+        how: dict[str, Any] = {"lossless": True} if image.mode == "P" else {"quality": 90}
+        image.convert("RGB").save(buffer, kind, method=4, **how)
     return buffer.getvalue()

@@ -18,6 +18,7 @@ from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.plots import grid_figure, plot_samples, render_png
+from pyro_mivae.plots.grids import as_pixels
 from pyro_mivae.runs.run import Run, notes_of
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
@@ -46,7 +47,7 @@ def evaluate_run(
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> dict[str, float]:
-    """Measures a run's model on the test images and writes ``metrics.json``.
+    """Measures a run's model on the test data and writes ``metrics.json``.
 
     Example:
         >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
@@ -112,6 +113,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             class_names=dataset.class_names or None,
             factors=dataset.factors_test,
             factor_names=dataset.factor_names,
+            column_names=dataset.column_names,
             num_train=len(dataset.x_train),
         )
         return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
@@ -127,7 +129,7 @@ def write_samples(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a square grid of samples from the prior as a PNG, pictures or lines.
+    """Writes a square grid of samples from the prior as a PNG: pictures, lines or bars.
 
     They are the likelihood's means, or data drawn from it, see `Variant.sample`.
 
@@ -149,9 +151,8 @@ def write_samples(
         with atomic_path(out) as scratch:
             scratch.write_bytes(render_png(figure))
         return
-    images = images.cpu() if images.shape[1] in (1, 3) else images.cpu().mean(1, keepdim=True)
     scale = max(1, math.ceil(CELL / max(images.shape[-2:])))
-    images = images.clamp(0, 1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    images = as_pixels(images.cpu()).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     with atomic_path(out) as scratch:
         save_image(images, scratch, nrow=math.ceil(math.sqrt(count)), padding=2, pad_value=1.0)
 

@@ -49,6 +49,7 @@ def test_a_run_of_data_that_are_no_images(call, quick, file, tmp_path, name):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "per datum of shape " + " × ".join(map(str, SHAPES[name])) in page
     assert "could not be drawn" not in page
+    assert ("Columns of the table" in page) == name.endswith(".csv")
     out = tmp_path / "samples.png"
     assert call("sample", run, "--n", "7", "--out", str(out))[0] == 0
     assert out.read_bytes().startswith(b"\x89PNG")

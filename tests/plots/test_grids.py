@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 
 from pyro_mivae import plots
 from pyro_mivae.errors import ShapeError
@@ -50,21 +50,45 @@ def test_small_images_are_enlarged_sharply_and_large_ones_smoothed(ax):
     assert other.images[0].get_interpolation() == "auto"
 
 
-@pytest.mark.parametrize("shape", [(20,), (1,), (6, 3), (2, 2, 2)])
-def test_other_data_are_drawn_as_lines(ax, shape):
+def test_standardised_images_keep_their_range(ax):
+    image = torch.tensor([-1.0, 0.0, 1.0]).expand(1, 1, 3, 8, 3).repeat_interleave(3, -1)
+    plots.plot_grid(ax, image)
+    shades = cells(ax, 1, 1)[0, 0, 16, [5, 17, 28], 0]
+    torch.testing.assert_close(shades, torch.tensor([0.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "lanes"),
+    [((20,), 0), ((1,), 0), ((2, 2, 2), 0), ((60,), 1), ((6, 3), 6), ((8, 60), 8)],
+)
+def test_other_data_are_drawn_as_bars_or_lines(ax, shape, lanes):
     plots.plot_grid(ax, torch.randn(4, 5, *shape), list("abcd"))
-    (lines,) = ax.collections
-    assert isinstance(lines, LineCollection)
-    assert len(lines.get_segments()) == 20
+    zeros, drawn = ax.collections
+    assert isinstance(drawn, LineCollection if lanes else PolyCollection)
+    assert len(drawn.get_paths()) == len(zeros.get_segments()) == 20 * max(1, lanes)
     assert not ax.images
 
 
-def test_lines_share_one_scale_and_stay_in_their_cells(ax):
-    data = torch.stack([torch.linspace(0, 1, 7), torch.linspace(0, 10, 7)])[:, None]
-    plots.plot_grid(ax, data)
-    low, high = (s[:, 1] for s in ax.collections[0].get_segments())
-    assert 0 < low.min() < low.max() < 1 < high.min() < high.max() < 2
-    assert high.max() - high.min() > 5 * (low.max() - low.min())
+def test_bars_begin_at_zero_and_share_one_scale(ax):
+    plots.plot_grid(ax, torch.tensor([[[2.0, 4.0]], [[1.0, -4.0]]]))
+    (upper, lower), (base, _) = ((p.vertices for p in c.get_paths()) for c in ax.collections[::-1])
+    zero = base[0, 1]
+    assert upper[:, 1].min() < upper[1, 1] < upper[0, 1] == pytest.approx(zero)
+    rise = [zero - upper[1, 1], zero - upper[5, 1], 1 + zero - lower[1, 1], 1 + zero - lower[5, 1]]
+    assert [r / rise[2] for r in rise] == pytest.approx([2, 4, 1, -4], rel=1e-4)
+    assert ax.get_xlabel() == "height of a cell: −4 to 4"
+
+
+def test_each_channel_has_a_lane_and_one_scale_in_all_cells(ax):
+    quiet, loud = torch.linspace(0, 1, 9), torch.linspace(0, 100, 9)
+    first = torch.stack([quiet, loud])
+    plots.plot_grid(ax, torch.stack([first, first / 2])[:, None])
+    lines = [s[:, 1] for s in ax.collections[1].get_segments()]
+    tall = [line.max() - line.min() for line in lines]
+    assert tall == pytest.approx([tall[0], tall[0], tall[0] / 2, tall[0] / 2], rel=1e-4)
+    places = [math.floor(2 * line.min()) for line in lines]
+    assert places == [math.floor(2 * line.max()) for line in lines] == [0, 1, 2, 3]
+    assert ax.get_xlabel() == "height of a channel: 0 to 1, 0 to 100"
 
 
 def test_reconstructions_stand_below_their_originals(ax):

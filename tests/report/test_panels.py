@@ -1,13 +1,17 @@
 """Panels show what they say of a model and its data."""
 
+import io
 import math
 
 import pytest
 import torch
+from PIL import Image, ImageChops, ImageStat
 
 from pyro_mivae import VAE, CatVAE, InfoGAN, InfomaxVAE
+from pyro_mivae.plots import grid_figure, plot_samples
 from pyro_mivae.report import information, latent_space, samples
-from pyro_mivae.report.latent_space import factor_matrix
+from pyro_mivae.report.latent_space import factor_matrix, table_columns
+from pyro_mivae.report.pictures import Panel, render_panels
 from pyro_mivae.tables import letter
 
 from .pages import LABELS, data_of, rows_of
@@ -241,3 +245,38 @@ def test_a_category_has_the_color_of_its_label(infocat):
     data = data_of(infocat, torch.rand(6, 1, 8, 8), torch.tensor([5, 5, 5, 2, 2, 2]))
     data.categories = torch.tensor([0, 1, 2, 2, 2, 2])
     assert data.category_colors == [5, 5, 2]
+
+
+def test_a_dimension_is_beside_the_column_that_it_holds():
+    vae = CatVAE((3,), num_categories=2, latent_dim=2, likelihood="gaussian")
+    z, kind = torch.randn(40, 2), torch.arange(40) % 2
+    x = torch.stack([2 * z[:, 1], kind.float(), torch.randn(40)], 1)
+    data = data_of(vae, x, column_names=["length", "kind", "a name that is much too long"])
+    data.codes = {"c": torch.eye(2)[kind], "z": z}
+    vae.reconstruct = lambda x: x * torch.tensor([1.0, 1.0, 0.0])
+    (panel,) = table_columns(data)
+    (ax,) = panel.figure.axes
+    assert rows_of(panel) == ["length", "kind", "a name that is much too…"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["decoded", "c", "z0", "z1"]
+    shares = torch.as_tensor(ax.images[0].get_array())
+    assert shares[0, [0, 3]].tolist() == pytest.approx([1, 1])
+    assert shares[1, [0, 1]].tolist() == pytest.approx([1, 1])
+    assert float(shares[2, 0]) == pytest.approx(0, abs=0.05)
+    assert float(shares[1, 2:].max()) < 0.5
+    assert not list(table_columns(data_of(vae, x)))
+
+
+def test_colour_images_keep_their_colours():
+    images = torch.rand(40, 3, 3, 3).repeat_interleave(9, -1).repeat_interleave(9, -2)
+
+    def patches():
+        figure, ax = grid_figure(4, 10, images.shape[1:])
+        yield Panel("patches", "Patches", "", figure=plot_samples(ax, images).figure)
+
+    (panel,) = render_panels(patches)
+    drawn = Image.open(io.BytesIO(panel.png)).convert("RGB")
+    colours = torch.tensor([colour for _, colour in drawn.getcolors(2**20)]).float()
+    wanted = images[:, :, ::9, ::9].movedim(1, -1).reshape(-1, 3) * 255
+    assert float(torch.cdist(wanted, colours).min(1).values.max()) < 2
+    shown = Image.open(io.BytesIO(panel.light)).convert("RGB")
+    assert max(ImageStat.Stat(ImageChops.difference(drawn, shown)).mean) < 6
