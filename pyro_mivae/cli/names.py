@@ -3,10 +3,10 @@
 COMMANDS = {
     "train": "Train VARIANT, evaluate it, and write a report.",
     "sweep": "Train a grid of weights of VARIANT, and compare rate and distortion.",
-    "evaluate": "Measure RUN on its test images.",
+    "evaluate": "Measure RUN on its test data.",
     "report": "Draw RUN's pictures, as one page.",
     "compare": "Compare runs.",
-    "sample": "Draw images from RUN's prior, as a grid.",
+    "sample": "Draw data from RUN's prior, as a grid.",
     "encode": "Encode data by RUN's guide.",
     "list": "List variants, priors, guides, likelihoods, networks and data sets.",
     "new": "Write a prior, guide or term of your own to begin with.",

@@ -234,7 +234,7 @@ def _warnings(sides: Sequence[Side]) -> Iterator[str]:
         if apart:
             data = [name for name in _DATA if getattr(ours, name) != getattr(theirs, name)]
             yield (
-                f"{pair} were measured on different data ({', '.join(data or ['test images'])}): "
+                f"{pair} were measured on different data ({', '.join(data or ['test data'])}): "
                 "their nats and accuracies cannot be compared"
             )
         kinds = [type(of.runs[0].vae.likelihood).__name__ for of in (first, side)]

@@ -299,7 +299,7 @@ def sweep_run(
 ) -> SweepTable:
     """Sweeps a configuration's weights, and writes table and picture to a folder.
 
-    Figures are measured on the test images, and each row is written at once. Until the sweep is
+    Figures are measured on the test data, and each row is written at once. Until the sweep is
     finished, ``models`` in the folder holds a checkpoint of each model, for resuming. The seeds
     are ``count`` consecutive ones from the configuration's own. Keywords are those of `train_run`.
 
