@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from pyro_mivae.cli import run_command
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
-HOW_TO = [p for p in PAGES if p.parent.name == "how_to" and p.stem != "log"]  # loggers of others
+OF_DATA = ("own_data", "colour_images", "tables", "series")  # blocks write what commands read
+OTHERS = ("log", *OF_DATA)  # log: loggers of others
+HOW_TO = [p for p in PAGES if p.parent.name == "how_to" and p.stem not in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,26 @@ def test_the_file_of_a_how_to_is_a_part_by_name(name, few_digits, quick, monkeyp
     Path(file).write_text(code, encoding="utf-8")
     assert "vae" not in runpy.run_path(file)  # a command that reads the file trains once
     assert run_command([*command.split(), "--epochs", "1"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_DATA)
+def test_the_blocks_and_commands_of_a_kind_of_data_run(
+    name, quick, encoder_side, unmeasured, monkeypatch, tmp_path, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    short = re.sub(r"(epochs[= ])\d+", r"\g<1>2", page(f"how_to/{name}"))
+    short = re.sub(r"(max_patches=|names, )500", r"\g<1>40", short).replace("32, 32", "12, 12")
+    names, commands = {"__name__": "page"}, 0
+    for block, line in re.findall(
+        r"```python\n(.*?)```|^    (pyro-mivae [^\n]+)", short, re.S | re.M
+    ):
+        if block:
+            if own := re.match(r"# (\w+\.py)\n", block):
+                (tmp_path / own[1]).write_text(block, encoding="utf-8")
+            exec(compile(block, name, "exec"), names)
+        else:
+            few = ["--epochs", "1"] if " train " in line else []
+            assert run_command([*shlex.split(line)[1:], *few]) == 0, capfd.readouterr().err
+            commands += 1
+    assert commands
