@@ -85,6 +85,7 @@ def test_a_stopped_command_goes_on_and_makes_nothing_twice(command, made, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wide")  # as in the other process
 def test_runs_made_at_once_are_those_made_one_after_the_other(command, tmp_path):
     (alone,) = results.main([*command, "--seeds", "2"])
     (at_once,) = results.main(

@@ -196,7 +196,7 @@ def information(
     """
     how = InformationOptions.of(options)
     if given is None:
-        return _report(model, guide, x, how, seed)
+        return _report(model, guide, x, how, seed, FAMILIES)
     x, u = with_condition(model, guide, x, given)
     groups = groups_of(u)
     with evaluation_mode(model, guide):
@@ -211,7 +211,7 @@ def information(
         for number, rows in enumerate(groups):
             one, own = u[rows[0]], seed + number * SEEDS_APART
             few = shared_out(how, len(rows) / len(x))
-            reports.append(_report(at(model, one), at(guide, one), x[rows], few, own))
+            reports.append(_report(at(model, one), at(guide, one), x[rows], few, own, FAMILIES))
     protocol = protocol_of([report.protocol for report in reports], counts)
     parts = dict.fromkeys(name for report in reports for name in report.seconds)
     seconds = {name: sum(r.seconds.get(name, 0.0) for r in reports) for name in parts}
@@ -224,7 +224,7 @@ def _report(
     x: Tensor,
     how: InformationOptions,
     seed: int,
-    families: tuple[Any, ...] = FAMILIES,
+    families: tuple[Any, ...],
 ) -> InformationReport:
     """Measures the figures of an unconditional pair."""
     with probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair):

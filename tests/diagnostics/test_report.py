@@ -136,3 +136,11 @@ def test_a_collapsed_code_knows_nothing():
     values = information(pair.model, guide, pair.data(300)).to_dict()
     for name in ("rate", "mi_lower", "mi_upper", "marginal_kl_upper", "active_units", "saturated"):
         assert abs(values[name]) < 1e-9, name
+
+
+def test_reports_of_the_encoder_side_generate_nothing(encoder_side):
+    """The fixture, which saves most of a report's time, is in effect."""
+    pair = next(iter(CASES.values()))
+    report = information(pair.model, pair.guide, pair.data(20)).to_dict()
+    assert "mi_lower" in report
+    assert "generative_mi_lower" not in report

@@ -2,7 +2,6 @@
 
 import operator
 from copy import deepcopy
-from functools import cache
 
 import pytest
 import torch
@@ -39,11 +38,10 @@ def evaluate(program, staged, graph, x):
     return values, gradients
 
 
-@pytest.fixture(scope="module")
-def traced(make, images, program_of):
-    """Returns a variant's program and its graph, which may be copied."""
+@pytest.fixture
+def traced(wide, make, images, program_of):
+    """Returns a variant's program and its graph."""
 
-    @cache
     def traced(name):
         program = program_of(make(name))
         return program, trace_step(program, images)
