@@ -51,9 +51,10 @@ def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]
 def stop_once() -> None:
     """Raises KeyboardInterrupt at a command's first signal, and ignores the next ones.
 
-    A signal many seconds later ends the process at once.
+    A signal many seconds later ends the process at once. Within ``import torch`` no interrupt may
+    be raised: Python would end with the signal, not with the command's code.
     """
-    for number in STOPPING:
+    for number in STOPPING if _is_command() else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_once)
 

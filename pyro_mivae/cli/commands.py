@@ -34,6 +34,7 @@ from pyro_mivae.cli.options import (
 )
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError
+from pyro_mivae.interrupts import stop_once
 from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.build import listing, named_programs, names
 from pyro_mivae.runs.compare import check_page
@@ -100,6 +101,7 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(quiet: bool, as_json: bool, **given: Any) -> None:
+            stop_once()
             function(output=Output(quiet, as_json), **given)
 
         run.__dict__.update(vars(function))  # click keeps the options there

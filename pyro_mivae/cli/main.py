@@ -14,7 +14,7 @@ import click
 
 from pyro_mivae.cli.names import COMMANDS, Stopped
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError, nearest
-from pyro_mivae.interrupts import ignore_further, stop_once
+from pyro_mivae.interrupts import ignore_further
 
 EPILOG = """\b
 Begin with:
@@ -68,8 +68,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits with its code. A signal stops it once, see `stop_once`."""
-    stop_once()
+    """Runs the command line and exits with its code; signals that come later are ignored."""
     code = run_command(args)
     ignore_further()
     sys.exit(code)
