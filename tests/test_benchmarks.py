@@ -33,6 +33,7 @@ def test_steps_of_the_variants_in_the_cost_of_the_plain_one(images, tmp_path, ca
     assert f"| {middle:.2f} ({low:.2f} to {high:.2f}) |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bounds_beside_the_truth(tmp_path, capsys, monkeypatch):
     out, picture = tmp_path / "bounds.json", tmp_path / "docs" / "bounds.png"
     command = ["--n", "16", "--runs", "4", "--nats", "1", "2", "--dims", "2", "--critic-dims", "2"]

@@ -63,6 +63,7 @@ def test_every_part_runs_and_writes_its_results(uncompiled, tmp_path, capsys, mo
     assert json.loads(out.read_text()) == content
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_it_measured(tmp_path):
     out = tmp_path / "gpu.json"
     options = ["gpu", "--smoke", "--parts", "step", "--out", str(out)]

@@ -30,6 +30,7 @@ def train(call, home):
     return train
 
 
+@pytest.mark.slow
 def test_a_run_names_its_protocol_and_applies_it(call, home, train):
     code, out, err = train("--binarize", "dynamic")
     assert (code, [line for line in err if "warning" in line]) == (0, [])

@@ -193,6 +193,7 @@ def test_dimensions_of_a_linear_guide_are_the_closed_forms(name):
     assert found["mi_upper"][1] < 0.01  # nothing goes there
 
 
+@pytest.mark.slow
 def test_codes_on_an_interval_are_measured_too():
     """I(x; Phi(u)) = I(x; u), and so is the divergence; the Beta's by numerical integration."""
     scale = torch.tensor([0.3, 1.0])

@@ -54,7 +54,7 @@ def gaussian(nats, dims, n, seed):
         (2.0, 200, 0.15, 3.0),  # the prior is far off
         (6.0, 300, 0.5, 0.0),
         (6.0, 300, 0.5, 3.0),
-        (12.0, 1200, 2.6, 3.0),
+        pytest.param(12.0, 1200, 2.6, 3.0, marks=pytest.mark.slow),
     ],
 )
 def test_both_bounds_hold_and_are_close_above_log_n(nats, n, short, prior):

@@ -46,6 +46,7 @@ def test_full_takes_all_and_what_is_given_goes_before_it():
         Budget.of(5, full=True, samples_per_category=9)
 
 
+@pytest.mark.slow
 def test_a_full_evaluation_says_what_it_took(vae):
     x = torch.rand(1050, 1, 8, 8)
     standard = evaluate(vae, x, **SMALL).protocol

@@ -42,7 +42,10 @@ addEventListener("load", () => {{
 }});
 </script>"""
 
-pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium or Chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BROWSER, reason="needs Chromium or Chrome"),
+]
 
 
 def browse(folder, pages, scheme="light"):
