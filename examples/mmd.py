@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         elbo.loss(vae.model, vae.guide, images.x_test)
         report = mi.information(vae.model, vae.guide, images.x_test)
         row = {key: report[key] for key in ("elbo", "distortion", "rate", "mi_lower")}
-        row["1000 mmd"] = -1000 * float(elbo.ledger["mmd_z"]) / len(images.x_test)
+        row["1000 mmd"] = 1000 * float(elbo.ledger["mmd_z"]) / len(images.x_test)
         row["marginal_kl"] = report["marginal_kl_upper"]
         codes = vae.encode(images.x_test)["z"]
         row["scale"] = float(codes.var(0).mean().sqrt())

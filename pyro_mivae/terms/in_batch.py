@@ -160,6 +160,7 @@ class MaximumMeanDiscrepancy(PairedTerm):
 
     estimated from the guide's codes of a batch and as many draws of the model's prior. Unlike the
     KL divergence of each posterior, it does not penalise information in the code. It has no unit.
+    The ledger holds the discrepancy itself, and a `Target` holds it.
 
     A kernel resolves distances of the order of the square root of its bandwidth. Much narrower
     posteriors act like points. The gradient of codes far outside the prior vanishes, for ``"rbf"``
@@ -182,6 +183,8 @@ class MaximumMeanDiscrepancy(PairedTerm):
            + 10 * (-MMD^2(q(z), p(z)), not in nats)
         maximised; nats per datum
     """
+
+    is_cost = True
 
     @checked(kernel=choice(*get_args(Kernel)), bandwidth=number(above=0))
     def __init__(

@@ -18,7 +18,7 @@ KERNELS = {
     "vae": 45,
     "beta": 47,
     "infomax": 66,
-    "mmd": 104,
+    "mmd": 105,
     "vmi": 124,
     "critic-infomax": 119,
     "cat": 76,

@@ -102,12 +102,22 @@ def test_term_is_the_discrepancy_of_the_aggregate_posterior():
         for _ in range(60):
             loss = elbo.loss(pair.model, pair.guide, torch.randn(64, 1))
             draws.append(float(elbo.ledger["mmd_z"]) / 64)
-            kept = float(elbo.ledger["distortion"]) - 10 * 64 * draws[-1]
+            kept = float(elbo.ledger["distortion"]) + 10 * 64 * draws[-1]
             assert loss == pytest.approx(kept, rel=1e-4)
         values[shift] = torch.tensor(draws)
     for shift, draws in values.items():  # q(z) = N(shift, 0.36 + 0.64)
         error = float(draws.std()) / 60**0.5
-        assert -float(draws.mean()) == pytest.approx(exact(shift, 1.0, 1, 2.0), abs=4 * error)
+        assert float(draws.mean()) == pytest.approx(exact(shift, 1.0, 1, 2.0), abs=4 * error)
+
+
+@pytest.mark.parametrize(("aim", "rises"), [(1e-3, True), (1e3, False)])
+def test_a_target_holds_the_discrepancy(aim, rises):
+    pair = Shifted(2.0)
+    term = mi.MaximumMeanDiscrepancy("z", weight=mi.Target(aim, window=1))
+    elbo = mi.MutualInformationELBO([term], {"z": 0.0}, max_plate_nesting=1)
+    elbo.loss_and_grads(pair.model, pair.guide, torch.randn(64, 1))
+    assert float(elbo.ledger["mmd_z"]) > 0
+    assert (float(term.weight()) > 1) == rises
 
 
 def test_bad_options():
