@@ -107,6 +107,6 @@ def _encoded(image: Any, kind: str) -> bytes:
     if kind == "PNG":
         image.save(buffer, kind, optimize=True)
     else:
-        how: dict[str, Any] = {"lossless": True} if image.mode == "P" else {"quality": 90}
+        how: dict[str, Any] = {"lossless": True} if image.mode == "P" else {"quality": 75}
         image.convert("RGB").save(buffer, kind, method=4, **how)
     return buffer.getvalue()
