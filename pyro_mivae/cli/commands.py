@@ -25,6 +25,7 @@ from pyro_mivae.cli.options import (
     completing,
     device_option,
     field_options,
+    given_option,
     opened_run,
     option,
     overwrite_option,
@@ -129,6 +130,7 @@ def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
             click.argument("variant", shell_complete=completing(VARIANTS)),
             option("--data", group="Data", metavar=DATA, help="training data  [default: digits]"),
             root_option,
+            given_option("condition of each datum, a row for each in the order of the data"),
             option(
                 "--image-size",
                 group="Data",
@@ -198,7 +200,7 @@ def _asked(given: dict[str, Any], output: Output) -> tuple[RunConfig, dict[str, 
     stored = given.pop("config")
     model = {f.name: given[f.name] for f in fields(ModelOptions) if f.name in given}
     training = {f.name: given[f.name] for f in fields(TrainingOptions)}
-    what: Any = {k: given.get(k) for k in "variant data data_root image_size labels".split()}
+    what: Any = {k: given.get(k) for k in "variant data data_root image_size given labels".split()}
     how = {k: v for k, v in given.items() if k not in model | training | what}
     config = RunConfig(**what, model=model, training=training)
     if stored is not None:
@@ -295,6 +297,7 @@ def compare(
 @opened_run
 @option("--category", group="Output", help="draw only from this category, a letter or number")
 @what_option(Generated, "the likelihood's means, or data drawn from it")
+@given_option("their conditions, the file's rows in turn; or a label, that of all", "FILE|LABEL")
 @option(
     "--n",
     "count",
@@ -318,6 +321,8 @@ def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
     """Draws images from a run's prior."""
     number = options["category"]
     options["category"] = int(number) if number and number.isdecimal() else number
+    label = options["given"]
+    options["given"] = int(label) if label and label.isdecimal() else label
     runs.write_samples(run, out, **options)
     output.result(f"written to {out}", out=out)
 
@@ -326,6 +331,7 @@ def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
 @opened_run
 @option("--data", group="Data", metavar=DATA, required=True, help="images to encode")
 @root_option
+@given_option("their condition, if the run has one")
 @what_option(What, "means (of a category its probabilities), standard deviations, or draws")
 @option("--draws", "num_draws", group="Output", type=click.IntRange(1), help="draws of each code")
 @option("--out", group="Output", type=A_PATH, required=True, help=ENCODED)

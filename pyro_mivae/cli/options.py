@@ -185,7 +185,13 @@ overwrite_option = option(
     "--overwrite", group=OTHER, is_flag=True, help="replace an existing file"
 )
 
-OTHERS = "device run out category what resume overwrite trust data jobs labels".split()
+
+def given_option(told: str, metavar: str = "FILE") -> Decorator:
+    """Makes ``--given``, a file of conditions."""
+    return option("--given", group="Data", metavar=metavar, help=f"{told} (.npy, .csv)")
+
+
+OTHERS = "device run out category what resume overwrite trust data jobs labels given".split()
 WRITTEN = {
     **FLAGS,
     **flags_of(InformationOptions),

@@ -1,8 +1,9 @@
 """Data sets as tensors: built in, from files of images or numbers, from folders of images."""
 
-from pyro_mivae.data.arrays import read_csv, read_npy
+from pyro_mivae.data.arrays import read_csv, read_given, read_npy
 from pyro_mivae.data.binarize import PROTOCOLS, binarize
 from pyro_mivae.data.dataset import (
+    CONDITION,
     FINGERPRINTS,
     Dataset,
     RawImages,
@@ -14,6 +15,7 @@ from pyro_mivae.data.files import read_folder, read_npz
 from pyro_mivae.data.load import DATASETS, default_root, load_dataset, read_images
 
 __all__ = [
+    "CONDITION",
     "DATASETS",
     "FINGERPRINTS",
     "PROTOCOLS",
@@ -25,6 +27,7 @@ __all__ = [
     "load_dataset",
     "read_csv",
     "read_folder",
+    "read_given",
     "read_images",
     "read_npy",
     "read_npz",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import checked
+from pyro_mivae.arguments import checked, whole
 from pyro_mivae.arguments import path as a_path
 from pyro_mivae.data.dataset import RawImages, indexed_labels, told
 from pyro_mivae.errors import DataError
@@ -46,13 +46,69 @@ def read_npy(path: str | Path) -> RawImages:
         torch.Size([3, 4])
     """
     path = Path(path)
+    return RawImages(path.stem, plain_values(_array(path), f"the array in {path}"))
+
+
+def _array(path: Path) -> Array:
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged file fails in many ways
         raise DataError(f"cannot read {path} as an .npy file: {told(error)}") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} holds several arrays; name it .npz, with 'data' or 'images'")
-    return RawImages(path.stem, plain_values(array, f"the array in {path}"))
+    return array
+
+
+@checked(path=a_path(), count=whole())
+def read_given(path: str | Path, count: int | None = None) -> Tensor:
+    r"""Reads the condition of each datum from an ``.npy`` or ``.csv`` file.
+
+    Integers ``(N,)`` of an ``.npy`` file, and a ``.csv`` of one column with the header ``label``,
+    are labels from 0. Everything else is numbers, see `read_npy` and `read_csv`.
+
+    Args:
+        path: The file; its rows are in the order of the data.
+        count: Number of data, if it is known.
+
+    Returns:
+        Numbers, float32 ``(N, *given_shape)``, or labels, int64 ``(N,)``.
+
+    Raises:
+        DataError: If it cannot be read, or does not hold one condition for each datum.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "given.csv"
+        >>> _ = path.write_text("label\n0\n2\n1\n")
+        >>> read_given(path)
+        tensor([0, 2, 1])
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix.lower() not in (".npy", ".csv"):
+        raise DataError(f"given={path}: no such .npy or .csv file; give one with a row per datum")
+    if path.suffix.lower() == ".npy":
+        values = _array(path)
+    elif _are_labels(rows := [row for _, row in _rows(path)]):
+        values = _whole_numbers(np.array([row[0].strip() for row in rows[1:]]))
+    else:
+        raw = read_csv(path)
+        if raw.labels is not None:
+            raise DataError(
+                f"given={path} holds labels beside numbers; give the labels alone, or a column of "
+                "0 and 1 for each class"
+            )
+        values = raw.images.numpy()
+    is_labels = values.ndim == 1 and values.dtype.kind in "biuUS"
+    if is_labels and (values.dtype.kind in "US" or (len(values) and values.min() < 0)):
+        raise DataError(f"the labels of given={path} are not all integers from 0; number them")
+    if count not in (None, len(values)):
+        raise DataError(
+            f"given={path} holds {len(values):,} conditions for {count:,} data; give a row for "
+            "each datum, in the order of the data"
+        )
+    if is_labels:
+        return torch.from_numpy(values.astype(np.int64))
+    return plain_values(values, f"the array in {path}")
 
 
 def plain_values(array: Array, where: str) -> Tensor:
@@ -137,6 +193,11 @@ def read_csv(path: str | Path) -> RawImages:
     columns = tuple(name for index, name in enumerate(names) if index != column)
     images = plain_values(values, str(path))
     return RawImages(path.stem, images, labels, class_names, column_names=columns)
+
+
+def _are_labels(rows: list[list[str]]) -> bool:
+    """True for one column with the header of labels."""
+    return {len(row) for row in rows} == {1} and rows[0][0].strip().lower() in LABELS
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

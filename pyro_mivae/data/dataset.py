@@ -19,6 +19,7 @@ from pyro_mivae.inputs import clamp_rounding, fingerprint
 
 TEST_FRACTION = 0.2
 FINGERPRINTS = ("training images", "test images", "labels", "factors")
+CONDITION = "condition"  # fingerprint of data that have one
 LARGEST_SIDE = 2**14
 AT_ONCE = 4096  # images resized together
 SEED = whole(least=0, most=2**32 - 1)
@@ -53,6 +54,9 @@ class Dataset:
         factor_names: A name for each factor; empty if there are none.
         binarize: Protocol of the pixels, see `binarize`.
         column_names: A name for each column of a table; empty if there are none.
+        given_train: Condition of each training datum, float32 ``(N, *given_shape)``, or labels,
+            int64 ``(N,)``; None without.
+        given_test: Condition of each datum of the test part, or None.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
     binarize: str = "none"
     column_names: tuple[str, ...] = ()
+    given_train: Tensor | None = None
+    given_test: Tensor | None = None
 
     def __repr__(self) -> str:
         parts = f"{len(self.x_train):,} training and {len(self.x_test):,} test data"
@@ -82,13 +88,25 @@ class Dataset:
         """Shape of one datum; of images ``(C, H, W)``."""
         return tuple(self.x_train.shape[1:])
 
+    @property
+    def given_shape(self) -> tuple[int, ...] | None:
+        """Shape of one condition as models read it; of labels ``(K,)``. None without."""
+        if self.given_train is None or self.given_test is None:
+            return None
+        if self.given_train.dim() > 1:
+            return tuple(self.given_train.shape[1:])
+        return (1 + int(torch.cat([self.given_train, self.given_test]).max()),)
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of the images, labels and factors of both parts."""
+        """Digests of the images, labels and factors of both parts, and of a condition."""
         pairs = (self.y_train, self.y_test), (self.factors_train, self.factors_test)
         joined = [None if a is None or b is None else torch.cat([a, b]) for a, b in pairs]
         parts = (self.x_train, self.x_test, *joined)
-        return dict(zip(FINGERPRINTS, map(fingerprint, parts), strict=True))
+        found = dict(zip(FINGERPRINTS, map(fingerprint, parts), strict=True))
+        if self.given_train is not None and self.given_test is not None:
+            found[CONDITION] = fingerprint(torch.cat([self.given_train, self.given_test]))
+        return found
 
 
 @dataclass(frozen=True)

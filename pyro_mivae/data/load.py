@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, choice
 from pyro_mivae.arguments import path as a_path
-from pyro_mivae.data.arrays import read_csv, read_npy
+from pyro_mivae.data.arrays import read_csv, read_given, read_npy
 from pyro_mivae.data.binarize import PROTOCOLS, settled_pixels, training_pixels
 from pyro_mivae.data.dataset import (
     SEED,
@@ -55,6 +55,7 @@ def default_root() -> Path:
     image_size=image_sides(),
     seed=SEED,
     binarize=choice(*PROTOCOLS),
+    given=a_path(),
 )
 def load_dataset(
     name_or_path: str | Path,
@@ -63,6 +64,7 @@ def load_dataset(
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     binarize: str = "none",
+    given: str | Path | None = None,
 ) -> Dataset:
     """Loads images as tensors in [0, 1], or other data as they are, with a test part.
 
@@ -80,6 +82,7 @@ def load_dataset(
         binarize: Protocol that makes the pixels 0 or 1, see `binarize`. ``"fixed"`` draws the
             training images by seed 0, the test images by seed 1. ``"dynamic"`` draws the test
             images in the same way and leaves the training images grey for ``fit(binarize=)``.
+        given: File with the condition of each datum, split with the data, see `read_given`.
 
     Raises:
         DataError: If there is no such data set, if it cannot be read, or has fewer than 2 images.
@@ -97,6 +100,7 @@ def load_dataset(
     if raw.num_train is None:
         train, test = split_indices(len(raw.images), raw.labels, seed=seed)
     y, factors = raw.labels, raw.factors
+    u = None if given is None else read_given(given, len(raw.images))
     return Dataset(
         raw.name,
         training_pixels(raw.images[train], binarize),
@@ -109,6 +113,8 @@ def load_dataset(
         raw.factor_names,
         binarize,
         raw.column_names,
+        None if u is None else u[train],
+        None if u is None else u[test],
     )
 
 

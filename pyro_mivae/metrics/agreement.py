@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def category_agreement(first: Tensor, second: Tensor) -> CategoryAgreement:
 
 @checked(vaes=several(VARIANT, least=2), seed=SEED)
 def agreement_of_models(
-    vaes: Sequence[Variant], x: Tensor, *, seed: int = 0
+    vaes: Sequence[Variant], x: Tensor, *, seed: int = 0, given: Any = None
 ) -> dict[str, tuple[float, float]]:
     """Compares the categories of several models, pair by pair.
 
@@ -63,6 +63,7 @@ def agreement_of_models(
         vaes: Models with categories; the numbers of categories may differ.
         x: Data, shape ``(n, *data_shape)``.
         seed: Seed of a guide's draws, the same for every model.
+        given: The condition of the data, see `Variant.arguments`.
 
     Returns:
         Mean and standard deviation over the pairs of ``category_agreement_accuracy``, ``_nmi`` and
@@ -77,7 +78,7 @@ def agreement_of_models(
         >>> list(agreement_of_models(vaes, torch.rand(20, 1, 8, 8)))
         ['category_agreement_accuracy', 'category_agreement_nmi', 'category_agreement_ari']
     """
-    found = [most_probable(vae, x, seed=seed) for vae in vaes]
+    found = [most_probable(vae, x, seed=seed, given=given) for vae in vaes]
     rows = torch.tensor([category_agreement(*pair) for pair in combinations(found, 2)]).double()
     spread = rows.std(0).tolist() if len(rows) > 1 else [math.nan] * 3
     names = [key("category_agreement", name) for name in CategoryAgreement._fields]
@@ -85,10 +86,10 @@ def agreement_of_models(
 
 
 @checked(vae=VARIANT, seed=SEED)
-def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
+def most_probable(vae: Variant, x: Tensor, *, seed: int = 0, given: Any = None) -> Tensor:
     """Returns the most probable category of each datum.
 
-    Data and seed are those of `agreement_of_models`.
+    Data, seed and condition are those of `agreement_of_models`.
 
     Returns:
         Integers from 0, on the CPU, shape ``(n,)``.
@@ -106,4 +107,4 @@ def most_probable(vae: Variant, x: Tensor, *, seed: int = 0) -> Tensor:
             "InfoCatVAE, InfoGAN"
         )
     with preserved_state(seed, vae, device=vae.device):
-        return EncodedData(vae, vae.arguments(x), seed).found.cpu()
+        return EncodedData(vae, vae.arguments(x, given), seed).found.cpu()

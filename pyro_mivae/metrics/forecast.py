@@ -33,6 +33,7 @@ def forecast(
     train: Train | None = None,
     *,
     factors: Any = None,
+    given: Any = None,
     seed: int = 0,
     **options: Any,
 ) -> float:
@@ -50,7 +51,7 @@ def forecast(
         >>> forecast(vae, x, full=True) > 0
         True
     """
-    known, taught = check_known(vae, x, labels, factors, train)
+    known, taught = check_known(vae, x, labels, factors, train, given)
     items, piece = len(known.x), min(PIECE, len(known.x))
     budget = Budget.of(items, **options)
     asked = budget.information

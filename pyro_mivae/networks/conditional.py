@@ -43,6 +43,15 @@ class ConditionalEncoder(nn.Module):
         return relu(self.layer(torch.cat([self.encoder(x), given], -1)))
 
 
+def conditional(
+    encoder: nn.Module, data_shape: Sequence[int], given_shape: Sequence[int] | None
+) -> nn.Module:
+    """Makes an encoder take a condition too, if there is one and it does not yet."""
+    if given_shape is None or hasattr(encoder, "given_shape"):
+        return encoder
+    return ConditionalEncoder(encoder, data_shape, given_shape)
+
+
 def flat_condition(
     given: Tensor | None, shape: tuple[int, ...], n: int, dtype: torch.dtype
 ) -> Tensor:

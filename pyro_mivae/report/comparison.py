@@ -107,10 +107,10 @@ def _pictures(named: Named, colors: Sequence[str]) -> Iterator[Panel]:
 def _reconstructions(group: Named, suffix: str, where: str) -> Iterator[Panel]:
     first = next(iter(group.values())).data
     x = first.x[first.examples.to(first.x.device)]
-    rows = {
-        name: one.data.vae.reconstruct(x.to(one.data.vae.device)).cpu()
-        for name, one in group.items()
-    }
+    rows = {}
+    for name, one in group.items():
+        given = one.data.condition(first.examples)
+        rows[name] = one.data.vae.reconstruct(x.to(one.data.vae.device), given=given).cpu()
     width = _label_width(rows)
     figure, ax = plots.grid_figure(len(rows) + 1, len(x), x.shape[1:], label_width=width)
     plots.plot_reconstructions(ax, x, rows)
@@ -125,15 +125,16 @@ def _reconstructions(group: Named, suffix: str, where: str) -> Iterator[Panel]:
 
 
 def _samples(group: Named, suffix: str, where: str) -> Iterator[Panel]:
-    drawn = [one.data.vae.sample(_SAMPLE_ROWS * _COLUMNS).cpu() for one in group.values()]
+    drawn = [one.data.sample(_SAMPLE_ROWS * _COLUMNS).cpu() for one in group.values()]
     names = [text for name in group for text in (name, *[""] * (_SAMPLE_ROWS - 1))]
+    told = next((one.data.told for one in group.values() if one.data.told), "")
     shape, width = drawn[0].shape[1:], _label_width(names)
     figure, ax = plots.grid_figure(len(names), _COLUMNS, shape, label_width=width)
     plots.plot_grid(ax, torch.cat(drawn).unflatten(0, (-1, _COLUMNS)), names)
     yield Panel(
         f"samples{suffix}",
         f"Samples{where}",
-        f"{_SAMPLE_ROWS} rows per model: codes drawn from its prior and decoded.",
+        f"{_SAMPLE_ROWS} rows per model: codes drawn from its prior and decoded{told}.",
         "Samples that look like the data, and vary as the data do.",
         figure,
     )

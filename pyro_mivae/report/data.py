@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from pyro_mivae.diagnostics import Diagnosis, diagnose
 from pyro_mivae.errors import OptionError, ShapeError
 from pyro_mivae.figures import LOWER, key
 from pyro_mivae.handlers import decode_means
+from pyro_mivae.inputs import as_condition
 from pyro_mivae.likelihoods import DeltaLikelihood
 from pyro_mivae.metrics import match_labels
 from pyro_mivae.models import code_program
@@ -49,6 +50,7 @@ class ReportData:
         factor_names: A name for each factor.
         column_names: A name for each column of a table.
         num_train: Number of data that it was trained on, if known.
+        given: Condition of each datum, if the model has one, see `Variant.arguments`.
     """
 
     vae: Variant
@@ -61,6 +63,7 @@ class ReportData:
     factor_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     num_train: int | None = None
+    given: Any = None
 
     def __post_init__(self) -> None:
         self.num_data = n = len(self.x)
@@ -76,6 +79,9 @@ class ReportData:
                     f"{name} has shape {tuple(given.shape)}; expected {wanted}: give {remedy}"
                 )
         shown = spread_out(self.num_data, _MAX_DATA)
+        given = as_condition(self.given, self.vae.given_shape, n)
+        if given is not None:
+            self.given = given[shown.to(given.device)].to(self.vae.device, self.vae.dtype)
         self.x = self.x[shown.to(self.x.device)].to(self.vae.device)
         if self.labels is not None:
             self.labels = self.labels.cpu()[shown]
@@ -101,9 +107,29 @@ class ReportData:
     @cached_property
     def codes(self) -> dict[str, Tensor]:
         """Posterior means of every site except noise, ``(n, d)``; probabilities of a category."""
-        parts = [self.vae.encode(batch) for batch in self.x.split(_BATCH)]
+        rows = torch.arange(len(self.x)).split(_BATCH)
+        parts = [self.vae.encode(self.x[i], given=self.condition(i)) for i in rows]
         sites = [site for site in parts[0] if site not in self.vae.noise]
         return {site: torch.cat([part[site].cpu() for part in parts]) for site in sites}
+
+    def condition(self, rows: Sequence[int] | Tensor) -> Tensor | None:
+        """Returns the condition of some data; None if there is none."""
+        return None if self.given is None else self.given[torch.as_tensor(rows).to(self.x.device)]
+
+    def sample(self, n: int, category: Mapping[str, int] | None = None) -> Tensor:
+        """Draws samples, of the first data's conditions if there are any."""
+        given = self.condition(torch.arange(n) % len(self.x))
+        return self.vae.sample(n, category, given=given)
+
+    @property
+    def told(self) -> str:
+        """A clause on the condition of samples."""
+        return "" if self.given is None else f", given the conditions of the first {self.nouns}"
+
+    @property
+    def told_of_one(self) -> str:
+        """The same for pictures of one condition."""
+        return "" if self.given is None else f"; all is given the condition of one {self.noun}"
 
     @property
     def continuous_sites(self) -> list[str]:
@@ -174,20 +200,28 @@ class ReportData:
         if not self.num_categories:
             return {}
         program = code_program(self.vae.model)
-        x = self.x[:1].expand(self.num_categories, *self.x.shape[1:])
-        fn = trace_program(program, (x,), {}).nodes[self.category]["fn"]
+        args = self.vae.blank(self.num_categories, self.condition([0] * self.num_categories))
+        fn = trace_program(program, args, {}).nodes[self.category]["fn"]
         value = torch.arange(self.num_categories, device=self.vae.device)
         if fn.event_dim:
             value = torch.eye(self.num_categories, device=self.vae.device, dtype=self.vae.dtype)
-        nodes = trace_program(decode_means(program, {self.category: value}), (x,), {}).nodes
+        nodes = trace_program(decode_means(program, {self.category: value}), args, {}).nodes
         means = {site: nodes[site]["value"].cpu() for site in self.continuous_sites}
         apart = any(not torch.equal(mean, mean[:1].expand_as(mean)) for mean in means.values())
         return means if apart else {}
 
     def decode_along(
-        self, starts: Mapping[str, Tensor], ends: Mapping[str, Tensor], *, steps: int = STEPS
+        self,
+        starts: Mapping[str, Tensor],
+        ends: Mapping[str, Tensor],
+        *,
+        steps: int = STEPS,
+        of: Sequence[int] | None = None,
     ) -> Tensor:
-        """Decodes equal steps along straight lines, with the category of the nearer end."""
+        """Decodes equal steps along straight lines, with the category of the nearer end.
+
+        ``of`` are the data whose condition the lines have; the first datum if omitted.
+        """
         share = torch.linspace(0, 1, steps)[:, None]
         values = {}
         for site, start in starts.items():
@@ -195,7 +229,9 @@ class ReportData:
             lines = torch.lerp(start[:, None], ends[site][:, None], at.to(start))
             values[site] = lines.flatten(0, 1).to(self.vae.device, self.vae.dtype)
         rows = len(start)
-        return self.vae.decode(values, rows * steps).cpu().unflatten(0, (rows, steps))
+        given = self.condition(torch.as_tensor(of or [0] * rows).repeat_interleave(steps))
+        decoded = self.vae.decode(values, rows * steps, given=given)
+        return decoded.cpu().unflatten(0, (rows, steps))
 
     def traverse(
         self,
@@ -221,11 +257,13 @@ class ReportData:
         ends[site][range(len(moves)), dims] = highs.to(ends[site])
         share = torch.linspace(0, 1, steps).to(lows)
         values = torch.lerp(lows[:, None], highs[:, None], share)
-        return self.decode_along(starts, ends, steps=steps), values.float(), own.float().cpu()
+        pictures = self.decode_along(starts, ends, steps=steps, of=rows.tolist())
+        return pictures, values.float(), own.float().cpu()
 
     @cached_property
     def _drawn(self) -> dict[str, Tensor]:
         """One draw of every site from the guide, ``(n, d)``, for 1,000 data at most."""
-        x = self.x[spread_out(len(self.x), 1000).to(self.x.device)]
-        nodes = trace_program(self.vae.guide, (x,), {}).nodes
+        shown = spread_out(len(self.x), 1000)
+        args = self.vae.arguments(self.x[shown.to(self.x.device)], self.condition(shown))
+        nodes = trace_program(self.vae.guide, args, {}).nodes
         return {site: nodes[site]["value"].float().cpu() for site in self.codes}

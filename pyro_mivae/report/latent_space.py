@@ -177,7 +177,8 @@ def table_columns(data: ReportData) -> Iterator[Panel]:
     """Draws the columns of a table against the code, if the columns have names."""
     if not data.column_names:
         return
-    x, decoded = data.x.cpu().double(), data.vae.reconstruct(data.x).cpu().double()
+    x = data.x.cpu().double()
+    decoded = data.vae.reconstruct(data.x, given=data.given).cpu().double()
     whole = 1 - (x - decoded).square().mean(0) / x.var(0, correction=0)
     parts: dict[str, Tensor] = {}
     for site, code in data.codes.items():

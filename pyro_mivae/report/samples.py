@@ -44,11 +44,11 @@ def samples(data: ReportData) -> Iterator[Panel]:
     vae = data.vae
     if not vae.categories:
         figure, ax = plots.grid_figure(5, 10, vae.data_shape, label_width=0.1)
-        plots.plot_samples(ax, vae.sample(50))
+        plots.plot_samples(ax, data.sample(50))
         yield Panel(
             "samples",
             "Samples",
-            "Samples: codes drawn from the prior and decoded.",
+            f"Samples: codes drawn from the prior and decoded{data.told}.",
             "Each sample should look like the data. Together they should vary as the data do.",
             figure,
         )
@@ -61,13 +61,13 @@ def _samples_of(data: ReportData, site: str) -> Panel:
     """Draws samples of each category of a site."""
     vae, shares = data.vae, data.shares(site)
     shown = shares.argsort(descending=True, stable=True)[:_MAX_CATEGORIES]
-    rows = torch.stack([vae.sample(10, category={site: c}) for c in shown.tolist()])
+    rows = torch.stack([data.sample(10, {site: c}) for c in shown.tolist()])
     figure, ax = plots.grid_figure(len(shown), 10, vae.data_shape)
     names = [f"{site} = {letter(c)}" for c in shown.tolist()]
     plots.plot_conditional_samples(ax, rows, shares[shown], names)
     sentence = (
         f"A row per category, the most used first: its letter, its share of the {data.nouns}, "
-        "and ten samples of it."
+        f"and ten samples of it{data.told}."
     )
     if len(shares) > len(shown):
         sentence += f" The {len(shown)} most used of {len(shares)} are shown."
@@ -88,9 +88,10 @@ def reconstructions(data: ReportData) -> Iterator[Panel]:
     If there are several continuous sites, rows in which each but the first moves follow.
     """
     vae, x = data.vae, data.x[data.examples.to(data.x.device)]
+    u = data.condition(data.examples)
     sites = sorted(data.codes, key=lambda site: site == _first(data))
-    whole = vae.reconstruct(x)
-    alone = {site: vae.reconstruct(x, keep={site}) for site in sites if len(sites) > 1}
+    whole = vae.reconstruct(x, given=u)
+    alone = {site: vae.reconstruct(x, keep={site}, given=u) for site in sites if len(sites) > 1}
     same = [site for site, picture in alone.items() if torch.allclose(picture, whole, atol=1e-4)]
     rows = {_with_r2(data, " and ".join(sites) if alone else "decoded"): whole}
     rows |= {_with_r2(data, f"{s} alone", s): alone[s] for s in alone if s not in same}
@@ -260,7 +261,7 @@ def interpolations(data: ReportData) -> Iterator[Panel]:
         "From category to category",
         "Each row goes in equal steps along a straight line from the centre of one category to "
         "that of the next row. A centre is the category's prior mean, and not the code of a "
-        "datum.",
+        f"datum{data.told_of_one}.",
         "The ends show typical examples of the categories. A sudden change in a row: a border "
         "of the decoder. A blurred middle, or one like neither end: a region without data.",
         figure,
@@ -285,7 +286,7 @@ def radii(data: ReportData) -> Iterator[Panel]:
         "Away from the origin",
         "Each row starts at the origin, which belongs to no category, and moves straight "
         "through the centre of one category. The numbers above the columns are distances, 1 at "
-        "the centre.",
+        f"the centre{data.told_of_one}.",
         "The first column, the same in all rows, belongs to no category. A row that gets "
         "clearer up to 1 and more extreme beyond: its direction means the category. A row that "
         "degrades beyond 1: a region without data.",

@@ -67,6 +67,11 @@ def story(data: ReportData, network: str = "") -> str:
         if "seconds" in history:
             told += f", in {_duration(math.fsum(history['seconds']))}"
         sentences.append(told + ".")
+    if vae.given_shape is not None:
+        sentences.append(
+            f"Model and guide see a condition u of each {data.noun}: log p(x) stands for "
+            "log p(x | u), and information is that given u."
+        )
     start = getattr(vae, "start", None)
     if start is not None and data.num_train:
         plan = start.plan(data.num_train)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import textwrap
@@ -23,6 +24,7 @@ from pyro_mivae.guides import FAMILIES
 from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.networks import ADVERSARIAL_NETWORKS, NETWORKS
+from pyro_mivae.networks.conditional import conditional
 from pyro_mivae.options import flags_of
 from pyro_mivae.priors import PRIORS, prior_sites
 from pyro_mivae.runs.config import (
@@ -49,6 +51,8 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
     variant_class = find_variant(config.variant)
     check_model_options(config.variant, config.model)
     options = {name: read_target(value) for name, value in config.model.items()}
+    if config.given_shape is not None:
+        options["given_shape"] = config.given_shape
     parts = {f.name: options.pop(f.name, None) for f in fields(ModelParts)}
     network = parts["network"] or "auto"
     digests = config.programs
@@ -69,8 +73,11 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
         if network != "auto" or guide_file:
             prior = modules.get("prior") or variant_class.build(data_shape, **options).prior
             sizes["sites"], code_dim = prior_sites(prior)
-        # A file's guide would else normalise by the batch, which its class does not know about.
-        if network != "auto" or (guide_file and not variant_class.batch_norm):
+            code_dim += math.prod(config.given_shape or (0,))
+        # A file's guide would else normalise by the batch, or read no condition: its class does
+        # not know about these.
+        needs_encoder = not variant_class.batch_norm or config.given_shape is not None
+        if network != "auto" or (guide_file and needs_encoder):
             outputs = _outputs(options.get("likelihood"))
             if names_file(network):
                 networks = _own_networks(network, digests, data_shape, code_dim, outputs)
@@ -78,7 +85,9 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
                 networks = variant_class.build_networks(network, data_shape, code_dim, **outputs)
             modules["encoder"], modules["decoder"] = networks
         if guide_file:
-            sizes["encoder"] = modules.pop("encoder", None)
+            encoder = modules.pop("encoder", None)
+            if encoder is not None:
+                sizes["encoder"] = conditional(encoder, data_shape, config.given_shape)
             modules["guide"] = load_program(parts["guide"], FAMILIES, "guide", sizes, digests)
         elif parts["guide"]:
             modules["guide"] = parts["guide"]

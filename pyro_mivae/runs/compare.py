@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pyro_mivae.data import Dataset
+from pyro_mivae.data import CONDITION, Dataset
 from pyro_mivae.errors import OptionError
 from pyro_mivae.report.comparison import Contender, write_comparison
 from pyro_mivae.report.comparison_table import Line, compare_metrics
@@ -139,11 +139,13 @@ class Comparison(Shown):
         contenders = []
         for side in self.sides:
             run = side.runs[0]
-            place = (run.config.data, run.config.image_size, run.config.binarize)
+            own = run.config
+            place = (own.data, own.image_size, own.binarize, own.given)
             dataset = loaded[place] = loaded.get(place) or run.dataset(root)
             histories = [run.history for run in side.runs]
             x, labels = dataset.x_test, dataset.y_test
-            data = ReportData(run.vae, x, labels, histories[0], side.metrics[0])
+            u = dataset.given_test
+            data = ReportData(run.vae, x, labels, histories[0], side.metrics[0], given=u)
             contenders.append(Contender(side.name, data, histories, side.metrics, dataset.title))
         with writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -236,6 +238,12 @@ def _warnings(sides: Sequence[Side]) -> Iterator[str]:
             yield (
                 f"{pair} were measured on different data ({', '.join(data or ['test data'])}): "
                 "their nats and accuracies cannot be compared"
+            )
+        if ours.fingerprints.get(CONDITION) != theirs.fingerprints.get(CONDITION):
+            yield (
+                f"{pair} have different conditions ({ours.given or 'none'}, "
+                f"{theirs.given or 'none'}): what is given is not counted, so their nats cannot "
+                "be compared"
             )
         kinds = [type(of.runs[0].vae.likelihood).__name__ for of in (first, side)]
         notes = [of.protocols[0].get("likelihood", "") for of in (first, side)]

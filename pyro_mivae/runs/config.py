@@ -23,7 +23,7 @@ from pyro_mivae.arguments import (
     text,
     whole,
 )
-from pyro_mivae.data import DATASETS, FINGERPRINTS, Dataset, keep_labels, load_dataset
+from pyro_mivae.data import CONDITION, DATASETS, FINGERPRINTS, Dataset, keep_labels, load_dataset
 from pyro_mivae.data.dataset import image_sides
 from pyro_mivae.errors import OptionError, RunError, nearest
 from pyro_mivae.guides import FAMILIES
@@ -170,13 +170,17 @@ class RunConfig:
     data: str | None = option(None, check=path(), help="name, or path of a file or folder")
     data_root: str | None = option(None, check=path(), help="folder of torchvision's data sets")
     image_size: tuple[int, int] | None = option(None, check=image_sides(), help="height, width")
+    given: str | None = option(None, check=path(), help="file of the condition of each datum")
     labels: int | None = option(None, check=whole(least=1), help="number of labels to train with")
     model: Mapping[str, Any] = _table(MODEL)
     training: Mapping[str, Any] = _table(checks_of(TrainingOptions))
     # filled in:
     data_shape: tuple[int, ...] | None = option(None, check=shape(), help="of one image")
+    given_shape: tuple[int, ...] | None = option(None, check=shape(), help="of one condition")
     programs: Mapping[str, str] = _table(dict.fromkeys(PROGRAMS, text()))  # SHA-256 of the files
-    fingerprints: Mapping[str, str] = _table(dict.fromkeys(FINGERPRINTS, text()))  # of the data
+    fingerprints: Mapping[str, str] = _table(  # of the data
+        dict.fromkeys((*FINGERPRINTS, CONDITION), text())
+    )
     versions: Mapping[str, str] = _table(dict.fromkeys(versions(), text()))
 
     def __post_init__(self) -> None:
@@ -196,9 +200,11 @@ class RunConfig:
             self,
             data=absolute_path(data),
             data_root=None if self.data_root is None else str(Path(self.data_root).resolve()),
+            given=None if self.given is None else str(Path(self.given).resolve()),
             model={k: absolute_program(v) for k, v in model.items() if v is not None},
             training={**training, **self.training},
             data_shape=dataset.data_shape,
+            given_shape=dataset.given_shape,
             fingerprints=dataset.fingerprints,
             versions=versions(),
         )
@@ -208,6 +214,8 @@ class RunConfig:
         given: dict[str, Any] = {}
         if self.data is not None:
             given["--data"] = absolute_path(self.data), stored.data
+        if self.given is not None:
+            given["--given"] = str(Path(self.given).resolve()), stored.given
         if self.image_size is not None:
             given["--image-size"] = self.image_size, stored.image_size
         if self.labels is not None:
@@ -233,6 +241,7 @@ class RunConfig:
             data=self.data or stored.data,
             data_root=self.data_root or stored.data_root,
             image_size=self.image_size or stored.image_size,
+            given=self.given or stored.given,
             labels=self.labels or stored.labels,
             model={**stored.model, **self.model},
             training={**stored.training, **self.training},
@@ -246,6 +255,7 @@ class RunConfig:
             root=root or self.data_root,
             image_size=self.image_size,
             binarize=self.binarize,
+            given=self.given,
         )
 
     def kept_labels(self, dataset: Dataset) -> Tensor | None:
@@ -267,6 +277,8 @@ class RunConfig:
         words = ["pyro-mivae", "train", self.variant, "--data", self.data or DEFAULT_DATA]
         if self.image_size is not None:
             words += ["--image-size", "{}x{}".format(*self.image_size)]
+        if self.given is not None:
+            words += ["--given", self.given]
         if self.labels is not None:
             words += ["--labels", str(self.labels)]
         for keyword, value in {**self.model, **self.training}.items():
@@ -321,7 +333,7 @@ class RunConfig:
 
 
 CHECKS: dict[str, Any] = checks_of(RunConfig)
-FILLED_IN = ("data_shape", "programs", "fingerprints", "versions")
+FILLED_IN = ("data_shape", "given_shape", "programs", "fingerprints", "versions")
 
 
 def started_with(

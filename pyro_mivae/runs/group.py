@@ -126,7 +126,7 @@ class RunGroup:
         for own, vae, place, goes_on in zip(configs, vaes, self.places, started):
             if goes_on:
                 check_belongs(own, vae, read_checkpoint(place), place)
-        vaes[0].check_data(dataset.x_test)
+        vaes[0].arguments(dataset.x_test, dataset.given_test)
         labels = [own.kept_labels(dataset) for own in configs]
         seeds = [own.training["seed"] for own in configs]
         new = {p / CONFIG: own for p, own, old in zip(self.places, configs, started) if not old}
@@ -140,6 +140,7 @@ class RunGroup:
                     **{k: v for k, v in configs[0].training.items() if k != "seed"},
                     seeds=seeds,
                     labels=labels,
+                    given=dataset.given_train,
                     device=self.device,
                     progress=self.progress,
                     jobs=self.jobs,
@@ -287,7 +288,9 @@ def _write_summary(
     """Writes mean and deviation of the figures, and of the agreement between runs."""
     summary = sum_up([run.measured()[0] for run in runs])
     if len(runs) > 1 and runs[0].vae.category is not None:
-        summary |= agreement_of_models([run.vae for run in runs], dataset.x_test)
+        summary |= agreement_of_models(
+            [run.vae for run in runs], dataset.x_test, given=dataset.given_test
+        )
     metrics = {name: {"mean": mean, "sd": spread} for name, (mean, spread) in summary.items()}
     seeds = [run.config.training["seed"] for run in runs]
     content = {"seeds": seeds, "binarize": dataset.binarize, "metrics": metrics, "failed": failed}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_mivae.data import PROTOCOLS, Dataset, RawImages, read_images, split_indices
+from pyro_mivae.data import (
+    PROTOCOLS,
+    Dataset,
+    RawImages,
+    read_given,
+    read_images,
+    split_indices,
+)
 from pyro_mivae.data.binarize import TRAIN_SEED, settled_pixels
 from pyro_mivae.errors import DataError, OptionError, RunError, WriteError
 from pyro_mivae.inputs import fingerprint_all
@@ -30,7 +37,7 @@ from pyro_mivae.training import (
 )
 from pyro_mivae.training.checkpoint import kept_weights
 from pyro_mivae.variants import Variant
-from pyro_mivae.variants.encoding import Generated, What
+from pyro_mivae.variants.encoding import Generated, What, encoded
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
@@ -60,8 +67,9 @@ def evaluate_run(
     options = {name: value for name, value in options.items() if value is not None}
     what: dict[str, Any] = {
         "labels": dataset.y_test,
-        "train": (x_train, dataset.y_train, dataset.factors_train),
+        "train": (x_train, dataset.y_train, dataset.factors_train, dataset.given_train),
         "factors": dataset.factors_test,
+        "given": dataset.given_test,
         "full": full,
         **options,
     }
@@ -75,6 +83,11 @@ def evaluate_run(
         metrics = evaluate(vae, dataset.x_test, progress=progress, num_labels=num_labels, **what)
         pixels = f"{dataset.binarize}: {PROTOCOLS[dataset.binarize]}"
         protocol = {**metrics.protocol, "binarize": pixels, "weights": run.weights}
+        if run.config.given is not None:
+            protocol["condition"] = (
+                f"given the condition u of each datum, {Path(run.config.given).name}: log p(x) "
+                "is log p(x | u), and I(x; code) is I(x; code | u)"
+            )
         if num_labels:
             protocol["labels"] = (
                 f"training used {num_labels} of {len(dataset.x_train)} labels, equally many of "
@@ -115,6 +128,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             factor_names=dataset.factor_names,
             column_names=dataset.column_names,
             num_train=len(dataset.x_train),
+            given=dataset.given_test,
         )
         return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
@@ -126,12 +140,14 @@ def write_samples(
     count: int,
     category: int | str | None = None,
     what: Generated = "mean",
+    given: int | str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Writes a square grid of samples from the prior as a PNG: pictures, lines or bars.
 
-    They are the likelihood's means, or data drawn from it, see `Variant.sample`.
+    They are the likelihood's means, or data drawn from it, see `Variant.sample`. ``given`` is a
+    label, the condition of all, or a file whose rows are the samples' conditions in turn.
 
     Example:
         >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
@@ -140,9 +156,14 @@ def write_samples(
     from torchvision.utils import save_image
 
     check_out(out, ".png", overwrite)
+    u: Any = given
+    if isinstance(given, str):
+        read = read_given(given)
+        u = read[torch.arange(count) % len(read)]
+    check_given(run, given, u)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        images = run.vae.sample(count, category=category, what=what)
+        images = run.vae.sample(count, category=category, what=what, given=u)
     if len(run.vae.data_shape) != 3:
         columns = math.ceil(math.sqrt(count))
         rows = math.ceil(count / columns)
@@ -164,6 +185,7 @@ def write_codes(
     *,
     what: What = "mean",
     num_draws: int | None = None,
+    given: str | None = None,
     root: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, tuple[int, ...]]:
@@ -192,10 +214,13 @@ def write_codes(
             f"{data} holds data of shape {tuple(images.shape[1:])}; the run {run.folder} was "
             f"trained on {config.data_shape}"
         )
+    u = None if given is None else read_given(given, len(images))
+    check_given(run, given, u)
     images = settled_pixels(run.vae.check_data(images), config.binarize)
-    codes = _encoded(run.vae, images, what, num_draws)
+    args = run.vae.arguments(images, u)
+    codes = _encoded(run.vae, args, what, num_draws)
     if what == "mean":
-        spreads = _encoded(run.vae, images, "sd").items()
+        spreads = _encoded(run.vae, args, "sd").items()
         kept = {n: v for n, v in spreads if n not in run.vae.categories and bool((v > 0).any())}
         codes |= {f"{name}_sd": value for name, value in kept.items()}
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in codes.items()}
@@ -208,10 +233,11 @@ def write_codes(
 
 
 def _encoded(
-    vae: Variant, images: Tensor, what: What, num_draws: int | None = None
+    vae: Variant, args: Sequence[Tensor], what: What, num_draws: int | None = None
 ) -> dict[str, Tensor]:
-    """Encodes images in batches."""
-    parts = [vae.encode(part, what, num_draws) for part in images.split(ENCODE_BATCH)]
+    """Encodes images, with their condition, in batches."""
+    batches = zip(*(part.split(ENCODE_BATCH) for part in args), strict=True)
+    parts = [encoded(vae, batch, what, num_draws) for batch in batches]
     along = 1 if what == "draws" else 0
     return {site: torch.cat([part[site] for part in parts], along) for site in parts[0]}
 
@@ -231,6 +257,23 @@ def _labels_and_split(raw: RawImages) -> dict[str, Any]:
     if raw.labels is not None:
         found |= {"labels": raw.labels.numpy(), "class_names": np.array(raw.class_names)}
     return found
+
+
+def check_given(run: Run, given: int | str | None, u: Any) -> None:
+    """Checks that a condition is that of a run: a label, or conditions of its shape."""
+    shape = run.config.given_shape
+    if shape is not None and given is None:
+        raise OptionError(
+            f"{run.folder} was trained with a condition of shape {shape}; give that of each "
+            "datum by given=FILE"
+        )
+    if shape is None and given is not None:
+        raise OptionError(f"given={given}: {run.folder} was trained without one; leave it out")
+    if isinstance(u, Tensor) and u.dim() > 1 and tuple(u.shape[1:]) != shape:
+        raise DataError(
+            f"given={given} holds conditions of shape {tuple(u.shape[1:])}; the run {run.folder} "
+            f"was trained on {shape}"
+        )
 
 
 def check_out(out: Path, suffix: str, overwrite: bool) -> None:

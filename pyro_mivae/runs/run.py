@@ -74,12 +74,13 @@ class Run:
 
 
 def notes_of(protocol: Mapping[str, Any]) -> list[str]:
-    """Returns remarks on measured figures: pixels, labels in training, annealed data."""
+    """Returns remarks on measured figures: pixels, likelihood, condition, labels, annealing."""
     pixels = protocol.get("binarize", "none")
     told = "" if pixels.startswith("none") else f"binarize {pixels}"
     annealed = "ais" in protocol.get("information", {})
     gap = f"gap: {how_measured(protocol, 'log_px_ais_gap')}" if annealed else ""
-    remarks = told, protocol.get("likelihood", ""), protocol.get("labels", ""), gap
+    own = (protocol.get(name, "") for name in ("likelihood", "condition", "labels"))
+    remarks = told, *own, gap
     return [remark for remark in remarks if remark]
 
 
@@ -170,8 +171,9 @@ def check_same_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
     if dataset.data_shape != config.data_shape:
         changed = [f"shape {dataset.data_shape} for {config.data_shape}"]
     if changed:
+        files = config.data if config.given is None else f"{config.data} or {config.given}"
         raise RunError(
-            f"{config.data} has changed since {folder} was made: other {', '.join(changed)}; "
+            f"{files} has changed since {folder} was made: other {', '.join(changed)}; "
             "restore the data, or train again"
         )
 

@@ -186,6 +186,7 @@ def sweep(
     grid: Mapping[str, Sequence[float]],
     seeds: Sequence[int] = (0,),
     x_test: Tensor | None = None,
+    given_test: Any = None,
     **training: Any,
 ) -> SweepTable:
     """Trains a variant for every combination of options, and measures each.
@@ -197,6 +198,7 @@ def sweep(
         grid: The values of each option.
         seeds: Each combination is trained from each seed, weights included.
         x_test: Images to measure on; ``x`` if omitted.
+        given_test: Their condition, if training has ``given``; that of ``x`` if omitted.
         **training: Options of `fit_many`, among which ``epochs`` is needed.
 
     Returns:
@@ -222,7 +224,8 @@ def sweep(
     pixels = training.get("binarize", TrainingOptions.binarize)
     values = {k: tuple(v) for k, v in grid.items()}
     table = SweepTable([], values, seeds=tuple(seeds), binarize=pixels)
-    return fill_table(table, partial(_make, make), x, x_test=x_test, **training)
+    how = {"x_test": x_test, "given_test": given_test, **training}
+    return fill_table(table, partial(_make, make), x, **how)
 
 
 def fill_table(
@@ -231,11 +234,13 @@ def fill_table(
     x: Tensor,
     *,
     x_test: Tensor | None = None,
+    given_test: Any = None,
     models: Path | None = None,
     on_row: Callable[[SweepTable], object] = lambda table: None,
     **training: Any,
 ) -> SweepTable:
     """Trains and measures the models that are missing in a table; see `sweep`."""
+    given_test = training.get("given") if x_test is None else given_test
     x = training_pixels(as_tensor(x), table.binarize)
     x_test = settled_pixels(x if x_test is None else as_tensor(x_test), table.binarize)
     points = table.points
@@ -251,7 +256,7 @@ def fill_table(
         first = next(iter(left.values()))
         if not first.objective().measures_fit:
             raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
-        first.check_data(x_test)
+        first.arguments(x_test, given_test)
         seeds = [int(points[n]["seed"]) for n in left]
         names = [",".join(f"{name}={v!r}" for name, v in points[n].items()) for n in left]
         runs = None if models is None else [models / name for name in names]
@@ -263,7 +268,7 @@ def fill_table(
                 raise
     for n, vae in left.items():
         broken = dict.fromkeys(MEASURED, math.nan)
-        rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test))}
+        rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test, given_test))}
         told = {place: reason for place, reason in failures.items() if place in rows}
         table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
         on_row(table)
@@ -278,10 +283,10 @@ def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
         return made
 
 
-def _measure(vae: Variant, x: Tensor) -> dict[str, float]:
+def _measure(vae: Variant, x: Tensor, given: Any) -> dict[str, float]:
     with pyro.get_param_store().scope(), suitable_threads(vae, 128):
         x = vae.check_data(x).to(vae.device)
-        figures = information(vae.model, vae.guide, x, iwae_samples=2).to_dict()
+        figures = information(vae.model, vae.guide, x, given=given, iwae_samples=2).to_dict()
     sites = [
         key(name, site, side)
         for site in vae.sites
@@ -361,6 +366,8 @@ def sweep_run(
             make,
             dataset.x_train,
             x_test=dataset.x_test,
+            given=dataset.given_train,
+            given_test=dataset.given_test,
             models=folder / MODELS,
             on_row=write,
             on_start=begin,

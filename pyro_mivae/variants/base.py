@@ -25,7 +25,8 @@ from pyro_mivae.likelihoods import LIKELIHOODS, Likelihood
 from pyro_mivae.likelihoods.base import decoder_options
 from pyro_mivae.memory import build_fitting
 from pyro_mivae.models import GenerativeModel
-from pyro_mivae.networks import ConditionalEncoder, build_networks, output_dim
+from pyro_mivae.networks import build_networks, output_dim
+from pyro_mivae.networks.conditional import conditional
 from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
@@ -111,14 +112,16 @@ class Variant(Coding):
         self.one_hot = {name: bool(fn.event_dim) for name, fn in discrete.items()}
         if encoder is not None:
             output_dim(encoder, self.data_shape)  # checks it
-            encoder = self._conditional(encoder)
+            encoder = conditional(encoder, self.data_shape, self.given_shape)
         likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
         outputs = decoder_options(likelihood)
         code_dim += prod(self.given_shape or (0,))
 
         def build() -> tuple[nn.Module, nn.Module]:
             first, last = self.build_networks("auto", self.data_shape, code_dim, **outputs)
-            first = self._conditional(first) if encoder is None else encoder
+            if encoder is not None:
+                first = encoder
+            first = conditional(first, self.data_shape, self.given_shape)
             if guide is None:
                 first = make_guide(self.data_shape, distributions, first)
             return first if guide is None else guide, last if decoder is None else decoder
@@ -132,12 +135,6 @@ class Variant(Coding):
             args = self.blank(2, example)
             checks.check_guide(self.model, self.guide, args, distributions)
             checks.check_decoder(self.model, code_dim, args[0])
-
-    def _conditional(self, encoder: nn.Module) -> nn.Module:
-        """Makes an encoder take the condition too, if there is one."""
-        if self.given_shape is None or hasattr(encoder, "given_shape"):
-            return encoder
-        return ConditionalEncoder(encoder, self.data_shape, self.given_shape)
 
     @classmethod
     def options(cls) -> type:

@@ -110,7 +110,8 @@ def test_several_seeds_name_the_protocol(train):
 def test_a_sweep_measures_binary_images(protocol, monkeypatch, images_about, tmp_path):
     x, seen = images_about(3, 30, 1, 4, 4), []
     module = sys.modules["pyro_mivae.runs.sweep"]
-    monkeypatch.setattr(module, "_measure", lambda vae, x: seen.append(x) or {"elbo": -1.0})
+    figures = {"elbo": -1.0}
+    monkeypatch.setattr(module, "_measure", lambda vae, x, given: seen.append(x) or figures)
     monkeypatch.setattr(module, "OF_SWEEPS", ("elbo",))
     how = {"grid": {"latent_dim": (2,)}, "epochs": 1, "engine": "eager", "binarize": protocol}
     found = sweep(lambda latent_dim: VAE((1, 4, 4), latent_dim=latent_dim), x, **how)

@@ -235,3 +235,24 @@ def test_a_table_keeps_the_names_of_its_columns(tmp_path):
     assert mi.load_dataset(path).column_names == ("a", "b c")
     path.write_text("\n".join(f"{i},{-i}" for i in range(10)))
     assert mi.load_dataset(path).column_names == ()
+
+
+@pytest.mark.parametrize("kind", ["labels.npy", "labels.csv", "flags.npy", "rows.npy", "rows.csv"])
+def test_conditions_are_labels_or_numbers_split_with_the_data(kind, tmp_path):
+    data, file = tmp_path / "data.npy", tmp_path / kind
+    values = np.arange(20) % (2 if kind == "flags.npy" else 12)
+    np.save(data, values[:, None].repeat(3, 1))
+    stored = values[:, None].repeat(3, 1) / 7 if "rows" in kind else values
+    if file.suffix == ".npy":
+        np.save(file, stored.astype(bool) if kind == "flags.npy" else stored)
+    else:
+        rows = [",".join(map(str, np.atleast_1d(row))) for row in stored]
+        file.write_text("\n".join(["Label"] * ("labels" in kind) + rows))
+    dataset = mi.load_dataset(data, given=file)
+    for x, u in ((dataset.x_train, dataset.given_train), (dataset.x_test, dataset.given_test)):
+        wanted = x / 7 if "rows" in kind else x[:, 0].long()
+        torch.testing.assert_close(u, wanted)
+    wanted = (3,) if "rows" in kind else (int(values.max()) + 1,)
+    assert dataset.given_shape == wanted
+    assert "condition" in dataset.fingerprints
+    assert "condition" not in mi.load_dataset(data).fingerprints

@@ -139,6 +139,7 @@ CALLS = [
     Call("read_npz", data.read_npz, lambda: {"path": files()["npz"]}),
     Call("read_npy", data.read_npy, lambda: {"path": files()["npy"]}, 20),
     Call("read_csv", data.read_csv, lambda: {"path": files()["csv"]}, 20),
+    Call("read_given", data.read_given, lambda: {"path": files()["npy"], "count": None}, 20),
     Call("read_folder", data.read_folder, lambda: {"path": files()["folder"], "image_size": 8}),
     Call(
         "read_images",

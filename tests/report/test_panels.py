@@ -29,7 +29,7 @@ def test_what_a_code_changes_is_drawn_from_the_prior():
     """Rows of one code differ in noise; along a row nothing but the code moves."""
     gan = InfoGAN((1, 8, 8), latent_dim=4, code_dim=2, num_categories=3)
     seen = []
-    gan.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
+    gan.decode = lambda codes, n, given: seen.append(codes) or torch.zeros(n, 1, 8, 8)
     (panel,) = samples.traversals(data_of(gan, None, LABELS))
     (codes,) = seen
     assert panel.key == "traversals_u"
@@ -173,7 +173,7 @@ def test_centres_are_the_priors_means(infocat):
 def test_paths_between_centres_and_away_from_the_origin(infocat):
     data = data_of(infocat)
     seen = []
-    infocat.decode = lambda codes, n: seen.append(codes) or torch.zeros(n, 1, 8, 8)
+    infocat.decode = lambda codes, n, given: seen.append(codes) or torch.zeros(n, 1, 8, 8)
     order = data.occupancy.argsort(descending=True, stable=True)
     means, eye = infocat.prior.means, torch.eye(3)
     (between,), (outwards,) = samples.interpolations(data), samples.radii(data)
@@ -253,7 +253,7 @@ def test_a_dimension_is_beside_the_column_that_it_holds():
     x = torch.stack([2 * z[:, 1], kind.float(), torch.randn(40)], 1)
     data = data_of(vae, x, column_names=["length", "kind", "a name that is much too long"])
     data.codes = {"c": torch.eye(2)[kind], "z": z}
-    vae.reconstruct = lambda x: x * torch.tensor([1.0, 1.0, 0.0])
+    vae.reconstruct = lambda x, given: x * torch.tensor([1.0, 1.0, 0.0])
     (panel,) = table_columns(data)
     (ax,) = panel.figure.axes
     assert rows_of(panel) == ["length", "kind", "a name that is much too…"]

@@ -59,6 +59,10 @@ def needy(data_shape, depth):
     return None
 
 
+def guide(data_shape, sites, encoder=None):
+    return mi.guides.AmortizedGuide(data_shape, sites, encoder)
+
+
 def broken(data_shape):
     raise KeyError("oops")
 """
@@ -138,3 +142,16 @@ def test_a_run_with_parts_of_a_file_is_trained_and_loaded_by_its_user(
     (tmp_path / "own.py").write_text(SOURCE + "\n")
     with pytest.raises(RunError, match="was edited since the run"):
         mi.load(tmp_path / "run", trust=True)
+
+
+@pytest.mark.parametrize("parts", [{"network": "tiny"}, {"guide": "guide"}])
+def test_parts_of_a_file_take_the_condition(own, parts):
+    model = {name: own(value) for name, value in parts.items()}
+    config = RunConfig("vae", model={**model, "latent_dim": 3}, given_shape=(4,))
+    config = approve(config, Path("."), named=named_programs(config))
+    vae = build_variant(config, SHAPE)
+    x, u = torch.rand(5, *SHAPE), torch.arange(5) % 4
+    assert not torch.equal(*(vae.encode(x, given=v)["z"] for v in (u, u.roll(1))))
+    assert not torch.equal(
+        *(vae.decode({"z": torch.zeros(5, 3)}, 5, given=v) for v in (u, u.roll(1)))
+    )

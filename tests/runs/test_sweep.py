@@ -121,7 +121,7 @@ def stopped(folder, monkeypatch, run_epoch=stop):
 
 
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    def measure(vae, x):
+    def measure(vae, x, given):
         return dict.fromkeys(MEASURED, float(sum(p.detach().sum() for p in vae.parameters())))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
@@ -149,7 +149,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
     measured = []
 
-    def measure(vae, x):
+    def measure(vae, x, given):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(vae)
