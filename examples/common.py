@@ -60,19 +60,22 @@ def stripes(device: str = "cpu") -> Dataset:
     return Dataset("stripes", x[:64], y[:64], x[64:], y[64:], tuple("01234567"))
 
 
-def nats_per_image(vae: mi.Variant, elbo: mi.MutualInformationELBO, x: Tensor) -> dict[str, float]:
+def nats_per_image(
+    vae: mi.Variant, elbo: mi.MutualInformationELBO, x: Tensor, *given: Tensor
+) -> dict[str, float]:
     """Evaluates an objective, without a gradient and without batch statistics.
 
     Args:
         vae: The variant.
         elbo: Its objective, whose ledger sums over the images.
         x: Images.
+        *given: Their condition, if there is one.
 
     Returns:
         The ledger, per image.
     """
     vae.eval()
-    elbo.loss(vae.model, vae.guide, x)
+    elbo.loss(vae.model, vae.guide, x, *given)
     vae.train()
     return {name: float(value) / len(x) for name, value in elbo.ledger.items()}
 

@@ -54,6 +54,7 @@ from .metrics import evaluate
 from .networks import Critic, MutualInfoChain, build_critic
 from .pairs import check
 from .priors import (
+    ConditionalNormalPrior,
     FlowPrior,
     HierarchicalPrior,
     InfoGANPrior,
@@ -103,6 +104,7 @@ __all__ = [
     "CategoricalLikelihood",
     "CategoryStart",
     "Comparison",
+    "ConditionalNormalPrior",
     "ContinuousBernoulliLikelihood",
     "Critic",
     "CriticBound",

@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from pyro_mivae.errors import ShapeError
 from pyro_mivae.inputs import as_tensor, clamp_rounding
 from pyro_mivae.likelihoods import Likelihood
-from pyro_mivae.networks.conditional import flat_condition
+from pyro_mivae.networks.conditional import checked_condition, flat_condition
+from pyro_mivae.priors.base import given_shape_of
 
 
 class GenerativeModel(PyroModule):
     r"""Draws a code from the prior and observes data: :math:`p(code)\,p(x \mid code, u)`.
 
-    The condition :math:`u` of each datum is optional; the decoder reads it after the code.
+    The condition :math:`u` of each datum is optional; the decoder reads it after the code. A prior
+    with an attribute ``given_shape`` reads it too, :math:`p(code \mid u)`.
     """
 
     _flattens = False  # True for a decoder that takes (batch, code) alone
 
     def __init__(
         self,
-        prior: Callable[[], Tensor],
+        prior: Callable[..., Tensor],
         decoder: nn.Module,
         likelihood: Likelihood,
         event_dim: int,
@@ -57,10 +59,18 @@ class GenerativeModel(PyroModule):
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """Runs the model on data and, if it has one, their condition."""
         with pyro.plate("data", len(x)):
-            decoded = self.decode(self._with_condition(self.prior(), given, len(x)))
+            code = self.draw_code(given, len(x))
+            decoded = self.decode(self._with_condition(code, given, len(x)))
             distribution = self.likelihood(decoded).to_event(self.event_dim)
             observed: Tensor = pyro.sample("x", distribution, obs=x)
         return observed
+
+    def draw_code(self, given: Tensor | None, n: int) -> Tensor:
+        """Samples the prior's sites in a plate over ``n`` data, returns the code."""
+        shape = given_shape_of(self.prior)
+        if shape is None:
+            return self.prior()
+        return self.prior(checked_condition(given, shape, n))
 
     def decode(self, code: Tensor) -> Tensor:
         """Decodes codes ``(..., code_dim)``: those of every category and particle at once."""
@@ -82,12 +92,11 @@ class GenerativeModel(PyroModule):
 
 
 def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
-    """Returns the part of a model that draws the code, without the decoder and its condition."""
+    """Returns the part of a model that draws the code, without the decoder."""
 
     def program(x: Tensor, given: Tensor | None = None) -> Tensor:
         with pyro.plate("data", len(x)):
-            code: Tensor = model.prior()
-        return code
+            return model.draw_code(given, len(x))
 
     return program
 

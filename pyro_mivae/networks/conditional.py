@@ -56,6 +56,11 @@ def flat_condition(
     given: Tensor | None, shape: tuple[int, ...], n: int, dtype: torch.dtype
 ) -> Tensor:
     """Returns conditions of shape ``(n, *shape)`` as vectors of a dtype."""
+    return checked_condition(given, shape, n).flatten(1).to(dtype)
+
+
+def checked_condition(given: Tensor | None, shape: tuple[int, ...], n: int) -> Tensor:
+    """Returns conditions of shape ``(n, *shape)``; refuses everything else."""
     if given is None or not given.is_floating_point() or given.shape != (n, *shape):
         found = "none" if given is None else f"{given.dtype} of shape {tuple(given.shape)}"
         raise ShapeError(
@@ -63,4 +68,4 @@ def flat_condition(
             f"given; pass them as given=, and vae.arguments(x, given) to the programs "
             "themselves: it makes labels one-hot vectors"
         )
-    return given.flatten(1).to(dtype)
+    return given

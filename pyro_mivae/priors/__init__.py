@@ -1,6 +1,14 @@
 """Priors of the code: PyroModules that sample its sites inside the data plate."""
 
-from pyro_mivae.priors.base import PRIOR, attach_prior, base_of, join, prior_sites, site_size
+from pyro_mivae.priors.base import (
+    PRIOR,
+    attach_prior,
+    base_of,
+    join,
+    prior_sites,
+    site_size,
+)
+from pyro_mivae.priors.conditional import ConditionalNormalPrior
 from pyro_mivae.priors.flows import FlowDistribution, FlowPrior
 from pyro_mivae.priors.hierarchical import HierarchicalPrior
 from pyro_mivae.priors.independent import (
@@ -18,6 +26,7 @@ from pyro_mivae.priors.vamp import VampPrior
 __all__ = [
     "PRIOR",
     "PRIORS",
+    "ConditionalNormalPrior",
     "FlowDistribution",
     "FlowPrior",
     "HierarchicalPrior",

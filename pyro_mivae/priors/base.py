@@ -44,7 +44,8 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     Args:
         prior: Called without arguments inside a plate, it samples the sites of the code and
             returns the tensor for the decoder. A prior that needs its variant's guide has a
-            method ``outline``, which does so in the same shapes without the guide.
+            method ``outline``, which does so in the same shapes without the guide. A prior with
+            an attribute ``given_shape`` is called with conditions ``(batch, *given_shape)``.
 
     Returns:
         The distributions by site, for a batch of 1, and the size of the code's last dimension.
@@ -59,11 +60,14 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
         (['z', 'c'], 5)
     """
     prior = copy.deepcopy(prior)  # Pyro's modules must not run before they are part of a model
-    run: Callable[[], Tensor] = getattr(prior, "outline", prior)
+    run: Callable[..., Tensor] = getattr(prior, "outline", prior)
+    dtype = next(iter(getattr(prior, "parameters", tuple)()), torch.zeros(())).dtype
+    read = given_shape_of(prior)
+    given = () if read is None else (torch.zeros(1, *read, dtype=dtype),)
 
     def program() -> Tensor:
         with pyro.plate("data", 1):
-            return run()
+            return run(*given)
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]), poutine.block():
         with pyro.get_param_store().scope():
@@ -89,6 +93,12 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
             "one site or more and return the code that the likelihood decodes, shape (1, size)"
         )
     return sites, code.shape[-1]
+
+
+def given_shape_of(prior: Any) -> tuple[int, ...] | None:
+    """Returns the shape of the condition that a prior reads, its ``given_shape``, if it does."""
+    shape = getattr(prior, "given_shape", None)
+    return None if shape is None else tuple(shape)
 
 
 def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -74,7 +75,11 @@ class HierarchicalPrior(PyroModule):
         lower, upper = self.sites
         one = torch.ones_like(self.zero)
         z2 = pyro.sample(upper, dist.Normal(self.zero, one).expand([self.top_dim]).to_event(1))
-        loc, scale = self.network(z2).chunk(2, -1)
-        normal = dist.Normal(loc, softplus(scale) + LEAST_SCALE).to_event(1)
-        z1: Tensor = pyro.sample(lower, normal)
+        z1: Tensor = pyro.sample(lower, normal_of(self.network(z2)))
         return join((z1, z2)) if self.skip else z1
+
+
+def normal_of(outputs: Tensor) -> Any:
+    """Returns the Normal whose means and raw scales a network gives, ``(..., 2 * size)``."""
+    loc, scale = outputs.chunk(2, -1)
+    return dist.Normal(loc, softplus(scale) + LEAST_SCALE).to_event(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro_mivae.priors.conditional import ConditionalNormalPrior
 from pyro_mivae.priors.flows import FlowPrior
 from pyro_mivae.priors.hierarchical import HierarchicalPrior
 from pyro_mivae.priors.independent import (
@@ -60,5 +61,6 @@ PRIORS: dict[str, Callable[..., Any]] = {
     "autoregressive-flow": autoregressive_flow,
     "spline-flow": spline_flow,
     "hierarchical": HierarchicalPrior,
+    "conditional-normal": ConditionalNormalPrior,
     "codes": InfoGANPrior,
 }

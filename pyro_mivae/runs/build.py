@@ -156,6 +156,10 @@ def load_program(
     try:
         signature.bind(**taken)
     except TypeError as error:
+        if "given_shape" in signature.parameters.keys() - taken.keys():
+            raise OptionError(
+                f"--{kind} {spec} reads the condition of each datum; give it by given=FILE"
+            ) from error
         raise OptionError(
             f"--{kind} {spec}: {error}; it can receive {', '.join(known)}: give the other "
             "arguments a default"
@@ -181,7 +185,7 @@ def _sizes(
 ) -> dict[str, Any]:
     """Sizes that priors and guides may take: those of the variant's own prior, else given ones."""
     sizes: dict[str, Any] = {"data_shape": tuple(data_shape)}
-    for name in ("latent_dim", "code_dim", "num_categories"):
+    for name in ("given_shape", "latent_dim", "code_dim", "num_categories"):
         sizes[name] = options.get(name)
     try:
         sizes |= _site_sizes(variant_class.build(data_shape, **options).prior)

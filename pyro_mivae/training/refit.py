@@ -18,6 +18,7 @@ from pyro_mivae.sites import sum_of
 from pyro_mivae.traces import TracePair
 from pyro_mivae.training.arguments import cuda_devices
 from pyro_mivae.variants import VARIANT, Variant
+from pyro_mivae.variants.checks import check_condition
 
 
 @checked(
@@ -51,8 +52,8 @@ def refit_prior(
         x: Training data, as `Variant.check_data` takes them.
         prior: A prior with parameters and the sites of the variant's own, in the same sizes. It
             becomes part of the result.
-        given: The condition of the data, see `fit`. The prior does not depend on it: it
-            approaches the aggregate posterior over all conditions.
+        given: The condition of the data, see `fit`. A prior that reads it approaches the aggregate
+            posterior of each condition, another one that over all conditions.
         epochs: Passes over the data.
         batch_size: Data per step.
         lr: Learning rate of Adam.
@@ -62,7 +63,7 @@ def refit_prior(
         A copy of the variant with the new prior, in evaluation mode.
 
     Raises:
-        OptionError: If the prior has nothing to learn.
+        OptionError: If the prior has nothing to learn, or reads another condition.
         SiteError: If its sites are others than those of the variant.
         TrainingError: If the rate is not finite.
 
@@ -99,6 +100,7 @@ def refit_prior(
 
 def _with_prior(vae: Variant, prior: Any) -> Variant:
     """Returns a copy with another prior of the same sites."""
+    check_condition(vae, prior)
     sizes = {name: site_size(fn) for name, fn in prior_sites(prior)[0].items()}
     if sizes != vae.sites:
         raise SiteError(

@@ -28,6 +28,7 @@ from pyro_mivae.models import GenerativeModel
 from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.conditional import conditional
 from pyro_mivae.priors import attach_prior, prior_sites, site_size
+from pyro_mivae.priors.base import given_shape_of
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
 from pyro_mivae.variants.encoding import Coding
@@ -98,12 +99,12 @@ class Variant(Coding):
             raise TypeError(f"{told}; it takes data_shape, {', '.join(dict.fromkeys(taken))}")
         super().__init__(f"{self.name}_{next(_INSTANCES)}")
         self.data_shape = tuple(data_shape)
-        self.given_shape = None if given_shape is None else tuple(given_shape)
         if isinstance(guide, str):
             make_guide, guide = partial(AmortizedGuide, family=guide), None
         if guide is not None and encoder is not None:
             raise OptionError("encoder and guide are both given; a guide contains its own encoder")
         prior = make_prior() if prior is None else prior
+        self.given_shape = given_shape_of(prior) if given_shape is None else tuple(given_shape)
         checks.check_condition(self, prior)
         distributions, code_dim = prior_sites(prior)
         self.sites = {name: site_size(fn) for name, fn in distributions.items()}

@@ -20,6 +20,7 @@ from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
 from pyro_mivae.networks.layers import NETWORK, Decoder, output_shape
 from pyro_mivae.priors import PRIOR
+from pyro_mivae.priors.base import given_shape_of
 from pyro_mivae.sites import check_event
 from pyro_mivae.tables import number_of
 from pyro_mivae.terms import InformationTerm, LabelledCategory
@@ -242,6 +243,12 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
 
 def check_condition(vae: Any, prior: Any) -> None:
     """Refuses a condition where the variant or its prior compares data of other conditions."""
+    read = given_shape_of(prior)
+    if read not in (None, vae.given_shape):
+        raise OptionError(
+            f"given_shape={vae.given_shape}: the prior {type(prior).__name__} reads conditions of "
+            f"shape {read}; give both the same shape, or leave given_shape out"
+        )
     if vae.given_shape is None:
         return
     if vae.unconditional:

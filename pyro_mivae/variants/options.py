@@ -24,7 +24,7 @@ from pyro_mivae.variants.warm_start import CategoryStart
 Categorical = Literal[
     "auto", "enumerate", "sample", "soft", "gumbel", "straight-through", "score-function"
 ]
-Prior = Callable[[], Tensor]
+Prior = Callable[..., Tensor]
 GuideBuilder = Callable[[Sequence[int], Mapping[str, Any], nn.Module], nn.Module]
 """Makes a guide from the shape of one datum, the prior's distributions by site, and an encoder."""
 Constructor = TypeVar("Constructor", bound=Callable[..., None])

@@ -87,6 +87,44 @@ def test_sweeps_and_seeds_take_it(call, home, labels):
     assert "could not be drawn" not in comparison.write("page").read_text()
 
 
+OWN = """
+import pyro
+import pyro.distributions as dist
+from torch import nn
+
+import pyro_mivae as mi
+
+
+class CategoryGiven(mi.MixturePrior):
+    def __init__(self, given_shape, num_categories, latent_dim):
+        super().__init__(num_categories, latent_dim)
+        self.given_shape = given_shape
+        self.linear = nn.Linear(*given_shape, num_categories)
+
+    def forward(self, given):
+        c = pyro.sample("c", dist.OneHotCategorical(logits=self.linear(given)))
+        return pyro.sample("z", dist.Normal(c @ self.means, 1.0).to_event(1))
+"""
+
+
+@pytest.mark.parametrize("prior", ["conditional-normal", "own.py:CategoryGiven"])
+def test_priors_that_read_the_condition(call, home, labels, prior):
+    Path("own.py").write_text(OWN)
+    data = ("--data", home / "digits.npz", "--epochs", 1, "--prior", prior)
+    own = ("vae", "--latent-dim", 2)
+    if prior != "conditional-normal":
+        own = ("infocat", "--categories", 3, "--latent-dim", 6, "--warm-start", 5, "--starts", 1)
+    code, _, err = call("train", *own, *data, "--given", "u.npy", "--run", "r")
+    assert code == 0, err
+    page = Path("r/report.html").read_text()
+    assert "could not be drawn" not in page
+    assert ("all is given the condition of one image" in page) == (own[0] == "infocat")
+    assert call("sample", "r", "--given", 3, "--out", "s.png")[0] == 0
+    code, _, err = call("train", *own, *data, "--run", "without")
+    assert code == 2
+    assert "reads the condition of each datum; give it by --given FILE" in err[-1]
+
+
 def given_as(kind):
     """Writes a condition of 200 data, or of another number; returns the file."""
     rows = np.random.default_rng(0).normal(size=(200, 2))

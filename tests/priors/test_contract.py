@@ -75,6 +75,7 @@ def test_fit_stages_it_and_a_file_keeps_it(name, x, tmp_path):
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_are_built_from_sizes(name):
     wanted = {"data_shape": SHAPE, "latent_dim": 6, "code_dim": 2, "num_categories": 3}
+    wanted["given_shape"] = (3,)
     known = inspect.signature(PRIORS[name]).parameters
     prior = PRIORS[name](**{key: size for key, size in wanted.items() if key in known})
     sites, code = prior_sites(prior)
@@ -88,6 +89,8 @@ def test_named_priors_are_built_from_sizes(name):
 @pytest.mark.parametrize("name", sorted(set(PRIORS) - {"normal", "laplace", "codes", "uniform"}))
 def test_the_command_line_builds_them_with_their_guide(name):
     sizes = {} if name == "hierarchical" else {"latent_dim": 20 if name == "mixture" else 6}
-    vae = build_variant(RunConfig("vae", model={"prior": name, **sizes}), SHAPE)
-    assert vae.encode(torch.rand(2, *SHAPE)).keys() == vae.sites.keys()
+    given = {"given_shape": (3,)} if name == "conditional-normal" else {}
+    vae = build_variant(RunConfig("vae", model={"prior": name, **sizes}, **given), SHAPE)
+    codes = vae.encode(torch.rand(2, *SHAPE), given=1 if given else None)
+    assert codes.keys() == vae.sites.keys()
     assert name in listing()

@@ -96,7 +96,7 @@ def test_codes_stand_beside_noise_with_the_stated_distribution():
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_named_priors_save_and_load(name):
-    size = (1, 2, 2) if name == "vamp" else 3
+    size = {"vamp": (1, 2, 2), "conditional-normal": (4,)}.get(name, 3)
     build = PRIORS[name]
     prior = build(radius=2.0) if name == "mixture" else build(size)
     other = build(radius=1.0) if name == "mixture" else build(size)
