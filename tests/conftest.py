@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import os
+import random
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -40,7 +41,9 @@ COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
     pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    torch.default_generator.manual_seed(0)
     dtype = torch.get_default_dtype()
     with pyro.validation_enabled(True):
         yield

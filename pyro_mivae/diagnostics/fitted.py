@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ ALPHAS = tuple(10 ** (0.5 * step) for step in range(4))  # in units of the least
 OFFSETS = tuple(0.25 * step for step in range(17))  # of t, in nats
 COMPONENTS = (1, 4, 16)  # sizes of the mixtures, in each configuration
 FLOOR = 1e-3  # least variance of a component, in variances of the codes
+STEPS, TOLERANCE = 30, 1e-3  # of expectation maximisation
 ENOUGH = 4  # codes per component and dimension from which a mixture is fitted
 
 Places = tuple[Tensor, Tensor] | None
@@ -138,8 +137,8 @@ def mixture_densities(
         if is_new:
             column = values.new_empty(len(values))
             for k in configuration.unique().tolist():
-                scores = mixtures[k].score_samples(scaled[configuration == k].cpu().numpy())
-                column[configuration == k] = torch.from_numpy(scores).to(values)
+                of_it = configuration == k
+                column[of_it] = mixtures[k].scores(scaled[of_it]).logsumexp(1)
             columns.append(column)
     table = torch.stack(columns, 1)
     table += log_shares[configuration, None] - spread.log().sum()
@@ -214,19 +213,19 @@ def _judgements(
 def _choose(own: Tensor, others: Tensor, log_marginal: Tensor) -> tuple[float, float]:
     """The alpha and t under which the lower bound is highest."""
     least = EVENTS / len(own)
-    choices = itertools.product((min(0.5, least * times) for times in ALPHAS), OFFSETS)
-
-    def bound(choice: tuple[float, float]) -> float:
-        gain, average = _interpolated(own, others, log_marginal, *choice)
-        return float((gain - average).mean())
-
-    return max(choices, key=bound)
+    offsets = own.new_tensor(OFFSETS)
+    best: list[tuple[float, float, float]] = []
+    for alpha in [min(0.5, least * times) for times in ALPHAS]:
+        gain, average = _interpolated(own, others, log_marginal, alpha, offsets[:, None])
+        bound, place = (gain - average).mean(1).max(0)
+        best.append((float(bound), alpha, OFFSETS[int(place)]))
+    return max(best)[1:]
 
 
 def _interpolated(
-    own: Tensor, others: Tensor, log_marginal: Tensor, alpha: float, t: float
+    own: Tensor, others: Tensor, log_marginal: Tensor, alpha: float, t: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the two expectations of the interpolated bound."""
+    """Rows of the two expectations of the interpolated bound, for one t or a column of them."""
     base = log_marginal + t + math.log1p(-alpha)
     everyone = torch.logaddexp(others, own - math.log(len(own) - 1))
     gain = own - torch.logaddexp(base, everyone + math.log(alpha))
@@ -234,19 +233,53 @@ def _interpolated(
     return gain, average
 
 
-def _fit(values: Tensor, components: int, seed: int) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+class _Gaussians(NamedTuple):
+    """A mixture of k Gaussians in d dimensions."""
 
-    tied = len(values) >= 2 * (values.shape[1] + 1)
-    mixture = GaussianMixture(
-        components,
-        covariance_type="full" if tied else "diag",
-        reg_covar=FLOOR,
-        init_params="k-means++",
-        max_iter=30,
-        random_state=seed,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # any density will do
-        return mixture.fit(values.cpu().numpy())
+    log_weights: Tensor  # (k,)
+    means: Tensor  # (k, d)
+    roots: Tensor  # (k, d, d), of the precisions
+
+    def scores(self, values: Tensor) -> Tensor:
+        """Returns each component's log of weight times density, shape ``(n, k)``."""
+        parts = zip(self.means, self.roots, strict=True)
+        squares = torch.stack([((values - m) @ root).square().sum(1) for m, root in parts], 1)
+        log_det = self.roots.diagonal(dim1=1, dim2=2).log().sum(1)
+        constant = 0.5 * values.shape[1] * math.log(2 * math.pi)
+        return self.log_weights + log_det - constant - 0.5 * squares
+
+
+def _fit(values: Tensor, components: int, seed: int) -> _Gaussians:
+    """Fits by expectation maximisation, without scikit-learn's checks in every step."""
+    shares = values.new_ones(len(values), 1)
+    if components > 1:
+        from sklearn.cluster import kmeans_plusplus
+
+        _, centers = kmeans_plusplus(values.cpu().numpy(), components, random_state=seed)
+        shares = values.new_zeros(len(values), components)
+        shares[centers, range(components)] = 1
+    fitted, before = _weighed(values, shares), -math.inf
+    for _ in range(STEPS if components > 1 else 0):
+        scores = fitted.scores(values)
+        total = scores.logsumexp(1, keepdim=True)
+        fitted = _weighed(values, (scores - total).exp())
+        if abs((now := float(total.mean())) - before) < TOLERANCE:
+            break
+        before = now
+    return fitted
+
+
+def _weighed(values: Tensor, shares: Tensor) -> _Gaussians:
+    """The Gaussians that are most likely given each component's share of each code."""
+    n, dims = values.shape
+    counts = shares.sum(0) + 10 * torch.finfo(values.dtype).eps
+    means = shares.T @ values / counts[:, None]
+    parts = [(values - mean, share[:, None]) for mean, share in zip(means, shares.T, strict=True)]
+    covariance = torch.stack([(share * centred).T @ centred for centred, share in parts])
+    covariance = covariance / counts[:, None, None]
+    eye = torch.eye(dims).to(values)
+    if n < 2 * (dims + 1):
+        covariance = covariance * eye
+    lower = torch.linalg.cholesky(covariance + FLOOR * eye)
+    roots = torch.linalg.solve_triangular(lower, eye, upper=False).mT
+    return _Gaussians((counts / counts.sum()).log(), means, roots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -227,7 +228,7 @@ def _leaves(value: Tensor) -> list[Tensor]:
     return list(found)
 
 
-def _foreign_randomness() -> list[tuple[Any, str]]:
+def _foreign_randomness() -> list[tuple[Any, bytes]]:
     """All generators of Python and NumPy with their states."""
     kinds = {random.Random, np.random.Generator, np.random.RandomState}
     found = [thing for thing in gc.get_objects() if type(thing) in kinds]
@@ -235,11 +236,11 @@ def _foreign_randomness() -> list[tuple[Any, str]]:
     return [(generator, _state_of(generator)) for generator in found]
 
 
-def _state_of(generator: Any) -> str:
+def _state_of(generator: Any) -> bytes:
     if isinstance(generator, np.random.Generator):
-        return str(generator.bit_generator.state)
+        return pickle.dumps(generator.bit_generator.state)
     read = getattr(generator, "getstate", None) or generator.get_state
-    return str(read())
+    return pickle.dumps(read())
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -146,7 +146,9 @@ class AmortizedGuide(PyroModule):
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> None:
         """Samples the sites, given data ``(batch, *data_shape)`` and their condition."""
-        self.sample_from(self.local_parameters(x, given))
+        features = self._features(x, given)
+        heads = self.heads  # Pyro registers all their parameters each time that they are read
+        self._sample(heads, self._outputs(heads, features))
 
     def local_parameters(self, x: Tensor, given: Tensor | None = None) -> dict[str, Tensor]:
         """Returns the parameters of each datum's posterior: the outputs of the linear layers.
@@ -160,17 +162,23 @@ class AmortizedGuide(PyroModule):
             ``(batch, ...)``; `sample_from` takes them, also changed.
         """
         features = self._features(x, given)  # (batch, features)
+        return self._outputs(self.heads, features)
+
+    def _outputs(self, heads: Iterable[nn.Module], features: Tensor) -> dict[str, Tensor]:
         return {
             f"{name}|{category}" if category else name: output
-            for name, head in zip(self.names, self.heads, strict=True)
+            for name, head in zip(self.names, heads, strict=True)
             for category, output in head(features).items()
         }
 
     def sample_from(self, parameters: Mapping[str, Tensor]) -> None:
         """Samples the sites, given parameters of each datum as `local_parameters` returns them."""
+        self._sample(self.heads, parameters)
+
+    def _sample(self, heads: Iterable[nn.Module], parameters: Mapping[str, Tensor]) -> None:
         categories: dict[str, Tensor] = {}
         with pyro.plate("data", len(next(iter(parameters.values())))):
-            for name, head in zip(self.names, self.heads, strict=True):
+            for name, head in zip(self.names, heads, strict=True):
                 if isinstance(head, CategoryHead):
                     fn = head.given({"": parameters[name]})
                     value = pyro.sample(name, fn, infer={"enumerate": "parallel"})

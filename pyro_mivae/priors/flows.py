@@ -116,11 +116,12 @@ class FlowPrior(PyroModule):
 
     def distribution(self) -> Any:
         """Returns the distribution of one code."""
-        if not isinstance(self.network, nn.ModuleList):
-            return FlowDistribution(self.network())
-        zero = next(self.network.parameters()).new_zeros(self.latent_dim)
+        networks = self.network  # Pyro registers every parameter each time that it is read
+        if not isinstance(networks, nn.ModuleList):
+            return FlowDistribution(networks())
+        zero = next(networks.parameters()).new_zeros(self.latent_dim)
         steps: list[Any] = []
-        for network in self.network:  # transforms store what they computed last, so they are new
+        for network in networks:  # transforms store what they computed last, so they are new
             steps += [AffineCoupling(self.latent_dim // 2, network), Permute(self.reverse)]
         base = dist.Normal(zero, torch.ones_like(zero)).to_event(1)
         return dist.TransformedDistribution(base, steps[:-1])

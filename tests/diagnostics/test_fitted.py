@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
 from torch.distributions import Normal
 
 from pyro_mivae.diagnostics import fitted
@@ -91,6 +92,22 @@ def test_far_beyond_reach_the_lower_one_stays_under_its_ceiling():
     assert found.reach - found.lower[0] < 0.1
     assert aggregate.lower.mean() <= math.log(200)
     assert abs(found.upper[0] - 20) < 4 * found.upper[1] + 0.2
+
+
+@pytest.mark.parametrize(("n", "components"), [(90, 1), (90, 4), (7, 3)])
+def test_mixtures_are_those_of_scikit_learn(n, components):
+    """With too few codes for covariances the components are diagonal."""
+    values = bimodal(n, 3, torch.Generator().manual_seed(0))
+    ours = fitted._fit(values, components, 1).scores(values).logsumexp(1)
+    theirs = GaussianMixture(
+        components,
+        covariance_type="full" if n > 7 else "diag",
+        reg_covar=fitted.FLOOR,
+        init_params="k-means++",
+        max_iter=30,
+        random_state=1,
+    ).fit(values.numpy())
+    torch.testing.assert_close(ours, torch.from_numpy(theirs.score_samples(values.numpy())))
 
 
 @pytest.mark.parametrize("nats", [8.0, 12.0])

@@ -21,7 +21,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import FAMILIES
 
-SHAPE, N, STEPS = (6,), 64, 20
+SHAPE, N, STEPS = (6,), 64, 5
 LEARNED = ("means", "weights", "scales")
 PRIORS = {
     "normal": lambda: mi.StandardNormalPrior(2, 2),
