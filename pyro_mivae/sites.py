@@ -124,21 +124,34 @@ def variance_of(fn: Any) -> Tensor:
 
 def fixed_mean(fn: Any) -> Tensor:
     """Returns the same as `mean_of`, its draws with a fixed seed."""
-    with _fixed_seed():
+    if has_mean(fn):
+        return mean_of(fn)
+    with fixed_seed(*_cuda()):
         return mean_of(fn)
 
 
 def fixed_variance(fn: Any) -> Tensor:
     """Returns the same as `variance_of`, its draws with a fixed seed."""
-    with _fixed_seed():
+    with fixed_seed(*_cuda()):
         return variance_of(fn)
 
 
+def _cuda() -> list[torch.device]:
+    if not torch.cuda.is_available():
+        return []
+    return [torch.device("cuda", torch.cuda.current_device())]
+
+
 @contextmanager
-def _fixed_seed() -> Iterator[None]:
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(MEAN_SEED)
+def fixed_seed(*devices: torch.device) -> Iterator[None]:
+    """Seeds the CPU and CUDA devices with a fixed seed, and restores their states afterwards."""
+    cuda = [device for device in devices if device.type == "cuda"]
+    with torch.random.fork_rng(cuda):
+        # torch.manual_seed would print the stack for each kind of device that is not in use.
+        torch.default_generator.manual_seed(MEAN_SEED)
+        for device in cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(MEAN_SEED)
         yield
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,10 @@ class PretendedCuda(TorchDispatchMode):
         self._places: dict[int, tuple[StorageWeakRef, str]] = {}  # those that are not "cpu"
         self._wanted: list[str] = []  # the places that Python asks its factories for
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # it would cost each operation more than the rest of the pretence
+
     def place(self, tensor: Tensor) -> str:
         """Returns where a tensor is."""
         with torch._C.DisableTorchFunction():  # a tape must not see that memory is looked at
@@ -129,15 +133,18 @@ class PretendedCuda(TorchDispatchMode):
             return self._run(func, args, kwargs or {})
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
-        places = [self._place(tensor) for tensor in given]
+        given = tensors_in(args)
+        if kwargs:
+            given += tensors_in(kwargs.values())
+        known = [tensor.untyped_storage()._cdata for tensor in given]
+        places = [self._places[key][1] if key in self._places else "cpu" for key in known]
         if "cuda" in places:
             self._check(func, args, kwargs, given, places)
         result = func(*args, **kwargs)
         place = self._place_of_result(func, places)
-        known = {tensor.untyped_storage()._cdata for tensor in given}
-        for made in tensors_in((result,)):
+        for made in (result,) if isinstance(result, Tensor) else tensors_in((result,)):
             fresh = made.untyped_storage()._cdata not in known
+            fresh = fresh and not any(made is tensor for tensor in given)  # set_ changes storages
             if fresh or (place == "cuda" and self._place(made) == "either"):
                 self._put(made, place)
         return result
@@ -190,13 +197,15 @@ class PretendedCuda(TorchDispatchMode):
             self.note_wait("index from the CPU")
 
 
-def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Yields the tensors among an operation's arguments or results, those in lists too."""
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Returns the tensors among an operation's arguments or results, those in lists too."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, tuple | list):
-            yield from tensors_in(value)
+            found += tensors_in(value)
+    return found
 
 
 def where() -> str:

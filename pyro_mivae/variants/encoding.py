@@ -18,7 +18,7 @@ from pyro_mivae.errors import OptionError
 from pyro_mivae.handlers import decode_means, push_forward
 from pyro_mivae.inputs import as_condition
 from pyro_mivae.models import code_program, dtype_of
-from pyro_mivae.sites import MEAN_DRAWS, MEAN_SEED
+from pyro_mivae.sites import MEAN_DRAWS, fixed_seed
 from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 from pyro_mivae.variants import checks
 
@@ -263,8 +263,7 @@ def _posterior_moments(
     run: Callable[[], TracePair], device: torch.device, *, spread: bool
 ) -> tuple[Codes, Codes]:
     """Returns mean and, if asked for, variance of every site over several runs of the guide."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(MEAN_SEED)
+    with fixed_seed(device):
         traces = run()
         runs = [_moments(traces, spread)]
         fixed = [name for name in traces.latent if is_deterministic(traces.guide.nodes[name])]

@@ -39,6 +39,7 @@ FILES = (
     calls_terms,
     calls_training,
 )
+pytestmark = pytest.mark.usefixtures("quick")
 CALLS = [call for file in FILES for call in file.CALLS]
 
 
