@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -197,23 +198,19 @@ class AmortizedGuide(PyroModule):
             given: Their condition, if the encoder is a `ConditionalEncoder`.
 
         Returns:
-            Pyro distributions by site, batch shape ``(batch,)``.
-
-        Raises:
-            SiteError: If there is a category, on which other sites depend.
+            Pyro distributions by site, batch shape ``(batch,)``. For a site that depends on
+            categories it is a function: from their one-hot values by site, which broadcast
+            against ``(batch, K)``, to the distribution.
         """
-        categories = [n for n, h in zip(self.names, self.heads) if isinstance(h, CategoryHead)]
-        if categories:
-            raise SiteError(
-                f"the guide samples the categories {categories}, and its other sites depend on "
-                "them; run it under pyro.poutine.trace for distributions given their values"
-            )
         features = self._features(x, given)
-        return {
-            name: head.given(head(features), {})
-            for name, head in zip(self.names, self.heads, strict=True)
-            if isinstance(head, SiteHead)
-        }
+        found: dict[str, Any] = {}
+        for name, head in zip(self.names, self.heads, strict=True):
+            if isinstance(head, CategoryHead):
+                found[name] = head.given(head(features))
+            elif isinstance(head, SiteHead):
+                of_values = partial(head.given, head(features))
+                found[name] = of_values if head.categories else of_values({})
+        return found
 
 
 class MeanFieldGuide(AmortizedGuide):

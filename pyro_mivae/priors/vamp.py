@@ -28,27 +28,41 @@ class VampPrior(PyroModule):
     variant, which `fit` calls, sets them to data drawn at random. They stay in the interval of the
     likelihood.
 
-    The prior reads the guide of the variant that it is passed to, whose method ``distributions``
-    returns the distribution of each site given data. It owns none of the guide's parameters, but
-    its density has a gradient in them. The guide sees all pseudo-inputs in one pass, as in
-    evaluation mode: batch normalisation uses its running statistics and leaves them as they are,
-    and nothing is dropped. So :math:`p(z)` does not depend on the batch, and is the same in
-    training and in evaluation.
+    With ``num_categories`` it is the mixture of the posteriors of category and Gaussian together,
+    :math:`p(c, z) = \sum_k w_k\, q(c \mid u_k)\, q(z \mid u_k, c)`, whose two sites are
 
-    The KL divergence is a one-sample estimate.
+    .. math::
+        p(c) = \sum_k w_k\, q(c \mid u_k),\quad
+        p(z \mid c) = \sum_k r_k(c)\, q(z \mid u_k, c),\quad
+        r_k(c) = w_k\, q(c \mid u_k) / p(c)
+
+    So a variant with categories, whose guide is :math:`q(c \mid x)\, q(z \mid x, c)`, has a prior
+    near its codes. The weights of the categories are learned with the pseudo-inputs, and nothing
+    keeps their centres apart but the objective.
+
+    The prior reads the guide of the variant that it is passed to, whose method ``distributions``
+    returns the distribution of each site given data, as `AmortizedGuide.distributions` does. It
+    owns none of the guide's parameters, but its density has a gradient in them. The guide sees all
+    pseudo-inputs in one pass, as in evaluation mode: batch normalisation uses its running
+    statistics and leaves them as they are, and nothing is dropped. So the density does not depend
+    on the batch, and is the same in training and in evaluation.
+
+    The KL divergence of ``z`` is a one-sample estimate.
 
     Args:
         data_shape: Shape of one datum.
         latent_dim: Size of the site.
         num_components: Number of pseudo-inputs, at most the number of training data.
+        num_categories: Number of categories; no category if omitted.
         learn_weights: True to learn :math:`w_k`, which are equal otherwise.
+        category: Name of the category's site.
         site: Name of the site.
 
     Raises:
         OptionError: If the pseudo-inputs do not fit into memory; from ``initialize``, if there are
             fewer data than pseudo-inputs.
-        SiteError: When the prior runs, if it belongs to no variant, or if its guide has no method
-            ``distributions``.
+        SiteError: When the prior runs, if it belongs to no variant, or if its guide does not
+            return the distributions of these sites.
 
     References:
         Tomczak & Welling (2018), VAE with a VampPrior, eq. 9. https://arxiv.org/abs/1705.07120
@@ -68,7 +82,9 @@ class VampPrior(PyroModule):
         data_shape=shape(),
         latent_dim=size(),
         num_components=size(),
+        num_categories=size(least=2),
         learn_weights=flag(),
+        category=text(),
         site=text(),
     )
     def __init__(
@@ -77,11 +93,15 @@ class VampPrior(PyroModule):
         latent_dim: int = 20,
         num_components: int = 100,
         *,
+        num_categories: int | None = None,
         learn_weights: bool = False,
+        category: str = "c",
         site: str = "z",
     ) -> None:
         super().__init__()
         self.latent_dim, self.num_components, self.site = latent_dim, num_components, site
+        self.num_categories = num_categories
+        self.category = None if num_categories is None else category
         count = num_components * torch.Size(data_shape).numel()
         check_fitting(count, "give fewer components")
         self.interval: tuple[float, float] | None = None
@@ -108,21 +128,32 @@ class VampPrior(PyroModule):
         self.pseudo_inputs.copy_(x[index])
 
     def outline(self) -> Tensor:
-        """Samples the site in its shape without the guide, see `prior_sites`."""
+        """Samples the sites in their shapes without the guide, see `prior_sites`."""
         zero = self.logits.new_zeros(self.latent_dim)
+        if self.category is not None and self.num_categories is not None:
+            equal = dist.OneHotCategorical(logits=self.logits.new_zeros(self.num_categories))
+            pyro.sample(self.category, equal)
         z: Tensor = pyro.sample(self.site, dist.Normal(zero, torch.ones_like(zero)).to_event(1))
         return z
 
     def forward(self) -> Tensor:
-        """Samples the site, returns it, shape ``(batch, latent_dim)``."""
-        components = self.components()
+        """Samples the sites, returns ``z``, shape ``(batch, latent_dim)``."""
+        read, weights = self.posteriors(), self.logits
+        components = read[self.site]
+        if self.category is not None:
+            joint = weights.unsqueeze(-1) + read[self.category].logits  # log w_k q(c|u_k), (K, c)
+            c = pyro.sample(self.category, dist.OneHotCategorical(logits=joint.logsumexp(0)))
+            weights = c @ joint.T  # (..., K)
+            if _is_known(components):
+                components = components.expand(weights.shape)
+            else:
+                components = components({self.category: c.unsqueeze(-2)})
         is_normal = isinstance(getattr(components, "base_dist", None), dist.Normal)
         mixture = NormalMixture if is_normal else Mixture
-        weights = dist.Categorical(logits=self.logits)
-        z: Tensor = pyro.sample(self.site, mixture(weights, components))
+        z: Tensor = pyro.sample(self.site, mixture(dist.Categorical(logits=weights), components))
         return z
 
-    def components(self) -> Any:
+    def posteriors(self) -> Any:
         """Returns the guide's distributions given the pseudo-inputs, batch shape ``(K,)``."""
         if not self._read:
             raise SiteError(
@@ -140,7 +171,20 @@ class VampPrior(PyroModule):
         if self.interval is not None:
             inputs = _Inside.apply(inputs, *self.interval)
         with as_in_evaluation(guide):
-            return guide.distributions(inputs)[self.site]
+            read = guide.distributions(inputs)
+        own = [name for name in (self.category, self.site) if name is not None]
+        alone = self.category is None
+        if not set(own) <= read.keys() or (alone and not _is_known(read[self.site])):
+            raise SiteError(
+                f"VampPrior samples {own}, and the guide {list(read)}, of which a category is "
+                "before the others; give both the same sites, the prior by num_categories"
+            )
+        return read
+
+
+def _is_known(posterior: Any) -> bool:
+    """False for a function of the categories that returns the posterior."""
+    return isinstance(posterior, torch.distributions.Distribution)
 
 
 class _Inside(torch.autograd.Function):

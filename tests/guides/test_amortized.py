@@ -149,8 +149,13 @@ def test_distributions_are_those_of_a_run(x):
     known = vae.guide.distributions(x)["z"]
     torch.testing.assert_close(known.covariance_matrix, run.covariance_matrix)
     torch.testing.assert_close(known.mean, run.mean)
-    with pytest.raises(SiteError, match=r"samples the categories \['c'\]"):
-        mi.MixtureGuide(SHAPE, 3, 2).distributions(x)
+    guide = mi.MixtureGuide(SHAPE, 3, 2).eval()
+    nodes = poutine.trace(guide).get_trace(x).nodes
+    known = guide.distributions(x)
+    torch.testing.assert_close(known["c"].logits, nodes["c"]["fn"].logits)
+    given_c = known["z"]({"c": nodes["c"]["value"]})
+    torch.testing.assert_close(given_c.mean, nodes["z"]["fn"].mean)
+    assert known["z"]({"c": torch.eye(3).unsqueeze(1)}).batch_shape == (3, N)
 
 
 def test_a_family_of_ones_own(x):

@@ -19,6 +19,7 @@ KINDS = {
     "marginal mixture": lambda: mi.MixturePrior(3, 2, 2.0, LEARNED, means="random", category=None),
     "stick-breaking": lambda: mi.StickBreakingPrior(3, 2, 2.0, means="random", category=None),
     "vamp": lambda: mi.VampPrior(SHAPE, 2, 4, learn_weights=True),
+    "vamp with a category": lambda: mi.VampPrior(SHAPE, 2, 4, num_categories=3),
     "spherical": lambda: mi.SphericalPrior(3),
     "coupling": lambda: mi.FlowPrior(2, hidden_dims=(8,)),
     "autoregressive": lambda: mi.FlowPrior(2, "autoregressive", hidden_dims=(8,)),

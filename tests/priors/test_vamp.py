@@ -72,7 +72,8 @@ def test_pseudo_inputs_stay_inside_and_can_come_back():
     assert 0 < int((gradient > 0).sum()) < gradient.numel()
     free = mi.VAE(SHAPE, prior=vamp(), likelihood=mi.GaussianLikelihood()).eval()
     free.prior.pseudo_inputs.data[0] = 7.0
-    assert not torch.equal(free.prior.components().mean[0], free.prior.components().mean[1])
+    means = free.prior.posteriors()["z"].mean
+    assert not torch.equal(means[0], means[1])
     assert free.prior.interval is None
 
 
@@ -151,7 +152,7 @@ def test_samples_come_from_the_mixture():
         decoder=nn.Identity(),
         likelihood=mi.GaussianLikelihood(),
     )
-    samples, mixture = vae.sample(20_000), vae.prior.components()
+    samples, mixture = vae.sample(20_000), vae.prior.posteriors()["z"]
     mean = mixture.mean.mean(0).detach()
     error = float(samples.std(0).max()) / 20_000**0.5
     torch.testing.assert_close(samples.mean(0), mean, atol=4.5 * error, rtol=0)
