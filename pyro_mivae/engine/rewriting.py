@@ -105,25 +105,31 @@ class Rewriter:
         """Replaces a node by the first rule that can, and returns the node to look at next."""
         if not self._may_replace(node):
             return None
-        for rule in rules:
-            self._added = []
-            with self.graph.inserting_before(node):
+        new = self._replacement(node, rules)
+        if new is None:
+            return None
+        if node in self._results:
+            self._results |= {new, origin(new)}
+        node.replace_all_uses_with(new)
+        self._erase(node)
+        return new if new.op == "call_function" else None
+
+    def _replacement(self, node: Any, rules: tuple[Rule, ...]) -> Node | None:
+        with self.graph.inserting_before(node):
+            for rule in rules:
+                self._added = []
                 new = rule(self, node)
-            if new is None:
-                continue
-            memory = origin(new)
-            taken = memory in self._results or memory.op != "call_function"
-            if taken and node in self._results:
-                continue
-            read = [new, *(used for added in self._added for used in added.all_input_nodes)]
-            if all(map(self.is_safe, read)):
-                if node in self._results:
-                    self._results |= {new, origin(new)}
-                node.replace_all_uses_with(new)
-                self._erase(node)
-                return new if new.op == "call_function" else None
-            for added in reversed(self._added):
-                self.graph.erase_node(added)
+                if new is None:
+                    continue
+                memory = origin(new)
+                taken = memory in self._results or memory.op != "call_function"
+                if taken and node in self._results:
+                    continue
+                read = [new, *(used for added in self._added for used in added.all_input_nodes)]
+                if all(map(self.is_safe, read)):
+                    return new
+                for added in reversed(self._added):
+                    self.graph.erase_node(added)
         return None
 
     def _erase(self, node: Any) -> None:

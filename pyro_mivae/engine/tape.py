@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from pyro_mivae.compat import (
@@ -17,7 +18,6 @@ from pyro_mivae.compat import (
     schema_of,
     storage_id,
     tree_leaves,
-    tree_map,
     version_of,
 )
 from pyro_mivae.engine.fallback import first_cause
@@ -67,7 +67,8 @@ class Tape(TorchDispatchMode):
         self.data = tuple(tensor.detach() for tensor in data)
         self.externals: list[Tensor] = []
         self.reason = ""
-        self._graph, self._root = Graph(), nn.Module()
+        self._root = GraphModule(nn.Module(), Graph())
+        self._graph = self._root.graph
         self._known: dict[
             int, tuple[Tensor, Node]
         ] = {}  # the tensors, kept alive so that ids stay unique
@@ -89,13 +90,13 @@ class Tape(TorchDispatchMode):
         self.reason = self.reason or reason
 
     def graph(self, outputs: Sequence[Tensor]) -> GraphModule:
-        """Returns the recorded graph."""
+        """Returns the recorded graph, which is compiled by ``recompile`` once it is rewritten."""
         if self.reason:
             raise StagingError(self.reason)
         self._graph.output([self._node(tensor) for tensor in outputs])
         self._graph.output_node().meta["val"] = None
         self._known.clear()
-        return GraphModule(self._root, self._graph)
+        return self._root
 
     def written(self) -> list[Tensor]:
         """Returns the data and externals that the run changes in place."""
@@ -139,14 +140,22 @@ class Tape(TorchDispatchMode):
         if func in LITERALS and id(args[0]) not in self._known:
             self._write_literal(args[0], result)
             return
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = tree_leaves(result)
-        nodes = tree_map(self._operand, (args, kwargs))
+        inputs: list[Tensor] = []
+
+        def operand(leaf: Any) -> Any:
+            if isinstance(leaf, torch.Generator):
+                raise StagingError("it draws from a random number generator of its own")
+            if not isinstance(leaf, Tensor):
+                return leaf
+            inputs.append(leaf)
+            return self._node(leaf)
+
+        nodes = map_aggregate((args, kwargs), operand)
         tags = getattr(func, "tags", ())
         varies = torch.Tag.nondeterministic_seeded in tags
         varies = varies or (func not in FILLED_LIKE and any(map(self.varies, inputs)))
         if varies:
-            self._check(func, args, outputs)
+            self._check(func, args, tree_leaves(result))
         node = self._graph.call_function(func, *nodes)
         node.meta["val"] = Layout.of(result)
         if isinstance(result, Tensor):
@@ -190,11 +199,6 @@ class Tape(TorchDispatchMode):
         node = self._graph.call_function(aten.lift_fresh_copy.default, (constant,))
         node.meta["val"] = Layout.of(result)
         self._hold(result, node, varies=False)
-
-    def _operand(self, leaf: Any) -> Any:
-        if isinstance(leaf, torch.Generator):
-            raise StagingError("it draws from a random number generator of its own")
-        return self._node(leaf) if isinstance(leaf, Tensor) else leaf
 
     def _node(self, tensor: Tensor) -> Node:
         if id(tensor) in self._known:

@@ -23,6 +23,7 @@ def write_down():
             results = step(*tape.data)
             outputs = [results] if isinstance(results, torch.Tensor) else list(results)
         graph = tape.graph(outputs)
+        graph.recompile()
         return graph, tape.externals
 
     return write_down
