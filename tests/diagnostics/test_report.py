@@ -139,6 +139,18 @@ def test_a_collapsed_code_knows_nothing():
         assert abs(values[name]) < 1e-9, name
 
 
+def test_dimensions_are_active_whose_means_vary_by_more_than_a_hundredth():
+    pair, x = CASES["exact"], CASES["exact"].data(4)
+    x[:, 0] = torch.tensor([1.0, 1.0, -1.0, -1.0])  # of variance 4 / 3
+
+    def guide(x):
+        loc = x[:, :1] * torch.tensor([0.009, 0.007]).sqrt()
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    assert information(pair.model, guide, x).to_dict()["active_units"] == 1
+
+
 def test_reports_of_the_encoder_side_generate_nothing(encoder_side):
     """The fixture, which saves most of a report's time, is in effect."""
     pair = next(iter(CASES.values()))

@@ -82,9 +82,16 @@ def gumbel(temperature):
     return relax
 
 
+def hard(logits):
+    """The likeliest category of a Gumbel draw, with the draw's gradient."""
+    soft = gumbel(0.7)(logits)
+    return torch.eye(K)[soft.argmax(-1)] + soft - soft.detach()
+
+
 @pytest.mark.parametrize(
     ("options", "relax"),
     [
+        ({"relaxation": "straight-through", "temperature": 0.7}, hard),
         ({"relaxation": "soft"}, lambda logits: logits.softmax(-1)),
         ({"relaxation": "gumbel", "temperature": 0.7}, gumbel(0.7)),
         ({"relaxation": "gumbel", "temperature": lambda step: 0.4}, gumbel(0.4)),

@@ -6,10 +6,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import kl_divergence
+from torch.nn.functional import softplus
 
 from pyro_mivae.distributions import NormalMixture
 from pyro_mivae.errors import OptionError
 from pyro_mivae.guides import FAMILIES, FullCovariance, GaussianMixture, LowRank
+from pyro_mivae.guides.families import OnSphere
 from pyro_mivae.guides.flows import FlowFamily
 from pyro_mivae.sites import has_mean
 from tests.densities import check_flow
@@ -120,6 +122,24 @@ def test_covariance_may_be_any():
     assert (factor.diagonal() > 0).all()
     assert factor.tril(-1)[torch.tril_indices(3, 3, -1).unbind()].equal(params[6:])
     assert not factor.triu(1).any()
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if issubclass(FAMILIES[n], FlowFamily)])
+def test_layers_of_a_flow_take_turns_so_that_each_coordinate_moves_the_others(name):
+    """With one order alone a coordinate depends on those before it, and on no other."""
+    family, params = made(name, 3, batch=())
+    torch.manual_seed(1)
+    z = family(params).rsample((20,))
+    torch.manual_seed(1)
+    noise = torch.randn(20, 3)
+    slopes = torch.linalg.lstsq(noise - noise.mean(0), z - z.mean(0)).solution
+    assert slopes.triu(1).abs().max() > 1e-3
+    assert slopes.tril(-1).abs().max() > 1e-3
+
+
+def test_the_concentration_on_a_sphere_is_a_softplus():
+    params = torch.randn(N, 4)
+    torch.testing.assert_close(OnSphere(3)(params).concentration, softplus(params[:, 3]))
 
 
 def test_a_mixture_of_one_component_is_drawn_as_its_normal():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_mivae.errors import ShapeError
-from pyro_mivae.metrics import fit_classifier, linear_probe, mlp_probe
+from pyro_mivae.metrics import Classifier, fit_classifier, linear_probe, mlp_probe
 
 
 def blobs(n, seed, *, ring=False):
@@ -39,6 +39,18 @@ def test_the_scale_of_a_coordinate_is_of_no_account(probe):
     for codes in (train, test):
         codes[:, 0] = 1e-4 * (labels + 0.1 * codes[:, 0])
     assert probe(train, labels, test, labels) > 0.98
+
+
+def test_coordinates_are_centred_and_of_unit_variance():
+    features = 5 + 3 * torch.randn(50, 2)
+    for per_feature in (True, False):
+        classifier = Classifier(features, 2, per_feature=per_feature)
+        classifier.layers = torch.nn.Identity()
+        seen = classifier(features)
+        dims = (0,) if per_feature else (0, 1)
+        variance, mean = torch.var_mean(seen, dims, correction=0)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+        torch.testing.assert_close(variance, torch.ones_like(variance))
 
 
 def test_noise_is_read_at_chance():

@@ -86,6 +86,14 @@ def test_half_a_code_that_is_mixed():
     assert separated_attribute_predictability(codes, BITS) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("flipped", "modular"), [(24, 1.0), (26, math.nan)])
+def test_a_dimension_knows_a_factor_if_chance_would_hardly_say_so(flipped, modular):
+    """By chi squared of one degree of freedom: 80 data of two bits tell 0.0757 nats by chance."""
+    code = torch.where(torch.arange(80) < flipped, 1 - BITS[:, 0], BITS[:, 0])[:, None].double()
+    found = modularity(code, BITS)
+    assert found == pytest.approx(modular, nan_ok=True)
+
+
 def test_a_factor_in_two_dimensions_is_no_gap():
     codes = torch.cat([GRID, GRID[:, :1]], 1).double()
     gap = mutual_information_gap(codes, GRID)

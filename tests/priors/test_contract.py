@@ -35,7 +35,7 @@ def test_trains_and_every_parameter_moves(name, x):
     vae.initialize(x)
     vae.train()
     before = copy.deepcopy(dict(vae.named_parameters()))
-    losses = stepped(SVI, vae, x, 20)
+    losses = stepped(SVI, vae, x, 5)
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
     assert not [n for n, p in vae.named_parameters() if torch.equal(p, before[n])]
     assert vae.sample(5).shape == vae.reconstruct(x[:5]).shape == x[:5].shape

@@ -52,6 +52,7 @@ def test_it_starts_at_exemplars_within_the_interval(x):
     found = {tuple(row.flatten().tolist()) for row in vae.prior.pseudo_inputs.detach()}
     assert len(found) == K
     assert found <= rows
+    assert found != {tuple(row.flatten().tolist()) for row in x[:K]}  # drawn at random
     with pytest.raises(OptionError, match="num_components=5 for 4 data"):
         vae.initialize(x[:4])
 

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
+from pyro_mivae.terms.barber_agakov import _score_function
 
 from .discrete import ENUMERATE, TOLERANCE, D, Discrete, K, assert_close_to, gradients, particle
 
@@ -217,3 +218,9 @@ def test_any_sites_of_a_mixture(sites):
     slopes = gradients(exact, parameters)
     expected = torch.cat([exact.detach()[None], *(slope.flatten() for slope in slopes)])
     assert_close_to(mean, error, expected, 0.02)
+
+
+def test_the_baseline_of_a_reward_is_the_mean_of_the_others():
+    reward, density = torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3, requires_grad=True)
+    (slope,) = torch.autograd.grad(_score_function(reward, density), density)
+    torch.testing.assert_close(slope, reward - torch.tensor([4.0, 3.5, 1.5]))
