@@ -128,3 +128,17 @@ def enumeration_kept() -> Iterator[None]:
         yield
     finally:
         vars(_ENUM_ALLOCATOR).update(state)
+
+
+def is_collective(target: Any) -> bool:
+    """True if an operation exchanges tensors with other processes."""
+    return getattr(target, "namespace", "") == "_c10d_functional"
+
+
+def all_reduce(value: Tensor) -> Tensor:
+    """Sum of a tensor over the process group, as an operation that a graph can hold."""
+    operations, group = torch.ops._c10d_functional, torch.distributed.group.WORLD
+    assert group is not None
+    summed = operations.all_reduce(value.contiguous(), "sum", group.group_name)
+    reduced: Tensor = operations.wait_tensor(summed)
+    return reduced

@@ -37,6 +37,10 @@ class TrainingError(PyroMivaeError, RuntimeError):
     """Training that cannot continue, for example because the loss is not finite."""
 
 
+class RankError(TrainingError):
+    """Another of the processes that train together has ended."""
+
+
 class ManyTrainingError(TrainingError):
     """Training of some models failed; the others were trained to the end."""
 

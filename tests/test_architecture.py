@@ -15,10 +15,10 @@ from pyro_mivae.figures import FIGURES, SIDES, parse
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyro_mivae"
 LAYERS = (
-    "compat interrupts errors memory progress inputs arguments options figures tables schedules "
-    "networks sites handlers traces distributions spherical priors likelihoods models guides "
-    "bounds terms elbo engine posterior evidence diagnostics variants pairs data training metrics "
-    "plots report runs cli __main__"
+    "compat interrupts errors ranks memory progress inputs arguments options figures tables "
+    "schedules networks sites handlers traces distributions spherical priors likelihoods models "
+    "guides bounds terms elbo engine posterior evidence diagnostics variants pairs data training "
+    "metrics plots report runs cli __main__"
 ).split()
 FOR_USERS = "pyro_mivae.cli.skeletons."  # files that a user's own begin with
 OPTION_NAMES = ("mi_weight", "kl_weights", "barber_agakov_bound")

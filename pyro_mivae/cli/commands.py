@@ -36,6 +36,7 @@ from pyro_mivae.cli.options import (
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError
 from pyro_mivae.interrupts import stop_once
+from pyro_mivae.ranks import process_group
 from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.build import listing, named_programs, names
 from pyro_mivae.runs.compare import check_page
@@ -45,6 +46,7 @@ from pyro_mivae.training import TrainingOptions
 from pyro_mivae.variants import VARIANTS
 from pyro_mivae.variants.encoding import Generated, What
 
+TRAINING = ("train", "sweep")  # which several processes do together
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
 ENCODED = (
@@ -103,7 +105,11 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(quiet: bool, as_json: bool, **given: Any) -> None:
             stop_once()
-            function(output=Output(quiet, as_json), **given)
+            with process_group() as ranks:
+                if ranks.is_first:
+                    function(output=Output(quiet, as_json), **given)
+                elif name in TRAINING:
+                    function(output=Output(quiet=True), **given)
 
         run.__dict__.update(vars(function))  # click keeps the options there
         make = click.command(name, cls=Command, help=COMMANDS[name], epilog=epilog)

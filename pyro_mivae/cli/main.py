@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 bad usage or bad input with one line on stderr, 1 anyth
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,14 @@ from typing import Any
 import click
 
 from pyro_mivae.cli.names import COMMANDS, Stopped
-from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, TrainingError, WriteError, nearest
+from pyro_mivae.errors import (
+    PyroMivaeError,
+    PyroMivaeWarning,
+    RankError,
+    TrainingError,
+    WriteError,
+    nearest,
+)
 from pyro_mivae.interrupts import ignore_further
 
 EPILOG = """\b
@@ -91,9 +99,10 @@ def run_command(args: Sequence[str] | None = None) -> int:
         from pyro_mivae.cli.options import in_flags
 
         code = 1 if isinstance(error, TrainingError | WriteError) else 2
-        return _fail(in_flags(str(error)), code)
+        return _fail(in_flags(str(error)), code, everywhere=isinstance(error, RankError))
     except Stopped as error:
-        click.echo(str(error), err=True)
+        if _is_first():
+            click.echo(str(error), err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):
         return _fail("stopped", 1)
@@ -118,6 +127,8 @@ _warned: set[str] = set()
 
 def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Shows our own warnings once, as one line, and others as Python does."""
+    if not _is_first():
+        return
     if issubclass(category, PyroMivaeWarning):
         told = " ".join(str(message).split())
         if told not in _warned:
@@ -129,6 +140,12 @@ def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         click.echo(text, file=file, err=file is None, nl=False)
 
 
-def _fail(message: str, code: int) -> int:
-    click.echo("error: " + " ".join(message.split()), err=True)
+def _fail(message: str, code: int, *, everywhere: bool = False) -> int:
+    if everywhere or _is_first():
+        click.echo("error: " + " ".join(message.split()), err=True)
     return code
+
+
+def _is_first() -> bool:
+    """True but for the further processes of ``torchrun``, which print nothing."""
+    return os.environ.get("RANK", "0") == "0"

@@ -16,6 +16,7 @@ from pyro_mivae.arguments import checked, choice, floats, number_or_schedule, wh
 from pyro_mivae.elbo.mutual_information import MutualInformationELBO
 from pyro_mivae.errors import ShapeError, SiteError
 from pyro_mivae.handlers import relax_categories
+from pyro_mivae.ranks import summed, whole_size
 from pyro_mivae.schedules import Schedule, Weight
 from pyro_mivae.sites import Site, sum_of
 from pyro_mivae.traces import Program, TracePair, replay_model
@@ -210,7 +211,8 @@ class _Baseline(nn.Module):
         mean = (self.mean / self.weight.clamp(min=self.rate)).to(cost)
         if torch.is_grad_enabled():
             with torch.no_grad():
-                self.mean.lerp_(cost.detach().mean().to(self.mean), self.rate)
+                centre = summed(cost.detach().sum()) / whole_size(cost.numel())
+                self.mean.lerp_(centre.to(self.mean), self.rate)
                 self.weight.lerp_(torch.ones_like(self.weight), self.rate)
         return mean
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, instance
 from pyro_mivae.errors import SiteError
+from pyro_mivae.ranks import current_shares, summed, whole_size
 from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.traces import Program
@@ -35,9 +36,10 @@ class Objective(ELBO):
         **options: Options of ``pyro.infer.ELBO``.
 
     Attributes:
-        ledger: Every number of the last evaluation, summed over the batch, detached and still on
-            the device; ``loss`` is one of them. A weight with a target stands there too, times the
-            number of data: ``weight_<entry>``, by what it holds.
+        ledger: Every number of the last evaluation, summed over the batch (that of all processes,
+            if they train together), detached and still on the device; ``loss`` is one of them. A
+            weight with a target stands there too, times the number of data: ``weight_<entry>``,
+            by what it holds.
         latent: The latent sites, known after the first evaluation.
         held: The weights with a `Target`, by the entry of the ledger that is held; sites that
             share a target are held together. Known after the first evaluation.
@@ -114,6 +116,9 @@ class Objective(ELBO):
     def record(self, entries: Mapping[str, Tensor | float], args: Sequence[Any]) -> None:
         """Sets the ledger of an evaluation, and shows held weights their value per datum."""
         self.ledger = {name: torch.as_tensor(value).detach() for name, value in entries.items()}
+        if current_shares() is not None:
+            values = torch.stack([value.to(self.ledger["loss"]) for value in self.ledger.values()])
+            self.ledger = dict(zip(self.ledger, summed(values).unbind(), strict=True))
         aimed = self._with(lambda weight: weight.target is not None)
         if not aimed:
             return
@@ -122,13 +127,14 @@ class Objective(ELBO):
                 "a target is a number per datum, but the first argument of model and guide has no "
                 "length; let it be the data"
             )
+        count = whole_size(len(args[0]))
         for weight in aimed:
             names = [name for name, held in self.held.items() if held is weight]
             if not names:  # nothing of it in this evaluation
                 weight.see(None)
                 continue
-            weight.see(sum_of(self.ledger[name] for name in names) / len(args[0]))
-            self.ledger[f"weight_{names[0]}"] = weight.current * len(args[0])
+            weight.see(sum_of(self.ledger[name] for name in names) / count)
+            self.ledger[f"weight_{names[0]}"] = weight.current * count
 
     def _with(self, wanted: Callable[[Weight], bool]) -> list[Weight]:
         weights = (module for module in self.state.modules() if isinstance(module, Weight))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from pyro_mivae.compat import schema_of
+from pyro_mivae.compat import is_collective, schema_of
 
 aten = torch.ops.aten
 SILENT = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
@@ -66,12 +66,16 @@ def is_single(node: Any) -> bool:
 
 
 def is_impure(node: Node) -> bool:
-    """True if a node has a side effect: it changes a tensor, or draws random numbers."""
+    """True if a node has a side effect: it changes a tensor, draws numbers, or is a collective.
+
+    Every process takes part in a collective, or the others wait.
+    """
     target: Any = node.target
     schema = schema_of(target)
     if schema is None:
         return node.op in ("placeholder", "output")
-    return schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+    drawn = torch.Tag.nondeterministic_seeded in target.tags
+    return schema.is_mutable or drawn or is_collective(target)
 
 
 def is_view(node: Any) -> bool:

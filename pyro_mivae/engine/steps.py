@@ -17,6 +17,7 @@ from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep, TrainStep, trace_run
 from pyro_mivae.errors import StagingError
+from pyro_mivae.ranks import current_shares
 
 Mode = Literal["eager", "staged", "compiled"]
 Taken = tuple[tuple[str, ...], Tensor]
@@ -182,7 +183,8 @@ class Engine:
         return step.entries, values
 
     def _key(self, args: tuple[Tensor, ...]) -> Any:
-        return (*((arg.shape, arg.dtype) for arg in args), self.program.state_of_python())
+        kinds = ((arg.shape, arg.dtype) for arg in args)
+        return (*kinds, current_shares(), self.program.state_of_python())
 
     def _recorded(self, args: tuple[Tensor, ...]) -> Taken:
         """Takes the program's own step, and records it."""

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_mivae.compat import (
     TorchDispatchMode,
+    is_collective,
     schema_of,
     storage_id,
     tree_leaves,
@@ -152,7 +153,7 @@ class Tape(TorchDispatchMode):
 
         nodes = map_aggregate((args, kwargs), operand)
         tags = getattr(func, "tags", ())
-        varies = torch.Tag.nondeterministic_seeded in tags
+        varies = torch.Tag.nondeterministic_seeded in tags or is_collective(func)
         varies = varies or (func not in FILLED_LIKE and any(map(self.varies, inputs)))
         if varies:
             self._check(func, args, tree_leaves(result))

@@ -20,6 +20,7 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.figures import AGREEMENT, OF_SEEDS, label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
+from pyro_mivae.ranks import Ranks
 from pyro_mivae.runs.build import approve, build_variant, named_programs, remember
 from pyro_mivae.runs.config import RunConfig, check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
@@ -60,6 +61,9 @@ class RunGroup:
 
     As a context manager it is the folder's only writer. All arguments are checked before anything
     is written. ``resume`` continues an interrupted group (Ctrl-C).
+
+    Processes that were started together divide the batches of a run, or the runs of a group. They
+    all see the folder; the first one writes what is about the whole of it.
     """
 
     config: RunConfig
@@ -77,16 +81,22 @@ class RunGroup:
     on_start: Callable[[], object] = lambda: None  # called as training begins
 
     def __enter__(self) -> Self:
+        self.ranks = Ranks.of_group()
+        self.progress = self.progress and self.ranks.is_first
         check_model_options(self.config.variant, self.config.model)
-        how = {"resume": self.resume, "overwrite": self.overwrite}
-        check_target(self.folder, self.kind, **how, runs=self.places)
+        self.ranks.first_does(self._claim)
         self._there = held(self.folder) is not None
         self._named = named_programs(self.config)
-        self._writer = Writer(self.folder)
         return self
 
+    def _claim(self) -> None:
+        how = {"resume": self.resume, "overwrite": self.overwrite}
+        check_target(self.folder, self.kind, **how, runs=self.places)
+        self._writer = Writer(self.folder)
+
     def __exit__(self, *_: object) -> None:
-        self._writer.release()
+        if self.ranks.is_first:
+            self._writer.release()
 
     def approve(self, config: RunConfig, folder: Path) -> RunConfig:
         """Checks that the code in a configuration may run."""
@@ -159,15 +169,17 @@ class RunGroup:
         whole = [number for number in range(len(vaes)) if number not in failed]
         runs = [read_run(self.places[number], configs[number]) for number in whole]
         self.say("evaluating on the test data")
-        for number, run in zip(whole, runs, strict=True):
+        for number, run in self.ranks.own(list(zip(whole, runs, strict=True))):
             if not done[number]:
                 evaluate_run(
                     run, dataset, device=self.device, progress=self.progress, say=self.say
                 )
                 report_run(run, dataset, device=self.device)
-        if self.kind == SEVERAL:
+        self.ranks.wait()
+        if self.kind == SEVERAL and self.ranks.is_first:
             told = {str(seeds[number]): reason for number, reason in failed.items()}
             _write_summary(self.folder, runs, dataset, told)
+        self.ranks.wait()
         if failure is not None:
             raise failure
         return runs

@@ -32,6 +32,7 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, RunError
 from pyro_mivae.figures import LOWER, OF_SWEEPS, UPPER, key
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.options import checks_of
+from pyro_mivae.ranks import Ranks
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.runs.config import FLAGS, RunConfig, check_model_options, started_with
 from pyro_mivae.runs.group import RunGroup, seeds_from, settled
@@ -266,9 +267,13 @@ def fill_table(
             failures = {[*left][position]: told for position, told in error.failures.items()}
             if len(failures) == len(points):
                 raise
+    ranks, broken = Ranks.of_group(), dict.fromkeys(MEASURED, math.nan)
+    divided = ranks.size > 1  # each process measures models of its own
+    own = {n: _measure(left[n], x_test, given_test) for n in ranks.own(list(left)) if divided}
+    measured = {n: found for share in ranks.from_each(own) for n, found in share.items()}
     for n, vae in left.items():
-        broken = dict.fromkeys(MEASURED, math.nan)
-        rows[n] = {**points[n], **(broken if n in failures else _measure(vae, x_test, given_test))}
+        found = broken if n in failures else measured.get(n) or _measure(vae, x_test, given_test)
+        rows[n] = {**points[n], **found}
         told = {place: reason for place, reason in failures.items() if place in rows}
         table = replace(table, rows=[dict(rows[k]) for k in sorted(rows)], failures=told)
         on_row(table)
@@ -339,7 +344,8 @@ def sweep_run(
         done = [] if known is None else [row for row in known.rows if math.isfinite(row["rate"])]
         table = SweepTable(done, _GRID("grid", grid), seeds=seeds, binarize=config.binarize)
         if known and len(done) == len(table.points) and (folder / PICTURE).is_file():
-            clear_models(folder)
+            if group.ranks.is_first:
+                clear_models(folder)
             group.say(f"{folder} is finished: nothing to do")
             return known
         config = group.approve(config, folder)
@@ -358,8 +364,9 @@ def sweep_run(
             table.to_json(folder / ROWS)
 
         def write(table: SweepTable) -> None:
-            table.to_csv(folder / TABLE)
-            table.to_json(folder / ROWS)
+            if group.ranks.is_first:
+                table.to_csv(folder / TABLE)
+                table.to_json(folder / ROWS)
 
         found = fill_table(
             table,
@@ -377,8 +384,9 @@ def sweep_run(
             progress=group.progress,
             jobs=group.jobs,
         )
-        found.to_png(folder / PICTURE)
-        clear_models(folder)
+        if group.ranks.is_first:
+            found.to_png(folder / PICTURE)
+            clear_models(folder)
         return found
 
 

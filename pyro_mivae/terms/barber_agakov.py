@@ -16,6 +16,7 @@ from pyro_mivae.arguments import checked, choice, number
 from pyro_mivae.errors import SiteError
 from pyro_mivae.figures import MEAN, SAMPLE, key
 from pyro_mivae.handlers import push_forward
+from pyro_mivae.ranks import summed, whole_size
 from pyro_mivae.sites import OF_PARAMETERS, Site, base_of, log_prob
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import is_deterministic, trace_program
@@ -192,6 +193,6 @@ def _score_function(reward: Tensor, density: Tensor) -> Tensor:
     common = [min(pair) for pair in pairs][::-1]
     reward = reward.sum_to_size(common[len(common) - reward.dim() :])
     density = density.sum_to_size(common[len(common) - density.dim() :])
-    n = reward.numel()
-    baseline = (reward.sum() - reward) / (n - 1) if n > 1 else 0.0  # of the others
+    n = whole_size(reward.numel())
+    baseline = (summed(reward.sum()) - reward) / (n - 1) if n > 1 else 0.0  # of the others
     return ((reward - baseline) * (density - density.detach())).sum()

@@ -23,6 +23,7 @@ from pyro_mivae.arguments import (
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import CRITIC, key
 from pyro_mivae.networks import Critic
+from pyro_mivae.ranks import joined, of_first
 from pyro_mivae.terms.base import Particle, TermOptions
 from pyro_mivae.terms.in_batch import PairedTerm
 
@@ -48,7 +49,7 @@ class Permutations(nn.Module):
     def forward(self, n: int, device: torch.device, *, training: bool) -> Tensor:
         """Draws the partner of each datum."""
         if self.seed is None:
-            order = torch.randperm(n, device=device)
+            order = of_first(torch.randperm(n, device=device))
         else:
             key = _scramble(_scramble(self.step) + self.seed)
             order = _scramble(_scramble(torch.arange(n, device=device)) ^ key).argsort()
@@ -288,4 +289,4 @@ class CriticBound(PairedTerm):
         if self.bound.baseline is not None:
             pyro.module(f"{self.module_name}_baseline", self.bound.baseline)
         codes = self.codes(particle.traces.guide, particle)
-        return particle.args[0], codes, self.count(particle)
+        return joined(particle.args[0]), codes, self.count(particle)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, choice, floats, number
 from pyro_mivae.errors import PyroMivaeWarning, ShapeError, SiteError
 from pyro_mivae.models import GenerativeModel, code_program
+from pyro_mivae.ranks import joined, whole_size
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import trace_program
 
@@ -57,6 +58,8 @@ class PairedTerm(InformationTerm):
     def codes(self, trace: Any, particle: Particle) -> Tensor:
         """Returns the values of the named sites in a trace, shape ``(particles, batch, size)``.
 
+        In processes that train together the batch is that of all of them.
+
         Raises:
             ShapeError: If the batch holds a single datum.
             SiteError: If a site is missing or discrete, depends on an enumerated one, or is not
@@ -69,7 +72,7 @@ class PairedTerm(InformationTerm):
                 "of all conditions together; leave it out of a conditional model, or use "
                 "BarberAgakov"
             )
-        self._check_batch(n)
+        self._check_batch(whole_size(n))
         self.check_latent(traces)
         codes = []
         for name in self.sites:
@@ -86,7 +89,7 @@ class PairedTerm(InformationTerm):
                     "and guide the mini-batch itself if the plate sub-samples them"
                 )
             codes.append(value.reshape(-1, n, fn.event_shape.numel()))
-        return torch.cat(codes, -1)
+        return joined(torch.cat(codes, -1).transpose(0, 1)).transpose(0, 1)
 
     def _check_batch(self, n: int) -> None:
         if n < 2:

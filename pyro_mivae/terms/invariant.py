@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, function
 from pyro_mivae.errors import ShapeError
+from pyro_mivae.ranks import summed, whole_size
 from pyro_mivae.sites import weigh
 from pyro_mivae.terms.base import TermOptions
 from pyro_mivae.terms.categories import (
@@ -76,7 +77,7 @@ class InvariantInformation(CategoryTerm):
             )
         with running_statistics_kept():
             log_r = log_probs(category_site(self, guide, moved))
-        joint = log_q.exp().T @ log_r.exp() / len(x)
+        joint = summed(log_q.exp().T @ log_r.exp()) / whole_size(len(x))
         joint = (joint + joint.T) / 2
         marginal, tiny = joint.sum(0), torch.finfo(joint.dtype).tiny
         logs = joint.clamp(min=tiny).log(), marginal.clamp(min=tiny).log()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pyro_mivae.arguments import checked, number
+from pyro_mivae.ranks import joined, rows_before, summed, whole_size
 from pyro_mivae.sites import weigh
 from pyro_mivae.terms.base import TermOptions
 from pyro_mivae.terms.categories import (
@@ -79,7 +80,8 @@ class RegularizedInformation(CategoryTerm):
         )
 
     def _estimate(self, guide: Program, x: Tensor, log_q: Tensor) -> Tensor:
-        marginal, tiny = log_q.exp().mean(0), torch.finfo(log_q.dtype).tiny
+        marginal = summed(log_q.exp().sum(0)) / whole_size(len(x))
+        tiny = torch.finfo(log_q.dtype).tiny
         imbalance = weigh(marginal, marginal.clamp(min=tiny).log()).sum() + math.log(len(marginal))
         entropy = -weigh(log_q.exp(), log_q).sum(-1).mean()
         fixed = log_q.detach()
@@ -102,16 +104,18 @@ class RegularizedInformation(CategoryTerm):
 @torch.no_grad()
 def _nearest(x: Tensor) -> Tensor:
     """Distance of each datum to its nearest neighbour, ``(batch, 1, ...)``; 0 for one datum."""
-    if len(x) == 1:
+    if whole_size(len(x)) == 1:
         return torch.zeros_like(x)
-    flat, itself = x.flatten(1), torch.eye(len(x), dtype=torch.bool, device=x.device)
-    nearest = torch.cdist(flat, flat).masked_fill(itself, math.inf).amin(1)
+    flat, everyone = x.flatten(1), joined(x.flatten(1))
+    own = torch.arange(len(x), device=x.device) + rows_before()
+    itself = own[:, None] == torch.arange(len(everyone), device=x.device)
+    nearest = torch.cdist(flat, everyone).masked_fill(itself, math.inf).amin(1)
     return nearest.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def _spread(x: Tensor) -> Tensor:
     """Root mean square distance between two data of the batch."""
-    return (2 * x.var(0, correction=0).sum()).sqrt()
+    return (2 * joined(x).var(0, correction=0).sum()).sqrt()
 
 
 def _unit(directions: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ DEVICE = either(text(), instance(torch.device, example="'cpu'"))
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Returns the device that a name stands for."""
     has_cuda = torch.cuda.is_available()
-    wanted = str(device) if device != "auto" else "cuda" if has_cuda else "cpu"
+    cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    wanted = str(device) if device != "auto" else cuda if has_cuda else "cpu"
     cause: Exception | None = None
     try:
         found = torch.empty(0, device=wanted).device
@@ -185,8 +187,10 @@ def _with_condition(vae: Any, validation: Any) -> tuple[Any, ...]:
     return validation
 
 
-def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:
-    """Divides data into batches.
+def batch_sizes(count: int, batch_size: int, needs_batch: bool, processes: int = 1) -> list[int]:
+    """Divides data into batches; a last one that is too small joins the batch before it.
+
+    Several processes need two data each.
 
     Example:
         >>> batch_sizes(270, 128, False), batch_sizes(270, 128, True)
@@ -194,7 +198,8 @@ def batch_sizes(count: int, batch_size: int, needs_batch: bool) -> list[int]:
     """
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + [rest] * bool(rest)
-    if needs_batch and whole and 0 < rest < ENOUGH_DATA:
+    least = max(ENOUGH_DATA * needs_batch, 2 * processes * (processes > 1))
+    if whole and 0 < rest < least:
         last = sizes.pop()
         sizes[-1] += last
     return sizes

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
 from pyro_mivae.errors import OptionError
+from pyro_mivae.ranks import Ranks, Shares, mean_size, own_rows
 from pyro_mivae.training.arguments import batch_sizes
 from pyro_mivae.training.options import TrainingOptions
 
@@ -35,10 +36,11 @@ class Batches:
         device: torch.device,
         *,
         needs_batch: bool,
+        ranks: Ranks,
     ) -> None:
         self.data, self.device, self.binarize = dict(data), device, options.binarize
-        self.x = data["x"]
-        self.sizes = batch_sizes(len(self.x), options.batch_size, needs_batch)
+        self.x, self._ranks = data["x"], ranks
+        self.sizes = batch_sizes(len(self.x), options.batch_size, needs_batch, ranks.size)
         self.labelled = torch.zeros(0, dtype=torch.long)
         if "labels" in data:
             self.labelled = (data["labels"] >= 0).nonzero()[:, 0].cpu()
@@ -68,6 +70,15 @@ class Batches:
         parts = zip(order.split(self.sizes), drawn, strict=False)  # more are drawn than needed
         return torch.cat([part for pair in parts for part in pair])
 
+    def own(self, index: Tensor) -> tuple[Tensor, Shares | None]:
+        """Returns the rows of a step that this process takes, and the step's division.
+
+        Every process takes all the labelled data drawn for the classifier's term.
+        """
+        drawn, labelled = index.split([len(index) - self.extra, self.extra])
+        shares = self._ranks.shares(len(drawn))
+        return torch.cat([own_rows(drawn, shares), labelled]), shares
+
     def take(self, index: Tensor) -> list[Tensor]:
         """Returns rows of all data, on the device."""
         rows = index.to(self.x.device, non_blocking=True)
@@ -90,7 +101,7 @@ class Batches:
         """
         if self.binarize != "dynamic":
             return lambda batch: batch
-        seed = int(torch.randint(2**32, (), generator=generator))
+        seed = int(torch.randint(2**32, (), generator=generator)) + self._ranks.rank
         own = torch.Generator(self.device).manual_seed(seed)
         return lambda batch: batch.copy_(draw(batch, own))
 
@@ -125,4 +136,5 @@ def _loss_per_datum(
         args = [part[:-extra] for part in args]
         known = {"labels": known["labels"][:-extra], "labelled": tuple(labelled)}
     loss = objective.differentiable_loss(model, guide, *args, **known)
-    return loss / len(args[0]), objective.ledger
+    # The ranks' mean of this quotient is the loss per datum of the whole batch.
+    return loss / mean_size(len(args[0])), objective.ledger

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from pyro_mivae.errors import OptionError, RunError, WriteError
+from pyro_mivae.ranks import ALONE, Ranks
 from pyro_mivae.training.arguments import Images
 from pyro_mivae.training.checkpoint import (
     CHECKPOINT,
@@ -30,16 +32,22 @@ HISTORY = "history.csv"
 class Checkpointer(Writer):
     """Keeps a run's history and checkpoint in a folder, as its only writer.
 
+    Of several processes the first one reads and writes, and sends the others what it read.
+
     Attributes:
         kept: The last epoch that the folder's checkpoint holds.
     """
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
-        super().__init__(folder)
-        self.resume, self.kept = resume, 0
+    def __init__(self, folder: Path, ranks: Ranks = ALONE, *, resume: bool) -> None:
+        self.folder, self.ranks, self.resume, self.kept = folder, ranks, resume, 0
         self._state: Checkpoint | None = None  # of the last whole epoch, until it is written
         self._source: Path | None = None
+        self._lock = None
         self._written = time.monotonic()
+        ranks.first_does(self._claim)
+
+    def _claim(self) -> None:
+        super().__init__(self.folder)
         try:
             self._check_free()
         except RunError:
@@ -64,9 +72,9 @@ class Checkpointer(Writer):
         self._identity = given = Identity.of(
             trainer.options, images.fingerprints, trainer.vae, own
         )
-        if not has_checkpoint(self.folder):
+        state = self.ranks.from_first(self._read)
+        if state is None:
             return History()
-        state = read_checkpoint(self.folder)
         self._source = state["file"]
         self._identity = started = Identity.from_state(state)
         check_identity(given, started, self.folder)
@@ -81,8 +89,14 @@ class Checkpointer(Writer):
         self.kept = trainer.epoch
         return history
 
+    def _read(self) -> Checkpoint | None:
+        return read_checkpoint(self.folder) if has_checkpoint(self.folder) else None
+
     def open(self, history: History, *, finished: bool) -> None:
         """Creates the folder, and drops rows after the checkpoint, which are trained again."""
+        self.ranks.first_does(partial(self._open, history, finished))
+
+    def _open(self, history: History, finished: bool) -> None:
         self.make()
         self._check_free()
         if self._source is None and has_checkpoint(self.folder):
@@ -99,6 +113,9 @@ class Checkpointer(Writer):
 
     def epoch_done(self, trainer: Trainer, history: History) -> None:
         """Writes the epoch's row, and the checkpoint if the last one is a few seconds old."""
+        self.ranks.first_does(partial(self._epoch_done, trainer, history))
+
+    def _epoch_done(self, trainer: Trainer, history: History) -> None:
         finished = trainer.has_waited or trainer.epoch >= self._identity.options["epochs"]
         own = {"identity": asdict(self._identity), "finished": finished}
         self._state = trainer.state() | own

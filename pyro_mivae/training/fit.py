@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, flag, function, instance, path
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import check_precision, matmul_precision
+from pyro_mivae.engine.fallback import first_cause
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
     PyroMivaeWarning,
+    RankError,
     SiteError,
     TrainingError,
     WriteError,
@@ -30,6 +33,7 @@ from pyro_mivae.errors import (
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.options import takes_options
 from pyro_mivae.progress import bars
+from pyro_mivae.ranks import ALONE, Ranks
 from pyro_mivae.training.arguments import (
     DEVICE,
     Images,
@@ -39,6 +43,7 @@ from pyro_mivae.training.arguments import (
     suitable_threads,
 )
 from pyro_mivae.training.checkpointer import Checkpointer
+from pyro_mivae.training.checks import check_pair, check_trainer
 from pyro_mivae.training.history import History, Meter
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.trainer import Trainer
@@ -145,13 +150,14 @@ def fit(
     """
     target = resolve_device(device)
     images = Images.checked(vae, x, validation, options, labels, given)
-    training = Training(vae, images, images.place(target), options, target, objective)
+    ranks = Ranks.of_group()
+    training = Training(vae, images, images.place(target), options, target, objective, ranks)
     if on_start is not None:
-        on_start()
-    with checkpointing(run, resume=resume) as checkpointer:
+        ranks.first_does(on_start)
+    with checkpointing(run, ranks, resume=resume) as checkpointer:
         training.load(checkpointer)
         training.open()
-        with progress_bar([training], enabled=progress) as bar:
+        with progress_bar([training], enabled=progress and ranks.is_first) as bar:
             training.run(bar, on_epoch)
     return training.history
 
@@ -171,6 +177,7 @@ class Training:
         options: TrainingOptions,
         device: torch.device,
         objective: Objective | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         check_precision(options.precision, vae.dtype, device, options.engine)
         check_weights(vae)
@@ -179,8 +186,8 @@ class Training:
         self.history = History()
         self._random: dict[str, Tensor] | None = None
         with self._world():
-            self.trainer = Trainer(vae, *placed, options, device, objective)
-            self.trainer.check()
+            self.trainer = Trainer(vae, *placed, options, device, objective, ranks)
+            check_trainer(self.trainer)
 
     @contextmanager
     def _world(self) -> Iterator[None]:
@@ -256,7 +263,7 @@ class Training:
             shown = "elbo" if "elbo" in row else "loss"
             bar.set_postfix_str(f"{shown} {row[shown]:.2f}", False)
             if on_epoch is not None:
-                on_epoch(row)
+                trainer.ranks.first_does(partial(on_epoch, row))
             if trainer.finished:
                 for limit in trainer.objective.limits:
                     warnings.warn(f"out of reach: {limit}", PyroMivaeWarning, stacklevel=2)
@@ -296,11 +303,11 @@ class Training:
 
 
 def checkpointing(
-    run: str | Path | None, *, resume: bool
+    run: str | Path | None, ranks: Ranks, *, resume: bool
 ) -> AbstractContextManager[Checkpointer | None]:
     """Opens a run's folder, if there is one."""
     if run is not None:
-        return Checkpointer(Path(run), resume=resume)
+        return Checkpointer(Path(run), ranks, resume=resume)
     if resume:
         raise OptionError("resume=True without run=; give the folder to continue from")
     return nullcontext()
@@ -348,11 +355,17 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         _check_weights(trainer, error)
         try:
-            trainer.check_pair()
+            check_pair(trainer)
         except SiteError as found:
             told = str(found).splitlines()[0].rstrip(":")
             raise TrainingError(
                 f"after step {trainer.step} {told}; if numbers diverged, {REMEDY}"
+            ) from error
+        if trainer.ranks.size > 1:
+            raise RankError(
+                f"process {trainer.ranks.rank} of 0 to {trainer.ranks.size - 1} stopped after "
+                f"step {trainer.step}, most likely because another one ended "
+                f"({first_cause(error)}); with run=, continue with resume=True"
             ) from error
         raise
 

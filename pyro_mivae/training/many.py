@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -16,11 +17,12 @@ from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of, takes_options
+from pyro_mivae.ranks import ALONE, Ranks
 from pyro_mivae.training.arguments import DEVICE, Images, Placed, resolve_device
 from pyro_mivae.training.fit import Training, checkpointing, progress_bar
 from pyro_mivae.training.history import History
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.training.processes import OnRow, Result, in_processes
+from pyro_mivae.training.processes import OnRow, Result, in_processes, in_ranks
 from pyro_mivae.variants import VARIANT
 
 CHECKS = checks_of(TrainingOptions)
@@ -127,6 +129,14 @@ def fit_many(
         [[folder.resolve()] if folder else [] for folder in folders],
         "are both to be kept in {}; give each its own folder",
     )
+    ranks = Ranks.of_group()
+    apart = ranks.size > 1 and count > 1  # each process trains models of its own
+    together = ALONE if apart else ranks
+    if jobs > 1 and ranks.size > 1:
+        raise OptionError(
+            f"jobs={jobs} in {ranks.size} processes, which train the models already; leave "
+            "jobs out"
+        )
     target = resolve_device(device)
     placed: dict[str, tuple[Images, Placed]] = {}
     trainings = []
@@ -137,21 +147,28 @@ def fit_many(
         same = str(images.fingerprints)  # models with the same data share them
         if same not in placed:
             placed[same] = images, images.place(target)
-        trainings.append(Training(vae, *placed[same], own, target, loss))
+        trainings.append(Training(vae, *placed[same], own, target, loss, together))
     if on_start is not None:
-        on_start()
+        ranks.first_does(on_start)
     with ExitStack() as writers:
         for training, folder in zip(trainings, folders, strict=True):
-            training.load(writers.enter_context(checkpointing(folder, resume=resume)))
+            if ranks.is_first or not apart:
+                keeps = checkpointing(folder, together, resume=resume)
+                training.load(writers.enter_context(keeps))
         histories = [training.history for training in trainings]
-        if jobs == 1:
-            failures = _one_by_one(trainings, progress, tell)
-    if jobs > 1:  # the folders are the processes' own from here on
+        if jobs == 1 and not apart:
+            failures = _one_by_one(trainings, progress and ranks.is_first, tell)
+    if jobs > 1 or apart:  # the folders are the processes' own from here on
         shared = {k: v for k, v in asdict(options).items() if k not in PER_MODEL}
         shared |= {"validation": validation, "device": device, "resume": resume, "given": given}
-        train = partial(_train_share, x, shared)
         models = list(zip(vaes, lrs, seeds, known, objectives, folders, strict=True))
-        failures = _at_once(partial(in_processes, train, models, jobs), trainings, progress, tell)
+        if apart:
+            shared["progress"] = progress and ranks.is_first
+            train = partial(_train_share, x, shared)
+            failures = _in_ranks(partial(in_ranks, train, models, ranks), trainings, ranks, tell)
+        else:
+            run = partial(in_processes, partial(_train_share, x, shared), models, jobs)
+            failures = _at_once(run, trainings, progress, tell)
     if failures:
         told = "; ".join(f"model {number}: {failure}" for number, failure in failures.items())
         raise ManyTrainingError(f"{len(failures)} of {count} models: {told}", failures, histories)
@@ -195,6 +212,30 @@ def _at_once(
             on_epoch(number, row)
 
         results = run(on_row)
+    return _take_over(trainings, results)
+
+
+def _in_ranks(
+    run: Callable[[OnRow], list[Result]], trainings: list[Training], ranks: Ranks, on_epoch: OnRow
+) -> dict[int, str]:
+    """Runs trainings in the processes that were started together, and returns the failures."""
+    rows: list[tuple[int, Mapping[str, float]]] = []
+
+    def on_row(number: int, row: Mapping[str, float]) -> None:
+        rows.append((number, row))
+        on_epoch(number, row)
+
+    before = ranks.from_first(lambda: [training.history.rows for training in trainings])
+    results = run(on_row)
+    for training, known in zip(trainings, before, strict=True):
+        training.history.rows[:] = known
+    for number, row in itertools.chain(*ranks.from_each(rows)):
+        trainings[number].history.append(row)
+    return _take_over(trainings, results)
+
+
+def _take_over(trainings: Sequence[Training], results: Sequence[Result]) -> dict[int, str]:
+    """Takes weights that other processes trained; returns the failures."""
     for training, (weights, _) in zip(trainings, results, strict=True):
         training.vae.load_state_dict(weights or training.vae.state_dict())
         training.vae.eval()

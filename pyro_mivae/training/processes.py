@@ -19,6 +19,7 @@ import torch
 
 from pyro_mivae.errors import OptionError
 from pyro_mivae.interrupts import PATIENCE, held_back, stoppable
+from pyro_mivae.ranks import Ranks, alone
 
 HINT = '; a script that trains by jobs needs `if __name__ == "__main__":`'
 OnRow = Callable[[int, Mapping[str, float]], object]
@@ -101,6 +102,23 @@ def in_processes(
                 process.join(PATIENCE)
                 process.kill()
                 process.join()
+    return [results[number] for number in range(len(models))]
+
+
+def in_ranks(
+    train: Callable[[Sequence[Any], OnRow], list[Result]],
+    models: Sequence[Any],
+    ranks: Ranks,
+    on_row: OnRow,
+) -> list[Result]:
+    """Calls a function in each of the processes that were started together."""
+    own = ranks.own(range(len(models)))
+    with alone():
+        trained = train(
+            [models[number] for number in own], lambda number, row: on_row(own[number], row)
+        )
+    shares = ranks.from_each(dict(zip(own, trained, strict=True)))
+    results = {number: result for share in shares for number, result in share.items()}
     return [results[number] for number in range(len(models))]
 
 

@@ -29,12 +29,9 @@ from pyro_mivae.engine import (
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     CaptureError,
-    OptionError,
-    PyroMivaeError,
     RunError,
-    SiteError,
 )
-from pyro_mivae.terms import ENOUGH_DATA
+from pyro_mivae.ranks import ALONE, Ranks, Shares, dividing, own_rows
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
 from pyro_mivae.training.batches import Batches, Loss, loss_of
 from pyro_mivae.training.checkpoint import Checkpoint
@@ -46,7 +43,8 @@ from pyro_mivae.training.optimiser import (
     scheduled_lr,
 )
 from pyro_mivae.training.options import TrainingOptions
-from pyro_mivae.variants.checks import check_networks, check_store, take_labels
+from pyro_mivae.training.together import JointStep
+from pyro_mivae.variants.checks import take_labels
 
 VALIDATION_BATCH = 512
 
@@ -62,13 +60,14 @@ class Trainer:
         options: TrainingOptions,
         device: torch.device,
         objective: Objective | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.vae, self.x, self.held_out = vae, data["x"], held_out
-        self.options, self.device, self.given = options, device, objective
+        self.options, self.device, self.given, self.ranks = options, device, objective, ranks
         self.optimiser = make_optimiser(vae, options)
         self.shuffle = torch.Generator().manual_seed(options.seed)
         self.needs_batch = self.new_objective().needs_batch
-        self.batches = Batches(data, options, device, needs_batch=self.needs_batch)
+        self.batches = Batches(data, options, device, needs_batch=self.needs_batch, ranks=ranks)
         self.batch_sizes = self.batches.sizes
         self.num_steps = options.epochs * len(self.batch_sizes)
         self.plan(self.num_steps)
@@ -93,71 +92,26 @@ class Trainer:
             take_labels(self.vae, self.objective, self.options.label_weight)
         self.objective.to(self.device)
 
-    def check(self) -> None:
-        """Checks that data, options, model, guide and objective match."""
-        options = self.options
-        check_networks(self.vae, self.objective.networks)
-        if options.patience is not None and not self.objective.measures_fit:
-            raise OptionError(
-                f"patience={options.patience}: the loss of {type(self.vae).__name__} is the sum "
-                "of its players' losses, which need not fall; leave patience out, and choose "
-                "epochs"
-            )
-        if self.needs_batch and min(self.batch_sizes) < 2:
-            raise OptionError(
-                f"batch_size={options.batch_size} for {len(self.x)} image(s): the objective "
-                "compares the images of a batch; give 2 or more, best 64 or more"
-            )
-        if self.needs_batch and self.held_out and len(self.held_out[0]) < 2:
-            raise OptionError(
-                "one image is held out, but the objective compares several; hold out 2 or more"
-            )
-        self.check_pair()
-        if options.precision == "bf16":  # bf16 needs a staged step
-            training = self.vae.training
-            self.vae.train()
-            try:
-                with pyro.validation_enabled(False):
-                    engine = Engine(self._program(), "staged", options.precision)
-                    engine.step(*self.batches.example(self.batch_sizes[0]))
-            finally:
-                self.vae.train(training)
-
-    def check_pair(self) -> None:
-        """Evaluates the objective once with all checks of Pyro and torch.
-
-        Random numbers and running statistics of networks are restored.
-        """
-        size = min(ENOUGH_DATA if self.needs_batch else 2, len(self.x))
-        try:
-            with self.evaluating(), pyro.validation_enabled(True):
-                self._loss(*self.batches.example(size))
-        except PyroMivaeError:
-            raise
-        except Exception as error:
-            raise SiteError(
-                f"model and guide fail on {size} images: {type(error).__name__}: {error}"
-            ) from error
-        check_store(self.vae)
-
     @property
-    def _loss(self) -> Loss:
+    def loss(self) -> Loss:
+        """The loss per datum of a batch, as a function of its tensors."""
         return self.batches.loss(self.objective, self.vae.model, self.vae.guide)
 
     def evaluated(self) -> dict[str, Tensor]:
         """Returns the ledger of a batch, summed over it, without a step."""
         with torch.no_grad(), self.evaluating(), pyro.validation_enabled(False):
-            _, ledger = self._loss(*self.batches.example(self.batch_sizes[0]))
+            _, ledger = self.loss(*self.batches.example(self.batch_sizes[0]))
         return {name: value.detach() for name, value in ledger.items()}
 
-    def _program(self) -> TrainStep:
-        return TrainStep.of_modules(self._loss, self.vae, self.objective.state)
+    def program(self) -> TrainStep:
+        """Makes the step that the engine takes."""
+        return TrainStep.of_modules(self.loss, self.vae, self.objective.state)
 
     @cached_property
     def engine(self) -> Engine:
         """The engine that takes the steps."""
         return Engine(
-            self._program(),
+            self.program(),
             self.options.engine,
             self.options.precision,
             num_steps=self.num_steps,
@@ -167,7 +121,7 @@ class Trainer:
     @cached_property
     def recorded(self) -> StaticEpoch | None:
         """The epoch on static tensors, if device and program allow recording its steps."""
-        recorder = recorder_for(self.optimiser, self.device)
+        recorder = recorder_for(self.optimiser, self.device) if self.ranks.size == 1 else None
         sizes = (self.batch_sizes[0], self.batch_sizes[-1])
         if recorder is None or not all(
             isinstance(self.engine.step(*self.batches.example(size)), GraphStep) for size in sizes
@@ -217,7 +171,9 @@ class Trainer:
         """
         self.vae.train()
         with pyro.validation_enabled(False):
-            if not self.compares(self.step):  # else the first step is written down as it is taken
+            # A compared first step is written down as it is taken, and one of several processes
+            # when all of them take it.
+            if not self.compares(self.step) and self.ranks.size == 1:
                 self.engine.step(*self.batches.example(self.batch_sizes[0]))
             self._record()
 
@@ -227,13 +183,16 @@ class Trainer:
         order = self.batches.order(self.shuffle)
         drawn = self.batches.pixels(self.shuffle)
         self.vae.train()
+        self.ranks.seed(self.options.seed, self.epoch)
         with pyro.validation_enabled(False):
             self._record()
             if self.recorded is None:
                 order = order.to(self.x.device, non_blocking=True)
                 for index in order.split(self.batches.rows):
-                    x, *others = self.batches.take(index)
-                    meter.add(*self._step(drawn(x), *others), len(x) - self.batches.extra)
+                    rows, shares = self.batches.own(index)
+                    x, *others = self.batches.take(rows)
+                    taken = self._step(drawn(x), *others, shares=shares)
+                    meter.add(*taken, len(index) - self.batches.extra)
                     on_step()
             else:  # nothing waits for the device
                 values = self.recorded.run(order, self.step, on_step, drawn)
@@ -256,13 +215,16 @@ class Trainer:
         """Returns a learning rate as it is scheduled for a step."""
         return scheduled_lr(initial, self.options.lr_schedule, self.num_steps, step)
 
-    def _step(self, *batch: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    def _step(self, *batch: Tensor, shares: Shares | None) -> tuple[tuple[str, ...], Tensor]:
         """One step of the optimiser, without waiting for the device."""
         if self.options.lr_schedule != "constant":
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr(group["initial_lr"], self.step)
-        compare = self.compares(self.step)
-        entries, values = self.engine.take(*batch, number=self.step, compare=compare)
+        how: Any = {"number": self.step, "compare": self.compares(self.step)}
+        if shares is None:
+            entries, values = self.engine.take(*batch, **how)
+        else:
+            entries, values = self._joint.take(batch, shares, **how)
         norm = self.options.clip_norm
         if norm is not None:
             torch.nn.utils.clip_grad_norm_(self.vae.parameters(), norm, foreach=True)
@@ -270,6 +232,10 @@ class Trainer:
         self.objective.advance()
         self.step += 1
         return entries, values
+
+    @cached_property
+    def _joint(self) -> JointStep:
+        return JointStep(self.vae, self.engine, self.batches.example(self.batch_sizes[0]))
 
     @property
     def compares(self) -> Callable[[int], bool]:
@@ -287,7 +253,7 @@ class Trainer:
     @cached_property
     def _validation(self) -> Engine:
         """The engine that evaluates held-out images: steps without parameters and labels."""
-        step = self._program()
+        step = self.program()
         names = ["given"] * (len(self.held_out) - 1)
         loss = loss_of(self.objective, self.vae.model, self.vae.guide, names)
         name = "validation", "epoch"
@@ -299,12 +265,15 @@ class Trainer:
         if self.engine.mode == "eager":
             self._validation.mode = "eager"
         with torch.no_grad(), pyro.validation_enabled(False), self.evaluating():
-            torch.manual_seed(self.options.seed)
-            sizes = batch_sizes(len(self.held_out[0]), VALIDATION_BATCH, self.needs_batch)
-            for parts in zip(*(part.split(sizes) for part in self.held_out), strict=True):
-                batch = [part.to(self.device, non_blocking=True) for part in parts]
-                taken = self._validation.take(*batch, number=number, compare=is_due(number))
-                meter.add(*taken, len(batch[0]))
+            torch.manual_seed(self.options.seed + self.ranks.rank)
+            held_out, least = self.held_out, self.ranks.size
+            sizes = batch_sizes(len(held_out[0]), VALIDATION_BATCH, self.needs_batch, least)
+            for parts in zip(*(part.split(sizes) for part in held_out), strict=True):
+                shares = self.ranks.shares(len(parts[0]))
+                batch = [own_rows(part, shares).to(self.device) for part in parts]
+                with dividing(shares):
+                    taken = self._validation.take(*batch, number=number, compare=is_due(number))
+                meter.add(*taken, len(parts[0]))
         return meter.means()
 
     def _watch(self, row: dict[str, float]) -> None:
