@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
 from pyro_mivae.compat import all_reduce
-from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, RankError
 
 T = TypeVar("T")
 
@@ -177,6 +177,17 @@ class Ranks:
         least, rest = divmod(rows, self.size)
         return Shares(tuple(least + (rank < rest) for rank in range(self.size)), self.rank)
 
+    @contextmanager
+    def exchanging(self, when: str = "") -> Iterator[None]:
+        """Turns torch's error of an exchange into one that says that a process has ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankError(
+                f"process {self.rank} of 0 to {self.size - 1} stopped{when}, because another one "
+                f"ended ({str(error).splitlines()[0]}); runs in folders continue with resume=True"
+            ) from error
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Calls a function in the first process; all get its result, or raise its error."""
         if self.size == 1:
@@ -189,7 +200,8 @@ class Ranks:
             except Exception as error:
                 cause = error
                 told[1] = error if isinstance(error, PyroMivaeError) else RuntimeError(repr(error))
-        distributed.broadcast_object_list(told)
+        with self.exchanging():
+            distributed.broadcast_object_list(told)
         result, failure = told
         if failure is not None:
             raise cause or failure
@@ -208,7 +220,8 @@ class Ranks:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        with self.exchanging():
+            distributed.all_gather_object(values, value)
         return values
 
     def own(self, things: Sequence[T]) -> list[T]:

@@ -19,13 +19,11 @@ from torch import Tensor
 from pyro_mivae.arguments import checked, flag, function, instance, path
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine import check_precision, matmul_precision
-from pyro_mivae.engine.fallback import first_cause
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
     PyroMivaeWarning,
-    RankError,
     SiteError,
     TrainingError,
     WriteError,
@@ -362,11 +360,8 @@ def broken_down(trainer: Trainer) -> Iterator[None]:
                 f"after step {trainer.step} {told}; if numbers diverged, {REMEDY}"
             ) from error
         if trainer.ranks.size > 1:
-            raise RankError(
-                f"process {trainer.ranks.rank} of 0 to {trainer.ranks.size - 1} stopped after "
-                f"step {trainer.step}, most likely because another one ended "
-                f"({first_cause(error)}); with run=, continue with resume=True"
-            ) from error
+            with trainer.ranks.exchanging(f" after step {trainer.step}"):
+                raise
         raise
 
 

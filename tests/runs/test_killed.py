@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -45,6 +46,15 @@ if not REPORTED:
 """
 
 
+GROUP = """
+from torch import distributed
+
+distributed.init_process_group(
+    "gloo", init_method="file://{store}", rank={rank}, world_size={size}
+)
+"""
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """200 images about four prototypes."""
@@ -68,26 +78,34 @@ def config(data):
     return config
 
 
-def start(call, reported=False):
-    process = CONTEXT.Process(target=exec, args=(f"REPORTED = {reported}\n{CHILD}{call}\n",))
-    process.start()
-    return process
+def start(call, reported=False, size=1):
+    """Starts one process, or several of one group."""
+    store, processes = f"{tempfile.mkdtemp()}/store", []
+    for rank in range(size):
+        group = GROUP.format(store=store, rank=rank, size=size) if size > 1 else ""
+        source = f"REPORTED = {reported}\n{CHILD}{group}{call}\n"
+        processes.append(CONTEXT.Process(target=exec, args=(source,)))
+        processes[-1].start()
+    return processes
 
 
-def finish(call, reported=False):
-    process = start(call, reported)
-    process.join()
-    assert process.exitcode == 0
+def finish(call, reported=False, size=1):
+    for process in (processes := start(call, reported, size)):
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * size
 
 
-def kill(process, ready, delay):
+def kill(processes, ready, delay, rank=0):
     """Kills a process some time after it is ready, and says whether it was still there."""
-    while process.is_alive() and not ready():
+    killed = processes[rank]
+    while killed.is_alive() and not ready():
         time.sleep(0.001)
     time.sleep(delay)
-    process.kill()
-    process.join()
-    return process.exitcode == -signal.SIGKILL
+    killed.kill()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode is not None, "a process waits for the killed one"
+    return killed.exitcode == -signal.SIGKILL
 
 
 def rows(folder):
@@ -100,7 +118,7 @@ def rows(folder):
     return lines
 
 
-def kill_and_resume(call, folder, kills, last):
+def kill_and_resume(call, folder, kills, last, size):
     """Kills runs, several times each, after random rows; gives their folders once they ended.
 
     The call is that of a run in ``FOLDER``; ``last`` is the number of its last row.
@@ -112,8 +130,9 @@ def kill_and_resume(call, folder, kills, last):
         resumed = f"{call}, resume=True)".replace("FOLDER", repr(str(folders[-1])))
         for after in sorted(rng.sample(range(last), min(kills - done, 5))):
             ready = lambda: rows(folders[-1]) >= after  # noqa: B023, E731
-            done += kill(start(resumed), ready, rng.uniform(0, 0.05))
-        finish(resumed)
+            rank, delay = rng.randrange(size), rng.uniform(0, 0.05)
+            done += kill(start(resumed, size=size), ready, delay, rank)
+        finish(resumed, size=size)
     return folders
 
 
@@ -144,10 +163,10 @@ def assert_same_run(folder, whole):
     assert histories[0] == histories[1]
 
 
-def check_run(call, tmp_path, kills, last, compare):
+def check_run(call, tmp_path, kills, last, compare, size=1):
     whole = tmp_path / "whole"
-    finish(f"{call})".replace("FOLDER", repr(str(whole))))
-    for folder in kill_and_resume(call, tmp_path, kills, last):
+    finish(f"{call})".replace("FOLDER", repr(str(whole))), size=size)
+    for folder in kill_and_resume(call, tmp_path, kills, last, size):
         compare(folder, whole)
 
 
@@ -162,25 +181,33 @@ def test_a_killed_run_ends_as_if_left_alone(variant, config, tmp_path):
     check_run(call, tmp_path, 5, EPOCHS, assert_same_run)
 
 
+@pytest.mark.parametrize("variant", ["vae", *SLOW[1:]])
+def test_a_killed_run_of_two_processes_ends_as_if_left_alone(variant, config, tmp_path):
+    call = f"train_run({config(variant)}, FOLDER"
+    check_run(call, tmp_path, 4, EPOCHS, assert_same_run, size=2)
+
+
 @pytest.mark.slow
-def test_killed_seeds_end_as_if_left_alone(config, tmp_path):
+@pytest.mark.parametrize("size", [1, 2])
+def test_killed_seeds_end_as_if_left_alone(size, config, tmp_path):
     def compare(folder, whole):
         for seed in ("seed-5", "seed-6", "seed-7"):
             assert_same_run(folder / seed, whole / seed)
         assert (folder / "seeds.json").read_bytes() == (whole / "seeds.json").read_bytes()
 
     call = f"train_seeds({config('vae')}, FOLDER, 3"
-    check_run(call, tmp_path, 8, 3 * EPOCHS, compare)
+    check_run(call, tmp_path, 8 // size, 3 * EPOCHS, compare, size)
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_ends_as_if_left_alone(config, tmp_path):
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_killed_sweep_ends_as_if_left_alone(size, config, tmp_path):
     def compare(folder, whole):
         for name in ("sweep.csv", "sweep.json", "sweep.png"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
     call = f"sweep_run({config('beta')}, FOLDER, {{'beta': (0.5, 4.0)}}, 2"
-    check_run(call, tmp_path, 8, 4 * EPOCHS, compare)
+    check_run(call, tmp_path, 8 // size, 4 * EPOCHS, compare, size)
 
 
 @pytest.mark.slow
