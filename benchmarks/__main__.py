@@ -8,7 +8,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "ais", "bounds", "categories", "densities", "evaluation", "gpu", "labels", "many", "nodes",
-    "results", "scaling", "speed", "starts", "variance", "variants",
+    "ranks", "results", "scaling", "speed", "starts", "variance", "variants",
 )  # fmt: skip
 
 

@@ -184,8 +184,8 @@ class Ranks:
             yield
         except RuntimeError as error:
             raise RankError(
-                f"process {self.rank} of 0 to {self.size - 1} stopped{when}, because another one "
-                f"ended ({str(error).splitlines()[0]}); runs in folders continue with resume=True"
+                f"rank {self.rank} of {self.size} processes stopped{when}, because another one "
+                "ended; a run in a folder continues with resume=True"
             ) from error
 
     def from_first(self, make: Callable[[], T]) -> T:

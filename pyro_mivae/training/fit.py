@@ -24,6 +24,7 @@ from pyro_mivae.errors import (
     OptionError,
     PyroMivaeError,
     PyroMivaeWarning,
+    RankError,
     SiteError,
     TrainingError,
     WriteError,
@@ -223,7 +224,8 @@ class Training:
             except WriteError:
                 raise
             except BaseException as error:
-                told = self._taken_back(error) if isinstance(error, TrainingError) else None
+                broke = isinstance(error, TrainingError) and not isinstance(error, RankError)
+                told = self._taken_back(error) if broke else None
                 if self.checkpointer is not None:
                     with held_back():
                         self.checkpointer.write(self.history)

@@ -96,13 +96,18 @@ def finish(call, reported=False, size=1):
 
 
 def kill(processes, ready, delay, rank=0):
-    """Kills a process some time after it is ready, and says whether it was still there."""
+    """Kills a process some time after it is ready, and says whether it was still there.
+
+    Others of its group are stopped, as ``torchrun`` does.
+    """
     killed = processes[rank]
     while killed.is_alive() and not ready():
         time.sleep(0.001)
     time.sleep(delay)
     killed.kill()
     for process in processes:
+        process.join(3)
+        process.terminate()
         process.join(60)
         assert process.exitcode is not None, "a process waits for the killed one"
     return killed.exitcode == -signal.SIGKILL
