@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -32,8 +33,9 @@ from pyro_mivae.engine.stages import (
 )
 from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode, compile_graph
 from pyro_mivae.engine.tracing import trace_run
-from pyro_mivae.errors import DataError, StagingError
+from pyro_mivae.errors import DataError, PyroMivaeWarning, StagingError
 from pyro_mivae.models import GenerativeModel
+from pyro_mivae.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +108,13 @@ class SVI(pyro.infer.SVI):
         engine: Mode | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(model, guide, optim, loss)
+        if (size := Ranks.of_group().size) > 1:
+            warnings.warn(
+                f"SVI in {size} processes: each trains a model of its own; use mi.fit to train "
+                "one together",
+                PyroMivaeWarning,
+                stacklevel=2,
+            )
         self.engine: Mode | Literal["auto"] = engine
         self.objective = loss
         self.ledger: Mapping[str, Tensor] = {}
