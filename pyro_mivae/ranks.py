@@ -199,7 +199,8 @@ class Ranks:
                 told[0] = make()
             except Exception as error:
                 cause = error
-                told[1] = error if isinstance(error, PyroMivaeError) else RuntimeError(repr(error))
+                ours = isinstance(error, PyroMivaeError)
+                told[1] = error if ours else RankError(f"the first process failed: {error!r}")
         with self.exchanging():
             distributed.broadcast_object_list(told)
         result, failure = told

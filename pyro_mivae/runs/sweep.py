@@ -16,16 +16,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mivae.arguments import (
-    Checker,
-    Given,
-    checked,
-    checker,
-    function,
-    named,
-    number,
-    several,
-)
+from pyro_mivae.arguments import Checker, Given, checked, checker, function, named, number, several
 from pyro_mivae.data.binarize import settled_pixels, training_pixels
 from pyro_mivae.diagnostics import information
 from pyro_mivae.errors import ManyTrainingError, OptionError, RunError

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_mivae.data.binarize import TRAIN_SEED, draw, settled_pixels
 from pyro_mivae.errors import OptionError
-from pyro_mivae.ranks import Ranks, Shares, mean_size, own_rows
+from pyro_mivae.ranks import ALONE, Ranks, Shares, mean_size, own_rows
 from pyro_mivae.training.arguments import batch_sizes
 from pyro_mivae.training.options import TrainingOptions
 
@@ -36,7 +36,7 @@ class Batches:
         device: torch.device,
         *,
         needs_batch: bool,
-        ranks: Ranks,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.device, self.binarize = dict(data), device, options.binarize
         self.x, self._ranks = data["x"], ranks

@@ -224,8 +224,9 @@ class Training:
             except WriteError:
                 raise
             except BaseException as error:
-                broke = isinstance(error, TrainingError) and not isinstance(error, RankError)
-                told = self._taken_back(error) if broke else None
+                told = None
+                if isinstance(error, TrainingError) and not isinstance(error, RankError):
+                    told = self._taken_back(error)
                 if self.checkpointer is not None:
                     with held_back():
                         self.checkpointer.write(self.history)

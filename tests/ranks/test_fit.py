@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from pyro.optim import Adam
 
+import pyro_mivae as mi
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.networks import presets
 from pyro_mivae.ranks import Ranks
 from pyro_mivae.training import fit, fit_many, read_checkpoint, resolve_device
 
-from .processes import in_ranks
+from .processes import in_ranks, start
 
 MAKE = """
 import pyro, pyro_mivae as mi
@@ -93,6 +95,38 @@ result = {{
     history = fit(alone, make["x"], run=tmp_path / "run", resume=True, validation=0.2, **more)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
     assert [{**row, "seconds": 0} for row in history[:4]] == first["rows"]
+
+
+def test_a_process_that_ends_stops_the_others(tmp_path: Path) -> None:
+    source = f"""{MAKE}
+import os
+calls, vae = [], make()
+
+def die(module, args):
+    calls.append(0)
+    if rank == 1 and len(calls) == 12:
+        os._exit(9)
+
+vae.model.decoder.register_forward_pre_hook(die)
+told = error_of(lambda: fit(vae, x, run=folder + "/run", **{HOW}))
+torch.save(told, folder + "/told.pt")
+os._exit(0)
+"""
+    processes = start(source, tmp_path)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 9]
+    told = torch.load(tmp_path / "told.pt")
+    assert told.startswith("RankError: rank 0 of 2 processes stopped after step")
+    assert read_checkpoint(tmp_path / "run")["epoch"] in (1, 2, 3)
+    source = f"""{MAKE}
+resumed, whole = make(), make()
+fit(resumed, x, run=folder + "/run", resume=True, **{HOW})
+fit(whole, x, **{HOW})
+result = resumed.state_dict(), whole.state_dict()
+"""
+    for pair in in_ranks(source, tmp_path):
+        assert_same(*pair)
 
 
 def test_noise_differs_between_processes_and_repeats_with_the_epoch() -> None:
@@ -184,6 +218,15 @@ def test_processes_without_a_group_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.warns(PyroMivaeWarning, match="no process group"):
         assert Ranks.of_group().size == 1
+
+
+def test_svi_in_several_processes_says_that_each_trains_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Ranks, "of_group", lambda: Ranks(0, 2))
+    vae = mi.VAE((1, 4, 4), latent_dim=2)
+    with pytest.warns(PyroMivaeWarning, match="each trains a model of its own"):
+        mi.SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), vae.objective())
 
 
 def test_the_device_is_that_of_the_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
