@@ -111,6 +111,16 @@ def test_mlp_layers_and_activations():
     assert output_dim(encoder, (2, 2)) == 6
 
 
+def test_output_dim_leaves_random_numbers_as_they_were():
+    class Noisy(nn.Flatten):
+        def forward(self, x):
+            return super().forward(x + torch.rand_like(x))
+
+    state = torch.get_rng_state()
+    assert output_dim(Noisy(), (1, 8, 8)) == 64
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_output_dim_leaves_the_encoder_as_it_was():
     encoder = build_networks("conv-deep", (1, 8, 8), CODE_DIM)[0].double()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}

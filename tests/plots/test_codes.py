@@ -111,6 +111,12 @@ def test_confusion_matches_categories_to_labels(ax):
     assert texts(ax.texts) == ["67", "33", "100", "100"]
 
 
+def test_confusion_puts_the_largest_category_without_a_label_first(ax):
+    categories = torch.tensor([0, 0, 0, 1, 2, 2])
+    plots.plot_confusion_matrix(ax, torch.zeros(6, dtype=torch.long), categories)
+    assert texts(ax.get_xticklabels()) == ["A", "C", "B"]
+
+
 def test_confusion_with_more_labels_than_categories_and_names(ax):
     names = ["ant", "bee", "cow", "dog"]
     categories = torch.tensor([0, 0, 1, 1])
