@@ -95,6 +95,14 @@ def no_seeds_for_later() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Lets files be written without a wait until they survive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def no_users_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what is remembered of a user in a folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:

@@ -52,6 +52,13 @@ def test_a_wild_start_does_not_flatten_the_rest(ax):
     assert steady.get_ylim()[1] > 59
 
 
+def test_the_last_epoch_is_always_in_sight(ax):
+    plots.plot_curves(ax, {"loss": [1000.0, 10.0, 9.0, 8.0, 30.0]})
+    low, high = ax.get_ylim()
+    assert low < 8
+    assert 30 < high < 1000
+
+
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_curves_of_no_epoch_or_one(ax, epochs):
     plots.plot_loss_curves(ax, history(epoch=[1][:epochs], loss=[2.0][:epochs]))
