@@ -147,11 +147,11 @@ class Ranks:
             return ALONE
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if (size := _launched()) > 1:
             warnings.warn(
-                f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but there is no process group, so every "
-                "process trains a model of its own; call torch.distributed.init_process_group() "
-                "before, to train one together",
+                f"this is one of {size} processes, but there is no process group, so each trains "
+                "a model of its own; to train one together, call "
+                "torch.distributed.init_process_group() before",
                 PyroMivaeWarning,
                 stacklevel=3,
             )
@@ -234,10 +234,15 @@ ALONE = Ranks()
 """A process that trains by itself."""
 
 
+def _launched() -> int:
+    """Number of processes that ``torchrun``, or another launcher, started with this one."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
 @contextmanager
 def process_group() -> Iterator[Ranks]:
     """Joins the processes that ``torchrun`` started with this one, if it did."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _launched() == 1:
         yield ALONE
         return
     # Others wait while the first one evaluates; a process that ends is noticed at once.
