@@ -64,7 +64,10 @@ def test_density_integrates_to_one_and_agrees_with_draws(name, size):
 @pytest.mark.parametrize("name", ["iaf", "spline", "affine-coupling"])
 def test_the_density_of_a_flow_is_that_of_its_noise(name, monkeypatch):
     family, params = made(name, 5, batch=())
-    check_flow(lambda: family(params), 5, monkeypatch)
+    slopes = check_flow(lambda: family(params), 5, monkeypatch)
+    # Layers take turns in the order of coordinates, so that each moves those on either side.
+    assert slopes.tril(-1).abs().max() > 1e-6
+    assert slopes.triu(1).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -122,19 +125,6 @@ def test_covariance_may_be_any():
     assert (factor.diagonal() > 0).all()
     assert factor.tril(-1)[torch.tril_indices(3, 3, -1).unbind()].equal(params[6:])
     assert not factor.triu(1).any()
-
-
-@pytest.mark.parametrize("name", [n for n in FAMILIES if issubclass(FAMILIES[n], FlowFamily)])
-def test_layers_of_a_flow_take_turns_so_that_each_coordinate_moves_the_others(name):
-    """With one order alone a coordinate depends on those before it, and on no other."""
-    family, params = made(name, 3, batch=())
-    torch.manual_seed(1)
-    z = family(params).rsample((20,))
-    torch.manual_seed(1)
-    noise = torch.randn(20, 3)
-    slopes = torch.linalg.lstsq(noise - noise.mean(0), z - z.mean(0)).solution
-    assert slopes.triu(1).abs().max() > 1e-3
-    assert slopes.tril(-1).abs().max() > 1e-3
 
 
 def test_the_concentration_on_a_sphere_is_a_softplus():
