@@ -16,7 +16,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro_mivae.arguments import checked, function, instance
 from pyro_mivae.elbo import MutualInformationELBO, Objective
 from pyro_mivae.engine.snapshot import preserved
-from pyro_mivae.errors import DataError, PyroMivaeError, PyroMivaeWarning, ShapeError, SiteError
+from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, SiteError
 from pyro_mivae.inputs import as_condition
 from pyro_mivae.models import GenerativeModel
 from pyro_mivae.pairs import rules
@@ -114,15 +114,17 @@ def _checked(
     device = device_of(torch.zeros(()), model, guide)
     if owner is not None and args:
         x, *others = args
+        given = others.pop(0) if others else kwargs.get("given")
+        kwargs = {name: value for name, value in kwargs.items() if name != "given"}
+        site = "x"
         try:
             data = owner.check_data(x).to(device)
-            if owner.given_shape is not None:
-                given = others.pop(0) if others else kwargs.get("given")
-                kwargs = {name: value for name, value in kwargs.items() if name != "given"}
-                condition = as_condition(given, owner.given_shape, len(data))
-                others.insert(0, torch.as_tensor(condition).to(data))
-        except (DataError, ShapeError) as error:
-            return PairReport((Finding.of("data", error, "x"),), "")
+            site = "given"
+            condition = as_condition(given, owner.given_shape, len(data))
+        except PyroMivaeError as error:
+            return PairReport((Finding.of("data", error, site),), "")
+        if condition is not None:
+            others.insert(0, condition.to(data))
         args = (data, *others) if others or kwargs else (data[:ENOUGH_DATA],)
     store = pyro.get_param_store()
     with (

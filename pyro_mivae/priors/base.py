@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -64,6 +65,15 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     dtype = next(iter(getattr(prior, "parameters", tuple)()), torch.zeros(())).dtype
     read = given_shape_of(prior)
     given = () if read is None else (torch.zeros(1, *read, dtype=dtype),)
+    try:
+        inspect.signature(getattr(run, "forward", run)).bind(*given)
+    except TypeError as error:
+        called = "without arguments" if read is None else "with the condition"
+        raise SiteError(
+            f"the prior {type(prior).__name__} is called {called} ({error}); a prior that reads "
+            "the condition takes it as its only argument, and has an attribute given_shape, the "
+            "shape of one"
+        ) from None
 
     def program() -> Tensor:
         with pyro.plate("data", 1):

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.errors import OptionError, ShapeError
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
 from pyro_mivae.runs import RunConfig
 from pyro_mivae.runs.build import build_variant
 from pyro_mivae.training import refit_prior
@@ -208,3 +208,20 @@ def test_what_does_not_fit_is_refused(x, labels):
         mi.MMDVAE(SHAPE, prior=mi.ConditionalNormalPrior((K,), 2))
     with pytest.raises(OptionError, match="reads the condition of each datum; give it by given="):
         build_variant(RunConfig("vae", model={"prior": "conditional-normal"}), SHAPE)
+
+
+class Silent(CategoryGiven):
+    def forward(self):
+        return self.linear
+
+
+class Asking(Shifted):
+    given_shape = None
+
+
+@pytest.mark.parametrize(
+    ("prior", "called"), [(Silent(), "with the condition"), (Asking(), "without arguments")]
+)
+def test_a_prior_that_takes_other_arguments_is_told_how_it_is_called(prior, called):
+    with pytest.raises(SiteError, match=f"is called {called} .*has an attribute given_shape"):
+        mi.VAE(SHAPE, prior=prior, given_shape=(K,))

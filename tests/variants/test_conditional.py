@@ -232,8 +232,24 @@ def test_check_finds_nothing(build, x, labels):
     vae = build("vmi")
     assert not mi.check(vae, x, labels)
     assert not mi.check(vae, x, given=labels)
-    (finding,) = mi.check(vae, x, labels[:-1])
-    assert "11 labels for 12 data" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("has", "given", "found", "remedy"),
+    [
+        (True, None, "given is missing", "pass the condition of each datum"),
+        (True, torch.arange(N - 1) % K, "11 labels for 12 data", "give one for each"),
+        (True, torch.zeros(N, K).log(), "contains NaN or infinity", "allowed are finite numbers"),
+        (False, torch.arange(N) % K, "given is passed", "build it with given_shape"),
+    ],
+)
+def test_check_says_what_is_wrong_with_a_condition(has, given, found, remedy, build, x):
+    vae = build() if has else build(given_shape=None)
+    for report in (mi.check(vae, x, given=given), mi.check(vae.model, vae.guide, x, given)):
+        (finding,) = report
+        assert (finding.kind, finding.site) == ("data", "given")
+        assert found in finding.found
+        assert remedy in finding.remedy
 
 
 def test_a_file_holds_the_shape(build, x, labels, tmp_path):
