@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +55,20 @@ def groups_of(u: Tensor) -> list[Tensor] | None:
 
 def at(program: Program, condition: Tensor) -> Program:
     """Returns a program of the data alone, all of one condition."""
-    return lambda x: program(x, condition.expand(len(x), *condition.shape))
+    return _reading(program, lambda x: (x, condition.expand(len(x), *condition.shape)))
+
+
+def _reading(program: Program, split: Callable[[Tensor], Iterable[Tensor]]) -> Program:
+    """Returns a program of one tensor, split into arguments; a `RefinedGuide` takes it too."""
+
+    def run(rows: Tensor) -> Any:
+        return program(*split(rows))
+
+    own: Any = program
+    if hasattr(own, "local_parameters"):
+        vars(run)["local_parameters"] = lambda rows: own.local_parameters(*split(rows))
+        vars(run)["sample_from"] = own.sample_from
+    return run
 
 
 class SideBySide:
@@ -71,17 +84,16 @@ class SideBySide:
 
     def bind(self, program: Program) -> Program:
         """Returns the program as one of these rows."""
+        return _reading(program, self._split)
 
-        def run(rows: Tensor) -> Any:
-            parts = zip(rows.split(self._widths, 1), self._kinds, strict=True)
-            return program(*(part.reshape(-1, *shape).to(dtype) for part, (shape, dtype) in parts))
-
-        return run
+    def _split(self, rows: Tensor) -> Iterable[Tensor]:
+        parts = zip(rows.split(self._widths, 1), self._kinds, strict=True)
+        return (part.reshape(-1, *shape).to(dtype) for part, (shape, dtype) in parts)
 
 
 def shared_out(how: InformationOptions, share: float) -> InformationOptions:
     """Returns options for the data of one condition, with its share of numbers of data."""
-    names = ("iwae_items", "generative_items", "ais_items")
+    names = ("iwae_items", "generative_items", "ais_items", "refine_items")
     return replace(how, **{name: math.ceil(share * getattr(how, name)) for name in names})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,8 @@ class RefinedGuide:
     on the seed and, by the noise of the draws, on the data that came with it.
 
     Args:
-        model: The model, called as ``model(x)``, with one plate over the data.
+        model: The model, called as ``model(x)``, or with data and their condition, with one plate
+            over the data.
         guide: The guide: an `AmortizedGuide`, or any other with ``local_parameters(x)``, which
             returns tensors of shape ``(batch, ...)`` by name, and ``sample_from(parameters)``,
             which samples the sites given these.
@@ -101,15 +102,15 @@ class RefinedGuide:
         self._rows: dict[bytes, int] = {}  # of each datum in the table
         self._table: dict[str, Tensor] = {}
 
-    def __call__(self, x: Tensor) -> None:
-        """Samples the sites, given data of shape ``(batch, ...)``."""
-        self.guide.sample_from(self.local_parameters(x))
+    def __call__(self, *args: Tensor) -> None:
+        """Samples the sites, given data of shape ``(batch, ...)`` and their condition."""
+        self.guide.sample_from(self.local_parameters(*args))
 
-    def local_parameters(self, x: Tensor) -> dict[str, Tensor]:
+    def local_parameters(self, *args: Tensor) -> dict[str, Tensor]:
         """Returns the refined parameters of each datum's posterior.
 
         Args:
-            x: Data, shape ``(batch, ...)``.
+            *args: Data, shape ``(batch, ...)``, and their condition if the pair takes one.
 
         Returns:
             Tensors by name, without a gradient, shape ``(batch, ...)``.
@@ -122,55 +123,61 @@ class RefinedGuide:
         ]
         if state != self._state:
             self._state, self._rows, self._table = state, {}, {}
-        keys = [row.tobytes() for row in _bytes_of(x)]
+        each = zip(*map(_bytes_of, args), strict=True)
+        keys = [b"".join(part.tobytes() for part in parts) for parts in each]
         new = {key: i for i, key in enumerate(keys) if key not in self._rows}
         if new:
-            self._add(list(new), x[list(new.values())])
-        rows = torch.tensor([self._rows[key] for key in keys], device=x.device)
+            self._add(list(new), [part[list(new.values())] for part in args])
+        rows = torch.tensor([self._rows[key] for key in keys], device=args[0].device)
         return {name: values[rows] for name, values in self._table.items()}
 
-    def _add(self, keys: list[bytes], x: Tensor) -> None:
+    def _add(self, keys: list[bytes], args: Sequence[Tensor]) -> None:
         """Refines data that are not in the table."""
+        device = device_of(args[0], self.model)
         with (
             run_apart(),
-            preserved_state(self.seed, self.model, self.guide, device=device_of(x, self.model)),
+            preserved_state(self.seed, self.model, self.guide, device=device),
         ):
-            found = [self._refine(part) for part in x.split(self.data_at_once)]
+            batches = zip(*(part.split(self.data_at_once) for part in args), strict=True)
+            found = [self._refine(batch) for batch in batches]
         for name in found[0]:
             old = [self._table[name]] if self._rows else []
             self._table[name] = torch.cat([*old, *(parameters[name] for parameters in found)])
         self._rows |= {key: len(self._rows) + i for i, key in enumerate(keys)}
 
-    def _refine(self, x: Tensor) -> dict[str, Tensor]:
-        start = {name: value.detach() for name, value in self.guide.local_parameters(x).items()}
+    def _refine(self, args: Sequence[Tensor]) -> dict[str, Tensor]:
+        begun = self.guide.local_parameters(*args)
+        start = {name: value.detach() for name, value in begun.items()}
         leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
         optimiser = torch.optim.Adam(leaves.values(), self.learning_rate)
         falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, self.num_steps)
         for _ in range(self.num_steps):
             with torch.enable_grad():
-                loss = self._loss(leaves, x, self.num_draws)
+                loss = self._loss(leaves, args, self.num_draws)
             gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             for leaf, gradient in zip(leaves.values(), gradients, strict=True):
                 leaf.grad = gradient
             optimiser.step()
             falling.step()
         refined = {name: leaf.detach() for name, leaf in leaves.items()}
-        rises = self._elbo_of(refined, x) > self._elbo_of(start, x)  # False for NaN
+        rises = self._elbo_of(refined, args) > self._elbo_of(start, args)  # False for NaN
         return {
             name: torch.where(rises.reshape(-1, *[1] * (value.dim() - 1)), value, start[name])
             for name, value in refined.items()
         }
 
-    def _loss(self, parameters: Parameters, x: Tensor, count: int) -> Tensor:
+    def _loss(self, parameters: Parameters, args: Sequence[Tensor], count: int) -> Tensor:
         """The negative ELBO, averaged over draws and summed over data."""
         repeated = {name: repeat(value, count) for name, value in parameters.items()}
-        return negative_elbo(self.model, self.guide, repeated, repeat(x, count)) / count
+        copies = [repeat(part, count) for part in args]
+        return negative_elbo(self.model, self.guide, repeated, *copies) / count
 
-    def _elbo_of(self, parameters: Parameters, x: Tensor) -> Tensor:
+    def _elbo_of(self, parameters: Parameters, args: Sequence[Tensor]) -> Tensor:
         """Each datum's ELBO: the derivative of their sum by the scale of the datum's sites."""
-        scale = torch.ones(JUDGED * len(x), device=x.device, requires_grad=True)
-        with seeded(self.seed + 1, x.device), torch.enable_grad(), _Scaled(scale):
-            loss = self._loss(parameters, x, JUDGED)
+        device = args[0].device
+        scale = torch.ones(JUDGED * len(args[0]), device=device, requires_grad=True)
+        with seeded(self.seed + 1, device), torch.enable_grad(), _Scaled(scale):
+            loss = self._loss(parameters, args, JUDGED)
         (each,) = torch.autograd.grad(loss, scale)
         return -each.unflatten(0, (JUDGED, -1)).sum(0)
 
@@ -186,10 +193,10 @@ def check_refinable(guide: Any) -> None:
         )
 
 
-def negative_elbo(model: Program, guide: Any, parameters: Parameters, x: Tensor) -> Tensor:
+def negative_elbo(model: Program, guide: Any, parameters: Parameters, *args: Tensor) -> Tensor:
     """Estimates the negative ELBO for given parameters, summed over the data."""
     elbo = MutualInformationELBO(max_plate_nesting=1)
-    return elbo.differentiable_loss(model, lambda _: guide.sample_from(parameters), x)
+    return elbo.differentiable_loss(model, lambda *_: guide.sample_from(parameters), *args)
 
 
 @contextmanager

@@ -65,20 +65,20 @@ class SemiAmortizedGuide(PyroModule):
         self.num_steps, self.learning_rate = num_steps, learning_rate
         self._read = (model,)  # in a tuple: it is no submodule
 
-    def forward(self, x: Tensor) -> None:
-        """Samples the sites, given data of shape ``(batch, ...)``."""
-        self.sample_from(self.local_parameters(x))
+    def forward(self, *args: Tensor) -> None:
+        """Samples the sites, given data of shape ``(batch, ...)`` and their condition."""
+        self.sample_from(self.local_parameters(*args))
 
-    def local_parameters(self, x: Tensor) -> dict[str, Tensor]:
+    def local_parameters(self, *args: Tensor) -> dict[str, Tensor]:
         """Returns the parameters of each datum's posterior after the steps, see `RefinedGuide`."""
         learned = torch.is_grad_enabled()
-        parameters: dict[str, Tensor] = self.guide.local_parameters(x)
+        parameters: dict[str, Tensor] = self.guide.local_parameters(*args)
         (model,) = self._read
         with run_apart(), evaluation_mode(model, self.guide), torch.enable_grad():
             for _ in range(self.num_steps):
                 if not learned:
                     parameters = {n: p.detach().requires_grad_() for n, p in parameters.items()}
-                loss = negative_elbo(model, self.guide, parameters, x)
+                loss = negative_elbo(model, self.guide, parameters, *args)
                 slopes = torch.autograd.grad(
                     loss,
                     list(parameters.values()),

@@ -121,6 +121,11 @@ class First(nn.Module):
         return code[..., :1]
 
 
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)
+
+
 @pytest.mark.parametrize("several", [True, False], ids=["three conditions", "all differ"])
 def test_figures_of_a_pair_whose_posterior_is_exact(several):
     """Given u, x ~ N(u, 2) and I(x; z | u) = log(2) / 2; over all u it would be far more."""
@@ -225,3 +230,23 @@ class Asking(Shifted):
 def test_a_prior_that_takes_other_arguments_is_told_how_it_is_called(prior, called):
     with pytest.raises(SiteError, match=f"is called {called} .*has an attribute given_shape"):
         mi.VAE(SHAPE, prior=prior, given_shape=(K,))
+
+
+def test_posteriors_are_refined_given_the_condition(x, labels):
+    """From an untrained guide to the exact posterior, which is at (x + u) / 2."""
+    torch.set_default_dtype(torch.float64)
+    u, x = labels[:, None].double(), x.flatten(1)[:, :1]
+    guide = mi.MeanFieldGuide((1,), {"z": 1}, mi.networks.ConditionalEncoder(Flat(), (1,), (1,)))
+    likelihood = mi.GaussianLikelihood(1.0)
+    vae = mi.VAE((1,), prior=Shifted(), guide=guide, decoder=First(), likelihood=likelihood)
+    refined = mi.RefinedGuide(vae.model, guide, learning_rate=0.1, num_draws=32)
+    for given in (u, u.roll(1, 0)):
+        found = vae.encode(x, given=given, guide=refined)["z"]
+        assert float((found - (x + given) / 2).abs().mean()) < 0.05
+    exact = torch.distributions.Normal(u, 2**0.5).log_prob(x).mean()
+    for given in (u, u + 1e-3 * torch.randn(u.shape)):  # groups of a condition, and none
+        report = mi.information(vae.model, guide, x, given=given, refine_items=N, **FEW)
+        assert report["elbo"] + report["amortization_gap"] == pytest.approx(float(exact), abs=0.1)
+    steps = mi.SemiAmortizedGuide(vae.model, guide, num_steps=2)
+    loss = vae.objective().loss(vae.model, steps, *vae.arguments(x, u))
+    assert loss < vae.objective().loss(vae.model, guide, *vae.arguments(x, u))
