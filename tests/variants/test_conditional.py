@@ -119,6 +119,7 @@ def test_labels_are_one_hot_vectors(build, x, labels):
         (None, OptionError, r"given is missing; the model was built with given_shape=\(3,\)"),
         (torch.zeros(N - 1).long(), ShapeError, "given holds 11 labels for 12 data"),
         (torch.arange(N), DataError, r"range over 0 to 11; allowed are 0 to 2: .*\(12,\)"),
+        (torch.arange(N) % 4, DataError, r"range over 0 to 3; allowed are 0 to 2: .*\(4,\)"),
         (torch.zeros(N, K + 1), ShapeError, r"shape \(12, 4\); allowed is \(12, 3\)"),
         (torch.zeros(N), ShapeError, r"float32 and shape \(12,\); allowed is \(12, 3\)"),
         (torch.full((N, K), torch.nan), DataError, "given contains NaN or infinity"),
