@@ -16,12 +16,16 @@ SMOOTH = [name for name in FAMILIES if name != "gaussian-mixture"]
 PAIRS = [("normal", family) for family in SMOOTH]
 PAIRS += [(name, "mean-field") for name in KINDS if name not in ("normal", "spherical")]
 PAIRS += [("vamp", "full-covariance"), ("coupling", "spline"), ("learned mixture", "iaf")]
+VAMP = {"vamp": {"learn_weights": True}, "vamp with a category": {"num_categories": 2}}
 PARTS = ("guide.encoder", "guide.heads", "model.prior", "model.decoder")
 
 
 def built(name, family):
     torch.manual_seed(0)
-    prior = mi.VampPrior((SIZE,), 2, 3, learn_weights=True) if name == "vamp" else KINDS[name]()
+    if name in VAMP:
+        prior = mi.VampPrior((SIZE,), 2, 3, **VAMP[name])
+    else:
+        prior = KINDS[name]()
     parts = {
         "encoder": MLPEncoder((SIZE,), (5,), nn.Tanh),
         "decoder": MLPDecoder(2, (SIZE,), (5,), nn.Tanh),
