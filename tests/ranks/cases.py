@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import pyro_mivae as mi
 from pyro_mivae.elbo import SampledCategoricalELBO
 from pyro_mivae.ranks import Ranks
-from pyro_mivae.terms import ScoreBound
+from pyro_mivae.terms import Penalty, ScoreBound
 from pyro_mivae.training import TrainingOptions
 from pyro_mivae.training.trainer import Trainer
 
@@ -45,6 +45,10 @@ def criticised(bound: Any, **how: Any) -> Case:
         return vae, mi.MutualInformationELBO([term]), {}
 
     return make
+
+
+def squared(particle: Any) -> Tensor:
+    return particle.traces.guide.nodes["z"]["value"].square().sum()
 
 
 def regularization(joint: Tensor, marginal: Tensor) -> Tensor:
@@ -102,6 +106,7 @@ CASES: dict[str, Case] = {
     "mmd imq": plain(
         lambda: mi.MutualInformationELBO([mi.MaximumMeanDiscrepancy("z", kernel="imq")])
     ),
+    "penalty": plain(lambda: mi.MutualInformationELBO([Penalty("z", function=squared)])),
     "particles": plain(
         lambda: mi.MutualInformationELBO(
             [mi.MaximumMeanDiscrepancy("z")], num_particles=2, vectorize_particles=True

@@ -186,7 +186,8 @@ def test_a_killed_run_ends_as_if_left_alone(variant, config, tmp_path):
     check_run(call, tmp_path, 5, EPOCHS, assert_same_run)
 
 
-@pytest.mark.parametrize("variant", ["vae", *SLOW[1:]])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["vae", "infocat", "infogan"])
 def test_a_killed_run_of_two_processes_ends_as_if_left_alone(variant, config, tmp_path):
     call = f"train_run({config(variant)}, FOLDER"
     check_run(call, tmp_path, 4, EPOCHS, assert_same_run, size=2)
