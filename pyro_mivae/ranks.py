@@ -262,3 +262,21 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _is_alone.reset(token)
+
+
+_workers: ContextVar[Ranks] = ContextVar("workers", default=ALONE)
+
+
+@contextmanager
+def working(ranks: Ranks) -> Iterator[None]:
+    """Divides the parts of an evaluation inside among processes, each of which calls it."""
+    token = _workers.set(ranks)
+    try:
+        yield
+    finally:
+        _workers.reset(token)
+
+
+def workers() -> Ranks:
+    """Returns the processes that divide the parts of an evaluation."""
+    return _workers.get()

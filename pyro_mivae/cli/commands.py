@@ -36,7 +36,7 @@ from pyro_mivae.cli.options import (
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError
 from pyro_mivae.interrupts import stop_once
-from pyro_mivae.ranks import process_group
+from pyro_mivae.ranks import Ranks, process_group, working
 from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.build import listing, named_programs, names
 from pyro_mivae.runs.compare import check_page
@@ -46,7 +46,7 @@ from pyro_mivae.training import TrainingOptions
 from pyro_mivae.variants import VARIANTS
 from pyro_mivae.variants.encoding import Generated, What
 
-TRAINING = ("train", "sweep")  # which several processes do together
+TOGETHER = ("train", "sweep", "evaluate")  # by several processes
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
 ENCODED = (
@@ -108,7 +108,7 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
             with process_group() as ranks:
                 if ranks.is_first:
                     function(output=Output(quiet, as_json), **given)
-                elif name in TRAINING:
+                elif name in TOGETHER:
                     function(output=Output(quiet=True), **given)
 
         run.__dict__.update(vars(function))  # click keeps the options there
@@ -259,7 +259,10 @@ def evaluate(run: Run, data_root: str | None, device: str, output: Output, **opt
     if not run.finished:
         click.echo(f"{run.folder} was not trained to the end: epoch {len(run.history)}", err=True)
     how: dict[str, Any] = {"device": device, "progress": output.progress, "say": output.say}
-    metrics = runs.evaluate_run(run, run.dataset(data_root), **how, **options)
+    ranks = Ranks.of_group()
+    with working(ranks):
+        metrics = runs.evaluate_run(run, run.dataset(data_root), **how, **options)
+    ranks.wait()
     output.result(run.summary(), run=run.folder, metrics=metrics)
     output.say(f"written to {run.folder / 'metrics.json'}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from pyro_mivae.metrics.splits import PROBE_ITEMS, Known, Train, check_known, sp
 from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.posterior.preserved_state import preserved_state
 from pyro_mivae.progress import bars, tell
+from pyro_mivae.ranks import workers
 from pyro_mivae.tables import Shown
 from pyro_mivae.variants import VARIANT, Variant
 from pyro_mivae.variants.checks import check_weights
@@ -215,7 +216,7 @@ def measure(
     seed: int,
     num_labels: int = 0,
 ) -> EvaluationResult:
-    """Measures the figures of `evaluate` on checked data."""
+    """Measures the figures of `evaluate` on checked data, in all processes that work on them."""
     x, labels, factors, given = known
     clock: dict[str, float] = {}
 
@@ -229,45 +230,71 @@ def measure(
         tell(name, 1, 1)
         clock[name] = time.perf_counter() - began
 
-    findings = Findings()
-    with part("information"):
-        how = asdict(budget.information)
-        report = information(vae.model, vae.guide, x, given=given, seed=seed, **how)
-        clock |= {f"information, {name}": took for name, took in report.seconds.items()}
-        findings.values |= report.to_dict()
     with part("codes"):
         data = EncodedData(vae, known.args, seed)
-    with part("reconstruction"):
-        measures.reconstruction(data, findings)
-        measures.fixed_scale(data, findings)
-    with part("critics"):
-        measures.critics(data, findings)
-    generated = None
-    if vae.category is not None:
+    parts = split(known, taught, seed, vae.device)
+    reports: list[dict[str, Any]] = []
+
+    def of_information(findings: Findings) -> None:
+        with part("information"):
+            how = asdict(budget.information)
+            report = information(vae.model, vae.guide, x, given=given, seed=seed, **how)
+        clock.update({f"information, {name}": took for name, took in report.seconds.items()})
+        reports.append(report.protocol)
+        findings.values |= report.to_dict()
+        with part("critics"):
+            measures.critics(data, findings)
+
+    def of_categories(findings: Findings) -> None:
+        with part("reconstruction"):
+            measures.reconstruction(data, findings)
+            measures.fixed_scale(data, findings)
+        if vae.category is None:
+            return
         with part("categories"):
             generated = measures.categories(data, findings, budget.samples)
             if labels is not None:
                 measures.clusters(data, findings, labels)
                 if num_labels:
                     measures.classification(data, findings, labels, num_labels)
-    parts = split(known, taught, seed, vae.device)
-    if parts.labels is not None:
-        if generated is not None:
+        if parts.labels is not None:
             with part("judge"):
                 measures.generation(data, findings, parts, parts.labels, generated)
-        with part("probes"):
-            measures.probes(data, findings, parts, parts.labels, budget.probes)
-    if factors is not None and parts.factors is not None:
-        with part("factors"):
-            measures.factors(data, findings, parts, factors, parts.factors, budget.forests)
+
+    def of_probes(findings: Findings) -> None:
+        if parts.labels is not None:
+            with part("probes"):
+                measures.probes(data, findings, parts, parts.labels, budget.probes)
+
+    def of_factors(findings: Findings) -> None:
+        if factors is not None and parts.factors is not None:
+            with part("factors"):
+                measures.factors(data, findings, parts, factors, parts.factors, budget.forests)
+
+    findings = _divided([of_information, of_categories, of_probes, of_factors])
+    told = workers().from_each(reports)[0][0]
     protocol = {
         "data": f"{len(x)} items passed to evaluate",
         "encoded": "posterior means; the probabilities of a category, and their argmax",
         "seed": seed,
         "full": budget.full,
-        "information": dict(report.protocol),
-        "figures": findings.lines | information_lines(report.protocol),
+        "information": dict(told),
+        "figures": findings.lines | information_lines(told),
     }
     if misfit := vae.likelihood.misfit(x):
         protocol["likelihood"] = misfit
     return EvaluationResult(findings.values, protocol, clock, vae.noise)
+
+
+def _divided(tasks: Sequence[Callable[[Findings], None]]) -> Findings:
+    """Collects the findings of tasks that the processes divide: the first task is the first's."""
+    ranks, own = workers(), dict[int, Findings]()
+    for number, task in enumerate(tasks):
+        if ranks.rank == (1 + (number - 1) % (ranks.size - 1) if number and ranks.size > 1 else 0):
+            task(own.setdefault(number, Findings()))
+    each = {number: found for share in ranks.from_each(own) for number, found in share.items()}
+    whole = Findings()
+    for number in sorted(each):
+        whole.values |= each[number].values
+        whole.lines |= each[number].lines
+    return whole

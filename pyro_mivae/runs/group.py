@@ -20,7 +20,7 @@ from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.figures import AGREEMENT, OF_SEEDS, label
 from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics import agreement_of_models
-from pyro_mivae.ranks import Ranks
+from pyro_mivae.ranks import ALONE, Ranks, working
 from pyro_mivae.runs.build import approve, build_variant, named_programs, remember
 from pyro_mivae.runs.config import RunConfig, check_model_options
 from pyro_mivae.runs.outputs import evaluate_run, report_run
@@ -169,12 +169,16 @@ class RunGroup:
         whole = [number for number in range(len(vaes)) if number not in failed]
         runs = [read_run(self.places[number], configs[number]) for number in whole]
         self.say("evaluating on the test data")
-        for number, run in self.ranks.own(list(zip(whole, runs, strict=True))):
+        pairs = list(zip(whole, runs, strict=True))
+        together = self.ranks if self.kind == ONE else ALONE
+        for number, run in pairs if self.kind == ONE else self.ranks.own(pairs):
             if not done[number]:
-                evaluate_run(
-                    run, dataset, device=self.device, progress=self.progress, say=self.say
-                )
-                report_run(run, dataset, device=self.device)
+                with working(together):
+                    evaluate_run(
+                        run, dataset, device=self.device, progress=self.progress, say=self.say
+                    )
+                if together.is_first:
+                    report_run(run, dataset, device=self.device)
         self.ranks.wait()
         if self.kind == SEVERAL and self.ranks.is_first:
             told = {str(seeds[number]): reason for number, reason in failed.items()}

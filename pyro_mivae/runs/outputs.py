@@ -26,6 +26,7 @@ from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.plots import grid_figure, plot_samples, render_png
 from pyro_mivae.plots.grids import as_pixels
+from pyro_mivae.ranks import workers
 from pyro_mivae.runs.run import Run, notes_of
 from pyro_mivae.runs.run_folder import METRICS, write_json
 from pyro_mivae.training import (
@@ -74,13 +75,16 @@ def evaluate_run(
         **options,
     }
     with ExitStack() as held, suitable_threads(vae, EVALUATION_BATCH):
-        with suppress(WriteError):  # the figures can still be printed
-            held.enter_context(Writer(run.folder))
+        if workers().is_first:
+            with suppress(WriteError):  # the figures can still be printed
+                held.enter_context(Writer(run.folder))
         if full or options:
             seconds = forecast(vae, dataset.x_test, **what)
             say(f"evaluating on the test data: this will take {duration(seconds)}")
         num_labels = run.config.labels or 0
         metrics = evaluate(vae, dataset.x_test, progress=progress, num_labels=num_labels, **what)
+        if not workers().is_first:
+            return dict(metrics)
         pixels = f"{dataset.binarize}: {PROTOCOLS[dataset.binarize]}"
         protocol = {**metrics.protocol, "binarize": pixels, "weights": run.weights}
         if run.config.given is not None:

@@ -168,6 +168,29 @@ result = {{
     assert [sorted(own["told"]) for own in found] == [[0] * 4 + [2] * 4, [1] * 4]
 
 
+def test_the_figures_of_an_evaluation_are_those_of_one_process(
+    tmp_path: Path, make: dict[str, Any]
+) -> None:
+    evaluate = """
+from pyro_mivae.ranks import Ranks, working
+labels = torch.arange(150) % 3
+vae = make("cat", num_categories=3, warm_start=2).eval()
+few = {"iwae_samples": 4, "generative_items": 20, "samples_per_category": 20}
+with working(Ranks.of_group()):
+    found = mi.evaluate(vae, x, labels, **few)
+result = dict(found), found.protocol, sorted(found.seconds)
+"""
+    first, second = in_ranks(MAKE + evaluate, tmp_path)
+    exec(evaluate, make)
+    values, protocol, parts = make["result"]
+    for own in (first, second):
+        assert list(own[0]) == list(values)
+        assert own[0] == pytest.approx(values, rel=1e-6, nan_ok=True)
+        assert own[1] == protocol
+    assert not set(first[2]) & set(second[2]) - {"codes"}
+    assert set(first[2]) | set(second[2]) == set(parts)
+
+
 def test_pairs_that_cannot_be_divided_are_refused(tmp_path: Path) -> None:
     source = f"""{MAKE}
 from torch import nn
