@@ -185,7 +185,7 @@ class Ranks:
         except RuntimeError as error:
             raise RankError(
                 f"rank {self.rank} of {self.size} processes stopped{when}, because another one "
-                "ended; a run in a folder continues with resume=True"
+                "ended; runs in folders keep their last complete epoch"
             ) from error
 
     def from_first(self, make: Callable[[], T]) -> T:

@@ -34,7 +34,7 @@ from pyro_mivae.cli.options import (
     trust_option,
 )
 from pyro_mivae.diagnostics import InformationOptions
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, RankError
 from pyro_mivae.interrupts import stop_once
 from pyro_mivae.ranks import Ranks, process_group, working
 from pyro_mivae.runs import ModelOptions, Run, RunConfig
@@ -227,8 +227,11 @@ def _name(config: RunConfig) -> str:
 
 @contextmanager
 def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[None]:
-    """Prints how to continue a training that was stopped from the keyboard."""
+    """Prints how to continue a training that was stopped from the keyboard, or by a process."""
     begun: list[bool] = []
+    size = Ranks.of_group().size
+    program = f"torchrun --nproc-per-node {size} -m -- pyro_mivae" if size > 1 else "pyro-mivae"
+    go_on = f"{program} {shlex.join([*words, '--resume', '--run', str(folder)])}"
     how["on_start"] = lambda: begun.append(True)
     try:
         yield
@@ -237,8 +240,9 @@ def _stopping(words: list[str], folder: Path, how: dict[str, Any]) -> Iterator[N
             raise Stopped("stopped before training began; nothing was saved") from None
         kept = any(folder.rglob("checkpoint.pt"))
         told = "keeps the finished part" if kept else "holds no complete epoch yet"
-        go_on = shlex.join(["pyro-mivae", *words, "--resume", "--run", str(folder)])
         raise Stopped(f"stopped; {folder} {told}. Continue with: {go_on}") from None
+    except RankError as error:
+        raise RankError(f"{error}. Continue with: {go_on}") from error
 
 
 @command("evaluate", "runs/infocat-digits", "runs/infocat-digits --ais 20 --json")

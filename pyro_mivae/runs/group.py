@@ -114,6 +114,8 @@ class RunGroup:
         remember(config, self._named)
         self.on_start()
         shape = "x".join(map(str, dataset.data_shape))
+        if self.ranks.size > 1:
+            several += f", {self.ranks.size} processes"
         self.say(
             f"{config.variant} on {dataset.title}: {len(dataset.x_train)} training and "
             f"{len(dataset.x_test)} test data of shape {shape}{several}"
