@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pyro.optim
@@ -116,7 +117,20 @@ def in_an_enclosing_function(coder):
     return model, (lambda: None)
 
 
-@pytest.mark.parametrize("case", [in_an_attribute, in_a_global, in_an_enclosing_function])
+def in_an_array(coder):
+    count = np.zeros(1)
+
+    def model(x):
+        count[0] += 1
+        draw(x, 1.0 / count[0])
+
+    return model, (lambda: None)
+
+
+COUNTING = [in_an_attribute, in_a_global, in_an_enclosing_function, in_an_array]
+
+
+@pytest.mark.parametrize("case", COUNTING)
 def test_a_model_that_counts_its_steps_runs_as_pyro_runs_it(case):
     wanted, _, counted = steps(pyro.infer.SVI, case)
     with pytest.warns(PyroMivaeWarning, match="changes a number of its own as it runs"):
