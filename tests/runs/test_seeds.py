@@ -209,6 +209,10 @@ def test_sums_up_what_is_defined():
     summary = sum_up([{"a": 1.0, "b": 1.0}, {"a": 3.0}])
     assert summary["a"] == (2.0, pytest.approx(2**0.5))
     assert all(map(math.isnan, summary["b"]))
+    assert sum_up([{"a": value} for value in (0.0, 0.0, 6.0)])["a"] == (
+        2.0,
+        pytest.approx(12**0.5),
+    )
     assert math.isnan(sum_up([{"a": 1.0}])["a"][1])
 
 
