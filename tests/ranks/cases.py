@@ -76,6 +76,12 @@ def pseudo_inputs() -> tuple[Any, Any, dict[str, Any]]:
     return mi.VAE(SHAPE, **CODE, prior=mi.VampPrior(SHAPE, 3, num_components=2)), None, {}
 
 
+def idle() -> tuple[Any, Any, dict[str, Any]]:
+    vae = mi.VAE(SHAPE, **CODE)
+    vae.idle = nn.Linear(3, 3)  # which no term trains
+    return vae, None, {}
+
+
 def read(generated: str) -> Callable[[], Any]:
     return lambda: mi.MutualInformationELBO([mi.BarberAgakov("z", generated=generated)])
 
@@ -91,6 +97,7 @@ CASES: dict[str, Case] = {
         for name, make in mi.VARIANTS.items()
         if name != "infogan"
     },
+    "idle head": idle,
     "infogan": lambda: (mi.InfoGAN(SHAPE), None, {}),
     **{f"critic {bound}": criticised(bound) for bound in (*BOUNDS, "jensen-shannon", "smile")},
     "critic all pairs": criticised("nwj", pairs="all"),
@@ -145,7 +152,7 @@ RUNS = [*((name, "eager") for name in CASES), *((name, "staged") for name in STA
 
 
 def steps_of(name: str, ranks: Ranks, engine: str) -> dict[str, Tensor]:
-    """Takes two steps of a case, or four staged ones, of which the graph takes the last two.
+    """Takes two steps of a case, or eight staged ones, of which the graph takes the last two.
 
     Returns:
         Ledgers, gradients and the final state, by name.
@@ -155,14 +162,14 @@ def steps_of(name: str, ranks: Ranks, engine: str) -> dict[str, Tensor]:
     vae, objective, options = CASES[name]()
     data = {"x": torch.rand(COUNT, *SHAPE)}
     data |= {key: options.pop(key) for key in ("given", "labels") if key in options}
-    how = TrainingOptions(epochs=2, batch_size=BATCH, engine=engine, **options)
+    how = TrainingOptions(epochs=4, batch_size=BATCH, engine=engine, **options)
     trainer = Trainer(vae, data, [], how, torch.device("cpu"), objective, ranks)
     # Adam divides a gradient of 0 by its own rounding.
     trainer.optimiser = torch.optim.SGD(vae.parameters(), lr=1e-2)
     vae.train()
     found: dict[str, Tensor] = {}
     torch.manual_seed(1)
-    for _ in range(1 if engine == "eager" else 2):
+    for _ in range(1 if engine == "eager" else 4):
         order = trainer.batches.order(torch.Generator().manual_seed(3))
         for index in order.split(trainer.batches.rows):
             rows, shares = trainer.batches.own(index)
@@ -174,4 +181,5 @@ def steps_of(name: str, ranks: Ranks, engine: str) -> dict[str, Tensor]:
                 if parameter.grad is not None:
                     found[f"{step} gradient {key}"] = parameter.grad.clone()
     found |= {f"objective {key}": value for key, value in trainer.objective.state_dict().items()}
+    assert trainer.engine.mode == engine  # the graphs agree with the program
     return found | {f"final {key}": value for key, value in vae.state_dict().items()}
