@@ -187,6 +187,8 @@ def test_paths_between_centres_and_away_from_the_origin(infocat):
         assert torch.equal(kinds[row, 1], eye[k])
         assert torch.equal(kinds[row, 7], eye[following])
         torch.testing.assert_close(ray[row], torch.arange(9)[:, None] / 4 * means[k])
+    above = [text.get_text() for text in outwards.figure.axes[0].get_xticklabels()]
+    assert above == [f"{step / 4:g}" for step in range(9)]  # 1 at the centre
     assert rows_of(between) == rows_of(outwards) == [f"c = {letter(k)}" for k in order.tolist()]
 
 
