@@ -240,6 +240,10 @@ def test_the_best_of_several_starts_is_kept(monkeypatch, steps):
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
     best = min(tried, key=lambda one: one[0])[2]
     assert all(torch.equal(best[name], value) for name, value in vae.guide.state_dict().items())
+    for loss, before, _ in tried if steps == 1 else ():  # of the term, on a batch
+        vae.guide.load_state_dict(before)
+        value = RegularizedInformation("c").per_datum(vae.guide, x).item()
+        assert loss == pytest.approx(-value, rel=0.3)
 
 
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store:UserWarning")
