@@ -270,7 +270,9 @@ class Trainer:
             sizes = batch_sizes(len(held_out[0]), VALIDATION_BATCH, self.needs_batch, least)
             for parts in zip(*(part.split(sizes) for part in held_out), strict=True):
                 shares = self.ranks.shares(len(parts[0]))
-                batch = [own_rows(part, shares).to(self.device) for part in parts]
+                batch = [
+                    own_rows(part, shares).to(self.device, non_blocking=True) for part in parts
+                ]
                 with dividing(shares):
                     taken = self._validation.take(*batch, number=number, compare=is_due(number))
                 meter.add(*taken, len(parts[0]))
