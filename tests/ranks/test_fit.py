@@ -97,7 +97,7 @@ result = {{
     assert [{**row, "seconds": 0} for row in history[:4]] == first["rows"]
 
 
-def test_a_process_that_ends_stops_the_others(tmp_path: Path) -> None:
+def test_a_process_that_ends_stops_the_others(tmp_path: Path, make: dict[str, Any]) -> None:
     source = f"""{MAKE}
 import os
 calls, vae = [], make()
@@ -119,14 +119,19 @@ os._exit(0)
     told = torch.load(tmp_path / "told.pt")
     assert told.startswith("RankError: rank 0 of 2 processes stopped after step")
     assert read_checkpoint(tmp_path / "run")["epoch"] in (1, 2, 3)
+    fit(make["make"](), make["x"], run=tmp_path / "one", **HOW | {"epochs": 2})
     source = f"""{MAKE}
-resumed, whole = make(), make()
+resumed, whole, one = make(), make(), make()
 fit(resumed, x, run=folder + "/run", resume=True, **{HOW})
 fit(whole, x, **{HOW})
-result = resumed.state_dict(), whole.state_dict()
+history = fit(one, x, run=folder + "/one", resume=True, **{HOW})
+result = resumed.state_dict(), whole.state_dict(), one.state_dict(), history["epoch"]
 """
-    for pair in in_ranks(source, tmp_path):
-        assert_same(*pair)
+    first, second = in_ranks(source, tmp_path)
+    for own in (first, second):
+        assert_same(own[0], own[1])
+        assert own[3] == [1, 2, 3, 4]  # two processes continue where one ended
+    assert_same(first[2], second[2])
 
 
 def test_noise_differs_between_processes_and_repeats_with_the_epoch() -> None:
