@@ -35,7 +35,10 @@ class JointStep:
         # No term may train a parameter, such as a head of the guide.
         unused = any(parameter.grad is None for parameter in program.parameters)
         module = _StepLoss(vae, engine)
-        self._parallel = DistributedDataParallel(module, find_unused_parameters=unused)
+        # Buffers are equal in all processes: each computes them from the whole batch.
+        self._parallel = DistributedDataParallel(
+            module, find_unused_parameters=unused, broadcast_buffers=False
+        )
 
     def take(self, batch: Sequence[Tensor], shares: Shares, **how: Any) -> Taken:
         """Takes a step on the process's rows; sets the gradients of the whole batch.
@@ -106,14 +109,18 @@ def _batch_norm(
             x, running_mean, running_var, weight, bias, training, momentum, eps
         )
     dims, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
-    count = summed(x.new_tensor(x.numel() / x.shape[1]))
-    mean = summed(x.sum(dims)) / count
-    centred = x - mean.view(shape)
-    variance = summed(centred.square().sum(dims)) / count
+    # One exchange: the squares about a common point near the mean lose little of the variance.
+    near = x.new_zeros(x.shape[1]) if running_mean is None else running_mean.clone()
+    moved, rows = x - near.view(shape), x.new_tensor([x.numel() / x.shape[1]])
+    sums = summed(torch.cat([rows, moved.sum(dims), moved.square().sum(dims)]))
+    count, mean, squares = sums.split([1, len(near), len(near)])
+    count = count.detach()
+    mean = mean / count
+    variance = squares / count - mean.square()
     if running_mean is not None and running_var is not None:
-        running_mean.lerp_(mean.detach(), momentum)
+        running_mean.lerp_(near + mean.detach(), momentum)
         running_var.lerp_(variance.detach() * (count / (count - 1)), momentum)
-    normed = centred * (variance + eps).rsqrt().view(shape)
+    normed = (moved - mean.view(shape)) * (variance.clamp(min=0) + eps).rsqrt().view(shape)
     if weight is not None:
         normed = normed * weight.view(shape)
     return normed if bias is None else normed + bias.view(shape)
