@@ -1,9 +1,10 @@
 """Steps of one model per second, in one process and in several that divide its batches.
 
-Every process has one thread. The processes take turns: the first one trains alone while the others
-wait, and then all train together. A turn is an epoch of a training that is prepared, staged or
-compiled as `mi.fit` chooses. Start and evaluation do not count. Speed-ups are of a process alone
-on the same batch.
+Every process has one thread. They take turns: the first one trains alone while the others wait;
+then each trains a model of its own; then all train one together. A turn is an epoch of a training
+that is staged or compiled as `mi.fit` chooses. Start and evaluation do not count. The speed-up is
+that of all together over one alone, on the same batch. Its limit is what the machine gives to
+processes that exchange nothing: the number of processes, times alone over apart.
 
     python -m benchmarks ranks
     python -m benchmarks ranks --processes 4 --variants infocat --batches 512
@@ -71,7 +72,7 @@ def _take_turns(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=processes
     )
     x = torch.rand(STEPS * batch_size, *SHAPE, generator=torch.Generator().manual_seed(0))
-    seconds: dict[str, list[float]] = {"alone": [], "together": []}
+    seconds: dict[str, list[float]] = {"alone": [], "apart": [], "together": []}
     trainers = {}
     for name, ranks in (("alone", ALONE), ("together", Ranks.of_group())):
         torch.manual_seed(0)
@@ -83,12 +84,13 @@ def _take_turns(
         options = TrainingOptions(epochs=100, batch_size=batch_size)  # long enough to stage
         device = torch.device("cpu")
         trainers[name] = Trainer(vae, {"x": x}, [], options, device, None, ranks)
+    trainers["apart"] = trainers["alone"]
     for turn in range(turns + 2):  # the first two are staged and compiled
-        for name, trainer in trainers.items():
+        for name in seconds:
             distributed.barrier()
             began = time.perf_counter()
-            if name == "together" or rank == 0:
-                trainer.run_epoch()
+            if name != "alone" or rank == 0:
+                trainers[name].run_epoch()
             if turn > 1:
                 seconds[name].append((time.perf_counter() - began) / STEPS)
     if rank == 0:
@@ -113,14 +115,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: What `measure` returned.
     """
     lines = [
-        "| variant | batch | processes | ms per step alone | together | speed-up |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| variant | batch | processes | ms alone | apart | together | speed-up | limit |",
+        "|" + " --- |" * 8,
     ]
     for row in rows:
-        alone, together = (1000 * median(row["seconds"][name]) for name in ("alone", "together"))
+        alone, apart, together = (1000 * median(turns) for turns in row["seconds"].values())
         found = speed_ups(row)
         cells = [row["variant"], row["batch_size"], row["processes"], f"{alone:.1f}"]
-        cells += [f"{together:.1f}", f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"]
+        cells += [f"{apart:.1f}", f"{together:.1f}"]
+        cells += [f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"]
+        cells += [f"{row['processes'] * alone / apart:.2f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
