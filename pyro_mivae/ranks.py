@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.distributed.rendezvous import rendezvous
 
 from pyro_mivae.compat import all_reduce
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning, RankError
@@ -246,7 +247,12 @@ def process_group() -> Iterator[Ranks]:
         yield ALONE
         return
     # Others wait while the first one evaluates; a process that ends is noticed at once.
-    distributed.init_process_group(timeout=timedelta(days=1))
+    store, rank, size = next(rendezvous("env://"))
+    # Processes that torchrun starts again must not find the addresses of those that ended.
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(start, store)  # type: ignore[attr-defined]
+    how: dict[str, Any] = {"store": store, "rank": rank, "world_size": size}
+    distributed.init_process_group(timeout=timedelta(days=1), **how)
     yield Ranks.of_group()
     distributed.destroy_process_group()
 

@@ -14,7 +14,7 @@ from pyro_mivae.cli import run_command
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
 OF_DATA = ("own_data", "colour_images", "tables", "series")  # blocks write what commands read
-OTHERS = ("log", *OF_DATA)  # log: loggers of others
+OTHERS = ("log", "processes", *OF_DATA)  # loggers of others; a script under torchrun
 HOW_TO = [p for p in PAGES if p.parent.name == "how_to" and p.stem not in OTHERS]
 
 

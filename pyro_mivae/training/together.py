@@ -35,10 +35,7 @@ class JointStep:
         # No term may train a parameter, such as a head of the guide.
         unused = any(parameter.grad is None for parameter in program.parameters)
         module = _StepLoss(vae, engine)
-        # Buffers are equal in all processes: each computes them from the whole batch.
-        self._parallel = DistributedDataParallel(
-            module, find_unused_parameters=unused, broadcast_buffers=False
-        )
+        self._parallel = DistributedDataParallel(module, find_unused_parameters=unused)
 
     def take(self, batch: Sequence[Tensor], shares: Shares, **how: Any) -> Taken:
         """Takes a step on the process's rows; sets the gradients of the whole batch.
