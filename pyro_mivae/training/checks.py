@@ -76,10 +76,12 @@ def _check_ranks(trainer: Trainer) -> None:
                 f"{name}: {count}, divided among {processes} processes; give two data or more to "
                 "each, or start fewer processes"
             )
-    x, *others = trainer.batches.take(torch.arange(3))
-    given = [part for name, part in zip(list(trainer.batches.data)[1:], others) if name == "given"]
-    with torch.no_grad(), trainer.evaluating():
-        check_divisible(trainer.vae, [trainer.batches.settled(x), *given], processes)
+    names = list(trainer.batches.data)[1:]
+    for rows in (2, 3):  # a plate of something else may have one of these sizes
+        x, *others = trainer.batches.take(torch.arange(rows))
+        given = [part for name, part in zip(names, others) if name == "given"]
+        with torch.no_grad(), trainer.evaluating():
+            check_divisible(trainer.vae, [trainer.batches.settled(x), *given], processes)
     for term in getattr(trainer.objective, "terms", ()):
         if term.needs_batch and not isinstance(term, PairedTerm):
             raise OptionError(

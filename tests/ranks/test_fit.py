@@ -209,7 +209,8 @@ class Global(nn.Module):
         self.inner, self.size = inner, size
     def forward(self, x):
         if self.size is None:
-            pyro.sample("w", dist.Normal(0.0, 1.0), infer={{"is_auxiliary": True}})
+            with pyro.plate("features", 3):  # as many as data of a check
+                pyro.sample("w", dist.Normal(0.0, 1.0), infer={{"is_auxiliary": True}})
             return self.inner(x)
         with pyro.plate("data", self.size, subsample=torch.arange(len(x))):
             return pyro.sample("z", dist.Normal(torch.zeros(len(x), 3), 1.0).to_event(1))
