@@ -259,8 +259,8 @@ def fill_table(
             if len(failures) == len(points):
                 raise
     ranks, broken = Ranks.of_group(), dict.fromkeys(MEASURED, math.nan)
-    divided = ranks.size > 1  # each process measures models of its own
-    own = {n: _measure(left[n], x_test, given_test) for n in ranks.own(list(left)) if divided}
+    whole = [n for n in left if n not in failures] if ranks.size > 1 else []
+    own = {n: _measure(left[n], x_test, given_test) for n in ranks.own(whole)}
     measured = {n: found for share in ranks.from_each(own) for n, found in share.items()}
     for n, vae in left.items():
         found = broken if n in failures else measured.get(n) or _measure(vae, x_test, given_test)
