@@ -184,9 +184,10 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            cause = " ".join(str(error).partition(". ")[0].split())
             raise RankError(
-                f"rank {self.rank} of {self.size} processes stopped{when}, because another one "
-                "ended; runs in folders keep their last complete epoch"
+                f"rank {self.rank} of {self.size} processes stopped{when}, most likely because "
+                f"another one ended ({cause}); runs in folders keep their last complete epoch"
             ) from error
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -246,12 +247,12 @@ def process_group() -> Iterator[Ranks]:
     if _launched() == 1:
         yield ALONE
         return
-    # Others wait while the first one evaluates; a process that ends is noticed at once.
     store, rank, size = next(rendezvous("env://"))
     # Processes that torchrun starts again must not find the addresses of those that ended.
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = distributed.PrefixStore(start, store)  # type: ignore[attr-defined]
     how: dict[str, Any] = {"store": store, "rank": rank, "world_size": size}
+    # Others wait while the first one evaluates; a process that ends is noticed at once.
     distributed.init_process_group(timeout=timedelta(days=1), **how)
     yield Ranks.of_group()
     distributed.destroy_process_group()
