@@ -105,20 +105,22 @@ def has_mean(fn: Any) -> bool:
 
 def mean_of(fn: Any) -> Tensor:
     """Returns the mean of a distribution, or of 100 draws if it is not known."""
-    if has_mean(fn):
-        mean: Tensor = fn.mean
-        return mean
+    mean: Tensor = fn.mean if has_mean(fn) else _draws(fn).mean(0)
+    return mean
+
+
+def _draws(fn: Any) -> Tensor:
     draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
-    return draws.to(torch.promote_types(draws.dtype, torch.float16)).mean(0)
+    return draws.to(torch.promote_types(draws.dtype, torch.float16))
 
 
-def variance_of(fn: Any) -> Tensor:
-    """Returns the variance of a distribution, or of 100 draws if it is not known."""
+def fixed_variance(fn: Any) -> Tensor:
+    """Returns the variance of a distribution, or of 100 draws with a fixed seed."""
     try:
         variance: Tensor = fn.variance
     except (AttributeError, NotImplementedError):
-        draws: Tensor = fn(torch.Size((MEAN_DRAWS,)))
-        return draws.to(torch.promote_types(draws.dtype, torch.float16)).var(0)
+        with fixed_seed(*_cuda()):
+            return _draws(fn).var(0)
     return variance
 
 
@@ -130,12 +132,6 @@ def fixed_mean(fn: Any) -> Tensor:
         return mean_of(fn)
 
 
-def fixed_variance(fn: Any) -> Tensor:
-    """Returns the same as `variance_of`, its draws with a fixed seed."""
-    with fixed_seed(*_cuda()):
-        return variance_of(fn)
-
-
 def _cuda() -> list[torch.device]:
     if not torch.cuda.is_available():
         return []
@@ -143,15 +139,15 @@ def _cuda() -> list[torch.device]:
 
 
 @contextmanager
-def fixed_seed(*devices: torch.device) -> Iterator[None]:
-    """Seeds the CPU and CUDA devices with a fixed seed, and restores their states afterwards."""
+def fixed_seed(*devices: torch.device, seed: int = MEAN_SEED) -> Iterator[None]:
+    """Seeds the CPU and CUDA devices, and restores their states afterwards."""
     cuda = [device for device in devices if device.type == "cuda"]
     with torch.random.fork_rng(cuda):
         # torch.manual_seed would print the stack for each kind of device that is not in use.
-        torch.default_generator.manual_seed(MEAN_SEED)
+        torch.default_generator.manual_seed(seed)
         for device in cuda:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(MEAN_SEED)
+                torch.cuda.manual_seed(seed)
         yield
 
 

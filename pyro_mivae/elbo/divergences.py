@@ -151,11 +151,10 @@ def _modules_kept() -> Iterator[None]:
             version = None if silent else version_of(buffer)
             kept.setdefault(id(buffer), (buffer, buffer.detach().clone(), version))
 
-    hook = register_module_forward_pre_hook(keep)
     try:
-        yield
+        with register_module_forward_pre_hook(keep):
+            yield
     finally:
-        hook.remove()
         for buffer, value, version in kept.values():
             if version_of(buffer) != version:
                 buffer.data.copy_(value)  # a graph may have saved this version

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_mivae.compat import copy_all, stored_parameters, tree_flatten, tree_unflatten
 from pyro_mivae.elbo import Objective
@@ -182,8 +183,7 @@ def modules_of(model: Any, guide: Any, loss: Any) -> list[nn.Module]:
     return [part for part in found if isinstance(part, nn.Module)]
 
 
-@contextmanager
-def calls_noted(parts: list[nn.Module]) -> Iterator[None]:
+def calls_noted(parts: list[nn.Module]) -> AbstractContextManager[object]:
     """Adds the modules that are called inside: a plain function does not list its own."""
     known = set(parts)
 
@@ -192,8 +192,4 @@ def calls_noted(parts: list[nn.Module]) -> Iterator[None]:
             known.add(module)
             parts.append(module)
 
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()
+    return register_module_forward_pre_hook(note)

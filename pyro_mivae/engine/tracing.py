@@ -160,7 +160,7 @@ def _trace_run(
     with pyro.validation_enabled(False), tape.running():
         value, entries = loss(*tape.data)
         ledger = {name: entry.detach() for name, entry in entries.items()}
-        wanted = _leaves(value) if leaves is None else list(leaves)
+        wanted = leaves_of(value) if leaves is None else list(leaves)
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if value.requires_grad and wanted:
             found = torch.autograd.grad(value, wanted, allow_unused=True)
@@ -212,7 +212,7 @@ def _own(gradients: Sequence[tuple[Tensor, Tensor]], others: Sequence[Tensor]) -
     return owned
 
 
-def _leaves(value: Tensor) -> list[Tensor]:
+def leaves_of(value: Tensor) -> list[Tensor]:
     """All leaf tensors in the autograd graph of a value."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = {None}

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_mivae.elbo import Objective
 from pyro_mivae.engine.stages import calls_noted, modules_of, parameters_of
+from pyro_mivae.engine.tracing import leaves_of
 from pyro_mivae.pairs.findings import Finding
 from pyro_mivae.traces import Program
 
@@ -39,7 +40,7 @@ def of_parameters(
     names = {p: n for module in reversed(modules) for n, p in _named(module)} | known
     whole = [program for program in (model, guide) if isinstance(program, nn.Module)]
     wanted = {*known, *(p for module in whole for p in module.parameters())}
-    used = set(_leaves(loss))
+    used = set(leaves_of(loss))
     unused = [names[p] for p in wanted if p.requires_grad and p not in used]
     if unused:
         yield Finding(
@@ -51,7 +52,7 @@ def of_parameters(
         )
     stray = used - wanted - {arg for arg in args if isinstance(arg, Tensor)}
     if stray:  # those that the program does not make itself in each run
-        stray &= set(_leaves(objective.differentiable_loss(model, guide, *args, **kwargs)))
+        stray &= set(leaves_of(objective.differentiable_loss(model, guide, *args, **kwargs)))
     if stray:
         told = [names.get(p, f"a tensor of shape {tuple(p.shape)}") for p in stray]
         yield Finding(
@@ -66,19 +67,6 @@ def of_parameters(
 def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in module.named_parameters():
         yield f"{type(module).__name__}.{name}", parameter
-
-
-def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """Tensors with gradients that a loss is computed from."""
-    nodes, seen = [loss.grad_fn], set()
-    while nodes:
-        node: Any = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
-        nodes += [following for following, _ in node.next_functions]
 
 
 def _list(names: Sequence[str]) -> str:
@@ -106,11 +94,10 @@ def unchanged(objective: Objective, model: Program, guide: Program) -> Iterator[
         keep(part)
     for module in modules_of(model, guide, objective):
         keep_all(module)
-    hook = register_module_forward_pre_hook(keep_all)
     try:
-        yield
+        with register_module_forward_pre_hook(keep_all):
+            yield
     finally:
-        hook.remove()
         for part, held, buffers in kept.values():
             vars(part).clear()
             vars(part).update(held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pyro
@@ -11,6 +11,8 @@ import torch
 from pyro.poutine.messenger import unwrap
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+from pyro_mivae.sites import fixed_seed
 
 SALT = 1_640_531_527  # added to seeds: data that a user drew from the same one are not drawn again
 Runnable = Callable[..., Any] | nn.Module
@@ -33,16 +35,9 @@ def preserved_state(seed: int, *programs: Runnable, device: torch.device) -> Ite
         yield
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> AbstractContextManager[None]:
     """Seeds torch's generators of the CPU and of a device, and restores them afterwards."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed + SALT)
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed + SALT)
-        yield
+    return fixed_seed(device, seed=seed + SALT)
 
 
 @contextmanager
@@ -59,13 +54,12 @@ def evaluation_mode(*programs: Runnable) -> Iterator[None]:
             changed.extend(part for part in module.modules() if part.training)
             module.eval()
 
-    hook = register_module_forward_pre_hook(lambda m, _: evaluate(m) if m.training else None)
     try:
         for program in programs:
             evaluate(_module_of(program))
-        yield
+        with register_module_forward_pre_hook(lambda m, _: evaluate(m) if m.training else None):
+            yield
     finally:
-        hook.remove()
         for module in changed:
             module.training = True
 

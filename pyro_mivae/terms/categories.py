@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_mivae.compat import BatchNorm
 from pyro_mivae.errors import SiteError
@@ -85,10 +86,9 @@ def running_statistics_kept() -> Iterator[None]:
             held.append(module)
             module.track_running_stats = False
 
-    hook = nn.modules.module.register_module_forward_pre_hook(hold)
     try:
-        yield
+        with register_module_forward_pre_hook(hold):
+            yield
     finally:
-        hook.remove()
         for module in held:
             module.track_running_stats = True
