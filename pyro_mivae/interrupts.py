@@ -54,15 +54,20 @@ def stop_once() -> None:
     A signal many seconds later ends the process at once. Within ``import torch`` no interrupt may
     be raised: Python would end with the signal, not with the command's code.
     """
-    for number in STOPPING if _is_command() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _raise_once)
+    if _is_command():
+        _handle(_raise_once)
 
 
 def ignore_further() -> None:
     """Ignores all later signals: the command has ended."""
+    _handle(signal.SIG_IGN)
+
+
+def _handle(handler: Any) -> None:
+    """Sets the handler of the signals that are not ignored."""
     for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _raise(number: int, frame: Any) -> None:
@@ -76,9 +81,7 @@ def _raise_once(number: int, frame: Any) -> None:
         if time.monotonic() - first > PATIENCE:  # it does not end by itself
             _end(number, frame)
 
-    for other in STOPPING:
-        if signal.getsignal(other) is not signal.SIG_IGN:
-            signal.signal(other, ignore)
+    _handle(ignore)
     raise KeyboardInterrupt
 
 
@@ -96,6 +99,4 @@ def _is_command() -> bool:
 
 
 if _is_command():  # while torch is imported, which takes seconds, there is nothing to undo
-    for _number in STOPPING:
-        if signal.getsignal(_number) is not signal.SIG_IGN:
-            signal.signal(_number, _end)
+    _handle(_end)

@@ -11,7 +11,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,13 +56,17 @@ _shares: ContextVar[Shares | None] = ContextVar("shares", default=None)
 
 
 @contextmanager
-def dividing(shares: Shares | None) -> Iterator[None]:
-    """Lets the computations inside take their data for a rank's rows of a batch."""
-    token = _shares.set(shares)
+def _held(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _shares.reset(token)
+        variable.reset(token)
+
+
+def dividing(shares: Shares | None) -> AbstractContextManager[None]:
+    """Lets the computations inside take their data for a rank's rows of a batch."""
+    return _held(_shares, shares)
 
 
 def current_shares() -> Shares | None:
@@ -131,15 +135,10 @@ class _Sum(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together, and the own one among them.
-
-    Attributes:
-        rank: Number of this process, from 0.
-        size: Number of processes; 1 without a process group.
-    """
+    """The processes that train together, and the own one among them."""
 
     rank: int = 0
-    size: int = 1
+    size: int = 1  # without a process group
 
     @classmethod
     def of_group(cls) -> Ranks:
@@ -261,27 +260,17 @@ def process_group() -> Iterator[Ranks]:
 _is_alone: ContextVar[bool] = ContextVar("is_alone", default=False)
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def alone() -> AbstractContextManager[None]:
     """Lets the trainings inside be this process's own, beside those of other processes."""
-    token = _is_alone.set(True)
-    try:
-        yield
-    finally:
-        _is_alone.reset(token)
+    return _held(_is_alone, True)
 
 
 _workers: ContextVar[Ranks] = ContextVar("workers", default=ALONE)
 
 
-@contextmanager
-def working(ranks: Ranks) -> Iterator[None]:
+def working(ranks: Ranks) -> AbstractContextManager[None]:
     """Divides the parts of an evaluation inside among processes, each of which calls it."""
-    token = _workers.set(ranks)
-    try:
-        yield
-    finally:
-        _workers.reset(token)
+    return _held(_workers, ranks)
 
 
 def workers() -> Ranks:

@@ -25,20 +25,13 @@ from pyro_mivae.traces import TracePair, is_deterministic
 
 @dataclass(frozen=True)
 class Divergence:
-    """Sites whose log-densities make up one divergence.
+    """Sites whose log-densities make up one divergence."""
 
-    Attributes:
-        name: The latent site, or the auxiliary one if there are several latent sites, or none.
-        latent: The sites that the model samples too.
-        is_defined: False for a point mass, which has no divergence.
-        is_whole: False if an auxiliary site of the guide belongs to no latent site.
-    """
-
-    name: str
+    name: str  # the latent site, or the auxiliary one if there are several latent sites, or none
     sites: tuple[str, ...]
-    latent: tuple[str, ...]
-    is_defined: bool = True
-    is_whole: bool = True
+    latent: tuple[str, ...]  # the sites that the model samples too
+    is_defined: bool = True  # False for a point mass, which has no divergence
+    is_whole: bool = True  # False if an auxiliary site of the guide belongs to no latent site
 
     def weight(self, weights: Mapping[str, Weight]) -> Weight | None:
         """Finds the weight of the divergence."""

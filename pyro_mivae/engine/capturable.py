@@ -22,15 +22,10 @@ from pyro_mivae.errors import CaptureError
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A tensor with a different value in each step.
+    """A tensor with a different value in each step."""
 
-    Attributes:
-        target: The tensor, 0-dimensional.
-        at: Its value as a function of the number of finished steps.
-    """
-
-    target: Tensor
-    at: Callable[[int], float]
+    target: Tensor  # 0-dimensional
+    at: Callable[[int], float]  # from the number of finished steps to its value
 
 
 class StaticEpoch:
@@ -166,12 +161,7 @@ class StaticEpoch:
 
 
 class _Part:
-    """The steps of one batch size.
-
-    Attributes:
-        step: The step by the graph.
-        bodies: Recorded bodies with their numbers of steps, the largest first.
-    """
+    """The steps of one batch size."""
 
     def __init__(self, epoch: StaticEpoch, steps: range, size: int) -> None:
         self.epoch, self.steps, self.size = epoch, steps, size
@@ -194,7 +184,7 @@ class _Part:
         counts = sorted({1, min(wanted, len(steps))}, reverse=True)
         state = [*epoch.engine.program.state, *epoch.targets, epoch.cursor, epoch.log]
         recorded = epoch.recorder.record(self._body, counts, state)
-        self.bodies = list(zip(counts, recorded, strict=True))
+        self.bodies = list(zip(counts, recorded, strict=True))  # the largest first
 
     def _body(self) -> None:
         self.epoch.take(self.step, self._fetch())

@@ -156,11 +156,7 @@ class GroupedOptimiser:
 
 
 class CapturableOptimiser:
-    """An optimiser with tensor learning rates, which shares the state of Pyro's optimisers.
-
-    Attributes:
-        optimiser: The optimiser.
-    """
+    """An optimiser with tensor learning rates, which shares the state of Pyro's optimisers."""
 
     def __init__(
         self,

@@ -39,17 +39,15 @@ TOO_MANY = (
 class GraphStep:
     """Runs a traced program's graph, with the interface of `TrainStep`.
 
-    Attributes:
-        traced: The exact graph, which is compared with the program.
-        run: The graph, rounded or compiled if requested.
-        unchecked: The first step since the last comparison, or None.
+    ``traced`` is the exact graph, which is compared with the program; ``run`` is rounded or
+    compiled if requested.
     """
 
     def __init__(
         self, traced: TracedStep, parameters: Collection[Tensor], run: Any = None
     ) -> None:
         self.traced, self.entries, self.run = traced, traced.entries, run
-        self.unchecked: int | None = None
+        self.unchecked: int | None = None  # the first step since the last comparison
         leaves = set(traced.leaves)
         # Without a gradient, where zeros would let an optimiser's momentum move a parameter.
         self.unused = [p for p in parameters if p not in leaves]
@@ -127,9 +125,6 @@ class Engine:
     Only the first shape is compiled, if requested: other shapes belong to a last batch, which is
     not worth the wait. Modes of training and evaluation are traced separately. A program that
     cannot be traced, or that differs in a comparison, runs in Pyro with one warning.
-
-    Attributes:
-        mode: The mode of the steps, once chosen.
     """
 
     def __init__(

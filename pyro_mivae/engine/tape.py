@@ -56,23 +56,17 @@ class Tape(TorchDispatchMode):
     An operation that a graph cannot hold ends the recording, not the run, and `reason` names it:
     Python reads values of tensors, shapes depend on values, random numbers come from a generator
     other than torch's own, or tensors are not plain.
-
-    Attributes:
-        data: Aliases of the data.
-        externals: Other tensors that the run read, in order.
-        reason: Reason that the run cannot be a graph; empty if it can.
     """
 
     def __init__(self, data: Sequence[Tensor]) -> None:
         super().__init__()
-        self.data = tuple(tensor.detach() for tensor in data)
-        self.externals: list[Tensor] = []
-        self.reason = ""
+        self.data = tuple(tensor.detach() for tensor in data)  # aliases
+        self.externals: list[Tensor] = []  # other tensors that the run read, in order
+        self.reason = ""  # that the run cannot be a graph; empty if it can
         self._root = GraphModule(nn.Module(), Graph())
         self._graph = self._root.graph
-        self._known: dict[
-            int, tuple[Tensor, Node]
-        ] = {}  # the tensors, kept alive so that ids stay unique
+        # By id; the tensors are kept alive, so that ids stay unique.
+        self._known: dict[int, tuple[Tensor, Node]] = {}
         self._varying: set[int] = set()  # storages that change from step to step
         self._made: set[int] = set()  # storages that the run has made
         self._quiet = False

@@ -76,9 +76,6 @@ class AnnealingPath:
     Enumerable sites are summed out at both ends, :math:`q(z \mid x) = \sum_c q(c, z \mid x)` and
     :math:`p(x, z) = \sum_c p(x, c, z)`. Other sites move in unconstrained coordinates u, where the
     densities have the factor :math:`|dz / du|`; directions have a length too, see `Directions`.
-
-    Attributes:
-        sites: Sites that move.
     """
 
     def __init__(

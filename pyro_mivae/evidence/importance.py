@@ -227,16 +227,13 @@ class Evidence:
 
 
 class _Sampler:
-    """Importance sampling of the free sites, in one configuration for each datum.
-
-    Attributes:
-        free: The sites that are integrated out by sampling.
-    """
+    """Importance sampling of the free sites, in one configuration for each datum."""
 
     def __init__(
         self, pair: ProbedPair, data: PriorPredictive, kept: Values, observed: str | None
     ) -> None:
         self._pair, self._data, self._kept, self._observed = pair, data, kept, observed
+        # The sites that are integrated out by sampling.
         self.free = [name for name in pair.layout.drawn if name not in kept]
         self._fns: dict[str, Any] | None = None
 

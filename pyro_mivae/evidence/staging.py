@@ -35,11 +35,7 @@ class Stager:
     def stage(self, function: Function, place: Tensor, other: Tensor, calls: int) -> Function:
         """Returns the graph of a function without random numbers, or the function itself.
 
-        Args:
-            function: Function to record at ``place``.
-            place: Its argument.
-            other: Another argument, on which the graph must agree with the function.
-            calls: Number of calls ahead.
+        It is recorded at ``place``, must agree at ``other``, and has so many calls ahead.
         """
         try:
             traced = _record(function, place)

@@ -157,19 +157,14 @@ def _parts(pair: TracePair, name: str) -> Tensor:
 
 
 class Posterior:
-    r"""Posteriors of a few data, which score any code.
-
-    Attributes:
-        log_weights: Log-probability of each configuration of the enumerated sites, float64,
-            shape ``(configurations, batch)``.
-        fns: The distribution of every drawn site.
-    """
+    """Posteriors of a few data, which score any code."""
 
     def __init__(self, guide: Program, x: Tensor, layout: SiteLayout) -> None:
         with pyro.validation_enabled(False):  # a code may be outside another datum's support
             trace = enumerated_trace(guide, x)
         self.size = len(x)
         self.layout = layout
+        # Log-probability of each configuration of the enumerated sites, (configurations, batch).
         self.log_weights = torch.zeros(
             (layout.num_configurations, len(x)), dtype=torch.float64, device=x.device
         )

@@ -49,11 +49,7 @@ class CategoryTerm(InformationTerm):
 
 
 def category_site(term: InformationTerm, guide: Program, x: Tensor) -> Site:
-    """Runs a guide, and returns the site of a term's category.
-
-    Raises:
-        SiteError: If the site is not a category of the guide, one per datum.
-    """
+    """Runs a guide, and returns the site of a term's category, of which each datum has one."""
     nodes, kind = trace_program(guide, (x,), {}).nodes, type(term).__name__
     sites = {name: node for name, node in nodes.items() if node["type"] == "sample"}
     (name,) = term.sites

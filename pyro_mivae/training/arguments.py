@@ -79,21 +79,12 @@ def suitable_threads(module: nn.Module, batch_size: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Images:
-    """Training images, with held-out images or the share to hold out.
-
-    Attributes:
-        x: Training images, see `training_pixels`.
-        validation: Held-out images, with their condition if there is one; the share of ``x`` to
-            hold out; or None.
-        binarize: Protocol of the pixels.
-        labels: Their categories, -1 for no label, or None.
-        given: Their condition, or None.
-    """
+    """Training images, with held-out images and their condition, or the share to hold out."""
 
     x: Tensor
     validation: tuple[Tensor, ...] | float | None
     binarize: str
-    labels: Tensor | None = None
+    labels: Tensor | None = None  # -1 for none
     given: Tensor | None = None
 
     @classmethod
@@ -149,10 +140,8 @@ class Images:
 
         They go to the device if they need at most a third of its free memory, otherwise to the
         CPU: recorded steps make a reordered copy, which needs about the same amount again. Images
-        without a label are held out first.
-
-        Returns:
-            The training data by name, and the held-out images, if any, with their condition.
+        without a label are held out first. Returns the training data by name, and the held-out
+        images, if any, with their condition.
         """
         parts = {"x": self.x, "given": self.given, "labels": self.labels}
         data = {name: part for name, part in parts.items() if part is not None}

@@ -21,17 +21,13 @@ Loss = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 class Batches:
     """Data of a training in batches, each with some labelled data beside it if there are labels.
 
-    Attributes:
-        data: Tensors with a row for each datum: the images ``x``, their condition ``given``, and
-            ``labels``, if there are any.
-        sizes: Number of data of each step of an epoch.
-        extra: Number of rows at the end of each batch that hold labelled data, drawn for the
-            classifier's term: as many as are in a batch, or all.
+    The last ``extra`` rows of a batch hold labelled data, drawn for the classifier's term: as many
+    as are in a batch, or all.
     """
 
     def __init__(
         self,
-        data: Mapping[str, Tensor],
+        data: Mapping[str, Tensor],  # with a row for each datum: x, given, labels
         options: TrainingOptions,
         device: torch.device,
         *,

@@ -33,13 +33,11 @@ class Checkpointer(Writer):
     """Keeps a run's history and checkpoint in a folder, as its only writer.
 
     Of several processes the first one reads and writes, and sends the others what it read.
-
-    Attributes:
-        kept: The last epoch that the folder's checkpoint holds.
     """
 
     def __init__(self, folder: Path, ranks: Ranks = ALONE, *, resume: bool) -> None:
-        self.folder, self.ranks, self.resume, self.kept = folder, ranks, resume, 0
+        self.folder, self.ranks, self.resume = folder, ranks, resume
+        self.kept = 0  # the last epoch that the folder's checkpoint holds
         self._state: Checkpoint | None = None  # of the last whole epoch, until it is written
         self._source: Path | None = None
         self._lock = None

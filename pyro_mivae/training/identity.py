@@ -33,21 +33,13 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of a training, which all its resumed parts must share.
+    """The identity of a training, which all its resumed parts must share."""
 
-    Attributes:
-        options: Those of `fit`, by keyword.
-        data: Fingerprints of the images.
-        model: See `describe_model`.
-        versions: Versions of Python and the packages; a change is a warning.
-        objective: That of `fit`, see `describe_objective`, or `OWN`.
-    """
-
-    options: dict[str, Any]
-    data: dict[str, str]
-    model: dict[str, Any]
-    versions: dict[str, str]
-    objective: dict[str, Any] = field(default_factory=lambda: dict(OWN))
+    options: dict[str, Any]  # of `fit`, by keyword
+    data: dict[str, str]  # fingerprints of the images
+    model: dict[str, Any]  # see `describe_model`
+    versions: dict[str, str]  # of Python and the packages; a change is a warning
+    objective: dict[str, Any] = field(default_factory=lambda: dict(OWN))  # that of `fit`
 
     @classmethod
     def of(

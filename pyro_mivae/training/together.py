@@ -38,11 +38,7 @@ class JointStep:
         self._parallel = DistributedDataParallel(module, find_unused_parameters=unused)
 
     def take(self, batch: Sequence[Tensor], shares: Shares, **how: Any) -> Taken:
-        """Takes a step on the process's rows; sets the gradients of the whole batch.
-
-        Returns:
-            The entries of the ledger, and their sums over the whole batch.
-        """
+        """Takes a step on the process's rows; gradients and ledger are of the whole batch."""
         with dividing(shares), _WholeBatchNorm():
             loss, entries, values = self._parallel(*batch, **how)
             loss.backward()
@@ -124,11 +120,7 @@ def _batch_norm(
 
 
 def check_divisible(vae: Any, batch: Sequence[Tensor], processes: int) -> None:
-    """Checks that every site of a pair is drawn for each datum, and counted once.
-
-    Raises:
-        SiteError: If not: each process would draw and count such a site for itself.
-    """
+    """Refuses sites of a pair that each process would draw and count for itself."""
     x, *others = batch
     for program in (vae.model, vae.guide):
         nodes = poutine.trace(program).get_trace(x, *others).nodes

@@ -25,12 +25,6 @@ from pyro_mivae.variants import checks
 What = Literal["mean", "sd", "draws"]
 Generated = Literal["mean", "data"]
 Codes = dict[str, Tensor]
-ENCODED = {
-    "what": check.choice(*get_args(What)),
-    "num_draws": check.whole(least=1),
-    "guide": check.function("guide(x)"),
-}
-"""Checks of `Variant.encode`."""
 _CATEGORY = check.either(check.whole(), check.text())
 
 
@@ -91,7 +85,11 @@ class Coding(PyroModule):
         values = as_condition(given, self.given_shape, n)
         return [] if values is None else [values.to(device, self.dtype)]
 
-    @check.checked(**ENCODED)
+    @check.checked(
+        what=check.choice(*get_args(What)),
+        num_draws=check.whole(least=1),
+        guide=check.function("guide(x)"),
+    )
     def encode(
         self,
         x: Any,
