@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
+    from PIL.Image import Image
 
 # Petroff (2021), "Accessible Color Sequences for Data Visualization", https://arxiv.org/abs/2107.02270:
 # ten colours that stay apart for the common kinds of colour blindness.
@@ -199,10 +200,12 @@ def render_png(figure: Figure, *, dark: bool = False) -> bytes:
         >>> render_png(figure)[1:4]
         b'PNG'
     """
-    return render_schemes(figure, dark)[0]
+    buffer = io.BytesIO()
+    render_schemes(figure, dark)[0].save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def render_schemes(figure: Figure, *dark: bool) -> list[bytes]:
+def render_schemes(figure: Figure, *dark: bool) -> list[Image]:
     """Renders a figure for light and for dark pages, which share one layout."""
     from matplotlib import rc_context
     from matplotlib.text import Text
@@ -217,24 +220,26 @@ def render_schemes(figure: Figure, *dark: bool) -> list[bytes]:
         figure.set_layout_engine("none")
         drawn = figure.get_tightbbox()
         whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
-        pngs = [_render(figure, whole, dark=each) for each in dark]
+        pictures = [_render(figure, whole, dark=each) for each in dark]
     figure.set_layout_engine(engine)
-    return pngs
+    return pictures
 
 
-def _render(figure: Figure, box: Bbox, *, dark: bool) -> bytes:
+def _render(figure: Figure, box: Bbox, *, dark: bool) -> Image:
     """Renders a part of a figure; its colours are dark for so long only."""
-    buffer = io.BytesIO()
+    from PIL.Image import open as read
+
+    buffer, quick = io.BytesIO(), {"compress_level": 1}
     inked = list(_inked(figure)) if dark else []
     for artist, name, ink in inked:
         artist.set(**{name: DARK[ink]})
     try:
         ground = "none" if dark else "white"
-        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=box)
+        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=box, pil_kwargs=quick)
     finally:
         for artist, name, ink in inked:
             artist.set(**{name: ink})
-    return buffer.getvalue()
+    return read(buffer)
 
 
 def _inked(figure: Figure) -> Iterator[tuple[Artist, str, str]]:

@@ -8,11 +8,14 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
 from pyro_mivae.plots.style import render_schemes
 from pyro_mivae.training import atomic_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PICTURES = ".pictures"
 """The list of a folder's pictures."""
@@ -46,8 +49,8 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
             if panel is None:
                 return
             key, title = panel.key, panel.title
-            pngs = render_schemes(panel.figure, False, True)
-            light, dark = map(_on, (_WHITE, _DARK_CARD), pngs)
+            pictures = render_schemes(panel.figure, False, True)
+            light, dark = map(_on, (_WHITE, _DARK_CARD), pictures)
             png, page = _encoded(light, "PNG"), _encoded(light, "WEBP")
             yield replace(panel, figure=None, png=png, light=page, dark=_encoded(dark, "WEBP"))
         except Exception as error:
@@ -88,20 +91,19 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
         scratch.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
 
 
-def _on(ground: str, png: bytes) -> Any:
+def _on(ground: str, picture: Image) -> Image:
     """Puts a picture on a background, in fewer colours if the reduction is not seen."""
     from PIL import Image, ImageChops, ImageStat
 
-    with Image.open(io.BytesIO(png)) as image:
-        whole = Image.new("RGBA", image.size, ground)
-        whole.alpha_composite(image.convert("RGBA"))
+    whole = Image.new("RGBA", picture.size, ground)
+    whole.alpha_composite(picture)
     whole = whole.convert("RGB")
     few = whole.quantize(_COLOURS, dither=Image.Dither.NONE)
     lost = ImageStat.Stat(ImageChops.difference(whole, few.convert("RGB"))).rms
     return few if max(lost) < _SEEN else whole
 
 
-def _encoded(image: Any, kind: str) -> bytes:
+def _encoded(image: Image, kind: str) -> bytes:
     """Encodes a picture; WebP of colour images is not lossless, which would take megabytes."""
     buffer = io.BytesIO()
     if kind == "PNG":
