@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = command.parse_args(argv)
     names = ("iwae_items", "iwae_samples", "ais_items", "ais_temperatures")
     measure = {name: getattr(args, name) for name in names}
+    measure["generative_items"] = args.ais_items  # for the gap of AIS
     told = " ".join(map(str, args.epochs))
     put(args.out, {"command": f"python -m benchmarks densities --data-root DIR --epochs {told}"})
     order = [{"variant": name_of(model, epochs)} for epochs in args.epochs for model in MODELS]
