@@ -191,12 +191,12 @@ def given_option(told: str, metavar: str = "FILE") -> Decorator:
     return option("--given", group="Data", metavar=metavar, help=f"{told} (.npy, .csv)")
 
 
-OTHERS = "device run out category what resume overwrite trust data jobs labels given".split()
+OTHERS = "device run out category what resume overwrite trust jobs".split()
 WRITTEN = {
     **FLAGS,
     **flags_of(InformationOptions),
     **{name: f"--{name}" for name in OTHERS},
-    **{"image_size": "--image-size", "root": "--data-root", "num_draws": "--draws"},
+    **{"root": "--data-root", "num_draws": "--draws"},
 }
 
 

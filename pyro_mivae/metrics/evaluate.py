@@ -120,39 +120,21 @@ def evaluate(
 ) -> EvaluationResult:
     r"""Measures the information of a trained variant, and its agreement with labels and factors.
 
-    The figures, all floats; ``<key>_se`` is the standard error of an average:
+    The figures, all floats; ``docs/evaluation.md`` says how each is measured, and ``<key>_se`` is
+    the standard error of an average:
 
     * everything of `information`, in nats per datum;
-    * ``reconstruction_r2`` (`reconstruction_r2` of the decoded posterior means), and with several
-      sites ``reconstruction_r2_<site>`` of each alone, with every other one at its prior mean.
-      These may be below 0, because the decoder seldom saw such codes; compare them with each
-      other;
-    * with a Gaussian likelihood of fixed scale: ``fixed_scale``, and ``data_scale``, the data's
-      standard deviation in the direction that varies most. A larger scale makes the code collapse;
-    * with a critic: ``mi_<sites>_critic`` (``critic_estimates``), and ``critic_falls_short``, 1 if
-      it is under half of the lower bound of that information and more than 0.5 nats under it, else
-      0;
-    * with categories, by the argmax of q(c|x): ``categories_used``, those that hold at least 0.5 %
-      of the data; ``occupancy_<k>``, the share that each holds; ``barber_agakov_<site>_mean``, the
-      bound :math:`\log K + E \log q(c \mid x')` on the information between c and the mean image
-      that it generates, for equally frequent categories;
-    * with categories and labels: ``cluster_accuracy``, ``nmi``, ``ari`` of that argmax (NaN with
-      one label), and ``cluster_accuracy_chance``, with shuffled labels; ``generation_accuracy``
-      and ``generation_consistency``, see the functions of these names, judged by a classifier of
-      real data; ``judge_accuracy``, its accuracy on real data;
-    * with categories and ``num_labels``: ``classification_accuracy``, the share of the data whose
-      most probable category has the number of their label;
-    * with labels: ``largest_label``, the share of the most frequent one; ``linear_probe`` and
-      ``mlp_probe``, accuracies of classifiers on the posterior means of all sites together (the
-      probabilities of a category), and with several sites ``linear_probe_<site>`` of each alone;
-      ``linear_probe_sampled`` and ``mlp_probe_sampled``, of one draw of each code;
-    * with factors: ``mig`` (`mutual_information_gap`), ``sap``
-      (`separated_attribute_predictability`), ``modularity``, ``factor_vae_score``, and
-      ``dci_disentanglement``, ``dci_completeness`` and ``dci_informativeness`` (`dci_scores`), of
-      the posterior means of all sites together, with a category as one dimension.
-
-    Probes and factor scores treat dimensions as constant if the variance of their means is at most
-    0.01.
+    * ``reconstruction_r2``, and with several sites ``reconstruction_r2_<site>`` of each alone;
+    * with a Gaussian likelihood of fixed scale, ``fixed_scale`` and ``data_scale``;
+    * with a critic, ``mi_<sites>_critic`` (`critic_estimates`) and ``critic_falls_short``;
+    * with categories, ``categories_used``, ``occupancy_<k>``, ``barber_agakov_<site>_mean``;
+    * with categories and labels, ``cluster_accuracy``, ``cluster_accuracy_chance``, ``nmi``,
+      ``ari``, ``purity``, ``generation_accuracy``, ``generation_consistency``,
+      ``judge_accuracy``; if training used labels, ``classification_accuracy``;
+    * with labels, ``largest_label``, ``linear_probe``, ``mlp_probe``, ``linear_probe_<site>``,
+      ``linear_probe_sampled``, ``mlp_probe_sampled``;
+    * with factors, ``mig``, ``sap``, ``modularity``, ``factor_vae_score``,
+      ``dci_disentanglement``, ``dci_completeness``, ``dci_informativeness``.
 
     Args:
         vae: The variant.

@@ -133,7 +133,14 @@ NEEDED: dict[str, tuple[str, ...]] = {  # in what is read, by table
     "fingerprints.": FINGERPRINTS,
     "versions.": tuple(versions()),
 }
-FLAGS = flags_of(ModelOptions) | flags_of(TrainingOptions)
+INPUTS = {
+    "data": "--data",
+    "image_size": "--image-size",
+    "given": "--given",
+    "labels": "--labels",
+}
+"""Flags of the fields of a configuration that are no table."""
+FLAGS = INPUTS | flags_of(ModelOptions) | flags_of(TrainingOptions)
 UNSAID = {f.name: f.default for f in fields(TrainingOptions)} | {"network": "auto"}
 """Values of options that a run's configuration leaves out."""
 
@@ -191,17 +198,14 @@ class RunConfig:
 
     def complete(self, dataset: Dataset) -> RunConfig:
         """Fills in the defaults, which depend on the data."""
-        taken = plain_defaults(self.variant)
-        data = self.data or DEFAULT_DATA
+        taken, data = plain_defaults(self.variant), self.data or DEFAULT_DATA
+        own = replace(self, data=data)._resolved()
         defaults = default_options(data, self.variant, len(dataset.x_train))
-        model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **self.model}
+        model = {**taken, **{k: v for k, v in defaults.items() if k in taken}, **own.model}
         training = {k: v for k, v in defaults.items() if k in TOLD}
         return replace(
-            self,
-            data=absolute_path(data),
-            data_root=None if self.data_root is None else str(Path(self.data_root).resolve()),
-            given=None if self.given is None else str(Path(self.given).resolve()),
-            model={k: absolute_program(v) for k, v in model.items() if v is not None},
+            own,
+            model={k: v for k, v in model.items() if v is not None},
             training={**training, **self.training},
             data_shape=dataset.data_shape,
             given_shape=dataset.given_shape,
@@ -211,25 +215,13 @@ class RunConfig:
 
     def resumed_from(self, stored: RunConfig, folder: Path) -> RunConfig:
         """Returns a stored run's configuration; refuses given values that contradict it."""
-        given: dict[str, Any] = {}
-        if self.data is not None:
-            given["--data"] = absolute_path(self.data), stored.data
-        if self.given is not None:
-            given["--given"] = str(Path(self.given).resolve()), stored.given
-        if self.image_size is not None:
-            given["--image-size"] = self.image_size, stored.image_size
-        if self.labels is not None:
-            given["--labels"] = self.labels, stored.labels
-        for ours, theirs in ((self.model, stored.model), (self.training, stored.training)):
-            for name, value in ours.items():
-                known = theirs.get(name, UNSAID.get(name))
-                given[FLAGS[name]] = absolute_program(value), known
         if self.variant != stored.variant:
             go_on = f"give {stored.variant}"
             raise started_with("VARIANT", self.variant, stored.variant, folder, go_on)
-        for flag_, (value, known) in given.items():
-            if value != known:
-                raise started_with(flag_, value, known, folder)
+        ours, theirs = self._resolved()._options(), UNSAID | stored._options()
+        for name, value in ours.items():
+            if value is not None and value != theirs.get(name):
+                raise started_with(FLAGS[name], value, theirs.get(name), folder)
         return replace(stored, data_root=self.data_root or stored.data_root)
 
     def over(self, stored: RunConfig) -> RunConfig:
@@ -238,11 +230,7 @@ class RunConfig:
             return self
         return replace(
             stored,
-            data=self.data or stored.data,
-            data_root=self.data_root or stored.data_root,
-            image_size=self.image_size or stored.image_size,
-            given=self.given or stored.given,
-            labels=self.labels or stored.labels,
+            **{f: getattr(self, f) or getattr(stored, f) for f in (*INPUTS, "data_root")},
             model={**stored.model, **self.model},
             training={**stored.training, **self.training},
             programs={k: v for k, v in stored.programs.items() if k not in self.model},
@@ -274,17 +262,28 @@ class RunConfig:
     @property
     def command(self) -> str:
         """The command that makes the same run."""
-        words = ["pyro-mivae", "train", self.variant, "--data", self.data or DEFAULT_DATA]
-        if self.image_size is not None:
-            words += ["--image-size", "{}x{}".format(*self.image_size)]
-        if self.given is not None:
-            words += ["--given", self.given]
-        if self.labels is not None:
-            words += ["--labels", str(self.labels)]
-        for keyword, value in {**self.model, **self.training}.items():
-            if value is not False:
-                words += [FLAGS[keyword]] + ([] if value is True else [str(value)])
+        words = ["pyro-mivae", "train", self.variant]
+        for name, value in replace(self, data=self.data or DEFAULT_DATA)._options().items():
+            if name == "image_size" and value is not None:
+                value = "{}x{}".format(*value)
+            if value is not None and value is not False:
+                words += [FLAGS[name]] + ([] if value is True else [str(value)])
         return shlex.join(words)
+
+    def _options(self) -> dict[str, Any]:
+        """Returns what its flags give, by keyword."""
+        return {f: getattr(self, f) for f in INPUTS} | {**self.model, **self.training}
+
+    def _resolved(self) -> RunConfig:
+        """Makes its paths absolute, so that the run can be read from anywhere."""
+        places = {f: getattr(self, f) for f in ("data", "data_root", "given")}
+        if self.data in DATASETS:
+            del places["data"]
+        own: dict[str, Any] = {
+            f: str(Path(p).resolve()) for f, p in places.items() if p is not None
+        }
+        own["model"] = {name: absolute_program(value) for name, value in self.model.items()}
+        return replace(self, **own)
 
     def describe(self) -> dict[str, Any]:
         """Returns the configuration and its command as plain values."""
@@ -344,11 +343,6 @@ def started_with(
         f"{name} {given} given, but the training in {folder} was started with {known}; {go_on} "
         "to resume, or start over with --overwrite"
     )
-
-
-def absolute_path(data: str) -> str:
-    """Makes a path absolute, so that the run can be read from anywhere; names do not change."""
-    return data if data in DATASETS else str(Path(data).resolve())
 
 
 def names_file(value: Any) -> bool:
