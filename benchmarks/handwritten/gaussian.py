@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from pyro_mivae.guides.families import MIN_SCALE
+from pyro_mivae.networks.layers import MIN_SCALE
 
 
 class Head(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn.functional import (
     softplus,
 )
 
-from pyro_mivae.guides.families import MIN_SCALE
+from pyro_mivae.networks.layers import MIN_SCALE
 
 
 class CatVAE(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits, softplus
 
 from benchmarks.handwritten.gaussian import VAE, cross_entropy, draw
-from pyro_mivae.guides.families import MIN_SCALE
+from pyro_mivae.networks.layers import MIN_SCALE
 
 KINDS, SHADES, STYLE = 10, 2, 20
 LOG_SLOPE = math.log(1e-3)  # of zuko's smallest scale

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,7 +40,7 @@ from pyro_mivae.runs import ModelOptions, Run, RunConfig
 from pyro_mivae.runs.build import listing, named_programs, names
 from pyro_mivae.runs.compare import check_page
 from pyro_mivae.runs.config import DEFAULT_DATA
-from pyro_mivae.runs.run_folder import CONFIG, KEPT, MADE_BY, METRICS, REPORT, SEEDS, held
+from pyro_mivae.runs.run_folder import CONFIG, KEPT, MADE_BY, METRICS, REPORT, SEEDS, defined, held
 from pyro_mivae.training import TrainingOptions
 from pyro_mivae.variants import VARIANTS
 from pyro_mivae.variants.encoding import Generated, What
@@ -77,20 +76,9 @@ class Output:
     def result(self, text: str, **values: Any) -> None:
         """Prints a result, as text or as JSON."""
         if self.as_json:
-            click.echo(json.dumps(_plain(values), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(defined(values), indent=2, ensure_ascii=False))
         else:
             self.say(text)
-
-
-def _plain(value: Any) -> Any:
-    """Turns numbers that are not finite into null, and paths into text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:

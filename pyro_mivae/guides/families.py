@@ -12,9 +12,9 @@ from torch.nn.functional import normalize, pad, softplus
 
 from pyro_mivae.arguments import checked, size, whole
 from pyro_mivae.distributions import NormalMixture, ProbitNormal
+from pyro_mivae.networks.layers import location_and_scale
 from pyro_mivae.spherical import PowerSpherical
 
-MIN_SCALE = 1e-4
 MIN_LOW_RANK_SCALE = 1e-2  # the inverse that a density needs is exact in float32 down to here
 
 
@@ -214,9 +214,3 @@ class GaussianMixture(Family):
         logits = params[..., 2 * count * self.size :]
         component = dist.Normal(*location_and_scale(normals)).to_event(1)
         return NormalMixture(dist.Categorical(logits=logits), component)
-
-
-def location_and_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor, Tensor]:
-    """Splits parameters into a location and a positive scale."""
-    loc, scale = params.chunk(2, -1)
-    return loc, softplus(scale) + least

@@ -12,7 +12,8 @@ from pyro.nn import ConditionalDenseNN
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, size, whole
-from pyro_mivae.guides.families import Family, location_and_scale
+from pyro_mivae.guides.families import Family
+from pyro_mivae.networks.layers import location_and_scale
 from pyro_mivae.priors.flows import FlowDistribution, import_zuko
 
 

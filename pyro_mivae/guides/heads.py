@@ -9,10 +9,11 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import one_hot
 
 from pyro_mivae.arguments import checked, size
-from pyro_mivae.guides.families import MIN_SCALE, Family
+from pyro_mivae.guides.families import Family
+from pyro_mivae.networks.layers import location_and_scale
 
 
 class StackedLinear(nn.Linear):
@@ -46,8 +47,7 @@ class NormalHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation, two tensors of shape ``(..., size)``."""
-        loc, scale = self.linear(features).chunk(2, -1)
-        return loc, softplus(scale) + MIN_SCALE
+        return location_and_scale(self.linear(features))
 
 
 class CategoryHead(nn.Module):

@@ -10,41 +10,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, softplus
 
 from pyro_mivae.arguments import (
-    Checker,
-    Sizes,
+    Given,
     checked,
+    checker,
     flag,
     instance,
     several,
     shape,
-    shown,
     size,
     whole,
 )
 from pyro_mivae.compat import BatchNorm
-from pyro_mivae.errors import DataError, OptionError, ShapeError
+from pyro_mivae.errors import DataError, ShapeError
 
 NETWORK = instance(nn.Module, example="torch.nn.Sequential(...)")
 WIDTHS = several(size())
+MIN_SCALE = 1e-4
 
 
-def _activation(name: str, value: Any, sizes: Sizes | None = None) -> Any:
+@checker
+def _activation(given: Given) -> Any:
     built = None
-    if callable(value) and not isinstance(value, nn.Module):
+    if callable(given.value) and not isinstance(given.value, nn.Module):
         with suppress(TypeError):  # it takes arguments
-            built = value()
+            built = given.value()
     if not isinstance(built, nn.Module):
-        raise OptionError(
-            f"{name}={shown(value)}; allowed are classes and functions that build an activation, "
-            "such as torch.nn.ReLU"
+        raise given.refused(
+            "classes and functions that build an activation, such as torch.nn.ReLU"
         )
-    return value
+    return given.value
 
 
-ACTIVATION: Checker = _activation
+ACTIVATION = _activation()
+
+
+def location_and_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor, Tensor]:
+    """Splits parameters into a location and a positive scale."""
+    loc, scale = params.chunk(2, -1)
+    return loc, softplus(scale) + least
 
 
 class Encoder(nn.Module):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import prod
 
 import pyro
+import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_mivae.arguments import checked, several, shape, size
-from pyro_mivae.networks import mlp
+from pyro_mivae.networks.layers import location_and_scale, mlp
 from pyro_mivae.priors.base import join, names
-from pyro_mivae.priors.hierarchical import normal_of
 
 
 class ConditionalNormalPrior(PyroModule):
@@ -69,6 +69,6 @@ class ConditionalNormalPrior(PyroModule):
         """Samples the sites given conditions ``(batch, *given_shape)``, returns the code."""
         parts = self.network(given.flatten(1)).split([2 * n for n in self.sites.values()], -1)
         return join(
-            pyro.sample(name, normal_of(part))
+            pyro.sample(name, dist.Normal(*location_and_scale(part)).to_event(1))
             for name, part in zip(self.sites, parts, strict=True)
         )

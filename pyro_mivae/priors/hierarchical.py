@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from pyro_mivae.arguments import checked, flag, several, size
-from pyro_mivae.networks import mlp
+from pyro_mivae.networks.layers import location_and_scale, mlp
 from pyro_mivae.priors.base import join, names
-
-LEAST_SCALE = 1e-4
 
 
 class HierarchicalPrior(PyroModule):
@@ -75,11 +71,6 @@ class HierarchicalPrior(PyroModule):
         lower, upper = self.sites
         one = torch.ones_like(self.zero)
         z2 = pyro.sample(upper, dist.Normal(self.zero, one).expand([self.top_dim]).to_event(1))
-        z1: Tensor = pyro.sample(lower, normal_of(self.network(z2)))
+        loc, scale = location_and_scale(self.network(z2))
+        z1: Tensor = pyro.sample(lower, dist.Normal(loc, scale).to_event(1))
         return join((z1, z2)) if self.skip else z1
-
-
-def normal_of(outputs: Tensor) -> Any:
-    """Returns the Normal whose means and raw scales a network gives, ``(..., 2 * size)``."""
-    loc, scale = outputs.chunk(2, -1)
-    return dist.Normal(loc, softplus(scale) + LEAST_SCALE).to_event(1)

@@ -171,13 +171,27 @@ def load_program(
 def find_factory(
     spec: str, registry: Mapping[str, Any], kind: str, digests: Mapping[str, str]
 ) -> Any:
-    """Returns what makes a prior or a guide: of a registry, or of an approved file."""
-    if names_file(spec):
-        return run_program(spec, kind, digests.get(kind))
+    """Returns what makes a part of a model: of a registry, or of an approved file.
+
+    A file's bytes are those that `approve` read, not a compiled copy. The module's
+    ``__pyro_mivae_digest__`` is their digest.
+    """
     if spec in registry:
         return registry[spec]
-    allowed = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
-    raise OptionError(f"no {kind} {spec!r}{allowed}")
+    if not names_file(spec):
+        allowed = f"{nearest(spec, registry)}; allowed are {', '.join(registry)}, or FILE.py:NAME"
+        raise OptionError(f"no {kind} {spec!r}{allowed}")
+    (path, name), digest = find_program(spec, kind), digests.get(kind)
+    if digest is None or digest not in _approved:
+        raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
+    module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
+    with _blaming(f"--{kind} {spec}: {path} fails when imported"):
+        module = run_source(module_name, str(path), digest, _approved[digest])
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        hint = nearest(name, public)
+        raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
+    return getattr(module, name)
 
 
 def _sizes(
@@ -272,25 +286,6 @@ def find_program(spec: str, kind: str) -> tuple[Path, str]:
     if path.suffix != ".py" or not path.is_file():
         raise OptionError(f"--{kind} {spec}: there is no file {path}; allowed is FILE.py:NAME")
     return path, name
-
-
-def run_program(spec: str, kind: str, digest: str | None) -> Any:
-    """Runs a file, and returns the object named by ``FILE.py:NAME``.
-
-    It runs the bytes that `approve` read, not a compiled copy. The module's
-    ``__pyro_mivae_digest__`` is their digest.
-    """
-    path, name = find_program(spec, kind)
-    if digest is None or digest not in _approved:
-        raise RunError(f"--{kind} {spec} was not approved; nothing of it was run")
-    module_name = f"_pyro_mivae_{path.stem}_{digest[:12]}"
-    with _blaming(f"--{kind} {spec}: {path} fails when imported"):
-        module = run_source(module_name, str(path), digest, _approved[digest])
-    if not hasattr(module, name):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        hint = nearest(name, public)
-        raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
-    return getattr(module, name)
 
 
 def _entry(digest: str, path: Path, name: str) -> str:

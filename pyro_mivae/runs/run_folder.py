@@ -136,8 +136,12 @@ def clear_models(folder: Path) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON, with null for numbers that are not finite."""
     with atomic_path(path) as scratch:
-        defined = json.loads(json.dumps(content), parse_constant=lambda name: None)
-        scratch.write_text(json.dumps(defined, indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(defined(content), indent=2) + "\n", encoding="utf-8")
+
+
+def defined(content: Mapping[str, Any]) -> Any:
+    """Returns content as JSON has it: null for numbers that are not finite, paths as text."""
+    return json.loads(json.dumps(content, default=os.fspath), parse_constant=lambda name: None)
 
 
 def _visible(path: Path) -> bool:
