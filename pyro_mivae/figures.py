@@ -236,14 +236,9 @@ FIGURES = {
 AGREEMENT = tuple(name for name in FIGURES if name.startswith("category_agreement"))
 OF_SWEEPS = ("distortion", "rate", "elbo", "mi_lower", "mi_upper")
 OF_SEEDS = (
-    *("distortion", "rate", "elbo", "log_px", "mi_lower", "mi_upper", "cluster_accuracy", "nmi"),
-    *(
-        "classification_accuracy",
-        "generation_accuracy",
-        "linear_probe",
-        "categories_used",
-        *AGREEMENT[:2],
-    ),
+    *"distortion rate elbo log_px mi_lower mi_upper cluster_accuracy nmi".split(),
+    *"classification_accuracy generation_accuracy linear_probe categories_used".split(),
+    *AGREEMENT[:2],
 )
 """Keys in the tables of sweeps, and of several seeds."""
 

@@ -31,14 +31,7 @@ def tell(what: str, done: int, total: int) -> None:
 
 
 def telling(what: str, steps: Sequence[T]) -> Iterator[T]:
-    """Yields steps, and reports each one after it is finished.
-
-    Example:
-        >>> with listening(print):
-        ...     total = sum(telling("sum", [3, 4]))
-        sum 1 2
-        sum 2 2
-    """
+    """Yields steps, and reports each one after it is finished."""
     for done, step in enumerate(steps, 1):
         yield step
         tell(what, done, len(steps))

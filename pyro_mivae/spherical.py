@@ -85,11 +85,6 @@ class Directions:
 
     With a length drawn independently, that of a draw of :math:`N(0, I)`, any density on the sphere
     is one of points: :math:`p(u) = p(z)\,A\,N(u; 0, I)` with the sphere's area :math:`A`.
-
-    Example:
-        >>> onto = Directions()
-        >>> onto(onto.inv(torch.tensor([[0.6, 0.8]])))
-        tensor([[0.6000, 0.8000]])
     """
 
     def __call__(self, points: Tensor) -> Tensor:

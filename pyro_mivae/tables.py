@@ -20,12 +20,7 @@ def write_number(value: float, digits: int = 2) -> str:
 
 
 def write_interval(lower: float, upper: float, digits: int = 2) -> str:
-    """Formats an interval: both ends, one if they are equal, or the one that is known.
-
-    Example:
-        >>> write_interval(1.0, 1.001), write_interval(1.0, 2.0), write_interval(1.0, math.nan)
-        ('1.00', '1.00 – 2.00', '≥ 1.00')
-    """
+    """Formats an interval: both ends, one if they are equal, or the one that is known."""
     ends = [write_number(v, digits) for v in (lower, upper) if math.isfinite(v)]
     if not ends:
         return "not defined"
@@ -83,12 +78,7 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def by_index(values: Mapping[str, float], site: str) -> dict[str, Tensor]:
-    """Collects the figures of a site's dimensions or categories, by key without the site.
-
-    Example:
-        >>> by_index({"kl_z[0]": 1.5, "kl_z[1]": 0.0, "kl_z": 1.5}, "z")["kl"].tolist()
-        [1.5, 0.0]
-    """
+    """Collects the figures of a site's dimensions or categories, by key without the site."""
     columns: dict[str, dict[int, float]] = {}
     sites = []
     for text, value in values.items():

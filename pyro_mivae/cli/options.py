@@ -201,12 +201,7 @@ WRITTEN = {
 
 
 def in_flags(message: str) -> str:
-    """Rewrites Python keywords in a message as flags.
-
-    Example:
-        >>> in_flags("lr=-1.0; allowed are finite numbers above 0, or give resume=True")
-        '--lr -1.0; allowed are finite numbers above 0, or give --resume'
-    """
+    """Rewrites Python keywords in a message as flags."""
     names = "|".join(sorted(WRITTEN, key=len, reverse=True))
     told = re.sub(rf"\b({names})=True\b", lambda found: WRITTEN[found[1]], message)
     return re.sub(

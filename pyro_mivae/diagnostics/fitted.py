@@ -151,10 +151,6 @@ def stack_densities(log_densities: Tensor) -> Tensor:
     References:
         Smyth & Wolpert (1999), Linearly Combining Density Estimators via Stacking.
         https://doi.org/10.1023/A:1007511322260
-
-    Example:
-        >>> stack_densities(torch.tensor([[0.0, -50.0], [0.0, -50.0]])).round()
-        tensor([1., 0.])
     """
     weights = torch.full_like(log_densities[0], 1 / log_densities.shape[1])
     log_densities = log_densities[(log_densities != -torch.inf).any(1)]

@@ -33,12 +33,7 @@ class StackedLinear(nn.Linear):
 
 
 class NormalHead(nn.Module):
-    """Mean and standard deviation of a Normal: linear in the features, the latter by a softplus.
-
-    Args:
-        in_features: Number of features.
-        size: Size of the Normal.
-    """
+    """Mean and standard deviation of a Normal: linear in the features, then a softplus."""
 
     @checked(in_features=size(), size=size())
     def __init__(self, in_features: int, size: int) -> None:

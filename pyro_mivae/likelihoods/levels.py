@@ -45,12 +45,7 @@ class Levels(TorchDistribution):
 
 
 class CategoricalLevels(Levels):
-    """A probability of its own for each level.
-
-    Args:
-        logits: Log-probabilities up to a constant, shape ``(*batch_shape, K)``.
-        validate_args: True to check arguments; Pyro's global setting if omitted.
-    """
+    """A probability of its own for each level, by logits of shape ``(*batch_shape, K)``."""
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         self.logits = logits.log_softmax(-1)
@@ -94,15 +89,6 @@ class DiscretizedLogistic(Levels):
 
     in units of a level; the first level takes the lower tail, the last the upper one. The
     difference is computed as a product, so nothing cancels. The mean is a sum over all levels.
-
-    Args:
-        loc: Location, in the units of the data.
-        scale: Scale, positive; the standard deviation is 1.81 times it.
-        num_levels: Number of levels K.
-        validate_args: True to check arguments; Pyro's global setting if omitted.
-
-    References:
-        Salimans et al. (2017), PixelCNN++, eq. 2. https://arxiv.org/abs/1701.05517
     """
 
     def __init__(

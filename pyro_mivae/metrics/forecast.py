@@ -37,19 +37,11 @@ def forecast(
     seed: int = 0,
     **options: Any,
 ) -> float:
-    """Estimates the time of `evaluate` with the same arguments.
+    """Estimates the seconds that `evaluate` takes with the same arguments.
 
     It evaluates 400 and 800 of the data with few draws, and extrapolates the time of each part:
     with the square of the number of data if every code is scored under every datum, otherwise with
     that number or the number of draws. It may be wrong by a factor of two.
-
-    Returns:
-        Seconds of wall time.
-
-    Example:
-        >>> vae, x = mi.VAE((1, 8, 8), latent_dim=2), torch.rand(60, 1, 8, 8)
-        >>> forecast(vae, x, full=True) > 0
-        True
     """
     known, taught = check_known(vae, x, labels, factors, train, given)
     items, piece = len(known.x), min(PIECE, len(known.x))
@@ -63,9 +55,7 @@ def forecast(
         some = known.take(size, seed), None if taught is None else taught.take(size, seed)
         pilot = Budget.of(size, samples_per_category=FEW_SAMPLES, **few)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", PyroMivaeWarning
-            )  # few draws are enough for a forecast
+            warnings.simplefilter("ignore", PyroMivaeWarning)  # few draws suffice for a forecast
             found = measure(vae, *some, pilot, seed)
         clocks.append(found.seconds)
     first, last = clocks
@@ -116,12 +106,7 @@ def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float
 
 @checked(seconds=number(least=0))
 def duration(seconds: float) -> str:
-    """Writes a rough duration in words.
-
-    Example:
-        >>> [duration(seconds) for seconds in (3.2, 48, 250, 8000)]
-        ['a few seconds', 'about 50 seconds', 'about 4 minutes', 'about 2.2 hours']
-    """
+    """Writes a rough duration in words."""
     if seconds < 10:
         return "a few seconds"
     if seconds < 90:

@@ -116,20 +116,9 @@ def critics(data: EncodedData, findings: Findings) -> None:
 def critic_estimates(vae: Variant, x: Tensor, seed: int = 0) -> dict[str, float]:
     """Estimates the information of held-out data by a variant's critics, in batches.
 
-    Batches hold many data in random order; a small last one joins the one before.
-
-    Args:
-        vae: The variant.
-        x: Held-out data, shape ``(n, *data_shape)``.
-        seed: Seed of the order and the draws.
-
-    Returns:
-        ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error
-        ``mi_<sites>_critic_se``; NaN if there are too few data or batches. Empty if the variant
-        has no critic.
-
-    Raises:
-        DataError: If the data do not match the variant.
+    Batches hold many data in random order; a small last one joins the one before. It returns
+    ``mi_<sites>_critic``, the mean over the batches in nats, and its standard error, NaN if there
+    are too few data or batches; nothing if the variant has no critic.
     """
     x = vae.check_data(x)
     objective = vae.objective()

@@ -33,19 +33,7 @@ class Findings:
 
 @checked(protocol=instance(Mapping, example="evaluate(...).protocol"), name=text())
 def how_measured(protocol: Mapping[str, Any], name: str) -> str | None:
-    """Finds the line of a protocol about the measurement of a figure.
-
-    Args:
-        protocol: Protocol of `evaluate`, or of a ``metrics.json``.
-        name: Key of the figure; a standard error's line is that of its figure.
-
-    Returns:
-        The line, or None.
-
-    Example:
-        >>> how_measured({"figures": {"kl_*, rate": "10 draws of each code"}}, "kl_z_se")
-        '10 draws of each code'
-    """
+    """Finds a protocol's line on a figure; a standard error's line is that of its figure."""
     name = name.removesuffix(ERROR)
     lines = named(text())("protocol['figures']", protocol.get("figures", {}))
     for patterns, line in lines.items():

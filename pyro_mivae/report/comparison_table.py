@@ -49,12 +49,6 @@ def compare_metrics(metrics: Sequence[Sequence[Mapping[str, float]]]) -> list[Li
     (more for the mean of a few runs, by Student's t: 12.7 for two, 2.8 for five). The errors are
     taken as independent, which is cautious: on the same data they are correlated. For intervals
     the difference is the gap between them. A figure without a standard error is not marked.
-
-    Example:
-        >>> runs = [{"rate": 3.0, "rate_se": 0.1}], [{"rate": 4.0, "rate_se": 0.1}]
-        >>> (line,) = compare_metrics(runs)
-        >>> [str(cell) for cell in line.cells], line.cells[1].differs
-        (['3.00 ± 0.10', '4.00 ± 0.10'], True)
     """
     found = [k for runs in metrics for run in runs for k, _ in parsed(run) if k.index is None]
     places = list(FIGURES)

@@ -36,34 +36,19 @@ STEPS = 9
 
 @dataclass
 class ReportData:
-    """A trained model with the data, history and numbers of a report.
-
-    Attributes:
-        vae: The model.
-        x: Data that it was not trained on, shape ``(n, *data_shape)``; at most 10,000, evenly
-            spaced, are used.
-        labels: Integer labels, shape ``(n,)``, or None; only shown.
-        history: The columns of the training run.
-        metrics: Numbers by name, in nats per datum where they are information.
-        class_names: Name of label 0, 1, ...
-        factors: Known factors of each datum, integers, ``(n, F)``, or None.
-        factor_names: A name for each factor.
-        column_names: A name for each column of a table.
-        num_train: Number of data that it was trained on, if known.
-        given: Condition of each datum, if the model has one, see `Variant.arguments`.
-    """
+    """A trained model with the data, history and numbers of a report."""
 
     vae: Variant
-    x: Tensor
-    labels: Tensor | None
+    x: Tensor  # held-out data, (n, *data_shape); at most 10,000, evenly spaced, are used
+    labels: Tensor | None  # (n,), integers; only shown
     history: History
     metrics: Mapping[str, float]
-    class_names: Sequence[str] | None = None
-    factors: Tensor | None = None
+    class_names: Sequence[str] | None = None  # of labels 0, 1, ...
+    factors: Tensor | None = None  # (n, F), integers
     factor_names: Sequence[str] = ()
-    column_names: Sequence[str] = ()
-    num_train: int | None = None
-    given: Any = None
+    column_names: Sequence[str] = ()  # of a table
+    num_train: int | None = None  # number of data that it was trained on
+    given: Any = None  # condition of each datum, see `Variant.arguments`
 
     def __post_init__(self) -> None:
         self.num_data = n = len(self.x)

@@ -284,12 +284,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def sum_up(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Returns the mean and the standard deviation of each figure.
-
-    Example:
-        >>> sum_up([{"rate": 1.0}, {"rate": 3.0}])
-        {'rate': (2.0, 1.4142135623730951)}
-    """
+    """Returns the mean and the standard deviation of each figure."""
     names = dict.fromkeys(name for of_run in metrics for name in of_run)
     summary = {}
     for name in names:
