@@ -25,13 +25,13 @@ SHAPE, N, STEPS = (6,), 64, 5
 LEARNED = ("means", "weights", "scales")
 PRIORS = {
     "normal": lambda: mi.StandardNormalPrior(2, 2),
-    "student-t": lambda: mi.StudentTPrior(2, 2, df=5.0),
     "uniform": lambda: mi.UniformPrior(2, 2),
     "spherical": lambda: mi.SphericalPrior(3),
     "mixture": lambda: mi.MixturePrior(3, 3, 3.0),
     "marginal mixture": lambda: mi.MixturePrior(3, 4, 3.0, LEARNED, means="random", category=None),
     "stick-breaking": lambda: mi.StickBreakingPrior(3, 4, means="random"),
     "vamp": lambda: mi.VampPrior(SHAPE, 4, num_components=5),
+    "vamp of categories": lambda: mi.VampPrior(SHAPE, 3, num_components=5, num_categories=3),
     "coupling": lambda: mi.FlowPrior(4, hidden_dims=(8,)),
     "spline": lambda: mi.FlowPrior(4, "spline", hidden_dims=(8,)),
     "hierarchical": lambda: mi.HierarchicalPrior(2, 2, hidden_dims=(8,), skip=True),
@@ -46,7 +46,7 @@ VARIANTS = {
     "infocat": {"warm_start": 2},
 }
 ONE_SITE = ("spherical", "marginal mixture", "vamp", "coupling", "spline")
-CATEGORIES = ("mixture", "stick-breaking")
+CATEGORIES = ("mixture", "stick-breaking", "vamp of categories")
 REFUSED = "takes it, as none|needs a category|needs two sites|needs continuous sites"
 """Reasons for which a combination makes no sense."""
 
