@@ -171,8 +171,7 @@ def number(given: Given, /, *, finite: bool = True, **limits: float | None) -> f
     if not fits:
         raise given.refused(f"{kind}{_Limits(**limits)}")
     _Limits(**limits).check(given, value, kind)
-    plain: float = value.item() if isinstance(value, np.generic) else value
-    return plain
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @checker

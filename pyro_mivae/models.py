@@ -75,10 +75,8 @@ class GenerativeModel(PyroModule):
     def decode(self, code: Tensor) -> Tensor:
         """Decodes codes ``(..., code_dim)``: those of every category and particle at once."""
         if not self._flattens or code.dim() == 2:
-            decoded: Tensor = self.decoder(code)
-            return decoded
-        rows: Tensor = self.decoder(code.flatten(0, -2))
-        return rows.unflatten(0, code.shape[:-1])
+            return self.decoder(code)
+        return self.decoder(code.flatten(0, -2)).unflatten(0, code.shape[:-1])
 
     def _with_condition(self, code: Tensor, given: Tensor | None, n: int) -> Tensor:
         """Appends the condition of each datum to codes ``(..., n, code_dim)``."""

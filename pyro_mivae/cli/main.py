@@ -43,8 +43,7 @@ class Commands(click.Group):
             return None
         from pyro_mivae.cli import commands
 
-        found: click.Command = getattr(commands, cmd_name.replace("list", "list_all"))
-        return found
+        return getattr(commands, cmd_name.replace("list", "list_all"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes a line for each command."""

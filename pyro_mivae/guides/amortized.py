@@ -142,8 +142,7 @@ class AmortizedGuide(PyroModule):
                 "takes none; wrap it as mi.networks.ConditionalEncoder(encoder, data_shape, "
                 "given_shape)"
             )
-        features: Tensor = self.encoder(x, *conditions)
-        return features
+        return self.encoder(x, *conditions)
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> None:
         """Samples the sites, given data ``(batch, *data_shape)`` and their condition."""

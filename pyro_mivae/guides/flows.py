@@ -82,7 +82,7 @@ class InverseAutoregressiveFlow(FlowFamily):
     def _layer(self, order: Tensor) -> nn.Module:
         zuko = import_zuko("this family of a guide", "'affine-coupling'")
         univariate, shapes = self._univariate(zuko.transforms)
-        layer: nn.Module = zuko.flows.MaskedAutoregressiveTransform(
+        return zuko.flows.MaskedAutoregressiveTransform(
             self.size,
             self.context_dim,
             order=order,
@@ -90,7 +90,6 @@ class InverseAutoregressiveFlow(FlowFamily):
             shapes=shapes,
             hidden_features=(self.hidden_dim,),
         )
-        return layer
 
     def _univariate(self, transforms: Any) -> tuple[Any, list[tuple[int, ...]]]:
         """Returns the transform of one coordinate, and the shapes of its parameters."""
@@ -143,8 +142,7 @@ class CouplingFlow(FlowFamily):
         kept = self.size // 2
         moved = self.size - kept
         network = ConditionalDenseNN(kept, self.context_dim, [self.hidden_dim], [moved, moved])
-        layer: nn.Module = ConditionalAffineCoupling(kept, network)
-        return layer
+        return ConditionalAffineCoupling(kept, network)
 
     def _distribution(self, noise: Any, context: Tensor, affine: Any) -> Any:
         flip = torch.arange(self.size - 1, -1, -1, device=context.device)
@@ -174,5 +172,4 @@ class _Coupled(dist.TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
         same = value.shape == shape  # the last draw itself, which the layers remember
-        log_prob: Tensor = super().log_prob(value if same else value.expand(shape))
-        return log_prob
+        return super().log_prob(value if same else value.expand(shape))

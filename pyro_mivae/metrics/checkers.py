@@ -38,5 +38,4 @@ def codes(given: Given, items: str, dims: str) -> Tensor:
 def columns(given: Given, dims: str) -> list[int]:
     """Numbers of columns, each less than the size of a dimension."""
     most = given.sizes.get(dims, LARGEST) - 1
-    found: list[int] = several(whole(least=0, most=most), least=0)(given.name, given.value)
-    return found
+    return several(whole(least=0, most=most), least=0)(given.name, given.value)

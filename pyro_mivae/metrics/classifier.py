@@ -55,8 +55,7 @@ class Classifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the classes' logits, shape ``(n, num_classes)``."""
-        logits: Tensor = self.layers((features.flatten(1) - self.loc) / self.scale)
-        return logits
+        return self.layers((features.flatten(1) - self.loc) / self.scale)
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:

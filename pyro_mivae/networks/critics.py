@@ -93,8 +93,7 @@ class Critic(nn.Module, ABC):
     def _each(self, x: Tensor, code: Tensor) -> Tensor:
         pairs = torch.broadcast_shapes(code.shape[:2], x.shape[:2])
         xs = x.expand(*pairs, *x.shape[2:]).flatten(0, 1)
-        scores: Tensor = self(xs, code.expand(*pairs, -1).flatten(0, 1))
-        return scores.reshape(pairs)
+        return self(xs, code.expand(*pairs, -1).flatten(0, 1)).reshape(pairs)
 
 
 class LayeredCritic(Critic):
@@ -201,8 +200,7 @@ class JointCritic(LayeredCritic):
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
         """Adds the first layer's two parts and applies the rest; see `LayeredCritic`."""
-        scores: Tensor = self.head(of_data + of_code)
-        return scores.squeeze(-1)
+        return self.head(of_data + of_code).squeeze(-1)
 
 
 class SeparableCritic(InnerProductCritic):
@@ -323,11 +321,10 @@ class MutualInfoChain(LayeredCritic):
         """Concatenates the features and applies the head; see `LayeredCritic`."""
         pairs = torch.broadcast_shapes(of_data.shape[:-1], of_code.shape[:-1])
         parts = (of_data.expand(*pairs, -1), of_code.expand(*pairs, -1))
-        scores: Tensor = self.head(torch.cat(parts, -1))
-        return scores.squeeze(-1)
+        return self.head(torch.cat(parts, -1)).squeeze(-1)
 
 
-CRITICS: dict[str, type[Critic]] = {
+CRITICS: dict[str, type[LayeredCritic]] = {
     "joint": JointCritic,
     "separable": SeparableCritic,
     "bilinear": BilinearCritic,
@@ -352,8 +349,7 @@ def build_critic(
         >>> critic.all_pairs(torch.zeros(4, 1, 28, 28), torch.zeros(4, 10)).shape
         torch.Size([4, 4])
     """
-    factory: Callable[..., Critic] = CRITICS[name]
-    return factory(data_shape, code_dim, hidden_dims)
+    return CRITICS[name](data_shape, code_dim, hidden_dims)
 
 
 def _data_encoder(

@@ -138,8 +138,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the log-odds of real data, shape ``(batch,)``."""
-        logits: Tensor = self.head(self.trunk(x)).squeeze(-1)
-        return logits
+        return self.head(self.trunk(x)).squeeze(-1)
 
 
 def _leaky_mlp_pair(data_shape: Sequence[int], code_dim: int) -> Pair:

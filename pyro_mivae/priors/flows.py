@@ -29,8 +29,7 @@ class FlowDistribution(ZukoToPyro):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws, as a component of a mixture does."""
-        draws: Tensor = self(torch.Size(sample_shape))
-        return draws
+        return self(torch.Size(sample_shape))
 
     def expand(self, *args: Any, **kwargs: Any) -> FlowDistribution:
         """Returns the same distribution over a larger batch shape."""
@@ -111,8 +110,7 @@ class FlowPrior(PyroModule):
 
     def forward(self) -> Tensor:
         """Samples the site, returns it, shape ``(batch, latent_dim)``."""
-        z: Tensor = pyro.sample(self.site, self.distribution())
-        return z
+        return pyro.sample(self.site, self.distribution())
 
     def distribution(self) -> Any:
         """Returns the distribution of one code."""
@@ -144,5 +142,4 @@ def import_zuko(what: str, other: str) -> Any:
 def _zuko_flow(flow: Flow, features: int, transforms: int, hidden: list[int]) -> nn.Module:
     zuko = import_zuko(f"flow={flow!r}", "flow='coupling'")
     build = zuko.flows.NSF if flow == "spline" else zuko.flows.MAF
-    built: nn.Module = build(features, transforms=transforms, hidden_features=hidden)
-    return built
+    return build(features, transforms=transforms, hidden_features=hidden)

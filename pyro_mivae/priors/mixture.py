@@ -137,13 +137,11 @@ class MixturePrior(PyroModule):
         else:
             c = pyro.sample(self.category, dist.OneHotCategorical(logits=self.log_weights()))
             fn = dist.Normal(c @ self.means, one if scales is None else c @ scales).to_event(1)
-        z: Tensor = pyro.sample(self.site, fn)
-        return z
+        return pyro.sample(self.site, fn)
 
     def log_weights(self) -> Tensor:
         """Returns the categories' log-probabilities up to a constant, shape ``(K,)``."""
-        logits: Tensor = self.logits
-        return logits
+        return self.logits
 
     def _hold(self, name: str, value: Tensor, *, learned: bool) -> None:
         if learned:

@@ -133,8 +133,7 @@ class VampPrior(PyroModule):
         if self.category is not None and self.num_categories is not None:
             equal = dist.OneHotCategorical(logits=self.logits.new_zeros(self.num_categories))
             pyro.sample(self.category, equal)
-        z: Tensor = pyro.sample(self.site, dist.Normal(zero, torch.ones_like(zero)).to_event(1))
-        return z
+        return pyro.sample(self.site, dist.Normal(zero, torch.ones_like(zero)).to_event(1))
 
     def forward(self) -> Tensor:
         """Samples the sites, returns ``z``, shape ``(batch, latent_dim)``."""
@@ -150,8 +149,7 @@ class VampPrior(PyroModule):
                 components = components({self.category: c.unsqueeze(-2)})
         is_normal = isinstance(getattr(components, "base_dist", None), dist.Normal)
         mixture = NormalMixture if is_normal else Mixture
-        z: Tensor = pyro.sample(self.site, mixture(dist.Categorical(logits=weights), components))
-        return z
+        return pyro.sample(self.site, mixture(dist.Categorical(logits=weights), components))
 
     def posteriors(self) -> Any:
         """Returns the guide's distributions given the pseudo-inputs, batch shape ``(K,)``."""

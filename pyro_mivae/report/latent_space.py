@@ -34,42 +34,32 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
         plane += (
             f"{codes.shape[1]} dimensions projected on the two main directions of their variance, "
         )
+    groups, names = data.labels, data.class_names
+    colors: Sequence[int] | None = None
     if data.category:
-        figure, ax = plots.new_figure(4.2)
-        letters = [letter(k) for k in range(data.num_categories)]
-        plots.plot_latent_space(
-            ax, codes, data.categories, names=letters, colors=data.category_colors
-        )
+        groups, names, colors = data.categories, _letters(data), data.category_colors
+        key, by = "latent_space_by_category", ", by category"
         sentence = plane + "coloured by the most probable category."
         if data.labels is not None:
             sentence += " A category has the colour of its matched label."
-        yield Panel(
-            "latent_space_by_category",
-            "The code, by category",
-            sentence,
-            "Islands of one colour: the code separates these categories.",
-            figure,
-        )
-        return
-    figure, ax = plots.new_figure(4.2)
-    plots.plot_latent_space(ax, codes, data.labels, names=data.class_names)
-    if data.labels is not None:
-        yield Panel(
-            "latent_space_by_label",
-            "The code, by label",
-            plane + "coloured by label.",
+        look_for = "Islands of one colour: the code separates these categories."
+    elif data.labels is not None:
+        key, by, sentence = "latent_space_by_label", ", by label", plane + "coloured by label."
+        look_for = (
             "Separate labels are easy to read from the code. Labels that overlap here may be "
-            "separate in the dimensions that are not shown.",
-            figure,
+            "separate in the dimensions that are not shown."
         )
     else:
-        yield Panel(
-            "latent_space",
-            "The code",
-            plane + "in one colour, because there are no labels.",
-            "Clusters and gaps: the prior has none, so the model found them in the data.",
-            figure,
-        )
+        key, by = "latent_space", ""
+        sentence = plane + "in one colour, because there are no labels."
+        look_for = "Clusters and gaps: the prior has none, so the model found them in the data."
+    figure, ax = plots.new_figure(4.2)
+    plots.plot_latent_space(ax, codes, groups, names=names, colors=colors)
+    yield Panel(key, f"The code{by}", sentence, look_for, figure)
+
+
+def _letters(data: ReportData) -> list[str]:
+    return [letter(k) for k in range(data.num_categories)]
 
 
 def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
@@ -83,15 +73,12 @@ def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
         raise DataError(
             f"of {len(codes):,} codes {distinct} differ from each other; t-SNE needs {_FEWEST}"
         )
-    groups: Tensor | None = None
+    groups, names = data.labels, data.class_names
     colors, by, kinds = None, "", "kinds"
-    names: Sequence[str] | None = None
     if data.labels is not None:
-        groups, names = data.labels, data.class_names
         by, kinds = ", coloured by label", "labels"
     elif data.category:
-        groups, colors = data.categories, data.category_colors
-        names = [letter(k) for k in range(data.num_categories)]
+        groups, names, colors = data.categories, _letters(data), data.category_colors
         by, kinds = ", coloured by the most probable category", "categories"
     figure, ax = plots.new_figure(4.2)
     plots.plot_latent_space(

@@ -275,8 +275,7 @@ def _make(make: Callable[..., Variant], seed: int, **options: float) -> Variant:
     """The variant of a point of the grid, with weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: Variant = VARIANT("make(...)", make(**options))
-        return made
+        return VARIANT("make(...)", make(**options))
 
 
 def _measure(vae: Variant, x: Tensor, given: Any) -> dict[str, float]:

@@ -42,8 +42,7 @@ class RingPrior(PyroModule):
         c = pyro.sample("c", dist.OneHotCategorical(equal))
         # Where c is summed out, it is a table of all its values, of shape (K, 1, K). A matrix
         # product broadcasts over its leading dimensions.
-        z: Tensor = pyro.sample("z", dist.Normal(c @ self.means, 1.0).to_event(1))
-        return z
+        return pyro.sample("z", dist.Normal(c @ self.means, 1.0).to_event(1))
 
 
 if __name__ == "__main__":
