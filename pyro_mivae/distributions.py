@@ -226,7 +226,6 @@ class Mixture(dist.MixtureSameFamily):
     """A mixture whose support is that of its components, which torch hides from transforms.
 
     Example:
-        >>> import pyro.distributions as dist
         >>> weights, parts = dist.Categorical(torch.ones(2)), dist.LogNormal(torch.zeros(2), 1.0)
         >>> Mixture(weights, parts).support
         GreaterThan(lower_bound=0.0)

@@ -349,5 +349,4 @@ def _logsumexp(table: Tensor) -> Tensor:
     """Log-sum-exp over the last dimension in place: much faster than torch's, which copies."""
     limits = torch.finfo(table.dtype)  # never infinity less infinity
     top = table.amax(-1, keepdim=True).clamp(limits.min, limits.max)
-    total: Tensor = table.sub_(top).exp_().sum(-1)
-    return total.log_().add_(top[..., 0])
+    return table.sub_(top).exp_().sum(-1).log_().add_(top[..., 0])

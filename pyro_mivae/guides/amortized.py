@@ -79,8 +79,7 @@ class AmortizedGuide(PyroModule):
         Pineau & Lelarge (2018), InfoCatVAE, section 2.1. https://arxiv.org/abs/1806.08240
 
     Example:
-        >>> from pyro_mivae.priors import prior_sites
-        >>> sites, _ = prior_sites(mi.StandardNormalPrior(latent_dim=3))
+        >>> sites, _ = mi.priors.prior_sites(mi.StandardNormalPrior(latent_dim=3))
         >>> guide = AmortizedGuide((1, 8, 8), sites, family="full-covariance")
         >>> guide.distributions(torch.rand(5, 1, 8, 8))["z"].covariance_matrix.shape
         torch.Size([5, 3, 3])

@@ -84,24 +84,20 @@ def forecast(
 def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float]:
     """Requested draws over the draws for a part of the data, by part of the evaluation."""
 
-    def drawn(options: InformationOptions, of: int) -> tuple[int, ...]:
-        """Importance samples, samples of generated data, transitions of both, and refined data."""
-        iwae, ais = min(options.iwae_items, of), min(options.ais_items, of)
-        generated = options.generative_items * options.generative_samples
+    def drawn(options: InformationOptions, of: int) -> dict[str, int]:
         own = min(options.ais_items, options.generative_items)
         there, and_back = (way * options.ais_temperatures + PILOT for way in (1, 2))
-        refined = min(options.refine_items, of)
-        return iwae * options.iwae_samples, generated, ais * there, own * and_back, refined
+        return {
+            "draw_codes": (options.num_samples or 1) * of,
+            "costs": min(options.iwae_items, of) * options.iwae_samples,
+            "generative_information": options.generative_items * options.generative_samples,
+            "annealed_evidence": min(options.ais_items, of) * there,
+            "annealed_generation": own * and_back,
+            "amortization": min(options.refine_items, of),
+        }
 
-    parts = (
-        *("costs", "generative_information", "annealed_evidence", "annealed_generation"),
-        "amortization",
-    )
-    few = InformationOptions(**FEW, **FEW_ANNEALED, **FEW_REFINED)
-    pairs = zip(parts, drawn(asked, items), drawn(few, piece))
-    found = {f"information, {part}": many / few for part, many, few in pairs}
-    found["information, draw_codes"] = (asked.num_samples or 1) * items / piece
-    return found
+    few = drawn(InformationOptions(**FEW, **FEW_ANNEALED, **FEW_REFINED), piece)
+    return {f"information, {part}": n / few[part] for part, n in drawn(asked, items).items()}
 
 
 @checked(seconds=number(least=0))

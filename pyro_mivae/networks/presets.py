@@ -124,8 +124,7 @@ class Discriminator(nn.Module):
         in_features: Number of features.
 
     Example:
-        >>> from pyro_mivae.networks import ConvTrunk
-        >>> trunk = ConvTrunk((1, 8, 8), hidden_dim=16)
+        >>> trunk = mi.networks.ConvTrunk((1, 8, 8), hidden_dim=16)
         >>> Discriminator(trunk, 16)(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5])
     """

@@ -48,9 +48,8 @@ def plot_sandwich(
     """Draws a row per figure from its lower to its upper bound, with its value at the right.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> rows = {"I(z; x)": (1.2, 1.5), "I(c; x)": (2.0, math.nan)}
-        >>> ax = plot_sandwich(new_figure()[1], rows, marks={"rate": 4.0})
+        >>> ax = plot_sandwich(mi.plots.new_figure()[1], rows, marks={"rate": 4.0})
         >>> [text.get_text() for text in ax.texts]
         ['rate 4.00', '1.20 – 1.50', '≥ 2.00']
     """
@@ -99,8 +98,7 @@ def plot_contributions(
     The bar is solid up to the lower bound, and pale from there to the upper one.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
-        >>> ax = plot_contributions(new_figure()[1], ["z0", "z1"], [0.5, 0.1], [0.7, 0.1])
+        >>> ax = plot_contributions(mi.plots.new_figure()[1], ["z0", "z1"], [0.5, 0.1], [0.7, 0.1])
         >>> len(ax.patches) > 0
         True
     """
@@ -131,10 +129,8 @@ def plot_information_bar(ax: Axes, nats: Mapping[str, Tensor]) -> Axes:
     """Draws one bar divided into sites, and each site into its dimensions, the largest first.
 
     Example:
-        >>> import torch
-        >>> from pyro_mivae.plots import new_figure
         >>> nats = {"z": torch.ones(3), "c": torch.tensor(2.0)}
-        >>> ax = plot_information_bar(new_figure(1.2)[1], nats)
+        >>> ax = plot_information_bar(mi.plots.new_figure(1.2)[1], nats)
         >>> [text.get_text() for text in ax.texts]
         ['z  3.00 nats', 'c  2.00 nats']
     """

@@ -64,9 +64,8 @@ def plot_latent_space(
         https://www.jmlr.org/papers/v9/vandermaaten08a.html
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
-        >>> groups = torch.arange(10) % 2
-        >>> ax = plot_latent_space(new_figure()[1], torch.randn(10, 2), groups, names=["a", "b"])
+        >>> groups, ax = torch.arange(10) % 2, mi.plots.new_figure()[1]
+        >>> ax = plot_latent_space(ax, torch.randn(10, 2), groups, names=["a", "b"])
         >>> [text.get_text() for text in ax.texts]
         ['a', 'b']
     """
@@ -122,9 +121,8 @@ def plot_confusion_matrix(
     the clustering accuracy (one category per label, Hungarian algorithm).
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> labels, categories = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0])
-        >>> ax = plot_confusion_matrix(new_figure()[1], labels, categories)
+        >>> ax = plot_confusion_matrix(mi.plots.new_figure()[1], labels, categories)
         >>> [label.get_text() for label in ax.get_xticklabels()]
         ['B', 'A']
     """
@@ -162,9 +160,8 @@ def plot_factor_matrix(
     """Draws shares in percent, such as each dimension's information of each factor's entropy.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> names, factors = ["z0", "z1"], ["shape", "scale"]
-        >>> ax = plot_factor_matrix(new_figure()[1], torch.eye(2), names, factors)
+        >>> ax = plot_factor_matrix(mi.plots.new_figure()[1], torch.eye(2), names, factors)
         >>> [label.get_text() for label in ax.get_xticklabels()]
         ['shape', 'scale']
     """

@@ -53,8 +53,7 @@ def plot_curves(
     If the first part would flatten the rest, the Axes cut it off at the top.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
-        >>> _, ax = new_figure()
+        >>> _, ax = mi.plots.new_figure()
         >>> len(plot_curves(ax, {"loss": [3.0, 2.0], "val_loss": [3.5, 2.5]}).lines)
         2
     """
@@ -86,9 +85,8 @@ def plot_runs(
     """Draws one quantity of several models, a colour per model, a line per seed.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> runs = {"a": [([1, 2], [3.0, 2.0])], "b": [([1, 2, 3], [4.0, 2.0, 1.0])]}
-        >>> len(plot_runs(new_figure()[1], runs).lines)
+        >>> len(plot_runs(mi.plots.new_figure()[1], runs).lines)
         2
     """
     lines: list[Curve] = []
@@ -107,9 +105,8 @@ def plot_loss_curves(ax: Axes, history: History) -> Axes:
     Loss and −ELBO share a line if they are equal. The held-out loss is left out.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> rows = [{"epoch": k, "loss": 3.0 - k, "elbo": k - 3.0} for k in (1, 2)]
-        >>> len(plot_loss_curves(new_figure()[1], mi.training.History(rows)).lines)
+        >>> len(plot_loss_curves(mi.plots.new_figure()[1], mi.training.History(rows)).lines)
         1
     """
     curves: dict[str, Sequence[float]] = {}
@@ -134,9 +131,8 @@ def plot_information_curves(
     """Draws the KL of every site and every information term.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> rows = [{"epoch": k, "kl_z": 1.0 * k, "mi_z_lower": 0.5 * k} for k in (1, 2)]
-        >>> len(plot_information_curves(new_figure()[1], mi.training.History(rows)).lines)
+        >>> len(plot_information_curves(mi.plots.new_figure()[1], mi.training.History(rows)).lines)
         2
     """
     curves: dict[str, Sequence[float]] = {}

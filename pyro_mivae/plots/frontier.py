@@ -56,12 +56,11 @@ def plot_rate_distortion(
         Alemi et al. (2018), Fixing a Broken ELBO, figure 1. https://arxiv.org/abs/1711.00464
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
         >>> rows = [
         ...     {"beta": b, "rate": 10 / b, "distortion": 20 + b, "mi_lower": 2 / b}
         ...     for b in (1.0, 2.0)
         ... ]
-        >>> ax = plot_rate_distortion(new_figure()[1], rows, along="beta")
+        >>> ax = plot_rate_distortion(mi.plots.new_figure()[1], rows, along="beta")
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('rate (nats)', 'distortion (nats)')
     """

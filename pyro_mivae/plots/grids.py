@@ -89,8 +89,7 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     nearest to it. The ends of up to four scales stand below.
 
     Example:
-        >>> from pyro_mivae.plots import new_figure
-        >>> ax = plot_grid(new_figure()[1], torch.rand(2, 5, 1, 8, 8), ["a", "b"])
+        >>> ax = plot_grid(mi.plots.new_figure()[1], torch.rand(2, 5, 1, 8, 8), ["a", "b"])
         >>> [text.get_text() for text in ax.get_yticklabels()]
         ['a', 'b']
     """

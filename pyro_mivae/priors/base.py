@@ -11,7 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent
 
 from pyro_mivae.arguments import Given, checked, checker, function, several, text
@@ -116,6 +116,14 @@ def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -
     attach = getattr(prior, "attach", None)
     if attach is not None:
         attach(guide, interval)
+
+
+def hold(module: nn.Module, name: str, value: Tensor, *, learned: bool) -> None:
+    """Keeps a tensor as a parameter if it is learned, else as a buffer."""
+    if learned:
+        setattr(module, name, nn.Parameter(value))
+    else:
+        module.register_buffer(name, value)
 
 
 def site_size(fn: Any) -> int:

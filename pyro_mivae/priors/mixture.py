@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule, PyroParam
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, normalize, pad
 
@@ -18,6 +18,7 @@ from pyro_mivae.arguments import Sizes, checked, choice, number, several, size, 
 from pyro_mivae.distributions import NormalMixture
 from pyro_mivae.errors import OptionError
 from pyro_mivae.memory import check_fitting
+from pyro_mivae.priors.base import hold
 from pyro_mivae.sites import OF_PARAMETERS
 
 Means = Literal["orthogonal", "random"]
@@ -121,8 +122,8 @@ class MixturePrior(PyroModule):
             centres = radius / math.sqrt(block) * blocks
         else:
             centres = radius * normalize(torch.randn(num_categories, latent_dim), dim=-1)
-        self._hold("means", centres, learned="means" in learn)
-        self._hold("logits", torch.zeros(num_categories), learned="weights" in learn)
+        hold(self, "means", centres, learned="means" in learn)
+        hold(self, "logits", torch.zeros(num_categories), learned="weights" in learn)
         if "scales" in learn:
             self.scales = PyroParam(torch.ones_like(centres), constraints.positive)
 
@@ -142,12 +143,6 @@ class MixturePrior(PyroModule):
     def log_weights(self) -> Tensor:
         """Returns the categories' log-probabilities up to a constant, shape ``(K,)``."""
         return self.logits
-
-    def _hold(self, name: str, value: Tensor, *, learned: bool) -> None:
-        if learned:
-            setattr(self, name, nn.Parameter(value))
-        else:
-            self.register_buffer(name, value)
 
 
 class StickBreakingPrior(MixturePrior):
@@ -204,7 +199,7 @@ class StickBreakingPrior(MixturePrior):
         self.concentration = concentration
         del self.logits
         log_odds = torch.full((num_categories - 1,), -math.log(concentration))
-        self._hold("sticks", log_odds, learned="weights" in self.learned)
+        hold(self, "sticks", log_odds, learned="weights" in self.learned)
         self.register_buffer("num_data", torch.tensor(math.inf))
 
     def initialize(self, x: Tensor) -> None:

@@ -17,6 +17,7 @@ from pyro_mivae.compat import BatchNorm
 from pyro_mivae.distributions import Mixture, NormalMixture
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.memory import check_fitting
+from pyro_mivae.priors.base import hold
 
 
 class VampPrior(PyroModule):
@@ -106,11 +107,7 @@ class VampPrior(PyroModule):
         check_fitting(count, "give fewer components")
         self.interval: tuple[float, float] | None = None
         self.pseudo_inputs = nn.Parameter(torch.rand(num_components, *data_shape))
-        logits = torch.zeros(num_components)
-        if learn_weights:
-            self.logits = nn.Parameter(logits)
-        else:
-            self.register_buffer("logits", logits)
+        hold(self, "logits", torch.zeros(num_components), learned=learn_weights)
 
     def attach(self, guide: Any, interval: tuple[float, float] | None) -> None:
         """Takes the guide that the prior reads, and the interval of the data; None for any."""

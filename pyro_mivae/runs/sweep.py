@@ -205,7 +205,6 @@ def sweep(
 
     Example:
         >>> from functools import partial
-        >>> import pyro_mivae as mi
         >>> digits = mi.load_dataset("digits")
         >>> make = partial(mi.BetaVAE, digits.data_shape, latent_dim=2)
         >>> x = digits.x_train[:64]
