@@ -39,6 +39,21 @@ def test_every_public_name_has_an_example():
     assert not sorted(lacking)
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_method_has_a_docstring_or_inherits_one(name):
+    module = importlib.import_module(name)
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == name]
+    lacking = []
+    for one in (c for c in classes if not c.__name__.startswith("_")):
+        known = [vars(base) for base in one.__mro__ if base.__module__.startswith("pyro_mivae")]
+        for method, value in vars(one).items():
+            function = getattr(value, "fget", getattr(value, "func", inspect.unwrap(value)))
+            if not method.startswith("_") and getattr(function, "__name__", "") == method:
+                if not any(getattr(of.get(method), "__doc__", None) for of in known):
+                    lacking.append(f"{one.__qualname__}.{method}")
+    assert not lacking
+
+
 def is_result(value):
     """Errors, and records that a function fills: the example is that of the function."""
     return inspect.isclass(value) and (

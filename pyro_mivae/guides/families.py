@@ -75,7 +75,6 @@ class MeanField(Family):
         self.num_params = 2 * self.size
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         return dist.Normal(*location_and_scale(params)).to_event(1)
 
 
@@ -89,7 +88,6 @@ class ProbitMeanField(MeanField):
     """
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         return ProbitNormal(*location_and_scale(params)).to_event(1)
 
 
@@ -106,7 +104,6 @@ class OnSphere(Family):
         self.num_params = self.size + 1
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         direction, concentration = params.split([self.size, 1], -1)
         return PowerSpherical(normalize(direction, dim=-1), softplus(concentration[..., 0]))
 
@@ -124,7 +121,6 @@ class PointMass(Family):
         self.num_params = self.size
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         return dist.Delta(params, event_dim=1)
 
 
@@ -151,7 +147,6 @@ class FullCovariance(Family):
         self.register_buffer("index", index.flatten(), persistent=False)
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         loc, scale = location_and_scale(params[..., : 2 * self.size])
         entries = pad(params[..., 2 * self.size :], (0, 1))
         below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
@@ -178,7 +173,6 @@ class LowRank(Family):
         self.num_params = (2 + self.rank) * self.size
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         loc, scale = location_and_scale(params[..., : 2 * self.size], MIN_LOW_RANK_SCALE)
         factor = params[..., 2 * self.size :].unflatten(-1, (self.size, self.rank))
         return dist.LowRankMultivariateNormal(loc, factor, scale.square())
@@ -208,7 +202,6 @@ class GaussianMixture(Family):
         self.num_params = num_components * (2 * self.size + 1)
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         count = self.num_components
         normals = params[..., : 2 * count * self.size].unflatten(-1, (count, -1))
         logits = params[..., 2 * count * self.size :]

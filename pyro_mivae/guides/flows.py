@@ -53,7 +53,6 @@ class FlowFamily(Family):
         """Returns the distribution of noise after the layers and an affine transform."""
 
     def forward(self, params: Tensor) -> Any:
-        """Returns the distribution, see `Family`."""
         loc, scale = location_and_scale(params[..., : 2 * self.size])
         noise = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
         affine = _Affine(loc, scale, event_dim=1, cache_size=1)

@@ -73,7 +73,6 @@ class CountLikelihood(Likelihood):
             )
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         if not self.zero_inflated:
             return self._counts(decoded)
         counts = decoded[..., :-1]

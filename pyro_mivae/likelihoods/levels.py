@@ -186,7 +186,6 @@ class CategoricalLikelihood(LevelsLikelihood):
         self.num_outputs = self.num_levels
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         return CategoricalLevels(decoded)
 
 
@@ -213,7 +212,6 @@ class DiscretizedLogisticLikelihood(LevelsLikelihood):
     num_outputs = 2
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         loc, raw = decoded.unbind(-1)
         scale = 0.25 * softplus(raw) + 0.1 / (self.num_levels - 1)
         return DiscretizedLogistic(loc, scale, self.num_levels)

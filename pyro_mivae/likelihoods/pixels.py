@@ -47,7 +47,6 @@ class BernoulliLikelihood(Likelihood):
     )
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         return _UnitIntervalBernoulli(logits=decoded)
 
 
@@ -68,7 +67,6 @@ class DeltaLikelihood(Likelihood):
     )
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         return dist.Delta(torch.sigmoid(decoded))
 
 
@@ -88,5 +86,4 @@ class ContinuousBernoulliLikelihood(Likelihood):
     of_binary = DENSITY.format("continuous Bernoulli")
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         return dist.ContinuousBernoulli(logits=decoded)

@@ -61,7 +61,6 @@ class GaussianLikelihood(RealLikelihood):
             self.register_buffer("scale", start)
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         return dist.Normal(decoded, self.scale)
 
 
@@ -97,7 +96,6 @@ class HeteroscedasticGaussianLikelihood(RealLikelihood):
         self.least_scale = float(least_scale)
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         loc, raw = decoded.unbind(-1)
         return dist.Normal(loc, softplus(raw) + self.least_scale)
 
@@ -144,6 +142,5 @@ class StudentTLikelihood(RealLikelihood):
             self.register_buffer("df", start)
 
     def forward(self, decoded: Tensor) -> Any:
-        """Returns the distribution of data."""
         loc, raw = decoded.unbind(-1)
         return dist.StudentT(self.df, loc, softplus(raw) + self.least_scale)

@@ -140,7 +140,6 @@ class LayeredCritic(Critic):
         return self.data_layer(x), self.latent_layer(code)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Scores pairs; see `Critic`."""
         return self.compare(*self.features(x, code))
 
     def all_pairs(self, x: Tensor, code: Tensor) -> Tensor:
@@ -148,7 +147,6 @@ class LayeredCritic(Critic):
         return self.compare_all(*self.features(x, code))
 
     def both_pairs(self, x: Tensor, code: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores joint pairs and permuted pairs; see `Critic`."""
         of_data, of_code = self.features(x, code)
         return self.compare(of_data, of_code), self.compare(of_data, of_code[partner])
 
@@ -165,11 +163,9 @@ class InnerProductCritic(LayeredCritic):
     """The inner product of the two layers' outputs: one matrix product for all pairs."""
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Multiplies and adds; see `LayeredCritic`."""
         return (of_data * of_code).sum(-1)
 
     def compare_all(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Multiplies matrices; see `LayeredCritic`."""
         return of_code @ of_data.T
 
 
@@ -192,14 +188,12 @@ class JointCritic(LayeredCritic):
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
-        """Makes the layers."""
         first = nn.Linear(math.prod(self.data_shape), hidden_dims[0])
         self.data_layer = nn.Sequential(nn.Flatten(), first)
         self.latent_layer = nn.Linear(self.code_dim, hidden_dims[0], bias=False)
         self.head = nn.Sequential(activation(), mlp((*hidden_dims, 1), activation))
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Adds the first layer's two parts and applies the rest; see `LayeredCritic`."""
         return self.head(of_data + of_code).squeeze(-1)
 
 
@@ -226,7 +220,6 @@ class SeparableCritic(InnerProductCritic):
     def build(
         self, hidden_dims: Sequence[int], activation: Activation, *, embed_dim: int = 32
     ) -> None:
-        """Makes the layers."""
         self.data_layer = nn.Sequential(
             _data_encoder(self.data_shape, hidden_dims, activation),
             nn.Linear(hidden_dims[-1], embed_dim),
@@ -252,7 +245,6 @@ class BilinearCritic(InnerProductCritic):
     """
 
     def build(self, hidden_dims: Sequence[int], activation: Activation) -> None:
-        """Makes the layers."""
         self.data_layer = _data_encoder(self.data_shape, hidden_dims, activation)
         self.latent_layer = nn.Linear(self.code_dim, hidden_dims[-1])
 
@@ -300,7 +292,6 @@ class MutualInfoChain(LayeredCritic):
         latent_layer: nn.Module | None = None,
         head: nn.Module | None = None,
     ) -> None:
-        """Makes the layers."""
         width, *rest = hidden_dims
         if data_layer is None:
             data_layer = _data_encoder(self.data_shape, (width,), activation)
@@ -318,7 +309,6 @@ class MutualInfoChain(LayeredCritic):
             )
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:
-        """Concatenates the features and applies the head; see `LayeredCritic`."""
         pairs = torch.broadcast_shapes(of_data.shape[:-1], of_code.shape[:-1])
         parts = (of_data.expand(*pairs, -1), of_code.expand(*pairs, -1))
         return self.head(torch.cat(parts, -1)).squeeze(-1)

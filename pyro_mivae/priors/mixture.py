@@ -207,7 +207,6 @@ class StickBreakingPrior(MixturePrior):
         self.num_data.fill_(len(x))
 
     def forward(self) -> Tensor:
-        """Samples the sites, returns ``z``, shape ``(batch, latent_dim)``."""
         if self.training and "weights" in self.learned:
             factor = dist.Unit(self.log_prior() / self.num_data)
             told: Any = {"is_auxiliary": True, OF_PARAMETERS: True}
@@ -220,6 +219,5 @@ class StickBreakingPrior(MixturePrior):
         return (each + math.log(self.concentration)).sum()
 
     def log_weights(self) -> Tensor:
-        """Returns the categories' log-probabilities, shape ``(K,)``."""
         taken, left = logsigmoid(self.sticks), logsigmoid(-self.sticks)
         return pad(taken, (0, 1)) + pad(left.cumsum(0), (1, 0))
