@@ -4,7 +4,9 @@ For each radius, several starts from initial weights of their own. The agreement
 categories, by pairs and up to renaming, needs no labels, so it may choose the radius. The accuracy
 against the labels is shown beside it, of the training data, which the start saw without labels.
 The correlation is that of the term's loss with that accuracy over the starts: positive where the
-term prefers categories that agree less with the labels.
+term prefers categories that agree less with the labels. The vote of the starts needs no labels
+either: each datum's category is that of most starts, with the names of the start that agrees most
+with the others.
 
     python -m benchmarks starts
     python -m benchmarks starts --data mnist --data-root DIR --radius 0.12 0.16 0.2
@@ -73,15 +75,38 @@ def measure(radius: float, asked: Any) -> dict[str, Any]:
         accuracies.append(cluster_accuracy(found[-1], data.y_train))
         print(f"radius {radius}, seed {seed}: loss {losses[-1]:.3f}", flush=True)
     agreement = [category_agreement(a, b).accuracy for a, b in combinations(found, 2)]
-    return {"radius": radius, "losses": losses, "accuracies": accuracies, "agreement": agreement}
+    return {
+        "radius": radius,
+        "losses": losses,
+        "accuracies": accuracies,
+        "agreement": agreement,
+        "vote": cluster_accuracy(vote(found), data.y_train),
+    }
+
+
+def vote(found: Sequence[Any]) -> Any:
+    """Returns the category that most starts give each datum, by the names of the middle one."""
+    from scipy.optimize import linear_sum_assignment
+    from torch.nn.functional import one_hot
+
+    from pyro_mivae.metrics import category_agreement
+
+    size = 1 + max(int(each.max()) for each in found)
+    shares = [sum(category_agreement(each, other).accuracy for other in found) for each in found]
+    votes = [one_hot(each, size) for each in found]
+    middle = votes[shares.index(max(shares))]
+    for place, each in enumerate(votes):
+        _, names = linear_sum_assignment(middle.T @ each, maximize=True)
+        votes[place] = each[:, names]
+    return sum(votes).argmax(-1)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lays the results out as a Markdown table."""
     lines = [
-        "| radius | starts | agreement between starts | accuracy | lowest | highest | correlation "
-        "of loss and accuracy |",
-        "| --- " * 7 + "|",
+        "| radius | starts | agreement between starts | accuracy | lowest | highest | vote | "
+        "correlation of loss and accuracy |",
+        "| --- " * 8 + "|",
     ]
     for row in rows:
         accuracies = row["accuracies"]
@@ -92,6 +117,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{statistics.fmean(accuracies):.3f} ± {statistics.stdev(accuracies):.3f}",
             f"{min(accuracies):.3f}",
             f"{max(accuracies):.3f}",
+            f"{row['vote']:.3f}",
             f"{statistics.correlation(row['losses'], accuracies):.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import ais, bounds, evaluation, starts, variance, variants
+from pyro_mivae.metrics import category_agreement
 
 
 @pytest.fixture
@@ -131,6 +132,16 @@ def test_annealing_beside_importance_sampling(images, tmp_path, capsys, short_pi
     assert f"| test | log p(x) ≥ {test['log_px']:.2f} |" in capsys.readouterr().out
 
 
+def test_the_vote_of_starts_is_the_majority_up_to_names():
+    truth = torch.tensor([0, 0, 1, 1, 2, 2, 2, 0, 1, 2])
+    first, second, third = truth.clone(), (truth + 1) % 3, (truth + 2) % 3
+    first[0], second[2], third[4] = 1, 0, 0  # one error each, at different data
+    found = starts.vote([first, second, third])
+    assert category_agreement(found, truth).accuracy == 1
+    third[0] = third[2]  # two of three agree on the first datum's error
+    assert category_agreement(starts.vote([first, second, third]), truth).accuracy == 0.9
+
+
 @pytest.mark.usefixtures("wide")
 def test_starts_agree_by_pairs_and_are_scored_against_labels(images, tmp_path, capsys):
     out = tmp_path / "starts.json"
@@ -140,4 +151,5 @@ def test_starts_agree_by_pairs_and_are_scored_against_labels(images, tmp_path, c
     (row,) = content["rows"]
     assert len(row["agreement"]) == len(row["losses"]) == 3
     assert all(0 < value <= 1 for value in (*row["agreement"], *row["accuracies"]))
+    assert 0 < row["vote"] <= 1
     assert "| 0.5 | 3 |" in capsys.readouterr().out
