@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -113,24 +112,16 @@ def loss_of(
 
     The last ``extra`` rows are labelled data for the classifier's term.
     """
-    return partial(_loss_per_datum, objective, model, guide, tuple(names), extra)
 
+    def loss_per_datum(x: Tensor, *others: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        known: dict[str, Any] = dict(zip(names, others, strict=True))
+        args = [x, *([known.pop("given")] if "given" in known else [])]
+        if extra:
+            labelled = [part[-extra:] for part in (x, known["labels"], *args[1:])]
+            args = [part[:-extra] for part in args]
+            known = {"labels": known["labels"][:-extra], "labelled": tuple(labelled)}
+        loss = objective.differentiable_loss(model, guide, *args, **known)
+        # The ranks' mean of this quotient is the loss per datum of the whole batch.
+        return loss / mean_size(len(args[0])), objective.ledger
 
-def _loss_per_datum(
-    objective: Any,
-    model: Any,
-    guide: Any,
-    names: Sequence[str],
-    extra: int,
-    x: Tensor,
-    *others: Tensor,
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    known: dict[str, Any] = dict(zip(names, others, strict=True))
-    args = [x, *([known.pop("given")] if "given" in known else [])]
-    if extra:
-        labelled = [part[-extra:] for part in (x, known["labels"], *args[1:])]
-        args = [part[:-extra] for part in args]
-        known = {"labels": known["labels"][:-extra], "labelled": tuple(labelled)}
-    loss = objective.differentiable_loss(model, guide, *args, **known)
-    # The ranks' mean of this quotient is the loss per datum of the whole batch.
-    return loss / mean_size(len(args[0])), objective.ledger
+    return loss_per_datum

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -165,7 +164,7 @@ def fit_many(
         if apart:
             shared["progress"] = progress and ranks.is_first
             train = partial(_train_share, x, shared)
-            failures = _in_ranks(partial(in_ranks, train, models, ranks), trainings, ranks, tell)
+            failures = _take_over(trainings, in_ranks(train, models, ranks, tell))
         else:
             run = partial(in_processes, partial(_train_share, x, shared), models, jobs)
             failures = _at_once(run, trainings, progress, tell)
@@ -215,31 +214,13 @@ def _at_once(
     return _take_over(trainings, results)
 
 
-def _in_ranks(
-    run: Callable[[OnRow], list[Result]], trainings: list[Training], ranks: Ranks, on_epoch: OnRow
-) -> dict[int, str]:
-    """Runs trainings in the processes that were started together, and returns the failures."""
-    rows: list[tuple[int, Mapping[str, float]]] = []
-
-    def on_row(number: int, row: Mapping[str, float]) -> None:
-        rows.append((number, row))
-        on_epoch(number, row)
-
-    before = ranks.from_first(lambda: [training.history.rows for training in trainings])
-    results = run(on_row)
-    for training, known in zip(trainings, before, strict=True):
-        training.history.rows[:] = known
-    for number, row in itertools.chain(*ranks.from_each(rows)):
-        trainings[number].history.append(row)
-    return _take_over(trainings, results)
-
-
 def _take_over(trainings: Sequence[Training], results: Sequence[Result]) -> dict[int, str]:
-    """Takes weights that other processes trained; returns the failures."""
-    for training, (weights, _) in zip(trainings, results, strict=True):
+    """Takes weights and histories of other processes; returns the failures."""
+    for training, (weights, rows, _) in zip(trainings, results, strict=True):
         training.vae.load_state_dict(weights or training.vae.state_dict())
         training.vae.eval()
-    return {number: told for number, (_, told) in enumerate(results) if told}
+        training.history.rows[:] = training.history.rows if rows is None else rows
+    return {number: told for number, (*_, told) in enumerate(results) if told}
 
 
 def _train_share(
@@ -252,11 +233,14 @@ def _train_share(
     try:
         how: dict[str, Any] = {"lr": lrs, "seeds": seeds, "labels": labels, "runs": runs}
         given_loss = None if objectives[0] is None else objectives
-        fit_many(vaes, x, objective=given_loss, on_epoch=on_row, **how, **options)
+        histories = fit_many(vaes, x, objective=given_loss, on_epoch=on_row, **how, **options)
     except ManyTrainingError as error:
-        failures = error.failures
+        failures, histories = error.failures, error.histories
     states = [{name: value.cpu() for name, value in vae.state_dict().items()} for vae in vaes]
-    return [(state, failures.get(number, "")) for number, state in enumerate(states)]
+    return [
+        (state, history.rows, failures.get(number, ""))
+        for number, (state, history) in enumerate(zip(states, histories, strict=True))
+    ]
 
 
 def _check_apart(belongings: Sequence[Iterable[Hashable]], told: str) -> None:

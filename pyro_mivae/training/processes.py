@@ -25,8 +25,8 @@ HINT = '; a script that trains by jobs needs `if __name__ == "__main__":`'
 OnRow = Callable[[int, Mapping[str, float]], object]
 """Called with the index of a model and each row of its history."""
 
-Result = tuple[dict[str, torch.Tensor], str]
-"""Weights of a model, and the reason of its failure; empty if there is none."""
+Result = tuple[dict[str, torch.Tensor], list[dict[str, float]] | None, str]
+"""Weights and history of a model, and the reason of its failure; empty if there is none."""
 
 
 def in_processes(
@@ -84,7 +84,7 @@ def in_processes(
                     except (EOFError, ConnectionError):
                         process.join()
                         told = f"its process ended with exit code {process.exitcode}"
-                        kind, content = "results", [({}, told + HINT)] * len(share)
+                        kind, content = "results", [({}, None, told + HINT)] * len(share)
                     if kind == "row":
                         on_row(share[content[0]], content[1])
                     elif kind == "warning":
