@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_unflatten as tree_unflatten
 
-BatchNorm = batchnorm._BatchNorm
-"""Batch norm of every dimension, which has no public name."""
+BatchNorm = batchnorm._BatchNorm  # batch norm of every dimension, which has no public name
 
 
 def schema_of(target: Any) -> Any:

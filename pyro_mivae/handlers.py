@@ -15,8 +15,7 @@ from pyro_mivae.errors import SiteError
 from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import Site, fixed_mean, is_auxiliary, is_note
 
-OWN_SUFFIXES = ("_unconstrained", "_aux")
-"""Suffixes of Pyro's AutoNormal and AutoStructured for the auxiliary site of a latent one."""
+OWN_SUFFIXES = ("_unconstrained", "_aux")  # of auxiliary sites, by AutoNormal, AutoStructured
 
 
 def are_equal(weights: Iterable[Weight | None]) -> bool:

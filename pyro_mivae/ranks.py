@@ -231,8 +231,7 @@ class Ranks:
         return list(things[self.rank :: self.size])
 
 
-ALONE = Ranks()
-"""A process that trains by itself."""
+ALONE = Ranks()  # a process that trains by itself
 
 
 def _launched() -> int:

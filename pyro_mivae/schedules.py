@@ -185,8 +185,7 @@ def weight(given: Given, *, least: float | None = None) -> Any:
     return number_or_schedule(least=least)(given.name, given.value)
 
 
-TARGET = "target:"
-"""The beginning of a target in text, such as ``target:20`` of 20 nats."""
+TARGET = "target:"  # the beginning of a target in text, such as `target:20` of 20 nats
 
 
 @checker

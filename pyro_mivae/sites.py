@@ -20,9 +20,7 @@ from pyro_mivae.errors import SiteError
 
 Site = Any
 
-OF_PARAMETERS = "of_parameters"
-"""Key of ``infer`` by which a factor says that it depends on parameters alone."""
-
+OF_PARAMETERS = "of_parameters"  # in ``infer`` of a factor that depends on parameters alone
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
 
 

@@ -178,11 +178,8 @@ class MutualInformationELBO(Objective):
         """True if a term compares data within a batch."""
         return any(term.needs_batch and not term.is_idle for term in self.terms)
 
-    reconstruction = "E_q[log p(x|code)]"
-    """The reconstruction term, as `explanation` writes it."""
-
-    remark = ""
-    """A remark at the end of `explanation`."""
+    reconstruction = "E_q[log p(x|code)]"  # the reconstruction term, as `explanation` writes it
+    remark = ""  # a remark at the end of `explanation`
 
     def explanation(self) -> str:
         """The objective, one line per summand."""

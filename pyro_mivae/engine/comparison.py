@@ -15,18 +15,10 @@ from pyro_mivae.engine.tracing import TracedStep
 
 Ledger = Mapping[str, Tensor]
 Gradients = Mapping[Tensor, Tensor]
-
-ROUNDING = 64
-"""Allowed difference in units of the last place: the order of sums may differ."""
-
-ROUNDING_ON_CUDA = 2**-11
-"""Allowed relative difference in float32 on CUDA, for TF32 and sums in any order."""
-
-EVERY = 200
-"""Most steps between two comparisons."""
-
-EVERY_CAPTURED = 2000
-"""The same for captured steps: a comparison takes as long as about 25 of them."""
+ROUNDING = 64  # allowed difference in units of the last place: the order of sums may differ
+ROUNDING_ON_CUDA = 2**-11  # the same in float32 on CUDA, relative, for TF32 too
+EVERY = 200  # most steps between two comparisons
+EVERY_CAPTURED = 2000  # the same if captured: a comparison takes as long as about 25 steps
 
 
 def most_unchecked(device: torch.device) -> int:

@@ -13,8 +13,7 @@ from pyro_mivae.compat import version_of
 from pyro_mivae.engine.fx_utils import all_changed, is_impure, origin
 
 aten = torch.ops.aten
-HELD = "_held_constant"
-"""Prefix of the names of held constants."""
+HELD = "_held_constant"  # prefix of the names of held constants
 
 
 def hold_constants(module: GraphModule) -> None:

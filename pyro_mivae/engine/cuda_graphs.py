@@ -15,21 +15,14 @@ from pyro_mivae.compat import end_capture_pool
 from pyro_mivae.engine.fallback import first_cause, quiet
 from pyro_mivae.engine.snapshot import Snapshot
 from pyro_mivae.engine.tracing import TracedStep
-from pyro_mivae.errors import CaptureError, OptionError
+from pyro_mivae.errors import CaptureError
 
 Body = Callable[[], None]
 
-WARM_UPS = 3
-"""Steps before a capture, in which libraries initialise."""
-
-STEPS_PER_REPLAY = 8
-"""Steps in one CUDA graph: a launch takes about 6 microseconds, whatever is in it."""
-
-EQUAL = 1e-3
-"""Relative difference allowed between a replay of one step and the step."""
-
-ROUGHLY_EQUAL = 0.3
-"""The same for parameters and for several steps: Adam can turn rounding into whole steps."""
+WARM_UPS = 3  # steps before a capture, in which libraries initialise
+STEPS_PER_REPLAY = 8  # in one CUDA graph: a launch takes about 6 microseconds, whatever is in it
+EQUAL = 1e-3  # relative difference allowed between a replay of one step and the step
+ROUGHLY_EQUAL = 0.3  # for parameters, several steps: Adam can turn rounding into whole steps
 
 
 class Recording:
@@ -44,8 +37,6 @@ class Recording:
         device: torch.device,
         steps_per_replay: int = STEPS_PER_REPLAY,
     ) -> None:
-        if steps_per_replay < 1:
-            raise OptionError(f"steps_per_replay={steps_per_replay}: 1 or more is needed")
         self.optimiser, self.device = optimiser, device
         self.steps_per_replay = steps_per_replay
 

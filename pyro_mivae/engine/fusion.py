@@ -81,8 +81,7 @@ class _Term(NamedTuple):
 
     coefficient: float
     factors: tuple[Any, ...]
-    absorbed: int = 0
-    """Number of operations that compute it so far."""
+    absorbed: int = 0  # number of operations that compute it so far
     is_quotient: bool = False
 
 

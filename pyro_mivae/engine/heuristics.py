@@ -9,17 +9,10 @@ from torch import Tensor
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep
 
-WORTH_TRACING = 400
-"""Number of steps above which tracing saves time."""
-
-OVERHEAD = 0.3e9
-"""Floating-point operations equivalent to a step's overhead."""
-
-COMPILING = 1e12
-"""Floating-point operations that take about as long as compiling a step."""
-
-WORTH_COMPILING = 8
-"""Multiple of that work above which a training of known length is compiled."""
+WORTH_TRACING = 400  # number of steps above which tracing saves time
+OVERHEAD = 0.3e9  # floating-point operations equivalent to a step's overhead
+COMPILING = 1e12  # floating-point operations that take about as long as compiling a step
+WORTH_COMPILING = 8  # multiple of that work above which a training of known length is compiled
 
 WORTH_COMPILING_CAPTURED = 400_000
 """Steps on CUDA after which the 70 microseconds that each saves make up for 30 s of compiling.

@@ -34,15 +34,10 @@ ELEMENT_BY_ELEMENT = (
 """Optimisers whose update of a parameter depends on no other parameter."""
 
 FUSED = (torch.float32, torch.float64)
-
-INEXACT = (torch.optim.RAdam,)
-"""Optimisers whose capturable update is less accurate than the other."""
-
-FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-"""Optimisers that torch 2.11 fuses on CUDA."""
-
+INEXACT = (torch.optim.RAdam,)  # its capturable update is less accurate than the other
+FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # by torch 2.11
+# Options of a group that do not change its update.
 KERNEL = ("params", "fused", "foreach", "capturable", "differentiable", "initial_lr")
-"""Options of a group that do not change its update."""
 
 
 class GroupedOptimiser:

@@ -20,8 +20,7 @@ from pyro_mivae.engine.steps import GraphStep
 from pyro_mivae.engine.tracing import TracedStep, unique
 from pyro_mivae.errors import CaptureError
 
-MOST_CAPTURES = 8
-"""Largest number of captures of one kind of step: options may change in every step."""
+MOST_CAPTURES = 8  # of one kind of step: options may change in every step
 
 
 class Call:

@@ -20,15 +20,13 @@ from pyro_mivae.errors import StagingError
 from pyro_mivae.ranks import current_shares
 
 Mode = Literal["eager", "staged", "compiled"]
-Taken = tuple[tuple[str, ...], Tensor]
-"""Names and values of a ledger."""
+Taken = tuple[tuple[str, ...], Tensor]  # names and values of a ledger
 
 MISCOMPILED = {torch.float64: 1e-6}
 """Relative difference to the graph by which a compiled step is wrong; 1e-2 in other types, whose
 rounding a kink (a ReLU at 0) makes large."""
 
-MOST_GRAPHS = 32
-"""Largest number of graphs of a step, one per kind of arguments and state of the program."""
+MOST_GRAPHS = 32  # of a step, one per kind of arguments and state of the program
 
 TOO_MANY = (
     "its arguments and modules had {} kinds already, one graph for each; pass a number that "

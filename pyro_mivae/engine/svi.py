@@ -39,8 +39,7 @@ from pyro_mivae.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
-TRIES = 3
-"""Largest number of recorded steps that are discarded because they made new parameters."""
+TRIES = 3  # largest number of recorded steps that are discarded because they made new parameters
 
 
 class SVI(pyro.infer.SVI):

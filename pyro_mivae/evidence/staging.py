@@ -18,8 +18,7 @@ from pyro_mivae.engine.tracing import TracedStep
 
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 
-WORTH_COMPILING = 2
-"""Multiple of the work of compiling above which it pays: a compiled call takes 0.6 of the time."""
+WORTH_COMPILING = 2  # times the work of compiling: a compiled call takes 0.6 of the time
 
 
 class Stager:

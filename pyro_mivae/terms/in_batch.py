@@ -15,8 +15,7 @@ from pyro_mivae.ranks import joined, whole_size
 from pyro_mivae.terms.base import InformationTerm, Particle, TermOptions
 from pyro_mivae.traces import trace_program
 
-ENOUGH_DATA = 64
-"""Number of data in a batch that is enough to represent the data set."""
+ENOUGH_DATA = 64  # number of data in a batch that is enough to represent the data set
 
 Kernel = Literal["rbf", "imq"]
 

@@ -97,14 +97,14 @@ def check_identity(given: Identity, started: Identity, folder: Path) -> None:
                 f"other {name} given than {begun} (fingerprint {own} in place of "
                 f"{theirs}); give the same to continue, {otherwise}"
             )
-    if differing := in_words(started.other_model(given.model)):
-        raise OptionError(
-            f"another model given than {begun}: {differing}; build it as before, {otherwise}"
-        )
-    if differing := in_words(differences(given.objective, started.objective)):
-        raise OptionError(
-            f"another objective given than {begun}: {differing}; build it as before, {otherwise}"
-        )
+    for part, found in (
+        ("model", started.other_model(given.model)),
+        ("objective", differences(given.objective, started.objective)),
+    ):
+        if differing := in_words(found):
+            raise OptionError(
+                f"another {part} given than {begun}: {differing}; build it as before, {otherwise}"
+            )
     if newer := in_words(differences(given.versions, started.versions)):
         warnings.warn(
             f"{begun} other versions, and continues with other rounding: {newer}",

@@ -22,11 +22,9 @@ from pyro_mivae.interrupts import PATIENCE, held_back, stoppable
 from pyro_mivae.ranks import Ranks, alone
 
 HINT = '; a script that trains by jobs needs `if __name__ == "__main__":`'
-OnRow = Callable[[int, Mapping[str, float]], object]
-"""Called with the index of a model and each row of its history."""
-
+OnRow = Callable[[int, Mapping[str, float]], object]  # called with the index of a model
+# Weights and history of a model, and the reason of its failure; empty if there is none.
 Result = tuple[dict[str, torch.Tensor], list[dict[str, float]] | None, str]
-"""Weights and history of a model, and the reason of its failure; empty if there is none."""
 
 
 def in_processes(

@@ -14,10 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_mivae.engine import Engine
 from pyro_mivae.engine.snapshot import preserved
+from pyro_mivae.engine.steps import Taken
 from pyro_mivae.errors import SiteError
 from pyro_mivae.ranks import Shares, dividing, summed
-
-Taken = tuple[tuple[str, ...], Tensor]
 
 
 class JointStep:

@@ -170,22 +170,12 @@ def warm_start_categories(
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
-    They have local optima. Of several starts, each from its own initial weights, the one with the
-    greatest value over its last tenth of steps is kept.
-
-    Args:
-        guide: The guide, a module; it is trained in place.
-        x: Data, shape ``(n, *data_shape)``.
-        terms: The terms, summed with their weights.
-        steps: Steps of each start.
-        starts: Number of starts. Every start but the first draws the parameters anew, by
-            ``reset_parameters`` of the modules that have it and are not frozen.
-        labels: The category of each datum, -1 if it is not known; they add the mean of the
-            `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
-        others: Further arguments of the guide, a row for each datum.
+    They have local optima. Of several starts, the one with the greatest value over its last tenth
+    of steps is kept. Every start but the first draws the parameters anew, by ``reset_parameters``
+    of the modules that have it and are not frozen. Labels, -1 if not known, add the mean of the
+    `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
     """
     classified = LabelledCategory(terms[0].sites[0])
-
     args = [x, *others]
 
     def loss(*parts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,7 +10,7 @@ import pyro_mivae as mi
 from pyro_mivae.engine.capturable import Scheduled, StaticEpoch
 from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.engine.steps import Engine
-from pyro_mivae.errors import CaptureError, OptionError
+from pyro_mivae.errors import CaptureError
 from pyro_mivae.schedules import Weight
 
 CPU = torch.device("cpu")
@@ -251,8 +251,3 @@ def test_a_program_that_cannot_be_staged_cannot_be_recorded(make, program_of, im
     run.engine = Engine(run.program, "eager")
     with pytest.raises(CaptureError, match="cannot be staged"):
         run.static(images).prepare()
-
-
-def test_steps_per_replay_are_checked(run):
-    with pytest.raises(OptionError, match="steps_per_replay=0"):
-        Recording(run.optimiser, CPU, 0)
