@@ -234,13 +234,11 @@ class TracePair:
             mean = mean.squeeze(0)
         return mean
 
-    def require_gradients(self) -> None:
-        """Checks that the gradient of an expectation is the mean of the sample gradients."""
-        for _, fault in self.gradient_faults():
-            raise fault
-
     def gradient_faults(self) -> Iterator[tuple[str, SiteError]]:
-        """Yields the sites of the guide that are neither reparametrised nor enumerated."""
+        """Yields the sites of the guide that are neither reparametrised nor enumerated.
+
+        Without any, the gradient of an expectation is the mean of the sample gradients.
+        """
         for name in self.latent + self.auxiliary:
             site = self.guide.nodes[name]
             fn = site["fn"]

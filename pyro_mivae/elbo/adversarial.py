@@ -164,8 +164,8 @@ class InfoGANLoss(Objective):
             "loss_generator": generator_loss,
             **{key("mi", name, MEAN): bound for name, bound in information.items()},
         }
-        held = {key("mi", name, MEAN): weight for name, weight in self.weights.items()}
-        self.held = {name: weight for name, weight in held.items() if weight.target is not None}
+        aimed = {name: weight for name, weight in self.weights.items() if weight.target}
+        self.held = {key("mi", name, MEAN): weight for name, weight in aimed.items()}
         self.record(entries, args)
         return loss
 

@@ -140,7 +140,8 @@ class MutualInformationELBO(Objective):
         With a `LabelledCategory` among the terms it takes labels too.
         """
         observing, labelled = guide, None
-        if (term := self._labelled_term) is not None:  # else the keywords are the program's own
+        term = next((term for term in self.terms if isinstance(term, LabelledCategory)), None)
+        if term is not None:  # else the keywords are the program's own
             labels, labelled = kwargs.pop("labels", None), kwargs.pop("labelled", None)
             if labels is not None:
                 observing = observe_category(guide, labels, term.sites[0])
@@ -159,10 +160,6 @@ class MutualInformationELBO(Objective):
             mean = {key: sum(ledger.get(key, 0.0) for ledger in ledgers) / runs for key in keys}
         self.record(mean, args)
         return torch.as_tensor(mean["loss"])
-
-    @property
-    def _labelled_term(self) -> LabelledCategory | None:
-        return next((term for term in self.terms if isinstance(term, LabelledCategory)), None)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -308,7 +305,8 @@ class MutualInformationELBO(Objective):
             raise SiteError(
                 f"kl_weights names {unknown}; the latent sites of this pair are {coded.latent}"
             )
-        coded.require_gradients()
+        for _, fault in coded.gradient_faults():
+            raise fault
         if coded.noted:
             warnings.warn(
                 f"the guide observes {coded.noted}, whose log-density counts as in Pyro's "

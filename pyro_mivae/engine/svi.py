@@ -48,24 +48,19 @@ class SVI(pyro.infer.SVI):
     It takes the same arguments and gives the same losses. Models and guides are plain Pyro
     programs, and parameters stay in Pyro's param store. The first step on arguments of a new kind
     is Pyro's own, with its checks. The second is Pyro's too, and is recorded: loss and gradient
-    become one graph of tensor operations. The graph takes the later steps, and is compiled after
-    enough steps to pay off. Graph and program draw the same noise. All parameters are updated at
-    once. On CUDA the whole step, with the update of an optimiser that torch can capture (Adam and
-    most others), is one CUDA graph for each shape of the data.
+    become one graph of tensor operations, which takes the later steps on the same noise, and is
+    compiled after enough steps to pay off. All parameters are updated at once. On CUDA the whole
+    step, with the update of an optimiser that torch can capture (Adam and most others), is one
+    CUDA graph for each shape of the data.
 
-    A graph depends on Python's state, so each state has its own graph, up to ``MOST_GRAPHS``:
-    arguments that are not tensors; training modes, frozen parameters and buffers; and numbers that
-    model and guide read from attributes and variables, as far as ``Guards`` sees them. Comparisons
-    find all other changes. At the first steps of a graph, at each doubling of their number, and at
-    least every 200th step (on CUDA every 2,000th) the program itself takes the step. The graph
-    must agree on the same noise in every entry of the ledger, every gradient and every tensor that
-    changes. If it does not, one warning names the entry and the steps that may be wrong, and every
-    later step is Pyro's own.
+    Each state of Python has its own graph, as far as ``Guards`` sees it: arguments that are not
+    tensors, modes, and numbers that model and guide read. The program itself takes the first steps
+    of a graph, each at which their number has doubled, and at least every 200th (on CUDA every
+    2,000th), and the graph must agree. If it does not, one warning names the steps that may be
+    wrong, and every later step is Pyro's own.
 
-    A step inside a Pyro handler, or without a tensor argument, is Pyro's own. Some programs cannot
-    be a graph, and run in Pyro with one warning: losses of other libraries; programs that read a
-    tensor's value, or whose shapes depend on values; that draw random numbers of Python or NumPy;
-    or that count their own steps. A program never runs more often than under Pyro.
+    A step inside a Pyro handler, or without a tensor argument, is Pyro's own. Programs that cannot
+    be a graph, such as those that read a tensor's value, run in Pyro with one warning.
 
     Args:
         model: The model.

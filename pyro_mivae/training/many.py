@@ -116,14 +116,10 @@ def fit_many(
         "copy.deepcopy",
     )
     count, tell = len(vaes), on_epoch or (lambda number, row: None)
-    lrs = [lr] * count if isinstance(lr, int | float) else _one_for_each("lr", lr, count)
-    seeds = list(range(count)) if seeds is None else _one_for_each("seeds", seeds, count)
-    each = isinstance(labels, list | tuple)
-    known = _one_for_each("labels", labels, count) if each else [labels] * count
-    objectives: Sequence[Any] = [objective] * count
-    if isinstance(objective, list | tuple):
-        objectives = _one_for_each("objective", objective, count)
-    folders = [None] * count if runs is None else [*map(Path, _one_for_each("runs", runs, count))]
+    lrs, known = _each("lr", lr, count), _each("labels", labels, count)
+    seeds = list(range(count)) if seeds is None else _each("seeds", seeds, count)
+    objectives = _each("objective", objective, count)
+    folders = [folder and Path(folder) for folder in _each("runs", runs, count)]
     _check_apart(
         [[folder.resolve()] if folder else [] for folder in folders],
         "are both to be kept in {}; give each its own folder",
@@ -253,8 +249,10 @@ def _check_apart(belongings: Sequence[Iterable[Hashable]], told: str) -> None:
                 raise OptionError(f"models {other} and {number} {told.format(thing)}")
 
 
-def _one_for_each(name: str, values: Sequence[Any], count: int) -> Sequence[Any]:
-    """Checks that an option has a value for each model."""
-    if len(values) != count:
-        raise OptionError(f"{name} holds {len(values)} for {count} models; give one for each")
-    return values
+def _each(name: str, given: Any, count: int) -> Sequence[Any]:
+    """Returns an option's value for each model: those of a list, or one for all."""
+    if not isinstance(given, list | tuple):
+        return [given] * count
+    if len(given) != count:
+        raise OptionError(f"{name} holds {len(given)} for {count} models; give one for each")
+    return given
