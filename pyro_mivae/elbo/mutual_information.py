@@ -11,16 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_mivae.arguments import (
-    checked,
-    either,
-    flag,
-    instance,
-    named,
-    number,
-    several,
-    whole,
-)
+from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
 from pyro_mivae.elbo.divergences import Divergence, divergences
 from pyro_mivae.elbo.objective import Objective
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError

@@ -21,12 +21,7 @@ from pyro_mivae.engine.fx_utils import (
     sources,
     views_of,
 )
-from pyro_mivae.engine.rewriting import (
-    Rewriter,
-    difference,
-    late_negation,
-    negative_of_negative,
-)
+from pyro_mivae.engine.rewriting import Rewriter, difference, late_negation, negative_of_negative
 
 aten = torch.ops.aten
 SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)

@@ -17,13 +17,7 @@ from torch import Tensor
 from pyro_mivae.errors import SiteError
 from pyro_mivae.pairs.findings import Finding
 from pyro_mivae.posterior.layout import check_match, check_values
-from pyro_mivae.sites import (
-    Site,
-    check_event,
-    check_shape,
-    is_note,
-    log_prob,
-)
+from pyro_mivae.sites import Site, check_event, check_shape, is_note, log_prob
 from pyro_mivae.traces import TracePair
 
 SAME_PLATES = "open the same plates around the site in model and guide, with the same sizes"

@@ -25,12 +25,7 @@ from pyro_mivae.posterior.layout import (
 )
 from pyro_mivae.progress import telling
 from pyro_mivae.sites import has_mean, mean_of
-from pyro_mivae.traces import (
-    Program,
-    TracePair,
-    is_deterministic,
-    trace_program,
-)
+from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
 
 FARTHEST = 3e5  # deviations from the centre up to which expanded squares are exact to 1e-4
 

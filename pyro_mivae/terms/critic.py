@@ -10,16 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae import bounds
-from pyro_mivae.arguments import (
-    checked,
-    choice,
-    either,
-    function,
-    instance,
-    number,
-    text,
-    whole,
-)
+from pyro_mivae.arguments import checked, choice, either, function, instance, number, text, whole
 from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import CRITIC, key
 from pyro_mivae.networks import Critic

@@ -10,13 +10,7 @@ from pyro_mivae.training.checkpoint import (
 from pyro_mivae.training.files import Writer, atomic_path, writing
 from pyro_mivae.training.fit import fit
 from pyro_mivae.training.history import History
-from pyro_mivae.training.identity import (
-    Identity,
-    describe_model,
-    differences,
-    in_words,
-    versions,
-)
+from pyro_mivae.training.identity import Identity, describe_model, differences, in_words, versions
 from pyro_mivae.training.many import fit_many
 from pyro_mivae.training.options import TrainingOptions
 from pyro_mivae.training.refit import refit_prior

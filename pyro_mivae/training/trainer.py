@@ -27,10 +27,7 @@ from pyro_mivae.engine import (
     recorder_for,
 )
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
-from pyro_mivae.errors import (
-    CaptureError,
-    RunError,
-)
+from pyro_mivae.errors import CaptureError, RunError
 from pyro_mivae.ranks import ALONE, Ranks, Shares, dividing, own_rows
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
 from pyro_mivae.training.batches import Batches, Loss, loss_of
