@@ -140,7 +140,10 @@ def _checked(
         examination = _Examination(model, guide, args, kwargs, objective)
         examination.run()
         if isinstance(owner, Variant):
-            examination.note(_stray(owner))
+            try:
+                check_store(owner)
+            except SiteError as error:
+                examination.note([Finding.of("parameters", error)])
         remarks = [w.message for w in told if isinstance(w.message, PyroMivaeWarning)]
         examination.note(Finding.of("remark", remark) for remark in remarks)
     return PairReport(tuple(dict.fromkeys(examination.findings)), examination.shapes)
@@ -269,11 +272,3 @@ class _Examination:
 def _told(error: Exception) -> str:
     """Kind and first line of an error."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-def _stray(owner: Any) -> Iterator[Finding]:
-    """Parameters of a variant that `fit` does not train."""
-    try:
-        check_store(owner)
-    except SiteError as error:
-        yield Finding.of("parameters", error)
