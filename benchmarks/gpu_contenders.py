@@ -15,7 +15,9 @@ from torch import Tensor
 
 from benchmarks.contenders import COMPILED, Turn, by_hand, our_svi, pyros_elbo, stock_svi
 from benchmarks.handwritten import HANDWRITTEN, make_adam
-from pyro_mivae.engine import CudaGraphs, Recording, comparison, matmul_precision
+from pyro_mivae.engine import comparison
+from pyro_mivae.engine.cuda_graphs import CudaGraphs, Recording
+from pyro_mivae.engine.precision import matmul_precision
 from pyro_mivae.training import TrainingOptions, trainer
 
 Build = Callable[[Any, Tensor, int], Turn]

@@ -121,7 +121,7 @@ def program_of(vae: Any) -> Any:
     Args:
         vae: The variant.
     """
-    from pyro_mivae.engine import TrainStep
+    from pyro_mivae.engine.tracing import TrainStep
 
     objective = vae.objective()
 
@@ -139,8 +139,8 @@ def staged_kernels(vae: Any, x: Tensor) -> Counter[str]:
         vae: The variant.
         x: A batch.
     """
-    from pyro_mivae.engine import trace_step
     from pyro_mivae.engine.fusion import fuse_rounding
+    from pyro_mivae.engine.steps import trace_step
 
     graph = trace_step(program_of(vae), x).graph
     fuse_rounding(graph)  # as where the step is on a GPU
@@ -154,8 +154,7 @@ def compiled_kernels(vae: Any, x: Tensor) -> Counter[str]:
         vae: The variant.
         x: A batch.
     """
-    from pyro_mivae.engine import trace_step
-    from pyro_mivae.engine.steps import compile_graph
+    from pyro_mivae.engine.steps import compile_graph, trace_step
 
     counts: Counter[str] = Counter()
     staged = trace_step(program_of(vae), x)

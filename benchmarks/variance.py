@@ -155,7 +155,8 @@ def measure(vae: Any, x_train: Any, batch_size: int, draws: int) -> dict[str, An
 
 def step_times(vae: Any, x: Any, turns: int, means: str) -> dict[str, dict[str, float]]:
     """CPU seconds of a loss and its gradient: quartiles, and the ratio to the exact one's."""
-    from pyro_mivae.engine import Engine, TrainStep
+    from pyro_mivae.engine.steps import Engine
+    from pyro_mivae.engine.tracing import TrainStep
 
     def loss_of(objective: Any) -> Callable[[Any], Any]:
         def loss(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from copy import deepcopy
 from functools import partial
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from pyro_mivae.engine.comparison import Gradients, Ledger, compared
 from pyro_mivae.engine.fallback import first_cause, give_up, quiet, tell_difference
-from pyro_mivae.engine.heuristics import WORTH_TRACING, steps_worth_compiling
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep, TrainStep, trace_run
@@ -21,13 +21,17 @@ from pyro_mivae.ranks import current_shares
 
 Mode = Literal["eager", "staged", "compiled"]
 Taken = tuple[tuple[str, ...], Tensor]  # names and values of a ledger
-
+# Relative difference to the graph by which a compiled step is wrong; 1e-2 in other types, whose
+# rounding a kink (a ReLU at 0) makes large.
 MISCOMPILED = {torch.float64: 1e-6}
-"""Relative difference to the graph by which a compiled step is wrong; 1e-2 in other types, whose
-rounding a kink (a ReLU at 0) makes large."""
-
+WORTH_TRACING = 400  # number of steps above which tracing saves time
+OVERHEAD = 0.3e9  # floating-point operations equivalent to a step's overhead
+COMPILING = 1e12  # floating-point operations that take about as long as compiling a step
+WORTH_COMPILING = 8  # multiple of that work above which a training of known length is compiled
+# Steps on CUDA after which the 70 microseconds that each saves make up for 30 s of compiling: both
+# are estimates for captured steps of a small network, not measured.
+WORTH_COMPILING_CAPTURED = 400_000
 MOST_GRAPHS = 32  # of a step, one per kind of arguments and state of the program
-
 TOO_MANY = (
     "its arguments and modules had {} kinds already, one graph for each; pass a number that "
     "changes as a tensor or a schedule"
@@ -76,6 +80,32 @@ def trace_step(program: TrainStep, *args: Tensor) -> TracedStep:
     if difference:
         raise StagingError(f"its structure changes from step to step: {difference}")
     return run.traced
+
+
+def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True) -> float:
+    """Returns the number of steps that justify compiling, the same in every run.
+
+    Convolutions on a CPU are not compiled, because that makes them no faster. A training of
+    unknown length is compiled when its steps have taken as long as compiling does.
+    """
+    if args[0].is_cuda:
+        return WORTH_COMPILING_CAPTURED
+    work, convolves = work_of_step(traced, *args)
+    return (
+        math.inf if convolves else math.ceil((WORTH_COMPILING if known else 1) * COMPILING / work)
+    )
+
+
+def work_of_step(traced: TracedStep, *args: Tensor) -> tuple[float, bool]:
+    """Counts the floating-point operations of a step with its overhead, and finds convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with preserved(traced.changed(*args), args[0].device), counter:
+        traced(*args)
+    kinds = counter.get_flop_counts().get("Global", {})
+    convolves = any("convolution" in str(kind) for kind in kinds)
+    return counter.get_total_flops() + OVERHEAD, convolves
 
 
 def compile_graph(traced: TracedStep, *args: Tensor, precision: Precision = "float32") -> Any:

@@ -21,7 +21,6 @@ from pyro_mivae.compat import version_of, zero_all
 from pyro_mivae.engine.comparison import Gradients, Ledger, compared, is_due, most_unchecked
 from pyro_mivae.engine.fallback import first_cause, give_up, tell_difference
 from pyro_mivae.engine.guards import Guards
-from pyro_mivae.engine.heuristics import steps_worth_compiling
 from pyro_mivae.engine.optimiser import GroupedOptimiser
 from pyro_mivae.engine.stages import (
     Call,
@@ -31,7 +30,13 @@ from pyro_mivae.engine.stages import (
     modules_of,
     parameters_of,
 )
-from pyro_mivae.engine.steps import MOST_GRAPHS, TOO_MANY, Mode, compile_graph
+from pyro_mivae.engine.steps import (
+    MOST_GRAPHS,
+    TOO_MANY,
+    Mode,
+    compile_graph,
+    steps_worth_compiling,
+)
 from pyro_mivae.engine.tracing import trace_run
 from pyro_mivae.errors import DataError, PyroMivaeWarning, StagingError
 from pyro_mivae.models import GenerativeModel

@@ -7,8 +7,7 @@ from pyro_mivae.evidence.annealing import (
     annealed_log_likelihood,
     bidirectional_monte_carlo,
 )
-from pyro_mivae.evidence.refined import RefinedGuide
-from pyro_mivae.evidence.semi_amortized import SemiAmortizedGuide
+from pyro_mivae.evidence.refined import RefinedGuide, SemiAmortizedGuide
 
 __all__ = [
     "AnnealedLogLikelihood",

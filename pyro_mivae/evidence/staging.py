@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.engine.constant_folding import hold_constants
-from pyro_mivae.engine.heuristics import steps_worth_compiling
 from pyro_mivae.engine.rewriting import simplify
-from pyro_mivae.engine.steps import compile_graph
+from pyro_mivae.engine.steps import compile_graph, steps_worth_compiling
 from pyro_mivae.engine.tape import Tape
 from pyro_mivae.engine.tracing import TracedStep
 

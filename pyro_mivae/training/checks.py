@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro
 import torch
 
-from pyro_mivae.engine import Engine
+from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import OptionError, PyroMivaeError, SiteError
 from pyro_mivae.terms import ENOUGH_DATA, PairedTerm
 from pyro_mivae.training.together import check_divisible

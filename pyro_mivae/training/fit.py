@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_mivae.arguments import checked, flag, function, instance, path
 from pyro_mivae.elbo import Objective
-from pyro_mivae.engine import check_precision, matmul_precision
+from pyro_mivae.engine.precision import check_precision, matmul_precision
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
 from pyro_mivae.errors import (
     OptionError,

@@ -13,7 +13,7 @@ import torch
 
 from pyro_mivae.arguments import checked, either, flag, function, instance, path, several, whole
 from pyro_mivae.elbo import Objective
-from pyro_mivae.engine import Engine
+from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import ManyTrainingError, OptionError, TrainingError
 from pyro_mivae.options import checks_of, takes_options
 from pyro_mivae.ranks import ALONE, Ranks

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
 from pyro_mivae.data import PROTOCOLS
-from pyro_mivae.engine import Mode, Precision
+from pyro_mivae.engine.precision import Precision
+from pyro_mivae.engine.steps import Mode
 from pyro_mivae.options import check_fields, option
 
 NUM_SEEDS = 2**32

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, number, whole
-from pyro_mivae.engine import Engine, TrainStep, is_due
+from pyro_mivae.engine.comparison import is_due
+from pyro_mivae.engine.steps import Engine
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import OptionError, SiteError, TrainingError
 from pyro_mivae.models import code_program
 from pyro_mivae.priors import PRIOR, attach_prior, prior_sites, site_size

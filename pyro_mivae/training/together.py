@@ -12,9 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
-from pyro_mivae.engine import Engine
 from pyro_mivae.engine.snapshot import preserved
-from pyro_mivae.engine.steps import Taken
+from pyro_mivae.engine.steps import Engine, Taken
 from pyro_mivae.errors import SiteError
 from pyro_mivae.ranks import Shares, dividing, summed
 

@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.elbo import Objective
-from pyro_mivae.engine import (
-    Engine,
-    GraphStep,
-    Scheduled,
-    StaticEpoch,
-    TrainStep,
-    give_up,
-    is_due,
-    is_due_in_epoch,
-    most_unchecked,
-    recorder_for,
-)
+from pyro_mivae.engine.capturable import Scheduled, StaticEpoch
+from pyro_mivae.engine.comparison import is_due, is_due_in_epoch, most_unchecked
+from pyro_mivae.engine.cuda_graphs import recorder_for
+from pyro_mivae.engine.fallback import give_up
 from pyro_mivae.engine.snapshot import rng_state, set_rng_state
+from pyro_mivae.engine.steps import Engine, GraphStep
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import CaptureError, RunError
 from pyro_mivae.ranks import ALONE, Ranks, Shares, dividing, own_rows
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, number, whole
-from pyro_mivae.engine import Engine, TrainStep, is_due
+from pyro_mivae.engine.comparison import is_due
+from pyro_mivae.engine.steps import Engine
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.networks import TRANSFORMS
 from pyro_mivae.options import check_fields, option
 from pyro_mivae.progress import telling

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording, stages
+from pyro_mivae.engine import stages
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.priors import PRIORS
 from pyro_mivae.training import trainer
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 import pyro_mivae as mi
-from pyro_mivae.engine import is_due
+from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.training.trainer import Trainer
 from pyro_mivae.variants.checks import check_weights
 

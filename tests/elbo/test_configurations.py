@@ -12,7 +12,8 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.engine import TrainStep, trace_step
+from pyro_mivae.engine.steps import trace_step
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.metrics.encoded import side_by_side
 from pyro_mivae.report.data import ReportData

@@ -12,7 +12,8 @@ from torch import nn
 
 import pyro_mivae as mi
 from pyro_mivae.elbo import mutual_information
-from pyro_mivae.engine import TrainStep, trace_step
+from pyro_mivae.engine.steps import trace_step
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import MixtureGuide
 from pyro_mivae.models import GenerativeModel, code_program

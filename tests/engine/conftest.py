@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import TrainStep, trace_step
+from pyro_mivae.engine.steps import trace_step
 from pyro_mivae.engine.tape import Tape
+from pyro_mivae.engine.tracing import TrainStep
 
 SHAPE = (1, 8, 8)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import CudaGraphs, cuda_graphs
+from pyro_mivae.engine import cuda_graphs
+from pyro_mivae.engine.cuda_graphs import CudaGraphs
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
 from pyro_mivae.training import TrainingOptions, fit
 from pyro_mivae.training import trainer as loop

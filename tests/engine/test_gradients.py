@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from pyro_mivae.engine import Engine, TrainStep
+from pyro_mivae.engine.steps import Engine
+from pyro_mivae.engine.tracing import TrainStep
 
 
 class Odd(nn.Module):

@@ -9,9 +9,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import conv2d
 
 import pyro_mivae as mi
-from pyro_mivae.engine import trace_step
 from pyro_mivae.engine.precision import check_precision, matmul_precision, round_products
 from pyro_mivae.engine.snapshot import preserved
+from pyro_mivae.engine.steps import trace_step
 from pyro_mivae.errors import OptionError
 
 aten = torch.ops.aten

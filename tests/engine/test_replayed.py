@@ -8,7 +8,8 @@ import torch
 from pyro.optim import lr_scheduler
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording, cuda_graphs, stages
+from pyro_mivae.engine import cuda_graphs, stages
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.errors import CaptureError, PyroMivaeWarning
 from pyro_mivae.networks import MLPDecoder, MLPEncoder
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from pyro_mivae.engine import trace_step, tracing
+from pyro_mivae.engine import tracing
 from pyro_mivae.engine.constant_folding import hold_constants
 from pyro_mivae.engine.rewriting import simplify
 from pyro_mivae.engine.snapshot import preserved
+from pyro_mivae.engine.steps import trace_step
 
 aten = torch.ops.aten
 

@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_elbo_and_unknown_engines(batches):
 @pytest.mark.slow
 @pytest.mark.compiler
 def test_it_compiles_once_that_pays(batches, monkeypatch):
-    monkeypatch.setattr("pyro_mivae.engine.heuristics.COMPILING", 1.2e9)  # four steps' overhead
+    monkeypatch.setattr("pyro_mivae.engine.steps.COMPILING", 1.2e9)  # four steps' overhead
     stock = train(pyro.infer.SVI, functions, pyro.optim.Adam, batches)
     ours = train(mi.SVI, functions, pyro.optim.Adam, batches)
     assert_same(stock, ours, "auto")

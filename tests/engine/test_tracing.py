@@ -14,14 +14,17 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Engine, GraphStep, TrainStep, trace_step
-from pyro_mivae.engine.heuristics import (
+from pyro_mivae.engine.steps import (
     COMPILING,
     WORTH_COMPILING,
+    Engine,
+    GraphStep,
     steps_worth_compiling,
+    trace_step,
     work_of_step,
 )
 from pyro_mivae.engine.tape import Tape, multinomial
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning, StagingError
 
 SHAPE = (1, 4, 4)

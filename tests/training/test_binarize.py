@@ -5,7 +5,7 @@ import torch
 
 import pyro_mivae as mi
 from pyro_mivae.data.binarize import settled_pixels, training_pixels
-from pyro_mivae.engine import Recording
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.errors import DataError, OptionError, PyroMivaeWarning
 from pyro_mivae.training import read_checkpoint, trainer
 from pyro_mivae.training.identity import Identity, check_identity

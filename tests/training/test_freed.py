@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from pyro_mivae.engine import Recording
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.training import fit, trainer
 
 

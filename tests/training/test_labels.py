@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.errors import DataError, OptionError, ShapeError
 from pyro_mivae.training import TrainingOptions, fit, fit_many, trainer
 from pyro_mivae.training.arguments import Images

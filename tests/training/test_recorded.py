@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.engine import Recording
+from pyro_mivae.engine.cuda_graphs import Recording
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.training import fit, read_checkpoint, trainer
 

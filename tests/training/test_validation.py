@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyro_mivae.engine import TrainStep
+from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.networks import MLPEncoder
 from pyro_mivae.training import fit
