@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
+
+from pyro_mivae.ranks import holding
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], object]
@@ -15,14 +17,9 @@ Listener = Callable[[str, int, int], object]
 _listener: ContextVar[Listener] = ContextVar("listener", default=lambda *_: None)
 
 
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> AbstractContextManager[None]:
     """Calls a function with the progress of the computations inside."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+    return holding(_listener, listener)
 
 
 def tell(what: str, done: int, total: int) -> None:

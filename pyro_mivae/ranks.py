@@ -56,7 +56,8 @@ _shares: ContextVar[Shares | None] = ContextVar("shares", default=None)
 
 
 @contextmanager
-def _held(variable: ContextVar[T], value: T) -> Iterator[None]:
+def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Sets a context variable inside."""
     token = variable.set(value)
     try:
         yield
@@ -66,7 +67,7 @@ def _held(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 def dividing(shares: Shares | None) -> AbstractContextManager[None]:
     """Lets the computations inside take their data for a rank's rows of a batch."""
-    return _held(_shares, shares)
+    return holding(_shares, shares)
 
 
 def current_shares() -> Shares | None:
@@ -261,7 +262,7 @@ _is_alone: ContextVar[bool] = ContextVar("is_alone", default=False)
 
 def alone() -> AbstractContextManager[None]:
     """Lets the trainings inside be this process's own, beside those of other processes."""
-    return _held(_is_alone, True)
+    return holding(_is_alone, True)
 
 
 _workers: ContextVar[Ranks] = ContextVar("workers", default=ALONE)
@@ -269,7 +270,7 @@ _workers: ContextVar[Ranks] = ContextVar("workers", default=ALONE)
 
 def working(ranks: Ranks) -> AbstractContextManager[None]:
     """Divides the parts of an evaluation inside among processes, each of which calls it."""
-    return _held(_workers, ranks)
+    return holding(_workers, ranks)
 
 
 def workers() -> Ranks:

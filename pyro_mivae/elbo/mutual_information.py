@@ -181,14 +181,11 @@ class MutualInformationELBO(Objective):
             if name not in self.kl_weights:
                 lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")
         lines += [f"   + {term.weight} * {term.formula}" for term in self.terms]
-        return "\n".join([*lines, f"maximised; nats per datum{self.remark or self._cost}"])
-
-    @property
-    def _cost(self) -> str:
-        """The number of codes that an exact sum over several categories decodes."""
-        sizes = list(self.categories.values())
-        product = f"{' * '.join(map(str, sizes))} = {math.prod(sizes)}"
-        return f"; {product} decodes per datum" if len(sizes) > 1 else ""
+        told, sizes = self.remark, self.categories.values()
+        if not told and len(sizes) > 1:  # an exact sum over several categories
+            product = " * ".join(map(str, sizes))
+            told = f"; {product} = {math.prod(sizes)} decodes per datum"
+        return "\n".join([*lines, f"maximised; nats per datum{told}"])
 
     @property
     def _vectorized(self) -> bool:

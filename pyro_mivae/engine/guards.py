@@ -137,8 +137,9 @@ class Guards:
             self._add("", held, [name for name in names if name not in modules])
             for name in modules:  # variables of a user's own modules
                 if not _is_of_a_library(found[name]):
-                    own = _names_in(function, found[name])
-                    self._add(name, vars(found[name]), own)
+                    own = vars(found[name])
+                    read = _names(function.__code__) & own.keys()
+                    self._add(name, own, [one for one in read if isinstance(own[one], PLAIN)])
             for name in set(names) - set(modules):
                 value = found[name]
                 if not isinstance(value, FunctionType) or value.__globals__ is outside:
@@ -259,12 +260,6 @@ def _is_of_a_library(program: Any) -> bool:
     if not isinstance(program, FunctionType | type):
         return False
     return program.__module__.split(".")[0] in LIBRARIES
-
-
-def _names_in(function: FunctionType, module: ModuleType) -> list[str]:
-    """Names of a module's plain variables in a function's code."""
-    names = _names(function.__code__) & vars(module).keys()
-    return [name for name in names if isinstance(vars(module)[name], PLAIN)]
 
 
 def _names(code: CodeType) -> set[str]:
