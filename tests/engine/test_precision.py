@@ -164,7 +164,6 @@ def test_other_types_are_left_alone():
 @pytest.mark.parametrize(
     ("precision", "dtype", "engine", "message"),
     [
-        ("half", torch.float32, "staged", "allowed are float32, tf32, bf16"),
         ("bf16", torch.float64, "staged", "a model in float64"),
         ("bf16", torch.float32, "eager", "engine='eager' stages none"),
         ("tf32", torch.float32, "staged", "the device is cpu"),

@@ -294,6 +294,7 @@ def test_batches_of_one_and_a_last_batch_of_one(count, x, make):
         ({"lr": math.nan}, "lr=nan"),
         ({"clip_norm": -1.0}, r"clip_norm=-1\.0"),
         ({"lr_schedule": "linear"}, "lr_schedule='linear'; allowed are constant, cosine"),
+        ({"precision": "half"}, "precision='half'; allowed are float32, tf32, bf16"),
         ({"validation": 1.0}, r"validation=1\.0; allowed are finite numbers above 0 and below 1"),
         ({"device": "abacus"}, "device='abacus' is not available here; allowed are auto, cpu"),
     ],
