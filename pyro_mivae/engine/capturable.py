@@ -199,9 +199,8 @@ class _Part:
         for count, body in self.bodies:  # none of the steps that the graph takes is compared
             ahead = range(number, number + count)
             if by_graph and count <= left and not any(map(epoch.compares, ahead)):
-                self.step.unchecked = (
-                    number if self.step.unchecked is None else self.step.unchecked
-                )
+                if self.step.unchecked is None:
+                    self.step.unchecked = number
                 body()
                 return count
 

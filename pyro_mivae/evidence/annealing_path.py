@@ -79,11 +79,7 @@ class AnnealingPath:
     """
 
     def __init__(
-        self,
-        pair: ProbedPair,
-        x: Tensor,
-        start: Start,
-        fixed: Values | None = None,
+        self, pair: ProbedPair, x: Tensor, start: Start, fixed: Values | None = None
     ) -> None:
         self._x, self._fixed = x, dict(fixed or {})
         pair = replace(pair, layout=pair.layout.without(self._fixed))

@@ -140,10 +140,7 @@ class RefinedGuide:
     def _add(self, keys: list[bytes], args: Sequence[Tensor]) -> None:
         """Refines data that are not in the table."""
         device = device_of(args[0], self.model)
-        with (
-            run_apart(),
-            preserved_state(self.seed, self.model, self.guide, device=device),
-        ):
+        with run_apart(), preserved_state(self.seed, self.model, self.guide, device=device):
             batches = zip(*(part.split(self.data_at_once) for part in args), strict=True)
             found = [self._refine(batch) for batch in batches]
         for name in found[0]:
@@ -254,10 +251,7 @@ class SemiAmortizedGuide(PyroModule):
                     parameters = {n: p.detach().requires_grad_() for n, p in parameters.items()}
                 loss = negative_elbo(model, self.guide, parameters, *args)
                 slopes = torch.autograd.grad(
-                    loss,
-                    list(parameters.values()),
-                    create_graph=learned,
-                    materialize_grads=True,
+                    loss, list(parameters.values()), create_graph=learned, materialize_grads=True
                 )
                 parameters = {
                     name: value - self.learning_rate * slope

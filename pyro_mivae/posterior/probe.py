@@ -54,12 +54,7 @@ def probed(
 
 
 def probe(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    *,
-    batch_size: int = 1024,
-    seed: int = 0,
+    model: Program, guide: Program, x: Tensor, *, batch_size: int = 1024, seed: int = 0
 ) -> SiteLayout:
     """Finds the dependencies of a pair's sites, by several draws of all data.
 

@@ -87,9 +87,7 @@ def check_names(sites: Collection[str], names: Collection[str]) -> None:
 
 
 def chosen_categories(
-    owner: str,
-    categories: Mapping[str, int],
-    category: int | str | Mapping[str, int | str] | None,
+    owner: str, categories: Mapping[str, int], category: int | str | Mapping[str, int | str] | None
 ) -> dict[str, int]:
     """Returns the numbers of given categories by site; one alone is of the first site."""
     first = next(iter(categories), "")
