@@ -158,6 +158,7 @@ def fit_many(
         shared |= {"validation": validation, "device": device, "resume": resume, "given": given}
         models = list(zip(vaes, lrs, seeds, known, objectives, folders, strict=True))
         if apart:
+            ranks.wait()  # until the first one has released the folders
             shared["progress"] = progress and ranks.is_first
             train = partial(_train_share, x, shared)
             failures = _take_over(trainings, in_ranks(train, models, ranks, tell))
