@@ -126,7 +126,7 @@ def evaluate(
     * everything of `information`, in nats per datum;
     * ``reconstruction_r2``, and with several sites ``reconstruction_r2_<site>`` of each alone;
     * with a Gaussian likelihood of fixed scale, ``fixed_scale`` and ``data_scale``;
-    * with a critic, ``mi_<sites>_critic`` (`critic_estimates`) and ``critic_falls_short``;
+    * with a critic, ``mi_<sites>_critic`` and ``critic_falls_short``;
     * with categories, ``categories_used``, ``occupancy_<k>``, ``barber_agakov_<site>_mean``;
     * with categories and labels, ``cluster_accuracy``, ``cluster_accuracy_chance``, ``nmi``,
       ``ari``, ``purity``, ``generation_accuracy``, ``generation_consistency``,
@@ -199,7 +199,7 @@ def measure(
     num_labels: int = 0,
 ) -> EvaluationResult:
     """Measures the figures of `evaluate` on checked data, in all processes that work on them."""
-    x, labels, factors, given = known
+    (x, *given), labels, factors = known
     clock: dict[str, float] = {}
 
     @contextmanager
@@ -220,7 +220,8 @@ def measure(
     def of_information(findings: Findings) -> None:
         with part("information"):
             how = asdict(budget.information)
-            report = information(vae.model, vae.guide, x, given=given, seed=seed, **how)
+            how["given"] = next(iter(given), None)
+            report = information(vae.model, vae.guide, x, seed=seed, **how)
         clock.update({f"information, {name}": took for name, took in report.seconds.items()})
         reports.append(report.protocol)
         findings.values |= report.to_dict()

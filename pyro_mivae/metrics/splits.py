@@ -19,26 +19,27 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Known(NamedTuple):
-    """Data with their labels ``(n,)``, factors ``(n, F)`` and condition ``(n, ...)``, or None."""
+    """Data with their labels ``(n,)`` and factors ``(n, F)``, or None."""
 
-    x: Tensor
+    args: list[Tensor]  # the data, and their condition if there is one
     labels: Tensor | None
     factors: Tensor | None
-    given: Tensor | None = None
 
     @property
-    def args(self) -> list[Tensor]:
-        """The arguments of model and guide."""
-        return [self.x, *([] if self.given is None else [self.given])]
+    def x(self) -> Tensor:
+        """The data."""
+        return self.args[0]
+
+    def at(self, rows: Tensor) -> Known:
+        """Takes some of the data."""
+        args = [part[rows.to(part.device)] for part in self.args]
+        others = (v if v is None else v[rows.to(v.device)] for v in (self.labels, self.factors))
+        return Known(args, *others)
 
     def take(self, count: int, seed: int) -> Known:
         """Takes some of the data at random."""
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randperm(len(self.x), generator=generator)[:count]
-        others = (
-            None if values is None else values[rows.to(values.device)] for values in self[1:]
-        )
-        return Known(self.x[rows.to(self.x.device)], *others)
+        return self.at(torch.randperm(len(self.x), generator=generator)[:count])
 
 
 class Split(NamedTuple):
@@ -72,28 +73,25 @@ def split(given: Known, train: Known | None, seed: int, device: torch.device) ->
     Without separate training data, half of the data are used to learn, stratified by label, or by
     the first factor if there are no labels.
     """
-    x, labels, factors, _ = given
+    x, labels, factors = given.x, given.labels, given.factors
     if train is not None:
-        learn, rows = None, torch.arange(len(x))
+        rows = torch.arange(len(x))
         text = f"learned on {len(train.x)} training items, scored on the {len(x)} items"
     else:
         by = labels if labels is not None or factors is None else factors[:, 0]
         learn, rows = halves(torch.zeros(len(x)) if by is None else by.cpu(), seed)
-        rest = learn[:0] if by is None else learn
-        args = [part[rest.to(part.device)] for part in given.args]
-        train = Known(args[0], labels, factors, args[-1] if len(args) > 1 else None)
+        train = given.at(learn[:0] if by is None else learn)
         text = (
             f"learned on a random half of the data, stratified by label ({len(learn)} items), "
             f"scored on the other ({len(rows)} items)"
         )
     pairs: list[Pair | None] = []
-    for taught, asked in zip(train[1:3], (labels, factors)):
+    for taught, asked in ((train.labels, labels), (train.factors, factors)):
         if taught is None or asked is None:
             pairs.append(None)
         else:
-            own = taught.cpu() if learn is None else taught.cpu()[learn]
-            values = numbered(torch.cat([own, asked.cpu()[rows]])).to(device)
-            pairs.append((values[: len(own)], values[len(own) :]))
+            values = numbered(torch.cat([taught.cpu(), asked.cpu()[rows]])).to(device)
+            pairs.append((values[: len(taught)], values[len(taught) :]))
     return Split(train.args, rows, pairs[0], pairs[1], text)
 
 
@@ -116,16 +114,12 @@ def check_known(
         )
     sets = [(x, labels, factors, given)] + ([] if train is None else [(*train, None, None)[:4]])
     names = ("{}", "the {} of train")[: len(sets)]
-    args = [vae.arguments(of[0], of[3]) for of in sets]
-    known = [
-        Known(*of)
-        for of in zip(
-            [of[0] for of in args],
-            as_labels([of[1] for of in sets], [name.format("labels") for name in names]),
-            as_labels([of[2] for of in sets], [name.format("factors") for name in names]),
-            [of[1] if len(of) > 1 else None for of in args],
-        )
-    ]
+    args = [list(vae.arguments(of[0], of[3])) for of in sets]
+    given_labels, given_factors = (
+        as_labels([of[place] for of in sets], [name.format(what) for name in names])
+        for place, what in ((1, "labels"), (2, "factors"))
+    )
+    known = [Known(*of) for of in zip(args, given_labels, given_factors)]
     for of, name in zip(known, names):
         n, labels, factors = len(of.x), of.labels, of.factors
         if labels is not None and labels.shape != (n,):
@@ -148,13 +142,13 @@ def check_known(
 
 def _check_train(score: Known, learn: Known) -> None:
     """Checks that the training data have labels and factors like the scored data."""
-    for name, given, taught in zip(("labels", "factors"), score[1:3], learn[1:3]):
-        if given is not None and taught is None:
+    for name in ("labels", "factors"):
+        if getattr(score, name) is not None and getattr(learn, name) is None:
             raise DataError(
                 f"{name} are given, but train has none; give train=(x, labels, factors), with "
                 f"None for what is not known, or leave train out"
             )
-    (_, labels, factors, _), (_, y, f, _) = score, learn
+    (_, labels, factors), (_, y, f) = score, learn
     if f is not None and factors is not None and f.shape[1] != factors.shape[1]:
         raise DataError(
             f"train has {f.shape[1]} factors, the data have {factors.shape[1]}; give the same ones"
