@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import io
 import json
 import os
 import shutil
@@ -146,12 +145,10 @@ def hasten() -> Callable[[pytest.MonkeyPatch], None]:
     Information reports draw hardly any data from the model.
     """
 
-    def pixel(figure: Any, *dark: bool) -> list[bytes]:
+    def pixel(figure: Any, *dark: bool) -> list[Image.Image]:
         images = [image for ax in figure.axes for image in ax.images]
         color = zlib.crc32(b"".join(np.asarray(i.get_array()).tobytes() for i in images))
-        buffer = io.BytesIO()
-        Image.frombytes("RGB", (1, 1), color.to_bytes(4)[:3]).save(buffer, "PNG")
-        return [buffer.getvalue()] * len(dark)
+        return [Image.frombytes("RGB", (1, 1), color.to_bytes(4)[:3]).convert("RGBA")] * len(dark)
 
     @functools.wraps(generative_information)
     def few_generated(context: Any, draws: Any) -> Any:
