@@ -127,8 +127,10 @@ class PointMass(Family):
 class FullCovariance(Family):
     r"""A Normal :math:`N(m, L L^T)`, for few dimensions that depend on each other.
 
-    The Cholesky factor :math:`L` has :math:`d (d + 1) / 2` entries per datum, so the layer before
-    it grows with the square of the size.
+    The Cholesky factor is :math:`L = \operatorname{diag}(\sigma)\,(I + A / \sqrt d)`, with
+    :math:`A` strictly lower triangular. So a guide that is not trained yet is near the mean field,
+    and the scales shrink all entries of a row together. :math:`A` has :math:`d (d - 1) / 2`
+    entries per datum, so the layer before it grows with the square of the size.
 
     Example:
         >>> FullCovariance(3)(torch.zeros(5, 9)).covariance_matrix.shape
@@ -150,16 +152,19 @@ class FullCovariance(Family):
         loc, scale = location_and_scale(params[..., : 2 * self.size])
         entries = pad(params[..., 2 * self.size :], (0, 1))
         below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
+        below = below * (scale / self.size**0.5).unsqueeze(-1)
         return dist.MultivariateNormal(loc, scale_tril=below + torch.diag_embed(scale))
 
 
 class LowRank(Family):
-    r"""A Normal of covariance :math:`W W^T + D`, for many dimensions that depend on each other.
+    r"""A Normal with correlated noise in a few directions, for many dimensions.
+
+    The covariance is :math:`D (I + W W^T / r) D`, with :math:`D` diagonal. So a guide that is not
+    trained yet is near the mean field.
 
     Args:
         size: Size of the site.
-        rank: Number of columns of :math:`W`, the directions with correlated noise; at most
-            ``size``.
+        rank: Number :math:`r` of columns of :math:`W`, at most ``size``.
 
     Example:
         >>> LowRank(5, rank=1)(torch.zeros(4, 15)).cov_factor.shape
@@ -175,6 +180,7 @@ class LowRank(Family):
     def forward(self, params: Tensor) -> Any:
         loc, scale = location_and_scale(params[..., : 2 * self.size], MIN_LOW_RANK_SCALE)
         factor = params[..., 2 * self.size :].unflatten(-1, (self.size, self.rank))
+        factor = factor * (scale / self.rank**0.5).unsqueeze(-1)
         return dist.LowRankMultivariateNormal(loc, factor, scale.square())
 
 

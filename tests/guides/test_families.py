@@ -119,12 +119,18 @@ def test_divergence_from_independent_normals_is_that_of_dense_ones(make):
 
 
 def test_covariance_may_be_any():
-    family = FullCovariance(3)
-    params = torch.randn(family.num_params)
-    factor = family(params).scale_tril
-    assert (factor.diagonal() > 0).all()
-    assert factor.tril(-1)[torch.tril_indices(3, 3, -1).unbind()].equal(params[6:])
-    assert not factor.triu(1).any()
+    wanted = torch.randn(3, 3).tril(-1) + torch.diag(0.1 + torch.rand(3))
+    scale = wanted.diagonal()
+    below = (wanted / scale[:, None] * 3**0.5)[torch.tril_indices(3, 3, -1).unbind()]
+    params = torch.cat([torch.randn(3), (scale - 1e-4).expm1().log(), below])
+    torch.testing.assert_close(FullCovariance(3)(params).scale_tril, wanted)
+
+
+def test_a_full_covariance_begins_near_the_mean_field_in_any_dimension():
+    family = FullCovariance(200)
+    q = family(0.5 * torch.randn(family.num_params))  # of the size that untrained layers give
+    ratio = q.covariance_matrix.diagonal().sqrt() / q.scale_tril.diagonal()
+    assert (ratio < 1.2).all()
 
 
 def test_the_concentration_on_a_sphere_is_a_softplus():
