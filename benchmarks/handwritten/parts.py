@@ -60,7 +60,7 @@ class FullCovarianceVAE(VAE):
         scale = softplus(raw) + MIN_SCALE
         factor = torch.diag_embed(scale)
         rows = torch.arange(len(x), device=x.device)[:, None]
-        entries = params[:, 2 * self.size :] * (scale / self.size**0.5)[:, self.below[0]]
+        entries = params[:, 2 * self.size :] * (scale / self.size)[:, self.below[0]]
         factor = factor.index_put((rows, *self.below[:, None]), entries)
         noise = torch.randn_like(loc)
         z = loc + (factor @ noise[:, :, None])[:, :, 0]

@@ -127,7 +127,7 @@ class PointMass(Family):
 class FullCovariance(Family):
     r"""A Normal :math:`N(m, L L^T)`, for few dimensions that depend on each other.
 
-    The Cholesky factor is :math:`L = \operatorname{diag}(\sigma)\,(I + A / \sqrt d)`, with
+    The Cholesky factor is :math:`L = \operatorname{diag}(\sigma)\,(I + A / d)`, with
     :math:`A` strictly lower triangular. So a guide that is not trained yet is near the mean field,
     and the scales shrink all entries of a row together. :math:`A` has :math:`d (d - 1) / 2`
     entries per datum, so the layer before it grows with the square of the size.
@@ -152,7 +152,7 @@ class FullCovariance(Family):
         loc, scale = location_and_scale(params[..., : 2 * self.size])
         entries = pad(params[..., 2 * self.size :], (0, 1))
         below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
-        below = below * (scale / self.size**0.5).unsqueeze(-1)
+        below = below * (scale / self.size).unsqueeze(-1)
         return dist.MultivariateNormal(loc, scale_tril=below + torch.diag_embed(scale))
 
 
