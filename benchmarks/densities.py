@@ -178,7 +178,14 @@ def gains(name: str, runs: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> list[
 
 def draw(content: Mapping[str, Any]) -> bytes:
     """Draws every seed: −ELBO, and −log p(x) by AIS left of it. Returns the bytes of a PNG."""
-    from pyro_mivae.plots.style import SMALL, group_color, new_figure, render_png, style_axes
+    from pyro_mivae.plots.style import (
+        INK,
+        SMALL,
+        group_color,
+        new_figure,
+        render_png,
+        style_axes,
+    )
 
     names = list(dict.fromkeys(run["variant"] for run in content["runs"]))
     figure, ax = new_figure(height=0.9 + 0.34 * len(names))
@@ -193,7 +200,8 @@ def draw(content: Mapping[str, Any]) -> bytes:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel("nats per test image, every seed a point")
-    figure.legend(loc="outside upper center", ncols=2, fontsize=SMALL, frameon=False)
+    look = {"fontsize": SMALL, "frameon": False, "labelcolor": INK}
+    figure.legend(loc="outside upper center", ncols=2, **look)
     return render_png(figure)
 
 
