@@ -116,7 +116,9 @@ def aggregate(
     for start, posterior in posteriors(pair, x):
         columns = slice(start, start + posterior.size)
         for names, result in wanted:
-            depth = max((posterior.configurations(name) for name in names or ()), default=1)
+            sites = pair.layout.drawn if names is None else names
+            widths = (posterior.numbers(site, in_one=names is None) for site in sites)
+            depth = max(widths, default=1)
             for part in blocks(len(result.rows), depth * posterior.size):
                 some = rows_of(codes, result.rows[part])
                 if names is not None:

@@ -29,6 +29,7 @@ from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_progra
 
 FARTHEST = 3e5  # deviations from the centre up to which expanded squares are exact to 1e-4
 
+WIDTH = 8  # numbers for each coordinate of a code while a flow scores it
 DECIMALS = 5  # to which values of deterministic sites are compared
 
 Tree = TypeVar("Tree")
@@ -172,6 +173,12 @@ class Posterior:
     def configurations(self, name: str) -> int:
         """Number of distributions of a site per datum: 1 if it depends on no enumerated site."""
         return 1 if leading(self.fns[name]) == 1 else self.layout.num_configurations
+
+    def numbers(self, name: str, *, in_one: bool = False) -> int:
+        """Count of numbers held to score a code of a site under a datum, in one configuration."""
+        if self._normals[name] is None:
+            return self.configurations(name) * WIDTH * self.fns[name].event_shape.numel()
+        return 1 if in_one else self.configurations(name)
 
     def log_density(self, name: str, values: Tensor, configuration: int | None = None) -> Tensor:
         """Scores values of a drawn site, ``(configurations, n, batch)``.

@@ -5,9 +5,11 @@ import sys
 import pyro
 import pyro.distributions as dist
 import torch
+from torch.distributions import TransformedDistribution
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import pyro_mivae as mi
 from pyro_mivae.diagnostics import report as measuring
 from pyro_mivae.diagnostics.mi_bounds import dimensions, information_in_code
 from pyro_mivae.diagnostics.report import information
@@ -52,6 +54,23 @@ def test_memory_grows_with_the_codes_and_not_with_the_pairs(monkeypatch):
     with pyro.validation_enabled(False), Largest() as largest:
         information(model, guide, torch.randn(n, DIMS), subset=n, batch_size=KINDS * BATCH)
     assert largest.numbers <= max(2 * BLOCK, 8 * DIMS * n) < n * n / 4
+
+
+def test_a_flow_scores_few_pairs_at_once(monkeypatch):
+    monkeypatch.setattr(sys.modules["pyro_mivae.diagnostics.aggregate"], "BLOCK", BLOCK)
+    monkeypatch.setattr(measuring, "FAMILIES", (information_in_code,))
+    dims, n = 8, 40
+    vae = mi.VAE((dims,), latent_dim=dims, guide="affine-coupling").eval()
+    pairs = []
+    log_prob = TransformedDistribution.log_prob
+
+    def counted(self, value):
+        pairs.append(value.shape.numel() // dims)
+        return log_prob(self, value)
+
+    monkeypatch.setattr(TransformedDistribution, "log_prob", counted)
+    information(vae.model, vae.guide, torch.rand(n, dims), num_samples=1, batch_size=n)
+    assert max(pairs) <= max(n, BLOCK // dims) < n * n / 4
 
 
 def test_memory_does_not_grow_with_the_importance_samples():
