@@ -82,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     names = ("iwae_items", "iwae_samples", "ais_items", "ais_temperatures")
     measure = {name: getattr(args, name) for name in names}
     measure["generative_items"] = args.ais_items  # for the gap of AIS
-    told = " ".join(map(str, args.epochs))
-    put(args.out, {"command": f"python -m benchmarks densities --data-root DIR --epochs {told}"})
+    told = " ".join(f"--{name.replace('_', '-')} {getattr(args, name)}" for name in names)
+    epochs_told = " ".join(map(str, args.epochs))
+    command_told = f"--data {args.data} --data-root DIR --epochs {epochs_told} {told}"
+    put(args.out, {"command": f"python -m benchmarks densities {command_told}"})
     order = [{"variant": name_of(model, epochs)} for epochs in args.epochs for model in MODELS]
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for epochs, model in product(args.epochs, args.models):
@@ -178,31 +180,26 @@ def gains(name: str, runs: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> list[
 
 def draw(content: Mapping[str, Any]) -> bytes:
     """Draws every seed: −ELBO, and −log p(x) by AIS left of it. Returns the bytes of a PNG."""
-    from pyro_mivae.plots.style import (
-        INK,
-        SMALL,
-        group_color,
-        new_figure,
-        render_png,
-        style_axes,
-    )
+    from pyro_mivae.plots import style
 
     names = list(dict.fromkeys(run["variant"] for run in content["runs"]))
-    figure, ax = new_figure(height=0.9 + 0.34 * len(names))
-    style_axes(ax, grid=True)
+    figure, ax = style.new_figure(height=0.9 + 0.34 * len(names))
+    style.style_axes(ax, grid=True)
     marks = {"log_px_ais": ("−log p(x), AIS", "D", 8), "elbo": ("−ELBO", "o", 0)}
     for column, (label, shape, color) in marks.items():
         points = [
             (-run["metrics"][column], names.index(run["variant"]) + 0.12 * (run["seed"] - 1))
             for run in content["runs"]
         ]
-        ax.plot(*zip(*points, strict=True), shape, color=group_color(color), ms=4, label=label)
+        ax.plot(
+            *zip(*points, strict=True), shape, color=style.group_color(color), ms=4, label=label
+        )
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel("nats per test image, every seed a point")
-    look = {"fontsize": SMALL, "frameon": False, "labelcolor": INK}
+    look = {"fontsize": style.SMALL, "frameon": False, "labelcolor": style.INK}
     figure.legend(loc="outside upper center", ncols=2, **look)
-    return render_png(figure)
+    return style.render_png(figure)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ from pyro_mivae.posterior.preserved_state import (
 from pyro_mivae.traces import Program
 
 JUDGED = 32  # draws by which a refined posterior is compared with the one it started from
+GIVEN = {
+    "model": function("model(x)"),
+    "guide": function("guide(x)"),
+    "learning_rate": number(above=0, most=1e3),
+}
 Parameters = Mapping[str, Tensor]
 
 
@@ -80,10 +85,8 @@ class RefinedGuide:
     """
 
     @checked(
-        model=function("model(x)"),
-        guide=function("guide(x)"),
+        **GIVEN,
         num_steps=whole(least=1, most=10**6),
-        learning_rate=number(above=0, most=1e3),
         num_draws=whole(least=1, most=10**6),
         batch_size=whole(least=1),
         seed=whole(least=0),
@@ -222,10 +225,8 @@ class SemiAmortizedGuide(PyroModule):
     """
 
     @checked(
-        model=function("model(x)"),
-        guide=function("guide(x)"),
+        **GIVEN,
         num_steps=whole(least=1, most=10**4),
-        learning_rate=number(above=0, most=1e3),
     )
     def __init__(
         self, model: Program, guide: Any, *, num_steps: int = 5, learning_rate: float = 0.01

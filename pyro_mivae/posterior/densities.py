@@ -175,7 +175,7 @@ class Posterior:
         return 1 if leading(self.fns[name]) == 1 else self.layout.num_configurations
 
     def numbers(self, name: str, *, in_one: bool = False) -> int:
-        """Count of numbers held to score a code of a site under a datum, in one configuration."""
+        """Count of numbers held to score a code under a datum, in all configurations or one."""
         if self._normals[name] is None:
             return self.configurations(name) * WIDTH * self.fns[name].event_shape.numel()
         return 1 if in_one else self.configurations(name)
