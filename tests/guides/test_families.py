@@ -133,6 +133,15 @@ def test_a_full_covariance_begins_near_the_mean_field_in_any_dimension():
     assert (ratio < 1.2).all()
 
 
+def test_directions_of_low_rank_are_scaled_with_the_coordinates():
+    size, rank = 4, 2
+    params = torch.randn((2 + rank) * size)
+    scale = torch.diag(softplus(params[size : 2 * size]) + 1e-2)
+    directions = params[2 * size :].reshape(size, rank)
+    wanted = scale @ (torch.eye(size) + directions @ directions.T / rank) @ scale
+    torch.testing.assert_close(LowRank(size, rank=rank)(params).covariance_matrix, wanted)
+
+
 def test_the_concentration_on_a_sphere_is_a_softplus():
     params = torch.randn(N, 4)
     torch.testing.assert_close(OnSphere(3)(params).concentration, softplus(params[:, 3]))
