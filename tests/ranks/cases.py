@@ -152,7 +152,7 @@ RUNS = [*((name, "eager") for name in CASES), *((name, "staged") for name in STA
 
 
 def steps_of(name: str, ranks: Ranks, engine: str) -> dict[str, Tensor]:
-    """Takes two steps of a case, or eight staged ones, of which the graph takes the last two.
+    """Takes two steps of a case, or four staged ones, of which the graph takes the last.
 
     Returns:
         Ledgers, gradients and the final state, by name.
@@ -160,7 +160,7 @@ def steps_of(name: str, ranks: Ranks, engine: str) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     vae, objective, options = CASES[name]()
-    data = {"x": torch.rand(COUNT, *SHAPE)}
+    data = {"x": torch.rand(COUNT if engine == "eager" else BATCH, *SHAPE)}
     data |= {key: options.pop(key) for key in ("given", "labels") if key in options}
     how = TrainingOptions(epochs=4, batch_size=BATCH, engine=engine, **options)
     trainer = Trainer(vae, data, [], how, torch.device("cpu"), objective, ranks)

@@ -11,13 +11,14 @@ ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pyro_mivae.cli.commands", "torch._dynamo"])
 BEGIN = """
-import sys, warnings
+import gc, sys, warnings
 sys.path.insert(0, {root!r})
 import torch
 from torch import distributed
 from pyro_mivae.networks import presets
 
 torch.set_num_threads(1)
+gc.freeze()  # every staging would visit the objects of the packages
 presets._mlp_widths = lambda data_shape: (7, 7)
 distributed.init_process_group(
     "gloo", init_method="file://{store}", rank={rank}, world_size={size}
