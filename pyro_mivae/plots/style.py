@@ -215,9 +215,10 @@ def render_schemes(figure: Figure, *dark: bool) -> list[Image]:
         text.set_parse_math(False)
     engine = figure.get_layout_engine()
     with rc_context({"text.parse_math": False}):  # of the ticks, which drawing makes
-        for _ in range(2):  # the first makes the ticks, for which the second makes room
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        if engine is not None:
+            for _ in range(2):  # the first makes the ticks, for which the second makes room
+                engine.execute(figure)
+        figure.set_layout_engine(None)
         drawn = figure.get_tightbbox()
         whole = Bbox([[0.0, drawn.y0 - 0.06], [figure.get_figwidth(), drawn.y1 + 0.06]])
         pictures = [_render(figure, whole, dark=each) for each in dark]
@@ -227,19 +228,21 @@ def render_schemes(figure: Figure, *dark: bool) -> list[Image]:
 
 def _render(figure: Figure, box: Bbox, *, dark: bool) -> Image:
     """Renders a part of a figure; its colours are dark for so long only."""
-    from PIL.Image import open as read
+    from PIL import Image
 
-    buffer, quick = io.BytesIO(), {"compress_level": 1}
+    buffer = io.BytesIO()
     inked = list(_inked(figure)) if dark else []
     for artist, name, ink in inked:
         artist.set(**{name: DARK[ink]})
     try:
         ground = "none" if dark else "white"
-        figure.savefig(buffer, format="png", facecolor=ground, bbox_inches=box, pil_kwargs=quick)
+        figure.savefig(buffer, format="rgba", dpi="figure", facecolor=ground, bbox_inches=box)
     finally:
         for artist, name, ink in inked:
             artist.set(**{name: ink})
-    return read(buffer)
+    width = int(box.width * figure.dpi)
+    height = buffer.tell() // (4 * width)
+    return Image.frombuffer("RGBA", (width, height), buffer.getvalue())
 
 
 def _inked(figure: Figure) -> Iterator[tuple[Artist, str, str]]:
