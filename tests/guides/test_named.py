@@ -16,20 +16,11 @@ from pyro_mivae.guides import FAMILIES, InverseAutoregressiveFlow
 from pyro_mivae.priors import flows
 
 SHAPE, N = (2, 3), 24
-PRIORS = {
-    "normal": lambda: mi.StandardNormalPrior(3, 1),
-    "category": lambda: mi.MixturePrior(2, 4, 2.0),
-}
 
 
 @pytest.fixture
 def x():
     return torch.rand(N, *SHAPE, generator=torch.Generator().manual_seed(0))
-
-
-def build(name, prior="normal"):
-    torch.manual_seed(0)
-    return mi.VAE(SHAPE, prior=PRIORS[prior](), guide=name)
 
 
 def stepped(kind, vae, x):
@@ -40,10 +31,10 @@ def stepped(kind, vae, x):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("prior", PRIORS)
-def test_staged_steps_are_those_of_pyro(name, prior, x, double):
-    """On the same noise; a warning that staging failed is an error."""
-    vae = build(name, prior).double().train()
+def test_staged_steps_are_those_of_pyro(name, x, double):
+    """Beside a category, on the same noise; a warning that staging failed is an error."""
+    torch.manual_seed(0)
+    vae = mi.VAE(SHAPE, prior=mi.MixturePrior(2, 4, 2.0), guide=name).double().train()
     other = copy.deepcopy(vae)
     staged = stepped(mi.SVI, vae, x.double())
     torch.testing.assert_close(staged, stepped(SVI, other, x.double()))

@@ -63,7 +63,7 @@ def test_steps_are_staged_and_equal_pyros(name, variant, double):
         vae = small(mi.VARIANTS[variant], KINDS[name].build(), **options)
         loss, optim = vae.objective(12).to(torch.float64), pyro.optim.Adam(vae.optim_args)
         svi = svi_class(vae.model, vae.guide, optim, loss)
-        return svi, [svi.step(x) for _ in range(8)]
+        return svi, [svi.step(x) for _ in range(6)]
 
     x = KINDS[name].data(16, *SHAPE).double()
     ours, found = train(mi.SVI)
@@ -88,9 +88,9 @@ def test_information_terms_read_each_kind_of_generated_data(name, generated, dou
 @EACH
 def test_every_figure_is_measured(name):
     torch.manual_seed(0)
-    x = KINDS[name].data(64, *SHAPE)
+    x = KINDS[name].data(24, *SHAPE)
     vae = small(mi.CatVAE, KINDS[name].build(), num_categories=2, latent_dim=4)
-    few = {"iwae_samples": 8, "generative_items": 16, "generative_samples": 8}
+    few = {"iwae_samples": 4, "generative_items": 4, "generative_samples": 4}
     found = mi.evaluate(vae, x, **few)
     assert all(
         math.isfinite(found[key])

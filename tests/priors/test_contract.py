@@ -21,21 +21,14 @@ def x():
     return torch.rand(24, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def stepped(kind, vae, x, steps):
-    """Losses of a few steps on the same noise."""
-    pyro.clear_param_store()
-    torch.manual_seed(1)
-    svi = kind(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), vae.objective())
-    return [svi.step(x) for _ in range(steps)]
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_trains_and_every_parameter_moves(name, x):
     vae = variant(KINDS[name]())
     vae.initialize(x)
     vae.train()
     before = copy.deepcopy(dict(vae.named_parameters()))
-    losses = stepped(SVI, vae, x, 5)
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), vae.objective())
+    losses = [svi.step(x) for _ in range(5)]
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
     assert not [n for n, p in vae.named_parameters() if torch.equal(p, before[n])]
     assert vae.sample(5).shape == vae.reconstruct(x[:5]).shape == x[:5].shape
@@ -44,23 +37,12 @@ def test_trains_and_every_parameter_moves(name, x):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_staged_steps_are_those_of_pyro(name, x, double):
-    """The graph of a step gives Pyro's losses and weights, on the same noise."""
-    vae = variant(KINDS[name]()).double()
-    vae.initialize(x.double())
-    vae.train()
-    other = copy.deepcopy(vae)
-    staged = stepped(mi.SVI, vae, x.double(), 5)  # a warning that it falls back is an error
-    torch.testing.assert_close(staged, stepped(SVI, other, x.double(), 5))
-    torch.testing.assert_close(dict(vae.state_dict()), dict(other.state_dict()))
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_fit_stages_it_and_a_file_keeps_it(name, x, tmp_path):
-    vae = variant(KINDS[name]())
+def test_fit_stages_it_and_a_file_keeps_it(name, x, double, tmp_path):
+    """A graph that is not the program, in the last bits of doubles, would be told: an error."""
+    x, vae = x.double(), variant(KINDS[name]()).double()
     mi.fit(vae, x, epochs=2, batch_size=12, engine="staged", seed=3)
     mi.save(vae, tmp_path / "vae.pt")
-    loaded = mi.load(tmp_path / "vae.pt", into=variant(KINDS[name]()))
+    loaded = mi.load(tmp_path / "vae.pt", into=variant(KINDS[name]()).double())
     for model in (vae, loaded):
         torch.manual_seed(0)
         model.drawn = model.sample(4)
