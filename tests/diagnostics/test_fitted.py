@@ -52,9 +52,8 @@ def gaussian(nats, dims, n, seed):
     ("nats", "n", "short", "prior"),
     [
         (2.0, 200, 0.15, 0.0),
-        (2.0, 200, 0.15, 3.0),  # the prior is far off
         (6.0, 300, 0.5, 0.0),
-        (6.0, 300, 0.5, 3.0),
+        (6.0, 300, 0.5, 3.0),  # the prior is far off
         pytest.param(12.0, 1200, 2.6, 3.0, marks=pytest.mark.slow),
     ],
 )
@@ -110,10 +109,9 @@ def test_mixtures_are_those_of_scikit_learn(n, components):
     torch.testing.assert_close(ours, torch.from_numpy(theirs.score_samples(values.numpy())))
 
 
-@pytest.mark.parametrize("nats", [8.0, 12.0])
-def test_without_a_ceiling_it_would_read_too_high(nats, monkeypatch):
+def test_without_a_ceiling_it_would_read_too_high(monkeypatch):
     """The failure that alpha is there to prevent: rare pairs are missing from the average."""
-    bounds = {}
+    nats, bounds = 8.0, {}
     for events in (fitted.EVENTS, 1e-6):
         monkeypatch.setattr(fitted, "EVENTS", events)
         monkeypatch.setattr(fitted, "ALPHAS", (1.0,))

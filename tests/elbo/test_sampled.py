@@ -152,7 +152,7 @@ def moments(objective, vae, x, count):
 
 def test_gradient_over_seeds(vae, x):
     """Also with fresh noise, a schedule, and a term that draws of its own."""
-    count = 60
+    count = 40
     options = {"kl_weights": {"c": lambda step: 0.5}, "terms": [mi.BarberAgakov("c", weight=2.0)]}
     other = mi.MutualInformationELBO(max_plate_nesting=1, num_particles=2, **options)
     mean, variance = moments(sampled(1, 1, **options), vae, x, count)
