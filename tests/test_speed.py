@@ -86,6 +86,7 @@ def test_speed_side_by_side(images, tmp_path, capsys, monkeypatch):
     assert "| in hand-written | batch |" in printed
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(speed, "measure", None)  # what is there is not measured again
+    monkeypatch.setattr("benchmarks.speed_picture.draw", lambda cells: b"")
     speed.main(command)
     broken = json.loads(out.read_text()) | {"machine": "another"}
     out.write_text(json.dumps(broken))
@@ -179,6 +180,7 @@ def test_scaling_sweep_by_sweep(tmp_path, capsys, monkeypatch):
     assert "| 2 | 6.00 | 17.00 |" in printed
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(scaling, "measure_point", None)  # what is there is not measured again
+    monkeypatch.setattr("benchmarks.scaling_picture.draw", lambda points: b"")
     scaling.main(command)
 
 

@@ -1,5 +1,6 @@
 """Signals stop a training as Ctrl-C does, and none cuts its checkpoint short."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from pyro_mivae.interrupts import held_back, stoppable
 from pyro_mivae.training import History, fit, read_checkpoint
 
-COMMAND = [sys.executable, "-m", "pyro_mivae"]
+from ..ranks.processes import CONTEXT
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
@@ -52,31 +53,33 @@ def test_signals_are_held_back():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def start(folder, *words):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [*COMMAND, *words],
-        cwd=folder,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a job in a shell's background ignores the signal, and hands that on
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 def test_the_command_ends_in_one_line_and_a_checkpoint(tmp_path):
+    """In a process that has imported all; the next test is of one that has not."""
     train = ("train", "vae", "--epochs", "5000", "--engine", "eager", "--run", "r")
-    process = start(tmp_path, *train)
+    source = f"""
+import os, signal, sys, torch
+from pyro_mivae.cli import main
+
+sys.orig_argv[1:] = ["-m", "pyro_mivae"]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.chdir({str(tmp_path)!r})
+os.dup2(os.open("told", os.O_CREAT | os.O_WRONLY), 2)
+torch.set_num_threads(1)
+main({train!r})
+"""
+    process = CONTEXT.Process(target=exec, args=(source, {}))
+    process.start()
     history = tmp_path / "r" / "history.csv"
     deadline = time.monotonic() + 120
     while not history.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    for name in ("SIGTERM", *["SIGINT"] * 19):
-        process.send_signal(getattr(signal, name))
-        time.sleep(0.003)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
+    with contextlib.suppress(ProcessLookupError):  # it may end before the last of them
+        for name in ("SIGTERM", *["SIGINT"] * 19):
+            os.kill(process.pid, getattr(signal, name))
+            time.sleep(0.003)
+    process.join(60)
+    told = (tmp_path / "told").read_text()
+    assert process.exitcode == 1
     assert "Traceback" not in told
     last = told.strip().splitlines()[-1]
     assert last.endswith(
@@ -88,7 +91,14 @@ def test_the_command_ends_in_one_line_and_a_checkpoint(tmp_path):
 
 
 def test_ctrl_c_while_torch_is_imported(tmp_path):
-    process = start(tmp_path, "train", "vae")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyro_mivae", "train", "vae"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in a shell's background ignores the signal, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(0.7)
     for _ in range(5):
         process.send_signal(signal.SIGINT)
