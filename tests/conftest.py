@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+    if hasattr(config, "workerinput") or not config.getoption("tx", None):
         from . import fixtures
 
         config.pluginmanager.register(fixtures)

@@ -45,6 +45,13 @@ def clean_state() -> Iterator[None]:
     pyro.clear_param_store()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> None:
+    """Hides what stays from garbage collection, and from every staging: both visit all objects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets ``device="auto"`` mean the CPU on every machine, but for the tests of a device."""
@@ -205,11 +212,6 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pyro_mivae.runs.group.evaluate_run", evaluate)
     monkeypatch.setattr("pyro_mivae.runs.group.report_run", report)
-
-
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()  # every collection, and every staging, would visit the objects of the packages
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
