@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from inspect import unwrap
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm
-from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten as tree_flatten
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_unflatten as tree_unflatten
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that does not import torch's compiler, see `Adam`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Adam(torch.optim.Adam):
+    """Adam without the decorators that import torch's compiler, which takes seconds."""
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+
 
 BatchNorm = batchnorm._BatchNorm  # batch norm of every dimension, which has no public name
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions.util import broadcast_shape
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ class GenerativeModel(PyroModule):
                 raise ShapeError("the model was built without a condition; leave given out")
             return code
         flat = flat_condition(given, self.given_shape, n, code.dtype)
-        batch = torch.broadcast_shapes(code.shape[:-1], flat.shape[:-1])
+        batch = broadcast_shape(code.shape[:-1], flat.shape[:-1])
         return torch.cat([code.expand(*batch, -1), flat.expand(*batch, -1)], -1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Delta, MaskedDistribution, Normal, ZeroInflatedDistribution
-from pyro.distributions.util import sum_rightmost
+from pyro.distributions.util import broadcast_shape, sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
 from torch import Tensor
@@ -191,7 +191,7 @@ def check_shape(site: Site, max_plate_nesting: float) -> None:
     """Calls Pyro's check that every batch dimension of one site is a plate or enumerated."""
     fn, value = site["fn"], site["value"]
     batch_shape = value.shape[: value.dim() - fn.event_dim]
-    shape = torch.broadcast_shapes(fn.batch_shape, batch_shape)
+    shape = broadcast_shape(fn.batch_shape, batch_shape)
     shaped: Any = {**site, "log_prob": torch.zeros(()).expand(shape)}
     check_site_shape(shaped, max_plate_nesting)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import broadcast_shape, scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
@@ -296,7 +296,7 @@ class TracePair:
                     f"outside its plates {sorted(_plates(node) - _plates(site))}; move both into "
                     "one plate, or draw the site instead of enumerating it"
                 )
-            shape = torch.broadcast_shapes(shape, self._log_weight(name).shape)
+            shape = broadcast_shape(shape, self._log_weight(name).shape)
             names += (name,)
         return names
 

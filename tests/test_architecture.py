@@ -133,12 +133,16 @@ def test_init_files_only_reexport():
                 assert isinstance(node, allowed), f"{path}:{node.lineno} does more than re-export"
 
 
-def test_import_leaves_heavy_packages_alone():
-    code = "import sys, pyro; before = set(sys.modules); import pyro_mivae; " + (
-        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+def test_import_and_training_leave_heavy_packages_alone():
+    code = "import sys, pyro; before = set(sys.modules); import pyro_mivae as mi; " + (
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before})); import torch; "
+        "mi.fit(mi.VAE((4,)), torch.rand(800, 4), epochs=1, batch_size=2, progress=False); "
+        "print(*sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(out.stdout.split()) & set(HEAVY)
+    imported, by_training = map(str.split, out.stdout.splitlines())
+    assert not set(imported) & set(HEAVY)
+    assert not {"torch._dynamo", "sympy"} & set(by_training)
 
 
 def test_public_names_differ_by_more_than_capitals():

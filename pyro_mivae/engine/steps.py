@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.fx.node import map_arg
 
 from pyro_mivae.engine.comparison import Gradients, Ledger, compared
 from pyro_mivae.engine.fallback import first_cause, give_up, quiet, tell_difference
+from pyro_mivae.engine.fx_utils import layout
 from pyro_mivae.engine.precision import Precision, no_rounding, round_products
 from pyro_mivae.engine.snapshot import preserved
 from pyro_mivae.engine.tracing import TracedStep, TrainStep, trace_run
@@ -90,22 +92,26 @@ def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True)
     """
     if args[0].is_cuda:
         return WORTH_COMPILING_CAPTURED
-    work, convolves = work_of_step(traced, *args)
+    work, convolves = work_of_step(traced)
     return (
         math.inf if convolves else math.ceil((WORTH_COMPILING if known else 1) * COMPILING / work)
     )
 
 
-def work_of_step(traced: TracedStep, *args: Tensor) -> tuple[float, bool]:
+def work_of_step(traced: TracedStep) -> tuple[float, bool]:
     """Counts the floating-point operations of a step with its overhead, and finds convolutions."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import flop_registry
 
-    counter = FlopCounterMode(display=False)
-    with preserved(traced.changed(*args), args[0].device), counter:
-        traced(*args)
-    kinds = counter.get_flop_counts().get("Global", {})
-    convolves = any("convolution" in str(kind) for kind in kinds)
-    return counter.get_total_flops() + OVERHEAD, convolves
+    work, convolves = OVERHEAD, False
+    for node in traced.graph.graph.nodes:
+        count = flop_registry.get(getattr(node.target, "overloadpacket", None))
+        if "convolution" in str(node.target):
+            convolves = True
+        elif count is not None:
+            operands = node.args, node.kwargs
+            shapes, named = map_arg(operands, lambda operand: layout(operand).shape)
+            work += count(*shapes, **named)
+    return work, convolves
 
 
 def compile_graph(traced: TracedStep, *args: Tensor, precision: Precision = "float32") -> Any:

@@ -14,7 +14,7 @@ from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from pyro_mivae.compat import (
-    TorchDispatchMode,
+    DispatchMode,
     is_collective,
     schema_of,
     storage_id,
@@ -50,7 +50,7 @@ LEAVES_TORCH = (
 READS_A_VALUE = "it reads the value of a tensor (.item(), .tolist(), .numpy(), bool(), int() ...)"
 
 
-class Tape(TorchDispatchMode):
+class Tape(DispatchMode):
     """Records every tensor operation of a run, without changing the run.
 
     An operation that a graph cannot hold ends the recording, not the run, and `reason` names it:

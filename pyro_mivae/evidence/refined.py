@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, function, number, whole
-from pyro_mivae.compat import enumeration_kept, version_of
+from pyro_mivae.compat import Adam, enumeration_kept, version_of
 from pyro_mivae.elbo import MutualInformationELBO
 from pyro_mivae.errors import OptionError
 from pyro_mivae.posterior.densities import repeat
@@ -155,7 +155,7 @@ class RefinedGuide:
         begun = self.guide.local_parameters(*args)
         start = {name: value.detach() for name, value in begun.items()}
         leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
-        optimiser = torch.optim.Adam(leaves.values(), self.learning_rate)
+        optimiser = Adam(leaves.values(), self.learning_rate)
         falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, self.num_steps)
         for _ in range(self.num_steps):
             with torch.enable_grad():

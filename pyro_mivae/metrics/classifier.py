@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pyro_mivae.arguments import checked, flag, numbers
+from pyro_mivae.compat import Adam
 from pyro_mivae.errors import DataError
 from pyro_mivae.metrics.checkers import COUNT, SEED, codes, counted
 from pyro_mivae.posterior.preserved_state import preserved_state
@@ -111,9 +113,8 @@ def fit_classifier(
     with preserved_state(seed, device=features.device), torch.enable_grad():
         classifier = Classifier(features, num_classes, per_feature=per_feature)
         classifier.to(features.device)
-        optimiser = torch.optim.AdamW(
-            classifier.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
-        )
+        how: dict[str, Any] = {"weight_decay": WEIGHT_DECAY, "decoupled_weight_decay": True}
+        optimiser = Adam(classifier.parameters(), LEARNING_RATE, fused=True, **how)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
         for _ in range(steps):
             rows = torch.randint(len(features), (batch,)).to(features.device)

@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import broadcast_shape
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.distributions import Independent
@@ -161,5 +162,5 @@ def join(values: Iterable[Tensor]) -> Tensor:
         torch.Size([3, 5, 5])
     """
     parts = list(values)
-    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    batch = broadcast_shape(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, -1) for part in parts], -1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_mivae.compat import Adam
 from pyro_mivae.errors import OptionError
 from pyro_mivae.training.options import TrainingOptions
 
@@ -27,7 +28,7 @@ def make_optimiser(vae: Any, options: TrainingOptions) -> torch.optim.Adam:
             f"every parameter of {type(vae).__name__} is frozen: there is nothing to train; call "
             "requires_grad_(True) on those to train"
         )
-    return torch.optim.Adam(
+    return Adam(
         [
             {"params": parameters, **dict(key), "initial_lr": dict(key)["lr"]}
             for key, parameters in groups.items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, number, whole
+from pyro_mivae.compat import Adam
 from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.steps import Engine
 from pyro_mivae.engine.tracing import TrainStep
@@ -141,7 +142,7 @@ def _fit(vae: Variant, args: list[Tensor], epochs: int, batch_size: int, lr: flo
     count, device = len(args[0]), args[0].device
     steps = epochs * -(-count // batch_size)
     engine = Engine(TrainStep.of_modules(loss, vae), "auto", num_steps=steps)
-    optimiser, number = torch.optim.Adam(trained, lr), 0
+    optimiser, number = Adam(trained, lr), 0
     try:
         for _ in range(epochs):
             for index in torch.randperm(count, generator=order).split(batch_size):

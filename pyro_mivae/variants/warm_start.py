@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import LARGEST_WEIGHT, choice, either, function, number, whole
+from pyro_mivae.compat import Adam
 from pyro_mivae.engine.comparison import is_due
 from pyro_mivae.engine.steps import Engine
 from pyro_mivae.engine.tracing import TrainStep
@@ -218,7 +219,7 @@ def _train(
     device, x = next(guide.parameters()).device, args[0]
     size = min(BATCH, max(len(x) // 10, 100), len(x))
     rows = None if labels is None else (labels >= 0).nonzero()[:, 0]
-    optimiser = torch.optim.Adam(guide.parameters(), 2e-3, fused=True)
+    optimiser = Adam(guide.parameters(), 2e-3, fused=True)
     losses = []
     for step in telling("start of the categories", range(first, first + steps)):
         index = torch.randint(len(x), (size,), device=x.device)

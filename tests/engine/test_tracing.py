@@ -334,10 +334,10 @@ def test_the_means_follow_from_the_work_ahead(x):
     program = program_of(*make("vae"))
     assert Engine(program, "auto", num_steps=10).mode == "eager"
     staged = trace_step(program, x)
-    work, _ = work_of_step(staged, x)
+    work, _ = work_of_step(staged)
     assert steps_worth_compiling(staged, x) == math.ceil(WORTH_COMPILING * COMPILING / work) > 1000
     twice = torch.cat([x, x])
-    assert work_of_step(trace_step(program, twice), twice)[0] > work
+    assert work_of_step(trace_step(program, twice))[0] > work
     assert steps_worth_compiling(staged, x, known=False) == math.ceil(COMPILING / work)
 
 
