@@ -188,7 +188,7 @@ def test_outputs_need_the_condition_of_the_run(call, home, copy, command):
         assert (code, "labels in given range over 2 to 2" in err[-1]) == (2, True)
 
 
-def test_a_sweep_in_python_measures_given_the_condition():
+def test_a_sweep_in_python_measures_given_the_condition(encoder_side):
     x, u = torch.rand(40, 1, 4, 4), torch.arange(40) % 2
     how = {"grid": {"beta": (1.0,)}, "epochs": 1, "engine": "eager", "given": u}
 

@@ -137,7 +137,7 @@ def test_conditions_that_do_not_fit(given, error, told, x):
 
 
 @pytest.mark.parametrize("repeated", [True, False])
-def test_evaluate_measures_given_the_condition(repeated):
+def test_evaluate_measures_given_the_condition(repeated, quick):
     torch.manual_seed(0)
     x, labels = torch.rand(24, 1, 2, 3), torch.arange(24) % 2
     u = torch.eye(3)[labels] if repeated else torch.randn(24, 3)

@@ -60,7 +60,7 @@ def test_every_variant_with_an_elbo_takes_them(variant, x):
         assert torch.isfinite(torch.tensor(vae.objective().loss(vae.model, vae.guide, x)))
 
 
-def test_the_command_trains_one_by_name(tmp_path, quick):
+def test_the_command_trains_one_by_name(tmp_path, unmeasured):
     images = torch.randint(0, 256, (60, 4, 4), dtype=torch.uint8)
     np.savez(tmp_path / "data.npz", images=images.numpy())
     where = ["--data", str(tmp_path / "data.npz"), "--run", str(tmp_path / "run")]

@@ -180,11 +180,9 @@ def test_a_category_whose_weights_depend_on_the_condition(x, labels):
     for label in (0, 1):
         trace = pyro.poutine.trace(vae.model).get_trace(*vae.blank(200, label))
         assert trace.nodes["c"]["value"][:, 0].mean() == pytest.approx(1 - label, abs=0.02)
-    report = mi.information(vae.model, vae.guide, x, given=labels, **FEW)
-    assert math.isfinite(report["mi_c_lower"])
     assert vae.sample(5, category="A", given=1).shape == (5, *SHAPE)
     figures = mi.evaluate(vae, x, given=labels, samples_per_category=4, **FEW)
-    assert math.isfinite(figures["barber_agakov_c_mean"])
+    assert math.isfinite(figures["mi_c_lower"] + figures["barber_agakov_c_mean"])
 
 
 def test_a_refitted_prior_approaches_the_codes_of_each_condition(x, labels):

@@ -125,6 +125,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         return dict.fromkeys(MEASURED, float(sum(p.detach().sum() for p in vae.parameters())))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
+    monkeypatch.setattr(mi.SweepTable, "to_png", lambda found, path: path.touch())
     whole = sweep_run(CONFIG, tmp_path / "whole", GRID, 2, device="cpu")
     folder = tmp_path / "parts"
     epochs, run_epoch = [], Trainer.run_epoch
@@ -156,6 +157,7 @@ def test_each_row_is_kept_at_once_and_not_measured_again(tmp_path, monkeypatch):
         return dict.fromkeys(MEASURED, float(len(measured)))
 
     monkeypatch.setitem(fill_table.__globals__, "_measure", measure)
+    monkeypatch.setattr(mi.SweepTable, "to_png", lambda found, path: path.touch())
     config = replace(CONFIG, training=CONFIG.training | {"epochs": 1})
     with pytest.raises(KeyboardInterrupt):
         sweep_run(config, tmp_path, GRID, 2, device="cpu")
