@@ -21,7 +21,7 @@ import pyro_mivae as mi
 from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.guides import FAMILIES
 
-SHAPE, N, STEPS = (6,), 64, 5
+SHAPE, N, STEPS = (6,), 64, 3
 LEARNED = ("means", "weights", "scales")
 PRIORS = {
     "normal": lambda: mi.StandardNormalPrior(2, 2),
@@ -127,7 +127,7 @@ def test_combination(prior, family, variant, engine, tmp_path):
     assert not still or variant in ("mmd", "infomax")
     mi.save(vae, tmp_path / "vae.pt")
     loaded = mi.load(tmp_path / "vae.pt", into=build(prior, family, variant))
-    codes, again = vae.encode(x), loaded.encode(x)
+    codes, again = vae.encode(x[:4]), loaded.encode(x[:4])
     assert all(torch.equal(codes[site], again[site]) for site in vae.sites)
     few = {"num_samples": 1, "iwae_samples": 2, "generative_items": 4, "generative_samples": 2}
     report = mi.information(vae.model, vae.guide, x[:16], **few).to_dict()
