@@ -107,7 +107,7 @@ def _encoded(image: Image, kind: str) -> bytes:
     """Encodes a picture; WebP of colour images is not lossless, which would take megabytes."""
     buffer = io.BytesIO()
     if kind == "PNG":
-        image.save(buffer, kind, optimize=True)
+        image.save(buffer, kind, compress_level=8)
     else:
         how: dict[str, Any] = {"lossless": True} if image.mode == "P" else {"quality": 75}
         image.convert("RGB").save(buffer, kind, method=4, **how)
