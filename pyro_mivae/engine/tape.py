@@ -257,5 +257,7 @@ def multinomial(
     """Draws the same values as torch from the same random numbers, without checks."""
     if num_samples != 1 or generator is not None:
         return NotImplemented
-    race = torch.empty_like(probs).exponential_(1.0)
-    return (probs / race).argmax(-1, keepdim=True)
+    # A draw without use then needs no probabilities.
+    like: dict[str, Any] = {"dtype": probs.dtype, "device": probs.device}
+    race = torch.empty(probs.shape, **like) if probs.is_contiguous() else torch.empty_like(probs)
+    return (probs / race.exponential_(1.0)).argmax(-1, keepdim=True)
