@@ -40,7 +40,7 @@ def test_staged_steps_are_the_eager_ones(data, u):
 def test_it_learns_what_the_condition_says(u):
     vae, shades = build(latent_dim=1), torch.tensor([0.1, 0.5, 0.9]).double()
     x = shades[u].reshape(N, 1, 1, 1).expand(N, *SHAPE)
-    fit(vae, x, given=u, engine="eager", **HOW | {"epochs": 60})
+    fit(vae, x, given=u, engine="eager", **HOW | {"epochs": 40, "batch_size": 15, "lr": 3e-2})
     means = torch.stack([vae.sample(50, given=k).mean() for k in range(K)])
     torch.testing.assert_close(means, shades, atol=0.1, rtol=0)
 
