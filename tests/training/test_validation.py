@@ -10,11 +10,7 @@ from pyro_mivae.training.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of:pyro_mivae.errors.PyroMivaeWarning")
 SETTINGS = {"epochs": 6, "batch_size": 25, "seed": 4}
-BY_PROGRAM = [
-    2,
-    3,
-    5,
-]  # epochs in which the program evaluates, after the first, which becomes the graph
+BY_PROGRAM = [2, 3, 5]  # epochs that the program evaluates, after the one that becomes the graph
 
 
 @pytest.fixture
