@@ -51,7 +51,8 @@ class InformationOptions:
         check=whole(least=1),
         help=(
             "images for single dimensions and total correlation (fewer for many dimensions), "
-            "for sites whose density is a mixture, and for sites that depend on drawn ones"
+            "for sites whose density is a mixture, and for sites that depend on drawn ones; at "
+            "most 300 images serve for the information in a flow"
         ),
     )
     generative_items: int = option(

@@ -44,11 +44,13 @@ from pyro_mivae.posterior.densities import (
     Draws,
     Posterior,
     distinct,
+    is_flow,
     log_density_anywhere,
     rows_of,
 )
 from pyro_mivae.posterior.layout import ProbedPair, SiteLayout, factors
 
+FLOW_ITEMS = 300  # data of which each code is scored under each by the networks of a flow
 MOST_NUMBERS = 2**31  # densities of single coordinates in a report
 SMALLER = 2  # times less at once than elsewhere: every number is gone over several times
 PRUNED = 1e-9  # components of a one-dimensional mixture below this weight are left out
@@ -59,16 +61,21 @@ Names = tuple[str, ...] | None
 
 def information_in_code(context: Context, draws: Draws) -> Figures:
     """Bounds the information in the whole code and in each site, over all data."""
-    layout = context.pair.layout
-    aggregates = _aggregates(context, draws)
+    layout, device = context.pair.layout, context.pair.device
+    x = context.take(torch.arange(min(2, len(context.x))))
+    fns = Posterior(context.pair.guide, x, layout).fns
+    most = len(context.x)
+    if any(map(is_flow, fns.values())):
+        context.protocol["flow_items"] = most = min(most, FLOW_ITEMS)
+    items = context.choose(most).to(device)
+    aggregates = _aggregates(context, draws, items)
     rows: AggregatePosterior | _Categorical | None = None
-    items = torch.arange(len(context.x), device=context.pair.device)
     if layout.enumerated == layout.latent:
         rows = _Categorical(draws.log_weights.exp())
     elif layout.is_known(*layout.latent):
         rows = aggregates[None]
     elif not layout.unscored:
-        items = context.choose(context.options.subset).to(context.pair.device)
+        items = context.choose(min(most, context.options.subset)).to(device)
         codes, half = rows_of(draws.codes, items), context.second_half[items]
         rows = aggregate_conditioned(context.pair, context.take(items), codes, half)
         items = items[: len(rows.rows)]
@@ -103,19 +110,24 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
     return figures
 
 
-def _aggregates(context: Context, draws: Draws) -> dict[Names, AggregatePosterior]:
+def _aggregates(
+    context: Context, draws: Draws, items: Tensor
+) -> dict[Names, AggregatePosterior]:
     """Aggregates of the whole code and of each drawn site whose density is known."""
     layout = context.pair.layout
-    everything = torch.arange(len(context.x), device=context.pair.device)
-    mixed = context.choose(context.options.subset).to(context.pair.device)
+    everything = torch.arange(len(items), device=items.device)
+    mixed = everything[torch.isin(items, context.choose(context.options.subset).to(items))]
     targets: list[tuple[Names, Tensor]] = []
     if layout.is_known(*layout.latent) and layout.enumerated != layout.latent:
         targets.append((None, everything))
     for name in filter(layout.is_known, layout.drawn):
+        if layout.latent == (name,):
+            continue  # it is the whole code
         targets.append(((name,), mixed if name in layout.branching else everything))
     if not targets:
         return {}
-    results = aggregate(context.pair, context.x, draws.codes, targets, context.second_half)
+    x, codes = context.x[items.to(context.x.device)], rows_of(draws.codes, items)
+    results = aggregate(context.pair, x, codes, targets, context.second_half[items])
     return dict(zip((names for names, _ in targets), results))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyro_mivae.arguments import checked, number
 from pyro_mivae.diagnostics import InformationOptions
-from pyro_mivae.diagnostics.mi_bounds import MOST_NUMBERS
+from pyro_mivae.diagnostics.mi_bounds import FLOW_ITEMS, MOST_NUMBERS
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.evidence.annealing_path import PILOT
 from pyro_mivae.figures import parsed
@@ -67,9 +67,11 @@ def forecast(
     ratios["probes"] = max(ratios["judge"], min(budget.probes or learned, learned) / pilots)
     ratios["categories"] = budget.samples / FEW_SAMPLES
     dims = sum(k.index is not None for k, _ in parsed(found, "kl"))
-    width = max(1, dims * found.protocol["information"]["configurations"])
+    protocol = found.protocol["information"]
+    width = max(1, dims * protocol["configurations"])
+    most = FLOW_ITEMS if "flow_items" in protocol else items
     squares = {
-        "information, information_in_code": items,
+        "information, information_in_code": min(items, most),
         "information, dimensions": min(asked.subset, items, math.isqrt(MOST_NUMBERS // width)),
     }
     del last["information"]  # its parts are counted separately

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 import pyro
 import torch
 from pyro import poutine
+from pyro.contrib.zuko import ZukoToPyro
 from pyro.infer import config_enumerate
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Independent, Normal, TransformedDistribution, kl_divergence
 
 from pyro_mivae.compat import tree_map
 from pyro_mivae.posterior.layout import (
@@ -246,6 +247,14 @@ class _Normals:
 
     def _standardised(self, values: Tensor) -> Tensor:
         return (values.double().reshape(len(values), -1) - self._centre) / self._unit
+
+
+def is_flow(fn: Any) -> bool:
+    """True for transformed noise whose coordinates depend on each other."""
+    noise = fn
+    while isinstance(noise, Independent):
+        noise = noise.base_dist
+    return factors(fn) is None and isinstance(noise, TransformedDistribution | ZukoToPyro)
 
 
 def enumerated_trace(program: Program, x: Tensor) -> Any:
