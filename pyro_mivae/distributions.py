@@ -225,11 +225,24 @@ def _density(x: Tensor) -> Tensor:
 class Mixture(dist.MixtureSameFamily):
     """A mixture whose support is that of its components, which torch hides from transforms.
 
+    Weights of a larger batch share the components.
+
     Example:
         >>> weights, parts = dist.Categorical(torch.ones(2)), dist.LogNormal(torch.zeros(2), 1.0)
         >>> Mixture(weights, parts).support
         GreaterThan(lower_bound=0.0)
     """
+
+    def __init__(
+        self, mixture_distribution: Any, component_distribution: Any, validate_args: Any = None
+    ) -> None:
+        components = component_distribution.expand(mixture_distribution.logits.shape)
+        super().__init__(mixture_distribution, components, validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
+        """Returns the mixture over a larger batch shape."""
+        new: Mixture = super().expand(batch_shape, self._get_checked_instance(Mixture, _instance))
+        return new
 
     @constraints.dependent_property
     def support(self) -> Any:
@@ -268,6 +281,38 @@ class NormalMixture(Mixture):
     """
 
     has_rsample = True
+
+    def __init__(
+        self, mixture_distribution: Any, component_distribution: Any, validate_args: Any = None
+    ) -> None:
+        self._shared = component_distribution.base_dist  # as given, before it is expanded
+        super().__init__(mixture_distribution, component_distribution, validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> NormalMixture:
+        """Returns the mixture over a larger batch shape; its components stay shared."""
+        new = self._get_checked_instance(NormalMixture, _instance)
+        new._shared = self._shared
+        return super().expand(batch_shape, _instance=new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log-density in nats, over the batch shape.
+
+        If all data have the same components, squares are products of matrices, which takes
+        memory for no more than the density of each component. Double precision makes up for what
+        a difference of products loses, so doubles themselves are squared one by one.
+        """
+        loc, scale = self._shared.loc, self._shared.scale  # (..., components, d)
+        if loc.dim() > 2 or loc.dtype == torch.float64:
+            return super().log_prob(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        centre = loc.detach().double().mean(0)
+        z, loc, scale = value.double() - centre, loc.double() - centre, scale.double()
+        precision = scale.square().reciprocal()
+        constant = (0.5 * precision * loc.square() + scale.log() + _HALF_LOG_TAU).sum(-1)
+        squares = 0.5 * z.square() @ precision.T - z @ (precision * loc).T
+        log_density = (-squares - constant).to(value.dtype)
+        return (self.mixture_distribution.logits + log_density).logsumexp(-1)
 
     def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
         """Draws, with the gradient by implicit differentiation."""

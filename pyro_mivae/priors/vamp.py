@@ -140,9 +140,7 @@ class VampPrior(PyroModule):
             joint = weights.unsqueeze(-1) + read[self.category].logits  # log w_k q(c|u_k), (K, c)
             c = pyro.sample(self.category, dist.OneHotCategorical(logits=joint.logsumexp(0)))
             weights = c @ joint.T  # (..., K)
-            if _is_known(components):
-                components = components.expand(weights.shape)
-            else:
+            if not _is_known(components):
                 components = components({self.category: c.unsqueeze(-2)})
         is_normal = isinstance(getattr(components, "base_dist", None), dist.Normal)
         mixture = NormalMixture if is_normal else Mixture
