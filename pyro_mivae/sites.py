@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution, Normal, ZeroInflatedDistribution
+from pyro.distributions import (
+    Delta,
+    LowRankMultivariateNormal,
+    MaskedDistribution,
+    MultivariateNormal,
+    Normal,
+    ZeroInflatedDistribution,
+)
 from pyro.distributions.util import broadcast_shape, sum_rightmost
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
@@ -22,6 +29,12 @@ Site = Any
 
 OF_PARAMETERS = "of_parameters"  # in ``infer`` of a factor that depends on parameters alone
 MEAN_DRAWS, MEAN_SEED = 100, 0  # by which a mean without a closed form is taken
+NORMALS: dict[Any, tuple[str, ...]] = {
+    Normal: ("loc", "scale"),
+    MultivariateNormal: ("loc", "scale_tril"),
+    LowRankMultivariateNormal: ("loc", "cov_factor", "cov_diag"),
+}
+"""Families that are scored with fixed parameters, and the names of these."""
 
 
 def base_of(fn: Any) -> Any:
@@ -68,6 +81,39 @@ def support_log_prob(site: Site, dim: int) -> Tensor:
         return log_prob(site)
     logits: Tensor = fn.logits.movedim(-1, 0)  # (K, *batch): a one-hot value picks one of them
     return logits.reshape(len(logits), *[1] * (-dim - logits.dim()), *logits.shape[1:])
+
+
+def log_density_of_draw(site: Site, log_q: Tensor) -> Tensor:
+    r"""Returns the same :math:`\log q(z)` without the score, the gradient at a fixed draw.
+
+    The score has the expectation 0. The gradient that is left cancels that of the model for each
+    draw where the guide is the posterior. A flow loses the score of the Normal that it is without
+    its layers, see `FlowFamily`. Other distributions keep it: their support may move.
+
+    See Roeder, Wu & Duvenaud (2017), Sticking the Landing, section 3.
+    https://arxiv.org/abs/1703.09194
+    """
+    fn, draw = site["fn"], site["value"]
+    if hasattr(fn, "without_layers"):
+        fn, draw = fn.without_layers(draw) or (None, draw)
+    fixed = _with_fixed_parameters(fn)
+    if fixed is None:
+        return log_q
+    if fn is site["fn"]:
+        density: Tensor = fixed.log_prob(draw)
+        return density
+    return log_q + (fixed.log_prob(draw) - fn.log_prob(draw))
+
+
+def _with_fixed_parameters(fn: Any) -> Any:
+    """Returns the same Normal with detached parameters; None for another family."""
+    if isinstance(fn, Independent):
+        base = _with_fixed_parameters(fn.base_dist)
+        return None if base is None else base.to_event(fn.reinterpreted_batch_ndims)
+    if type(fn) not in NORMALS:
+        return None
+    fixed = {name: getattr(fn, name).detach() for name in NORMALS[type(fn)]}
+    return type(fn)(**fixed, validate_args=False)
 
 
 def divergence(q: Any, p: Any) -> Tensor | float:

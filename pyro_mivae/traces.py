@@ -30,6 +30,7 @@ from pyro_mivae.sites import (
     fixed_variance,
     is_auxiliary,
     is_note,
+    log_density_of_draw,
     log_prob,
     negative_entropy,
     same_masks,
@@ -174,6 +175,8 @@ class TracePair:
         if closed is not None and own is not None:  # E_q[log q], the weights' difference times
             return [(closed, p), (own, q), (-own, p)]
         log_q, log_p = self.log_density(name), self._density(name, of_guide=False)
+        if not is_enumerated(q):
+            log_q = log_density_of_draw(q, log_q)
         if alike and log_q.shape == log_p.shape:
             return [(log_q - log_p, q)]
         return [(log_q, q), (-log_p, p)]

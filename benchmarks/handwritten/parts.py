@@ -19,6 +19,12 @@ KINDS, SHADES, STYLE = 10, 2, 20
 LOG_SLOPE = math.log(1e-3)  # of zuko's smallest scale
 
 
+def log_density_of_draw(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Log-density of a Normal by coordinate, but for a constant, without the score."""
+    loc, scale = loc.detach(), scale.detach()
+    return -0.5 * ((z - loc) / scale).square() - scale.log()
+
+
 class FlowVAE(VAE):
     """The loss of a VAE with an inverse autoregressive flow as its guide, of zuko's networks."""
 
@@ -39,8 +45,9 @@ class FlowVAE(VAE):
             slope = raw_slope / (1 + (raw_slope / LOG_SLOPE).abs())
             z, volume = z * slope.exp() + shift, volume + slope
         scale = softplus(raw) + MIN_SCALE
+        log_q = log_density_of_draw(loc + scale * noise, loc, scale) - volume
         z = loc + scale * z
-        rate = 0.5 * (z.square() - noise.square()) - volume - scale.log()  # log q - log p
+        rate = log_q + 0.5 * z.square()
         return (cross_entropy(self.decoder(z), x) + rate.sum()) / len(x)
 
 
@@ -80,10 +87,14 @@ class VampVAE(VAE):
         loc, scale = self.head(self.encoder(x))
         z = draw(loc, scale)
         centres, spreads = self.head(self.in_evaluation(self.prior.pseudo_inputs.clamp(0, 1)))
-        offsets = (z[:, None] - centres) / spreads
-        each = -(0.5 * offsets.square() + spreads.log()).sum(2)  # (batch, components)
+        middle = centres.detach().double().mean(0)
+        place, centres, spreads = z.double() - middle, centres.double() - middle, spreads.double()
+        precision = spreads.square().reciprocal()
+        constant = (0.5 * precision * centres.square() + spreads.log()).sum(1)
+        squares = 0.5 * place.square() @ precision.T - place @ (precision * centres).T
+        each = (-squares - constant).to(z.dtype)  # (batch, components)
         log_p = each.logsumexp(1) - math.log(len(centres))
-        log_q = -(0.5 * ((z - loc) / scale).square() + scale.log()).sum(1)
+        log_q = log_density_of_draw(z, loc, scale).sum(1)
         return (cross_entropy(self.decoder(z), x) + (log_q - log_p).sum()) / len(x)
 
     def in_evaluation(self, x: Tensor) -> Tensor:

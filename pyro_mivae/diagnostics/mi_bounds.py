@@ -110,9 +110,7 @@ def information_in_code(context: Context, draws: Draws) -> Figures:
     return figures
 
 
-def _aggregates(
-    context: Context, draws: Draws, items: Tensor
-) -> dict[Names, AggregatePosterior]:
+def _aggregates(context: Context, draws: Draws, items: Tensor) -> dict[Names, AggregatePosterior]:
     """Aggregates of the whole code and of each drawn site whose density is known."""
     layout = context.pair.layout
     everything = torch.arange(len(items), device=items.device)

@@ -34,8 +34,11 @@ class MutualInformationELBO(Objective):
 
     is maximised. The loss is :math:`-J`, summed over the data, with scale and mask of each site as
     in Pyro's ``Trace_ELBO``. The KL of a site is in closed form if Pyro has one and the site's
-    prior depends on no site that the guide draws later. Otherwise it is a one-sample estimate.
-    Sites with ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
+    prior depends on no site that the guide draws later. Otherwise it is a one-sample estimate. Of
+    a Normal of any covariance, its gradient leaves out the score, whose expectation is 0 (Roeder,
+    Wu & Duvenaud, 2017, Sticking the Landing. https://arxiv.org/abs/1703.09194); that of a flow
+    leaves out the score of its Normal. Sites with ``infer={"enumerate": "parallel"}`` in the guide
+    are summed out exactly.
 
     If the guide computes a site from an auxiliary site, as AutoNormal does, its KL is :math:`\log
     q` of the auxiliary site, plus the change of volume, less :math:`\log p`. Latent sites that

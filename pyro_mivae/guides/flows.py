@@ -21,7 +21,8 @@ class FlowFamily(Family):
     r"""Noise through layers, then scaled and shifted: :math:`z = \mu(x) + \sigma(x)\,T(u; x)`.
 
     :math:`u \sim N(0, I)`, and the layers of :math:`T` read a context that is linear in the
-    features, as :math:`\mu` is. A draw and its density together take one pass of the networks.
+    features, as :math:`\mu` is. The last layer of each network starts at 0, so a flow that is not
+    trained yet is the mean field. A draw and its density together take one pass of the networks.
     Neither the mean nor the KL divergence has a closed form: `encode` takes the mean of 100 draws,
     and the ELBO the density of the draw.
 
@@ -43,6 +44,9 @@ class FlowFamily(Family):
         self.num_params = 2 * size + context_dim
         orders = [torch.arange(size), torch.arange(size).flip(0)]
         self.layers = nn.ModuleList(self._layer(orders[i % 2]) for i in range(num_layers))
+        for layer in self.layers:
+            for last in list(layer.parameters())[-2:]:
+                nn.init.zeros_(last)
 
     @abstractmethod
     def _layer(self, order: Tensor) -> nn.Module:
@@ -54,7 +58,7 @@ class FlowFamily(Family):
 
     def forward(self, params: Tensor) -> Any:
         loc, scale = location_and_scale(params[..., : 2 * self.size])
-        noise = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
+        noise = _Noise(dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)), 1)
         affine = _Affine(loc, scale, event_dim=1, cache_size=1)
         return self._distribution(noise, params[..., 2 * self.size :], affine)
 
@@ -100,7 +104,7 @@ class InverseAutoregressiveFlow(FlowFamily):
 
         layers = [layer(context) for layer in self.layers]
         # zuko's transforms lead from values to noise, so these layers are inverted ones.
-        return FlowDistribution(NormalizingFlow(ComposedTransform(*layers, affine).inv, noise))
+        return _Autoregressive(NormalizingFlow(ComposedTransform(*layers, affine).inv, noise))
 
 
 class SplineFlow(InverseAutoregressiveFlow):
@@ -149,7 +153,8 @@ class CouplingFlow(FlowFamily):
         couplings: Any = self.layers
         for layer in couplings:
             layers += [layer.condition(context), Permute(flip)]
-        return _Coupled(noise, [*layers[:-1], affine])
+        even = len(couplings) // 2 * 2  # the order of the coordinates is that of the noise
+        return _Coupled(noise, [*layers[: len(couplings) + even], affine])
 
 
 class _Affine(AffineTransform):
@@ -162,8 +167,50 @@ class _Affine(AffineTransform):
         return shape
 
 
-class _Coupled(dist.TransformedDistribution):
+class _Noise(dist.Independent):
+    """Remembers the last draw."""
+
+    drawn: Tensor
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        return super().expand(batch_shape, self._get_checked_instance(_Noise, _instance))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        self.drawn = super().rsample(sample_shape)
+        return self.drawn
+
+
+class _Remembering:
+    """A flow that knows what each of its draws would be without the layers."""
+
+    noise: Any
+    last: Any  # the affine transform
+
+    def __call__(self, sample_shape: Any = ()) -> Tensor:
+        value: Tensor = super().__call__(sample_shape)  # type: ignore[misc]
+        self.__dict__.setdefault("_draws", {})[value] = self.noise.drawn
+        return value
+
+    def without_layers(self, value: Tensor) -> tuple[Any, Tensor] | None:
+        """Returns the Normal that is left without the layers, and its draw by the same noise."""
+        noise = self.__dict__.get("_draws", {}).get(value)
+        if noise is None:
+            return None
+        affine, shape = self.last, self.noise.batch_shape + self.noise.event_shape
+        normal = dist.Normal(affine.loc, affine.scale).expand(shape).to_event(1)
+        return normal, affine.loc + affine.scale * noise
+
+
+class _Autoregressive(_Remembering, FlowDistribution):
+    noise = property(lambda self: self.dist.base)
+    last = property(lambda self: self.dist.transform.transforms[0].inv)
+
+
+class _Coupled(_Remembering, dist.TransformedDistribution):
     """Scores values of any shape that broadcasts, as other distributions do."""
+
+    noise = property(lambda self: self.base_dist)
+    last = property(lambda self: self.transforms[-1])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return super().expand(batch_shape, self._get_checked_instance(_Coupled, _instance))

@@ -99,7 +99,10 @@ MEAN_FIELD = {
         "q": lambda x: dist.MultivariateNormal(vector(x).mean, torch.eye(2)),
         "p": lambda: dist.MultivariateNormal(torch.zeros(2), 2 * torch.eye(2)),
     },
-    "no_closed_form": {"p": lambda: dist.StudentT(5.0, param("m"), 1.0)},
+    "no_closed_form": {
+        "q": lambda x: dist.Laplace(param("a") * x, 0.5),
+        "p": lambda: dist.StudentT(5.0, param("m"), 1.0),
+    },
     "expanded": {"p": lambda: dist.Normal(param("m"), 1.0).expand([6])},
     "scaled": {"both": scaled(3.0)},
     "scaled_by_a_tensor": {"both": scaled(torch.tensor(3.0, dtype=torch.float64))},
