@@ -8,7 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad, softplus
+from torch.nn.functional import normalize, softplus
 
 from pyro_mivae.arguments import checked, size, whole
 from pyro_mivae.distributions import NormalMixture, ProbitNormal
@@ -138,22 +138,22 @@ class FullCovariance(Family):
     """
 
     index: Tensor
+    identity: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         num_entries = self.size * (self.size - 1) // 2
         self.num_params = 2 * self.size + num_entries
-        index = torch.full((self.size, self.size), num_entries)  # the last one is 0
-        below = torch.tril_indices(self.size, self.size, -1)
-        index[below[0], below[1]] = torch.arange(num_entries)
-        self.register_buffer("index", index.flatten(), persistent=False)
+        rows, columns = torch.tril_indices(self.size, self.size, -1)
+        self.register_buffer("index", rows * self.size + columns, persistent=False)
+        self.register_buffer("identity", torch.eye(self.size).flatten(), persistent=False)
 
     def forward(self, params: Tensor) -> Any:
         loc, scale = location_and_scale(params[..., : 2 * self.size])
-        entries = pad(params[..., 2 * self.size :], (0, 1))
-        below = entries.index_select(-1, self.index).unflatten(-1, (self.size, self.size))
-        below = below * (scale / self.size).unsqueeze(-1)
-        return dist.MultivariateNormal(loc, scale_tril=below + torch.diag_embed(scale))
+        below = params[..., 2 * self.size :] / self.size
+        identity = self.identity.expand(*below.shape[:-1], -1)
+        factor = identity.index_copy(-1, self.index, below).unflatten(-1, (self.size, -1))
+        return dist.MultivariateNormal(loc, scale_tril=scale.unsqueeze(-1) * factor)
 
 
 class LowRank(Family):
