@@ -36,6 +36,7 @@ def built(name, family):
     else:
         vae = mi.VAE((SIZE,), prior=prior, guide=family, **parts)
     scattered(prior)
+    scattered(vae.guide)  # an untrained flow is the identity
     return vae
 
 

@@ -17,6 +17,7 @@ from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.evidence import RefinedGuide
 from pyro_mivae.guides import MeanField
 from pyro_mivae.metrics.summary import summarise
+from tests.priors.kinds import scattered
 
 from .models import Linear, Mixture
 
@@ -118,6 +119,7 @@ def test_a_step_too_long_is_taken_back(vae):
 
 def test_what_flows_read_of_a_datum_is_refined():
     vae, x = mi.VAE((4,), latent_dim=2, guide="affine-coupling"), torch.rand(20, 4)
+    scattered(vae.guide)  # an untrained flow is the identity
     layers = [p.clone() for p in vae.guide.heads[0].family.parameters()]
     refined = RefinedGuide(vae.model, vae.guide, num_steps=20)
     moved = refined.local_parameters(x)["z"] - vae.eval().guide.local_parameters(x)["z"]
