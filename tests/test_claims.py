@@ -36,7 +36,7 @@ def study(load):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "encoder_side")
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script_gives_a_verdict_on_every_claim(path, load, tmp_path, capsys):
     verdicts = load(path.stem).main(["--smoke", "--out", str(tmp_path / "out.json")])
