@@ -314,6 +314,15 @@ class NormalMixture(Mixture):
         log_density = (-squares - constant).to(value.dtype)
         return (self.mixture_distribution.logits + log_density).logsumexp(-1)
 
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = _EMPTY) -> Tensor:
+        """Draws, without a gradient; components that all data share are drawn one for each."""
+        loc, scale = self._shared.loc, self._shared.scale
+        if loc.dim() > 2:
+            return super().sample(sample_shape)
+        component = self.mixture_distribution.sample(sample_shape)
+        return torch.normal(loc[component], scale[component])
+
     def rsample(self, sample_shape: Any = _EMPTY) -> Tensor:
         """Draws, with the gradient by implicit differentiation."""
         with torch.no_grad():

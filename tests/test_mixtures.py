@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pyro_mivae.distributions import NormalMixture
+from tests.diagnostics.test_memory import Largest
 
 ROWS, COUNT, DIMS = 7, 5, 3
 
@@ -63,3 +64,24 @@ def test_memory_does_not_grow_with_coordinates_of_all_components():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         fn.log_prob(torch.zeros(ROWS, wide))
     assert max(t.numel() for t in kept) < ROWS * COUNT * wide
+
+
+def test_draws_have_the_moments_of_the_mixture_and_take_no_other_components():
+    _, logits, loc, scales = parameters(1.0, 6.0)
+    logits = torch.stack([logits, -logits])
+    fn = mixture(logits, loc, scales).expand((2,))
+    torch.manual_seed(0)
+    n = 20_000
+    with Largest() as largest:
+        draws = fn.sample((n,))
+    assert draws.shape == (n, 2, DIMS)
+    assert largest.numbers <= 2 * n * COUNT
+    draws, weights = draws.double(), logits.softmax(-1)
+    for values, exact in (
+        (draws, fn.mean),
+        (draws.square(), fn.variance + fn.mean.square()),
+        (draws.pow(3), weights @ (loc.pow(3) + 3 * loc * scales.square())),
+        (draws[..., 0] * draws[..., 1], weights @ loc[:, :2].prod(-1)),  # one component for both
+    ):
+        error = values.std(0) / n**0.5
+        assert ((values.mean(0) - exact).abs() < 5 * error).all()
