@@ -12,6 +12,7 @@ from pyro.nn import ConditionalDenseNN
 from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, size, whole
+from pyro_mivae.compat import tree_map
 from pyro_mivae.guides.families import Family
 from pyro_mivae.networks.layers import location_and_scale
 from pyro_mivae.priors.flows import FlowDistribution, import_zuko
@@ -22,7 +23,8 @@ class FlowFamily(Family):
 
     :math:`u \sim N(0, I)`, and the layers of :math:`T` read a context that is linear in the
     features, as :math:`\mu` is. The last layer of each network starts at 0, so a flow that is not
-    trained yet is the mean field. A draw and its density together take one pass of the networks.
+    trained yet is the mean field, and the networks' outputs are divided by the size, so that it
+    does not leave it too fast. A draw and its density together take one pass of the networks.
     Neither the mean nor the KL divergence has a closed form: `encode` takes the mean of 100 draws,
     and the ELBO the density of the draw.
 
@@ -85,7 +87,7 @@ class InverseAutoregressiveFlow(FlowFamily):
     def _layer(self, order: Tensor) -> nn.Module:
         zuko = import_zuko("this family of a guide", "'affine-coupling'")
         univariate, shapes = self._univariate(zuko.transforms)
-        return zuko.flows.MaskedAutoregressiveTransform(
+        layer = zuko.flows.MaskedAutoregressiveTransform(
             self.size,
             self.context_dim,
             order=order,
@@ -93,6 +95,8 @@ class InverseAutoregressiveFlow(FlowFamily):
             shapes=shapes,
             hidden_features=(self.hidden_dim,),
         )
+        layer.hyper = _Divided(layer.hyper, self.size)
+        return layer
 
     def _univariate(self, transforms: Any) -> tuple[Any, list[tuple[int, ...]]]:
         """Returns the transform of one coordinate, and the shapes of its parameters."""
@@ -145,7 +149,7 @@ class CouplingFlow(FlowFamily):
         kept = self.size // 2
         moved = self.size - kept
         network = ConditionalDenseNN(kept, self.context_dim, [self.hidden_dim], [moved, moved])
-        return ConditionalAffineCoupling(kept, network)
+        return ConditionalAffineCoupling(kept, _Divided(network, self.size))
 
     def _distribution(self, noise: Any, context: Tensor, affine: Any) -> Any:
         flip = torch.arange(self.size - 1, -1, -1, device=context.device)
@@ -155,6 +159,17 @@ class CouplingFlow(FlowFamily):
             layers += [layer.condition(context), Permute(flip)]
         even = len(couplings) // 2 * 2  # the order of the coordinates is that of the noise
         return _Coupled(noise, [*layers[: len(couplings) + even], affine])
+
+
+class _Divided(nn.Module):
+    """A network whose outputs are divided by a number."""
+
+    def __init__(self, network: nn.Module, by: int) -> None:
+        super().__init__()
+        self.network, self.by = network, by
+
+    def forward(self, *inputs: Tensor, **context: Tensor) -> Any:
+        return tree_map(lambda output: output / self.by, self.network(*inputs, **context))
 
 
 class _Affine(AffineTransform):
