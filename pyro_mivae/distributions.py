@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import (
     Independent,
@@ -225,7 +226,7 @@ def _density(x: Tensor) -> Tensor:
 class Mixture(dist.MixtureSameFamily):
     """A mixture whose support is that of its components, which torch hides from transforms.
 
-    Weights of a larger batch share the components.
+    Weights and components of different batch shapes are broadcast.
 
     Example:
         >>> weights, parts = dist.Categorical(torch.ones(2)), dist.LogNormal(torch.zeros(2), 1.0)
@@ -236,8 +237,10 @@ class Mixture(dist.MixtureSameFamily):
     def __init__(
         self, mixture_distribution: Any, component_distribution: Any, validate_args: Any = None
     ) -> None:
-        components = component_distribution.expand(mixture_distribution.logits.shape)
-        super().__init__(mixture_distribution, components, validate_args)
+        shapes = mixture_distribution.logits.shape, component_distribution.batch_shape
+        shape = broadcast_shape(*shapes)
+        weights = mixture_distribution.expand(shape[:-1])
+        super().__init__(weights, component_distribution.expand(shape), validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
         """Returns the mixture over a larger batch shape."""

@@ -49,11 +49,13 @@ def test_density_and_gradients_are_those_of_double_precision(offset, scale, rows
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4 / scale)
 
 
-def test_components_of_each_datum_are_scored_one_by_one():
+@pytest.mark.parametrize("rows", [(), (ROWS,)], ids=["shared weights", "weights of each datum"])
+def test_components_of_each_datum_are_scored_one_by_one(rows):
     z, logits, loc, scales = parameters(0.0, 1.0)
     loc = loc + torch.randn(ROWS, 1, 1)
-    found = mixture(logits.expand(ROWS, -1), loc, scales.expand_as(loc)).log_prob(z)
-    torch.testing.assert_close(found, one_by_one(z, logits, loc, scales))
+    fn = mixture(logits.expand(*rows, -1), loc, scales.expand_as(loc))
+    assert fn.sample().shape == (ROWS, DIMS)
+    torch.testing.assert_close(fn.log_prob(z), one_by_one(z, logits, loc, scales))
 
 
 def test_memory_does_not_grow_with_coordinates_of_all_components():
