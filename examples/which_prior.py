@@ -9,19 +9,19 @@ r"""Which prior suits the codes?
     vamp                the mixture of the posteriors of 50 learned pseudo-inputs
 
 The KL divergence has a closed form for the normal alone; for the others it is log q - log p at the
-one draw that the decoder sees. A prior changes what a code costs (`rate`) and, through training,
-what the decoder makes of it (`distortion`). Samples come from the prior itself.
+one draw that the decoder sees, its gradient without the score. A prior changes what a code costs
+(`rate`) and, through training, what the decoder makes of it (`distortion`). Samples come from the prior itself.
 
     python examples/which_prior.py [--priors normal vamp] [--latent-dim 10] [--smoke]
 
 Expected (seed 0, 359 test digits):
 
                          elbo  distortion     rate
-    normal             -24.17       21.08     3.09
-    student-t          -24.57       21.23     3.33
-    marginal-mixture   -24.13       21.05     3.07
-    coupling-flow      -24.00       20.68     3.32
-    vamp               -23.67       20.46     3.22
+    normal             -24.18       21.09     3.09
+    student-t          -24.38       21.01     3.36
+    marginal-mixture   -23.80       20.62     3.17
+    coupling-flow      -23.90       20.54     3.37
+    vamp               -23.63       20.33     3.30
 
 One seed each: differences of 0.1 may be of the seed. The VampPrior's half a nat is mostly
 distortion: with a prior near the codes, training spends more on them.
