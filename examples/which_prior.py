@@ -10,7 +10,8 @@ r"""Which prior suits the codes?
 
 The KL divergence has a closed form for the normal alone; for the others it is log q - log p at the
 one draw that the decoder sees, its gradient without the score. A prior changes what a code costs
-(`rate`) and, through training, what the decoder makes of it (`distortion`). Samples come from the prior itself.
+(`rate`) and, through training, what the decoder makes of it (`distortion`). Samples come from the
+prior itself.
 
     python examples/which_prior.py [--priors normal vamp] [--latent-dim 10] [--smoke]
 
