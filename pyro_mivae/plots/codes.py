@@ -262,5 +262,6 @@ def _embed(codes: Tensor) -> Tensor:
 
     # Its start is principal components where there are as many as it needs.
     start = "pca" if dims >= 2 else "random"
-    tsne = TSNE(random_state=0, init=start, perplexity=min(30.0, (n - 1) / 3))
+    near = min(30.0, (n - 1) / 3)
+    tsne = TSNE(random_state=0, init=start, perplexity=near, max_iter=500)
     return torch.as_tensor(tsne.fit_transform(chosen.numpy())).double()[place_of]

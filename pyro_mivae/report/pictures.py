@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PICTURES = ".pictures"
 """The list of a folder's pictures."""
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
-_COLOURS = 96
+_COLOURS = 112
 _SEEN = 2.0  # of 255, root mean square: more than curves and grey images lose by it
 
 
@@ -98,7 +98,7 @@ def _on(ground: str, picture: Image) -> Image:
     whole = Image.new("RGBA", picture.size, ground)
     whole.alpha_composite(picture)
     whole = whole.convert("RGB")
-    few = whole.quantize(_COLOURS, dither=Image.Dither.NONE)
+    few = whole.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     lost = ImageStat.Stat(ImageChops.difference(whole, few.convert("RGB"))).rms
     return few if max(lost) < _SEEN else whole
 
