@@ -57,7 +57,7 @@ class Given:
 
 
 def checker(check: Callable[Concatenate[Given, Options], Any]) -> Callable[Options, Checker]:
-    """Turns a check with options into a factory: options in, `Checker` out."""
+    """Turns a check with options into a function from these options to a `Checker`."""
 
     @functools.wraps(check)
     def make(*args: Options.args, **options: Options.kwargs) -> Checker:
@@ -288,7 +288,7 @@ def named(given: Given, each: Checker, *, least: int = 0) -> dict[str, Any]:
 
 @checker
 def either(given: Given, *checks: Checker) -> Any:
-    """The first of several checks that passes. The error is that of a shape, or of the first."""
+    """The first of several checks that passes; else raises a `ShapeError` of one, or the first."""
     errors: list[Exception] = []
     for check in checks:
         try:

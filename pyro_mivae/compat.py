@@ -139,7 +139,7 @@ def name_of(module: Any) -> str:
 
 @contextmanager
 def enumeration_kept() -> Iterator[None]:
-    """Restores the dimensions that Pyro gave to enumerated sites, after a run inside a run."""
+    """Restores the dimensions that Pyro gave to enumerated sites, after a nested run."""
     from pyro.poutine.runtime import _ENUM_ALLOCATOR
 
     state = dict(vars(_ENUM_ALLOCATOR))

@@ -262,8 +262,8 @@ class NormalMixture(Mixture):
     .. math:: \frac{dz}{d\theta} = -\Big(\frac{\partial F}{\partial z}\Big)^{-1}
         \frac{\partial F}{\partial \theta}
 
-    The matrix is triangular and has a closed form. With one coordinate or more and weights that
-    depend on parameters, the mean of :math:`f(z)` over draws has the gradient of its expectation.
+    The matrix is triangular and has a closed form. So the mean of :math:`f(z)` over draws has the
+    gradient of its expectation, for any number of coordinates, also by parameters of the weights.
 
     Args:
         mixture_distribution: ``Categorical``, the weights.
@@ -300,9 +300,9 @@ class NormalMixture(Mixture):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-density in nats, over the batch shape.
 
-        If all data have the same components, squares are products of matrices, which takes
-        memory for no more than the density of each component. Double precision makes up for what
-        a difference of products loses, so doubles themselves are squared one by one.
+        If all data have the same components, squares are products of matrices, which takes memory
+        for no more than the density of each component. Their difference loses digits, so it is
+        computed in double precision. Values that are doubles already are squared one by one.
         """
         loc, scale = self._shared.loc, self._shared.scale  # (..., components, d)
         if loc.dim() > 2 or loc.dtype == torch.float64:
@@ -319,7 +319,7 @@ class NormalMixture(Mixture):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = _EMPTY) -> Tensor:
-        """Draws, without a gradient; components that all data share are drawn one for each."""
+        """Draws without a gradient; of shared components, only the one that is chosen."""
         loc, scale = self._shared.loc, self._shared.scale
         if loc.dim() > 2:
             return super().sample(sample_shape)

@@ -28,7 +28,7 @@ def stoppable() -> AbstractContextManager[None]:
 
 
 def held_back() -> AbstractContextManager[None]:
-    """Ignores further signals during a write that must not be cut."""
+    """Ignores further signals during a write that must not be cut short."""
     known = [number for number in STOPPING if signal.getsignal(number) is not None]
     return _answered(signal.SIG_IGN, known)
 

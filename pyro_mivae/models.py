@@ -101,7 +101,7 @@ def code_program(model: GenerativeModel) -> Callable[..., Tensor]:
 
 
 def dtype_of(*modules: Any) -> torch.dtype | None:
-    """Returns the floating dtype of the modules' parameters; None unless it is the same."""
+    """Returns the floating dtype of the modules' parameters; None if they differ."""
     own = [m for m in (getattr(m, "__self__", m) for m in modules) if isinstance(m, nn.Module)]
     found = {p.dtype for module in own for p in module.parameters() if p.is_floating_point()}
     return found.pop() if len(found) == 1 else None

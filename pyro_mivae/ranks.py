@@ -66,7 +66,7 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 def dividing(shares: Shares | None) -> AbstractContextManager[None]:
-    """Lets the computations inside take their data for a rank's rows of a batch."""
+    """Declares that the data of the computations inside are a rank's rows of a batch."""
     return holding(_shares, shares)
 
 
@@ -104,13 +104,13 @@ def of_first(value: Tensor) -> Tensor:
 
 
 def whole_size(size: int) -> int:
-    """Returns the size in the whole batch of what has this size in the rank's rows."""
+    """Scales a number of items in the rank's rows to the whole batch."""
     shares = _shares.get()
     return size if shares is None else size * shares.count // shares.sizes[shares.rank]
 
 
 def mean_size(rows: int) -> float:
-    """Returns the mean number of rows of a rank, of which this one has so many."""
+    """Returns the mean number of rows per rank; this rank has ``rows``."""
     shares = _shares.get()
     return rows if shares is None else shares.count / len(shares.sizes)
 
@@ -164,9 +164,9 @@ class Ranks:
         return self.rank == 0
 
     def seed(self, seed: int, epoch: int) -> None:
-        """Gives every process but the first noise of its own, known from seed and epoch.
+        """Gives every process except the first its own noise, which seed and epoch determine.
 
-        A resumed training so repeats it, and the first has the noise of a process alone.
+        So a resumed training repeats it, and the first process has the noise of a single one.
         """
         if not self.is_first:
             torch.manual_seed(random.Random(f"{seed} {epoch} {self.rank}").getrandbits(63))
@@ -228,7 +228,7 @@ class Ranks:
         return values
 
     def own(self, things: Sequence[T]) -> list[T]:
-        """Returns every ``size``-th of some things, which this process works on."""
+        """Returns the share of some things that this process works on: every ``size``-th."""
         return list(things[self.rank :: self.size])
 
 
@@ -261,7 +261,7 @@ _is_alone: ContextVar[bool] = ContextVar("is_alone", default=False)
 
 
 def alone() -> AbstractContextManager[None]:
-    """Lets the trainings inside be this process's own, beside those of other processes."""
+    """Makes this process train alone inside, while others train other models."""
     return holding(_is_alone, True)
 
 

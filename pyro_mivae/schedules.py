@@ -283,7 +283,7 @@ class Weight(nn.Module):
         return float(self.current) * self.target.value * (1 if self._rises_below else -1)
 
     def see(self, value: Tensor | None) -> None:
-        """Takes the value to hold, per datum; none counts as the target itself."""
+        """Takes the current value of what is held, per datum; None counts as the target itself."""
         if self.target is not None:
             if value is None:
                 self.seen.fill_(self.target.value)

@@ -86,9 +86,9 @@ def support_log_prob(site: Site, dim: int) -> Tensor:
 def log_density_of_draw(site: Site, log_q: Tensor) -> Tensor:
     r"""Returns the same :math:`\log q(z)` without the score, the gradient at a fixed draw.
 
-    The score has the expectation 0. The gradient that is left cancels that of the model for each
-    draw where the guide is the posterior. A flow loses the score of the Normal that it is without
-    its layers, see `FlowFamily`. Other distributions keep it: their support may move.
+    The score has the expectation 0. If the guide is the posterior, the remaining gradient cancels
+    that of the model for each draw. For a flow, only the score of the Normal before its layers is
+    left out, see `FlowFamily`. Other distributions keep it: their support may move.
 
     See Roeder, Wu & Duvenaud (2017), Sticking the Landing, section 3.
     https://arxiv.org/abs/1703.09194

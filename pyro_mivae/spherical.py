@@ -74,7 +74,7 @@ class SphericalUniform(TorchDistribution):
         return -self.entropy().expand(value.shape[:-1])
 
     def entropy(self) -> Tensor:
-        """The logarithm of the sphere's area, over the batch shape."""
+        """The differential entropy in nats, over the batch shape: the log of the sphere's area."""
         half = 0.5 * self.event_shape[0]
         area = _LOG_2 + half * math.log(math.pi) - math.lgamma(half)
         return self._zeros.new_full((), area).expand(self.batch_shape)
@@ -110,8 +110,8 @@ class PowerSpherical(TorchDistribution):
         \alpha = \frac{d - 1}{2} + \kappa,\ \beta = \frac{d - 1}{2}
 
     It resembles the von Mises-Fisher distribution, but draws have an exact gradient and need no
-    rejection. Concentration 0 is the uniform. The density is finite everywhere but for
-    :math:`-\mu`, where it is that of the nearest number.
+    rejection. Concentration 0 is the uniform. At :math:`-\mu`, where the density is 0, its
+    logarithm is that of the nearest number.
 
     Args:
         loc: The direction :math:`\mu`, of length 1, shape ``(..., d)``, :math:`d` 2 or more.

@@ -54,7 +54,7 @@ def is_deterministic(site: Site) -> bool:
 
 
 def bind(program: Program, others: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
-    """Returns a program of the data alone: its other arguments are given."""
+    """Returns a program of the data alone, with its other arguments fixed."""
     return lambda x: program(x, *others, **kwargs)
 
 
@@ -215,7 +215,7 @@ class TracePair:
         )
 
     def marginal_variance(self, name: str, mean: Tensor) -> Tensor:
-        """Returns the variance of a latent site about its `marginal_mean`, likewise."""
+        """Returns the variance of a latent site about its `marginal_mean`, given the data."""
         site = self.guide.nodes[name]
         if is_enumerated(site):
             return mean * (1 - mean)  # of each coordinate of a one-hot vector
@@ -223,7 +223,7 @@ class TracePair:
         return self._sum_out(name, fixed_variance(site["fn"]) + squares)
 
     def _sum_out(self, name: str, mean: Tensor) -> Tensor:
-        """Averages a function of a site, over its event shape, over the enumerated sites."""
+        """Averages values that depend on enumerated sites, with the event shape of a site last."""
         site = self.guide.nodes[name]
         event_dim = mean.dim() - len(site["fn"].batch_shape)
         names = self._parents(mean[(...,) + (0,) * event_dim], site)

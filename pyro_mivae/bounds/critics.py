@@ -114,7 +114,7 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
 
     The average includes the current batch, so no weight in this gradient exceeds one over its
     rate. It moves only if ``average.training`` is set and gradients are enabled. Otherwise the
-    gradient is that of `donsker_varadhan_bound`. The value always is.
+    gradient is that of `donsker_varadhan_bound`. The value is always as there.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.
@@ -185,8 +185,9 @@ def tuba_bound(
 
     Tight for :math:`T - \log a(z) = \log \frac{p(x \mid z)}{p(x)}`, as with :math:`T = \log p(z
     \mid x)` and :math:`a(z) = p(z)`. A lower bound in expectation at every sample size, for every
-    baseline that depends only on the code, learned or not. `nwj_bound` is the case :math:`a = e`:
-    samples scatter and overflow in the same way. A closer baseline lowers the variance.
+    baseline that depends only on the code, learned or not. `nwj_bound` is the case :math:`a = e`,
+    with the same variance and overflow. A baseline near :math:`\mathbb{E}_{p(x)}[e^T]` lowers the
+    variance.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.
@@ -257,14 +258,14 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
 
     .. math:: -\mathbb{E}_{p(x,z)}[\log(1 + e^{-T})] - \mathbb{E}_{p(x)p(z)}[\log(1 + e^{T})]
 
-    with each score's part at most 1. The value is `nwj_bound` of :math:`g = 1 + T`, without the
-    gradient of that:
+    in which each summand has a derivative of at most 1. The value is that of
+    `nwj_bound` for :math:`g = 1 + T`, without its gradient:
 
     .. math:: 1 + \mathbb{E}_{p(x,z)}[T] - \mathbb{E}_{p(x)p(z)}[e^T]
 
     In expectation the value is a lower bound for every critic, with the variance of that bound and
-    ``-inf`` on overflow. But an objective that adds it maximises the divergence, which is at most
-    :math:`2 \log 2` above independence, while the information has no limit.
+    ``-inf`` on overflow. An objective that adds it maximises the divergence instead, which is
+    bounded: at most :math:`2 \log 2` above its value at independence.
 
     Arguments, value and errors are as of `donsker_varadhan_bound`.
 
@@ -291,10 +292,10 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
     gradient is that of `jensen_shannon_estimate`, as in the authors' experiments. With the optimal
     critic the value converges to the truth for a large clip and a large sample.
 
-    It is not a bound on either side. Clipping removes the rare large scores that normalise the
-    critic, which raises the estimate, and the small ones, which lowers it. In exchange the
-    variance stays small. Errors of the critic and of clipping can cancel. A constant added to the
-    critic changes the value. With an infinite clip it is that of `donsker_varadhan_bound`.
+    It is not a bound on either side. Clipping large scores of independent pairs raises the
+    estimate, clipping small ones lowers it. In exchange the variance stays small. Errors of the
+    critic and of clipping can cancel. A constant added to the critic changes the value. With an
+    infinite clip the value is that of `donsker_varadhan_bound`.
 
     Args:
         joint_scores: As of `donsker_varadhan_bound`.

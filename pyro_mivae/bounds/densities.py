@@ -86,7 +86,7 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
 
 @checked(log_densities=square(least=2), reduction=REDUCTION)
 def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Upper-bounds :math:`I(X; Z)` by the loss of a code's log-density under another datum.
+    r"""Upper-bounds :math:`I(X; Z)` by the log-density that a code loses under another datum.
 
     .. math::
         \mathbb{E}_{p(x, z)}[\log q(z \mid x)] - \mathbb{E}_{p(x) p(z)}[\log q(z \mid x)]

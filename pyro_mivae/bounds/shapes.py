@@ -24,7 +24,7 @@ def square(*, least: int) -> Checker:
 
 
 def scalar_or(size: str) -> Checker:
-    """A number, or a tensor with one value in all or one per score."""
+    """A number, or a tensor with a single value or one per score."""
     hint = "give a scalar, or a value for each score's code"
     return either(number(), floats(size, finite=False, hint=hint), floats("()", finite=False))
 

@@ -146,5 +146,5 @@ def _fail(message: str, code: int, *, everywhere: bool = False) -> int:
 
 
 def _is_first() -> bool:
-    """True but for the further processes of ``torchrun``, which print nothing."""
+    """True in the process that prints: the first, if ``torchrun`` started several."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Files that a part of one's own begins with."""
+"""Files with which to begin a prior, guide or term of your own."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fault(path: Path, names: list[str], column: int | None) -> str:
-    """Describes the first cell of a table that is not what it should be."""
+    """Describes the first invalid cell of a table."""
     width, header = 0, bool(names)
     for line, row in _rows(path):
         width = width or len(row)
@@ -242,7 +242,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _whole_numbers(texts: Array) -> Array:
-    """Texts as integers, if all are: 10 comes after 9."""
+    """Converts texts to integers if all are whole numbers, so that 10 comes after 9."""
     try:
         return texts.astype(np.int64)
     except ValueError:

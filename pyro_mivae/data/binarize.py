@@ -75,14 +75,14 @@ def draw(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def training_pixels(x: Tensor, protocol: str) -> Tensor:
-    """Returns training images as they are kept: grey if each batch is drawn anew."""
+    """Returns training images as they are kept: grey for ``"dynamic"``, which draws each batch."""
     if protocol == "dynamic":
         return probabilities(x, protocol)
     return settled_pixels(x, protocol, TRAIN_SEED)
 
 
 def settled_pixels(x: Tensor, protocol: str, seed: int = TEST_SEED) -> Tensor:
-    """Returns images that are not drawn anew: of ``"dynamic"`` one fixed draw.
+    """Returns images for evaluation; for ``"dynamic"`` they are one fixed draw.
 
     The draw is made on the CPU, so it is the same for every device.
     """

@@ -45,7 +45,7 @@ class Dataset:
             they are, ``(N, *data_shape)``. If ``binarize`` is ``"dynamic"``, images are grey: give
             the protocol to `fit` too, which draws each batch.
         y_train: Their labels, int64 indices into ``class_names``, shape ``(N,)``, or None.
-        x_test: Test part, shape ``(M, *data_shape)``; of ``"dynamic"`` one fixed draw.
+        x_test: Test part, shape ``(M, *data_shape)``; with ``"dynamic"`` one fixed draw.
         y_test: Their labels, shape ``(M,)``, or None.
         class_names: A name for each label; empty if there are none.
         factors_train: Known factors of the training images, integers from 0, shape ``(N, F)``, or
@@ -85,12 +85,12 @@ class Dataset:
 
     @property
     def data_shape(self) -> tuple[int, ...]:
-        """Shape of one datum; of images ``(C, H, W)``."""
+        """Shape of one datum; for images ``(C, H, W)``."""
         return tuple(self.x_train.shape[1:])
 
     @property
     def given_shape(self) -> tuple[int, ...] | None:
-        """Shape of one condition as models read it; of labels ``(K,)``. None without."""
+        """Shape of a condition as models read it, for labels ``(K,)``; None if there is none."""
         if self.given_train is None or self.given_test is None:
             return None
         if self.given_train.dim() > 1:

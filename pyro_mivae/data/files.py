@@ -42,7 +42,7 @@ def read_npz(path: str | Path) -> RawImages:
 
     Images of ``uint8`` range from 0 to 255, or are binary if no value is above 1; floats lie in
     [0, 1]. Without ``images``, ``data`` of any kind, ``(N, d)`` or ``(N, channels, length)``, are
-    kept as they are. ``labels`` (N,) are integers or strings; equal labels for all are dropped.
+    kept as they are. ``labels`` (N,) are integers or strings; they are dropped if all are equal.
     ``factors`` (N, F), from which each datum was made, are integers; ``factor_names`` (F,) may
     name them. Any other ``factors`` are dropped with a warning. Further arrays are ignored.
 

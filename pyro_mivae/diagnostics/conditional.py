@@ -29,7 +29,7 @@ def with_condition(model: Program, guide: Program, x: Any, given: Any) -> tuple[
     """Returns data and their condition as a pair takes them, on the device of its parameters."""
     x = data_for(model, guide, x)
     if x.dim() < 1 or not len(x):
-        raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
+        raise DataError(f"x has shape {tuple(x.shape)}; allowed is (n, ...), n of 1 or more")
     if isinstance(model, GenerativeModel):
         own = as_condition(given, model.given_shape, len(x))
         u = torch.zeros(0) if own is None else own.to(x.dtype)
@@ -54,12 +54,12 @@ def groups_of(u: Tensor) -> list[Tensor] | None:
 
 
 def at(program: Program, condition: Tensor) -> Program:
-    """Returns a program of the data alone, all of one condition."""
+    """Returns a program of the data alone, for data of one condition."""
     return _reading(program, lambda x: (x, condition.expand(len(x), *condition.shape)))
 
 
 def _reading(program: Program, split: Callable[[Tensor], Iterable[Tensor]]) -> Program:
-    """Returns a program of one tensor, split into arguments; a `RefinedGuide` takes it too."""
+    """Returns a program of one tensor, split into arguments; a `RefinedGuide` stays one."""
 
     def run(rows: Tensor) -> Any:
         return program(*split(rows))
@@ -74,7 +74,7 @@ def _reading(program: Program, split: Callable[[Tensor], Iterable[Tensor]]) -> P
 class SideBySide:
     """Data and their condition in the rows of one tensor, for figures that read single data.
 
-    Double precision holds numbers of every type exactly that a condition may have.
+    Double precision holds the numbers of data and conditions exactly.
     """
 
     def __init__(self, x: Tensor, u: Tensor) -> None:
@@ -92,7 +92,7 @@ class SideBySide:
 
 
 def shared_out(how: InformationOptions, share: float) -> InformationOptions:
-    """Returns options for the data of one condition, with its share of numbers of data."""
+    """Returns options for one condition, with its share of each number of data."""
     names = ("iwae_items", "generative_items", "ais_items", "refine_items")
     return replace(how, **{name: math.ceil(share * getattr(how, name)) for name in names})
 

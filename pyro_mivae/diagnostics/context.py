@@ -118,7 +118,7 @@ class Context:
 
     @property
     def second_half(self) -> Tensor:
-        """True for data in the second of two random halves, also for a choice of `choose`."""
+        """True for data in the second of two random halves, which also halves each `choose`."""
         second = torch.zeros(len(self.x), dtype=torch.bool)
         second[self._order[1::2]] = True
         return second.to(self.pair.device)
@@ -145,7 +145,7 @@ def means_of(rows: Tensor) -> list[Figure]:
 
 
 def in_order(lower: Figure, upper: Figure, ceilings: list[Figure]) -> tuple[Figure, Figure, float]:
-    """Orders the bounds of an information, at least 0; also returns True if they are open."""
+    """Orders bounds of an information, at least 0; also returns 1.0 if they are far apart."""
     defined = [figure for figure in (*ceilings, upper) if not math.isnan(figure[0])]
     if defined:
         upper = min(defined)

@@ -218,7 +218,7 @@ def _of_the_code(figures: _Table) -> Iterator[Fault]:
 
 
 def falls_short(heard: float, least: float) -> bool:
-    """True if an estimate is under half of a lower bound, and 0.5 nats under it."""
+    """True if an estimate is under half of a lower bound, and more than 0.5 nats below it."""
     return heard < HALF * least and heard < least - MARGIN
 
 

@@ -133,7 +133,7 @@ def information(
       ``mi_<site>[d]_...`` and ``kl_<site>[d]`` of a single dimension, from 0, or a category;
     * ``fitted_mi_lower``, ``fitted_mi_upper``: the same by a density fitted on other data, not
       limited by :math:`\log N`; the limit of the lower one is ``fitted_reach``. Read them if
-      ``saturated`` is 1: the first two are more than 0.5 nats apart;
+      ``saturated`` is 1: ``mi_lower`` and ``mi_upper`` are more than 0.5 nats apart;
     * ``marginal_kl_lower``, ``marginal_kl_upper``: :math:`KL(q(code) \| p(code))` = rate - I;
     * ``total_correlation``, ``_lower``, ``_upper``: :math:`KL(q(z) \| \prod_d q(z_d))`;
     * ``active_units``, ``active_units_<site>``: dimensions whose posterior mean has a variance
@@ -142,9 +142,9 @@ def information(
       :math:`I_p(x; s)` under the model's own joint distribution, on data *sampled* from it.
 
     Of a conditional pair, p(x, code | u) and q(code | x, u), every figure is the mean over the
-    conditions u of the figure at u: ``log_px`` bounds log p(x | u), and the information is
-    I(x; code | u). So information and all that compares data needs two data or more of each of at
-    most 200 conditions, and is left out otherwise, as with a continuous u.
+    conditions u of the figure at u: ``log_px`` bounds log p(x | u), and the information is I(x;
+    code | u). Whatever compares data, such as information, needs at most 200 conditions with two
+    data or more of each. Otherwise, as with a continuous u, it is left out.
 
     ``<name>_se`` is a standard error over the data, as a sample of a population: NaN for one
     datum, and reported as unreliable for fewer than 10.

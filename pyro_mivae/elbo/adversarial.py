@@ -42,9 +42,9 @@ class InfoGANLoss(Objective):
     :math:`-\lambda I`. Layers shared by guide and discriminator get both gradients, as in the
     original.
 
-    Batch norm treats real and generated data as two batches. The discriminator's running
-    statistics count both, and the guide's run on generated data. The generator's own run does not
-    change them.
+    Batch norm treats real and generated data as two batches. Running statistics of the
+    discriminator follow both batches and the guide's pass over generated data, but not the pass of
+    the generator's loss.
 
     Args:
         discriminator: From data to the log-odds of real data, ``(batch, ...)`` to ``(batch,)``.

@@ -34,11 +34,11 @@ class MutualInformationELBO(Objective):
 
     is maximised. The loss is :math:`-J`, summed over the data, with scale and mask of each site as
     in Pyro's ``Trace_ELBO``. The KL of a site is in closed form if Pyro has one and the site's
-    prior depends on no site that the guide draws later. Otherwise it is a one-sample estimate. Of
-    a Normal of any covariance, its gradient leaves out the score, whose expectation is 0 (Roeder,
-    Wu & Duvenaud, 2017, Sticking the Landing. https://arxiv.org/abs/1703.09194); that of a flow
-    leaves out the score of its Normal. Sites with ``infer={"enumerate": "parallel"}`` in the guide
-    are summed out exactly.
+    prior depends on no site that the guide draws later. Otherwise it is a one-sample estimate. If
+    the guide's site is a Normal of any covariance, the gradient of this estimate leaves out the
+    score, whose expectation is 0 (Roeder, Wu & Duvenaud, 2017, Sticking the Landing.
+    https://arxiv.org/abs/1703.09194); if it is a flow, the score of its Normal. Sites with
+    ``infer={"enumerate": "parallel"}`` in the guide are summed out exactly.
 
     If the guide computes a site from an auxiliary site, as AutoNormal does, its KL is :math:`\log
     q` of the auxiliary site, plus the change of volume, less :math:`\log p`. Latent sites that
@@ -301,8 +301,8 @@ class MutualInformationELBO(Objective):
         if coded.noted:
             warnings.warn(
                 f"the guide observes {coded.noted}, whose log-density counts as in Pyro's "
-                "Trace_ELBO: the ELBO is then not a bound; hide them, poutine.block(guide, "
-                "hide=[...]), for one",
+                "Trace_ELBO: the ELBO is then not a bound; for a bound, give "
+                "poutine.block(guide, hide=[...])",
                 PyroMivaeWarning,
                 stacklevel=2,
             )

@@ -38,12 +38,12 @@ class Objective(ELBO):
     Attributes:
         ledger: Every number of the last evaluation, summed over the batch (that of all processes,
             if they train together), detached and still on the device; ``loss`` is one of them. A
-            weight with a target stands there too, times the number of data: ``weight_<entry>``,
-            by what it holds.
+            weight with a target is there as ``weight_<entry>``, named after the entry that it
+            holds, times the number of data.
         latent: The latent sites, known after the first evaluation.
         held: The weights with a `Target`, by the entry of the ledger that is held; sites that
             share a target are held together. Known after the first evaluation.
-        categories: Number of categories of each site that is one, where they are known.
+        categories: Number of categories of each categorical site, where it is known.
 
     Example:
         >>> isinstance(mi.VAE((1, 8, 8)).objective(), Objective)
@@ -173,7 +173,7 @@ class Objective(ELBO):
 
     @property
     def price(self) -> float:
-        r"""Nats per datum that turn the loss into the Lagrangian of the targets.
+        r"""Nats per datum to add to the loss for the Lagrangian of the targets.
 
         .. math:: -\sum_s \beta_s R_s + \sum_j \lambda_j I_j
 

@@ -110,7 +110,7 @@ class StaticEpoch:
     ) -> Tensor:
         """Takes the steps of an epoch, without waiting for the device.
 
-        ``change`` changes the first data of each batch in place, in the order of the steps.
+        ``change`` changes the first tensor of each batch in place, in the order of the steps.
         """
         with self.recorder.running():
             self.order, self.change = order, change

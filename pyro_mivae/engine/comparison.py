@@ -52,7 +52,7 @@ class Outcome:
     noise: Mapping[str, Tensor]  # state of the random number generators after it
 
     def difference(self, other: Outcome) -> str:
-        """Describes the first difference of the graph's outcome to this one; empty if none.
+        """Describes the first difference of the graph's outcome from this one; empty if none.
 
         Numbers agree if they are equal to rounding, relative to their own size or the loss.
         """
@@ -83,7 +83,7 @@ class Outcome:
 def compared(
     traced: TracedStep, data: Sequence[Tensor], take: Callable[[], tuple[Any, Ledger, Gradients]]
 ) -> tuple[Any, str]:
-    """Takes the program's step, and describes a difference of the graph's on the same noise.
+    """Takes the program's step, and describes how the graph's differs on the same noise.
 
     The program returns any result, its ledger, and its gradients.
     """

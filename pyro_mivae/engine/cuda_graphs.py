@@ -91,7 +91,7 @@ class Recording:
         return repeat
 
     def _compare(self, body: Body, repeat: Body, count: int, before: Snapshot) -> None:
-        """Checks that a recording equals a number of steps."""
+        """Checks that a replay has the results of the steps that it replaces."""
         for _ in range(count):
             body()
         wanted = before.now()

@@ -53,8 +53,8 @@ def tell_difference(
         )
     warnings.warn(
         f"the graph of the {what} differs from its program at {unit} {number + 1}: {difference}. "
-        f"{affected}. From here on it runs as {instead}, slower; make a number that changes a "
-        "tensor, an argument or a buffer",
+        f"{affected}. From here on it runs as {instead}, slower; turn a number that changes "
+        "into a tensor, an argument or a buffer",
         PyroMivaeWarning,
         stacklevel=4,
     )

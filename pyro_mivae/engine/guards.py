@@ -89,8 +89,7 @@ class Guards:
     def unsafe(self, before: Contents, used: Collection[Tensor]) -> str:
         """Returns a reason that the next run may differ from this one; empty if none is seen.
 
-        If a run replaces an object by a new one, it is no longer watched: it is a result of the
-        run.
+        An object that the run has replaced by a new one is not watched any more: it is a result.
         """
         ids, changed, after = frozenset(map(id, used)), set(), self.begin()
         for place in before.keys() | after.keys():

@@ -196,9 +196,9 @@ class Engine:
     def take(self, *args: Tensor, number: int, compare: bool) -> Taken:
         """Takes a step, by the program itself if it is compared.
 
-        The first step of a kind, if it is to be compared, becomes the graph. Otherwise the graph
-        is traced beside it: which steps the program takes, and so how they are rounded, depends
-        on their numbers alone, also in a training that is resumed.
+        If the first step of a kind is to be compared, it becomes the graph; otherwise the graph is
+        traced beside it. So the number of a step alone decides if the program takes it, and its
+        rounding is the same after resuming.
         """
         if compare and self.mode != "eager":
             if (known := self._steps.get(self._key(args))) is not None:

@@ -60,8 +60,8 @@ class SVI(pyro.infer.SVI):
 
     Each state of Python has its own graph, as far as ``Guards`` sees it: arguments that are not
     tensors, modes, and numbers that model and guide read. The program itself takes the first steps
-    of a graph, each at which their number has doubled, and at least every 200th (on CUDA every
-    2,000th), and the graph must agree. If it does not, one warning names the steps that may be
+    of a graph, then those whose number has doubled, and at least every 200th (on CUDA every
+    2,000th); there the graph must agree. If it does not, one warning names the steps that may be
     wrong, and every later step is Pyro's own.
 
     A step inside a Pyro handler, or without a tensor argument, is Pyro's own. Programs that cannot
@@ -110,7 +110,7 @@ class SVI(pyro.infer.SVI):
         if (size := Ranks.of_group().size) > 1:
             warnings.warn(
                 f"SVI in {size} processes: each trains a model of its own; use mi.fit to train "
-                "one together",
+                "one model together",
                 PyroMivaeWarning,
                 stacklevel=2,
             )

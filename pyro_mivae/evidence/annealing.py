@@ -152,9 +152,9 @@ def annealed_log_likelihood(
 
     Enumerable sites are summed out; the others move in unconstrained coordinates. A pilot run of
     50 transitions on the same data, with chains and random numbers of its own, sets each datum's
-    step sizes and the temperatures. So they do not depend on the chains of the figure, whose
-    weights stay unbiased. The cost is about ``num_chains * (num_temperatures + 50) *
-    leapfrog_steps`` gradients of the model for each datum.
+    step sizes and the temperatures. So neither depends on the chains that count, whose weights
+    stay unbiased. The cost is about ``num_chains * (num_temperatures + 50) * leapfrog_steps``
+    gradients of the model for each datum.
 
     The densities are recorded as a graph of tensor operations, and compiled if there is enough
     work. Densities that no graph can hold are evaluated in Pyro, with the same results.
@@ -243,7 +243,7 @@ def bidirectional_monte_carlo(
         guide: The guide.
         x: Data of the shape and type that the model draws, shape ``(n, ...)``.
         items: Number of data to draw.
-        seed: Of every draw.
+        seed: Seed of every draw.
         callback: As in `annealed_log_likelihood`, with the same errors and warnings.
         **options: Fields of `AnnealingOptions`.
 
@@ -276,7 +276,7 @@ def bidirectional_monte_carlo(
             data = generate(pair, some, items)
             reason = refusal(pair, data.x)
         if reason is not None:
-            raise SiteError(f"no data of the model's own to bound the evidence of: {reason}")
+            raise SiteError(f"the bounds need data that the model drew, but {reason}")
         run = AnnealingRun(pair, how, items, runs=2, callback=callback)
         lower, upper = run.sandwich(data)
     run.warn()

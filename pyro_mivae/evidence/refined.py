@@ -269,7 +269,7 @@ def check_refinable(guide: Any) -> None:
     """Refuses a guide whose parameters per datum are not known."""
     if not all(hasattr(guide, name) for name in ("local_parameters", "sample_from")):
         raise OptionError(
-            f"guide={type(guide).__name__} does not tell the parameters of each datum's "
+            f"guide={type(guide).__name__} does not separate the parameters of each datum's "
             "posterior from its networks; give an mi.AmortizedGuide, or write the methods "
             "local_parameters(x), which returns tensors with a row for each datum, by name, "
             "and sample_from(parameters), which samples the sites given these"

@@ -33,7 +33,8 @@ class Stager:
     def stage(self, function: Function, place: Tensor, other: Tensor, calls: int) -> Function:
         """Returns the graph of a function without random numbers, or the function itself.
 
-        It is recorded at ``place``, must agree at ``other``, and has so many calls ahead.
+        It is recorded at ``place`` and must agree at ``other``; ``calls`` says how many will
+        follow.
         """
         try:
             traced = _record(function, place)

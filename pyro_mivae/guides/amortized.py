@@ -58,7 +58,7 @@ class AmortizedGuide(PyroModule):
     categories that come before it in the prior. The parameters of its distribution are linear in
     the encoder's features, with a map for each category; the maps of several categories are added.
     A category enters linearly, so a relaxed one-hot vector works too. Continuous sites are
-    independent of each other given these.
+    independent of each other given the categories.
 
     Args:
         data_shape: Shape of one datum.

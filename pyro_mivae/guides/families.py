@@ -127,10 +127,10 @@ class PointMass(Family):
 class FullCovariance(Family):
     r"""A Normal :math:`N(m, L L^T)`, for few dimensions that depend on each other.
 
-    The Cholesky factor is :math:`L = \operatorname{diag}(\sigma)\,(I + A / d)`, with
-    :math:`A` strictly lower triangular. So a guide that is not trained yet is near the mean field,
-    and the scales shrink all entries of a row together. :math:`A` has :math:`d (d - 1) / 2`
-    entries per datum, so the layer before it grows with the square of the size.
+    The Cholesky factor is :math:`L = \operatorname{diag}(\sigma)\,(I + A / d)`, with :math:`A`
+    strictly lower triangular. So an untrained guide is near the mean field, and the scales shrink
+    all entries of a row together. :math:`A` has :math:`d (d - 1) / 2` entries per datum, so the
+    layer before it grows with the square of the size.
 
     Example:
         >>> FullCovariance(3)(torch.zeros(5, 9)).covariance_matrix.shape

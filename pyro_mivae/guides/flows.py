@@ -22,9 +22,9 @@ class FlowFamily(Family):
     r"""Noise through layers, then scaled and shifted: :math:`z = \mu(x) + \sigma(x)\,T(u; x)`.
 
     :math:`u \sim N(0, I)`, and the layers of :math:`T` read a context that is linear in the
-    features, as :math:`\mu` is. The last layer of each network starts at 0, so a flow that is not
-    trained yet is the mean field, and the networks' outputs are divided by the size, so that it
-    does not leave it too fast. A draw and its density together take one pass of the networks.
+    features, as :math:`\mu` is. The last layer of each network starts at 0, so an untrained flow
+    is the mean field. The networks' outputs are divided by the size, which keeps the first steps
+    of training small. A draw and its density together take one pass of the networks.
     Neither the mean nor the KL divergence has a closed form: `encode` takes the mean of 100 draws,
     and the ELBO the density of the draw.
 
@@ -115,7 +115,7 @@ class SplineFlow(InverseAutoregressiveFlow):
     r"""Inverse autoregressive flow of monotonic splines, for skewed and peaked posteriors.
 
     A rational-quadratic spline of 8 bins on [-5, 5] in each coordinate, the identity outside. It
-    can have several modes, also of one coordinate. It needs zuko, and takes as many passes, as
+    can have several modes, also in one coordinate. It needs zuko, and takes as many passes, as
     `InverseAutoregressiveFlow` does.
 
     References:
@@ -131,7 +131,7 @@ class SplineFlow(InverseAutoregressiveFlow):
 
 
 class CouplingFlow(FlowFamily):
-    r"""Affine couplings, for curved posteriors whose density of any code is needed fast.
+    r"""Affine couplings, for curved posteriors and fast densities of any code.
 
     The density of any value takes one pass. The layers are Pyro's; nothing else has to be
     installed.
@@ -173,7 +173,7 @@ class _Divided(nn.Module):
 
 
 class _Affine(AffineTransform):
-    """Keeps the shape of an event: its location and scale are of the whole batch."""
+    """Keeps the event shape, although location and scale have the batch shape too."""
 
     def forward_shape(self, shape: Any) -> Any:
         return shape

@@ -109,7 +109,7 @@ class NegativeBinomialLikelihood(CountLikelihood):
         \mathrm{Var}[x] = \mu + \mu^2 / \theta
 
     for mean :math:`\mu` and inverse dispersion :math:`\theta`. A large :math:`\theta` gives the
-    Poisson. Both are of each datum too, so that the dispersion may depend on the code.
+    Poisson. The decoder gives both for each datum, so the dispersion may depend on the code.
 
     References:
         Lopez et al. (2018), Deep Generative Modeling for Single-cell Transcriptomics, methods.

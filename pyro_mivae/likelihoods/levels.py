@@ -165,7 +165,7 @@ class LevelsLikelihood(Likelihood):
 
 
 class CategoricalLikelihood(LevelsLikelihood):
-    """A probability for each of K levels, for levels without an order or few: K outputs.
+    """A probability for each of K levels, for few levels or levels without an order: K outputs.
 
     The data lie in [0, 1], as `load_dataset` gives them: bytes divided by 255 have 256 levels,
     the bundled digits 17. Log-probabilities are those of quantised data. K outputs per pixel make
@@ -192,9 +192,9 @@ class CategoricalLikelihood(LevelsLikelihood):
 class DiscretizedLogisticLikelihood(LevelsLikelihood):
     r"""A logistic distribution rounded to K levels, for 8-bit images.
 
-    The data are those of `CategoricalLikelihood`, and the log-probabilities can be compared with
-    its own. The scale is :math:`\tfrac14 \log(1 + e^{r})` plus a tenth of the distance of two
-    levels, for the decoder's second output :math:`r`. It begins near the spread of pixels.
+    Data are as for `CategoricalLikelihood`, and so are log-probabilities, which can be compared.
+    The scale is :math:`\tfrac14 \log(1 + e^{r})` plus a tenth of the distance of two levels, for
+    the decoder's second output :math:`r`. It begins near the spread of pixels.
 
     Args:
         num_levels: Number of levels K.

@@ -22,7 +22,7 @@ class RealLikelihood(Likelihood):
     """Base class of likelihoods of real numbers, which should vary by about 1."""
 
     def misfit(self, x: Tensor) -> str:
-        """Returns a remark on data of another scale, or 0 or 1, or an empty text."""
+        """Returns a remark on data of another scale, or only 0 and 1; empty if they suit."""
         spread = float(x.double().std(0, correction=0).max()) if x.numel() else 0.0
         if not spread or USUAL[0] <= spread <= USUAL[1]:
             return super().misfit(x)
@@ -71,8 +71,8 @@ class HeteroscedasticGaussianLikelihood(RealLikelihood):
         \sigma_i = \sigma_{min} + \log(1 + e^{r_i})
 
     with the decoder's two outputs :math:`\mu_i, r_i`. Without the floor :math:`\sigma_{min}` the
-    density has no upper bound: an element that the decoder fits exactly earns more the smaller its
-    scale, at the cost of all others.
+    density has no upper bound: an element that the decoder fits exactly raises the ELBO without
+    limit as its scale falls, at the cost of all others.
 
     Args:
         least_scale: :math:`\sigma_{min}` in the units of the data, above 0.
@@ -104,8 +104,8 @@ class StudentTLikelihood(RealLikelihood):
     r"""Student's t with a location and a scale of its own for each element of each datum.
 
     Its tails fall as :math:`|x|^{-df-1}`: an outlier costs the logarithm of its distance, not its
-    square. The degrees of freedom are one number above 1, so that the mean exists; the variance
-    is infinite up to 2. The floor of the scale has the reason of
+    square. The degrees of freedom are one number above 1, so that the mean exists; the variance is
+    infinite up to 2. The scale has a floor for the same reason as in
     `HeteroscedasticGaussianLikelihood`.
 
     ``likelihood="student-t"`` learns the degrees of freedom.

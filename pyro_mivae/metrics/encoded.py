@@ -24,8 +24,8 @@ class EncodedData:
     Attributes:
         args: The data, and their condition if there is one.
         codes: Result of `Variant.encode` by site, shape ``(n, size)``.
-        category: The first site that is a category, and the number of its categories.
-        categories: Number of categories of each site that is one.
+        category: The first categorical site, and its number of categories.
+        categories: Number of categories of each categorical site.
         groups: All sites under an empty name; if there are several, also each under its name.
     """
 
@@ -43,7 +43,7 @@ class EncodedData:
         return self.codes[self.category[0]].argmax(-1)
 
     def encode(self, args: Sequence[Tensor], rows: Tensor | None = None) -> Codes:
-        """Returns posterior means, or the probabilities of a category; also of decoded means."""
+        """Returns posterior means, for a category its probabilities; accepts decoded means too."""
         return _join([encoded(self.vae, part) for part in batches(args, rows)])
 
     def draw(self, args: Sequence[Tensor], rows: Tensor | None = None) -> Codes:
@@ -53,7 +53,7 @@ class EncodedData:
         return _join([drawn_codes(self.vae, part, self.vae.guide) for part in parts])
 
     def conditions(self, count: int) -> list[Tensor]:
-        """Returns the data's conditions, if they have any, for so many generated ones."""
+        """Returns conditions for ``count`` generated data: those of the data in turn, if any."""
         return [u[torch.arange(count, device=u.device) % len(u)] for u in self.args[1:]]
 
 

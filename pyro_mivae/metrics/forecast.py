@@ -84,7 +84,7 @@ def forecast(
 
 
 def _draws(asked: InformationOptions, items: int, piece: int) -> dict[str, float]:
-    """Requested draws over the draws for a part of the data, by part of the evaluation."""
+    """Ratio of requested draws to those on the part of the data, by part of the evaluation."""
 
     def drawn(options: InformationOptions, of: int) -> dict[str, int]:
         own = min(options.ais_items, options.generative_items)

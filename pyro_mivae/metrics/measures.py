@@ -208,7 +208,7 @@ def clusters(data: EncodedData, findings: Findings, labels: Tensor) -> None:
 
 
 def classification(data: EncodedData, findings: Findings, labels: Tensor, num_labels: int) -> None:
-    """Compares categories with labels by their numbers, where training saw labels."""
+    """Compares the numbers of categories with labels, if training saw labels."""
     right = float((data.found == labels.to(data.found.device)).double().mean())
     findings.record(
         f"the most probable category of each of all {len(labels)} items is its label, by number, "
@@ -261,7 +261,7 @@ def generation(
 def probes(
     data: EncodedData, findings: Findings, split: Split, labels: Pair, items: int | None
 ) -> None:
-    """Trains probes that read labels from means of all sites and of each, and from draws."""
+    """Trains probes that read labels from means of all sites or of one, and from draws."""
     chosen = split.choose(items, data.seed)
     learn, score = labels[0][chosen.to(labels[0].device)], labels[1]
     findings.record(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_mivae.arguments import shown
 from pyro_mivae.errors import DataError
 from pyro_mivae.inputs import as_labels
 from pyro_mivae.variants import Variant
@@ -109,8 +110,8 @@ def check_known(
     """Checks the arguments of `evaluate`: data to score, and data to learn on."""
     if train is not None and (not isinstance(train, tuple) or len(train) not in (2, 3, 4)):
         raise DataError(
-            "train: expected (x, labels), (x, labels, factors), or (x, labels, factors, given); "
-            "None if not known"
+            f"train={shown(train)}; allowed are (x, labels), (x, labels, factors) and (x, labels, "
+            "factors, given), with None for what is not known"
         )
     sets = [(x, labels, factors, given)] + ([] if train is None else [(*train, None, None)[:4]])
     names = ("{}", "the {} of train")[: len(sets)]

@@ -32,7 +32,7 @@ def summarise(
 ) -> str:
     """Formats the main figures as a small table, followed by notes and the diagnoses.
 
-    Each has its standard error over the data; for an interval the larger one of its ends.
+    Each has its standard error over the data; for an interval the larger of the two.
 
     Example:
         >>> print(summarise({"distortion": 20.0, "kl_z": 5.0, "rate": 5.0, "elbo": -25.0}))

@@ -60,7 +60,7 @@ class ConvDecoder(Decoder):
     """Parameters of an image likelihood from a flat code: the reverse of `ConvEncoder`.
 
     After ``code_dim``, the size of the code, the arguments are those of the encoder, in its order.
-    ``num_outputs`` is their number per pixel and channel, see `Likelihood`.
+    ``num_outputs`` is the number of parameters per pixel and channel, see `Likelihood`.
 
     Example:
         >>> ConvDecoder(2, (1, 8, 8))(torch.randn(5, 2)).shape

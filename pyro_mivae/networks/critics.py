@@ -304,8 +304,8 @@ class MutualInfoChain(LayeredCritic):
         outputs = count_features("head", self.head, (features,))
         if outputs != 1:
             raise ShapeError(
-                f"head: {outputs} outputs a pair given, 1 needed; end it in a linear layer of one "
-                "unit"
+                f"head: {outputs} outputs per pair given, 1 needed; end it in a linear layer of "
+                "one unit"
             )
 
     def compare(self, of_data: Tensor, of_code: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def location_and_scale(params: Tensor, least: float = MIN_SCALE) -> tuple[Tensor
 
 
 class Encoder(nn.Module):
-    """Features of data; a subclass sets ``layers``, which take data of shape ``taken``."""
+    """Features of data; ``layers`` of a subclass get each datum in the shape ``taken``."""
 
     layers: nn.Sequential
 
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Decodes codes ``(..., code_dim)``, returns ``(..., *data_shape)``.
 
-        With two outputs or more per element they are one dimension more, the last.
+        Two or more outputs per element are a further, last dimension.
         """
         decoded = code.reshape(-1, code.shape[-1])
         for part in self.children():
@@ -94,7 +94,7 @@ def output_shape(data_shape: Sequence[int], num_outputs: int) -> tuple[int, ...]
 
 
 class _TrainsOnOne(BatchNorm):
-    """Batch norm that uses its running statistics for a single value per feature."""
+    """Batch norm that uses its running statistics if there is a single value per feature."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises features."""
@@ -250,7 +250,7 @@ class MLPEncoder(Encoder):
 class MLPDecoder(Decoder):
     """Parameters of a likelihood from a flat code of ``code_dim``, see `MLPEncoder`.
 
-    ``num_outputs`` is their number per element, see `Likelihood`.
+    ``num_outputs`` is the number of parameters per element, see `Likelihood`.
 
     Example:
         >>> MLPDecoder(2, (1, 8, 8), (16, 32))(torch.randn(5, 2)).shape

@@ -14,7 +14,7 @@ from pyro_mivae.errors import ShapeError
 
 
 class RandomAffine(nn.Module):
-    """Rotates, scales and shifts each image at random, by amounts of its own.
+    """Rotates, scales and shifts each image by its own random amounts.
 
     torchvision's transform of the same name draws one set of amounts for the whole batch, and
     reads them on the host, so its step cannot be traced.
@@ -40,7 +40,7 @@ class RandomAffine(nn.Module):
         self.degrees, self.scale, self.shift = degrees, scale, shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transforms images of shape ``(batch, channels, height, width)``; the rest is 0."""
+        """Transforms images ``(batch, channels, height, width)``; pixels from outside are 0."""
         if x.dim() != 4:
             raise ShapeError(
                 f"RandomAffine takes images of shape (batch, channels, height, width), not "

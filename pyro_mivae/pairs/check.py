@@ -57,13 +57,13 @@ def check(
     * ``gradient``: a site of the guide is neither reparametrised nor enumerated.
     * ``sub-sampling``: model and guide draw different mini-batches.
     * ``scale``: a site has a scale of its own that is no weight of its KL divergence.
-    * ``parameters``: the objective trains some parameters not at all, or Pyro does not know them.
+    * ``parameters``: the objective does not train some parameters, or Pyro does not know them.
     * ``objective``: the objective refuses the pair. ``remark``: it warns about it.
 
     The programs run a few times, in their present mode. Parameters, buffers, gradients, random
-    numbers of the CPU and the device, and Pyro's parameter store are as before afterwards.
-    Supports, gradients and enumeration are what `MutualInformationELBO` needs; another objective,
-    such as `InfoGANLoss`, is asked itself.
+    numbers of the CPU and the device, and Pyro's parameter store are as before afterwards. Faults
+    of supports, gradients and enumeration are those for `MutualInformationELBO`; another
+    objective, such as `InfoGANLoss`, is evaluated, and its error reported.
 
     Args:
         model: The model, or a `Variant`.
@@ -173,7 +173,7 @@ class _Examination:
         self.findings.extend(findings)
 
     def run(self) -> None:
-        """Applies the rules; those that need more of the pair come later."""
+        """Applies the rules, from those that any pair must pass to those of the objective."""
         stated = rules.Stated()
         try:
             plain = self._traces(stated(self.model), self.guide)
@@ -208,7 +208,7 @@ class _Examination:
         self.shapes = "\n".join(tables)
 
     def _why(self, error: Exception) -> Iterator[Finding]:
-        """Finds the program that fails, and what differs if each runs alone."""
+        """Finds the program that fails, or the differences of two that run alone."""
         alone = {}
         for name, program in (("guide", self.guide), ("model", self.model)):
             try:

@@ -31,7 +31,7 @@ class Finding:
     ) -> Finding:
         """Makes a finding of an error's text; its remedy follows a semicolon, or Pyro's heading.
 
-        ``where`` stands before the text, and ``remedy`` replaces a remedy that it lacks.
+        ``where`` is put before the text; ``remedy`` is used if the text has none.
         """
         text = str(error).partition("\nTrace Shapes:")[0].partition(", but found invalid")[0]
         found, heading, told = text.partition(FIXES)

@@ -179,7 +179,7 @@ def of_scales(guide: Any, model: Any) -> Iterator[Finding]:
 
 
 def of_subsamples(guide: Any, model: Any, given: Mapping[str, Tensor]) -> Iterator[Finding]:
-    """Plates whose mini-batches differ between the programs; ``given`` by the model itself."""
+    """Plates whose mini-batches differ; ``given`` are the indices that the model itself states."""
     yield from _of_plates(guide, model)
     for name, indices in given.items():
         if name in guide.nodes and not _equal(indices, guide.nodes[name]["value"]):

@@ -70,7 +70,8 @@ def plot_latent_space(
         ['a', 'b']
     """
     if groups is not None and colors is not None and not 0 <= int(groups.max()) < len(colors):
-        raise OptionError(f"{len(colors)} colors, but a group {int(groups.max())}; give one each")
+        most = int(groups.max())
+        raise OptionError(f"{len(colors)} colors for groups up to {most}; give one per group")
     codes, shown = codes.detach().cpu().double(), spread_out(len(codes), max_points)
     if method == "tsne":
         points, axes_names = _embed(codes[shown]), ("t-SNE 1", "t-SNE 2")

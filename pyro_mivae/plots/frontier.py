@@ -48,7 +48,7 @@ def plot_rate_distortion(
 ) -> Axes:
     r"""Draws models as points in the plane of rate and distortion, joined along one option.
 
-    On a straight grey line every point has the same ELBO, minus the sum of the two. Points are
+    On a straight grey line every point has the same ELBO, minus rate and distortion. Points are
     single models. Lines join their means over seeds, in the order of the values of ``along``,
     which are written beside them.
 

@@ -84,9 +84,9 @@ def plot_grid(ax: Axes, cells: Tensor, row_labels: Sequence[str] = ()) -> Axes:
     standardised images do, the least is black and the largest white. Small images are enlarged
     without smoothing.
 
-    Each channel of a series ``(channels, length)`` has a line of its own, and one scale in all
-    cells, as up to 40 numbers ``(d,)`` have, which are bars. A thin line is 0, or the value
-    nearest to it. The ends of up to four scales stand below.
+    Each channel of a series ``(channels, length)`` is a line; up to 40 numbers ``(d,)`` are bars.
+    A channel has the same scale in all cells, with a thin line at 0, or at the nearest value. The
+    ends of up to four scales stand below.
 
     Example:
         >>> ax = plot_grid(mi.plots.new_figure()[1], torch.rand(2, 5, 1, 8, 8), ["a", "b"])
@@ -355,7 +355,7 @@ def _draw_values(ax: Axes, cells: Tensor) -> None:
         low, high = low.clamp(max=0.0), high.clamp(min=0.0)
 
     def placed(across: Tensor, values: Tensor) -> list[Any]:
-        """Points of values ``(..., lanes, n)``, which begin ``across`` ``(n,)`` in their cell."""
+        """Points of values ``(..., lanes, n)`` at the places ``across`` of each cell, ``(n,)``."""
         share = (values - low) / (high - low).clamp(min=1e-12)
         down = (torch.arange(lanes)[:, None] + 1 - _GAP - share * (1 - 2 * _GAP)) / lanes
         x = torch.arange(columns)[:, None, None] + across

@@ -192,8 +192,8 @@ def percent(share: float) -> str:
 def render_png(figure: Figure, *, dark: bool = False) -> bytes:
     """Renders a figure as PNG, with the height trimmed to its content.
 
-    Texts are literal: a dollar sign does not begin a formula. A dark page changes colours only
-    while rendering.
+    Texts are literal: a dollar sign does not begin a formula. With ``dark`` the colours suit a
+    dark page; the figure itself keeps its own.
 
     Example:
         >>> figure, ax = new_figure()
@@ -227,7 +227,7 @@ def render_schemes(figure: Figure, *dark: bool) -> list[Image]:
 
 
 def _render(figure: Figure, box: Bbox, *, dark: bool) -> Image:
-    """Renders a part of a figure; its colours are dark for so long only."""
+    """Renders a part of a figure, and restores its colours."""
     from PIL import Image
 
     buffer = io.BytesIO()

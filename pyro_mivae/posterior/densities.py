@@ -142,7 +142,7 @@ def _draw(probed: ProbedPair, x: Tensor) -> Draws:
 
 
 def _parts(pair: TracePair, name: str) -> Tensor:
-    """Divergence by dimension of a site (last: the event shape); NaN if they depend."""
+    """Divergence of each dimension of a site, the event shape last; NaN if they are dependent."""
     q, p = pair.guide.nodes[name], pair.model.nodes[name]
     own, prior = factors(q["fn"]), factors(p["fn"])
     if own is None or prior is None or q["fn"].event_shape != p["fn"].event_shape:

@@ -61,7 +61,7 @@ class SiteLayout:
         return expanded.reshape(self.num_configurations, batch, *event)
 
     def without(self, names: Collection[str]) -> SiteLayout:
-        """Layout with sites of these names as given."""
+        """Layout without some sites, whose values are then given."""
         parts = ("latent", "enumerated", "drawn", "deterministic")
         rest: dict[str, Any] = {
             p: tuple(s for s in getattr(self, p) if s not in names) for p in parts

@@ -46,7 +46,7 @@ def probed(
     """Checks the data and probes the pair; restores all state, see `preserved_state`."""
     x = data_for(model, guide, x)
     if x.dim() < 1 or not len(x):
-        raise DataError(f"x: expected one or more data, shape (n, ...), got {tuple(x.shape)}")
+        raise DataError(f"x has shape {tuple(x.shape)}; allowed is (n, ...), n of 1 or more")
     device = device_of(x, model, guide)
     with preserved_state(seed, model, guide, device=device):
         layout = probe(model, guide, x, batch_size=batch_size, seed=seed)
@@ -112,14 +112,14 @@ def _layout(pair: TracePair) -> SiteLayout:
     if not pair.observed:
         raise SiteError("the model observes nothing; give one of its sites obs=x")
     if not pair.latent:
-        raise SiteError("the guide samples no site; there is no code to report on")
+        raise SiteError("the guide samples no site; let it sample the sites of the code")
     nodes = pair.guide.nodes
     auxiliary = [name for name in pair.auxiliary if not nodes[name]["is_observed"]]
     if auxiliary:
         raise SiteError(
             f"sites {auxiliary} of the guide are auxiliary; the density of the code "
-            "would be an integral over them: give each site of the model its own density, from x, "
-            "as pyro's AutoGuides do not"
+            "would be an integral over them: sample each site of the model from a distribution "
+            "given x, in place of pyro's AutoGuides"
         )
     dims = {-nodes[name]["infer"]["_enumerate_dim"]: name for name in pair.enumerated}
     fixed = tuple(name for name in pair.latent if is_deterministic(nodes[name]))
@@ -128,8 +128,8 @@ def _layout(pair: TracePair) -> SiteLayout:
         if has_point_mass(nodes[name]["fn"]):
             raise SiteError(
                 f"site {name!r} ({type(nodes[name]['fn']).__name__}) of the guide mixes points "
-                "with a density, so its codes have none; draw which of the two it is at a site of "
-                "its own"
+                "with a density, so its codes have none; draw the choice between the two at "
+                "another site"
             )
     return SiteLayout(
         latent=tuple(pair.latent),

@@ -46,7 +46,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
     Args:
         prior: Called without arguments inside a plate, it samples the sites of the code and
             returns the tensor for the decoder. A prior that needs its variant's guide has a
-            method ``outline``, which does so in the same shapes without the guide. A prior with
+            method ``outline``, which samples the same shapes without the guide. A prior with
             an attribute ``given_shape`` is called with conditions ``(batch, *given_shape)``.
 
     Returns:

@@ -20,8 +20,8 @@ class ConditionalNormalPrior(PyroModule):
 
     .. math:: z \mid u \sim N(\mu(u), \sigma(u)^2)
 
-    A network gives mean and standard deviation of every coordinate. The rate is then that given
-    :math:`u`: a code pays nothing for what the condition says of it. A variant with this prior
+    A network gives mean and standard deviation of every coordinate. The rate is then given
+    :math:`u` too: a code pays nothing for what the condition says of it. A variant with this prior
     has a condition of this shape; every use of it needs one.
 
     Args:

@@ -20,9 +20,9 @@ class HierarchicalPrior(PyroModule):
 
     .. math:: z_2 \sim N(0, I),\quad z_1 \mid z_2 \sim N(\mu(z_2), \sigma(z_2)^2)
 
-    A network gives mean and standard deviation. Each level has a divergence of its own, with a
-    guide that draws :math:`z_2` first in closed form given its draw: :math:`KL(q(z_2 \mid x) \|
-    p(z_2))` and :math:`E_q KL(q(z_1 \mid x) \| p(z_1 \mid z_2))`.
+    A network gives mean and standard deviation. Each level has a divergence of its own. If the
+    guide draws :math:`z_2` first, both have a closed form given that draw: :math:`KL(q(z_2 \mid x)
+    \| p(z_2))` and :math:`E_q KL(q(z_1 \mid x) \| p(z_1 \mid z_2))`.
 
     Args:
         latent_dim: Size of :math:`z_1`.

@@ -161,8 +161,8 @@ class StickBreakingPrior(MixturePrior):
     the posterior mean of the stick.
 
     ``initialize`` of the variant, which `fit` calls, sets :math:`N`. Before that it is infinite:
-    the weights are then those of maximum likelihood. The factor is not in evaluation mode: ELBO
-    and log p(x) are those of the model with these weights.
+    the weights are then those of maximum likelihood. In evaluation mode the factor is left out:
+    ELBO and log p(x) are those of the model with these weights.
 
     Args:
         num_categories: :math:`K`, where the process is cut off, 2 or more.

@@ -95,7 +95,7 @@ def write_report(
 
 
 def _network(config: Mapping[str, object], data: ReportData) -> str:
-    """Names the networks of a run; nothing if they are not known, or those of a game."""
+    """Names the networks of a run; nothing if they are not known, or for a game."""
     model = config.get("model")
     if not isinstance(model, Mapping) or not data.has_density:
         return ""
@@ -104,7 +104,7 @@ def _network(config: Mapping[str, object], data: ReportData) -> str:
 
 
 def _sorted(pictures: Sequence[Panel]) -> dict[str, list[Panel]]:
-    """Divides pictures into those of the first screen, six in full, and the others, folded."""
+    """Divides pictures into those of the first screen, six shown in full, and folded ones."""
     first = [one for one in pictures if one.key in FIRST]
     rest = [one for one in pictures if one not in first]
     rank = {

@@ -92,7 +92,7 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
 
 
 def _on(ground: str, picture: Image) -> Image:
-    """Puts a picture on a background, in fewer colours if the reduction is not seen."""
+    """Puts a picture on a background, in fewer colours if that is not visible."""
     from PIL import Image, ImageChops, ImageStat
 
     whole = Image.new("RGBA", picture.size, ground)

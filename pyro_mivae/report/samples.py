@@ -85,7 +85,7 @@ def _samples_of(data: ReportData, site: str) -> Panel:
 def reconstructions(data: ReportData) -> Iterator[Panel]:
     """Draws data, and their reconstructions from the whole code and from each site alone.
 
-    If there are several continuous sites, rows in which each but the first moves follow.
+    With several continuous sites, further rows move each of them except the first.
     """
     vae, x = data.vae, data.x[data.examples.to(data.x.device)]
     u = data.condition(data.examples)

@@ -195,8 +195,8 @@ def write_codes(
 ) -> dict[str, tuple[int, ...]]:
     """Encodes all images of a data set, in order, and writes arrays as ``.npz``.
 
-    Images are resized and made binary as those of the run were; a Bernoulli draw is one fixed
-    draw of them in their order. Without a resize they must have the same size.
+    Images are resized and made binary as those of the run were; a random binarisation is fixed,
+    and depends on their order. Without a resize they must have the same size.
 
     An array per site has its name, as `Variant.encode` returns it: ``(n, size)``, of draws
     ``(num_draws, n, size)``. Beside means, ``<site>_sd`` holds the standard deviations of each
@@ -230,7 +230,10 @@ def write_codes(
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in codes.items()}
     others = _labels_and_split(raw)
     if both := sorted(arrays.keys() & others.keys()):
-        raise OptionError(f"sites {both} of {run.folder} have names of other arrays in the file")
+        raise OptionError(
+            f"sites {both} of {run.folder} have the names of other arrays in the file; encode "
+            "them by mi.load(folder).encode(x)"
+        )
     with atomic_path(out) as scratch:
         np.savez(scratch, **arrays, **others)
     return {name: array.shape for name, array in (arrays | others).items()}
@@ -275,8 +278,8 @@ def check_given(run: Run, given: int | str | None, u: Any) -> None:
         raise OptionError(f"given={given}: {run.folder} was trained without one; leave it out")
     if isinstance(u, Tensor) and u.dim() > 1 and tuple(u.shape[1:]) != shape:
         raise DataError(
-            f"given={given} holds conditions of shape {tuple(u.shape[1:])}; the run {run.folder} "
-            f"was trained on {shape}"
+            f"given={given} holds conditions of shape {tuple(u.shape[1:])}; give those of shape "
+            f"{shape} on which the run {run.folder} was trained"
         )
 
 

@@ -246,7 +246,7 @@ def fill_table(
     if left:
         first = next(iter(left.values()))
         if not first.objective().measures_fit:
-            raise OptionError(f"{type(first).__name__} has no ELBO, so no rate and no distortion")
+            raise OptionError(f"{type(first).__name__} has no ELBO; sweep another variant")
         first.arguments(x_test, given_test)
         seeds = [int(points[n]["seed"]) for n in left]
         names = [",".join(f"{name}={v!r}" for name, v in points[n].items()) for n in left]
@@ -309,7 +309,7 @@ def sweep_run(
     folder = Path(folder)
     check_model_options(config.variant, {**config.model, **grid})
     if config.labels is not None:
-        raise OptionError(f"labels={config.labels}: a sweep has none; leave them out, or train")
+        raise OptionError(f"labels={config.labels}: a sweep has none; leave labels out")
     with RunGroup(config, folder, GRID, **how) as group:
         known = None
         if group.resume and (folder / ROWS).is_file():

@@ -49,7 +49,7 @@ class InformationTerm(ABC):
         name: Name in the ledger, ``mi_<sites>_...`` for information in nats.
         formula: The term as `explain` writes it.
         needs_batch: True if the term compares data within a batch (needs two or more).
-        is_cost: True if the ledger and a target are about minus the term, as of a cross-entropy.
+        is_cost: True if ledger and target hold minus the term, such as a cross-entropy.
         least_weight: The smallest allowed weight; 0 for a lower bound, which must not be
             minimised.
 

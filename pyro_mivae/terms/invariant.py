@@ -29,11 +29,11 @@ class InvariantInformation(CategoryTerm):
         I(c; c') = \sum_{c, c'} P(c, c') \log \frac{P(c, c')}{P(c)\, P(c')}, \qquad
         P = \tfrac12 (A + A^\top), \quad A = E_x[q(c \mid x)\, q(c' \mid t(x))^\top]
 
-    The expectation is over the data of the batch. The plug-in estimate is at most
-    :math:`\log K`, and too high by about :math:`(K - 1)^2 / 2n` for n data. It is large if the
-    transformation keeps the category, all categories are in use, and each datum has one. The term
-    needs only the guide, no decoder and no labels. The transformation states what does not matter
-    in the data, so results with it are a class of their own.
+    The expectation is over the data of the batch. The plug-in estimate is at most :math:`\log K`,
+    and too high by about :math:`(K - 1)^2 / 2n` for n data. It is large if the transformation
+    keeps the category, all categories are in use, and each datum has one. The term needs only the
+    guide, no decoder and no labels. The transformation states what does not matter in the data, so
+    report results with it separately.
 
     Args:
         site: A category of the guide.

@@ -137,10 +137,10 @@ class LabelledCategory(InformationTerm):
 
     * ``labels``: integers of shape ``(n,)``, see `observe_category`;
     * ``labelled``: a tuple of labelled data, their labels, and further arguments of the guide for
-      these data, such as their condition; of any number, by which the second mean is estimated.
-      If they are drawn at random from the labelled data, the loss is unbiased, however few of the
-      batch have a label. If omitted, the labelled data of the batch serve; the term's expectation
-      is then multiplied by the probability that a batch holds any.
+      these data, such as their condition; any number of them, from which the second mean is
+      estimated. If they are drawn at random from the labelled data, the loss is unbiased, however
+      few of the batch have a label. If omitted, the labelled data of the batch serve; the term's
+      expectation is then multiplied by the probability that a batch holds any.
 
     Args:
         site: The category.

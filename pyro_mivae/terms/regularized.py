@@ -35,14 +35,14 @@ class RegularizedInformation(CategoryTerm):
     to where data are sparse. Its length is a share of the distance from the datum to its nearest
     neighbour in the batch.
 
-    The term needs only the guide, no decoder and no labels. The data alone, without those that
-    are moved, make the running statistics of batch normalisation.
+    The term needs only the guide, no decoder and no labels. Running statistics of batch
+    normalisation are those of the data, without the moved copies.
 
     Args:
         site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: That share.
+        radius: That share of the distance.
         **term: The weight, see `InformationTerm`.
 
     References:

@@ -52,8 +52,8 @@ class Batches:
     def order(self, generator: torch.Generator) -> Tensor:
         """Draws the rows of an epoch: all data once, and labelled data after those of each step.
 
-        The labelled data come in random order, all of them before any of them again. So each is
-        in a step with the same probability, and the mean over a step's is unbiased.
+        The labelled data come in random order, all of them before any of them again. So each is in
+        a step with the same probability, and the mean over those of a step is unbiased.
         """
         order = torch.randperm(len(self.x), generator=generator)
         if not self.extra:

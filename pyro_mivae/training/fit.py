@@ -95,9 +95,9 @@ def fit(
 
     Args:
         vae: The variant; it is trained in place, moved to ``device``, and left in ``eval`` mode.
-        x: Training data, a tensor, array, ``Dataset`` or ``DataLoader``, shape
-            ``(N, *data_shape)``, see `Variant.check_data`. To make them binary, they lie in
-            [0, 1], see `binarize`.
+        x: Training data, a tensor, array, ``Dataset`` or ``DataLoader``, shape ``(N,
+            *data_shape)``, see `Variant.check_data`. Those to be made binary lie in [0, 1], see
+            `binarize`.
         options: See `TrainingOptions`.
         objective: A loss in place of ``vae.objective()``. It is copied and does not change; its
             networks are trained, and must be attributes of the variant. The losses of Pyro have no
@@ -112,7 +112,7 @@ def fit(
             vectors. Model and guide get it as their second argument.
         device: ``"auto"`` (CUDA if available), or a device of torch.
         validation: Images to evaluate on after each epoch (``val_`` columns), or the fraction of
-            ``x`` to hold out for that, of those without a label first. The columns show the loss
+            ``x`` to hold out for that, images without a label first. The columns show the loss
             without labels. With a condition it is a pair of images and their condition.
         progress: True to show a progress bar on stderr.
         run: Folder for history and checkpoint.
@@ -130,7 +130,7 @@ def fit(
             labels are given to a variant without a category, or without an ELBO; or if ``given``
             is missing, or the variant takes none.
         DataError: If images are not a tensor or an array, are not finite, or cannot be scored by
-            the likelihood or made binary; or if a label is no category, or there is none.
+            the likelihood or made binary; or if a label is no category, or all are -1.
         ShapeError: If images have another shape than the variant's, or if there is not one label
             or condition for each.
         SiteError: If model, guide and objective do not match.
@@ -338,7 +338,7 @@ def check_end(trainer: Trainer) -> None:
 
 
 def has_run_away(trainer: Trainer) -> bool:
-    """Returns True if finite weights give an ELBO (of a game, loss) that is not finite."""
+    """Returns True if finite weights give an ELBO (for a game, a loss) that is not finite."""
     try:
         ledger = trainer.evaluated()
     except (RuntimeError, ValueError):

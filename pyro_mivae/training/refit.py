@@ -48,7 +48,7 @@ def refit_prior(
     It maximises :math:`E_x E_{q(code \mid x)} \log p(code)` over the prior's parameters: the prior
     approaches the aggregate posterior. Guide and decoder stay as they are, so the distortion stays
     the same, and the rate falls by what the prior gains. :math:`\log q` does not depend on the
-    prior, so its closed forms of the KL divergence serve the same purpose with less noise.
+    prior, so closed forms of the KL divergence serve the same purpose with less noise.
 
     Args:
         vae: The variant, on its device; it does not change.
@@ -56,7 +56,7 @@ def refit_prior(
         prior: A prior with parameters and the sites of the variant's own, in the same sizes. It
             becomes part of the result.
         given: The condition of the data, see `fit`. A prior that reads it approaches the aggregate
-            posterior of each condition, another one that over all conditions.
+            posterior of each condition; any other prior, that of all data.
         epochs: Passes over the data.
         batch_size: Data per step.
         lr: Learning rate of Adam.

@@ -75,7 +75,7 @@ class _Known(torch.autograd.Function):
 
 
 class _WholeBatchNorm(TorchFunctionMode):
-    """Lets batch norm normalise by the whole batch; torch's own for that is for GPUs alone."""
+    """Makes batch norm normalise by the whole batch; torch's SyncBatchNorm is for GPUs alone."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -44,12 +44,11 @@ class Variant(Coding):
     share parameters through Pyro's param store.
 
     Attributes:
-        model: The generative model, called with data, and their condition if there is one, as is
-            the attribute ``guide``.
+        model, guide: The pair; both are called with data, and their condition if there is one.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
-        categories: Number of categories of each site that is one, by name.
+        categories: Number of categories of each categorical site, by name.
         noise: Sites that the guide draws from their prior, independently of the data.
 
     Example:
@@ -220,12 +219,12 @@ class Variant(Coding):
 
     @property
     def category(self) -> str | None:
-        """Name of the first site that is a category, or None."""
+        """Name of the first categorical site, or None."""
         return next(iter(self.categories), None)
 
     @property
     def num_categories(self) -> int | None:
-        """Number of categories of the first site that is one, or None."""
+        """Number of categories of the first categorical site, or None."""
         return next(iter(self.categories.values()), None)
 
     @property

@@ -145,7 +145,7 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
 def take_labels(vae: Any, objective: Objective, weight: float | None) -> None:
     """Makes an objective take labels of the variant's category, see `LabelledCategory`.
 
-    Without a weight, a term that is there already stays; another one has the weight 1.
+    Without a weight, one of its terms stays as it is; a new one has the weight 1.
     """
     if vae.category is None or not isinstance(objective, MutualInformationELBO):
         lacks = "no ELBO" if vae.category else "no category"
@@ -240,7 +240,7 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
 
 
 def check_condition(vae: Any, prior: Any) -> None:
-    """Refuses a condition where the variant or its prior compares data of other conditions."""
+    """Refuses a condition if the variant or its prior compares data of different conditions."""
     read = given_shape_of(prior)
     if read not in (None, vae.given_shape):
         raise OptionError(

@@ -181,8 +181,8 @@ class Coding(PyroModule):
         Args:
             n: Number of samples.
             category: The category of the samples, its number from 0 or its letter from A, as on
-                the page of a run; any if omitted. With several sites that are categories, it is of
-                the first; ``{"c1": 3, "c2": "A"}`` names them.
+                the page of a run; any if omitted. With several categorical sites, it is of the
+                first; ``{"c1": 3, "c2": "A"}`` names them.
             what: ``"mean"`` for the likelihood's mean, ``"data"`` for data drawn from it.
             given: The condition of each sample, see `arguments`.
 
@@ -230,7 +230,7 @@ def encoded(
     num_draws: int | None = None,
     guide: Program | None = None,
 ) -> Codes:
-    """Encodes data, with their condition, without a check: also means of counts."""
+    """Encodes data, with their condition, unchecked: means of counts are no whole numbers."""
     if num_draws is not None and what != "draws":
         raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
     args, guide = [p.to(vae.device) for p in args], vae.guide if guide is None else guide

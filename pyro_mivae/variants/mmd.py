@@ -56,7 +56,7 @@ class MMDVAE(VAE):
         if mi_weight + marginal_weight < 1:
             raise OptionError(
                 f"mi_weight={mi_weight}, marginal_weight={marginal_weight}: allowed are numbers "
-                "that together are 1 or more"
+                "whose sum is 1 or more"
             )
         self.mi_weight = mi_weight
         self.marginal_weight = marginal_weight

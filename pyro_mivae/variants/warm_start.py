@@ -35,9 +35,9 @@ class CategoryStart:
 
     The guide's category is trained alone first, by `RegularizedInformation`, from two initial
     weights, and the better by that term is kept. With a ``transform``, a quarter of the steps
-    follows in which `InvariantInformation` is added: from the beginning, it makes categories merge
-    that differ little. The terms then stay in the objective with ``start_weight``, which falls to
-    0 over the first 80 % of the training. The weights of the KL divergences and of an information
+    follows in which `InvariantInformation` is added; earlier, it would merge categories that
+    differ little. The terms then stay in the objective with ``start_weight``, which falls to 0
+    over the first 80 % of the training. The weights of the KL divergences and of an information
     term rise from 0 during the share ``warmup`` of the training.
 
     If some data have labels, the mean of log q(c = label | x) over these is maximised too.
@@ -88,7 +88,7 @@ class CategoryStart:
 
     @classmethod
     def of(cls, given: int | CategoryStart | None) -> CategoryStart:
-        """Returns the start of so many steps, or the one that is given."""
+        """Returns a start with this number of steps, or the given one."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
     def run(
@@ -173,10 +173,11 @@ def warm_start_categories(
 ) -> None:
     r"""Trains :math:`q(c \mid x)` alone, to maximise terms of the category.
 
-    They have local optima. Of several starts, the one with the greatest value over its last tenth
-    of steps is kept. Every start but the first draws the parameters anew, by ``reset_parameters``
-    of the modules that have it and are not frozen. Labels, -1 if not known, add the mean of the
-    `LabelledCategory`, estimated in each step from as many labelled data as a batch holds.
+    The terms have local optima. Of several starts, the one with the greatest value over its last
+    tenth of steps is kept. Every start but the first draws the parameters anew, by
+    ``reset_parameters`` of the modules that have it and are not frozen. Labels, -1 if not known,
+    add the mean of the `LabelledCategory`, estimated in each step from as many labelled data as a
+    batch holds.
     """
     classified = LabelledCategory(terms[0].sites[0])
     args = [x, *others]

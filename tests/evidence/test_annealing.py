@@ -312,5 +312,5 @@ def test_bad_input_is_named():
     assert "no density" in report.protocol["ais"]
     with pytest.raises(SiteError, match="no density"):
         annealed_log_likelihood(exact, pair.guide, x)
-    with pytest.raises(SiteError, match="no data of the model's own"):
+    with pytest.raises(SiteError, match="need data that the model drew"):
         bidirectional_monte_carlo(exact, pair.guide, x)

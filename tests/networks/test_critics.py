@@ -153,7 +153,7 @@ def test_bad_input_is_named():
             build_critic(name, (2,), 1, (8, 0))
     with pytest.raises(OptionError, match="hidden_dims holds 1; give 2 or more"):
         build_critic("chain", (2,), 1, (8,))
-    with pytest.raises(ShapeError, match="head: 2 outputs a pair given, 1 needed"):
+    with pytest.raises(ShapeError, match="head: 2 outputs per pair given, 1 needed"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(8, 2))
     with pytest.raises(ShapeError, match=r"head does not take data of shape \(2, 8\)"):
         MutualInfoChain((2,), 1, (4, 4), head=nn.Linear(7, 1))

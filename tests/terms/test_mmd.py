@@ -130,7 +130,7 @@ def test_bad_options():
         mi.MaximumMeanDiscrepancy("z", bandwidth=-1.0)
     with pytest.raises(OptionError, match="mi_weight=1.5; allowed are finite numbers up to 1"):
         mi.MMDVAE((1, 3, 4), mi_weight=1.5)
-    with pytest.raises(OptionError, match="together are 1 or more"):
+    with pytest.raises(OptionError, match="whose sum is 1 or more"):
         mi.MMDVAE((1, 3, 4), mi_weight=0.2, marginal_weight=0.1)
 
 

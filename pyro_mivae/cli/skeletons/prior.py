@@ -1,4 +1,4 @@
-"""A prior: a ring of Gaussians, of which one is chosen by a category.
+"""A prior: Gaussians on a ring, one for each category.
 
 python FILE.py                                     # a check, and a short training
 pyro-mivae train cat --prior FILE.py:RingPrior     # a run folder, with a report

@@ -1,4 +1,4 @@
-"""A term: the squared covariances between coordinates of the posterior means, to be small.
+"""A term: keeps covariances between coordinates of the posterior means small.
 
 python FILE.py     # a check, and a short training
 """
