@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pyro_mivae.errors import OptionError
-from pyro_mivae.training import atomic_path
+from pyro_mivae.training import write_file
 
 KINDS = ("prior", "guide", "term")
 
@@ -18,5 +18,4 @@ def write_skeleton(kind: str, path: Path, *, overwrite: bool = False) -> None:
     if path.exists() and not overwrite:
         raise OptionError(f"{path} exists; replace it with overwrite=True, or choose another")
     source = files("pyro_mivae.cli.skeletons").joinpath(f"{kind}.py").read_text(encoding="utf-8")
-    with atomic_path(path) as scratch:
-        scratch.write_text(source.replace("FILE.py", path.name), encoding="utf-8")
+    write_file(path, source.replace("FILE.py", path.name))

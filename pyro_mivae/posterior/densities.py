@@ -13,7 +13,7 @@ from pyro.contrib.zuko import ZukoToPyro
 from pyro.infer import config_enumerate
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
-from torch.distributions import Independent, Normal, TransformedDistribution, kl_divergence
+from torch.distributions import Normal, TransformedDistribution, kl_divergence
 
 from pyro_mivae.compat import tree_map
 from pyro_mivae.posterior.layout import (
@@ -24,6 +24,7 @@ from pyro_mivae.posterior.layout import (
     run_pair,
     support_of,
 )
+from pyro_mivae.priors import base_of
 from pyro_mivae.progress import telling
 from pyro_mivae.sites import has_mean, mean_of
 from pyro_mivae.traces import Program, TracePair, is_deterministic, trace_program
@@ -251,9 +252,7 @@ class _Normals:
 
 def is_flow(fn: Any) -> bool:
     """True for transformed noise whose coordinates depend on each other."""
-    noise = fn
-    while isinstance(noise, Independent):
-        noise = noise.base_dist
+    noise = base_of(fn)
     return factors(fn) is None and isinstance(noise, TransformedDistribution | ZukoToPyro)
 
 

@@ -13,11 +13,12 @@ import torch
 from pyro.infer import config_enumerate
 from pyro.poutine.messenger import Messenger
 from torch import Size, Tensor
-from torch.distributions import Distribution, Independent, biject_to, constraints
+from torch.distributions import Distribution, biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform, identity_transform
 
 from pyro_mivae.errors import ShapeError, SiteError
+from pyro_mivae.priors import base_of
 from pyro_mivae.traces import Program, TracePair
 
 
@@ -100,8 +101,7 @@ def leading(fn: Any) -> int:
 
 def factors(fn: Distribution) -> Distribution | None:
     """Returns the distributions of coordinates that are independent of each other."""
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
+    fn = base_of(fn)
     return None if fn.event_shape else fn
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_mivae.errors import DataError, PyroMivaeError, SiteError
 from pyro_mivae.models import data_for
-from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace
+from pyro_mivae.posterior.densities import Posterior, conditioned_trace, enumerated_trace, repeat
 from pyro_mivae.posterior.layout import (
     ProbedPair,
     SiteLayout,
@@ -302,7 +302,7 @@ def _unpaired(
     """Sites whose density is wrong, or fails, when codes are broadcast against data."""
     few = x[:PAIRED]
     n = len(few)
-    repeated = Posterior(guide, few.repeat(n, *[1] * (few.dim() - 1)), layout)
+    repeated = Posterior(guide, repeat(few, n), layout)
     paired = Posterior(guide, few, layout)
     found = set()
     for name in filter(layout.is_known, layout.drawn):

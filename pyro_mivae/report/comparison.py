@@ -16,9 +16,9 @@ from pyro_mivae.plots.curves import epochs_of
 from pyro_mivae.plots.style import group_color
 from pyro_mivae.report.comparison_table import Line
 from pyro_mivae.report.data import ReportData
-from pyro_mivae.report.page import render, write_text
+from pyro_mivae.report.page import render
 from pyro_mivae.report.pictures import Panel, render_panels
-from pyro_mivae.training import History
+from pyro_mivae.training import History, write_file
 
 _COLUMNS = 10
 _SAMPLE_ROWS = 2
@@ -82,7 +82,7 @@ def write_comparison(
         costs=costs,
         pictures=pictures,
     )
-    return write_text(path, page)
+    return write_file(path, page)
 
 
 def _short_names(contenders: Sequence[Contender]) -> list[str]:

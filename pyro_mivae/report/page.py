@@ -17,7 +17,7 @@ from pyro_mivae.report.latent_space import CODES
 from pyro_mivae.report.pictures import Panel, render_panels, write_pictures
 from pyro_mivae.report.samples import DRAWN
 from pyro_mivae.report.summary import Number, headline, remaining, story, summarize
-from pyro_mivae.training import atomic_path, versions
+from pyro_mivae.training import versions, write_file
 
 PANELS: Sequence[Callable[[ReportData], Iterator[Panel]]] = (*DRAWN, *CODES, *NATS)
 """Pictures of a report, in order: functions from the data to panels, if any."""
@@ -91,7 +91,7 @@ def write_report(
         data.vae.train(was_training)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_pictures(path.parent, {f"{one.key}.png": one.png for one in pictures if one.png})
-    return write_text(path, page)
+    return write_file(path, page)
 
 
 def _network(config: Mapping[str, object], data: ReportData) -> str:
@@ -117,13 +117,6 @@ def _sorted(pictures: Sequence[Panel]) -> dict[str, list[Panel]]:
         "shown": shown,
         "folded": [one for one in rest if one not in shown],
     }
-
-
-def write_text(path: Path, page: str) -> Path:
-    """Writes a page in one step."""
-    with atomic_path(path) as scratch:
-        scratch.write_text(page, encoding="utf-8")
-    return path
 
 
 def render(template: str, **values: object) -> str:

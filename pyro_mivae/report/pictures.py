@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_mivae.errors import PyroMivaeError, PyroMivaeWarning
 from pyro_mivae.plots.style import render_schemes
-from pyro_mivae.training import atomic_path
+from pyro_mivae.training import write_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,8 +68,7 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
     earlier = listed_pictures(folder)
     _list_pictures(folder, {path.name for path in earlier} | pictures.keys())
     for name, png in pictures.items():
-        with atomic_path(folder / name) as scratch:
-            scratch.write_bytes(png)
+        write_file(folder / name, png)
     for path in earlier:
         if path.name not in pictures:
             path.unlink()
@@ -87,8 +86,7 @@ def listed_pictures(folder: Path) -> list[Path]:
 
 
 def _list_pictures(folder: Path, names: Collection[str]) -> None:
-    with atomic_path(folder / PICTURES) as scratch:
-        scratch.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+    write_file(folder / PICTURES, "".join(f"{name}\n" for name in sorted(names)))
 
 
 def _on(ground: str, picture: Image) -> Image:

@@ -31,7 +31,7 @@ from pyro_mivae.networks import NETWORKS
 from pyro_mivae.options import checks_of, flags_of, kinds_of, option
 from pyro_mivae.priors import PRIORS
 from pyro_mivae.schedules import TARGET, written_weight
-from pyro_mivae.training import TrainingOptions, atomic_path, versions
+from pyro_mivae.training import TrainingOptions, versions, write_file
 from pyro_mivae.variants import VARIANTS, Variant
 from pyro_mivae.variants.options import copied, takes_target
 
@@ -291,8 +291,7 @@ class RunConfig:
 
     def write(self, path: Path) -> None:
         """Writes the configuration as TOML."""
-        with atomic_path(path) as scratch:
-            scratch.write_text(self.dumps(), encoding="utf-8")
+        write_file(path, self.dumps())
 
     def dumps(self) -> str:
         """Returns the configuration as TOML."""

@@ -35,6 +35,7 @@ from pyro_mivae.training import (
     read_checkpoint,
     resolve_device,
     suitable_threads,
+    write_file,
 )
 from pyro_mivae.training.checkpoint import kept_weights
 from pyro_mivae.variants import Variant
@@ -173,8 +174,7 @@ def write_samples(
         rows = math.ceil(count / columns)
         figure, ax = grid_figure(rows, columns, run.vae.data_shape, label_width=0.1)
         plot_samples(ax, images, columns=columns)
-        with atomic_path(out) as scratch:
-            scratch.write_bytes(render_png(figure))
+        write_file(out, render_png(figure))
         return
     scale = max(1, math.ceil(CELL / max(images.shape[-2:])))
     images = as_pixels(images.cpu()).repeat_interleave(scale, -1).repeat_interleave(scale, -2)

@@ -12,7 +12,7 @@ from typing import Any
 from pyro_mivae.errors import OptionError, RunError
 from pyro_mivae.report.pictures import PICTURES, listed_pictures
 from pyro_mivae.runs.config import RunConfig
-from pyro_mivae.training import Writer, atomic_path, has_checkpoint, writing
+from pyro_mivae.training import Writer, has_checkpoint, write_file, writing
 from pyro_mivae.training.checkpoint import CHECKPOINT, PREVIOUS
 from pyro_mivae.training.checkpointer import HISTORY
 from pyro_mivae.training.files import LOCK, OWNER
@@ -135,8 +135,7 @@ def clear_models(folder: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON, with null for numbers that are not finite."""
-    with atomic_path(path) as scratch:
-        scratch.write_text(json.dumps(defined(content), indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(defined(content), indent=2) + "\n")
 
 
 def defined(content: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mivae.errors import OptionError, RunError
-from pyro_mivae.training import atomic_path
+from pyro_mivae.training import write_file
 
 SUFFIX = ".safetensors"
 MISSING = (
@@ -26,8 +26,7 @@ def write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     # Tensors that share memory are copied, as the format stores each by itself.
     weights = {k: v.detach().cpu().clone().contiguous() for k, v in content["weights"].items()}
     header = {key: json.dumps(value) for key, value in content.items() if key != "weights"}
-    with atomic_path(path) as scratch:
-        scratch.write_bytes(save(weights, metadata=header))
+    write_file(path, save(weights, metadata=header))
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

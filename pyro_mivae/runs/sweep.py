@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -38,7 +37,7 @@ from pyro_mivae.runs.run_folder import (
     write_json,
 )
 from pyro_mivae.tables import Shown, align
-from pyro_mivae.training import TrainingOptions, atomic_path, fit_many, suitable_threads
+from pyro_mivae.training import History, TrainingOptions, fit_many, suitable_threads, write_file
 from pyro_mivae.variants import VARIANT, Variant
 
 MEASURED = (*OF_SWEEPS, "active_units")
@@ -71,11 +70,7 @@ class SweepTable(Shown):
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the rows as a table."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_path(Path(path)) as scratch, scratch.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="nan", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        History(self.rows).to_csv(path)  # a history has the same columns: all names, in order
 
     def to_json(self, path: str | Path) -> None:
         """Writes grid, seeds, protocol, rows and failures, with null for NaN."""
@@ -117,8 +112,7 @@ class SweepTable(Shown):
         along, apart = self.axes
         figure, ax = new_figure(4.0)
         plot_rate_distortion(ax, self.rows, along=along, apart=apart)
-        with atomic_path(Path(path)) as scratch:
-            scratch.write_bytes(render_png(figure))
+        write_file(Path(path), render_png(figure))
 
     def __repr__(self) -> str:
         grid = ", ".join(f"{name} {list(values)}" for name, values in self.grid.items())

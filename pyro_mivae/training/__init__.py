@@ -7,7 +7,7 @@ from pyro_mivae.training.checkpoint import (
     read_checkpoint,
     write_archive,
 )
-from pyro_mivae.training.files import Writer, atomic_path, writing
+from pyro_mivae.training.files import Writer, atomic_path, write_file, writing
 from pyro_mivae.training.fit import fit
 from pyro_mivae.training.history import History
 from pyro_mivae.training.identity import Identity, describe_model, differences, in_words, versions
@@ -34,5 +34,6 @@ __all__ = [
     "suitable_threads",
     "versions",
     "write_archive",
+    "write_file",
     "writing",
 ]

@@ -53,6 +53,13 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
                 scratch.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Writes a file in one step, text as UTF-8."""
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
 def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.errors import RunError, TrainingError
-from pyro_mivae.training.files import atomic_path, writing
+from pyro_mivae.training.files import write_file, writing
 
 Row = Mapping[str, float]
 WHOLE = ("epoch", "step")
@@ -86,8 +86,7 @@ class History:
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the table atomically."""
-        with atomic_path(Path(path)) as scratch:
-            scratch.write_text(self._text(), newline="")
+        write_file(Path(path), self._text())
 
     def _text(self) -> str:
         file = io.StringIO()

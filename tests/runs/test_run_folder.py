@@ -168,9 +168,10 @@ def test_every_picture_is_listed_whenever_writing_stops(tmp_path, monkeypatch):
     written, write = [], Path.write_bytes
 
     def stops(path, content):
-        if len(written) == 1:
-            raise KeyboardInterrupt
-        written.append(path)
+        if path.suffix == ".png":  # and not their list
+            if written:
+                raise KeyboardInterrupt
+            written.append(path)
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", stops)
