@@ -273,13 +273,12 @@ class Key:
             text += f", {self.site}"
         return text + WORDS.get(self.side, "")
 
-    @property
-    def meaning(self) -> str:
-        """Sentence that explains the figure."""
-        of = self.site or "the whole code"
-        if self.index is not None:
+    def explain(self, of: str = "") -> str:
+        """Returns a sentence that explains the figure; ``of`` is a better name of its part."""
+        if not of:
+            of = self.site or "the whole code"
             kind = "dimension" if self.name == "kl" else "dimension, or category,"
-            of = f"{kind} {self.index} of {of}"
+            of = of if self.index is None else f"{kind} {self.index} of {of}"
         text = self.figure.meaning.format(of=of) + WORDS.get(self.side, "")
         return (
             f"{text} on held-out data; it may err either way."
@@ -338,10 +337,10 @@ def label(text: str) -> str:
     return text if found is None else found.label
 
 
-def meaning_of(text: str) -> str:
+def meaning_of(text: str, of: str = "") -> str:
     """Returns the meaning of a key as a sentence, empty if it names no figure."""
     found = parse(text)
-    return "" if found is None else found.meaning
+    return "" if found is None else found.explain(of)
 
 
 def error_of(values: Mapping[str, float], text: str, *, missing: float = math.nan) -> float:

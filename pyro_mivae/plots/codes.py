@@ -219,13 +219,15 @@ def _draw_shares(ax: Axes, shares: Tensor, *, square: bool) -> None:
 
 def _write_names(ax: Axes, centers: Mapping[str, Tensor]) -> None:
     """Writes names at points; a name that would cover another moves up or down."""
-    box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
+    from matplotlib.patheffects import withStroke
+
+    edge = withStroke(linewidth=2.5, foreground="white")  # a box would hide a small island
     ax.figure.canvas.figure.draw_without_rendering()  # the names' places need the layout
     taken: list[Any] = []
     heights = sorted(range(-_STACK, _STACK + 1, 4), key=abs)
     for name, (x, y) in ((name, center.tolist()) for name, center in centers.items()):
         places = [((x, y), (0, height)) for height in heights]
-        look: dict[str, Any] = {"fontweight": "bold", "color": "black", "bbox": box}
+        look: dict[str, Any] = {"fontweight": "bold", "color": "black", "path_effects": [edge]}
         if not write_free(ax, name, places, taken, inside=False, **look):
             write(ax, name, (x, y), ha="center", va="center", **look)
 

@@ -10,16 +10,18 @@ from pyro_mivae.figures import (
     CRITIC,
     LOWER,
     UPPER,
+    Key,
     error_of,
     interval,
     key,
     label,
     meaning_of,
+    parse,
     parsed,
     without_errors,
 )
 from pyro_mivae.report.data import ReportData
-from pyro_mivae.tables import write_error, write_interval, write_number
+from pyro_mivae.tables import letter, write_error, write_interval, write_number
 
 
 class Number(NamedTuple):
@@ -109,7 +111,7 @@ def headline(data: ReportData) -> Iterator[Number]:
             yield _information(data, site)
     for k, _ in parsed(m, "mi"):
         if k.side == CRITIC:
-            yield _figure(m, str(k), k.meaning)
+            yield _figure(m, str(k), k.explain())
     if _defined(m, "cluster_accuracy"):
         meaning = (
             f"The share of the {data.nouns} whose category is matched to their label, by the "
@@ -129,8 +131,24 @@ def remaining(data: ReportData) -> Iterator[Number]:
     for name, value in without_errors(data.metrics).items():
         written = f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not defined"
         error = error_of(data.metrics, name)
+        of = parse(name)
+        nats = "nats " if of is not None and of.figure.unit == "nats" else ""
         margin = f"± {error:.2g}" if math.isfinite(error) else ""
-        yield Number(name, written, margin, meaning_of(name))
+        unit = f"{nats}{margin}".rstrip() if math.isfinite(value) else ""
+        yield Number(name, written, unit, meaning_of(name, _part(data, of)))
+
+
+def _part(data: ReportData, of: Key | None) -> str:
+    """Names the category or dimension that a figure is about; empty if it is about neither."""
+    if of is None:
+        return ""
+    if of.name == "occupancy":
+        return letter(int(of.site))
+    if of.index is None:
+        return ""
+    if of.site in data.vae.categories:
+        return f"category {letter(of.index)} of {of.site}"
+    return f"dimension {of.index} of {of.site}"
 
 
 def _figure(metrics: Mapping[str, float], name: str, meaning: str) -> Number:

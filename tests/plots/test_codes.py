@@ -63,6 +63,7 @@ def test_latent_space_has_a_cloud_and_a_name_per_group(ax):
     plots.plot_latent_space(ax, codes, groups, names=["cat", "dog", "owl"])
     assert [len(c.get_offsets()) for c in ax.collections] == [20, 20, 20]
     assert texts(ax.texts) == ["cat", "dog", "owl"]
+    assert not any(text.get_bbox_patch() for text in ax.texts)  # it would hide a small cloud
     first = torch.as_tensor(ax.collections[0].get_offsets().data)
     torch.testing.assert_close(first, codes[groups == 0].double())
 

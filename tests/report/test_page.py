@@ -349,13 +349,15 @@ def test_what_stands_out_comes_first_or_not_at_all(tmp_path, infocat):
 
 
 def test_numbers_of_single_dimensions_are_folded_by_themselves(tmp_path, infocat):
-    metrics = {"rate": 4.0, "kl_z[0]": 1.25, "kl_z[0]_se": 0.1, "mi_c[2]_lower": 0.5}
+    metrics = {"rate": 4.0, "occupancy_1": 0.25, "kl_z[0]": 1.25, "kl_z[0]_se": 0.1}
+    metrics |= {"mi_c[2]_lower": 0.5}
     page = report(tmp_path, data_of(infocat, metrics=metrics), panels=())
     assert len(page.all("details")) == 3
-    assert "All 1 numbers rate" in page.text
-    assert "2 numbers of single dimensions and categories kl_z[0]" in page.text
+    assert "All 2 numbers rate 4 nats KL of all sites" in page.text
+    assert "occupancy_1 0.25 Share of the data in category B." in page.text
+    assert "2 numbers of single dimensions and categories kl_z[0] 1.25 nats ± 0.1" in page.text
     assert "KL of dimension 0 of z." in page.text
-    meaning = "Information that dimension, or category, 2 of c holds about the data, at least."
+    meaning = "Information that category C of c holds about the data, at least."
     assert meaning in page.text
 
 
