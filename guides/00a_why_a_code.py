@@ -272,7 +272,7 @@ style_axes(axes, grid=True)
 # ## Sources
 #
 # * Shannon (1948), A Mathematical Theory of Communication,
-#   https://doi.org/10.1002/j.1538-7305.1948.tb01338.x: entropy, and the length of codes.
+#   <https://doi.org/10.1002/j.1538-7305.1948.tb01338.x>: entropy, and the length of codes.
 # * MacKay (2003), Information Theory, Inference, and Learning Algorithms, chapters 2 to 5,
-#   https://www.inference.org.uk/mackay/itila/: bits, bets and Laplace's rule.
-# * McLachlan & Peel (2000), Finite Mixture Models, https://doi.org/10.1002/0471721182: tables.
+#   <https://www.inference.org.uk/mackay/itila/>: bits, bets and Laplace's rule.
+# * McLachlan & Peel (2000), Finite Mixture Models, <https://doi.org/10.1002/0471721182>: tables.

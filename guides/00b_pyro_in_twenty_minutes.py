@@ -241,9 +241,9 @@ style_axes(axes)
 #
 # ## Sources
 #
-# * Pyro's introduction, https://pyro.ai/examples/intro_long.html, and its page on shapes,
-#   https://pyro.ai/examples/tensor_shapes.html.
+# * Pyro's introduction, <https://pyro.ai/examples/intro_long.html>, and its page on shapes,
+#   <https://pyro.ai/examples/tensor_shapes.html>.
 # * Bingham et al. (2019), Pyro: Deep Universal Probabilistic Programming,
-#   https://jmlr.org/papers/v20/18-403.html.
+#   <https://jmlr.org/papers/v20/18-403.html>.
 # * Hoffman, Blei, Wang & Paisley (2013), Stochastic Variational Inference,
-#   https://jmlr.org/papers/v14/hoffman13a.html.
+#   <https://jmlr.org/papers/v14/hoffman13a.html>.

@@ -255,9 +255,9 @@ assert abs(learned.mean() - information) < 4 * se and abs(information - 0.80) < 
 # ## Sources
 #
 # * MacKay (2003), Information Theory, Inference, and Learning Algorithms, chapters 3 and 29,
-#   https://www.inference.org.uk/mackay/itila/.
+#   <https://www.inference.org.uk/mackay/itila/>.
 # * Bishop (2006), Pattern Recognition and Machine Learning, section 2.3.3 (linear-Gaussian
 #   models),
-#   https://www.microsoft.com/en-us/research/publication/pattern-recognition-machine-learning/.
+#   <https://www.microsoft.com/en-us/research/publication/pattern-recognition-machine-learning/>.
 # * Owen (2013), Monte Carlo theory, methods and examples, chapter 9,
-#   https://artowen.su.domains/mc/.
+#   <https://artowen.su.domains/mc/>.

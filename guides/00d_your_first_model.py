@@ -205,8 +205,8 @@ assert torch.equal(again.encode(x_test)["z"], codes)
 #
 # ## Sources
 #
-# * Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114.
+# * Kingma & Welling (2014), Auto-Encoding Variational Bayes, <https://arxiv.org/abs/1312.6114>.
 # * Rezende, Mohamed & Wierstra (2014), Stochastic Backpropagation,
-#   https://arxiv.org/abs/1401.4082.
+#   <https://arxiv.org/abs/1401.4082>.
 # * Tipping & Bishop (1999), Probabilistic Principal Component Analysis (the model of the sensors),
-#   https://doi.org/10.1111/1467-9868.00196.
+#   <https://doi.org/10.1111/1467-9868.00196>.

@@ -357,8 +357,8 @@ assert abs(loss + parts["elbo"]) < 1e-3
 #
 # ## Sources
 #
-# * Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114.
-# * Rezende, Mohamed & Wierstra (2014), https://arxiv.org/abs/1401.4082: the reparametrisation.
+# * Kingma & Welling (2014), Auto-Encoding Variational Bayes, <https://arxiv.org/abs/1312.6114>.
+# * Rezende, Mohamed & Wierstra (2014), <https://arxiv.org/abs/1401.4082>: the reparametrisation.
 # * Cremer, Li & Duvenaud (2018), Inference Suboptimality in Variational Autoencoders,
-#   https://arxiv.org/abs/1801.03558: what the family and what amortisation cost.
-# * Pyro's page on ELBOs, https://pyro.ai/examples/svi_part_i.html.
+#   <https://arxiv.org/abs/1801.03558>: what the family and what amortisation cost.
+# * Pyro's page on ELBOs, <https://pyro.ai/examples/svi_part_i.html>.

@@ -206,9 +206,9 @@ assert se < 0.5
 # ## Sources
 #
 # * Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error in
-#   Variational Autoencoders, https://arxiv.org/abs/1907.06845.
+#   Variational Autoencoders, <https://arxiv.org/abs/1907.06845>.
 # * Salakhutdinov & Murray (2008), On the Quantitative Analysis of Deep Belief Networks,
-#   https://doi.org/10.1145/1390156.1390266: images drawn once.
-# * Burda, Grosse & Salakhutdinov (2016), https://arxiv.org/abs/1509.00519: images drawn anew.
+#   <https://doi.org/10.1145/1390156.1390266>: images drawn once.
+# * Burda, Grosse & Salakhutdinov (2016), <https://arxiv.org/abs/1509.00519>: images drawn anew.
 # * Theis, van den Oord & Bethge (2016), A Note on the Evaluation of Generative Models,
-#   https://arxiv.org/abs/1511.01844.
+#   <https://arxiv.org/abs/1511.01844>.

@@ -315,10 +315,10 @@ assert 0.4 < forwards.acceptance < 0.95
 # ## Sources
 #
 # * Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders,
-#   https://arxiv.org/abs/1509.00519.
-# * Neal (2001), Annealed Importance Sampling, https://arxiv.org/abs/physics/9803008.
-# * Wu, Burda, Salakhutdinov & Grosse (2017), https://arxiv.org/abs/1611.04273: how far reported
+#   <https://arxiv.org/abs/1509.00519>.
+# * Neal (2001), Annealed Importance Sampling, <https://arxiv.org/abs/physics/9803008>.
+# * Wu, Burda, Salakhutdinov & Grosse (2017), <https://arxiv.org/abs/1611.04273>: how far reported
 #   numbers of known models were off.
-# * Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: both directions.
-# * Huang, Makhzani, Cao & Grosse (2020), https://arxiv.org/abs/2008.06653: step sizes from a run
+# * Grosse, Ghahramani & Adams (2015), <https://arxiv.org/abs/1511.02543>: both directions.
+# * Huang, Makhzani, Cao & Grosse (2020), <https://arxiv.org/abs/2008.06653>: step sizes from a run
 #   of their own.

@@ -299,10 +299,10 @@ style_axes(axes)
 # ## Sources
 #
 # * Hoffman & Johnson (2016), ELBO surgery,
-#   http://approximateinference.org/accepted/HoffmanJohnson2016.pdf: the two parts of the rate.
+#   <http://approximateinference.org/accepted/HoffmanJohnson2016.pdf>: the two parts of the rate.
 # * Poole et al. (2019), On Variational Bounds of Mutual Information,
-#   https://arxiv.org/abs/1905.06922: bounds from known densities, and the ceiling.
+#   <https://arxiv.org/abs/1905.06922>: bounds from known densities, and the ceiling.
 # * McAllester & Stratos (2020), Formal Limitations on the Measurement of Mutual Information,
-#   https://arxiv.org/abs/1811.04251: why no lower bound is free of a ceiling.
-# * Alemi et al. (2018), Fixing a Broken ELBO, https://arxiv.org/abs/1711.00464: rate and
+#   <https://arxiv.org/abs/1811.04251>: why no lower bound is free of a ceiling.
+# * Alemi et al. (2018), Fixing a Broken ELBO, <https://arxiv.org/abs/1711.00464>: rate and
 #   distortion.

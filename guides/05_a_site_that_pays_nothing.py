@@ -326,8 +326,8 @@ assert math.isfinite(history["loss"][-1])
 # ## Sources
 #
 # * Bachmann, InfomaxVAE, which names the rate an information:
-#   https://github.com/bacdavid/InfomaxVAE
+#   <https://github.com/bacdavid/InfomaxVAE>
 # * A. Alemi et al. (2018), Fixing a Broken ELBO: rate and distortion.
-#   https://arxiv.org/abs/1711.00464
+#   <https://arxiv.org/abs/1711.00464>
 # * M. Hoffman and M. Johnson (2016), ELBO surgery: a rate is information plus a divergence.
-#   http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
+#   <http://approximateinference.org/accepted/HoffmanJohnson2016.pdf>

@@ -387,9 +387,9 @@ assert abs(expected_best(5) - 1.163) < 5e-4
 # ## Sources
 #
 # * T. Pineau and M. Lelarge (2018), InfoCatVAE: the prior and the information term.
-#   https://arxiv.org/abs/1806.08240
+#   <https://arxiv.org/abs/1806.08240>
 # * W. Hu et al. (2017), Learning Discrete Representations via Information Maximizing
-#   Self-Augmented Training: the start. https://arxiv.org/abs/1702.08720
+#   Self-Augmented Training: the start. <https://arxiv.org/abs/1702.08720>
 # * J. Xie, R. Girshick and A. Farhadi (2016), Unsupervised Deep Embedding for Clustering
-#   Analysis: the accuracy of clusters. https://arxiv.org/abs/1511.06335
-# * Pyro's tutorial on enumeration: https://pyro.ai/examples/enumeration.html
+#   Analysis: the accuracy of clusters. <https://arxiv.org/abs/1511.06335>
+# * Pyro's tutorial on enumeration: <https://pyro.ai/examples/enumeration.html>

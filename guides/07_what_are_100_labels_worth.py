@@ -296,7 +296,7 @@ plt.show()
 # ## Sources
 #
 # * D. Kingma et al. (2014), Semi-supervised Learning with Deep Generative Models: the bound, and
-#   the classifier's weight in equation 9. https://arxiv.org/abs/1406.5298
+#   the classifier's weight in equation 9. <https://arxiv.org/abs/1406.5298>
 # * W. Hu et al. (2017), Learning Discrete Representations via Information Maximizing
-#   Self-Augmented Training: the wish for images without a label. https://arxiv.org/abs/1702.08720
-# * Pyro's tutorial of a semi-supervised VAE: https://pyro.ai/examples/ss-vae.html
+#   Self-Augmented Training: the wish for images without a label. <https://arxiv.org/abs/1702.08720>
+# * Pyro's tutorial of a semi-supervised VAE: <https://pyro.ai/examples/ss-vae.html>

@@ -353,9 +353,9 @@ assert honest < 0
 # * D. Barber and F. Agakov (2003), The IM Algorithm: A Variational Approach to Information
 #   Maximization, equation 3.
 # * B. Poole et al. (2019), On Variational Bounds of Mutual Information. All bounds of the picture
-#   but CLUB: https://arxiv.org/abs/1905.06922
-# * P. Cheng et al. (2020), CLUB: https://arxiv.org/abs/2006.12013
+#   but CLUB: <https://arxiv.org/abs/1905.06922>
+# * P. Cheng et al. (2020), CLUB: <https://arxiv.org/abs/2006.12013>
 # * D. McAllester and K. Stratos (2020), Formal Limitations on the Measurement of Mutual
 #   Information: why no lower bound from samples reads far beyond $\log n$.
-#   https://arxiv.org/abs/1811.04251
-# * A. Alemi et al. (2018), Fixing a Broken ELBO, on the rate: https://arxiv.org/abs/1711.00464
+#   <https://arxiv.org/abs/1811.04251>
+# * A. Alemi et al. (2018), Fixing a Broken ELBO, on the rate: <https://arxiv.org/abs/1711.00464>

@@ -298,7 +298,7 @@ assert (on_noise > 0.6).all()
 # ## Sources
 #
 # * I. Goodfellow et al. (2014), Generative Adversarial Networks: the value and its end.
-#   https://arxiv.org/abs/1406.2661
-# * X. Chen et al. (2016), InfoGAN. https://arxiv.org/abs/1606.03657
+#   <https://arxiv.org/abs/1406.2661>
+# * X. Chen et al. (2016), InfoGAN. <https://arxiv.org/abs/1606.03657>
 # * L. Mescheder, S. Nowozin and A. Geiger (2017), The Numerics of GANs: games that turn.
-#   https://arxiv.org/abs/1705.10461
+#   <https://arxiv.org/abs/1705.10461>

@@ -346,9 +346,9 @@ assert all((k - kept[0]).abs().max() < 1e-4 for k in kept)
 # ## Sources
 #
 # * M. Hoffman and M. Johnson (2016), ELBO surgery: the two parts of a rate.
-#   http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
-# * J. Tomczak and M. Welling (2018), VAE with a VampPrior. https://arxiv.org/abs/1705.07120
+#   <http://approximateinference.org/accepted/HoffmanJohnson2016.pdf>
+# * J. Tomczak and M. Welling (2018), VAE with a VampPrior. <https://arxiv.org/abs/1705.07120>
 # * L. Dinh et al. (2017), Density Estimation Using Real NVP: the flow.
-#   https://arxiv.org/abs/1605.08803
+#   <https://arxiv.org/abs/1605.08803>
 # * B. Dai and D. Wipf (2019), Diagnosing and Enhancing VAE Models: a prior fitted in a second
-#   stage. https://arxiv.org/abs/1903.05789
+#   stage. <https://arxiv.org/abs/1903.05789>

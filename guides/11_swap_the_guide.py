@@ -382,12 +382,12 @@ assert scatter["sampled"] < 1e-4
 # ## Sources
 #
 # * C. Cremer, X. Li and D. Duvenaud (2018), Inference Suboptimality in Variational Autoencoders:
-#   the two gaps. https://arxiv.org/abs/1801.03558
+#   the two gaps. <https://arxiv.org/abs/1801.03558>
 # * D. Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow.
-#   https://arxiv.org/abs/1606.04934
+#   <https://arxiv.org/abs/1606.04934>
 # * G. Papamakarios et al. (2017), Masked Autoregressive Flow for Density Estimation.
-#   https://arxiv.org/abs/1705.07057
+#   <https://arxiv.org/abs/1705.07057>
 # * G. Roeder, Y. Wu and D. Duvenaud (2017), Sticking the Landing: the noise that cancels.
-#   https://arxiv.org/abs/1703.09194
+#   <https://arxiv.org/abs/1703.09194>
 # * Y. Wu et al. (2017), On the Quantitative Analysis of Decoder-Based Generative Models: AIS.
-#   https://arxiv.org/abs/1611.04273
+#   <https://arxiv.org/abs/1611.04273>

@@ -280,6 +280,6 @@ assert float(again.mean()) < log_px - 4 * error
 # ## Sources
 #
 # * P. Henderson et al. (2018), Deep Reinforcement Learning that Matters: what seeds alone can do.
-#   https://arxiv.org/abs/1709.06560
-# * PyTorch, Reproducibility: https://docs.pytorch.org/docs/stable/notes/randomness.html
-# * Pyro, SVI tips: https://pyro.ai/examples/svi_part_iv.html
+#   <https://arxiv.org/abs/1709.06560>
+# * PyTorch, Reproducibility: <https://docs.pytorch.org/docs/stable/notes/randomness.html>
+# * Pyro, SVI tips: <https://pyro.ai/examples/svi_part_iv.html>
