@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_*", "*.py"]  # chapters lie in learn/
-highlight_language = "none"  # indented blocks are commands and formulas
+highlight_language = "text"  # indented blocks are commands and formulas
 default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [  # other libraries, whose inventories a build without a network lacks
@@ -69,6 +70,7 @@ os.environ.pop("MPLBACKEND", None)  # the kernel's own shows figures on the page
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_show_search_summary = False  # from a disk a browser does not fetch the pages found
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
@@ -138,6 +140,20 @@ def resolve(
     )
 
 
+def lead_back(app: Sphinx, page: str, template: str, context: Any, tree: object) -> None:
+    """Corrects links from source to reference: viewcode names one module for all of a file."""
+    objects = app.env.domains.python_domain.objects
+
+    def correct(link: re.Match[str]) -> str:
+        start, name, url = link.groups()
+        named = [k for k, o in objects.items() if k.endswith(f".{name}") and o.docname in url]
+        return f"{start}#{objects[min(named, key=len)].node_id}"
+
+    if page.startswith("_modules/"):
+        back = r'(id="([^"]+)">\s*<a class="viewcode-back" href="([^"#]+))#[^"]+'
+        context["body"] = re.sub(back, correct, context["body"])
+
+
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Ships MathJax with the pages, so that equations need no network."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -153,4 +169,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-bases", public_bases)
     app.connect("autodoc-process-signature", constructor)
     app.connect("missing-reference", resolve)
+    app.connect("html-page-context", lead_back)
     app.connect("build-finished", copy_mathjax)
