@@ -49,10 +49,10 @@ def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]
 
 
 def stop_once() -> None:
-    """Raises KeyboardInterrupt at a command's first signal, and ignores the next ones.
+    """Raises KeyboardInterrupt at a command's first signal, and ignores further ones for a while.
 
-    A signal many seconds later ends the process at once. Within ``import torch`` no interrupt may
-    be raised: Python would end with the signal, not with the command's code.
+    After many seconds, one more signal ends the process at once. Within ``import torch`` no
+    interrupt may be raised: Python would end with the signal, not with the command's code.
     """
     if _is_command():
         _handle(_raise_once)
@@ -91,7 +91,6 @@ def _end(number: int, frame: Any) -> None:
 
 
 def _is_command() -> bool:
-    """True if this process is the command line."""
     words = sys.orig_argv[1:]
     scripts = any(Path(word).stem == "pyro-mivae" for word in words[:1])
     modules = any(w == "-m" and m.split(".")[0] == "pyro_mivae" for w, m in zip(words, words[1:]))

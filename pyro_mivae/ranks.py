@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shares:
-    """The division of a batch: the number of rows of each rank, and the own rank."""
+    """The division of a batch: the number of rows of each rank, and the rank of this process."""
 
     sizes: tuple[int, ...]
     rank: int
@@ -42,7 +42,7 @@ class Shares:
 
     @property
     def around(self) -> tuple[int, int]:
-        """Number of rows before the rank's own, and after them."""
+        """Number of rows before this rank's, and after them."""
         before = sum(self.sizes[: self.rank])
         return before, self.count - before - self.sizes[self.rank]
 
@@ -116,13 +116,13 @@ def mean_size(rows: int) -> float:
 
 
 def rows_before() -> int:
-    """Returns the number of rows of the whole batch before the rank's own."""
+    """Returns the number of rows of the whole batch before this rank's."""
     shares = _shares.get()
     return 0 if shares is None else shares.around[0]
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks; each of them adds its own gradient of it."""
+    """The sum over the ranks; its gradients are summed over the ranks too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _Sum(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together, and the own one among them."""
+    """The processes that train together, and the rank of this one."""
 
     rank: int = 0
     size: int = 1  # without a process group

@@ -109,8 +109,8 @@ class Target:
     .. math:: \min_\theta \max_{\beta, \lambda > 0}\;
         D(\theta) + \beta\,(KL(\theta) - R) + \lambda\,(I - I_q(\theta))
 
-    by the usual steps on :math:`\theta`, each followed by one of ascent on the logarithm of the
-    weight, which keeps it positive:
+    by the usual steps on :math:`\theta`, each followed by a step of ascent on the logarithm of the
+    weight, which keeps the weight positive:
 
     .. math:: g \leftarrow g + \tfrac{1}{n} (\mathrm{clip}(v, -1, 1) - g),\qquad
         \log\beta \leftarrow \log\beta + \eta\,g

@@ -23,7 +23,7 @@ class SphericalUniform(TorchDistribution):
     r"""The uniform distribution on the unit sphere :math:`S^{d-1}` of :math:`d` coordinates.
 
     Args:
-        dim: :math:`d`, 2 or more, of the space around the sphere.
+        dim: :math:`d`, 2 or more: the dimension of the space around the sphere.
         like: A tensor of the same dtype and device.
         validate_args: True to check arguments; Pyro's global setting if omitted.
 

@@ -154,11 +154,11 @@ class TracePair:
         return poutine.replay(program, trace=self.batches) if self.batches.nodes else program
 
     def log_likelihood(self, name: str) -> Tensor:
-        """Returns :math:`log p(x | code)` of an observed site, over its batch shape, unscaled."""
+        r"""Returns :math:`\log p(x \mid code)` of an observed site, unscaled, by batch element."""
         return log_prob(self.model.nodes[name])
 
     def rate(self, name: str) -> Tensor:
-        r"""Returns the part of a guide's site in the KL divergence, summed over the data."""
+        r"""Returns a guide site's part of the KL divergence, summed over the data."""
         return sum_of(self.expectations(self.rate_costs(name)))
 
     def rate_costs(self, name: str) -> list[tuple[Tensor, Site]]:
@@ -182,7 +182,7 @@ class TracePair:
         return [(log_q, q), (-log_p, p)]
 
     def log_density(self, name: str) -> Tensor:
-        """Returns :math:`log q` of a site of the guide at its value, over its batch shape."""
+        r"""Returns :math:`\log q` of a site of the guide at its value, over its batch shape."""
         return self._density(name, of_guide=True)
 
     def expectation(self, cost: Tensor, site: Site) -> Tensor:

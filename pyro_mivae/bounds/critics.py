@@ -114,15 +114,15 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
 
     The average includes the current batch, so no weight in this gradient exceeds one over its
     rate. It moves only if ``average.training`` is set and gradients are enabled. Otherwise the
-    gradient is that of `donsker_varadhan_bound`. The value is always as there.
+    gradient is that of `donsker_varadhan_bound`. The value is always the same as there.
 
     Args:
-        joint_scores: As of `donsker_varadhan_bound`.
+        joint_scores: As in `donsker_varadhan_bound`.
         marginal_scores: Likewise.
         average: The moving average, kept from step to step.
 
     Returns:
-        As of `donsker_varadhan_bound`, but differentiable once.
+        As in `donsker_varadhan_bound`, but differentiable once.
 
     References:
         Belghazi et al. (2018), Mutual Information Neural Estimation, section 3.2 and eq. 12.
@@ -153,7 +153,7 @@ def nwj_bound(joint_scores: Tensor, marginal_scores: Tensor) -> Tensor:
     below. :math:`e^{g-1}` overflows float32 if a score is above about 89. The value is then
     ``-inf``, never NaN, and the gradient :math:`e^{88}` times the softmax of the scores.
 
-    Arguments, value and errors are as of `donsker_varadhan_bound`.
+    Arguments, value and errors are as in `donsker_varadhan_bound`.
 
     References:
         Nguyen, Wainwright & Jordan (2010), Estimating Divergence Functionals and the Likelihood
@@ -190,7 +190,7 @@ def tuba_bound(
     variance.
 
     Args:
-        joint_scores: As of `donsker_varadhan_bound`.
+        joint_scores: As in `donsker_varadhan_bound`.
         marginal_scores: Likewise.
         joint_log_baseline: :math:`\log a` of the joint pairs' codes, a scalar or shape ``(n,)``.
         marginal_log_baseline: :math:`\log a` of the other pairs' codes, a scalar or ``(m,)``.
@@ -267,7 +267,7 @@ def jensen_shannon_estimate(joint_scores: Tensor, marginal_scores: Tensor) -> Te
     ``-inf`` on overflow. An objective that adds it maximises the divergence instead, which is
     bounded: at most :math:`2 \log 2` above its value at independence.
 
-    Arguments, value and errors are as of `donsker_varadhan_bound`.
+    Arguments, value and errors are as in `donsker_varadhan_bound`.
 
     References:
         Nowozin et al. (2016), f-GAN. https://arxiv.org/abs/1606.00709
@@ -298,12 +298,12 @@ def smile_estimate(joint_scores: Tensor, marginal_scores: Tensor, *, clip: float
     infinite clip the value is that of `donsker_varadhan_bound`.
 
     Args:
-        joint_scores: As of `donsker_varadhan_bound`.
+        joint_scores: As in `donsker_varadhan_bound`.
         marginal_scores: Likewise.
         clip: :math:`\tau`, above 0, in nats; the authors try 1, 5 and infinity.
 
     Returns:
-        As of `donsker_varadhan_bound`; finite for finite scores.
+        As in `donsker_varadhan_bound`; finite for finite scores.
 
     References:
         Song & Ermon (2020), Understanding the Limitations of Variational Mutual Information

@@ -68,7 +68,7 @@ def leave_one_out_bound(log_densities: Tensor, *, reduction: Reduction = "mean")
     Args:
         log_densities: :math:`\log q(z_i \mid x_j)`, code i by datum j, shape ``(n, n)``, with n
             of 2 or more.
-        reduction: As of `infonce_bound`.
+        reduction: As in `infonce_bound`.
 
     Returns:
         As in `infonce_bound`; infinite if a code has zero density under all other data.
@@ -101,8 +101,8 @@ def club_bound(log_densities: Tensor, *, reduction: Reduction = "mean") -> Tenso
     which makes it smaller by the factor :math:`1 - 1/n`.
 
     Args:
-        log_densities: As of `leave_one_out_bound`.
-        reduction: As of `infonce_bound`.
+        log_densities: As in `leave_one_out_bound`.
+        reduction: As in `infonce_bound`.
 
     Returns:
         As in `infonce_bound`; infinite if a code has zero density under any other datum.
@@ -136,10 +136,10 @@ def barber_agakov_bound(
         log_recognition: :math:`\log q(c_i \mid x_i)` of codes and the data that they generated,
             shape ``(n,)``.
         entropy: :math:`H(c)` in nats, a scalar, or :math:`-\log p(c_i)`, shape ``(n,)``.
-        reduction: As of `infonce_bound`.
+        reduction: As in `infonce_bound`.
 
     Returns:
-        As of `infonce_bound`, differentiable in both arguments.
+        As in `infonce_bound`, differentiable in both arguments.
 
     References:
         Barber & Agakov (2003), The IM Algorithm, eq. 3.
@@ -170,10 +170,10 @@ def rate(log_posterior: Tensor, log_prior: Tensor, *, reduction: Reduction = "me
     Args:
         log_posterior: :math:`\log q(z_i \mid x_i)`, shape ``(n,)``.
         log_prior: :math:`\log p(z_i)`, shape ``(n,)``.
-        reduction: As of `infonce_bound`.
+        reduction: As in `infonce_bound`.
 
     Returns:
-        As of `infonce_bound`, differentiable in both arguments.
+        As in `infonce_bound`, differentiable in both arguments.
 
     References:
         Alemi et al. (2018), Fixing a Broken ELBO, eq. 5. https://arxiv.org/abs/1711.00464

@@ -49,7 +49,7 @@ TOGETHER = ("train", "sweep", "evaluate")  # by several processes
 SWEPT = ("beta", "mi_weight")
 FILES = (*KEPT, CONFIG, METRICS, REPORT)
 ENCODED = (
-    "an .npz file, in the order of the data: an array per site, (n, size), of draws (draws, n, "
+    "an .npz file, in the order of the data: an array per site, (n, size), for draws (draws, n, "
     "size); beside means SITE_sd, the standard deviations of a continuous site; split, train or "
     "test, as a training on these data splits them; labels, indices into class_names, if any"
 )
@@ -333,7 +333,7 @@ def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
 @option("--data", group="Data", metavar=DATA, required=True, help="images to encode")
 @root_option
 @given_option("their condition, if the run has one")
-@what_option(What, "means (of a category its probabilities), standard deviations, or draws")
+@what_option(What, "means (for a category its probabilities), standard deviations, or draws")
 @option("--draws", "num_draws", group="Output", type=click.IntRange(1), help="draws of each code")
 @option("--out", group="Output", type=A_PATH, required=True, help=ENCODED)
 @overwrite_option

@@ -143,7 +143,7 @@ def read_csv(path: str | Path) -> RawImages:
         Data of shape ``(N, columns)``, with the names of the columns if there is a header.
 
     Raises:
-        DataError: If it cannot be read; of a malformed file the message names line and column.
+        DataError: If it cannot be read; for a malformed file the message names line and column.
 
     Example:
         >>> import tempfile

@@ -54,7 +54,7 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
-    """Anneals some of the data, if requested, and the model's own if that was not done before."""
+    """If requested, anneals some data, and data of the model unless that is done already."""
     options, layout = context.options, context.pair.layout
     if not options.ais_items:
         return {}

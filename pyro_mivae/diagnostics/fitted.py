@@ -160,7 +160,7 @@ def stack_densities(log_densities: Tensor) -> Tensor:
 
 
 def _places(codes: Codes, layout: SiteLayout) -> tuple[Places, str | None]:
-    """Coordinates of the drawn sites with the log of their volume, or the reason for none."""
+    """Coordinates of the drawn sites with the log of their volume, or why there are none."""
     parts = []
     for name in layout.drawn:
         part = coordinates(codes.values[name], layout.supports.get(name))

@@ -101,7 +101,7 @@ class GenerativeInformation:
     Attributes:
         evidence: Bounds of the evidence.
         closer: Closer bounds for the first data, by annealing: of the evidence, and by site of the
-            evidence with the site's value fixed. Other data are then left out.
+            evidence with that site's value fixed. All other data are then left out.
     """
 
     def __init__(self, pair: ProbedPair, data: PriorPredictive, num_samples: int) -> None:
@@ -148,7 +148,7 @@ class GenerativeInformation:
 
 
 def _anneal(context: Context, measured: GenerativeInformation) -> None:
-    """Tightens the bounds by annealing the first data, free and with each site's value fixed."""
+    """Tightens the bounds for the first data by annealing, without and with each site fixed."""
     began = time.perf_counter()
     layout, temperatures = context.pair.layout, context.options.ais_temperatures
     few = rows_of(measured.evidence.data, slice(context.options.ais_items))

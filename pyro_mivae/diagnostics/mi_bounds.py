@@ -136,7 +136,7 @@ def _marginal_divergence(
     lower: Figure,
     upper: Figure,
 ) -> dict[str, Figure]:
-    """The rate less the information: a KL divergence, if all data have the same prior."""
+    """Bounds the KL divergence of q(code) from p(code): the rate less the information."""
     if context.pair.layout.conditional:
         sites = ", ".join(sorted(context.pair.layout.conditional))
         context.protocol["marginal_kl"] = f"not defined: the prior of {sites} depends on the data"
@@ -262,7 +262,7 @@ def dimensions(context: Context, draws: Draws) -> Figures:
 
 
 def marginals(fn: Distribution) -> Distribution | None:
-    """Returns the distribution of each coordinate as `factors` does, also of dependent ones."""
+    """Returns each coordinate's distribution, also if they are dependent; see `factors`."""
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
         return Normal(fn.mean, fn.variance.sqrt(), validate_args=False)
     return factors(fn)

@@ -85,7 +85,7 @@ class InformationReport(Shown, dict[str, float]):
             site: A drawn or an enumerated site.
 
         Returns:
-            ``mi_lower``, ``mi_upper`` and, of a drawn site, ``kl``, each with its standard errors
+            ``mi_lower``, ``mi_upper`` and, for a drawn site, ``kl``, each with its standard errors
             under ``<name>_se``; each float64, shape ``(dims,)`` or ``(categories,)``, in nats.
 
         Raises:

@@ -192,7 +192,6 @@ class InfoGANLoss(Objective):
 
 
 def _observed(generated: Any, x: Tensor) -> Site:
-    """Finds the site that the model observes."""
     names = data_sites(generated)
     if len(names) != 1 or generated.nodes[names[0]]["value"].shape != x.shape:
         raise SiteError(

@@ -128,14 +128,14 @@ class SampledCategoricalELBO(MutualInformationELBO):
     in `MutualInformationELBO`. The decoder must treat each code independently: with batch norm it
     sees another batch here than in the exact sum.
 
-    With several categories, :math:`c` is a configuration of all of them, of which there are as
-    many as the product of their sizes.
+    With several categories, :math:`c` is a configuration of all of them; the number of
+    configurations is the product of the sizes.
 
     With ``exact=0`` this is the score-function estimator. Where no category is certain, :math:`b`
     is then a learned number: the mean of :math:`L_c` over the former steps.
 
     Args:
-        *parts: Terms and weights, as of `MutualInformationELBO`.
+        *parts: Terms and weights, as in `MutualInformationELBO`.
         exact: Number of categories of each datum that are always decoded, 0 or more.
         draws: Number of the other categories to decode, 1 or more.
         **options: Options of `MutualInformationELBO`.
@@ -237,7 +237,7 @@ def choose_categories(
     Args:
         log_probs: Log-probabilities of the categories, shape ``(K, *batch)``.
         uniforms: Numbers in [0, 1), shape ``(*batch)``.
-        exact: As of `SampledCategoricalELBO`.
+        exact: As in `SampledCategoricalELBO`.
         draws: Likewise.
 
     Returns:

@@ -89,7 +89,7 @@ class StaticEpoch:
         return bool(self._prepared == self._state())
 
     def free(self) -> None:
-        """Deletes the recorded steps, which refer to this epoch: their memory is free at once."""
+        """Frees the memory of recorded steps at once: they and this epoch refer to each other."""
         for part in self._parts:
             part.bodies = []
         self._parts, self._prepared = [], None
@@ -221,7 +221,6 @@ class _Part:
                 held.copy_(of[rows], non_blocking=True)
 
     def _fetch(self) -> list[Tensor]:
-        """Returns the batch at the cursor."""
         if not self.epoch.resident:
             return self._held
         if len(self.steps) == 1:

@@ -31,13 +31,13 @@ Contents = dict[tuple[int, str], tuple[Any, ...]]
 
 
 class Guards:
-    """Numbers and texts that programs depend on, as far as they can be watched at no cost.
+    """Numbers and texts that programs read, as far as watching them costs nothing.
 
-    A change of one selects another graph at once. Watched are: attributes of modules and of the
-    objects of methods; training modes; the tensors that are parameters and buffers; default
-    values; outer variables of a function, with attributes of the objects in them; and the same of
-    functions in its file. A change of a number further away is found when a step is compared with
-    its program. An object can exclude its own attributes by ``unguarded``.
+    A change of one of them selects another graph at once. They are: attributes of modules and of
+    the objects of methods; training modes; the identity of parameters and buffers; default values;
+    outer variables of a function, with attributes of the objects in them; and the same for
+    functions in its file. A change of any other number is found when a step is compared with its
+    program. An object can exclude attributes of its own by ``unguarded``.
     """
 
     def __init__(self, *programs: Any) -> None:
@@ -208,7 +208,7 @@ class _Object(NamedTuple):
 
 
 def _token(value: Any) -> Any:
-    """The value if it is plain, else the object's identity; tuples by their plain values."""
+    """A plain value itself, a tuple by its plain values, and any other object by its identity."""
     if isinstance(value, PLAIN):
         return value
     if type(value) is tuple:

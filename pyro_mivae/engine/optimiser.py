@@ -43,9 +43,9 @@ KERNEL = ("params", "fused", "foreach", "capturable", "differentiable", "initial
 class GroupedOptimiser:
     """Updates all parameters of a Pyro optimiser at once.
 
-    The update is fused if torch can. The Pyro optimiser keeps each parameter's options, which its
-    learning-rate schedulers change, and the same state. So its ``get_state`` and ``save`` work as
-    always, and either may take the next step. A user's own optimiser takes its own step.
+    The update is fused if torch can. Options, which learning-rate schedulers change, and state
+    stay in the Pyro optimiser. So its ``get_state`` and ``save`` work as always, and it can take
+    the next step itself. An optimiser class of your own takes its own steps.
     """
 
     def __init__(self, optim: PyroOptim) -> None:
@@ -94,7 +94,7 @@ class GroupedOptimiser:
         return CapturableOptimiser(grouped, owners, self.clip)
 
     def _take_over(self, grouped: torch.optim.Optimizer) -> bool:
-        """Takes options and state from Pyro's objects; returns if each group agrees."""
+        """Takes options and state from Pyro's objects; returns True if each group agrees."""
         for group in grouped.param_groups:
             options = _options(self._own(group["params"][0]))
             if any(_options(self._own(p)) != options for p in group["params"][1:]):

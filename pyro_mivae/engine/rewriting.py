@@ -187,7 +187,7 @@ def same_view(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def neutral_operand(rewriter: Rewriter, node: Any) -> Node | None:
-    """An operation with its neutral element, and ``cat`` of one, is the first operand."""
+    """An operation with its neutral element, and ``cat`` of one tensor, is the first operand."""
     first: Any = node.args[0] if node.args else None
     if node.target == aten.cat.default and len(node.args[0]) == 1:
         (first,) = node.args[0]
@@ -232,7 +232,7 @@ def cast_of_cast(rewriter: Rewriter, node: Any) -> Node | None:
 
 
 def late_negation(rewriter: Rewriter, node: Any) -> Node | None:
-    """A negation moves behind a sum, or behind a view without more elements."""
+    """A negation moves after a sum, or after a view that adds no elements."""
     if node.target not in SUMS and not is_view(node):
         return None
     negative = node.args[0]

@@ -163,7 +163,7 @@ class Stage(GraphStep):
 
 
 def is_stageable(loss: Any) -> bool:
-    """Returns True for a loss of this library with the gradient of its differentiable loss."""
+    """Returns True for an `Objective` that takes gradients as the base class does."""
     own = isinstance(loss, Objective) and "loss_and_grads" not in vars(loss)
     return own and type(loss).loss_and_grads is Objective.loss_and_grads
 

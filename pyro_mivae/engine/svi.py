@@ -235,7 +235,6 @@ class SVI(pyro.infer.SVI):
         return torch_item(run.ledger["loss"])
 
     def _keep(self, key: Any, stage: Stage, call: Call) -> None:
-        """Stores the recorded graph."""
         self._stages[key] = stage
         try:
             if self.engine == "auto":
@@ -272,7 +271,6 @@ class SVI(pyro.infer.SVI):
         return loss
 
     def _graph_step(self, stage: Stage, call: Call) -> Any:
-        """Takes a step by the graph."""
         traced, parameters, tensors = stage.traced, stage.updated, call.tensors
         if stage.steps > stage.compiles_at:
             logger.info("compiling the training step")
@@ -309,7 +307,6 @@ class SVI(pyro.infer.SVI):
         return loss
 
     def _update(self, parameters: Mapping[str, Tensor]) -> None:
-        """Lets Pyro's optimiser take its step."""
         each = set(parameters.values())
         self.optim(each)
         zero_grads(each)

@@ -186,7 +186,6 @@ class Tape(DispatchMode):
             raise StagingError(f"the shape of a tensor depends on values ({name})")
 
     def _write_literal(self, value: Tensor, result: Tensor) -> None:
-        """Records a literal number of the program."""
         name = f"_literal{len(list(self._root.buffers()))}"
         self._root.register_buffer(name, value.detach().clone(), persistent=False)
         constant = self._graph.get_attr(name)

@@ -354,7 +354,7 @@ class AnnealingRun:
     def _anneal(
         self, path: AnnealingPath, plan: Plan, place: Tensor, backwards: bool = False
     ) -> Tensor:
-        """Log of the mean weight of each datum's chains, or of the inverse weights backwards."""
+        """Log of the mean weight of each datum's chains; backwards, of the inverse weights."""
         temperatures, count = plan.temperatures, len(plan.temperatures) - 1
         if backwards:
             temperatures = temperatures.flip(0)

@@ -115,7 +115,7 @@ class AnnealingPath:
         return torch.cat(parts, 1)
 
     def stage(self, stager: Stager, calls: int) -> None:
-        """Records the densities as a graph, if that is possible, for a number of calls ahead."""
+        """Records the densities as a graph if possible; ``calls`` says how many will follow."""
         self._run = stager.stage(self._evaluate, self.draw(), self.draw(), calls)
 
     def at(self, place: Tensor) -> Point:

@@ -58,7 +58,7 @@ def generate(pair: ProbedPair, x: Tensor, items: int) -> PriorPredictive:
 
 
 def why_undefined(probed: ProbedPair, x: Tensor) -> str | None:
-    """Returns the reason that the model cannot draw data, or their information has no bounds."""
+    """Returns why the model cannot draw data, or why their information has no bounds, or None."""
     layout = probed.layout
     if layout.deterministic:
         return f"the guide makes {', '.join(layout.deterministic)} a function of the data"
@@ -148,7 +148,7 @@ class Evidence:
 
     Attributes:
         configurations: Value of each enumerable site, shape ``(configurations, *event)``.
-        data: The data, their enumerable sites as the guide writes them.
+        data: The data and their codes, with enumerable sites in the form of the guide.
         most, least: Draws for the guide's most probable configuration, and for others.
         num_samples: Draws for each datum in all.
 
@@ -238,7 +238,7 @@ class _Sampler:
         self._fns: dict[str, Any] | None = None
 
     def bound(self, own: Tensor, num_samples: int) -> Bounds:
-        """Bounds the log-weights, shape ``(n,)``; from above if the data's code is given."""
+        """Bounds the log of the mean weight, ``(n,)``; from above only for data marked ``own``."""
         code = {**{name: self._data.code[name] for name in self.free}, **self._kept}
         if not num_samples or not self.free:
             joint, prior, _ = self._weigh(code)

@@ -285,7 +285,6 @@ class MixtureGuide(AmortizedGuide):
 
 
 def _category(name: str, fn: Any, in_features: int) -> CategoryHead:
-    """Builds the head of a category."""
     if not isinstance(fn, Categorical | OneHotCategorical):
         raise _refused(name, fn)
     return CategoryHead(in_features, site_size(fn), isinstance(fn, OneHotCategorical))

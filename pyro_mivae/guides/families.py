@@ -159,8 +159,8 @@ class FullCovariance(Family):
 class LowRank(Family):
     r"""A Normal with correlated noise in a few directions, for many dimensions.
 
-    The covariance is :math:`D (I + W W^T / r) D`, with :math:`D` diagonal. So a guide that is not
-    trained yet is near the mean field.
+    The covariance is :math:`D (I + W W^T / r) D`, with :math:`D` diagonal. So an untrained guide
+    is near the mean field.
 
     Args:
         size: Size of the site.

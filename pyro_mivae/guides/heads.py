@@ -58,13 +58,13 @@ class CategoryHead(nn.Module):
         return {"": self.linear(features)}
 
     def given(self, outputs: Mapping[str, Tensor]) -> Any:
-        """Returns the distribution, of the category's index or of a one-hot vector."""
+        """Returns the distribution of the category, as an index or a one-hot vector."""
         if self.is_one_hot:
             return dist.OneHotCategorical(logits=outputs[""])
         return dist.Categorical(logits=outputs[""])
 
     def as_one_hot(self, value: Tensor) -> Tensor:
-        """Returns a value of the site as a one-hot vector, or relaxed as it is."""
+        """Returns a value of the site as a one-hot vector; a relaxed value stays as it is."""
         if self.is_one_hot:
             return value
         return one_hot(value.long(), self.linear.out_features).to(self.linear.weight.dtype)

@@ -128,7 +128,6 @@ class RecognitionGuide(PyroModule):
 
 
 def _head(name: str, fn: Any, in_features: int) -> nn.Module:
-    """Builds the head that recognises a site."""
     base, size = base_of(fn), site_size(fn)
     if isinstance(base, OneHotCategorical):
         return nn.Linear(in_features, size)

@@ -103,7 +103,7 @@ class PoissonLikelihood(CountLikelihood):
 
 
 class NegativeBinomialLikelihood(CountLikelihood):
-    r"""Negative binomial with a mean and dispersion per element, for counts that vary more.
+    r"""Negative binomial with mean and dispersion per element, for overdispersed counts.
 
     .. math:: \mu = e^{d_1},\quad \theta = e^{d_2},\quad
         \mathrm{Var}[x] = \mu + \mu^2 / \theta

@@ -192,7 +192,7 @@ class CategoricalLikelihood(LevelsLikelihood):
 class DiscretizedLogisticLikelihood(LevelsLikelihood):
     r"""A logistic distribution rounded to K levels, for 8-bit images.
 
-    Data are as for `CategoricalLikelihood`, and so are log-probabilities, which can be compared.
+    Data are as for `CategoricalLikelihood`, with which log-probabilities can be compared.
     The scale is :math:`\tfrac14 \log(1 + e^{r})` plus a tenth of the distance of two levels, for
     the decoder's second output :math:`r`. It begins near the spread of pixels.
 

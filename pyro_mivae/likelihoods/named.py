@@ -31,7 +31,7 @@ def _zero_inflated_poisson() -> PoissonLikelihood:
 
 
 def _zero_inflated_negative_binomial() -> NegativeBinomialLikelihood:
-    """Negative binomial with a probability of further zeros, for sparse counts that vary more."""
+    """Negative binomial with a probability of further zeros, for sparse overdispersed counts."""
     return NegativeBinomialLikelihood(zero_inflated=True)
 
 

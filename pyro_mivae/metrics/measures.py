@@ -57,7 +57,7 @@ from pyro_mivae.variants import VARIANT, Variant
 
 LINEAR, MLP = "logistic regression", "a network with one hidden layer of 256 units"
 MEANS = (
-    "posterior means, of a category its probabilities (dimensions whose means have a variance of "
+    "posterior means, for a category its probabilities (dimensions whose means have a variance of "
     f"{ACTIVE} or less count as constant)"
 )
 DRAWN = "draws of the guide, one of each code"

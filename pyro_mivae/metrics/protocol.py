@@ -91,7 +91,7 @@ def information_lines(report: Mapping[str, Any]) -> dict[str, str]:
             ]
         ),
         both("mi", "*[*]"): (
-            f"the same bounds of each dimension by itself on {dims} items; of a category its "
+            f"the same bounds of each dimension by itself on {dims} items; for a category its "
             f"share in the posterior probabilities of {items} items"
         ),
         both("mi", "*"): (

@@ -46,7 +46,7 @@ class ConditionalEncoder(nn.Module):
 def conditional(
     encoder: nn.Module, data_shape: Sequence[int], given_shape: Sequence[int] | None
 ) -> nn.Module:
-    """Makes an encoder take a condition too, if there is one and it does not yet."""
+    """Makes an encoder take a condition too, unless there is none or it takes one already."""
     if given_shape is None or hasattr(encoder, "given_shape"):
         return encoder
     return ConditionalEncoder(encoder, data_shape, given_shape)

@@ -152,7 +152,7 @@ def of_gradients(pair: TracePair) -> Iterator[Finding]:
 
 
 def of_scales(guide: Any, model: Any) -> Iterator[Finding]:
-    """Sites whose scale, apart from that of their plates, is their own."""
+    """Sites with a scale besides that of their plates."""
     common = [
         _own_scale(site)
         for site in samples(model).values()

@@ -93,7 +93,7 @@ def plot_contributions(
     cost: Sequence[float] | None = None,
     color: str = PALETTE[0],
 ) -> Axes:
-    """Draws a bar with the information of each dimension or category, and its cost behind.
+    """Draws a bar with the information of each dimension or category, and a stroke at its cost.
 
     The bar is solid up to the lower bound, and pale from there to the upper one.
 

@@ -48,9 +48,9 @@ def plot_rate_distortion(
 ) -> Axes:
     r"""Draws models as points in the plane of rate and distortion, joined along one option.
 
-    On a straight grey line every point has the same ELBO, minus rate and distortion. Points are
-    single models. Lines join their means over seeds, in the order of the values of ``along``,
-    which are written beside them.
+    All points of a straight grey line have the same ELBO: minus the sum of rate and distortion.
+    Points are single models. Lines join their means over seeds, in the order of the values of
+    ``along``, which are written beside them.
 
     References:
         Alemi et al. (2018), Fixing a Broken ELBO, figure 1. https://arxiv.org/abs/1711.00464

@@ -142,7 +142,7 @@ def plot_parts(
     traversals: Sequence[Tensor] = (),
     names: Sequence[str] = (),
 ) -> Axes:
-    """Draws originals, reconstructions from parts of a code and, under a line, moving parts.
+    """Draws originals, reconstructions from parts of a code and, under a line, traversals.
 
     Example:
         >>> x = torch.rand(5, 1, 8, 8)

@@ -100,7 +100,7 @@ def leading(fn: Any) -> int:
 
 
 def factors(fn: Distribution) -> Distribution | None:
-    """Returns the distributions of coordinates that are independent of each other."""
+    """Returns the distribution of each coordinate if they are independent, else None."""
     fn = base_of(fn)
     return None if fn.event_shape else fn
 

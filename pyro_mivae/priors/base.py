@@ -107,7 +107,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
 
 
 def given_shape_of(prior: Any) -> tuple[int, ...] | None:
-    """Returns the shape of the condition that a prior reads, its ``given_shape``, if it does."""
+    """Returns a prior's ``given_shape`` as a tuple; None for a prior that reads no condition."""
     shape = getattr(prior, "given_shape", None)
     return None if shape is None else tuple(shape)
 

@@ -25,7 +25,7 @@ class ConditionalNormalPrior(PyroModule):
     has a condition of this shape; every use of it needs one.
 
     Args:
-        given_shape: Shape of one condition :math:`u`, which is flattened; of labels ``(K,)``.
+        given_shape: Shape of one condition :math:`u`, which is flattened; for labels ``(K,)``.
         latent_dim: Size of the first site.
         code_dim: Size of a second site; no such site if omitted.
         hidden_dims: Widths of the network's hidden layers; none makes mean and raw scale linear.

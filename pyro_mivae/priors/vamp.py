@@ -38,8 +38,8 @@ class VampPrior(PyroModule):
         r_k(c) = w_k\, q(c \mid u_k) / p(c)
 
     So a variant with categories, whose guide is :math:`q(c \mid x)\, q(z \mid x, c)`, has a prior
-    near its codes. The weights of the categories are learned with the pseudo-inputs, and nothing
-    keeps their centres apart but the objective.
+    near its codes. The weights of the categories are learned with the pseudo-inputs, and only the
+    objective keeps their centres apart.
 
     The prior reads the guide of the variant that it is passed to, whose method ``distributions``
     returns the distribution of each site given data, as `AmortizedGuide.distributions` does. It

@@ -86,7 +86,7 @@ def write_comparison(
 
 
 def _short_names(contenders: Sequence[Contender]) -> list[str]:
-    """Names cut to fit a picture if these differ, else the full names."""
+    """Names cut to fit a picture; the full names if the cut ones would not differ."""
     names = [one.name for one in contenders]
     short = [n if len(n) <= _LONGEST else "…" + n[1 - _LONGEST :] for n in names]
     return short if len(set(short)) == len(short) else names

@@ -58,7 +58,6 @@ def samples(data: ReportData) -> Iterator[Panel]:
 
 
 def _samples_of(data: ReportData, site: str) -> Panel:
-    """Draws samples of each category of a site."""
     vae, shares = data.vae, data.shares(site)
     shown = shares.argsort(descending=True, stable=True)[:_MAX_CATEGORIES]
     rows = torch.stack([data.sample(10, {site: c}) for c in shown.tolist()])

@@ -271,7 +271,7 @@ class RunConfig:
         return shlex.join(words)
 
     def _options(self) -> dict[str, Any]:
-        """Returns what its flags give, by keyword."""
+        """Returns the values of its flags, by keyword."""
         return {f: getattr(self, f) for f in INPUTS} | {**self.model, **self.training}
 
     def _resolved(self) -> RunConfig:

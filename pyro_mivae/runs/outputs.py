@@ -198,7 +198,7 @@ def write_codes(
     Images are resized and made binary as those of the run were; a random binarisation is fixed,
     and depends on their order. Without a resize they must have the same size.
 
-    An array per site has its name, as `Variant.encode` returns it: ``(n, size)``, of draws
+    An array per site has its name, as `Variant.encode` returns it: ``(n, size)``, for draws
     ``(num_draws, n, size)``. Beside means, ``<site>_sd`` holds the standard deviations of each
     continuous site that has any. ``split`` says of each datum if `load_dataset` takes it for
     ``train`` or ``test``; ``labels`` are indices into ``class_names``, if the data have labels.

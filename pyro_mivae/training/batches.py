@@ -80,7 +80,7 @@ class Batches:
         return [of[rows].to(self.device, non_blocking=True) for of in self.data.values()]
 
     def example(self, size: int) -> list[Tensor]:
-        """Returns an example batch of so many data."""
+        """Returns an example batch of ``size`` data."""
         x, *others = self.take(torch.cat([torch.arange(size), self.labelled[: self.extra]]))
         return [self.settled(x), *others]
 

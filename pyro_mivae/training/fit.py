@@ -338,7 +338,7 @@ def check_end(trainer: Trainer) -> None:
 
 
 def has_run_away(trainer: Trainer) -> bool:
-    """Returns True if finite weights give an ELBO (for a game, a loss) that is not finite."""
+    """Returns True if finite weights give an ELBO (or a game's loss) that is not finite."""
     try:
         ledger = trainer.evaluated()
     except (RuntimeError, ValueError):

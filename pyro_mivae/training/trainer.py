@@ -77,7 +77,7 @@ class Trainer:
         return copied.prepare(self.vae.sites, self.vae.categories)
 
     def plan(self, num_steps: int) -> None:
-        """Makes the objective, with schedules of a training of so many steps."""
+        """Makes the objective, with schedules for this number of steps."""
         self.objective = self.new_objective(num_steps)
         if self.batches.extra:
             take_labels(self.vae, self.objective, self.options.label_weight)

@@ -234,7 +234,7 @@ class Variant(Coding):
 
     @property
     def code_dim(self) -> int:
-        """Size of the last of several sites, 0 if there is one."""
+        """Size of the last of several sites; 0 if there is only one site."""
         return self.sites[self.code_site] if len(self.sites) > 1 else 0
 
     @property

@@ -112,8 +112,8 @@ class Coding(PyroModule):
             given: Their condition, see `arguments`.
 
         Returns:
-            Tensors by site, shape ``(batch, size)``, of draws ``(num_draws, batch, size)``. Those
-            of a category are of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
+            Tensors by site, shape ``(batch, size)``, for draws ``(num_draws, batch, size)``. For a
+            category they are those of its one-hot vector: probabilities p, sqrt(p (1 - p)), draws.
         """
         return encoded(self, self.arguments(x, given), what, num_draws, guide)
 
