@@ -213,7 +213,7 @@ class TruncatedNormal(TorchDistribution):
 
 @register_kl(TruncatedNormal, Uniform)  # type: ignore[untyped-decorator]
 def _kl_truncated_normal_uniform(q: TruncatedNormal, p: Uniform) -> Tensor:
-    """Closed form if the uniform's support contains the interval, else infinity."""
+    """Closed-form KL divergence; infinity unless the uniform's support contains the interval."""
     divergence: Tensor = (p.high - p.low).log() - q.entropy()
     covered = (p.low <= q.low) & (p.high >= q.high)
     return torch.where(covered, divergence, torch.full_like(divergence, math.inf))
@@ -257,13 +257,15 @@ class NormalMixture(Mixture):
     r"""A mixture of Normals of independent coordinates, whose draws have a gradient.
 
     Let :math:`F_i(z_i \mid z_{<i}; \theta)` be the distribution function of a coordinate given
-    those before it. A draw keeps these values as the parameters change, so its derivative is
+    those before it. A draw keeps its values of :math:`F_i` as the parameters change, so its
+    derivative is
 
     .. math:: \frac{dz}{d\theta} = -\Big(\frac{\partial F}{\partial z}\Big)^{-1}
         \frac{\partial F}{\partial \theta}
 
     The matrix is triangular and has a closed form. So the mean of :math:`f(z)` over draws has the
-    gradient of its expectation, for any number of coordinates, also by parameters of the weights.
+    gradient of its expectation, for any number of coordinates and for parameters of the weights
+    too.
 
     Args:
         mixture_distribution: ``Categorical``, the weights.
@@ -352,7 +354,7 @@ class NormalMixture(Mixture):
 @register_kl(MultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 @register_kl(LowRankMultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 def _kl_normal_independent(q: Any, p: Any) -> Tensor:
-    """Closed form of a correlated Normal from independent Normals."""
+    """Closed-form KL divergence of a correlated Normal from independent Normals."""
     base = p.base_dist
     if not isinstance(base, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError

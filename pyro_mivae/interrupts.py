@@ -51,7 +51,7 @@ def _answered(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]
 def stop_once() -> None:
     """Raises KeyboardInterrupt at a command's first signal, and ignores further ones for a while.
 
-    After many seconds, one more signal ends the process at once. Within ``import torch`` no
+    After `PATIENCE` seconds, one more signal ends the process at once. Within ``import torch`` no
     interrupt may be raised: Python would end with the signal, not with the command's code.
     """
     if _is_command():

@@ -84,7 +84,7 @@ def support_log_prob(site: Site, dim: int) -> Tensor:
 
 
 def log_density_of_draw(site: Site, log_q: Tensor) -> Tensor:
-    r"""Returns the same :math:`\log q(z)` without the score, the gradient at a fixed draw.
+    r"""Returns :math:`\log q(z)`; its gradient omits the score, that at a fixed draw.
 
     The score has the expectation 0. If the guide is the posterior, the remaining gradient cancels
     that of the model for each draw. For a flow, only the score of the Normal before its layers is

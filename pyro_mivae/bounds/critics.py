@@ -112,9 +112,9 @@ def mine_bound(joint_scores: Tensor, marginal_scores: Tensor, average: MovingAve
         - \frac{\mathbb{E}_{p(x)p(z)}[e^T \nabla T]}{\bar Y},
         \qquad \bar Y \approx \mathbb{E}_{p(x)p(z)}[e^T]
 
-    The average includes the current batch, so no weight in this gradient exceeds one over its
-    rate. It moves only if ``average.training`` is set and gradients are enabled. Otherwise the
-    gradient is that of `donsker_varadhan_bound`. The value is always the same as there.
+    The average includes the current batch, so no weight in this gradient exceeds
+    ``1 / average.rate``. The average moves only if ``average.training`` is set and gradients are
+    enabled; else the gradient is that of `donsker_varadhan_bound`, as the value always is.
 
     Args:
         joint_scores: As in `donsker_varadhan_bound`.

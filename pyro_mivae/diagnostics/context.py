@@ -118,7 +118,7 @@ class Context:
 
     @property
     def second_half(self) -> Tensor:
-        """True for data in the second of two random halves, which also halves each `choose`."""
+        """True for data in the second of two random halves; it halves each `choose` too."""
         second = torch.zeros(len(self.x), dtype=torch.bool)
         second[self._order[1::2]] = True
         return second.to(self.pair.device)

@@ -131,8 +131,8 @@ class SampledCategoricalELBO(MutualInformationELBO):
     With several categories, :math:`c` is a configuration of all of them; the number of
     configurations is the product of the sizes.
 
-    With ``exact=0`` this is the score-function estimator. Where no category is certain, :math:`b`
-    is then a learned number: the mean of :math:`L_c` over the former steps.
+    With ``exact=0`` this is the score-function estimator. If no category is certain, :math:`b` is
+    a learned number: the mean of :math:`L_c` over earlier steps.
 
     Args:
         *parts: Terms and weights, as in `MutualInformationELBO`.
@@ -207,7 +207,7 @@ class _Baseline(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, cost: Tensor) -> Tensor:
-        """Returns the mean over the former steps, and adds this step's."""
+        """Returns the mean over earlier steps, and adds this step's."""
         mean = (self.mean / self.weight.clamp(min=self.rate)).to(cost)
         if torch.is_grad_enabled():
             with torch.no_grad():

@@ -162,7 +162,7 @@ class Objective(ELBO):
         return {name: value.clone() for name, value in state.items() if name.endswith("current")}
 
     def has_changed(self, before: Mapping[str, Tensor]) -> bool:
-        """True if a weight differs from a former one; that of a target by more than 1 %."""
+        """True if a weight differs from its earlier value; a target's, by more than 1 %."""
         for name, weight in self.state.named_modules(remove_duplicate=False):
             if isinstance(weight, Weight) and math.isnan(weight.constant):
                 then = before[f"{name}.current"].to(weight.current)

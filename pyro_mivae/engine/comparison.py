@@ -37,7 +37,7 @@ def is_due(step: int, every: int = EVERY) -> bool:
 
 
 def is_due_in_epoch(step: int, *, steps_per_epoch: int, every: int = EVERY) -> bool:
-    """Returns True for a compared step if the last batch of an epoch has another size."""
+    """As `is_due`, but the last batches of epochs, of another size, are chosen by the epoch."""
     epoch, batch = divmod(step, steps_per_epoch)
     return is_due(step, every) or (batch == steps_per_epoch - 1 and is_due(epoch))
 

@@ -152,9 +152,9 @@ def annealed_log_likelihood(
 
     Enumerable sites are summed out; the others move in unconstrained coordinates. A pilot run of
     50 transitions on the same data, with chains and random numbers of its own, sets each datum's
-    step sizes and the temperatures. So neither depends on the chains that count, whose weights
-    stay unbiased. The cost is about ``num_chains * (num_temperatures + 50) * leapfrog_steps``
-    gradients of the model for each datum.
+    step sizes and the temperatures. So neither depends on the chains of the run itself, whose
+    weights stay unbiased. For each datum the cost is about
+    ``num_chains * (num_temperatures + 50) * leapfrog_steps`` gradients of the model.
 
     The densities are recorded as a graph of tensor operations, and compiled if there is enough
     work. Densities that no graph can hold are evaluated in Pyro, with the same results.

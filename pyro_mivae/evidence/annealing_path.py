@@ -57,7 +57,7 @@ class Point(NamedTuple):
         return self.start + temperature * self.gain + self.volume
 
     def slope(self, temperature: Tensor) -> Tensor:
-        """Its gradient, shape ``(rows, dims)``."""
+        """Gradient of `height` by the coordinates, shape ``(rows, dims)``."""
         first, last = self.slopes
         return torch.lerp(first, last, temperature.to(first.dtype))
 

@@ -115,8 +115,8 @@ class SplineFlow(InverseAutoregressiveFlow):
     r"""Inverse autoregressive flow of monotonic splines, for skewed and peaked posteriors.
 
     A rational-quadratic spline of 8 bins on [-5, 5] in each coordinate, the identity outside. It
-    can have several modes, also in one coordinate. It needs zuko, and takes as many passes, as
-    `InverseAutoregressiveFlow` does.
+    can have several modes, also in one coordinate. Like `InverseAutoregressiveFlow` it needs zuko,
+    and it takes as many passes.
 
     References:
         Durkan et al. (2019), Neural Spline Flows. https://arxiv.org/abs/1906.04032
