@@ -97,7 +97,7 @@ def end_capture_pool(device_index: int, pool: tuple[int, int]) -> None:
 
 
 def members_of(module: nn.Module) -> list[Mapping[str, Any]]:
-    """A module's own tables of parameters, buffers and modules; TorchScript has no dicts."""
+    """A module's own dicts of parameters, buffers and modules; none if TorchScript keeps them."""
     tables = (module._parameters, module._buffers, module._modules)
     return [table for table in tables if isinstance(table, dict)]
 

@@ -54,7 +54,7 @@ def costs(context: Context, draws: Draws) -> Figures:
 
 
 def annealed_evidence(context: Context, draws: Draws) -> Figures:
-    """If requested, anneals some data, and data of the model unless that is done already."""
+    """If requested, anneals some data, and data drawn from the model if none are annealed yet."""
     options, layout = context.options, context.pair.layout
     if not options.ais_items:
         return {}

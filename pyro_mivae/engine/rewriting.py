@@ -156,7 +156,7 @@ def simplify(module: GraphModule) -> None:
 
 
 def draw_noise(module: GraphModule) -> None:
-    """Draws the same standard normal numbers in one operation."""
+    """Draws standard normal numbers by ``randn``, the same as by filling an empty tensor."""
     graph = module.graph
     for node in list(graph.nodes):
         if node.target != aten.normal_.default or node.kwargs:

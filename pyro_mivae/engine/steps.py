@@ -99,7 +99,7 @@ def steps_worth_compiling(traced: TracedStep, *args: Tensor, known: bool = True)
 
 
 def work_of_step(traced: TracedStep) -> tuple[float, bool]:
-    """Counts the floating-point operations of a step with its overhead, and finds convolutions."""
+    """Returns a step's floating-point operations with overhead, and if it has convolutions."""
     from torch.utils.flop_counter import flop_registry
 
     work, convolves = OVERHEAD, False

@@ -22,7 +22,7 @@ class RealLikelihood(Likelihood):
     """Base class of likelihoods of real numbers, which should vary by about 1."""
 
     def misfit(self, x: Tensor) -> str:
-        """Returns a remark on data of another scale, or only 0 and 1; empty if they suit."""
+        """Returns a remark on data of another scale, or of zeros and ones; empty if they suit."""
         spread = float(x.double().std(0, correction=0).max()) if x.numel() else 0.0
         if not spread or USUAL[0] <= spread <= USUAL[1]:
             return super().misfit(x)

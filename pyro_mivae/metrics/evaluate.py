@@ -270,7 +270,7 @@ def measure(
 
 
 def _divided(tasks: Sequence[Callable[[Findings], None]]) -> Findings:
-    """Divides tasks among the processes, the first to the first, and collects all findings."""
+    """Collects the findings of tasks: the first process does the first, others share the rest."""
     ranks, own = workers(), dict[int, Findings]()
     for number, task in enumerate(tasks):
         if ranks.rank == (1 + (number - 1) % (ranks.size - 1) if number and ranks.size > 1 else 0):

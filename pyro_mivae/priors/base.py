@@ -113,7 +113,7 @@ def given_shape_of(prior: Any) -> tuple[int, ...] | None:
 
 
 def attach_prior(prior: Any, guide: Any, interval: tuple[float, float] | None) -> None:
-    """Gives a guide, and the interval of the data, to a prior that reads it, see `VampPrior`."""
+    """Gives the guide and the interval of the data to a prior that reads them, see `VampPrior`."""
     attach = getattr(prior, "attach", None)
     if attach is not None:
         attach(guide, interval)

@@ -83,8 +83,8 @@ class LaplacePrior(StandardNormalPrior):
 class StudentTPrior(StandardNormalPrior):
     r"""Independent Student's t distributions of mean 0 and variance 1, for codes with outliers.
 
-    Its heavy tails let few data have codes far from 0. The KL divergence has no closed form: it is
-    a one-sample estimate.
+    With its heavy tails, a few data may have codes far from 0. The KL divergence has no closed
+    form: it is a one-sample estimate.
 
     Args:
         latent_dim: Size of the first site.

@@ -102,7 +102,7 @@ def _on(ground: str, picture: Image) -> Image:
 
 
 def _encoded(image: Image, kind: str) -> bytes:
-    """Encodes a picture; WebP is lossless only for a palette: other colours would take megabytes."""
+    """Encodes a picture; WebP is lossless only for a palette: more colours take megabytes."""
     buffer = io.BytesIO()
     if kind == "PNG":
         image.save(buffer, kind, compress_level=8)

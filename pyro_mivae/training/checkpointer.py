@@ -91,7 +91,7 @@ class Checkpointer(Writer):
         return read_checkpoint(self.folder) if has_checkpoint(self.folder) else None
 
     def open(self, history: History, *, finished: bool) -> None:
-        """Creates the folder, and drops rows after the checkpoint, which are trained again."""
+        """Creates the folder, and drops rows of epochs that are trained again."""
         self.ranks.first_does(partial(self._open, history, finished))
 
     def _open(self, history: History, finished: bool) -> None:

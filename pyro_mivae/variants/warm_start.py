@@ -88,7 +88,7 @@ class CategoryStart:
 
     @classmethod
     def of(cls, given: int | CategoryStart | None) -> CategoryStart:
-        """Returns a start with this number of steps, or the given one."""
+        """Returns a start with a number of steps; a given start as it is."""
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
 
     def run(
