@@ -82,11 +82,11 @@ def _nats(metrics: Mapping[str, float]) -> Iterator[Row]:
             if news and all(end in metrics for end in ends):
                 errors = filter(math.isfinite, (error_of(metrics, end) for end in ends))
                 margin = write_error(max(errors, default=math.nan))
-                yield f"information {label(key(name, site))}", told, margin
+                yield label(key(name, site)), told, margin
     for k, _ in parsed(metrics):
         if k.side == CRITIC or k.name == "barber_agakov":
             name, number, margin = _row(metrics, str(k))
-            yield f"information {name}", "≥ " * (k.side != CRITIC) + number, margin
+            yield name, "≥ " * (k.side != CRITIC) + number, margin
 
 
 def _row(metrics: Mapping[str, float], name: str, digits: int | None = None) -> Row:
