@@ -153,6 +153,9 @@ class Comparison(Shown):
             path, contenders, self.lines, self.settings, self.warnings, self.costs
         )
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(side.name for side in self.sides)})"
+
     def __str__(self) -> str:
         return self.table()
 

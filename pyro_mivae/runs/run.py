@@ -46,6 +46,10 @@ class Run:
     history: History
     finished: bool  # True if training came to its end
 
+    def __repr__(self) -> str:
+        model = f"{self.config.variant} on {self.config.data}"
+        return f"Run({self.folder}: {model}, {len(self.history)} epochs)"
+
     def dataset(self, root: str | Path | None = None) -> Dataset:
         """Loads the data that it was trained on."""
         dataset = self.config.load_dataset(root)

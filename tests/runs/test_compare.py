@@ -56,7 +56,11 @@ def rows_of(table):
 
 
 def test_the_table_has_a_column_per_run_and_marks_what_differs(home):
-    rows = rows_of(compare(home / "a", home / "b", home / "seeds").table())
+    comparison = compare(home / "a", home / "b", home / "seeds")
+    assert repr(comparison) == "Comparison(a, b, seeds)"
+    run = comparison.sides[0].runs[0]
+    assert repr(run) == f"Run({home / 'a'}: vae on {home / 'few.npz'}, 1 epochs)"
+    rows = rows_of(comparison.table())
     assert rows[0] == ["nats per test datum", "a", "b", "seeds"]
     assert ["epochs", "1", "1", "1"] in rows
     assert [row[0] for row in rows if row[0] in ("seconds of training", "parameters")]
