@@ -32,6 +32,7 @@ from pyro_mivae.cli.options import (
     root_option,
     trust_option,
 )
+from pyro_mivae.data import DATASETS
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.errors import OptionError, RankError
 from pyro_mivae.interrupts import stop_once
@@ -113,6 +114,12 @@ def what_option(names: Any, told: str) -> Decorator:
     return option("--what", group="Output", **how)
 
 
+def data_option(told: str, **how: Any) -> Decorator:
+    """Makes ``--data``, a name or a file."""
+    how |= {"metavar": DATA, "shell_complete": completing(DATASETS, files=True), "help": told}
+    return option("--data", group="Data", **how)
+
+
 def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
     """Adds the argument VARIANT and the options of a training, or of a sweep."""
     where = f"run folder  [default: {default_folder}]"
@@ -122,7 +129,7 @@ def trains(default_folder: str, swept: Collection[str] = ()) -> Decorator:
     return adds(
         [
             click.argument("variant", shell_complete=completing(VARIANTS)),
-            option("--data", group="Data", metavar=DATA, help="training data  [default: digits]"),
+            data_option("training data  [default: digits]"),
             root_option,
             given_option("condition of each datum, a row for each in the order of the data"),
             option(
@@ -269,7 +276,7 @@ def report(run: Run, data_root: str | None, device: str, output: Output) -> None
     output.result(f"written to {page}", page=page)
 
 
-@command("compare", "runs/infocat-digits runs/vae-digits --out runs")
+@command("compare", "runs/infocat-digits runs/cat-digits --out runs")
 @click.argument("folders", metavar="RUN RUN ...", nargs=-1, type=A_PATH)
 @option("--out", group="Output", type=A_PATH, help="folder to write compare.html to")
 @root_option
@@ -330,7 +337,7 @@ def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
 
 @command("encode", "runs/infocat-digits --data digits --out codes.npz")
 @opened_run
-@option("--data", group="Data", metavar=DATA, required=True, help="images to encode")
+@data_option("images to encode", required=True)
 @root_option
 @given_option("their condition, if the run has one")
 @what_option(What, "means (for a category its probabilities), standard deviations, or draws")

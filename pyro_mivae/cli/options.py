@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pyro_mivae.diagnostics import InformationOptions
 from pyro_mivae.options import flags_of, kinds_of
@@ -20,7 +21,7 @@ from pyro_mivae.schedules import TARGET
 from pyro_mivae.variants import VARIANTS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
 A_PATH = click.Path(path_type=Path)
 SHORT = 40  # characters of choices that stand beside the flag
 
@@ -83,9 +84,14 @@ def option(*names: str, group: str, **how: Any) -> Decorator:
     return click.option(*names, cls=GroupedOption, group=group, **how)
 
 
-def completing(names: Collection[str]) -> Complete:
-    """Completes a word to one of the names, in the shell."""
-    return lambda ctx, parameter, begun: [name for name in names if name.startswith(begun)]
+def completing(names: Collection[str], *, files: bool = False) -> Complete:
+    """Completes a word to one of the names, or to a file if no name begins with it."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[Any]:
+        found = [name for name in names if name.startswith(begun)]
+        return found or [CompletionItem(begun, type="file")] * files
+
+    return complete
 
 
 def adds(options: list[Decorator]) -> Decorator:
@@ -122,7 +128,7 @@ def _choices(f: Field[Any], default: Any) -> dict[str, Any]:
     help_, names = f.metadata["help"], f.metadata["names"]
     how: dict[str, Any] = {}
     if names:
-        how["shell_complete"] = completing(names)
+        how["shell_complete"] = completing(names, files="FILE" in help_)
         choices = "|".join(names)
         if len(choices) <= SHORT:
             how["metavar"] = choices

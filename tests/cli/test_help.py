@@ -77,6 +77,7 @@ def test_options_stand_in_groups_with_default_and_choices(call):
     [
         ([], "info", {"infomax", "infocat", "infogan"}),
         (["vae", "--prior"], "st", {"student-t", "stick-breaking"}),
+        (["vae", "--data"], "fa", {"fashion-mnist"}),
         (["cat", "--categorical"], "s", {"sample", "soft", "straight-through", "score-function"}),
     ],
 )
@@ -85,6 +86,15 @@ def test_shell_completes_variants_and_choices(words, begun, found):
 
     complete = ShellComplete(cli, {}, "pyro-mivae", "_PYRO_MIVAE_COMPLETE")
     assert {item.value for item in complete.get_completions(["train", *words], begun)} == found
+
+
+@pytest.mark.parametrize("option", ["--data", "--prior"])
+def test_shell_completes_files_where_no_name_begins_so(option):
+    from click.shell_completion import ShellComplete
+
+    complete = ShellComplete(cli, {}, "pyro-mivae", "_PYRO_MIVAE_COMPLETE")
+    (item,) = complete.get_completions(["train", "vae", option], "my_")
+    assert (item.type, item.value) == ("file", "my_")
 
 
 def test_json_is_all_of_stdout(call, copy):
