@@ -55,7 +55,7 @@ class NormalCDFTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns the logarithm of the standard normal's density."""
-        return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
+        return -0.5 * x.square() - _HALF_LOG_TAU
 
 
 class ProbitNormal(dist.TransformedDistribution):

@@ -44,7 +44,7 @@ class InformationOptions:
     )
     iwae_samples: int = option(64, check=DRAWS, help="importance samples of each image")
     iwae_items: int = option(
-        1000, check=whole(least=1), help=("number of images with importance samples")
+        1000, check=whole(least=1), help="number of images with importance samples"
     )
     subset: int = option(
         2000,
@@ -69,7 +69,7 @@ class InformationOptions:
     ais_items: int = option(
         0,
         check=whole(least=0),
-        help=("number of images to anneal, and of drawn images"),
+        help="number of images to anneal, and of drawn images",
         flag="--ais",
     )
     ais_temperatures: int = option(200, check=DRAWS, help="temperatures of each annealing")

@@ -164,8 +164,7 @@ class InfoGANLoss(Objective):
             "loss_generator": generator_loss,
             **{key("mi", name, MEAN): bound for name, bound in information.items()},
         }
-        aimed = {name: weight for name, weight in self.weights.items() if weight.target}
-        self.held = {key("mi", name, MEAN): weight for name, weight in aimed.items()}
+        self.held = {key("mi", name, MEAN): w for name, w in self.weights.items() if w.target}
         self.record(entries, args)
         return loss
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, ClassVar
 
 import torch
@@ -119,8 +119,7 @@ class Objective(ELBO):
         if current_shares() is not None:
             values = torch.stack([value.to(self.ledger["loss"]) for value in self.ledger.values()])
             self.ledger = dict(zip(self.ledger, summed(values).unbind(), strict=True))
-        aimed = self._with(lambda weight: weight.target is not None)
-        if not aimed:
+        if not self._aimed:
             return
         if not args or not isinstance(args[0], Sized):
             raise SiteError(
@@ -128,7 +127,7 @@ class Objective(ELBO):
                 "length; let it be the data"
             )
         count = whole_size(len(args[0]))
-        for weight in aimed:
+        for weight in self._aimed:
             names = [name for name, held in self.held.items() if held is weight]
             if not names:  # nothing of it in this evaluation
                 weight.see(None)
@@ -136,14 +135,18 @@ class Objective(ELBO):
             weight.see(sum_of(self.ledger[name] for name in names) / count)
             self.ledger[f"weight_{names[0]}"] = weight.current * count
 
-    def _with(self, wanted: Callable[[Weight], bool]) -> list[Weight]:
-        weights = (module for module in self.state.modules() if isinstance(module, Weight))
-        return [weight for weight in weights if wanted(weight)]
+    @property
+    def _weights(self) -> list[Weight]:
+        return [module for module in self.state.modules() if isinstance(module, Weight)]
 
     @property
     def scheduled(self) -> list[Weight]:
         """The weights that are functions of the step."""
-        return self._with(lambda weight: weight.schedule is not None)
+        return [weight for weight in self._weights if weight.schedule is not None]
+
+    @property
+    def _aimed(self) -> list[Weight]:
+        return [weight for weight in self._weights if weight.target is not None]
 
     def advance(self, steps: int = 1) -> None:
         """Advances every schedule by training steps, and moves the weights of targets."""
@@ -153,7 +156,7 @@ class Objective(ELBO):
 
     def ascend(self) -> None:
         """Moves the weights of targets by the last evaluation, without waiting for the device."""
-        for weight in self._with(lambda weight: weight.target is not None):
+        for weight in self._aimed:
             weight.ascend()
 
     def current_weights(self) -> dict[str, Tensor]:
@@ -179,7 +182,7 @@ class Objective(ELBO):
 
         Near the saddle point the Lagrangian hardly changes with the weights, unlike the loss.
         """
-        return sum(weight.price for weight in self._with(lambda weight: weight.target is not None))
+        return sum(weight.price for weight in self._aimed)
 
     @property
     def limits(self) -> list[str]:

@@ -136,9 +136,7 @@ class GroupedOptimiser:
 
     def _is_plain(self, parameter: Tensor) -> bool:
         """Returns True if Pyro has an optimiser for the parameter, without hooks."""
-        if parameter not in self.optim.optim_objs:
-            return False
-        return not has_step_hooks(self._object(parameter))
+        return parameter in self.optim.optim_objs and not has_step_hooks(self._object(parameter))
 
     def _object(self, parameter: Tensor) -> torch.optim.Optimizer:
         """Pyro's optimiser of a parameter, without its scheduler."""

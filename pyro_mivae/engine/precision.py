@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_mivae.engine.fx_utils import is_impure, is_view
+from pyro_mivae.engine.fx_utils import is_impure, is_single, is_view
 from pyro_mivae.errors import OptionError, StagingError
 
 Precision = Literal["float32", "tf32", "bf16"]
@@ -195,6 +195,6 @@ def _is_product(node: Any) -> bool:
     """Returns True for a product; an in-place one must add to a tensor without other users."""
     if node.target == aten.addmm_.default:
         into = node.args[0]
-        fresh = into.op == "call_function" and len(into.users) == 1
-        return fresh and not is_view(into) and not (is_impure(into) and not _is_product(into))
+        fresh = is_single(into) and not is_view(into)
+        return fresh and (_is_product(into) or not is_impure(into))
     return node.target in (aten.mm.default, aten.bmm.default, *WITH_SUMMAND)

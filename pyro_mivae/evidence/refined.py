@@ -224,10 +224,7 @@ class SemiAmortizedGuide(PyroModule):
         True
     """
 
-    @checked(
-        **GIVEN,
-        num_steps=whole(least=1, most=10**4),
-    )
+    @checked(**GIVEN, num_steps=whole(least=1, most=10**4))
     def __init__(
         self, model: Program, guide: Any, *, num_steps: int = 5, learning_rate: float = 0.01
     ) -> None:

@@ -59,9 +59,8 @@ class CategoryHead(nn.Module):
 
     def given(self, outputs: Mapping[str, Tensor]) -> Any:
         """Returns the distribution of the category, as an index or a one-hot vector."""
-        if self.is_one_hot:
-            return dist.OneHotCategorical(logits=outputs[""])
-        return dist.Categorical(logits=outputs[""])
+        fn = dist.OneHotCategorical if self.is_one_hot else dist.Categorical
+        return fn(logits=outputs[""])
 
     def as_one_hot(self, value: Tensor) -> Tensor:
         """Returns a value of the site as a one-hot vector; a relaxed value stays as it is."""

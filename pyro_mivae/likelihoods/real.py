@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from pyro_mivae.arguments import checked, flag, number
 from pyro_mivae.likelihoods.base import DENSITY, Likelihood
 
-LEAST_SCALE = number(above=0, most=1e30)
+SCALE = number(above=0, most=1e30)
 USUAL = (0.1, 10.0)  # standard deviations that networks and scales are initialised for
 
 
@@ -49,7 +49,7 @@ class GaussianLikelihood(RealLikelihood):
 
     of_binary = DENSITY.format("Normal")
 
-    @checked(scale=number(above=0, most=1e30), learn_scale=flag())
+    @checked(scale=SCALE, learn_scale=flag())
     def __init__(self, scale: float = 1.0, *, learn_scale: bool = False) -> None:
         super().__init__()
         self.learn_scale = learn_scale
@@ -90,7 +90,7 @@ class HeteroscedasticGaussianLikelihood(RealLikelihood):
     num_outputs = 2
     of_binary = DENSITY.format("Normal")
 
-    @checked(least_scale=LEAST_SCALE)
+    @checked(least_scale=SCALE)
     def __init__(self, least_scale: float = 0.01) -> None:
         super().__init__()
         self.least_scale = float(least_scale)
@@ -127,7 +127,7 @@ class StudentTLikelihood(RealLikelihood):
     num_outputs = 2
     of_binary = DENSITY.format("Student's t")
 
-    @checked(df=number(above=1, most=1e6), learn_df=flag(), least_scale=LEAST_SCALE)
+    @checked(df=number(above=1, most=1e6), learn_df=flag(), least_scale=SCALE)
     def __init__(
         self, df: float = 4.0, *, learn_df: bool = False, least_scale: float = 0.01
     ) -> None:

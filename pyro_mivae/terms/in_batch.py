@@ -162,7 +162,7 @@ class MaximumMeanDiscrepancy(PairedTerm):
 
     estimated from the guide's codes of a batch and as many draws of the model's prior. Unlike the
     KL divergence of each posterior, it does not penalise information in the code. It has no unit.
-    The ledger holds the discrepancy itself, and a `Target` holds it.
+    In the ledger, and for a `Target`, it is the discrepancy itself, without the sign.
 
     A kernel resolves distances of the order of the square root of its bandwidth. Much narrower
     posteriors act like points. The gradient of codes far outside the prior vanishes, for ``"rbf"``

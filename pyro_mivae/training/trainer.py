@@ -273,7 +273,8 @@ class Trainer:
         """Keeps the best weights.
 
         While a schedule changes the objective, or a target its weight by more than 1 %, losses are
-        not comparable: the last is the best. With targets, Lagrangians are compared.
+        not comparable, and the last weights count as the best. With targets, Lagrangians are
+        compared.
         """
         if self.options.patience is None:
             return
