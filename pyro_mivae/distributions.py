@@ -302,9 +302,9 @@ class NormalMixture(Mixture):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-density in nats, over the batch shape.
 
-        If all data have the same components, squares are products of matrices, which takes memory
-        for no more than the density of each component. Their difference loses digits, so it is
-        computed in double precision. Values that are doubles already are squared one by one.
+        If all data have the same components, the squares are expanded into matrix products, which
+        need no memory beyond the density of each component. Their difference loses digits, so it
+        is computed in double precision. Values that are doubles already are squared one by one.
         """
         loc, scale = self._shared.loc, self._shared.scale  # (..., components, d)
         if loc.dim() > 2 or loc.dtype == torch.float64:

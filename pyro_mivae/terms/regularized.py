@@ -42,7 +42,7 @@ class RegularizedInformation(CategoryTerm):
         site: A category of the guide.
         marginal_weight: :math:`\mu`, of at least 0, as the next two.
         smoothness: :math:`\eta`.
-        radius: That share of the distance.
+        radius: Share of the distance to the nearest neighbour.
         **term: The weight, see `InformationTerm`.
 
     References:
