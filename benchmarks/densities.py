@@ -9,10 +9,12 @@ https://arxiv.org/abs/1705.07120, as the Exemplar VAE's paper reports them). The
 one fixed draw. Each run is written as it ends; the same command goes on.
 
     python -m benchmarks densities --data-root DIR --epochs 50
+    python -m benchmarks densities --data-root DIR --epochs 20 --warmup 0.5 --models normal iaf
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -30,6 +32,7 @@ KEPT = (
 )
 WIDTHS = (300, 300)
 LATENT_DIM = 40
+BATCH_SIZE = 128
 
 
 def _prior(name: str, *args: Any, **options: Any) -> Callable[[Sequence[int]], dict[str, Any]]:
@@ -81,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     command.add_argument("--ais-items", type=int, default=200)
     command.add_argument("--ais-temperatures", type=int, default=200)
     command.add_argument("--refine-items", type=int, default=100)
+    command.add_argument(
+        "--warmup", type=float, default=0.0, help="share of the steps in which the KL weight rises"
+    )
     command.add_argument("--out", type=Path, default=RESULTS / f"densities-{date.today()}.json")
     args = command.parse_args(argv)
     names = ("iwae_items", "iwae_samples", "ais_items", "ais_temperatures", "refine_items")
@@ -88,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     measure["generative_items"] = args.ais_items  # for the gap of AIS
     told = " ".join(f"--{name.replace('_', '-')} {getattr(args, name)}" for name in names)
     epochs_told = " ".join(map(str, args.epochs))
+    if args.warmup:
+        told += f" --warmup {args.warmup}"
     command_told = f"--data {args.data} --data-root DIR --epochs {epochs_told} {told}"
     put(args.out, {"command": f"python -m benchmarks densities {command_told}"})
     order = [{"variant": name_of(model, epochs)} for epochs in args.epochs for model in MODELS]
@@ -95,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for epochs, model in product(args.epochs, args.models):
             cell = {"variant": name_of(model, epochs), "seed": seed}
             if key(cell) not in map(key, read(args.out)["runs"]):
-                run = run_one((args.data, args.data_root), model, epochs, seed, measure)
+                source = args.data, args.data_root
+                run = run_one(source, model, (epochs, args.warmup), seed, measure)
                 put(args.out, {}, cell | run, order)
                 print(f"{cell['variant']}, seed {seed}: {run['metrics']}", flush=True)
     content = read(args.out)
@@ -111,14 +120,18 @@ def name_of(model: str, epochs: int) -> str:
 
 
 def run_one(
-    source: tuple[str, str | None], model: str, epochs: int, seed: int, measure: Mapping[str, int]
+    source: tuple[str, str | None],
+    model: str,
+    length: tuple[int, float],
+    seed: int,
+    measure: Mapping[str, int],
 ) -> dict[str, Any]:
     """Trains and measures one VAE, on one thread.
 
     Args:
         source: The data set, and the folder of torchvision's data sets.
         model: A name of `MODELS`.
-        epochs: Length of the training.
+        length: Epochs of the training, and the share of them in which the KL weight rises from 0.
         seed: Seed of the weights and of the training.
         measure: Options of `information`.
     """
@@ -130,21 +143,24 @@ def run_one(
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    name, root = source
+    (name, root), (epochs, warmup) = source, length
     data = mi.load_dataset(name, root=root)
     shape = data.data_shape
     parts = {"prior": mi.StandardNormalPrior(LATENT_DIM)} | MODELS[model](shape)
     _, code_dim = prior_sites(parts["prior"])
     encoder, decoder = MLPEncoder(shape, WIDTHS), MLPDecoder(code_dim, shape, WIDTHS)
-    vae = mi.VAE(shape, encoder=encoder, decoder=decoder, **parts)
-    fit = {"epochs": epochs, "lr_schedule": "cosine", "binarize": "dynamic", "seed": seed}
+    rising = round(warmup * epochs * math.ceil(len(data.x_train) / BATCH_SIZE))
+    beta = mi.linear_warmup(rising) if rising else 1.0
+    vae = mi.BetaVAE(shape, beta=beta, encoder=encoder, decoder=decoder, **parts)
+    fit = {"epochs": epochs, "batch_size": BATCH_SIZE, "lr_schedule": "cosine"}
+    fit |= {"binarize": "dynamic", "seed": seed}
     began = time.process_time()
     mi.fit(vae, data.x_train, device="cpu", progress=False, **fit)
     seconds = time.process_time() - began
     test = mi.load_dataset(name, root=root, binarize="dynamic").x_test
     found = mi.information(vae.model, vae.guide, test, **measure)
     return {
-        "settings": {"fit": fit, "information": dict(measure)},
+        "settings": {"fit": fit, "warmup": warmup, "information": dict(measure)},
         "made_with": made_with(),
         "seconds": round(seconds, 1),
         "metrics": {name: rounded(found[name]) for name in KEPT if name in found},
