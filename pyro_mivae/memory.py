@@ -32,16 +32,23 @@ def build_fitting(build: Callable[[], Built], remedy: str) -> Built:
 
 def check_fitting(count: int, remedy: str, each: int = ADAM) -> None:
     """Refuses numbers that do not fit into memory."""
-    need, free = count * each, free_memory()
-    if need > free:  # asking an accelerator wakes it up
-        memories = map(torch.cuda.mem_get_info, range(torch.cuda.device_count()))
-        free = max(free, *(memory[0] for memory in memories), 0)
+    need = count * each
+    free = most_free(need)
     if need > free:
         purpose = " to train them with Adam" if each == ADAM else ""
         raise OptionError(
             f"{count:,} parameters are requested, which need {need / 1e9:,.1f} GB{purpose}, and "
             f"{free / 1e9:,.1f} GB are free: {remedy}"
         )
+
+
+def most_free(need: float) -> float:
+    """Free bytes of the machine, or of an accelerator if a number of bytes does not fit here."""
+    free = free_memory()
+    if need > free:  # asking an accelerator wakes it up
+        memories = map(torch.cuda.mem_get_info, range(torch.cuda.device_count()))
+        free = max(free, *(memory[0] for memory in memories), 0)
+    return free
 
 
 def free_memory() -> float:

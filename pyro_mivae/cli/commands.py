@@ -303,7 +303,13 @@ def compare(
 
 @command("sample", "runs/infocat-digits --category D --out grid.png")
 @opened_run
-@option("--category", group="Output", help="draw only from this category, a letter or number")
+@option(
+    "--category",
+    group="Output",
+    multiple=True,
+    metavar="[SITE=]CATEGORY",
+    help="draw only from this category, a letter or number; of each site, if there are several",
+)
 @what_option(Generated, "the likelihood's means, or data drawn from it")
 @given_option("their conditions, the file's rows in turn; or a label, that of all", "FILE|LABEL")
 @option(
@@ -327,12 +333,23 @@ def compare(
 @overwrite_option
 def sample(run: Run, out: Path, output: Output, **options: Any) -> None:
     """Draws images from a run's prior."""
-    number = options["category"]
-    options["category"] = int(number) if number and number.isdecimal() else number
-    label = options["given"]
-    options["given"] = int(label) if label and label.isdecimal() else label
+    options["category"] = _chosen_categories(options["category"])
+    options["given"] = _number_or_text(options["given"])
     runs.write_samples(run, out, **options)
     output.result(f"written to {out}", out=out)
+
+
+def _chosen_categories(texts: tuple[str, ...]) -> Any:
+    """Reads a category, or those of several sites, as `Variant.sample` takes them."""
+    pairs = [text.rpartition("=")[::2] for text in texts]
+    if not all(site for site, _ in pairs) and len(pairs) > 1:
+        raise OptionError(f"category={', '.join(texts)}: of several, name each as SITE=CATEGORY")
+    chosen = {site: _number_or_text(category) for site, category in pairs}
+    return chosen.get("", chosen or None)
+
+
+def _number_or_text(text: str | None) -> int | str | None:
+    return int(text) if text and text.isdecimal() else text
 
 
 @command("encode", "runs/infocat-digits --data digits --out codes.npz")

@@ -23,9 +23,9 @@ from pyro_mivae.traces import Program, TracePair, replay_model
 
 Relaxation = Literal["soft", "gumbel", "straight-through"]
 RELAXED = {
-    "soft": "a = q(c|x)",
-    "gumbel": "a ~ Gumbel-softmax of q(c|x)",
-    "straight-through": "a ~ q(c|x) with the gradient of a Gumbel-softmax",
+    "soft": "{0} = q({0}|x{1})",
+    "gumbel": "{0} ~ Gumbel-softmax of q({0}|x{1})",
+    "straight-through": "{0} ~ q({0}|x{1}) with the gradient of a Gumbel-softmax",
 }
 
 
@@ -57,7 +57,7 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
 
     Example:
         >>> print(mi.explain(RelaxedCategoricalELBO(relaxation="soft")))
-        J =  E_q[log p(x|z)], z ~ q(z|x,a), a = q(c|x)
+        J =  E_q[log p(x|code)], c = q(c|x)
            - 1 * KL of every site
         maximised; nats per datum; not a bound on log p(x)
     """
@@ -72,7 +72,6 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
     ) -> None:
         super().__init__(*parts, **options)
         self.relaxation = relaxation
-        self.reconstruction = f"E_q[log p(x|z)], z ~ q(z|x,a), {RELAXED[relaxation]}"
         biased = relaxation == "straight-through"
         self.remark = "; biased gradient" if biased else "; not a bound on log p(x)"
         self.temperature = Weight(temperature)
@@ -85,6 +84,12 @@ class RelaxedCategoricalELBO(MutualInformationELBO):
         relax = partial(relax_categories, relax=self._relax)
         decoded = self._run(model, guide, args, kwargs, relax)
         return decoded, coded
+
+    @property
+    def _reconstruction(self) -> str:
+        told = RELAXED[self.relaxation]
+        relaxed = [told.format(name, self._given) for name in self.categories or "c"]
+        return ", ".join([super()._reconstruction, *relaxed])
 
     def _relax(self, fn: Any) -> Tensor:
         if not isinstance(fn, torch.distributions.OneHotCategorical):
@@ -160,12 +165,17 @@ class SampledCategoricalELBO(MutualInformationELBO):
         self.baseline = _Baseline()
         if not exact:
             self.state["baseline"] = self.baseline
-        most = {0: "", 1: "the most probable one and "}
-        summed = most.get(exact, f"the {exact} most probable and ")
-        drawn = f"{draws} draw{'s' * (draws > 1)}{' of the others' * bool(summed)}"
-        self.reconstruction = f"E_q[log p(x|code)], c = {summed}{drawn}"
 
     remark = "; unbiased"
+
+    @property
+    def _reconstruction(self) -> str:
+        most = {0: "", 1: "the most probable one and "}
+        summed = most.get(self.exact, f"the {self.exact} most probable and ")
+        drawn = f"{self.draws} draw{'s' * (self.draws > 1)}{' of the others' * bool(summed)}"
+        names = ", ".join(self.categories) or "c"
+        chosen = f"({names})" if len(self.categories) > 1 else names
+        return f"{super()._reconstruction}, {chosen} = {summed}{drawn}"
 
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]

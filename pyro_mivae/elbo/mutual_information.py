@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, either, flag, instance, named, number, several, whole
 from pyro_mivae.elbo.divergences import Divergence, divergences
-from pyro_mivae.elbo.objective import Objective
+from pyro_mivae.elbo.objective import Objective, module_name
 from pyro_mivae.errors import OptionError, PyroMivaeWarning, SiteError
 from pyro_mivae.figures import key
 from pyro_mivae.models import GenerativeModel, code_program
@@ -22,6 +22,9 @@ from pyro_mivae.schedules import weight as kl_weight
 from pyro_mivae.sites import sum_of
 from pyro_mivae.terms import InformationTerm, LabelledCategory, Particle, observe_category
 from pyro_mivae.traces import Program, TracePair
+
+TAKEN = ("loss", "elbo", "distortion", "rate", "temperature", "baseline")
+STARTS = ("kl_", "weight_")  # of the other names in a ledger
 
 MOST_PARTICLES, MOST_PLATES = 10**6, 25
 
@@ -124,7 +127,12 @@ class MutualInformationELBO(Objective):
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"terms {names}: give each term once, with the sum of the weights")
-        self.state[term.name] = term.state
+        if term.name in TAKEN or term.name.startswith(STARTS) or hasattr(self.state, term.name):
+            raise OptionError(
+                f"a term has the name {term.name!r}, which ledger or checkpoint use for "
+                f"something else; choose another, such as {'penalty_' + term.key!r}"
+            )
+        self.state[module_name(term.name)] = term.state
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
@@ -169,25 +177,38 @@ class MutualInformationELBO(Objective):
         """True if a term compares data within a batch."""
         return any(term.needs_batch and not term.is_idle for term in self.terms)
 
-    reconstruction = "E_q[log p(x|code)]"  # the reconstruction term, as `explanation` writes it
+    @property
+    def _reconstruction(self) -> str:
+        """The reconstruction term, as `explanation` writes it."""
+        return f"E_q[log p(x|code{self._given})]"
+
+    @property
+    def _given(self) -> str:
+        return ",u" * self.reads_condition
+
     remark = ""  # a remark at the end of `explanation`
 
     def explanation(self) -> str:
         """The objective, one line per summand."""
-        lines = [f"J =  {self.reconstruction}"]
+        lines = [f"J =  {self._reconstruction}"]
+        given, of_prior = self._given, "|u" * self.prior_reads_condition
+        divergence = f"KL(q({{0}}|x{given}) || p({{0}}{of_prior}))"
         for name, weight in self.kl_weights.items():
             left_out = "   [left out]" if weight.is_zero else ""
-            lines.append(f"   - {weight} * KL(q({name}|x) || p({name})){left_out}")
+            lines.append(f"   - {weight} * {divergence.format(name)}{left_out}")
         if self.latent is None:
             lines.append(f"   - 1 * KL of every {'other ' * bool(self.kl_weights)}site")
         for name in self.latent or ():
             if name not in self.kl_weights:
-                lines.append(f"   - 1 * KL(q({name}|x) || p({name}))")
+                lines.append(f"   - 1 * {divergence.format(name)}")
         lines += [f"   + {term.weight} * {term.formula}" for term in self.terms]
+        if given and self.terms:
+            lines.append("   where each information and each q is given u too")
         told, sizes = self.remark, self.categories.values()
         if not told and len(sizes) > 1:  # an exact sum over several categories
             product = " * ".join(map(str, sizes))
             told = f"; {product} = {math.prod(sizes)} decodes per datum"
+            told += " (two by CatVAE's categorical='sample')"
         return "\n".join([*lines, f"maximised; nats per datum{told}"])
 
     @property

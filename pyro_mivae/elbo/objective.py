@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import checked, instance
 from pyro_mivae.errors import SiteError
+from pyro_mivae.priors.base import given_shape_of
 from pyro_mivae.ranks import current_shares, summed, whole_size
 from pyro_mivae.schedules import Weight
 from pyro_mivae.sites import sum_of
@@ -44,6 +45,8 @@ class Objective(ELBO):
         held: The weights with a `Target`, by the entry of the ledger that is held; sites that
             share a target are held together. Known after the first evaluation.
         categories: Number of categories of each categorical site, where it is known.
+        reads_condition: True if model and guide are known to be given a condition of each datum.
+        prior_reads_condition: True if the prior is known to read it.
 
     Example:
         >>> isinstance(mi.VAE((1, 8, 8)).objective(), Objective)
@@ -58,11 +61,12 @@ class Objective(ELBO):
 
     def __init__(self, state: Mapping[str, nn.Module], **options: Any) -> None:
         super().__init__(**options)
-        self.state = nn.ModuleDict(dict(state))
+        self.state = nn.ModuleDict({module_name(name): part for name, part in state.items()})
         self.ledger: dict[str, Tensor] = {}
         self.latent: tuple[str, ...] | None = None
         self.held: dict[str, Weight] = {}
         self.categories: Mapping[str, int] = {}
+        self.reads_condition = self.prior_reads_condition = False
 
     @property
     @abstractmethod
@@ -78,7 +82,7 @@ class Objective(ELBO):
         """Makes a module of the loss, model, guide and networks, for a torch optimiser."""
         module: ELBOModule = super().__call__(model, guide)
         for name, network in self.networks.items():
-            module.add_module(name, network)
+            module.add_module(module_name(name), network)
         return module
 
     @abstractmethod
@@ -195,9 +199,11 @@ class Objective(ELBO):
         self.state.to(device)
         return self
 
-    def prepare(self, sites: Iterable[str], categories: Mapping[str, int]) -> Objective:
-        """Sets the sites of a variant, which has one plate; returns the objective itself."""
-        self.latent, self.categories = tuple(sites), categories
+    def prepare(self, vae: Any) -> Objective:
+        """Sets sites and condition of a variant, which has one plate; returns the objective."""
+        self.latent, self.categories = tuple(vae.sites), vae.categories
+        self.reads_condition = vae.given_shape is not None
+        self.prior_reads_condition = given_shape_of(vae.prior) is not None
         in_a_plate = self.vectorize_particles and self.num_particles > 1
         self.max_plate_nesting = 1 + in_a_plate
         return self
@@ -209,6 +215,11 @@ class Objective(ELBO):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores a state of schedules and averages that `state_dict` returned."""
         self.state.load_state_dict(dict(state))
+
+
+def module_name(name: str) -> str:
+    """Returns a name for a module of torch, which may hold no dot, unlike a site's."""
+    return name.replace(".", "%2e")
 
 
 @checked(objective=instance(Objective, example="vae.objective()"))

@@ -141,7 +141,7 @@ def count_features(name: str, layer: nn.Module, shape: Sequence[int]) -> int:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             features = layer.eval()(*(example.new_zeros(2, *each) for each in taken))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # a network of a user's own may raise anything
         raise ShapeError(
             f"{name} does not take data of shape {(2, *shape)} ({error}); build it for data of "
             "this shape"

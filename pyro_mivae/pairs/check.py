@@ -31,6 +31,10 @@ from pyro_mivae.variants.checks import check_store
 SEED = 0
 LABELS = "labels", "labelled"  # keywords of an objective with labels, which keeps them
 ALONE = "call objective.loss(model, guide, x) to see where"
+MEMORY = (
+    "sample fewer categories, or decode a few of them, by CatVAE's categorical='sample' or "
+    "SampledCategoricalELBO"
+)
 BROADCAST = (
     "let all that depends on them broadcast: a table of K values has shape (K, 1, ...) beside "
     "data of shape (batch, ...)"
@@ -242,7 +246,8 @@ class _Examination:
             except Exception as error:
                 if not self.findings:  # otherwise a consequence
                     told = f"the pair fails with all values of {wanted} laid out: {_told(error)}"
-                    yield Finding("enumeration", "", told, BROADCAST)
+                    full = "memory" in str(error)
+                    yield Finding("enumeration", "", told, MEMORY if full else BROADCAST)
                 return
             self._show(guide, model)
         unused = list(rules.of_annotations(guide, annotated))

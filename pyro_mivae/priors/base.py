@@ -29,13 +29,15 @@ def names(given: Given, count: int) -> list[str]:
     return found
 
 
-PRIOR = function("prior(), such as mi.MixturePrior(...)")
+PRIOR = function(
+    "prior(), such as mi.MixturePrior(...); names of priors are for the command line alone"
+)
 
 _CURES = {
     "Shape mismatch inside plate": "end the distribution of each site with .to_event(1), so that "
     "its coordinates belong to one datum",
-    "Multiple sample sites named 'data'": "leave pyro.plate out of it: the plate over the data is "
-    "open already",
+    "Multiple sample sites named 'data'": "leave pyro.plate out of it, as the plate over the data "
+    "is open already, and give a site another name",
 }
 
 
@@ -102,6 +104,10 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
         raise SiteError(
             f"the prior samples {list(sites)} and returns {shape} in a plate of size 1; sample "
             "one site or more and return the code that the likelihood decodes, shape (1, size)"
+        )
+    if "x" in sites:
+        raise SiteError(
+            "the prior samples a site 'x', which is the name of the data; give it another name"
         )
     return sites, code.shape[-1]
 

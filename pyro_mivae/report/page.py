@@ -14,7 +14,7 @@ from pyro_mivae.networks.presets import default_network
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
-from pyro_mivae.report.pictures import Panel, render_panels, write_pictures
+from pyro_mivae.report.pictures import Panel, file_name, render_panels, write_pictures
 from pyro_mivae.report.samples import DRAWN
 from pyro_mivae.report.summary import Number, headline, remaining, story, summarize
 from pyro_mivae.training import versions, write_file
@@ -90,7 +90,7 @@ def write_report(
     finally:
         data.vae.train(was_training)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_pictures(path.parent, {f"{one.key}.png": one.png for one in pictures if one.png})
+    write_pictures(path.parent, {file_name(one.key): one.png for one in pictures if one.png})
     return write_file(path, page)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PICTURES = ".pictures"
 """The list of a folder's pictures."""
+_NAME = re.compile(r"\w[\w.%-]*\.png")
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 _COLOURS = 112
 _SEEN = 2.0  # of 255, root mean square: more than curves and grey images lose by it
@@ -75,13 +76,18 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
     _list_pictures(folder, pictures.keys())
 
 
+def file_name(key: str) -> str:
+    """Returns the name of a picture's file; a site in its key may have any name."""
+    return re.sub(r"[^\w.-]", lambda sign: f"%{ord(sign[0]):02x}", key) + ".png"
+
+
 def listed_pictures(folder: Path) -> list[Path]:
     """Finds the pictures of earlier reports."""
     try:
         names = (folder / PICTURES).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    plain = [name for name in dict.fromkeys(names) if re.fullmatch(r"\w[\w.-]*\.png", name)]
+    plain = [name for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
     return [folder / name for name in plain if (folder / name).is_file()]
 
 

@@ -40,6 +40,7 @@ from pyro_mivae.schedules import read_target
 from pyro_mivae.training.processes import run_source
 from pyro_mivae.variants import VARIANTS, Variant
 
+PASSED = "latent_dim", "code_dim", "num_categories", "radius"
 STATE = "PYRO_MIVAE_STATE"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SYMBOLS = {r"\mid": "|", r"\sim": "~", r"\,": " ", r"\lambda": "λ", r"\beta": "β"}
@@ -68,6 +69,7 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
         modules: dict[str, Any] = {}
         if parts["prior"]:
             modules["prior"] = load_program(parts["prior"], PRIORS, "prior", sizes, digests)
+            options = _not_taken(options, find_factory(parts["prior"], PRIORS, "prior", digests))
             sizes |= _site_sizes(modules["prior"])
         guide_file = names_file(parts["guide"])
         if network != "auto" or guide_file:
@@ -96,6 +98,12 @@ def build_variant(config: RunConfig, data_shape: Sequence[int]) -> Variant:
         own = [f"--{name} {config.model[name]}" for name in sorted(named_programs(config))]
         with _blaming(f"{' and '.join(own)}: running it fails") if own else nullcontext():
             return variant_class.build(data_shape, **options, **modules)
+
+
+def _not_taken(options: Mapping[str, Any], factory: Any) -> dict[str, Any]:
+    """Options without those that a prior took: the sizes of its sites may be others."""
+    taken = {*PASSED} & inspect.signature(factory).parameters.keys() if callable(factory) else {}
+    return {name: value for name, value in options.items() if name not in taken}
 
 
 def _outputs(likelihood: Any) -> dict[str, int]:
@@ -199,7 +207,7 @@ def _sizes(
 ) -> dict[str, Any]:
     """Sizes that priors and guides may take: those of the variant's own prior, else given ones."""
     sizes: dict[str, Any] = {"data_shape": tuple(data_shape)}
-    for name in ("given_shape", "latent_dim", "code_dim", "num_categories"):
+    for name in ("given_shape", *PASSED):
         sizes[name] = options.get(name)
     try:
         sizes |= _site_sizes(variant_class.build(data_shape, **options).prior)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from pyro_mivae.variants.encoding import Generated, What, encoded
 
 CELL = 32  # smaller images are enlarged to at least this many pixels
 ENCODE_BATCH = 512
+OF_NUMPY = ("file", "allow_pickle")  # no names of arrays in `numpy.savez`
 EVALUATION_BATCH = 128  # what its work per image compares with
 
 
@@ -143,7 +144,7 @@ def write_samples(
     out: Path,
     *,
     count: int,
-    category: int | str | None = None,
+    category: int | str | Mapping[str, int | str] | None = None,
     what: Generated = "mean",
     given: int | str | None = None,
     seed: int = 0,
@@ -223,16 +224,17 @@ def write_codes(
     images = settled_pixels(run.vae.check_data(images), config.binarize)
     args = run.vae.arguments(images, u)
     codes = _encoded(run.vae, args, what, num_draws)
+    others: dict[str, Any] = {}
     if what == "mean":
         spreads = _encoded(run.vae, args, "sd").items()
         kept = {n: v for n, v in spreads if n not in run.vae.categories and bool((v > 0).any())}
-        codes |= {f"{name}_sd": value for name, value in kept.items()}
+        others = {f"{name}_sd": value.cpu().numpy() for name, value in kept.items()}
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in codes.items()}
-    others = _labels_and_split(raw)
-    if both := sorted(arrays.keys() & others.keys()):
+    others |= _labels_and_split(raw)
+    if both := sorted(arrays.keys() & {*others, *OF_NUMPY}):
         raise OptionError(
-            f"sites {both} of {run.folder} have the names of other arrays in the file; encode "
-            "them by mi.load(folder).encode(x)"
+            f"sites {both} of {run.folder} have the names of other arrays in the file, or of "
+            "options of numpy.savez; encode them by mi.load(folder).encode(x)"
         )
     with atomic_path(out) as scratch:
         np.savez(scratch, **arrays, **others)

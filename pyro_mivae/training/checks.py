@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import torch
 
+from pyro_mivae.elbo import RelaxedCategoricalELBO, SampledCategoricalELBO
 from pyro_mivae.engine.steps import Engine
 from pyro_mivae.errors import OptionError, PyroMivaeError, SiteError
+from pyro_mivae.memory import most_free
 from pyro_mivae.terms import ENOUGH_DATA, PairedTerm
 from pyro_mivae.training.together import check_divisible
 from pyro_mivae.training.trainer import Trainer
@@ -32,6 +36,7 @@ def check_trainer(trainer: Trainer) -> None:
         raise OptionError(
             "one image is held out, but the objective compares several; hold out 2 or more"
         )
+    check_configurations(trainer)
     check_pair(trainer)
     if trainer.ranks.size > 1:
         _check_ranks(trainer)
@@ -44,6 +49,25 @@ def check_trainer(trainer: Trainer) -> None:
                 engine.step(*trainer.batches.example(trainer.batch_sizes[0]))
         finally:
             vae.train(training)
+
+
+def check_configurations(trainer: Trainer) -> None:
+    """Refuses an exact sum over categories whose decoded data alone do not fit into memory."""
+    vae, rows = trainer.vae, max(trainer.batch_sizes)
+    if isinstance(trainer.objective, SampledCategoricalELBO | RelaxedCategoricalELBO):
+        return
+    count = math.prod(vae.categories.values())
+    numbers = count * rows * math.prod(vae.data_shape) * vae.likelihood.num_outputs
+    need = 2 * numbers * vae.dtype.itemsize  # with their gradients
+    free = most_free(need)
+    if need > free and vae.categories:
+        sizes = " * ".join(map(str, vae.categories.values()))
+        raise OptionError(
+            f"the exact sum over {sizes} = {count:,} categories decodes as many codes of each of "
+            f"{rows} data, which need {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free: "
+            "give CatVAE or InfoCatVAE categorical='sample', which decodes two, a smaller "
+            "batch_size, or fewer categories"
+        )
 
 
 def check_pair(trainer: Trainer) -> None:

@@ -74,7 +74,7 @@ class Trainer:
             return own
         kept = [*self.vae.modules(), *self.vae.parameters(), *self.vae.buffers()]
         copied = deepcopy(self.given, {id(part): part for part in kept})
-        return copied.prepare(self.vae.sites, self.vae.categories)
+        return copied.prepare(self.vae)
 
     def plan(self, num_steps: int) -> None:
         """Makes the objective, with schedules for this number of steps."""

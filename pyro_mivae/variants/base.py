@@ -182,7 +182,7 @@ class Variant(Coding):
         objective = self._loss(num_steps)
         if label_weight is not None:
             checks.take_labels(self, objective, label_weight)
-        return objective.to(self.device).prepare(self.sites, self.categories)
+        return objective.to(self.device).prepare(self)
 
     @abstractmethod
     def _loss(self, num_steps: int | None) -> Objective:

@@ -68,7 +68,7 @@ class CatVAE(Variant):
         make_prior = partial(MixturePrior, num_categories, latent_dim, radius)
         super().__init__(data_shape, make_prior, **parts)
         need(self, self.category, "a category")
-        check_sizes(self, num_categories=num_categories, latent_dim=latent_dim)
+        check_sizes(self, num_categories=num_categories, latent_dim=latent_dim, radius=radius)
         configurations = math.prod(self.categories.values())
         check_treatment(categorical, num_decodes, temperature, configurations)
         chosen = "enumerate" if configurations * math.prod(data_shape) <= CHEAP else "sample"

@@ -116,7 +116,10 @@ def given_code(name: str, code: Tensor, n: int, size: int, category: bool) -> Te
     if category and code.shape == (n,) and not code.is_floating_point():
         wrong = code[(code < 0) | (code >= size)]
         if len(wrong):
-            raise OptionError(f"category={int(wrong[0])}: allowed are 0 to {size - 1}")
+            raise OptionError(
+                f"category={int(wrong[0])}: allowed are 0 to {size - 1}, the categories of "
+                f"{name!r}"
+            )
         return code.long()
     if category or code.shape[:1] != (n,) or code.numel() != n * size:
         numbers = f", or its numbers, integers of shape ({n},)" if category else ""
@@ -212,7 +215,7 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
     flat, likelihood = codes.flatten(0, 1), model.likelihood
     try:
         decoded = model.decoder(flat)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:  # a network of a user's own may raise anything
         raise ShapeError(
             f"the decoder does not take codes of shape {tuple(flat.shape)} ({error}); "
             "build it for codes of this size"
@@ -261,14 +264,16 @@ def check_condition(vae: Any, prior: Any) -> None:
         )
 
 
-def check_sizes(vae: Any, **sizes: int | None) -> None:
-    """Refuses a given size that differs from that of the given prior."""
-    for name, given in sizes.items():
-        actual = getattr(vae, name) or 0
+def check_sizes(vae: Any, **options: float | None) -> None:
+    """Refuses options of the variant's own prior that are not those of the given prior."""
+    if vae.given.get("prior") is None:
+        return
+    for name, given in options.items():
         defaults = [own[name][1].default for own in own_options(type(vae)) if name in own]
-        if given not in (actual, *defaults):
+        if given not in (getattr(vae, name, 0), *defaults):
+            actual = f"the prior's {name} is {getattr(vae, name)}" if hasattr(vae, name) else ""
             raise OptionError(
-                f"{name}={given} is given, but the prior's {name} is {actual}; leave it out, "
+                f"{name}={given} is given, but {actual or 'the prior has its own'}; leave it out, "
                 "or build the prior with it"
             )
 
@@ -309,7 +314,7 @@ def _keeps_leading(decoder: nn.Module, codes: Tensor) -> bool:
     rows = decoder(codes.flatten(0, 1))
     try:
         decoded = decoder(codes)
-    except (RuntimeError, ValueError, IndexError):
+    except Exception:  # also an assertion on the number of dimensions
         return False
     shape = (*codes.shape[:2], *rows.shape[1:])
     return decoded.shape == shape and torch.allclose(decoded.flatten(0, 1), rows, atol=1e-5)

@@ -160,8 +160,16 @@ def test_auto_counts_configurations():
 
 
 def test_explain_says_how_many_are_decoded():
-    assert "3 * 2 = 6 decodes per datum" in mi.explain(build().objective())
+    told = mi.explain(build().objective())
+    assert "3 * 2 = 6 decodes per datum (two by CatVAE's categorical='sample')" in told
     assert "decodes" not in mi.explain(mi.VAE(SHAPE).objective())
+
+
+def test_configurations_that_do_not_fit_into_memory(x, monkeypatch):
+    monkeypatch.setattr("pyro_mivae.training.checks.most_free", lambda need: 4000.0)
+    with pytest.raises(OptionError, match=r"3 \* 2 = 6 categories .* categorical='sample'"):
+        mi.fit(build(warm_start=0), x.repeat(3, 1), epochs=1)  # 6 * 12 * 6 numbers, and gradients
+    mi.fit(build(warm_start=0, categorical="sample"), x, epochs=1)
 
 
 def test_more_decodes_than_configurations():
@@ -199,7 +207,7 @@ def test_sample_of_a_configuration(vae, chosen):
 @pytest.mark.parametrize(
     ("category", "message"),
     [
-        ({"shade": 2}, "category=2: allowed are 0 to 1"),
+        ({"shade": 2}, "category=2: allowed are 0 to 1, the categories of 'shade'"),
         ({"style": 0}, "'style'"),
         ({"kinds": 0}, "kinds"),
     ],

@@ -1,10 +1,21 @@
 """J, written out."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
+from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 
 SHAPE = (1, 8, 8)
+
+
+class Pair(PyroModule):
+    def forward(self):
+        kind = pyro.sample("kind", dist.OneHotCategorical(torch.ones(3)))
+        ink = pyro.sample("ink", dist.OneHotCategorical(torch.ones(2)))
+        return mi.priors.join([kind, ink])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,7 @@ SHAPE = (1, 8, 8)
         (
             mi.CatVAE(SHAPE, categorical="soft").objective(),
             """\
-            J =  E_q[log p(x|z)], z ~ q(z|x,a), a = q(c|x)
+            J =  E_q[log p(x|code)], c = q(c|x)
                - 1 * KL(q(c|x) || p(c))
                - 1 * KL(q(z|x) || p(z))
             maximised; nats per datum; not a bound on log p(x)""",
@@ -74,10 +85,42 @@ SHAPE = (1, 8, 8)
         (
             mi.CatVAE(SHAPE, categorical="gumbel", warm_start=0).objective(num_steps=100),
             """\
-            J =  E_q[log p(x|z)], z ~ q(z|x,a), a ~ Gumbel-softmax of q(c|x)
+            J =  E_q[log p(x|code)], c ~ Gumbel-softmax of q(c|x)
                - (0 to 1 over steps 0 to 50) * KL(q(c|x) || p(c))
                - (0 to 1 over steps 0 to 50) * KL(q(z|x) || p(z))
             maximised; nats per datum; not a bound on log p(x)""",
+        ),
+        (
+            mi.CatVAE(SHAPE, prior=Pair(), categorical="soft").objective(),
+            """\
+            J =  E_q[log p(x|code)], kind = q(kind|x), ink = q(ink|x)
+               - 1 * KL(q(kind|x) || p(kind))
+               - 1 * KL(q(ink|x) || p(ink))
+            maximised; nats per datum; not a bound on log p(x)""",
+        ),
+        (
+            mi.CatVAE(SHAPE, prior=Pair(), categorical="score-function").objective(),
+            """\
+            J =  E_q[log p(x|code)], (kind, ink) = 1 draw
+               - 1 * KL(q(kind|x) || p(kind))
+               - 1 * KL(q(ink|x) || p(ink))
+            maximised; nats per datum; unbiased""",
+        ),
+        (
+            mi.VAE(SHAPE, given_shape=(3,)).objective(),
+            """\
+            J =  E_q[log p(x|code,u)]
+               - 1 * KL(q(z|x,u) || p(z))
+            maximised; nats per datum""",
+        ),
+        (
+            mi.VMIVAE(SHAPE, prior=mi.ConditionalNormalPrior((3,), 4)).objective(),
+            """\
+            J =  E_q[log p(x|code,u)]
+               - 1 * KL(q(z|x,u) || p(z|u))
+               + 1 * (E_p[log q(z|x')] + H(z)),  x' = sample (straight-through)
+               where each information and each q is given u too
+            maximised; nats per datum""",
         ),
         (
             mi.MutualInformationELBO([mi.BarberAgakov("z", "c", generated="straight-through")]),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_mivae as mi
-from pyro_mivae.errors import ShapeError, SiteError
+from pyro_mivae.errors import OptionError, ShapeError, SiteError
 
 
 @pytest.fixture
@@ -41,3 +41,9 @@ def test_what_a_step_refuses(pair, site, function, error, told):
     elbo = mi.MutualInformationELBO([mi.Penalty(site, function=function)])
     with pytest.raises(error, match=told):
         elbo.loss(vae.model, vae.guide, x)
+
+
+@pytest.mark.parametrize("name", ["loss", "rate", "kl_z", "weight_z", "temperature", "keys"])
+def test_a_name_that_the_ledger_or_the_checkpoint_has(name):
+    with pytest.raises(OptionError, match=f"the name '{name}', .* such as 'penalty_z'"):
+        mi.MutualInformationELBO([mi.Penalty("z", function=size, name=name)])

@@ -43,13 +43,14 @@ def test_samples_of_a_category_come_from_it():
 
 
 class Batched(torch.nn.Module):
-    """A decoder that knows of one leading dimension: its image is made by ``view``."""
+    """A decoder that knows of one leading dimension, and insists on it."""
 
     def __init__(self, size, shape):
         super().__init__()
         self.linear, self.norm, self.shape = torch.nn.Linear(size, 12), torch.nn.Identity(), shape
 
     def forward(self, code):
+        assert code.dim() == 2
         return self.norm(self.linear(code)).view(len(code), *self.shape)
 
 

@@ -11,6 +11,14 @@ from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 SHAPE = (1, 3, 4)
 
 
+class Unwilling(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(12, 12)
+
+    def forward(self, x):
+        raise AssertionError("no")
+
+
 @pytest.fixture(scope="module")
 def vae():
     return mi.InfoCatVAE(SHAPE, num_categories=3, latent_dim=6)
@@ -40,6 +48,24 @@ def x():
             "latent_dim=7 is not a multiple of num_categories=3.*e.g. latent_dim=6",
         ),
         (lambda: mi.CatVAE(SHAPE, radius=-1.0), OptionError, "radius=-1.0; .* from 0"),
+        (
+            lambda: mi.CatVAE(SHAPE, prior=mi.MixturePrior(3, 6), radius=3.0),
+            OptionError,
+            "radius=3.0 is given, but the prior has its own; .* build the prior with it",
+        ),
+        (
+            lambda: mi.VAE(SHAPE, prior=mi.StandardNormalPrior(2, 2, sites=("x", "c"))),
+            SiteError,
+            "a site 'x', which is the name of the data; give it another",
+        ),
+        (
+            lambda: mi.VAE(SHAPE, prior=mi.StandardNormalPrior(2, 2, sites=("data", "c"))),
+            SiteError,
+            "give a site another name",
+        ),
+        (lambda: mi.VAE(SHAPE, prior="vamp"), OptionError, "names of priors are for the command"),
+        (lambda: mi.VAE(SHAPE, decoder=Unwilling()), ShapeError, "decoder does not take .*(no)"),
+        (lambda: mi.VAE(SHAPE, encoder=Unwilling()), ShapeError, "does not take data .*(no)"),
         (
             lambda: mi.CatVAE(SHAPE, categorical="hard"),
             OptionError,
