@@ -272,7 +272,8 @@ def evaluate(run: Run, data_root: str | None, device: str, output: Output, **opt
 @device_option
 def report(run: Run, data_root: str | None, device: str, output: Output) -> None:
     """Draws a run's page."""
-    page = runs.report_run(run, run.dataset(data_root), device=device)
+    data = run.dataset(data_root)
+    page = runs.report_run(run, data, device=device, progress=output.progress)
     output.result(f"written to {page}", page=page)
 
 

@@ -11,6 +11,7 @@ import torch
 from pyro_mivae.elbo import explain
 from pyro_mivae.figures import parse
 from pyro_mivae.networks.presets import default_network
+from pyro_mivae.progress import telling
 from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.information import NATS
 from pyro_mivae.report.latent_space import CODES
@@ -66,7 +67,8 @@ def write_report(
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            pictures = [picture for make in panels for picture in render_panels(make, data)]
+            makers = telling("pictures", panels)
+            pictures = [picture for make in makers for picture in render_panels(make, data)]
             page = render(
                 "report.html",
                 data=data,

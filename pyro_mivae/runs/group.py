@@ -180,7 +180,7 @@ class RunGroup:
                         run, dataset, device=self.device, progress=self.progress, say=self.say
                     )
                 if together.is_first:
-                    report_run(run, dataset, device=self.device)
+                    report_run(run, dataset, device=self.device, progress=self.progress)
         self.ranks.wait()
         if self.kind == SEVERAL and self.ranks.is_first:
             told = {str(seeds[number]): reason for number, reason in failed.items()}

@@ -26,6 +26,7 @@ from pyro_mivae.inputs import fingerprint_all
 from pyro_mivae.metrics.summary import summarise
 from pyro_mivae.plots import grid_figure, plot_samples, render_png
 from pyro_mivae.plots.grids import as_pixels
+from pyro_mivae.progress import bars
 from pyro_mivae.ranks import workers
 from pyro_mivae.runs.run import Run, notes_of
 from pyro_mivae.runs.run_folder import METRICS, write_json
@@ -109,8 +110,12 @@ def evaluate_run(
     return dict(metrics)
 
 
-def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
+def report_run(
+    run: Run, dataset: Dataset, *, device: str = "auto", progress: bool = False
+) -> Path:
     """Writes a run's pictures and ``report.html``; evaluates it first if needed.
+
+    ``progress`` shows bars on a terminal.
 
     Example:
         >>> run = mi.runs.open_run("runs/infocat-digits")  # doctest: +SKIP
@@ -121,7 +126,7 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
     vae = run.vae.to(resolve_device(device))
     with Writer(run.folder), suitable_threads(vae, EVALUATION_BATCH):
         if not (run.folder / METRICS).exists():
-            evaluate_run(run, dataset, device=device)
+            evaluate_run(run, dataset, device=device, progress=progress)
         metrics, protocol = run.measured()
         data = ReportData(
             vae,
@@ -136,7 +141,8 @@ def report_run(run: Run, dataset: Dataset, *, device: str = "auto") -> Path:
             num_train=len(dataset.x_train),
             given=dataset.given_test,
         )
-        return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
+        with bars(enabled=progress):
+            return write_report(run.folder, data, protocol=protocol, config=run.config.describe())
 
 
 def write_samples(

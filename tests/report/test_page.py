@@ -13,6 +13,7 @@ from PIL import Image, ImageChops, ImageColor
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN
 from pyro_mivae.errors import PyroMivaeWarning, ShapeError
 from pyro_mivae.plots import new_figure, render_png
+from pyro_mivae.progress import listening
 from pyro_mivae.report import Panel, latent_space, pictures, samples
 from pyro_mivae.training import History
 
@@ -294,8 +295,11 @@ def test_the_report_only_reads(tmp_path, infocat):
 
 @pytest.mark.usefixtures("quick")
 def test_panels_can_be_added(tmp_path, vae):
-    page = report(tmp_path, data_of(vae), panels=(samples.samples, mine))
+    told = []
+    with listening(lambda *step: told.append(step)):
+        page = report(tmp_path, data_of(vae), panels=(samples.samples, mine))
     assert page.panels == ["samples", "mine"]
+    assert told == [("pictures", 1, 2), ("pictures", 2, 2)]
     assert "This & that." in page.text
 
 
