@@ -153,7 +153,7 @@ def test_new_file_passes_its_check_and_trains(call, kind, monkeypatch):
     assert "run it: python mine.py" in out
     text = Path("mine.py").read_text()
     assert "FILE.py" not in text
-    quick = text.replace("epochs=5, progress=True", "epochs=1")
+    quick = text.replace("epochs=20, progress=True", "epochs=1")
     assert quick != text
     Path("mine.py").write_text(quick)
     monkeypatch.setattr("sys.argv", ["mine.py"])

@@ -49,5 +49,5 @@ if __name__ == "__main__":
     digits = mi.load_dataset("digits")
     vae = mi.CatVAE(digits.data_shape, prior=RingPrior())
     print(mi.check(vae, digits.x_train[:64]))
-    mi.fit(vae, digits.x_train, epochs=5, progress=True)
+    mi.fit(vae, digits.x_train, epochs=20, progress=True)
     print(mi.information(vae.model, vae.guide, digits.x_test))

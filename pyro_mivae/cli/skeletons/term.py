@@ -45,5 +45,5 @@ if __name__ == "__main__":
     objective = mi.MutualInformationELBO([Decorrelation(weight=10.0)])
     print(mi.explain(objective))
     print(mi.check(vae, digits.x_train[:64]))
-    history = mi.fit(vae, digits.x_train, objective=objective, epochs=5, progress=True)
+    history = mi.fit(vae, digits.x_train, objective=objective, epochs=20, progress=True)
     print({name: round(value, 3) for name, value in history[-1].items()})
