@@ -16,7 +16,7 @@ from pyro_mivae.report.data import ReportData
 from pyro_mivae.report.pictures import Panel
 from pyro_mivae.tables import letter
 
-_EMBEDDED = 1000
+_POINTS = 1000
 _FEWEST = 50  # codes for which neighbours say something
 _MAX_DIMENSIONS = 16
 _MAX_COLUMNS = 30
@@ -54,7 +54,7 @@ def latent_space(data: ReportData) -> Iterator[Panel]:
         sentence = plane + "in one colour, because there are no labels."
         look_for = "Clusters and gaps: the prior has none, so the model found them in the data."
     figure, ax = plots.new_figure(4.2)
-    plots.plot_latent_space(ax, codes, groups, names=names, colors=colors)
+    plots.plot_latent_space(ax, codes, groups, names=names, colors=colors, max_points=_POINTS)
     yield Panel(key, f"The code{by}", sentence, look_for, figure)
 
 
@@ -82,12 +82,12 @@ def neighbouring_codes(data: ReportData) -> Iterator[Panel]:
         by, kinds = ", coloured by the most probable category", "categories"
     figure, ax = plots.new_figure(4.2)
     plots.plot_latent_space(
-        ax, codes, groups, names=names, colors=colors, max_points=_EMBEDDED, method="tsne"
+        ax, codes, groups, names=names, colors=colors, max_points=_POINTS, method="tsne"
     )
     yield Panel(
         "latent_space_neighbours",
         "The code, by its neighbours",
-        f"The same codes, {min(len(codes), _EMBEDDED):,} of them, placed by t-SNE: points that "
+        f"The same codes, {min(len(codes), _POINTS):,} of them, placed by t-SNE: points that "
         f"are close here are also close in all {codes.shape[1]} dimensions{by}.",
         f"Islands: groups that the code separates, and the {kinds} in them. Sizes of islands and "
         "distances between them have no meaning.",

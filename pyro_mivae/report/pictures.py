@@ -22,6 +22,9 @@ PICTURES = ".pictures"
 _NAME = re.compile(r"\w[\w.%-]*\.png")
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 _COLOURS = 112
+_MOST = 20_000  # bytes without loss: fourteen pictures, twice, in a page of 500 kB
+_WIDTH = 600  # pixels of a larger picture; the page shows 528
+_WHOLE = 0.8  # share of differing pixels from which a dark picture is whole
 _SEEN = 2.0  # of 255, root mean square: more than curves and grey images lose by it
 
 
@@ -36,7 +39,7 @@ class Panel:
     figure: Any = None  # of matplotlib
     png: bytes = b""  # on white, for a file
     light: bytes = b""  # the same for the page, as WebP
-    dark: bytes = b""  # and on a dark card
+    dark: bytes = b""  # what lies over it on a dark card
 
 
 def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterator[Panel]:
@@ -52,8 +55,10 @@ def render_panels(make: Callable[..., Iterator[Panel]], *args: object) -> Iterat
             key, title = panel.key, panel.title
             pictures = render_schemes(panel.figure, False, True)
             light, dark = map(_on, (_WHITE, _DARK_CARD), pictures)
-            png, page = _encoded(light, "PNG"), _encoded(light, "WEBP")
-            yield replace(panel, figure=None, png=png, light=page, dark=_encoded(dark, "WEBP"))
+            few = _in_few_colours(light)
+            png = _encoded(few, "PNG", compress_level=8)
+            over = _differing(light, dark)
+            yield replace(panel, figure=None, png=png, light=_for_page(few), dark=over)
         except Exception as error:
             kind = "" if isinstance(error, PyroMivaeError) else f"{type(error).__name__}: "
             reason = f"could not be drawn: {kind}{' '.join(str(error).split())}"
@@ -96,23 +101,53 @@ def _list_pictures(folder: Path, names: Collection[str]) -> None:
 
 
 def _on(ground: str, picture: Image) -> Image:
-    """Puts a picture on a background, in fewer colours if that is not visible."""
-    from PIL import Image, ImageChops, ImageStat
+    """Puts a picture on a background."""
+    from PIL import Image
 
     whole = Image.new("RGBA", picture.size, ground)
     whole.alpha_composite(picture)
-    whole = whole.convert("RGB")
+    return whole.convert("RGB")
+
+
+def _in_few_colours(whole: Image) -> Image:
+    """Returns a picture with a palette if that is not visible."""
+    from PIL import Image, ImageChops, ImageStat
+
     few = whole.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     lost = ImageStat.Stat(ImageChops.difference(whole, few.convert("RGB"))).rms
     return few if max(lost) < _SEEN else whole
 
 
-def _encoded(image: Image, kind: str) -> bytes:
-    """Encodes a picture; WebP is lossless only for a palette: more colours take megabytes."""
+def _differing(light: Image, dark: Image) -> bytes:
+    """Encodes the parts of a dark picture that differ from the light one: not the data's images.
+
+    Where little is the same it is the whole picture.
+    """
+    from PIL import ImageChops, ImageFilter, ImageStat
+
+    few = _in_few_colours(dark)
+    red, green, blue = ImageChops.difference(light, dark).split()
+    differs = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    differs = differs.point(lambda level: 255 * (level > 0))
+    differs = differs.filter(ImageFilter.MaxFilter(3))  # the edges of images, which loss blurs
+    if ImageStat.Stat(differs).mean[0] > _WHOLE * 255:
+        return _for_page(few)
+    layer = few.convert("RGB")
+    layer.putalpha(differs)
+    return _encoded(layer, "WEBP", lossless=True)
+
+
+def _for_page(picture: Image) -> bytes:
+    """Encodes a picture as WebP, without loss if it has a palette and that takes few bytes."""
+    whole = picture.convert("RGB")
+    exact = [_encoded(whole, "WEBP", lossless=True)] if picture.mode == "P" else []
+    if exact and len(exact[0]) <= _MOST:
+        return exact[0]
+    smaller = whole.resize((_WIDTH, whole.height * _WIDTH // whole.width))
+    return min([*exact, _encoded(smaller, "WEBP", quality=50)], key=len)
+
+
+def _encoded(image: Image, kind: str, **how: Any) -> bytes:
     buffer = io.BytesIO()
-    if kind == "PNG":
-        image.save(buffer, kind, compress_level=8)
-    else:
-        how: dict[str, Any] = {"lossless": True} if image.mode == "P" else {"quality": 75}
-        image.convert("RGB").save(buffer, kind, method=4, **how)
+    image.save(buffer, kind, **({"method": 4} if kind == "WEBP" else {}), **how)
     return buffer.getvalue()

@@ -4,17 +4,16 @@ import base64
 import io
 import math
 import re
-from importlib import resources
 
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageColor
+from PIL import Image
 
 from pyro_mivae import VAE, CatVAE, InfoCatVAE, InfoGAN
 from pyro_mivae.errors import PyroMivaeWarning, ShapeError
-from pyro_mivae.plots import new_figure, render_png
+from pyro_mivae.plots import new_figure
 from pyro_mivae.progress import listening
-from pyro_mivae.report import Panel, latent_space, pictures, samples
+from pyro_mivae.report import Panel, latent_space, samples
 from pyro_mivae.training import History
 
 from .pages import CURVES, LABELS, data_of, history, report
@@ -69,7 +68,7 @@ def test_every_image_is_inside_the_page_and_decodes(whole):
         assert head == "data:image/webp;base64"
         image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
         image.load()
-        assert image.width == 1000
+        assert image.width in (600, 1000)
         if source["class"] == "on-light":
             files.add(image.convert("RGB").tobytes())
     drawn = [Image.open(path) for path in folder.glob("*.png")]
@@ -99,7 +98,8 @@ def test_headings_are_in_order_and_every_picture_is_described(whole):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
-    assert all(len(image["alt"]) > 40 for image in page.all("img"))
+    for image in page.all("img"):  # what a dark page lays over a picture says nothing more
+        assert len(image["alt"]) > 40 if image["class"] == "on-light" else image["alt"] == ""
 
 
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", '"><img src=x>', "{{ 7 * 7 }}"])
@@ -373,22 +373,3 @@ def test_shapes_that_do_not_fit(infocat):
         data_of(infocat, torch.rand(3, 1, 8, 8), LABELS)
     with pytest.raises(ShapeError, match="a row per datum and a name per column"):
         data_of(infocat, **factors)
-
-
-def test_pictures_are_small_and_look_the_same():
-    figure, ax = new_figure(2.0)
-    ax.imshow(torch.rand(40, 40).numpy(), cmap="Greys_r")
-    (picture,) = pictures.render_panels(lambda: iter([Panel("a", "A", "b", "c", figure)]))
-    for scheme, ground in (("light", "#ffffff"), ("dark", "#161b22")):
-        whole = Image.open(io.BytesIO(render_png(figure, dark=scheme == "dark"))).convert("RGBA")
-        laid = Image.new("RGBA", whole.size, ground)
-        laid.alpha_composite(whole)
-        shown = Image.open(io.BytesIO(getattr(picture, scheme)))
-        difference = ImageChops.difference(laid.convert("RGB"), shown.convert("RGB"))
-        assert max(high for _, high in difference.getextrema()) < 25
-        assert shown.convert("RGB").getpixel((0, 0)) == ImageColor.getrgb(ground)
-
-
-def test_the_ground_of_dark_pictures_is_that_of_the_card():
-    css = resources.files("pyro_mivae.report").joinpath("style.css").read_text()
-    assert re.findall(r"--card: (#\w+)", css) == [pictures._WHITE, pictures._DARK_CARD]

@@ -1,17 +1,13 @@
 """Panels show what they say of a model and its data."""
 
-import io
 import math
 
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageStat
 
 from pyro_mivae import VAE, CatVAE, InfoGAN, InfomaxVAE
-from pyro_mivae.plots import grid_figure, plot_samples
 from pyro_mivae.report import information, latent_space, samples
 from pyro_mivae.report.latent_space import factor_matrix, table_columns
-from pyro_mivae.report.pictures import Panel, render_panels
 from pyro_mivae.tables import letter
 
 from .pages import LABELS, data_of, rows_of
@@ -266,19 +262,3 @@ def test_a_dimension_is_beside_the_column_that_it_holds():
     assert float(shares[2, 0]) == pytest.approx(0, abs=0.05)
     assert float(shares[1, 2:].max()) < 0.5
     assert not list(table_columns(data_of(vae, x)))
-
-
-def test_colour_images_keep_their_colours():
-    images = torch.rand(40, 3, 3, 3).repeat_interleave(9, -1).repeat_interleave(9, -2)
-
-    def patches():
-        figure, ax = grid_figure(4, 10, images.shape[1:])
-        yield Panel("patches", "Patches", "", figure=plot_samples(ax, images).figure)
-
-    (panel,) = render_panels(patches)
-    drawn = Image.open(io.BytesIO(panel.png)).convert("RGB")
-    colours = torch.tensor([colour for _, colour in drawn.getcolors(2**20)]).float()
-    wanted = images[:, :, ::9, ::9].movedim(1, -1).reshape(-1, 3) * 255
-    assert float(torch.cdist(wanted, colours).min(1).values.max()) < 2
-    shown = Image.open(io.BytesIO(panel.light)).convert("RGB")
-    assert max(ImageStat.Stat(ImageChops.difference(drawn, shown)).mean) < 6
