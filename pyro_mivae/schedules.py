@@ -189,21 +189,32 @@ TARGET = "target:"  # the beginning of a target in text, such as `target:20` of 
 
 
 @checker
-def written_weight(given: Given) -> float | str:
+def written_weight(given: Given, *, least: float | None = None) -> float | str:
     """A weight as files and commands hold it: a number, or ``target:N``, a target of N nats.
+
+    A `Target` without other options is written so.
 
     Example:
         >>> written_weight()("beta", "target:20"), written_weight()("beta", 0.5)
         ('target:20', 0.5)
     """
     value = given.value
-    if not isinstance(value, str):
-        return number()(given.name, value)
+    if not isinstance(value, str | Target):
+        return number(least=least, most=LARGEST_WEIGHT)(given.name, value)
     try:
-        target = float(value.removeprefix(TARGET)) if value.startswith(TARGET) else math.nan
-        return f"{TARGET}{Target(target).value:.12g}"
+        target = value if isinstance(value, Target) else _target_of(value)
     except (ValueError, OptionError):
         raise given.refused("finite numbers, and target:N for a target of N nats") from None
+    weight(least=least)(given.name, target)
+    if target != Target(target.value):
+        raise given.refused(
+            "targets without other options here; give those to a term of an objective of your own"
+        )
+    return f"{TARGET}{target.value:.12g}"
+
+
+def _target_of(text: str) -> Target:
+    return Target(float(text.removeprefix(TARGET)) if text.startswith(TARGET) else math.nan)
 
 
 def read_target(value: Any) -> Any:
@@ -214,7 +225,7 @@ def read_target(value: Any) -> Any:
         (20.0, 0.5)
     """
     is_target = isinstance(value, str) and value.startswith(TARGET)
-    return Target(float(value.removeprefix(TARGET))) if is_target else value
+    return _target_of(value) if is_target else value
 
 
 class Weight(nn.Module):

@@ -258,8 +258,8 @@ class TracePair:
             yield (
                 name,
                 SiteError(
-                    f"site {name!r} ({type(fn).__name__}) of the guide is neither reparametrised "
-                    f"nor enumerated; {remedy}"
+                    f"site {name!r} ({type(base_of(fn)).__name__}) of the guide is neither "
+                    f"reparametrised nor enumerated; {remedy}"
                 ),
             )
 

@@ -192,8 +192,8 @@ def keep_labels(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
         wanted = each + (number in larger)
         if wanted > len(rows):
             raise OptionError(
-                f"count={count}: {wanted} labels of class {int(label)} are needed, and it has "
-                f"{len(rows)}; give fewer, or all labels as they are"
+                f"{count} labels are asked for, so {wanted} of class {int(label)}, which has "
+                f"{len(rows)}; ask for fewer, or give all labels as they are"
             )
         kept[rows[:wanted]] = label
     return kept

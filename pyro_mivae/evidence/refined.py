@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyro_mivae.arguments import checked, function, number, whole
 from pyro_mivae.compat import Adam, enumeration_kept, version_of
 from pyro_mivae.elbo import MutualInformationELBO
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
 from pyro_mivae.posterior.densities import repeat
 from pyro_mivae.posterior.preserved_state import (
     device_of,
@@ -27,6 +27,11 @@ from pyro_mivae.posterior.preserved_state import (
 from pyro_mivae.traces import Program
 
 JUDGED = 32  # draws by which a refined posterior is compared with the one it started from
+ONCE = (
+    "the draws of a site have no second derivative, which the steps need: those of Gamma, Beta, "
+    "Dirichlet, Student's t and PowerSpherical have none; train the guide without steps, and "
+    "refine it to evaluate, by mi.RefinedGuide(model, guide)"
+)
 GIVEN = {
     "model": function("model(x)"),
     "guide": function("guide(x)"),
@@ -210,6 +215,7 @@ class SemiAmortizedGuide(PyroModule):
 
     Raises:
         OptionError: If the guide cannot be refined, or a number is out of range.
+        SiteError: When it is called, if the draws of a site have no second derivative.
 
     References:
         Kim et al. (2018), Semi-Amortized Variational Autoencoders. https://arxiv.org/abs/1802.02550
@@ -233,6 +239,7 @@ class SemiAmortizedGuide(PyroModule):
         self.guide = guide
         self.num_steps, self.learning_rate = num_steps, learning_rate
         self._read = (model,)  # in a tuple: it is no submodule
+        self._probed = False
 
     def forward(self, *args: Tensor) -> None:
         """Samples the sites, given data of shape ``(batch, ...)`` and their condition."""
@@ -251,6 +258,9 @@ class SemiAmortizedGuide(PyroModule):
                 slopes = torch.autograd.grad(
                     loss, list(parameters.values()), create_graph=learned, materialize_grads=True
                 )
+                if learned and not self._probed:
+                    check_twice(slopes, list(parameters.values()))
+                    self._probed = True
                 parameters = {
                     name: value - self.learning_rate * slope
                     for (name, value), slope in zip(parameters.items(), slopes, strict=True)
@@ -271,6 +281,23 @@ def check_refinable(guide: Any) -> None:
             "local_parameters(x), which returns tensors with a row for each datum, by name, "
             "and sample_from(parameters), which samples the sites given these"
         )
+
+
+def check_twice(slopes: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    """Refuses slopes that have no gradient."""
+    total = torch.stack([slope.sum() for slope in slopes]).sum()
+    try:
+        torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    except NotImplementedError as error:
+        raise SiteError(ONCE) from error
+    seen, ahead = set(), [total.grad_fn]
+    while ahead:  # a function that is differentiable once leads to an error, which ends the graph
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions]
+            if node.name() == "torch::autograd::Error":
+                raise SiteError(ONCE)
 
 
 def negative_elbo(model: Program, guide: Any, parameters: Parameters, *args: Tensor) -> Tensor:

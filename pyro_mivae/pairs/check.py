@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
 
 from pyro_mivae.arguments import checked, function, instance
 from pyro_mivae.elbo import MutualInformationELBO, Objective
@@ -201,6 +202,9 @@ class _Examination:
     def _traces(self, model: Program, guide: Program) -> tuple[Any, Any]:
         return run_programs(model, guide, self.args, self.kwargs, None)
 
+    def _numbers(self) -> list[Tensor]:
+        return [part for part in (*self.args, *self.kwargs.values()) if isinstance(part, Tensor)]
+
     def _show(self, guide: Any, model: Any) -> None:
         tables = []
         for title, trace in (("guide:", guide), ("model:", model)):
@@ -223,6 +227,8 @@ class _Examination:
                 after = f" after site {site!r}" if site else ""
                 found = f"the {name} fails{after}: {_told(own)}"
                 remedy = f"make the {name} run alone on this batch"
+                if not all(part.isfinite().all() for part in self._numbers()):
+                    remedy = "fill or remove the NaN and infinity in its arguments"
                 if "inside plate" in str(own):
                     remedy = (
                         "end the distribution with .to_event(1) if its last dimension belongs to "

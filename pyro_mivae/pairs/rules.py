@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_mivae.errors import SiteError
 from pyro_mivae.pairs.findings import Finding
 from pyro_mivae.posterior.layout import check_match, check_values
-from pyro_mivae.sites import Site, check_event, check_shape, is_note, log_prob
+from pyro_mivae.sites import Site, base_of, check_event, check_shape, is_note, log_prob
 from pyro_mivae.traces import TracePair
 
 SAME_PLATES = "open the same plates around the site in model and guide, with the same sizes"
@@ -131,7 +131,7 @@ def of_annotations(guide: Any, annotated: Iterable[str]) -> Iterator[Finding]:
         if wanted is None or site["is_observed"] or "_enumerate_dim" in site["infer"]:
             continue
         if not fn.has_enumerate_support:
-            why = f": {type(fn).__name__} has no finite support"
+            why = f": {type(base_of(fn)).__name__} has no finite support"
             yield Finding("enumeration", name, told + why, "remove the annotation")
         elif wanted != "parallel":
             yield Finding("enumeration", name, told, 'write infer={"enumerate": "parallel"}')

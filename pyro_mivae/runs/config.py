@@ -60,7 +60,7 @@ ModelOptions = make_dataclass("ModelOptions", _FIELDS.values(), kw_only=True)
 """Options of any variant."""
 TARGETED = frozenset(
     name
-    for options in _ALL
+    for options in (*_ALL, TrainingOptions)
     for name, hint in get_type_hints(options).items()
     if takes_target(hint)
 )
@@ -251,7 +251,10 @@ class RunConfig:
         if self.labels is None:
             return None
         if dataset.y_train is None:
-            raise OptionError(f"labels={self.labels}, but {dataset.name} has no labels")
+            raise OptionError(
+                f"labels={self.labels}, but {dataset.name} has no labels; leave it out, or give "
+                "data with some, such as a .csv with a column label"
+            )
         return keep_labels(dataset.y_train, self.labels, seed=self.training["seed"])
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pyro_mivae.arguments import LARGEST_WEIGHT, number, whole
+from pyro_mivae.arguments import number, whole
 from pyro_mivae.data import PROTOCOLS
 from pyro_mivae.engine.precision import Precision
 from pyro_mivae.engine.steps import Mode
 from pyro_mivae.options import check_fields, option
+from pyro_mivae.schedules import Target, written_weight
 
 NUM_SEEDS = 2**32
 LR_SCHEDULES = ("constant", "cosine")
@@ -37,10 +38,11 @@ class TrainingOptions:
         help="protocol that makes the pixels 0 or 1: "
         + "; ".join(f"{name}, {meaning}" for name, meaning in PROTOCOLS.items()),
     )
-    label_weight: float | None = option(
+    label_weight: float | str | Target | None = option(
         None,
-        check=number(least=0, most=LARGEST_WEIGHT),
-        help="weight of the classifier's term if there are labels, per image; 1 if omitted",
+        check=written_weight(least=0),
+        help="weight of the classifier's term if there are labels, per image, or a target of its "
+        "cross-entropy; 1 if omitted",
     )
     lr: float = option(
         1e-3,

@@ -23,6 +23,7 @@ from pyro_mivae.engine.steps import Engine, GraphStep
 from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import CaptureError, RunError
 from pyro_mivae.ranks import ALONE, Ranks, Shares, dividing, own_rows
+from pyro_mivae.schedules import read_target
 from pyro_mivae.training.arguments import batch_sizes, cuda_devices
 from pyro_mivae.training.batches import Batches, Loss, loss_of
 from pyro_mivae.training.checkpoint import Checkpoint
@@ -80,7 +81,7 @@ class Trainer:
         """Makes the objective, with schedules for this number of steps."""
         self.objective = self.new_objective(num_steps)
         if self.batches.extra:
-            take_labels(self.vae, self.objective, self.options.label_weight)
+            take_labels(self.vae, self.objective, read_target(self.options.label_weight))
         self.objective.to(self.device)
 
     @property

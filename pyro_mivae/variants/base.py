@@ -29,6 +29,8 @@ from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.conditional import conditional
 from pyro_mivae.priors import attach_prior, prior_sites, site_size
 from pyro_mivae.priors.base import given_shape_of
+from pyro_mivae.schedules import Schedule, Target
+from pyro_mivae.schedules import weight as weights
 from pyro_mivae.variants import checks
 from pyro_mivae.variants import options as declared
 from pyro_mivae.variants.encoding import Coding
@@ -170,9 +172,9 @@ class Variant(Coding):
             if isinstance(module, PyroModule):
                 name_module(module, f"{name}.{prefix}" if prefix else name)
 
-    @check.checked(num_steps=check.whole(least=0), label_weight=check.number(least=0, most=1e30))
+    @check.checked(num_steps=check.whole(least=0), label_weight=weights(least=0))
     def objective(
-        self, num_steps: int | None = None, label_weight: float | None = None
+        self, num_steps: int | None = None, label_weight: float | Schedule | Target | None = None
     ) -> Objective:
         """Returns the variant's loss for ``pyro.infer.SVI``, with schedules at their start.
 

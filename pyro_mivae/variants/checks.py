@@ -145,7 +145,7 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def take_labels(vae: Any, objective: Objective, weight: float | None) -> None:
+def take_labels(vae: Any, objective: Objective, weight: Any) -> None:
     """Makes an objective take labels of the variant's category, see `LabelledCategory`.
 
     Without a weight, one of its terms stays as it is; a new one has the weight 1.

@@ -69,6 +69,18 @@ def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
     return option(check=one, names=tuple(names), help=help)
 
 
+@check.checker
+def _fixed(given: check.Given, *, most: float) -> float:
+    """Numbers of InfoVAE, which make two weights together."""
+    if isinstance(given.value, Target) or callable(given.value):
+        raise given.refused(
+            "numbers, as two weights are made of it; hold a divergence or a term by "
+            "fit(objective=mi.MutualInformationELBO([mi.MaximumMeanDiscrepancy('z', weight=...)], "
+            "{'z': mi.Target(...)}))"
+        )
+    return check.number(least=-check.LARGEST_WEIGHT, most=most)(given.name, given.value)
+
+
 _COUNT, _WEIGHT = check.size(least=0), weight_or_target(least=0)
 _LIKELIHOOD = check.instance(Likelihood, example="mi.GaussianLikelihood(0.1)")
 _CRITIC = check.instance(Critic, CriticBound, example="mi.build_critic(...)")
@@ -88,14 +100,11 @@ Beta = Annotated[
     float | Schedule | Target, option(check=_WEIGHT, help="weight of the KL divergence")
 ]
 MIWeight = Annotated[float | Schedule | Target, option(check=_WEIGHT, help=_OF_TERM)]
-SignedMIWeight = Annotated[
-    float, option(check=check.number(least=-check.LARGEST_WEIGHT, most=1), help=_OF_TERM)
-]
+SignedMIWeight = Annotated[float, option(check=_fixed(most=1), help=_OF_TERM)]
 MarginalWeight = Annotated[
     float,
     option(
-        check=check.number(least=-check.LARGEST_WEIGHT, most=check.LARGEST_WEIGHT),
-        help="weight that keeps q(z) close to the prior",
+        check=_fixed(most=check.LARGEST_WEIGHT), help="weight that keeps q(z) close to the prior"
     ),
 ]
 ContinuousWeight = Annotated[

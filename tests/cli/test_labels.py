@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,7 +63,10 @@ def test_every_seed_has_its_own_labels(call, home):
     ("options", "message"),
     [
         (("cat", "--labels", 0), "0 is not in the range x>=1"),
-        (("cat", "--labels", 100_000), "labels of class 0 are needed, and it has"),
+        (
+            ("cat", "--labels", 100_000),
+            "100000 labels are asked for, so 10000 of class 0, which has 1",
+        ),
         (("cat", "--labels", 20, "--categories", 4), "labels range over -1 to 9"),
         (("vae", "--labels", 20), "VAE has no category"),
         (("infogan", "--labels", 20), "InfoGAN has no ELBO"),
@@ -74,6 +78,13 @@ def test_what_labels_do_not_suit_is_refused(call, options, message):
     assert code == 2
     assert message in err[-1]
     assert not list(Path().iterdir())
+
+
+def test_data_without_labels(call):
+    np.save("x.npy", np.zeros((20, 6)))
+    code, _, err = call("train", "cat", "--data", "x.npy", "--labels", 10)
+    assert code == 2
+    assert "--labels 10, but x has no labels; leave it out, or give data with some" in err[-1]
 
 
 def test_a_sweep_has_no_labels(call, tmp_path):

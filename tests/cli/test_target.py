@@ -27,6 +27,7 @@ def test_what_is_no_target_is_one_line(call):
             ["train", "beta", "--beta", "nats:3"],
             "'nats:3' given; allowed is a number, or target:N",
         ),
+        (["train", "mmd", "--mi-weight", "target:3"], "numbers, as two weights are made of it"),
         (["train", "vae", "--beta", "target:3"], "'vae' does not have --beta"),
         (["sweep", "beta", "--beta", "1,target:3"], "a sweep takes no targets, train one model"),
     ):

@@ -7,7 +7,8 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 import pyro_mivae as mi
-from pyro_mivae.errors import OptionError
+from pyro_mivae.errors import OptionError, SiteError
+from pyro_mivae.evidence.refined import check_twice
 from pyro_mivae.networks import MLPDecoder, MLPEncoder
 from tests.slopes import check_slope
 
@@ -65,3 +66,16 @@ def test_it_trains_and_is_refined_for_evaluation(double):
     assert refined.local_parameters(x[:3])["z"].shape == (3, 4)
     with pytest.raises(OptionError, match="write the methods"):
         mi.SemiAmortizedGuide(vae.model, lambda x: None)
+
+
+def test_draws_without_a_second_derivative_are_refused():
+    vae, x = mi.VAE((SIZE,), prior=mi.SphericalPrior(2)), torch.rand(5, SIZE)
+    guide = mi.SemiAmortizedGuide(vae.model, vae.guide, num_steps=1)
+    with pytest.raises(SiteError, match="PowerSpherical have none; train the guide without steps"):
+        SVI(vae.model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=vae.objective()).step(x)
+    assert vae.encode(x, guide=guide)["z"].shape == (5, 2)
+    shape = torch.ones(3, requires_grad=True)
+    draws = torch.distributions.Gamma(shape, 1.0).rsample().square().sum()
+    slopes = torch.autograd.grad(draws, shape, create_graph=True)
+    with pytest.raises(SiteError, match="those of Gamma"):
+        check_twice(slopes, [shape])

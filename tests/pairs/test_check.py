@@ -71,7 +71,7 @@ WRONG = {
         {"z": lambda: dist.Poisson(torch.ones(2)).to_event(1)}
         | {"q_z": lambda x: dist.Poisson(x[:, :2].exp()).to_event(1)},
         ("gradient", "z"),
-        "neither reparametrised nor enumerated",
+        "site 'z' (Poisson) of the guide is neither reparametrised nor enumerated",
     ),
     "forgotten annotation": ({"infer": {}}, ("enumeration", "c"), "neither reparametrised nor"),
     "annotated in the model alone": (
@@ -173,7 +173,7 @@ WRONG = {
     "data without a density": (
         {"x": lambda z, c: dist.Normal(z.sum(-1) + c, 1.0), "data": X / 0},
         ("program", ""),
-        "the guide fails",
+        "fill or remove the NaN and infinity in its arguments",
     ),
     "a code out of range": (
         {"z": lambda: dist.LogNormal(torch.zeros(2), 1.0).to_event(1)},

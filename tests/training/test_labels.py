@@ -239,6 +239,21 @@ def test_wrong_labels_are_refused(x, make, labels, error, match):
             make().initialize(x, labels)
 
 
+def test_a_target_of_the_cross_entropy(tmp_path, x, y, make):
+    how = {**HOW, "labels": y, "run": tmp_path}
+    history = fit(make(), x, **how, label_weight=mi.Target(0.1))
+    assert history["weight_cross_entropy_c"][-1] > 1
+    vae = make()
+    more = fit(vae, x, **{**how, "epochs": 4}, label_weight="target:0.1", resume=True)
+    assert more["weight_cross_entropy_c"][-1] > history["weight_cross_entropy_c"][-1]
+    with pytest.raises(OptionError, match="label_weight='target:0.2' given, .* 'target:0.1'"):
+        fit(make(), x, **how, label_weight=mi.Target(0.2), resume=True)
+    for wrong in (mi.Target(0.1, speed=0.1), mi.Target(-1.0), "0.1", -1.0):
+        with pytest.raises(OptionError, match="label_weight=.*; allowed are"):
+            fit(make(), x, **how, label_weight=wrong)
+    assert "(held at 0.1 nats, from 1)" in mi.explain(vae.objective(label_weight=mi.Target(0.1)))
+
+
 def test_variants_without_a_category_or_an_elbo_refuse_labels(x, y, make):
     for name, lacks in (("vae", "VAE has no category"), ("infogan", "InfoGAN has no ELBO")):
         with pytest.raises(OptionError, match=lacks):
