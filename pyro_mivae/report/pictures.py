@@ -22,6 +22,7 @@ PICTURES = ".pictures"
 _NAME = re.compile(r"\w[\w.%-]*\.png")
 _WHITE, _DARK_CARD = "#ffffff", "#161b22"  # the cards of style.css
 _COLOURS = 112
+_OF_NAMES = 32  # colours of names, gaps, and the edges of images
 _MOST = 20_000  # bytes without loss: fourteen pictures, twice, in a page of 500 kB
 _WIDTH = 600  # pixels of a larger picture; the page shows 528
 _WHOLE = 0.8  # share of differing pixels from which a dark picture is whole
@@ -123,16 +124,17 @@ def _differing(light: Image, dark: Image) -> bytes:
 
     Where little is the same it is the whole picture.
     """
-    from PIL import ImageChops, ImageFilter, ImageStat
+    from PIL import Image, ImageChops, ImageFilter, ImageStat
 
-    few = _in_few_colours(dark)
     red, green, blue = ImageChops.difference(light, dark).split()
     differs = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     differs = differs.point(lambda level: 255 * (level > 0))
     differs = differs.filter(ImageFilter.MaxFilter(3))  # the edges of images, which loss blurs
     if ImageStat.Stat(differs).mean[0] > _WHOLE * 255:
-        return _for_page(few)
-    layer = few.convert("RGB")
+        return _for_page(_in_few_colours(dark))
+    layer = Image.new("RGB", dark.size, _DARK_CARD)
+    layer.paste(dark, mask=differs)
+    layer = layer.quantize(_OF_NAMES, dither=Image.Dither.NONE).convert("RGB")
     layer.putalpha(differs)
     return _encoded(layer, "WEBP", lossless=True)
 

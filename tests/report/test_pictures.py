@@ -4,6 +4,7 @@ import io
 import re
 from importlib import resources
 
+import pytest
 import torch
 from PIL import Image, ImageChops, ImageColor, ImageStat
 
@@ -31,8 +32,10 @@ def test_pictures_are_small_and_look_the_same():
         assert shown.convert("RGB").getpixel((0, 0)) == ImageColor.getrgb(ground)
 
 
-def test_a_page_holds_many_images_once():
-    soft = torch.nn.functional.avg_pool2d(torch.rand(100, 1, 34, 34), 7, stride=1)  # 28 x 28
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_page_holds_many_images_once(channels):
+    noise = torch.rand(100, channels, 34, 34)
+    soft = torch.nn.functional.avg_pool2d(noise, 7, stride=1)  # 28 x 28
     soft = (soft - soft.amin()) / (soft.amax() - soft.amin())
 
     def many():
@@ -42,7 +45,7 @@ def test_a_page_holds_many_images_once():
     (picture,) = pictures.render_panels(many)
     assert len(picture.png) > 90_000  # without loss
     assert len(picture.light) < 30_000
-    assert len(picture.dark) < 22_000
+    assert len(picture.dark) < 40_000
     assert ImageStat.Stat(read(picture.dark)).mean[3] < 100  # gaps and edges, of 255
 
 
