@@ -45,7 +45,7 @@ def test_a_page_holds_many_images_once(channels):
     (picture,) = pictures.render_panels(many)
     assert len(picture.png) > 90_000  # without loss
     assert len(picture.light) < 30_000
-    assert len(picture.dark) < 40_000
+    assert len(picture.dark) < 18_000
     assert ImageStat.Stat(read(picture.dark)).mean[3] < 100  # gaps and edges, of 255
 
 
