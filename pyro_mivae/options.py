@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, field, fields
 from functools import wraps
 from inspect import Parameter, signature
@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pyro_mivae.arguments import Checker, choice
-from pyro_mivae.errors import nearest
+from pyro_mivae.errors import OptionError, nearest
 
 Result = TypeVar("Result")
 
@@ -59,6 +59,18 @@ def check_fields(options: Any) -> None:
         value = getattr(options, f.name)
         if value is not f.default:
             object.__setattr__(options, f.name, f.metadata["check"](f.name, value))
+
+
+def made_of(cls: Callable[..., Result], options: Mapping[str, Any], owner: str) -> Result:
+    """Makes options from keywords of their owner; an unknown one is an `OptionError`."""
+    allowed = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    unknown = sorted(options.keys() - set(allowed))
+    if unknown:
+        raise OptionError(
+            f"options {', '.join(unknown)} are unknown; allowed are those of {owner}: "
+            f"{', '.join(allowed)}"
+        )
+    return cls(**options)
 
 
 def takes_options(

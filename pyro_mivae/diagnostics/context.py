@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_mivae.arguments import whole
-from pyro_mivae.errors import OptionError
 from pyro_mivae.figures import LOWER, UPPER, key
-from pyro_mivae.options import check_fields, option
+from pyro_mivae.options import check_fields, made_of, option
 from pyro_mivae.posterior.layout import ProbedPair
 
 OWN_ANNEALED = "log p(x) of the model's own data, annealed"  # a step of the progress
@@ -87,14 +86,7 @@ class InformationOptions:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> InformationOptions:
         """Makes the options from keywords; an unknown one is an `OptionError`."""
-        allowed = [f.name for f in fields(cls)]
-        unknown = sorted(options.keys() - set(allowed))
-        if unknown:
-            raise OptionError(
-                f"options {', '.join(unknown)} are unknown; allowed are those of information: "
-                f"{', '.join(allowed)}"
-            )
-        return cls(**options)
+        return made_of(cls, options, "information")
 
 
 @dataclass(frozen=True)

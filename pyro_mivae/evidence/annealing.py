@@ -24,7 +24,7 @@ from pyro_mivae.evidence.annealing_path import (
 )
 from pyro_mivae.evidence.importance import PriorPredictive, generate, refusal, why_undefined
 from pyro_mivae.evidence.staging import Stager
-from pyro_mivae.options import check_fields, option
+from pyro_mivae.options import check_fields, made_of, option
 from pyro_mivae.posterior.densities import repeat, rows_of
 from pyro_mivae.posterior.layout import ProbedPair, run_pair
 from pyro_mivae.posterior.probe import probed
@@ -42,6 +42,12 @@ GIVEN = {
 }
 
 Callback = Callable[[int, int], None]
+
+
+OWNER = (
+    "annealing (for a pair with a condition mi.information(model, guide, x, given=u, ais_items=n) "
+    "anneals)"
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ def annealed_log_likelihood(
 
     Raises:
         DataError: If there are no data.
-        OptionError: If an option is out of range.
+        OptionError: If an option is out of range, or unknown.
         SiteError: If a site is discrete and cannot be enumerated, the data have no density given
             the code, or chains cannot start at the guide.
 
@@ -206,7 +212,7 @@ def annealed_log_likelihood(
         >>> bool(((found.log_px - exact).abs() < 0.2).all())
         True
     """
-    how = AnnealingOptions(**options)
+    how = made_of(AnnealingOptions, options, OWNER)
     with (
         probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair),
         pyro.validation_enabled(False),
@@ -263,7 +269,7 @@ def bidirectional_monte_carlo(
         >>> abs(bidirectional_monte_carlo(vae.model, vae.guide, x, **how).gap) < 0.5
         True
     """
-    how = AnnealingOptions(**options)
+    how = made_of(AnnealingOptions, options, OWNER)
     with (
         probed(model, guide, x, batch_size=how.batch_size, seed=seed) as (x, pair),
         pyro.validation_enabled(False),

@@ -35,6 +35,8 @@ from pyro_mivae.networks import build_networks, output_dim
 from pyro_mivae.networks.layers import NETWORK
 from pyro_mivae.priors import base_of, site_size
 
+UNSCORED = (dist.Delta, dist.VonMises, dist.SineBivariateVonMises)  # their support says otherwise
+
 
 @checker
 def _family(given: Given) -> Any:
@@ -292,6 +294,12 @@ def _category(name: str, fn: Any, in_features: int) -> CategoryHead:
 
 def _on_support(name: str, fn: Any, make: Callable[[int], Family]) -> Callable[[int], Family]:
     """Returns the builder of a site's family, by the support in the prior."""
+    if isinstance(base_of(fn), UNSCORED):
+        raise SiteError(
+            f"site {name!r} is {type(base_of(fn)).__name__} in the prior, which has no density on "
+            "the real line: for an angle take mi.SphericalPrior(2) or its site, for a constant no "
+            "site"
+        )
     try:
         support = fn.support
     except NotImplementedError:  # some flows on the real line do not know theirs

@@ -38,6 +38,8 @@ _CURES = {
     "its coordinates belong to one datum",
     "Multiple sample sites named 'data'": "leave pyro.plate out of it, as the plate over the data "
     "is open already, and give a site another name",
+    "Multiple sample sites": "give each site a name of its own",
+    "": "let it run alone, in pyro.plate('data', 1)",
 }
 
 
@@ -88,11 +90,7 @@ def prior_sites(prior: Program) -> tuple[dict[str, Any], int]:
                 trace = prune_subsample_sites(poutine.trace(program).get_trace())
             except (ValueError, RuntimeError) as error:
                 told = str(error).partition("\n")[0]
-                remedy = next(
-                    (cure for start, cure in _CURES.items() if told.startswith(start)), ""
-                )
-                if not remedy:
-                    raise
+                remedy = next(cure for start, cure in _CURES.items() if told.startswith(start))
                 raise SiteError(
                     f"the prior fails in a plate of size 1: {told}; {remedy}"
                 ) from error

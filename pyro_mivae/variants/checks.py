@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyro_mivae.arguments import Checker, choice, either, instance, integers, shape
 from pyro_mivae.elbo import MutualInformationELBO, Objective
-from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
+from pyro_mivae.errors import DataError, OptionError, PyroMivaeError, ShapeError, SiteError
 from pyro_mivae.guides import FAMILIES
 from pyro_mivae.inputs import as_tensor
 from pyro_mivae.models import GenerativeModel, code_program
@@ -195,6 +195,14 @@ def check_guide(
         check_event(name, nodes[name]["fn"] if name in nodes else p, p)
     try:
         TracePair.run(code_program(model), guide, args, {}, max_plate_nesting=1)
+    except PyroMivaeError:
+        raise
+    except ValueError as error:
+        told = " ".join(str(error).partition("Try one")[0].split())
+        raise SiteError(
+            f'the guide fails ({told}); let it open pyro.plate("data", len(x)) around its sites, '
+            "and end the distribution of a vector by .to_event(1)"
+        ) from error
     except RuntimeError as error:
         shapes = {name: tuple(nodes[name]["value"].shape) for name in prior if name in nodes}
         raise SiteError(
@@ -232,11 +240,19 @@ def check_decoder(model: GenerativeModel, code_dim: int, x: Tensor) -> None:
     model._flattens = not isinstance(model.decoder, Decoder) and not all(
         _keeps_leading(model.decoder, leading) for leading in (codes, codes.transpose(0, 1))
     )
-    scored = likelihood(decoded)
-    if tuple(scored.batch_shape) != (len(flat), *data_shape):
+    try:
+        scored = tuple(likelihood(decoded).batch_shape)
+    except Exception as error:  # a user's own may raise anything
+        told = str(error).partition("\n")[0]
+        raise OptionError(
+            f"the likelihood {type(likelihood).__name__} fails on a decoder's output of shape "
+            f"{tuple(decoded.shape)} ({type(error).__name__}: {told}); let its forward make a "
+            "distribution of any real numbers of this shape"
+        ) from error
+    if scored != (len(flat), *data_shape):
         raise ShapeError(
             f"the likelihood {type(likelihood).__name__} makes a distribution of batch "
-            f"shape {tuple(scored.batch_shape)} of a decoder's output of shape "
+            f"shape {scored} of a decoder's output of shape "
             f"{tuple(decoded.shape)}; let it have shape {(len(flat), *data_shape)}, without "
             "to_event"
         )

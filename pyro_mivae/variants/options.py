@@ -65,8 +65,14 @@ class CategoryParts(Parts, total=False):
 
 
 def _name_or(instance: check.Checker, names: Any, help: str) -> Any:
-    one = check.either(check.choice(*names), instance)
-    return option(check=one, names=tuple(names), help=help)
+    return option(check=_either(names, instance), names=tuple(names), help=help)
+
+
+@check.checker
+def _either(given: check.Given, names: Any, instance: check.Checker) -> Any:
+    """A name, or an instance; the refusal is about the kind that is given."""
+    wanted = check.choice(*names) if isinstance(given.value, str) else instance
+    return wanted(given.name, given.value)
 
 
 @check.checker

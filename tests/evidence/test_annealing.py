@@ -276,6 +276,9 @@ def test_bad_input_is_named():
     }.items():
         with pytest.raises(OptionError, match=f"{name}="):
             annealed_log_likelihood(pair.model, pair.guide, x, **{name: value})
+    for bound in (annealed_log_likelihood, bidirectional_monte_carlo):
+        with pytest.raises(OptionError, match="options given are unknown; .* given=u, ais"):
+            bound(pair.model, pair.guide, x, given=x)
     with pytest.raises(OptionError, match="items=0"):
         bidirectional_monte_carlo(pair.model, pair.guide, x, items=0)
     with pytest.raises(DataError, match=r"got \(0, 4\)"):

@@ -112,7 +112,7 @@ def test_the_networks_of_a_file_have_the_outputs_of_a_named_likelihood(own):
         ({"network": "needy"}, "missing .*'depth'; it can receive data_shape, code_dim, num_o"),
         ({"network": "broken"}, "--network .*broken fails: KeyError: 'oops'"),
         ({"network": "tinny"}, "defines no 'tinny'; did you mean tiny"),
-        ({"likelihood": "numbers"}, "likelihood=.*; allowed are bernoulli"),
+        ({"likelihood": "numbers"}, "likelihood=.*; allowed are instances of Likelihood"),
         ({"likelihood": "needy"}, "missing .*'depth'; it can receive data_shape: give"),
         ({"likelihood": "few_levels", "network": "rows"}, "let it return 17 values per element"),
     ],

@@ -2,13 +2,39 @@
 
 import re
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 
 import pyro_mivae as mi
 from pyro_mivae.errors import DataError, OptionError, ShapeError, SiteError
 
 SHAPE = (1, 3, 4)
+
+
+ZERO = torch.zeros(2)
+NORMAL, ANGLE = dist.Normal(ZERO, 1.0), dist.VonMises(ZERO, 1.0)
+
+
+class Own(PyroModule):
+    def __init__(self, *distributions):
+        super().__init__()
+        self.distributions = distributions
+
+    def forward(self):
+        return [pyro.sample("z", fn.to_event(1)) for fn in self.distributions][0]
+
+
+class WithoutPlate(PyroModule):
+    def forward(self, x):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x), 20), 1.0).to_event(1))
+
+
+class Itself(mi.Likelihood):
+    def forward(self, decoded):
+        return decoded
 
 
 class Unwilling(torch.nn.Linear):
@@ -63,6 +89,24 @@ def x():
             SiteError,
             "give a site another name",
         ),
+        (lambda: mi.VAE(SHAPE, prior=Own(*2 * [NORMAL])), SiteError, "give each site a name of"),
+        (lambda: mi.VAE(SHAPE, prior=Own(dist.Delta(ZERO))), SiteError, "for a constant no site"),
+        (
+            lambda: mi.VAE(SHAPE, prior=Own(ANGLE)),
+            SiteError,
+            "for an angle take mi.Spheri",
+        ),
+        (
+            lambda: mi.VAE(SHAPE, guide=WithoutPlate()),
+            SiteError,
+            "Expected .*, actual .*; let it open pyro.plate",
+        ),
+        (
+            lambda: mi.VAE(SHAPE, likelihood=Itself()),
+            OptionError,
+            "the likelihood Itself fails .*'batch_shape'.; let its forward make a distribution",
+        ),
+        (lambda: mi.VAE(SHAPE, likelihood=Itself), OptionError, "Itself is a class; give an inst"),
         (lambda: mi.VAE(SHAPE, prior="vamp"), OptionError, "names of priors are for the command"),
         (lambda: mi.VAE(SHAPE, decoder=Unwilling()), ShapeError, "decoder does not take .*(no)"),
         (lambda: mi.VAE(SHAPE, encoder=Unwilling()), ShapeError, "does not take data .*(no)"),
