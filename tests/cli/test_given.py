@@ -182,7 +182,7 @@ def test_outputs_need_the_condition_of_the_run(call, home, copy, command):
     np.save("wide.npy", np.zeros((200, 3)))
     code, _, err = call(command, "v", *own, *out, "--given", "wide.npy")
     assert code == 2
-    assert "holds conditions of shape (3,); the run v was trained on (2,)" in err[-1]
+    assert "holds conditions of shape (3,); give those of shape (2,)" in err[-1]
     if command == "sample":
         code, _, err = call(command, "v", *out, "--given", 2)
         assert (code, "labels in given range over 2 to 2" in err[-1]) == (2, True)

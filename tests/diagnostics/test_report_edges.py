@@ -292,7 +292,7 @@ def test_it_prints_a_table_with_errors():
 def test_bad_input_is_named():
     pair = CASES["exact"]
     x = pair.data(5)
-    with pytest.raises(DataError, match=r"got \(0, 5\)"):
+    with pytest.raises(DataError, match=r"has shape \(0, 5\)"):
         information(pair.model, pair.guide, x[:0])
     with pytest.raises(OptionError, match="iwae_samples=0"):
         information(pair.model, pair.guide, x, iwae_samples=0)
