@@ -46,7 +46,8 @@ class Variant(Coding):
     share parameters through Pyro's param store.
 
     Attributes:
-        model, guide: The pair; both are called with data, and their condition if there is one.
+        model: The generative model, called with data, and their condition if there is one.
+        guide: Called with the same.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
