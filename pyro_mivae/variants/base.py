@@ -47,7 +47,7 @@ class Variant(Coding):
 
     Attributes:
         model: The generative model, called with data, and their condition if there is one.
-        guide: Called with the same.
+        guide: The guide, called with the same arguments.
         data_shape: Shape of one datum.
         given_shape: Shape of the condition of one datum, or None.
         sites: Size of each site of the code, by name; for a category the number of categories.
