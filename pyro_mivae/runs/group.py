@@ -153,6 +153,7 @@ class RunGroup:
                     seeds=seeds,
                     labels=labels,
                     given=dataset.given_train,
+                    validation=_watched(configs[0], dataset),
                     device=self.device,
                     progress=self.progress,
                     jobs=self.jobs,
@@ -327,6 +328,14 @@ def seeds_table(folder: str | Path) -> str:
     rows += [] if pixels == "none" else [("binarize", pixels)]
     lines = [f"mean of {len(content['seeds'])} seeds ± standard deviation", *align(rows)]
     return "\n  ".join(lines)
+
+
+def _watched(config: RunConfig, dataset: Dataset) -> Any:
+    """Returns the test data, for their curves; None if early stopping holds out others."""
+    if config.training.get("patience") is not None:
+        return None
+    test = dataset.x_test, dataset.given_test
+    return test[0] if test[1] is None else test
 
 
 @contextmanager

@@ -39,6 +39,16 @@ def assert_same_run(run, other):
         assert torch.equal(run.vae.state_dict()[name], value), name
 
 
+def test_held_out_curve_is_of_the_test_data_unless_it_stops_the_training(few_digits, tmp_path):
+    vae = build_variant(train_run(CONFIG, tmp_path / "plain").config, (1, 8, 8))
+    history = mi.fit(vae, few_digits.x_train, validation=few_digits.x_test, seed=3, **EAGER)
+    assert open_run(tmp_path / "plain").history["val_elbo"] == history["val_elbo"]
+    stopping = replace(CONFIG, training={**CONFIG.training, "patience": 2})
+    stopped = train_run(stopping, tmp_path / "stopped").history
+    assert stopped["step"][-1] == 1  # 115 of 128 images
+    assert stopped["val_elbo"] != history["val_elbo"]
+
+
 def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     runs = train_seeds(CONFIG, tmp_path / "runs", 2)
     assert [run.folder.name for run in runs] == ["seed-3", "seed-4"]
