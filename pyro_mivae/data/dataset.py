@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ FINGERPRINTS = ("training images", "test images", "labels", "factors")
 CONDITION = "condition"  # fingerprint of data that have one
 LARGEST_SIDE = 2**14
 AT_ONCE = 4096  # images resized together
+SHOWN = 10  # images in a notebook
 SEED = whole(least=0, most=2**32 - 1)
 
 
@@ -77,6 +81,24 @@ class Dataset:
         parts = f"{len(self.x_train):,} training and {len(self.x_test):,} test data"
         classes = f", {len(self.class_names)} classes" if self.class_names else ""
         return f"Dataset({self.title}: {parts} of shape {self.data_shape}{classes})"
+
+    def _repr_html_(self) -> str:
+        """The text and, of images, the first training image of each class."""
+        from torchvision.utils import save_image
+
+        told = f"<pre>{html.escape(repr(self))}</pre>"
+        if len(self.data_shape) != 3 or self.data_shape[0] not in (1, 3):
+            return told
+        labels = torch.arange(SHOWN) if self.y_train is None else self.y_train
+        classes = [(labels == k).nonzero()[:1, 0] for k in range(SHOWN)]
+        images = self.x_train[torch.cat(classes)[: len(self.x_train)]]
+        enlarge = math.ceil(64 / max(self.data_shape))
+        images = F.interpolate(images, scale_factor=enlarge)
+        beyond = bool((images.clamp(0, 1) != images).any())
+        png, how = io.BytesIO(), {"nrow": SHOWN, "pad_value": 1.0, "normalize": beyond}
+        save_image(images, png, "png", **how)
+        content = base64.b64encode(png.getvalue()).decode()
+        return f'{told}<img alt="training images" src="data:image/png;base64,{content}">'
 
     @property
     def title(self) -> str:

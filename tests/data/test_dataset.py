@@ -1,9 +1,16 @@
-"""Splitting and resizing."""
+"""Splitting, resizing, and the picture in a notebook."""
+
+import base64
+import io
+import re
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
-from pyro_mivae.data import resize_images, split_indices
+from pyro_mivae.data import Dataset, resize_images, split_indices
 from pyro_mivae.errors import DataError
 
 
@@ -53,3 +60,26 @@ def test_resize_keeps_constant_images_and_the_range():
 def test_resize_to_the_same_size_is_the_same_tensor():
     images = torch.rand(2, 1, 8, 8)
     assert resize_images(images, (8, 8)) is images
+
+
+def shown_picture(data: Dataset) -> torch.Tensor:
+    (png,) = re.findall(r"base64,(.*)\"", data._repr_html_())
+    return pil_to_tensor(Image.open(io.BytesIO(base64.b64decode(png))))[0]
+
+
+def test_notebook_shows_an_image_of_each_class():
+    x, y = torch.tensor([0.0, 0.2, 0.4, 0.8])[:, None, None, None].expand(4, 1, 4, 4), [2, 2, 0, 1]
+    data = Dataset("mine<", x, torch.tensor(y), x, torch.tensor(y), ("a", "b", "c"))
+    assert "mine&lt;" in data._repr_html_()
+    picture = shown_picture(data)
+    assert picture.shape == (68, 200)  # three images of 4 x 4, 16 times as large, and gaps
+    assert picture[34, [34, 100, 166]].tolist() == [102, 204, 0]
+    assert shown_picture(replace(data, y_train=None)).shape == (68, 266)
+    far = replace(data, x_train=10 * x - 3)  # -3 to 5
+    assert shown_picture(far)[34, [34, 100, 166]].tolist() == pytest.approx([127, 255, 0], abs=1)
+
+
+def test_notebook_shows_text_of_a_table():
+    data = Dataset("table", torch.zeros(3, 2), None, torch.zeros(1, 2), None)
+    told = "Dataset(table: 3 training and 1 test data of shape (2,))"
+    assert data._repr_html_() == f"<pre>{told}</pre>"
