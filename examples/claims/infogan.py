@@ -93,15 +93,13 @@ def taught(study: Study, epochs: int) -> mi.InfoGAN:
     Returns:
         The model.
     """
-    images, size = study.images, study.args.batch_size
+    images, size, n = study.images, study.args.batch_size, len(study.images.x_train)
     vae = mi.InfoGAN(images.data_shape).train()
     loss = vae.objective()
     players = [{"params": [p], **vae.optim_args(name)} for name, p in vae.named_parameters()]
     optimiser = torch.optim.Adam(players)
     for _ in range(epochs):
-        for index in torch.randperm(len(images.x_train)).split(size)[
-            : len(images.x_train) // size
-        ]:
+        for index in torch.randperm(n).split(size)[: n // size]:
             x, y = images.x_train[index], images.y_train[index]
             optimiser.zero_grad()
             read = trace_program(vae.guide, (x,), {}).nodes["c"]["fn"].logits
