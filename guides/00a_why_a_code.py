@@ -28,9 +28,9 @@ from pyro_mivae.plots.style import style_axes
 # %% [markdown]
 # ## Four lamps
 #
-# Four lamps hang in a room. At random, the room is awake or asleep. If it is awake, each lamp is
-# lit with probability 9/10. If it is asleep, each is lit with probability 1/10. Given the state of
-# the room, the lamps are independent.
+# Four lamps hang in a room. The room is awake or asleep, with probability 1/2 each. If it is
+# awake, each lamp is lit with probability 9/10. If it is asleep, each is lit with probability
+# 1/10. Given the state of the room, the lamps are independent.
 #
 # We see the lamps and not the state. The lamps are the data, $x$. The state is the code, $c$.
 # There are only 16 patterns of lamps, so we can list them all, with their probability
@@ -61,7 +61,7 @@ assert abs(p_x[-1] - 0.3281) < 5e-5
 # There are two ways to feel a nat:
 #
 # * As a length. A code book for messages needs about $-\log_2 p(x)$ bits for $x$, and one nat is
-#   $1/\log 2$ bits. The mean surprise is the shortest mean length, and is called the *entropy*.
+#   $1/\log 2$ bits. The shortest mean length is the mean surprise, the *entropy* $H(x)$.
 # * As a bet. A model that is one nat better on a datum gave it 2.718 times the probability.
 
 # %%
@@ -90,9 +90,10 @@ assert abs(bits_per_nat - 1.443) < 5e-4
 # $$p(c \mid x) = \frac{p(c)\, p(x \mid c)}{p(x)}.$$
 #
 # This is the *posterior*: what we know about the code after we have seen the datum. The *prior*
-# $p(c)$ is what we knew before. How far $q$ is from $p$ is the *Kullback–Leibler divergence*,
-# $KL(q \,\|\, p) = E_q \log q / p$, which is 0 only if they are the same. That of the posterior
-# from the prior, on average over the data, is the *information* that the data hold about the code,
+# $p(c)$ is what we knew before. The *Kullback–Leibler divergence*
+# $KL(q \,\|\, p) = E_q \log q / p$ says how far $q$ is from $p$. It is 0 only if they are the
+# same. The divergence of the posterior from the prior, averaged over the data, is the
+# *information* that the data hold about the code,
 #
 # $$I(c; x) = E_x\, KL(p(c \mid x) \,\|\, p(c)) = E_{c, x} \log \frac{p(c \mid x)}{p(c)}.$$
 
@@ -114,8 +115,8 @@ assert abs(information - 0.64) < 5e-3 and abs(math.log(2) - 0.69) < 5e-3
 # tell us nothing. On average the lamps hold 0.64 nats about the state, out of the 0.69 nats of a
 # fair choice between two.
 #
-# The nats balance exactly. To send a pattern by way of its code costs the information, and then
-# what is left of each lamp once the code is known:
+# The nats balance exactly. A pattern that is sent by way of its code costs the information, and
+# then the surprise of each lamp once the code is known:
 #
 # $$\underbrace{H(x)}_{\text{all}} = \underbrace{I(c; x)}_{\text{rate}}
 # + \underbrace{E_{c, x}[-\log p(x \mid c)]}_{\text{distortion}}.$$
@@ -263,11 +264,12 @@ style_axes(axes, grid=True)
 # 1. The lamps of a third room are lit with probability 1/2 when it is asleep, and 9/10 when it is
 #    awake. How many nats do the four lamps now hold about the state? Should it be more or less
 #    than before?
-# 2. Show by the table with ten rows that rate and distortion add up to more than $-\log p(x)$ if
-#    the rate is paid for some other $q(c \mid x)$ than the posterior. Take $q$ uniform. What is
-#    the difference called?
+# 2. In the table with ten rows, replace the posterior by a uniform $q(c \mid x)$. Show that rate
+#    and distortion then add up to more than $-\log p(x)$. Which divergence is the difference?
 # 3. Give the table a row for each training image: probability 9/10 where a pixel is lit, and 1/10
 #    where it is dark. What does a training image cost, at most? What does a test image cost?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

@@ -88,10 +88,10 @@ assert abs(trace.log_prob_sum() - by_hand) < 1e-6
 #
 # Measure on five days, by three thermometers. The days are independent given $\mu$. Pyro has to be
 # told so: `pyro.plate("days", 5)` says that the draws inside it are independent along one
-# dimension of the tensor. The three thermometers of a day we want to handle as *one* draw, a
+# dimension of the tensor. We want to handle the three thermometers of a day as *one* draw, a
 # vector of size three: `.to_event(1)` says that the last dimension belongs to one draw.
 #
-# The table of shapes shows both. To the left of the bar are plates. To the right is the event.
+# The table of shapes shows both. Plates stand to the left of the bar, the event to the right.
 
 # %%
 x = torch.tensor([[18.9, 19.4, 19.0], [21.3, 20.8, 22.0], [20.4, 20.1, 19.6],
@@ -114,8 +114,8 @@ assert trace.nodes["mu"]["log_prob"].shape == ()
 
 # %% [markdown]
 # The site `mu` has neither: there is one for the whole month. The site `x` has a plate of 5 and an
-# event of 3, and so five log-probabilities, one for each day. When you are lost in a Pyro program,
-# print this table.
+# event of 3, and so five log-probabilities, one for each day. The plate `days` has lines of its
+# own. When you are lost in a Pyro program, print this table.
 #
 # ## The trap: a dimension that nobody declared
 #
@@ -148,8 +148,8 @@ assert repaired > 0  # a number, in nats
 
 # %% [markdown]
 # The first line of the message says it: the plate `days` has size 5, and the last dimension of the
-# site `x` has size 3. Below stands the table of shapes, up to that site. Here `.to_event(1)` is
-# the repair that we mean. Two plates would be another, `pyro.plate("days", 5, dim=-2)` and
+# site `x` has size 3. The table of shapes, up to that site, follows. `.to_event(1)` is the repair
+# that we want here. Two plates would be another, `pyro.plate("days", 5, dim=-2)` and
 # `pyro.plate("thermometers", 3, dim=-1)`. They say that each thermometer is a draw of its own.
 #
 # ## param and guide: a distribution to be learned
@@ -180,8 +180,12 @@ assert set(pyro.get_param_store()) == {"loc", "scale"}
 #
 # $$ELBO = E_{q(\mu)} [\log p(\mu, x) - \log q(\mu)] \le \log p(x).$$
 #
-# The bound is tight exactly if the guide is the posterior. The loss of SVI is minus the ELBO, in
-# nats. `num_particles=20` averages twenty draws for each step.
+# The *evidence* is $p(x)$, the density of the data with $\mu$ integrated out. The bound is tight
+# exactly if the guide is the posterior. The loss of SVI is minus the ELBO, in nats.
+#
+# `num_particles=20` averages twenty draws of $\mu$ for each step. `vectorize_particles` makes them
+# in one run, along a new dimension to the left of the plate, so `mu` then has the shape `(20, 1)`.
+# For this `june` wrote `mu.unsqueeze(-1)`: the last dimension is that of the thermometers.
 
 # %%
 elbo = Trace_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=1)
@@ -238,6 +242,8 @@ style_axes(axes)
 #    Why are all ten numbers the same?
 # 3. Call `guide` after `pyro.clear_param_store()` and again without it. What is stored after an
 #    SVI step, and what would a second model find that also calls a parameter `loc`?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

@@ -61,13 +61,13 @@ assert abs(evidence.log() + 2.62) < 5e-3
 assert abs(mean - 1.2) < 1e-6 and abs(sd - 0.447) < 5e-4
 
 # %% [markdown]
-# The evidence is $-2.62$ nats in logarithm. The posterior has its centre at 1.2 and a standard
-# deviation of 0.447.
+# The log-evidence is $-2.62$ nats. The posterior has its centre at 1.2 and a standard deviation of
+# 0.447.
 #
 # ## Twice: by algebra
 #
-# The logarithm of prior times likelihood is a parabola in $z$. Its curvature is the posterior's
-# precision, and its peak is the posterior's mean:
+# The logarithm of prior times likelihood is a parabola in $z$. Its peak is the posterior's mean.
+# Its second derivative is minus the posterior's *precision*, which is one over the variance:
 #
 # $$p(z \mid x) = N\Big(\frac{w x}{w^2 + s^2},\; \frac{s^2}{w^2 + s^2}\Big), \qquad
 # p(x) = N(0, w^2 + s^2).$$
@@ -166,7 +166,7 @@ assert error.mean() < -3
 # In one dimension a thousand draws suffice. In twenty, not one of a thousand draws from the prior
 # lies near the few codes that could have made the datum, and the estimate is several nats too low.
 # It is always low on average: the logarithm of a mean is larger than the mean of logarithms
-# (Jensen's inequality), so whatever scatter is left in the weights is lost.
+# (Jensen's inequality). The more the weights scatter, the lower is the estimate.
 #
 # Now draw from the exact posterior.
 
@@ -251,6 +251,8 @@ assert abs(learned.mean() - information) < 4 * se and abs(information - 0.80) < 
 #    on average over the model's data? Predict the number before you compute it.
 # 3. Give $q$ a standard deviation that is half of the posterior's. Why does importance sampling
 #    suffer more than from one that is twice as large?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

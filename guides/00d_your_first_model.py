@@ -56,8 +56,8 @@ assert abs(log_p.mean() + 6.61) < 0.005
 # ## Fit
 #
 # `mi.VAE(data_shape)` needs the shape of *one* datum. The sensors are real numbers, so the
-# likelihood is a Gaussian. Its scale is learned. `generative_items=0` leaves out the figures that
-# need data of the model's own.
+# likelihood is a Gaussian. Its scale is learned. The learning rate falls from `lr` to 0 along a
+# cosine. `generative_items=0` leaves out the figures that need data drawn from the model.
 
 # %%
 vae = mi.VAE((6,), latent_dim=2, likelihood="gaussian")
@@ -189,8 +189,9 @@ print(f"{size / 1e6:.1f} MB; the same codes: {torch.equal(again.encode(x_test)['
 assert torch.equal(again.encode(x_test)["z"], codes)
 
 # %% [markdown]
-# The same from the command line, for an array in a file: `pyro-mivae train vae --data my.npz`. It
-# trains, measures, draws, and leaves a folder with a page to read.
+# The command line does the same for an array in a file, named `data` or `images`:
+# `pyro-mivae train vae --data my.npz`. It trains, measures, draws, and leaves a folder with a page
+# to read.
 
 # %% [markdown]
 # ## Exercises
@@ -202,6 +203,8 @@ assert torch.equal(again.encode(x_test)["z"], codes)
 #    that say about comparing nats of real numbers in different units?
 # 3. Fit the 17 levels of the digits with `mi.CategoricalLikelihood(17)`. Why is the ELBO so much
 #    lower than that of the grey pixels, although nothing went wrong?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

@@ -14,6 +14,7 @@
 # * recognise a loss that is a sum, a plate with a scale, and a site that does not match.
 
 # %%
+import copy
 import math
 import warnings
 
@@ -38,13 +39,14 @@ torch.set_default_dtype(torch.float64)
 # %% [markdown]
 # ## The model
 #
-# The code has two dimensions, the data three, and a matrix $W$ stands between them:
+# The code has two dimensions, the data three, and a given matrix $W$ maps one to the other:
 #
 # $$z \sim N(0, I), \qquad x \mid z \sim N(W z, s^2 I).$$
 #
-# The two columns of $W$ have length one, and we choose the angle between them. The evidence is
-# normal with covariance $W W^T + s^2 I$. The posterior is normal with precision
-# $\Lambda = I + W^T W / s^2$ and mean $\Lambda^{-1} W^T x / s^2$.
+# The two columns of $W$ have length one, and we choose the angle between them. The third number of
+# a datum is only noise. Nothing of this model is trained. The evidence is normal with covariance
+# $W W^T + s^2 I$. The posterior is normal with the precision matrix (inverse covariance)
+# $\Lambda = I + W^T W / s^2$ and the mean $\Lambda^{-1} W^T x / s^2$.
 
 
 # %%
@@ -101,6 +103,7 @@ class LinearGuide(PyroModule):
 model, guide = LinearModel(degrees=90), LinearGuide()
 x = model.draw(512)
 
+# Run the guide, and then the model on the codes that the guide drew.
 guide_trace = poutine.trace(guide).get_trace(x)
 model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
 guide_trace.compute_log_prob()
@@ -120,16 +123,16 @@ assert model_trace.nodes["z"]["value"] is guide_trace.nodes["z"]["value"]  # rep
 #
 # ## The bound
 #
-# For any density $q(z \mid x)$ whatever,
+# For any density $q(z \mid x)$,
 #
 # $$\log p(x) = \underbrace{E_q[\log p(x \mid z)] - KL(q(z \mid x) \,\|\, p(z))}_{ELBO}
 # + \underbrace{KL(q(z \mid x) \,\|\, p(z \mid x))}_{\text{gap}}.$$
 #
-# The gap is at least 0, so the ELBO is a lower bound. Here all three have a formula. For a normal
-# $q$ with variances $\sigma_d^2$, the expected log-likelihood is the log-likelihood at the mean
-# minus $\sum_{i,d} W_{id}^2 \sigma_d^2 / 2 s^2$, the price of the blur, over the dimensions $i$ of
-# the data and $d$ of the code. The guide is still untrained, and the equation holds all the same,
-# for each datum.
+# The gap is at least 0, so the ELBO is a lower bound. Here evidence, ELBO and gap have a formula.
+# For a normal $q$ with variances $\sigma_d^2$, the expected log-likelihood is the log-likelihood
+# at the mean of $q$ minus the price of its width, $\sum_{i,d} W_{id}^2 \sigma_d^2 / 2 s^2$, over
+# the dimensions $i$ of the data and $d$ of the code. The guide is still untrained, and the
+# equation holds all the same, for each datum.
 
 
 # %%
@@ -137,9 +140,9 @@ def exact_elbo(model, guide, x):
     """The ELBO of each datum, without sampling: shape (batch,)."""
     loc, scale = guide.loc(x), guide.log_scale.exp()
     fit = dist.Normal(loc @ model.weight.T, model.noise).log_prob(x).sum(-1)
-    blur = (model.weight**2 @ scale**2).sum() / (2 * model.noise**2)
-    rate = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1)
-    return fit - blur - rate
+    width = (model.weight**2 @ scale**2).sum() / (2 * model.noise**2)
+    rate = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1)  # KL(q(z|x) || p(z))
+    return fit - width - rate
 
 
 def exact_gap(model, guide, x):
@@ -155,7 +158,7 @@ with torch.no_grad():
     )
 print(f"log p(x) {log_px.mean():.3f} = ELBO {elbo.mean():.3f} + gap {gap.mean():.3f}")
 assert (elbo + gap - log_px).abs().max() < 1e-9 and (gap > 0).all()
-bars = {"untrained, 90°": (float(log_px.mean()), float(elbo.mean()))}
+bars = {"untrained, 90°": (float(log_px.mean()), float(elbo.mean()))}  # for the picture below
 
 # %% [markdown]
 # ## One step by hand
@@ -166,8 +169,8 @@ bars = {"untrained, 90°": (float(log_px.mean()), float(elbo.mean()))}
 #
 # The two traces hold all of it. The gradient passes through the draw, since
 # $z = \mu + \sigma \epsilon$ with $\epsilon \sim N(0, I)$ (the *reparametrisation*). So a step is:
-# two traces, one subtraction, `backward`, and an optimiser. Let us do it next to `svi.step`, with
-# the same random numbers.
+# two traces, one subtraction, `backward`, and an optimiser. Let us do it next to `svi.step`, on
+# two copies of the guide and with the same random numbers.
 
 
 # %%
@@ -177,8 +180,7 @@ def loss_by_hand(model, guide, x):
     return guide_trace.log_prob_sum() - model_trace.log_prob_sum()
 
 
-ours, theirs = LinearGuide(), LinearGuide()
-ours.load_state_dict(theirs.state_dict())
+ours, theirs = copy.deepcopy(guide), copy.deepcopy(guide)
 
 pyro.clear_param_store()
 pyro.set_rng_seed(1)
@@ -193,7 +195,9 @@ svi = SVI(model, theirs, Adam({"lr": 0.02}), loss=Trace_ELBO())
 their_loss = svi.step(x)
 
 print(f"loss by hand {our_loss:.6f}, of svi.step {their_loss:.6f}")
+print(f"per datum {our_loss / 512:.2f}, exactly {-elbo.mean():.2f}")
 assert abs(our_loss - their_loss) < 1e-9
+assert abs(our_loss / 512 + elbo.mean()) < 1.3  # about four standard errors of 512 draws
 for a, b in zip(ours.parameters(), theirs.parameters()):
     assert (a - b).abs().max() < 1e-9  # and so are the weights after the step
 
@@ -212,7 +216,7 @@ for a, b in zip(ours.parameters(), theirs.parameters()):
 #
 # A plate that draws its own mini-batch restores the sum: its log-probabilities are multiplied by
 # the size of the plate over the size of the mini-batch. Then the loss estimates the loss of *all*
-# data.
+# data. (Its guide opens a plate of the same name and sizes.)
 
 
 # %%
@@ -243,7 +247,7 @@ assert trace.nodes["x"]["scale"] == 512 / 64
 # %%
 class MisnamedGuide(LinearGuide):
     def forward(self, x):
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(x)):  # the next line says "Z" where the model says "z"
             pyro.sample("Z", dist.Normal(self.loc(x), self.log_scale.exp()).to_event(1))
 
 
@@ -273,10 +277,14 @@ assert len(repaired) == 0, str(repaired)
 #
 # Training makes the ELBO larger, so it moves $q$ towards the posterior. How near can a mean-field
 # guide come? If the columns of $W$ stand at right angles, the posterior has independent
-# dimensions, and the guide can be exact. At 30 degrees they are correlated. The best independent
-# $q$ has the right means and the variances $1 / \Lambda_{dd}$, and its gap is
+# dimensions, and the guide can be exact. At 30 degrees they are correlated. For a normal $q$ with
+# the right means and the variances $\sigma_d^2$, the divergence of two normals is
 #
-# $$\tfrac12 \Big(\sum_d \log \Lambda_{dd} - \log \det \Lambda\Big).$$
+# $$KL(q(z \mid x) \,\|\, p(z \mid x)) = \tfrac12 \Big(\sum_d \big(\Lambda_{dd} \sigma_d^2 - 1 -
+# \log \sigma_d^2\big) - \log \det \Lambda\Big).$$
+#
+# It is least at $\sigma_d^2 = 1 / \Lambda_{dd}$. The gap that remains there is
+# $\tfrac12 (\sum_d \log \Lambda_{dd} - \log \det \Lambda)$.
 #
 # `TraceMeanField_ELBO` takes the divergence from its formula where there is one, and only the
 # likelihood from draws.
@@ -322,8 +330,9 @@ style_axes(axes)
 # ## The same step for a VAE
 #
 # `mi.VAE` holds a model and a guide that are longer versions of the two above. Its objective is a
-# loss for `SVI`: minus $J$, which `mi.explain` writes out. Its `ledger` keeps the parts of the
-# number.
+# loss for `SVI`. This library calls the quantity that an objective maximises $J$; for a VAE it is
+# the ELBO. The loss is minus $J$, `mi.explain` writes $J$ out, and the `ledger` of the objective
+# keeps the parts of the last loss.
 
 # %%
 torch.set_default_dtype(torch.float32)
@@ -342,18 +351,23 @@ assert abs(loss + parts["elbo"]) < 1e-3
 
 # %% [markdown]
 # The loss per image is the distortion plus the rate: what the code leaves unsaid, and what the
-# code costs.
+# code costs. (`kl_z` is the divergence of the site `z`. It is the whole rate of a code of one
+# site.)
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Give the guide a full covariance (`dist.MultivariateNormal` with a `scale_tril` that all data
-#    share). To what does the gap at 30 degrees fall?
-# 2. At $q$ equal to the posterior, how much do the losses of `Trace_ELBO` and of
-#    `TraceMeanField_ELBO` scatter from one evaluation to the next? Which of the two is less noisy
-#    there, and why is it the one that samples more?
-# 3. Train on mini-batches of 64 rows passed as `x`, without `subsample_size`. Which learning rate
-#    of plain gradient descent takes the same steps, on average, as all 512 rows at once?
+# 1. Give the guide a full covariance: `dist.MultivariateNormal` with a `scale_tril`, a lower
+#    triangular matrix with a positive diagonal, that all data share. To what does the gap at 30
+#    degrees fall?
+# 2. At 90 degrees, set the weights of the guide so that $q$ is the posterior. How much do the
+#    losses of `Trace_ELBO` and of `TraceMeanField_ELBO` scatter from one evaluation to the next?
+#    Which is less noisy, and why is it the one that samples more?
+# 3. Pass mini-batches of 64 rows as `x`, without `subsample_size`, to plain gradient descent. By
+#    which factor must the learning rate grow for its steps to be, on average, those of all 512
+#    rows at once?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

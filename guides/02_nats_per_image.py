@@ -57,10 +57,10 @@ assert abs(total - 0.472) < 5e-4
 # At its best the pixel costs 0.611 nats, and a density would integrate to 1 where this gives
 # 0.472.
 #
-# There is a good way to read the number. Draw the pixel as 0 or 1, with probability $x$ of being
-# 1. The *expected* surprise at that draw is exactly the cross-entropy, for the formula is linear
-#    in $x$. The floor of 0.611 nats is the entropy of the draw. It is noise that we added
-#    ourselves, and no model can predict it.
+# There is a good way to read the number. Draw the pixel, as 1 with probability $x$ and as 0
+# otherwise. The *expected* surprise at that draw is exactly the cross-entropy, because the formula
+# is linear in $x$. The floor of 0.611 nats is the entropy of the draw. It is noise that we added
+# ourselves, and no model can predict it.
 
 # %%
 drawn = torch.bernoulli(x.expand(100_000))
@@ -81,8 +81,8 @@ assert abs(surprise.mean() - exact) < 4 * se
 # | dynamic | drawn anew in each batch | drawn once | a log-probability of those |
 # | continuous | grey | grey | a log-density, of the continuous Bernoulli |
 #
-# Before we train anything, we can compute what each costs a model that knows the grey image
-# *perfectly*. We add up the entropies of its 64 pixels.
+# Before we train anything, we can compute what each protocol costs a model that knows the grey
+# image *perfectly*. We add up the entropies of its 64 pixels.
 
 # %%
 grey = mi.load_dataset("digits")
@@ -163,10 +163,10 @@ style_axes(axes)
 #
 # Grey and dynamic are relatives, as the one pixel showed: at the same code, the cross-entropy of a
 # grey image is the expected surprise at its draws. But the guide of the grey model sees the grey
-# image itself, and not a draw of it, and the code pays for details that no draw shows. So, for one
-# and the same decoder, the grey number is an upper bound on the expected surprise at the draws,
-# and it is a looser one than the number of the dynamic protocol can be. It may land close by, as
-# here. It is still not a log-probability of any data.
+# image and not a draw of it, so its code cannot follow the draw, and it pays for details that no
+# draw shows. Take one decoder: both numbers are upper bounds on its expected surprise at the
+# draws, and a guide that sees the draw can come closer. The two may lie close together, as here.
+# The grey number is still not a log-probability of any data.
 #
 # ## The trap: the better number of the worse model
 #
@@ -202,6 +202,8 @@ assert se < 0.5
 # 2. Check that the continuous Bernoulli integrates to one. When is its log-density positive?
 # 3. Merge 16 grey levels into 8 pairs. By how much can the entropy of a pixel fall? What follows
 #    for models that quantise their images?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

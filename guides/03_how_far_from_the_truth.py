@@ -1,8 +1,8 @@
 # %% [markdown]
 # # How far is the reported number from the truth?
 #
-# A paper reports log p(x) of its test images. Nobody can compute that number for a deep model.
-# What is printed is an estimate that errs in a known direction, by an unknown amount. This chapter
+# A paper reports log p(x) of its test images. Nobody can compute that number for a deep model. The
+# printed number is an estimate that errs in a known direction, by an unknown amount. This chapter
 # measures the amount, first where the truth is known, then for digits.
 #
 # After this chapter you can
@@ -122,7 +122,8 @@ assert errors[10_000] < -0.5
 #
 # ## Annealing: go there in small steps
 #
-# Do not jump from the guide to the posterior. Walk. Between them lies a path of densities,
+# Do not jump from the guide to the posterior. Walk. A path of densities leads from one to the
+# other,
 #
 # $$f_\beta(z) = q(z \mid x)^{1 - \beta}\, p(x, z)^\beta, \qquad
 # 0 = \beta_0 < \beta_1 < \dots < \beta_T = 1.$$
@@ -186,8 +187,9 @@ assert forward[100] > errors[10_000]
 #
 # $$E \log w_{\text{forward}} \;\le\; \log p(x) \;\le\; -E \log w_{\text{backward}}.$$
 #
-# The truth is between. The distance of the two is the largest error that either can have, and it
-# can be printed without knowing the truth. This is bidirectional Monte Carlo.
+# The truth is between. The distance of the two bounds, their *gap*, is the largest error that
+# either can have on average, and it can be printed without knowing the truth. This is
+# bidirectional Monte Carlo.
 
 # %%
 backward = {}
@@ -227,7 +229,7 @@ style_axes(axes, grid=True)
 # %%
 widths = torch.linspace(0.3, 2.0, 20)
 x1 = torch.tensor(3.0)
-truth = dist.Normal(0.0, 5**0.5).log_prob(x1)  # z ~ N(0, 1), x ~ N(2 z, 1), as in "Bayes by hand"
+truth = dist.Normal(0.0, 5**0.5).log_prob(x1)  # z ~ N(0, 1), x ~ N(2 z, 1), as in chapter 00c
 
 
 def estimates(repeats=2000, draws=10):
@@ -292,13 +294,13 @@ assert -4 * gap_se < both.gap < 0.5
 assert 0.4 < forwards.acceptance < 0.95
 
 # %% [markdown]
-# How much the ELBO misses is now a measurement and not a guess: at least AIS minus ELBO. The code
-# of these small digits has few active dimensions, so 500 draws do about as well as annealing. On
+# The ELBO misses at least AIS minus ELBO: that is now a measurement and not a guess. The code of
+# these small digits has few active dimensions, so 500 draws do about as well as annealing. On
 # MNIST they do not: `docs/evaluation.md` measures a whole nat between 5,000 draws and annealing.
 #
-# How much AIS itself misses, on images like the model's own, is at most the gap. Test images are
-# not the model's own, and there AIS remains a lower bound without a partner. If the model draws
-# images that look like the data, the gap is a fair guide.
+# On the model's own images AIS misses at most the gap. Test images are not the model's own, and
+# there AIS is a lower bound without an upper one. If the model draws images that look like the
+# data, the gap is a fair guide.
 #
 # When you print a log-likelihood, print four things: the protocol of the pixels (chapter 2), the
 # estimator with its number of draws or temperatures, the standard error over images, and the gap.
@@ -311,6 +313,8 @@ assert 0.4 < forwards.acceptance < 0.95
 #    one?
 # 3. Start the backward chains from draws of the guide in place of the codes that made the data. Is
 #    the result still an upper bound?
+#
+# The answers are code that runs: `tests/chapters/test_answers_road.py`.
 #
 # ## Sources
 #

@@ -82,11 +82,11 @@ assert trace.nodes["z"]["log_prob"].shape == trace.nodes["c"]["log_prob"].shape 
 # %% [markdown]
 # ## Leaving a divergence out
 #
-# In Pyro a weight of a site is a handler. `poutine.scale` multiplies its log-probability in model
-# and guide, so its divergence; it refuses 0, for which there is `poutine.mask`. `mi.weigh_sites`
-# does both, for the sites that you name, in any model or guide, under any ELBO. It must not
-# change anything else. We check against the formula: the mean of 4,000 draws of the loss, and its
-# standard error.
+# In Pyro a handler gives a site a weight. `poutine.scale` multiplies the site's log-probability in
+# model and guide, and so its divergence. It refuses the weight 0, for which there is
+# `poutine.mask`. `mi.weigh_sites` does both, for the sites that you name, in any model or guide,
+# under any ELBO. It must not change anything else. We check the mean of 4,000 draws of the loss
+# against the formula, with its standard error.
 
 # %%
 price = 0.0
@@ -104,11 +104,11 @@ assert abs(float(draws.mean()) - exact) < 4 * error < 0.1
 # ## The trap: a rate without a bound
 #
 # Now look for the best guide. With a free $c$ the answer is easy: put everything into it. Take
-# $a = 1$, $b = 0$, leave $z$ almost at its prior, and make $\tau$ small. Each division of $\tau$
-# by ten is free and makes the reconstruction a little better.
+# $a = 1$ and $b = 0$, so that $z$ knows nothing of the datum, and make $\tau$ small. Each division
+# of $\tau$ by ten is free and makes the reconstruction a little better.
 
 # %%
-upsilon = math.sqrt(1 / 5)  # the best for z, which meets the noise: 1 / (1 + 1 / (1/4))
+upsilon = math.sqrt(1 / 5)  # the best scale of z: precision 1 of the prior plus 4 of the noise
 taus = [10.0**-k for k in range(0, 7)]
 free = [objective(0.0, upsilon, 1.0, t, 0.0) for t in taus]
 true_elbo = [objective(0.0, upsilon, 1.0, t, 1.0) for t in taus]
@@ -125,7 +125,7 @@ assert abs(math.log(10) - 2.303) < 5e-4
 # The ELBO, which charges all of it, falls by as much.
 #
 # Is this information? There are four data. No code can know more than $\log 4$ about which of
-# them it belongs to. The bounds of chapter 8 read that, whatever $\tau$ is.
+# them it belongs to. The bound of chapter 4 reads that at most, however small $\tau$ is.
 
 # %%
 torch.manual_seed(0)
@@ -239,7 +239,7 @@ plt.show()
 # eight. The part that pays is switched off wherever the part that does not pay suffices.
 #
 # (A part alone is decoded with the other at its prior mean. The decoder has seldom seen such a
-# code, hence an $R^2$ below 0. The three figures belong together.)
+# code, hence an $R^2$ below 0.)
 #
 # On the right, the trap in training: the rate of $c$ only rises. The dotted line is $\log 1438$,
 # the most that any code can know about which of the 1,438 images it belongs to.
