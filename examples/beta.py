@@ -2,9 +2,9 @@ r"""What does a weight on the KL divergence buy, and what does it cost?
 
     J  =  E_q[log p(x|z)]  -  beta * KL(q(z|x) || N(0, I))
 
-Each nat of rate now has to earn beta nats of reconstruction. So the code gives up what it paid
-least for: the rate falls, the distortion rises, and dimensions of the code fall silent. Neither
-the loss nor J compares between weights; the ELBO, with weight 1, does.
+A nat of rate now has to lower the distortion by beta nats. So the code drops what lowers it least:
+the rate falls, the distortion rises, and dimensions of the code collapse. Neither the loss nor J
+can be compared between weights; the ELBO, with weight 1, can.
 
     python examples/beta.py [--betas 0.25 1 4] [--data mnist --data-root DIR] [--smoke]
 

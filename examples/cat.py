@@ -1,24 +1,24 @@
-r"""Do categories that no label taught come to stand for digits?
+r"""Do categories learned without labels agree with digits?
 
     J  =  sum_c q(c|x) { E_q(z|x,c)[log p(x|z)] - KL(q(z|x,c) || p(z|c)) }  -  KL(q(c|x) || p(c))
 
     c ~ Uniform{1..K},   z|c ~ N(mu_c, I),   the mu_c orthogonal
 
 The guide marks c with ``infer={"enumerate": "parallel"}``, so the sum over c is exact: the decoder
-sees all K categories of every image. `initialize` first clusters the images with q(c|x) alone;
-the objective keeps that clustering's own term beside J for 80 % of the steps, its weight falling
-to 0, while the KL weights rise over the first half. `mi.explain` prints all of it. No label takes
-part. ``--warm-start 0`` leaves the clustering and its term out.
+sees all K categories of every image. `initialize` first clusters the images with q(c|x) alone. The
+objective keeps the term of that clustering for 80 % of the steps, with a weight that falls to 0,
+and the KL weights rise over the first half. `mi.explain` prints all of it. No labels are used.
+``--warm-start 0`` leaves the clustering and its term out.
 
     python examples/cat.py [--categories 10] [--warm-start 0] [--data mnist] [--smoke]
 
 Expected (seed 0, 359 test digits; measured on 2026-11-21, with the former start): ELBO -24.32,
 I(c; x) 2.19 of log 10 = 2.30 nats, accuracy 0.93, all categories in use (seeds 1 and 2: -24.50,
 2.23, 0.89 and -24.37, 2.21, 0.88). With ``--warm-start 0``, seeds 0 to 2: ELBO -24.14, -24.15,
--24.09, I(c; x) 1.15, 0.86, 1.02, accuracy 0.60, 0.55, 0.58. So categories that mean digits cost a
-little ELBO here: J alone does not ask.
+-24.09, I(c; x) 1.15, 0.86, 1.02, accuracy 0.60, 0.55, 0.58. So categories that agree with digits
+cost a little ELBO here: J alone does not favour them.
 
-Departures from the paper: c is summed out exactly (its code decodes a soft mixture, see
+Departures from the paper: c is summed out exactly (the paper's code decodes a soft mixture, see
 ``categorical="soft"``); the warm start; mu_c at distance 3.
 
 Pineau & Lelarge (2018), InfoCatVAE, https://arxiv.org/abs/1806.08240
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     metrics = nats_per_image(vae, elbo, images.x_test)
     probs = vae.encode(images.x_test)["c"]  # (n, K)
     shares = probs.mean(0)  # (K,)
-    # For these images, I_q(x; c) is what is left of KL(q(c|x) || p(c)) without KL(q(c) || p(c)).
+    # For these images, I_q(x; c) is KL(q(c|x) || p(c)) less KL(q(c) || p(c)).
     marginal_kl = torch.special.xlogy(shares, shares * args.categories).sum()
     metrics["mi_c"] = metrics["kl_c"] - float(marginal_kl)
     metrics["used"] = float(categories_used(probs.argmax(-1), args.categories))

@@ -1,4 +1,4 @@
-"""What the example scripts share: their command line, their data, and how they print numbers."""
+"""Command line, data and tables of the example scripts."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ r"""What does a condition save, and should the prior read it?
     normal         p(z|u) = N(0, I): decoder and guide read u
     conditional    p(z|u) = N(mu(u), sigma(u)^2): the prior reads u too
 
-J bounds log p(x) for the first, log p(x|u) for the others: a code need not say what u says. `mi`
-is the lower bound on I(x; z|u), on I(x; z) for the first. `gap` is KL(q(z|u) || p(z|u)), which the
-prior of each label misses, its upper bound. `obey` is the share of 50 samples of each label whose
-nearest training digit has it; without a condition it is chance.
+J bounds log p(x) for the first, log p(x|u) for the others, whose codes need not hold what u says.
+`mi` is the lower bound on I(x; z|u), or on I(x; z) for the first. `gap` is the upper bound on
+KL(q(z|u) || p(z|u)), the misfit of each label's prior. `obey` is the share of 50 samples of each
+label whose nearest training digit has that label; without a condition it is chance.
 
     python examples/conditional.py [--latent-dim 10] [--smoke]
 
@@ -21,10 +21,11 @@ Expected (seed 0, 359 test digits):
     conditional   -21.00       19.92     1.08     0.92     0.16     1.00
 
 The label saves 2.2 of the 3.3 nats of the code, and 0.8 of the distortion. A prior that reads it
-adds 0.1, of one seed: decoder and guide read u, so they can already keep p(z|u) normal.
+adds 0.1 to the ELBO (one seed): decoder and guide read u already, and can make the codes of each u
+normal.
 
 Departures from the paper: no recurrent and no hybrid objective; grey pixels under a Bernoulli
-likelihood, so the numbers compare with each other alone.
+likelihood, so the numbers can be compared only with each other.
 
 Sohn, Lee & Yan (2015), Learning Structured Output Representation using Deep Conditional Generative
 Models, eq. 4, https://papers.nips.cc/paper/5775

@@ -1,30 +1,30 @@
-r"""Does a critic hear the information that it is to raise?
+r"""Does a critic find the information that it should raise?
 
     J  =  E_q[log p(x|z)]  -  beta * KL(q(z|x) || N(0, I))  +  alpha * I(x; z),
 
     I(x; z)  >=  E_q(x,z)[g]  -  E_q(x)q(z)[exp(g - 1)],    g a critic of datum and code
 
-Model and critic maximise the same bound (Nguyen, Wainwright & Jordan), so one loss and one step
-of SVI train both, the critic at a learning rate of its own. ``mi.information`` then bounds the
-information from both sides without a critic, and says whether the critic heard it. The script
-trains a VAE to which a critic only listens (alpha = 0), the same with alpha = 1, and that with the
-learning rate of the original code, 1e-5.
+Model and critic maximise the same bound (Nguyen, Wainwright & Jordan), so one loss and one step of
+SVI train both, the critic at a learning rate of its own. ``mi.information`` then bounds the
+information from both sides without a critic, which shows how much the critic found. The script
+trains three models: a VAE whose critic only measures (alpha = 0), one with alpha = 1, and one with
+the critic's learning rate of the original code, 1e-5 (`deaf`).
 
     python examples/critic_infomax.py [--bound nwj] [--critic joint] [--mi-weight 1] [--smoke]
 
-Expected (seed 0, 359 test digits), the information between its bounds and by the critic:
+Expected (seed 0, 359 test digits), with the information between its bounds and by the critic:
 
               elbo  distortion   rate   I(x;z) in     by critic  active
     without -24.11       20.72   3.39   3.02-3.14          1.82       5
     with    -24.84       19.78   5.06   4.07-4.52          2.69      10
-    deaf    -24.13       20.81   3.32   2.88-3.00          0.09       5    the VAE over again
+    deaf    -24.13       20.81   3.32   2.88-3.00          0.09       5    as the VAE
 
 With ``--bound infonce --critic separable`` the model with the term has an ELBO of -24.35 and 4.27
-to 4.88 nats, of which its critic hears 3.63; at 1e-5 that one hears 1.50 of 3.16.
+to 4.88 nats, of which its critic finds 3.63; at 1e-5 the critic finds 1.50 of 3.16.
 
-Departures from the source: 8×8 digits and this library's default networks. Its two optimisers
-are one here, with a learning rate for each player: the critic's gradient is that of the bound,
-the model's that of J, and neither's reaches the other's parameters.
+Departures from the source: 8×8 digits and this library's default networks. One optimiser replaces
+its two, with a learning rate for each player: the critic gets the gradient of the bound, the model
+that of J.
 
 Rezaabad & Vishwanath (2020), https://arxiv.org/abs/1912.13361
 """
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     rows = {}
     for name, (mi_weight, critic_lr) in models.items():
         images = start(args)
-        args.batch_size = max(args.batch_size, 64)  # fewer codes say little of all
+        args.batch_size = max(args.batch_size, 64)  # a small batch says little about q(z)
         vae = mi.CriticInfomaxVAE(
             images.data_shape,
             latent_dim=args.latent_dim,

@@ -4,9 +4,10 @@ r"""Is a second level of codes used?
 
     z2 ~ N(0, I),   z1 | z2 ~ N(mu(z2), sigma(z2)^2)
 
-The model draws z2 first and z1 given it. The guide draws both from the image; each site has a KL
-of its own. The upper level often ends unused: its KL is then 0, and z1's prior is one Normal. A
-lower weight on z2 in the first half of the training (``--warmup``) lets it carry something first.
+The model draws z2 first, and z1 given z2. The guide draws both given the image; each site has its
+own KL. The upper level often ends unused: its KL is then 0, and the prior of z1 is one Normal. A
+lower weight on the KL of z2 in the first half of the training (``--warmup``) lets z2 carry
+information first.
 
     python examples/hierarchy.py [--warmup 0.5] [--top-dim 4] [--smoke]
 
@@ -16,7 +17,7 @@ Expected (seed 0, 359 test digits):
     one level    -24.37       21.17     3.20     0.00
     two levels   -24.28       20.93     3.30     0.05
 
-The upper level holds 0.05 nats, nearly nothing, and the ELBO is that of one level within a tenth.
+The upper level holds only 0.05 nats, and the ELBO is within 0.1 of that of one level.
 
 Departures from the paper: its guide shares weights with the model; here q(z1|x) q(z2|x) is a
 mean field.

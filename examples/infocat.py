@@ -16,8 +16,8 @@ and with the term, all categories in use:
     1     -24.21 -> -24.54   1.65 -> 1.98  2.22 -> 2.13  0.89 -> 0.89
     2     -24.62 -> -24.62   1.67 -> 2.00  2.21 -> 2.12  0.87 -> 0.87
 
-The categories show better in what is generated; they fit digits no better, and the ELBO differs
-by less than from seed to seed.
+The generated images show their categories better. The categories fit the digits no better, and the
+ELBO differs by less than between seeds.
 
 `python -m benchmarks categories` measures more, over five seeds.
 

@@ -1,11 +1,11 @@
-r"""Can codes be read off what a generator makes of them, and do they then mean something?
+r"""Can codes be read from generated images, and do they agree with digits?
 
     min over G and Q, max over D:   V(D, G)  -  lambda I(c; x')  -  lambda_u I(u; x')
     V = E_data[log D(x)] + E_p[log(1 - D(x'))],      I(c; x') >= E_p[log q(c|x')] + H(c)
 
-x' = G(z, c, u) with noise z, a category c of ten, and two uniform codes u. One loss holds the
-gradients of all three players: D's head learns from V, Q's from the information, their shared
-layers from both, G from -E[log D(x')] and the information.
+x' = G(z, c, u) with noise z, a category c of ten, and two uniform codes u. One loss has the
+gradients of all three players: the head of D learns from V, that of Q from the information, their
+shared layers from both, and G from -E[log D(x')] and the information.
 
     python examples/infogan.py [--mi-weight 1] [--data mnist --data-root DIR] [--smoke]
 
@@ -16,9 +16,9 @@ Expected (seeds 0 to 2, 359 test digits, nats per image of the last epoch), ten 
     1     0.98       1.04       2.30      1.32      0.87
     2     0.94       1.09       2.30      1.11      0.81
 
-An even game would leave D log 4 = 1.39 and G log 2 = 0.69. The generator shows its category as
-well as can be, log 10 = 2.30; that the categories are digits is up to the networks.
-`python examples/claims/infogan.py` asks more.
+In a balanced game the losses are log 4 = 1.39 for D and log 2 = 0.69 for G. I(c; x') reaches its
+maximum, log 10 = 2.30. Nothing in the loss makes the categories digits. `python
+examples/claims/infogan.py` measures more.
 
 Departures from the paper: 8×8 digits and half of its feature maps; all players move at
 once; q(u|x) is a normal cut off at the ends of [-1, 1].

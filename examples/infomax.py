@@ -1,17 +1,17 @@
-r"""What does a part of the code carry once it is spared the KL divergence?
+r"""What does a part of the code carry without a KL divergence?
 
     J  =  E_q[log p(x|z,c)]  -  1 * KL(q(z|x) || p(z))  -  0 * KL(q(c|x) || p(c))
 
-The source writes the missing KL as "+ I(x; c)", which cancels against - KL of c: it takes the
-rate of c for its information, which the rate bounds from above. Partial KL is a pair of
-Pyro handlers, here `mi.weigh_sites`: with them Pyro's own ELBO has the same J (``--pyro``).
+The source adds "+ I(x; c)" to the ELBO and lets it cancel the KL of c. That takes the rate of c
+for its information; the rate is only an upper bound of it. The handler `mi.weigh_sites`, around
+model and guide, gives Pyro's own ELBO the same J (``--pyro``).
 
     python examples/infomax.py [--code-dim 1] [--deterministic] [--pyro] [--smoke]
 
-Expected (seed 0, 359 test digits): loss 22.23, of which KL of z 2.08; the KL of c, left out, is
-27.18. R² of reconstruction: 0.64 from both, 0.13 from c alone, -0.05 from z alone (seeds 1 and 2:
-0.64, 0.21, 0.06 and 0.64, 0.22, -0.03). ``--pyro`` prints the same numbers. A part alone is
-decoded with the other at its prior mean, a code that the decoder seldom saw; hence R² below 0.
+Expected (seed 0, 359 test digits): loss 22.23, of which KL of z 2.08; the KL of c, which J leaves
+out, is 27.18. R² of reconstruction: 0.64 from both, 0.13 from c alone, -0.05 from z alone (seeds 1
+and 2: 0.64, 0.21, 0.06 and 0.64, 0.22, -0.03). ``--pyro`` prints the same numbers. A part alone is
+decoded with the other at its prior mean. The decoder seldom saw such codes, so R² may be below 0.
 
 Departures from the source: 8×8 digits and a Bernoulli likelihood in place of 48×48 faces and a
 squared error; 9 z in place of 99; c is Normal unless ``--deterministic`` makes it a function of

@@ -2,16 +2,16 @@ r"""What are 100 labels worth to a model with categories?
 
     J  =  mean_i J_i  +  alpha * mean_j log q(c = y_j | x_j),    j over the labelled images
 
-J_i is CatVAE's ELBO, in which the label of a labelled image observes c: q(c|x) is a point mass
-there, so its part is E_q(z|x,y)[log p(x|z)] - KL(q(z|x,y) || p(z|y)) + log p(y). The second mean
-teaches q(c|x) to classify; each step estimates it from labelled images drawn beside the batch, so
-that its expectation does not depend on how few they are. `initialize` clusters all images, and
-lets the labels say which cluster is which.
+J_i is the ELBO of CatVAE. For a labelled image q(c|x) is a point mass at the label, so J_i is
+E_q(z|x,y)[log p(x|z)] - KL(q(z|x,y) || p(z|y)) + log p(y). The second mean teaches q(c|x) to
+classify. Each step estimates it from labelled images drawn beside the batch, so its expectation
+does not depend on their number. `initialize` clusters all images, and the labels decide which
+cluster is which category.
 
     python examples/labels.py [--labels 100] [--label-weight 1] [--data mnist] [--smoke]
 
-Expected (seed 0, 359 test digits, 100 labels of 1,438): accuracy 0.99 by number, without a map
-from categories to labels; ELBO -24.09, KL of c 2.27.
+Expected (seed 0, 359 test digits, 100 labels of 1,438): accuracy 0.99, without a map from
+categories to labels; ELBO -24.09, KL of c 2.27.
 
 Departures from the paper: c shapes z through the prior (M2 gives c to the decoder beside z); the
 warm start; the classifier's weight alpha is 1 (M2: 0.1).

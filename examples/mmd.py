@@ -1,24 +1,24 @@
-r"""What becomes of the code when only its aggregate is held at the prior?
+r"""What does the code hold if only its aggregate posterior is held at the prior?
 
     J  =  E_q[log p(x|z)]  -  (1 - alpha) * KL(q(z|x) || N(0, I))
           -  (alpha + lambda - 1) * MMD^2(q(z), N(0, I)),    q(z) = E_x q(z|x)
 
 With alpha = 1 a posterior pays nothing for its distance from the prior, and the code is free to
-keep the data's information. What is held at the prior is the average of all posteriors, by the
-squared maximum mean discrepancy of a batch's codes and as many draws of the prior: not in nats.
+keep the data's information. Only the aggregate posterior q(z) is held at the prior, by the squared
+maximum mean discrepancy between a batch's codes and as many draws of the prior (not in nats).
 
     python examples/mmd.py [--alpha 1] [--weights 1 100 1000] [--smoke]
 
-Expected (seed 0, 359 test digits), with the marginal's KL divergence an upper bound:
+Expected (seed 0, 359 test digits); the marginal KL, KL(q(z) || p(z)), is an upper bound:
 
                    elbo  distortion   rate  I(x;z) >=  1000 MMD^2  marginal KL  scale
     lambda 1     -74.39       15.76  58.62       5.88       55.94        52.74   1.45
     lambda 100   -63.31       16.03  47.28       5.88        0.12        41.40   0.98
     lambda 1000  -50.03       16.36  33.67       5.88        2.71        27.79   0.99
 
-The digits are told apart for good: the lower bound stands at its ceiling, log 359 = 5.88. The
-posterior means get the prior's scale, and are reconstructed better than a VAE's (20.7); but codes
-at so high a rate cost 26 to 50 nats more than its ELBO, and a kernel sees next to nothing of it.
+The code tells all test digits apart: the lower bound is at its ceiling, log 359 = 5.88. The
+posterior means get the prior's scale, and the distortion is below a VAE's (20.7). But the high
+rate makes the ELBO 26 to 50 nats worse than a VAE's, and the kernel hardly shows that.
 
 Departures from the paper: 8×8 digits, a Bernoulli likelihood and this library's default networks.
 

@@ -2,9 +2,9 @@ r"""How many categories do the data need?
 
     J  =  CatVAE's objective, with  c ~ w,   w_k = v_k prod_{j<k} (1 - v_j),   v_k ~ Beta(1, alpha)
 
-A Dirichlet process, cut off at ``--most`` categories: its weights fall, and data decide how fast.
-The sticks v are parameters, and the model holds their prior as a factor, once for all images. The
-larger ``--concentration``, alpha, the more categories are used.
+The prior is a Dirichlet process, cut off at ``--most`` categories. Its weights fall, and the data
+decide how fast. The sticks v are parameters, and the model has their prior as one factor for all
+images. A larger ``--concentration``, alpha, uses more categories.
 
     python examples/open_categories.py [--most 20] [--concentration 1 5] [--smoke]
 
@@ -14,7 +14,8 @@ Expected (seed 0, 359 test digits):
     alpha 1   -24.10       20.80     3.30     6.00     0.48
     alpha 5   -23.83       20.64     3.19    12.00     0.70
 
-Of 20 categories 6 and 12 are used. No label takes part: `nmi` compares them with the digits.
+Of 20 categories 6 and 12 are used. No labels are used: `nmi` compares the categories with the
+digits afterwards.
 
 Departures: the sticks are point estimates. The start, which wants categories of equal shares, is
 left out.

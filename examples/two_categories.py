@@ -6,9 +6,9 @@ r"""What do two categories and an angle find?
     kind ~ U{1..10},   shade ~ U{1..2},   style ~ N(m_kind + m_shade, I),   angle on the circle
 
 A prior draws any number of sites of any names, and returns what is decoded. The guide is built
-from the prior: it marks both categories for enumeration, so the sum has 10 * 2 = 20 summands, all
-exact (`mi.explain` says so; ``--categorical sample`` decodes two of them, without bias), and gives
-the angle a distribution on the circle.
+from the prior: it marks both categories for enumeration and gives the angle a distribution on the
+circle. The exact sum has 10 * 2 = 20 summands, as `mi.explain` says; ``--categorical sample``
+decodes two of them, without bias.
 
     python examples/two_categories.py [--categorical sample] [--data mnist] [--smoke]
 
@@ -17,11 +17,11 @@ Expected (seed 0, 359 test digits):
              elbo  kl_kind  kl_shade  kl_style  kl_angle      nmi  accuracy
     test   -24.66     2.26      0.67      1.37      0.00     0.45      0.88
 
-Both categories are used to the full (log 10 = 2.30 and log 2 = 0.69 nats), but `nmi` says that
-the shade is half determined by the kind; the angle is not used. The accuracy is the kind's.
+Both categories are fully used (log 10 = 2.30 and log 2 = 0.69 nats), but by `nmi` the kind nearly
+half determines the shade. The angle is not used. The accuracy is that of the kind.
 
-Departures: no paper. The start clusters the images by each category alone; nothing keeps the two
-from finding the same.
+Departures: no paper. The start clusters the images by each category alone; nothing stops the two
+from finding the same clusters.
 """
 
 from __future__ import annotations

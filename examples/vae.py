@@ -1,17 +1,17 @@
-r"""How much does a VAE's code know about an image, and what does it pay for it?
+r"""How much information does a VAE's code hold about an image, and at what rate?
 
     log p(x)  >=  J  =  E_q[log p(x|z)]  -  KL(q(z|x) || N(0, I))
                      =  -distortion      -  rate                      nats per image
 
-The rate is an upper bound on I_q(x; z), the information that the code has about the image; what
-it is above is KL(q(z) || p(z)), the price of codes that are not spread like the prior.
+The rate is an upper bound on I_q(x; z), the information of the code about the image. Their
+difference is KL(q(z) || p(z)), the cost of codes that are not spread like the prior.
 
     python examples/vae.py [--latent-dim 20] [--data mnist --data-root DIR] [--smoke]
 
 Expected (seed 0, 359 test digits): ELBO -24.20, distortion 20.93, rate 3.27; I_q(x; z) between
 2.98 and 3.10, in 5 of 20 dimensions; log p(x) at least -23.81. Seeds 1 and 2: ELBO -24.12, -24.05.
-The lower bound on I_q cannot exceed log N, 5.88 here; where a code holds more (MNIST: 18 nats of
-rate, log N = 9.21), the two bounds part.
+The lower bound on I_q cannot exceed log N, 5.88 here; if a code holds more (MNIST: 18 nats of
+rate, log N = 9.21), the bounds are far apart.
 
 Departures from the paper: scikit-learn's 8×8 digits, grey values in [0, 1] scored by their
 cross-entropy (not a log-probability); two hidden layers of 256, batch norm in the encoder; Adam.

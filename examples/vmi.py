@@ -1,11 +1,11 @@
-r"""Which part of a code can be found again in what it generates?
+r"""Which part of a code can be read back from the images that it generates?
 
     J  =  E_q[log p(x|z,c)]  -  KL(q(z|x) || p(z))  -  KL(q(c|x) || p(c))
           +  lambda * { E_p[log q(c|x')] + H(c) },    x' = E[x|z,c], z and c from p
 
-The braces bound I(c; x') from below (Barber & Agakov): codes drawn from the prior are decoded,
-and the guide must find them again, which makes them the data of a dual autoencoder. The same
-seed trains without the term and with it; the term can be about ``--sites z`` or ``all``.
+The braces bound I(c; x') from below (Barber & Agakov): codes drawn from the prior are decoded, and
+the guide must find them again. The same seed trains without the term and with it. ``--sites z`` or
+``all`` puts the term on other parts of the code.
 
     python examples/vmi.py [--sites c] [--mi-weight 1] [--generated mean] [--uniform] [--smoke]
 
@@ -15,15 +15,15 @@ Expected (seed 0, 359 test digits), without and with the term on c, half of 20 d
     without  -24.15     21.05      1.79      1.30      2.12      1.58  0.61      0.28      0.18
     with     -26.27     22.54      0.01      3.72     -0.28     16.63  0.56     -0.27      0.56
 
-z is given up, and the term reads 17 nats of c in mean images whose c costs 4 nats: it finds them
-in shades that no sampled pixel would show. With ``--generated straight-through``, which looks at
-samples, -24.73, 3.41 nats of KL and 3.73 of information, and R² 0.62. R² is the share of the
-variance reconstructed; a part alone is decoded with the other at its prior mean, a code that the
-decoder seldom saw.
+z collapses. The term reads 17 nats of c from mean images, although c costs only 4 nats: mean
+images have shades that samples do not show. ``--generated straight-through`` reads samples
+instead: ELBO -24.73, 3.41 nats of KL of c, 3.73 of information, and R² 0.62. R² is the share of
+the variance reconstructed. A part alone is decoded with the other at its prior mean, a code that
+the decoder seldom saw.
 
 Departures from the source: 8×8 digits (``--data mnist`` for its own) and this library's default
-networks; the poster's loss mixes its signs. ``--uniform`` asks its open question, with a uniform
-prior on c.
+networks; the signs in the poster's loss are inconsistent. ``--uniform`` is its open question, a
+uniform prior on c.
 
 Ducau & Trénous, Mutual Information in Variational Autoencoders (poster)
 """

@@ -6,10 +6,10 @@ r"""Which posterior is worth its cost?
     full-covariance     a Normal with any covariance
     low-rank            a Normal with a diagonal plus two directions
     gaussian-mixture    three Normals per image
-    affine-coupling     an invertible network of a Normal, given the image
+    affine-coupling     an invertible network applied to a Normal, given the image
 
-What a guide misses of the true posterior is lost to the ELBO: log p(x) = ELBO + KL(q || p(z|x)).
-The column `gap` estimates that loss: the importance-weighted log p(x) of 500 draws less the ELBO.
+The ELBO is below log p(x) by the error of the guide: log p(x) = ELBO + KL(q || p(z|x)). The column
+`gap` estimates this KL: the importance-weighted log p(x) of 500 draws less the ELBO.
 
     python examples/which_guide.py [--guides mean-field low-rank] [--latent-dim 10] [--smoke]
 
@@ -23,12 +23,12 @@ Expected (seed 0, 359 test digits):
     affine-coupling    -24.18       20.95     3.22     0.25
     iaf                -24.26       21.17     3.08     0.32
 
-None is worth it here: a mean field loses 0.3 nats of three of rate, and the richer guides, with
-more weights to learn from 1,438 images, end within 0.1 nats of its ELBO, by which seeds differ
-too. (`iaf` needs zuko and is not a default.)
+None is worth its cost here. The gap of a mean field is 0.3 nats, and the richer guides, which have
+more weights to learn from 1,438 images, end within 0.1 nats of its ELBO. Seeds differ by as much.
+(`iaf` needs zuko and is not a default.)
 
-Departures: no paper; grey pixels under a Bernoulli likelihood, so the numbers compare with each
-other alone.
+Departures: no paper; grey pixels under a Bernoulli likelihood, so the numbers can be compared only
+with each other.
 
 Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow,
 https://arxiv.org/abs/1606.04934

@@ -8,10 +8,9 @@ r"""Which prior suits the codes?
     coupling-flow       an invertible network of a normal (Pyro's affine coupling)
     vamp                the mixture of the posteriors of 50 learned pseudo-inputs
 
-The KL divergence has a closed form for the normal alone; for the others it is log q - log p at the
-one draw that the decoder sees, its gradient without the score. A prior changes what a code costs
-(`rate`) and, through training, what the decoder makes of it (`distortion`). Samples come from the
-prior itself.
+The KL divergence has a closed form for the normal only. For the others it is log q - log p at the
+draw that is decoded, and its gradient leaves the score out. A prior changes the `rate` directly,
+and the `distortion` through training.
 
     python examples/which_prior.py [--priors normal vamp] [--latent-dim 10] [--smoke]
 
@@ -24,11 +23,11 @@ Expected (seed 0, 359 test digits):
     coupling-flow      -23.90       20.54     3.37
     vamp               -23.63       20.33     3.30
 
-One seed each: differences of 0.1 may be of the seed. The VampPrior's half a nat is mostly
-distortion: with a prior near the codes, training spends more on them.
+One seed each: differences of 0.1 may be due to the seed. The VampPrior gains half a nat, mostly
+distortion: with a prior near the codes, training can afford more rate.
 
-Departures: no paper; grey pixels under a Bernoulli likelihood, so the numbers compare with each
-other alone.
+Departures: no paper; grey pixels under a Bernoulli likelihood, so the numbers can be compared only
+with each other.
 
 Tomczak & Welling (2018), VAE with a VampPrior, https://arxiv.org/abs/1705.07120
 """
