@@ -2,10 +2,10 @@ r"""Does a critic's information term give codes that say more of the data?
 
     J  =  E_q[log p(x|z)]  -  beta * KL(q(z|x) || N(0, I))  +  alpha * I(x; z) by a critic
 
-Source's claims: with the term, codes have more active units, more information on the data and a
-better accuracy of classifiers that read them than those of a VAE, a beta-VAE and an MMD-VAE. Its
-code trains the critic at a rate of 1e-5: whether such a critic hears what it is to raise is
-examined too, by bounds on the information that need no critic.
+The source claims that, with the term, codes have more active units, more information about the
+data and better accuracy of classifiers than those of a VAE, a beta-VAE and an MMD-VAE. Its code
+trains the critic at a rate of 1e-5. This script also measures how much information such a critic
+finds, by bounds that need no critic.
 
     python examples/claims/critic_infomax.py [--data mnist --data-root DIR] [--out FILE.json]
 
@@ -14,9 +14,9 @@ with alpha = beta = 1 and this library's default critic, with the original's rat
 and with the bound of noise-contrastive estimation and a separable critic.
 
 A code of 10 dimensions can have no more than 10 active units, and the lower bound on the
-information no more than the logarithm of the test images; where all models reach these, nothing
-is told apart. ``--latent-dim`` gives more room. The critic is asked in batches of 256, where the
-bound of noise-contrastive estimation cannot exceed 5.5 nats.
+information no more than the logarithm of the number of test images. If all models reach these,
+they cannot be compared; take a larger ``--latent-dim``. The critic is evaluated in batches of 256,
+where the bound of noise-contrastive estimation cannot exceed 5.5 nats.
 
 Rezaabad & Vishwanath (2020), https://arxiv.org/abs/1912.13361
 """

@@ -6,18 +6,18 @@ The source says that "each category in c1 corresponds to one digit type most of 
 c as a classifier "achieves 5 % error rate in classifying MNIST digits"; that the bound on I(c; x')
 "is quickly maximized to H(c)", which is log 10 = 2.30 nats; that "in a regular GAN, there is no
 guarantee that the generator will make use of the latent codes"; and that the uniform codes capture
-continuous variation. The 5 % are of the run that it shows; here all runs count.
+continuous variation. The 5 % are of the run that the paper shows; here all runs are included.
 
     python examples/claims/infogan.py [--data mnist --data-root DIR --epochs 8] [--out FILE.json]
                                       [--compare] [--taught EPOCHS]
 
 Models: InfoGAN with this library's defaults (MNIST: a quarter of the paper's feature maps), and
-on request (--compare) a GAN, which is the same with the information weighed by 1e-4: Adam, which
-does not see the scale of a gradient, teaches Q all the same, and G and the shared layers do not
-feel it. With --taught, one more InfoGAN begins with epochs in which Q also learns the labels: does
-the game keep the digits as its categories? Figures are of test images, those of I(.; x') of
-generated ones. Networks and epochs for the digits were chosen by accuracy, on other seeds of the
-same split.
+with --compare also a GAN: the same with a weight of 1e-4 on the information. Adam does not depend
+on the scale of a gradient, so Q still learns, while G and the shared layers get next to nothing of
+that gradient. With --taught, one more InfoGAN begins with epochs in which Q also learns the
+labels: does the game keep the digits as its categories? Figures are of test images, those of
+I(.; x') of generated ones. Networks and epochs for the digits were chosen by accuracy, on other
+seeds of the same split.
 
 Chen et al. (2016), InfoGAN, sections 7.1 and 7.2, https://arxiv.org/abs/1606.03657
 """

@@ -1,4 +1,4 @@
-r"""What does the part of the code that is spared the KL divergence carry, and what does the rest?
+r"""What does the part of the code without a KL divergence carry, and what does the rest?
 
     J  =  E_q[log p(x|z,c)]  -  KL(q(z|x) || p(z))
 
@@ -11,11 +11,11 @@ both it is better still.
                                       [--pictures FOLDER]
 
 Models: 100 dimensions, of which 1, 2, 5 or 10 are c, deterministic or Normal; squared error summed
-over pixels (a Normal likelihood of variance 1/2). R², the share of the variance reconstructed, is
-of posterior means, "alone" with the other part at its prior mean: a code that the decoder seldom
-saw, so that the three are to be read together. "among others": the other part is taken from 16
-other images instead, and the pictures are averaged, which keeps each part to its own values.
-``--pictures`` writes the source's four figures of each model's first seed as one PNG.
+over pixels (a Normal likelihood of variance 1/2). R² is the share of the variance reconstructed
+from posterior means. "alone" has the other part at its prior mean, a code that the decoder seldom
+saw, so compare these only with each other. "among others" takes the other part from 16 other
+images instead, and averages the pictures. ``--pictures`` writes the source's four figures of each
+model's first seed as one PNG.
 
 Bachmann, InfomaxVAE, https://github.com/bacdavid/InfomaxVAE. The networks here are this library's
 defaults (an MLP up to 32 x 32 values), the images not its faces.

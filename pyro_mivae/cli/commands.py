@@ -344,7 +344,7 @@ def _chosen_categories(texts: tuple[str, ...]) -> Any:
     """Reads a category, or those of several sites, as `Variant.sample` takes them."""
     pairs = [text.rpartition("=")[::2] for text in texts]
     if not all(site for site, _ in pairs) and len(pairs) > 1:
-        raise OptionError(f"category={', '.join(texts)}: of several, name each as SITE=CATEGORY")
+        raise OptionError(f"category={', '.join(texts)}: name each of several as SITE=CATEGORY")
     chosen = {site: _number_or_text(category) for site, category in pairs}
     return chosen.get("", chosen or None)
 

@@ -48,7 +48,7 @@ def binarize(x: Any, protocol: str, *, seed: int | None = None) -> Tensor:
         tensor([0., 0., 1., 1.])
     """
     if seed is not None and protocol != "fixed":
-        raise OptionError(f"seed={seed} with protocol={protocol!r}; only 'fixed' takes a seed")
+        raise OptionError(f"seed={seed} with protocol={protocol!r}; leave it out, or give 'fixed'")
     if protocol == "dynamic":
         return draw(probabilities(x, protocol))
     return settled_pixels(x, protocol, TRAIN_SEED if seed is None else seed)

@@ -84,7 +84,9 @@ def _arrays(path: Path) -> dict[str, Array]:
                 )
             if not {"images", "data"} & set(archive.files):
                 names = ", ".join(archive.files) or "nothing"
-                raise DataError(f"{path} holds {names}, but no array named 'images' or 'data'")
+                raise DataError(
+                    f"{path} holds {names}, but no array named 'images' or 'data'; rename the data"
+                )
             found = {name: archive[name] for name in ARRAYS if name in archive}
     except DataError:
         raise

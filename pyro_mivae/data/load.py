@@ -39,6 +39,7 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+REMEDY = "restore the original files, or give an empty root= to download them"
 ALIKE = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST"}
 """Sets whose files have the same names: the folder of one is never read as the other."""
 
@@ -138,7 +139,7 @@ def read_images(
     elif os.path.isfile(path):
         reader = READERS.get(path.suffix.lower())
         if reader is None:
-            raise DataError(f"{path} is no {' or '.join(READERS)} file; allowed is {allowed}")
+            raise DataError(f"{path} is not a {' or '.join(READERS)} file; allowed is {allowed}")
         raw = reader(path)
     else:
         hint = nearest(name, DATASETS)
@@ -191,17 +192,19 @@ def _torchvision(name: str, class_name: str, root: Path) -> RawImages:
         _download(name, dataset_class, root)
     paths = [find_idx(folders, file) for file in IDX_FILES]
     if None in paths:
-        raise DataError(f"{name} under {root} lacks {IDX_FILES[paths.index(None)]}")
+        raise DataError(f"{name} under {root} lacks {IDX_FILES[paths.index(None)]}; {REMEDY}")
     train, y_train, test, y_test = (
         read_idx(path, dims) for path, dims in zip(paths, (3, 1, 3, 1)) if path is not None
     )
     if not len(train) == len(y_train) or not len(test) == len(y_test):
-        raise DataError(f"{name} under {root} has different numbers of labels and images")
+        raise DataError(f"{name} under {root} has unequal numbers of labels and images; {REMEDY}")
     if train.shape[1:] != test.shape[1:]:
-        raise DataError(f"{name} under {root} has training and test images of different sizes")
+        raise DataError(
+            f"{name} under {root} has training and test images of different sizes; {REMEDY}"
+        )
     names = tuple(c.split(" - ")[0] for c in dataset_class.classes)
     if max(int(y_train.max()), int(y_test.max())) >= len(names):
-        raise DataError(f"{name} under {root} has labels above {len(names) - 1}")
+        raise DataError(f"{name} under {root} has labels above {len(names) - 1}; {REMEDY}")
     images = torch.cat([train, test]).float().div_(255.0)[:, None]
     labels = torch.cat([y_train, y_test]).long()
     return RawImages(name, images, labels, names, num_train=len(train))
@@ -226,7 +229,7 @@ def read_idx(path: Path, dims: int) -> Tensor:
     if header[:4] != begins or len(shape) != dims or not 0 < math.prod(shape) == len(content):
         raise DataError(
             f"cannot read {path}: it is not an IDX file of bytes in {dims} dimension(s), or cut "
-            "short"
+            f"short; {REMEDY}"
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 

@@ -197,7 +197,7 @@ def find_factory(
         module = run_source(module_name, str(path), digest, _approved[digest])
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
-        hint = nearest(name, public)
+        hint = nearest(name, public) or "; allowed are its classes and functions"
         raise OptionError(f"--{kind} {spec}: {path} defines no {name!r}{hint}")
     return getattr(module, name)
 

@@ -181,7 +181,7 @@ def compare(*folders: str | Path, trust: bool = False) -> Comparison:
     """
     places = [Path(folder) for folder in folders]
     if len(places) < 2:
-        raise OptionError(f"{len(places)} run folders given; two or more are compared")
+        raise OptionError(f"{len(places)} run folder(s) given; give two or more")
     resolved = [place.resolve() for place in places]
     for place, whole in zip(places, resolved, strict=True):
         if resolved.count(whole) > 1:

@@ -313,7 +313,8 @@ class RunConfig:
             raise OptionError(f"cannot read the options of {path}: {error}") from error
         if options.variant != variant:
             raise OptionError(
-                f"{path} holds options of {options.variant}, but {variant} is to be trained"
+                f"{path} holds options of {options.variant}, but {variant} is to be trained; "
+                f"train {options.variant}, or give another --config"
             )
         return options
 

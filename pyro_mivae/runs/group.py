@@ -251,7 +251,7 @@ def train_seeds(config: RunConfig, folder: str | Path, count: int, **how: Any) -
 def seeds_from(config: RunConfig, count: int) -> range:
     """Returns a number of consecutive seeds, from the configuration's own."""
     if count < 1:
-        raise OptionError(f"seeds={count}: 1 or more is needed")
+        raise OptionError(f"seeds={count}; allowed are whole numbers from 1")
     first = config.training.get("seed", 0)
     return range(first, first + count)
 

@@ -223,7 +223,7 @@ def write_codes(
     if len(images) == 0 or tuple(images.shape[1:]) != config.data_shape:
         raise DataError(
             f"{data} holds data of shape {tuple(images.shape[1:])}; the run {run.folder} was "
-            f"trained on {config.data_shape}"
+            f"trained on {config.data_shape}: give data of that shape"
         )
     u = None if given is None else read_given(given, len(images))
     check_given(run, given, u)

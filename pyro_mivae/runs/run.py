@@ -116,7 +116,8 @@ def read_run(folder: Path, config: RunConfig) -> Run:
     except Exception as error:  # torch raises a dozen kinds on weights that do not fit
         reason = " ".join(str(error).split())
         raise RunError(
-            f"the checkpoint in {folder} does not fit its configuration: {reason}"
+            f"the checkpoint in {folder} does not fit its configuration: {reason}; restore a "
+            "copy, or train again"
         ) from error
     check_weights(vae)
     return Run(

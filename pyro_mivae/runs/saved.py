@@ -111,7 +111,10 @@ def load(path: str | Path, into: Variant | None = None, *, trust: bool = False) 
         if not all(isinstance(content.get(name), kind) for name, kind in KEYS.items()):
             raise RunError(f"{path} was not written by mi.save; allowed are files that it wrote")
         if content["format"] != FORMAT:
-            raise RunError(f"{path} has format {content['format']}; this version reads {FORMAT}")
+            raise RunError(
+                f"{path} has format {content['format']}; this version reads {FORMAT}: load it "
+                "with the version of pyro-mivae that wrote it"
+            )
         saved = Identity({}, {}, content["model"], content["versions"])
         weights = content["weights"]
         if into is None:
@@ -175,4 +178,6 @@ def _rebuilt(variant: str, options: Mapping[str, Any]) -> Variant:
                 given[name] = SCHEDULES[fields.pop("schedule")](**fields)
         return VARIANTS[variant].build(tuple(given.pop("data_shape")), **given)
     except (KeyError, TypeError, PyroMivaeError) as error:
-        raise RunError(f"the saved {variant!r} cannot be built: {error}") from error
+        raise RunError(
+            f"the saved {variant!r} cannot be built: {error}; build the model and give it by into="
+        ) from error

@@ -96,7 +96,9 @@ class SweepTable(Shown):
             binarize = str(content.get("binarize", "none"))
             failures = {int(number): told for number, told in content["failed"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"cannot read the sweep {path}: {error}") from error
+            raise RunError(
+                f"cannot read the sweep {path}: {error}; restore a copy, or sweep again"
+            ) from error
         return cls(rows, grid, failures, seeds, binarize)
 
     def to_png(self, path: str | Path) -> None:
@@ -144,7 +146,7 @@ class SweepTable(Shown):
         several = [name for name, values in self.grid.items() if len(values) > 1]
         if len(several) > 2:
             raise OptionError(
-                f"{', '.join(several)} have several values; a picture shows two of them at most, "
+                f"{', '.join(several)} have several values; a picture shows two options at most: "
                 "draw others by plot_rate_distortion"
             )
         order = sorted(several or self.grid, key=lambda name: -len(self.grid[name]))

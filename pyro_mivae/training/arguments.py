@@ -117,7 +117,7 @@ class Images:
             return cls(x, parts, binarize, labels, given)
         if validation is not None and len(x) < 2:
             raise OptionError(
-                f"{len(x)} image(s) given, and some must be held out; give 2 or more"
+                f"{len(x)} image(s) given, of which some are held out; give 2 or more"
             )
         return cls(x, validation, binarize, labels, given)
 

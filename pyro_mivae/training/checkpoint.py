@@ -124,5 +124,7 @@ def read_archive(path: Path) -> Checkpoint:
             f"cannot read {path}: it is damaged (the checksum of {wrong} is wrong){REMEDY}"
         )
     if not isinstance(content, dict):
-        raise RunError(f"{path} holds a {type(content).__name__}, which pyro-mivae does not write")
+        raise RunError(
+            f"{path} holds a {type(content).__name__}, which pyro-mivae does not write{REMEDY}"
+        )
     return content

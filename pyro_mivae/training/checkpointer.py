@@ -172,7 +172,7 @@ def _extend(trainer: Trainer, state: Checkpoint, planned: int, folder: Path) -> 
     if waited and epochs != state["asked"]:
         raise OptionError(
             f"epochs={epochs} given, but the run in {folder} stopped after epoch {done}, because "
-            f"the held-out loss had not fallen for {options.patience} epochs; more epochs do not "
-            "change that"
+            f"the held-out loss had not fallen for {options.patience} epochs; train again with a "
+            "larger patience"
         )
     trainer.plan(planned * len(trainer.batch_sizes))

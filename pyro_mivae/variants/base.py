@@ -104,7 +104,9 @@ class Variant(Coding):
         if isinstance(guide, str):
             make_guide, guide = partial(AmortizedGuide, family=guide), None
         if guide is not None and encoder is not None:
-            raise OptionError("encoder and guide are both given; a guide contains its own encoder")
+            raise OptionError(
+                "encoder and guide are both given; give one, as a guide contains its own encoder"
+            )
         prior = make_prior() if prior is None else prior
         self.given_shape = given_shape_of(prior) if given_shape is None else tuple(given_shape)
         checks.check_condition(self, prior)

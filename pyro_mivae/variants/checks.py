@@ -68,8 +68,8 @@ def check_treatment(categorical: str, num_decodes: Any, temperature: Any, most: 
     ):
         if given is not None and categorical not in owners:
             raise OptionError(
-                f"{option}={given} is given with categorical={categorical!r}; it belongs to "
-                f"{' and '.join(map(repr, owners))}"
+                f"{option}={given} is given with categorical={categorical!r}; leave it out, or "
+                f"give categorical={' or '.join(map(repr, owners))}"
             )
     if num_decodes is not None and num_decodes > most:
         raise OptionError(
@@ -83,7 +83,7 @@ def check_names(sites: Collection[str], names: Collection[str]) -> None:
     """Refuses names of sites that the code does not have."""
     unknown = sorted(map(str, set(names) - set(sites)))
     if unknown:
-        raise SiteError(f"sites {unknown} given; the sites of the code are {list(sites)}")
+        raise SiteError(f"sites {unknown} given; allowed are the sites of the code, {list(sites)}")
 
 
 def chosen_categories(
@@ -98,7 +98,9 @@ def chosen_categories(
         if index is not None
     }
     if not chosen.keys() <= categories.keys():
-        found = f"the categories {list(categories)}" if categories else "no categories"
+        found = "no categories; leave category out"
+        if categories:
+            found = f"the categories {list(categories)}; give these"
         raise OptionError(f"category={category}: {owner} has {found}")
     return chosen
 
@@ -137,11 +139,10 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
         remedy = "reshape the data, or build the variant with their data_shape"
         if x.dim() > 2 and tuple(x.movedim(-1, 1).shape[1:]) == data_shape:
             remedy = "channels come first: give x.movedim(-1, 1), or numpy.moveaxis(x, -1, 1)"
-        raise ShapeError(
-            f"data of shape {tuple(x.shape)} given, n times {data_shape} needed; {remedy}"
-        )
+        needed = ", ".join(["n", *map(str, data_shape)])
+        raise ShapeError(f"data of shape {tuple(x.shape)} given, ({needed}) needed; {remedy}")
     if not len(x):
-        raise DataError("no data given; one datum or more is needed")
+        raise DataError("0 data given; give one or more")
     return x
 
 
@@ -153,8 +154,8 @@ def take_labels(vae: Any, objective: Objective, weight: Any) -> None:
     if vae.category is None or not isinstance(objective, MutualInformationELBO):
         lacks = "no ELBO" if vae.category else "no category"
         raise OptionError(
-            f"labels are given, but {type(vae).__name__} has {lacks}; labels observe the category "
-            "of an ELBO, as in CatVAE and InfoCatVAE"
+            f"labels are given, but {type(vae).__name__} has {lacks}, which they need; leave "
+            "labels out, or train CatVAE or InfoCatVAE"
         )
     there = any(isinstance(term, LabelledCategory) for term in objective.terms)
     if weight is not None or not there:
@@ -298,7 +299,8 @@ def need(vae: Any, found: object, needed: str) -> None:
     """Refuses a prior that lacks something."""
     if not found:
         raise SiteError(
-            f"the prior samples {list(vae.sites)}; {type(vae).__name__} needs {needed}"
+            f"the prior samples {list(vae.sites)}; {type(vae).__name__} needs {needed}: give "
+            "another prior, or another variant"
         )
 
 

@@ -79,7 +79,7 @@ class CriticInfomaxVAE(VAE):
             critic = CriticBound(*self.sites, critic=critic, bound=bound, weight=mi_weight)
         elif (mi_weight, bound) != (1.0, "infonce"):
             told = f"mi_weight={mi_weight}, bound={bound!r} with a CriticBound"
-            raise OptionError(f"{told}; set weight and bound there")
+            raise OptionError(f"{told}; set both in the CriticBound")
         self.term, self.regularization = critic, regularization
         self.critic, self.baseline = critic.critic, critic.bound.baseline
         self.beta, self.critic_lr, self.num_particles = beta, critic_lr, num_particles

@@ -230,9 +230,11 @@ def encoded(
     num_draws: int | None = None,
     guide: Program | None = None,
 ) -> Codes:
-    """Encodes data, with their condition, unchecked: means of counts are no whole numbers."""
+    """Encodes data, with their condition, unchecked: means of counts are not whole numbers."""
     if num_draws is not None and what != "draws":
-        raise OptionError(f"num_draws={num_draws} with what={what!r}; it belongs to 'draws'")
+        raise OptionError(
+            f"num_draws={num_draws} with what={what!r}; leave it out, or give what='draws'"
+        )
     args, guide = [p.to(vae.device) for p in args], vae.guide if guide is None else guide
     with vae.evaluating():
         if what == "draws":

@@ -166,7 +166,10 @@ def test_encode_writes_draws_and_deviations(call, home):
     for name, value in load(home / "run").encode(images, "sd").items():
         torch.testing.assert_close(torch.from_numpy(np.load("s.npz")[name]), value)
     code, _, err = call(*command, "t.npz", "--draws", 3)
-    assert (code, err) == (2, ["error: --draws 3 with --what 'mean'; it belongs to 'draws'"])
+    assert (code, err) == (
+        2,
+        ["error: --draws 3 with --what 'mean'; leave it out, or give --what 'draws'"],
+    )
     assert call(*command, "t.npz", "--what", "mode")[0] == 2
 
 

@@ -42,7 +42,7 @@ def test_any_names(call, home, tmp_path):
     for words, message in (
         (("ink=C",), "--category 2: allowed are 0 to 1, the categories of 'ink'"),
         (("pen=A",), "CatVAE has the categories ['my kind', 'ink']"),
-        (("1", "2"), "--category 1, 2: of several, name each as SITE=CATEGORY"),
+        (("1", "2"), "--category 1, 2: name each of several as SITE=CATEGORY"),
     ):
         given = [word for text in words for word in ("--category", text)]
         code, _, err = call("sample", "run", "--out", "h.png", *given)

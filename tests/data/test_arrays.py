@@ -122,7 +122,9 @@ def test_bad_arrays(tmp_path, array, message):
 
 
 def test_other_files_are_refused(tmp_path, write):
-    with pytest.raises(DataError, match=r"table.txt is no .npz or .npy or .csv file; allowed is"):
+    with pytest.raises(
+        DataError, match=r"table.txt is not a .npz or .npy or .csv file; allowed is"
+    ):
         read_images(write("1,2", "table.txt"))
     np.savez(tmp_path / "a.npz", data=ROWS)
     (tmp_path / "a.npz").rename(tmp_path / "b.npy")

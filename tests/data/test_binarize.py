@@ -89,7 +89,9 @@ def test_pixels_outside_the_interval_are_refused(protocol):
 def test_what_is_refused():
     with pytest.raises(OptionError, match="protocol='static'; allowed are none, threshold, fixed"):
         mi.binarize(GREY, "static")
-    with pytest.raises(OptionError, match="seed=1 with protocol='dynamic'; only 'fixed' takes"):
+    with pytest.raises(
+        OptionError, match="seed=1 with protocol='dynamic'; leave it out, or give 'fixed'"
+    ):
         mi.binarize(GREY, "dynamic", seed=1)
     with pytest.raises(OptionError, match="binarize='larochelle'; allowed are none"):
         mi.load_dataset("digits", binarize="larochelle")

@@ -193,7 +193,7 @@ def test_folder_without_labels_has_none(tmp_path):
     [
         ("mnsit", "no data set, file or folder 'mnsit'; did you mean mnist"),
         ("nowhere.npz", "allowed is digits, mnist, fashion-mnist, sprites, a file ..npz"),
-        (__file__, "is no .npz or .npy or .csv file"),
+        (__file__, "is not a .npz or .npy or .csv file"),
     ],
 )
 def test_unknown_data(name, message):

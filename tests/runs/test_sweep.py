@@ -95,7 +95,7 @@ def test_refuses_what_cannot_be_swept(x, tmp_path):
     with pytest.raises(OptionError, match="InfoGAN has no ELBO"):
         mi.sweep(partial(mi.InfoGAN, SHAPE), x, grid={"mi_weight": (1.0,)}, epochs=1)
     found = mi.SweepTable([], {name: (0.0, 1.0) for name in "abc"})
-    with pytest.raises(OptionError, match="two of them at most"):
+    with pytest.raises(OptionError, match="two options at most"):
         found.to_png(tmp_path / "sweep.png")
     (tmp_path / "sweep.json").touch()
     with pytest.raises(RunError, match="holds a sweep already"):

@@ -308,7 +308,7 @@ def test_options_out_of_range(tmp_path, x, options, message, make):
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda x: x[:0], DataError, "no data given"),
+        (lambda x: x[:0], DataError, "0 data given"),
         (lambda x: x * math.nan, DataError, "NaN or infinite"),
         (lambda x: x * 2, DataError, r"needs \[0, 1\]"),
         (lambda x: x[:, 0], ShapeError, r"data of shape \(50, 4, 4\)"),

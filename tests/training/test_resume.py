@@ -155,7 +155,7 @@ def test_a_run_that_stopped_early_is_not_extended(tmp_path, x, make):
     how = {"patience": 1, "lr": 0.5}
     history = fit(make("vae"), x, epochs=40, run=tmp_path, **how)
     assert len(history) < 40
-    with pytest.raises(OptionError, match="had not fallen for 1 epochs; more epochs do not"):
+    with pytest.raises(OptionError, match="had not fallen for 1 epochs; train again"):
         fit(make("vae"), x, epochs=50, run=tmp_path, resume=True, **how)
 
 

@@ -113,7 +113,10 @@ def test_draws_are_drawn_and_means_are_not(x):
     ("use", "message"),
     [
         (lambda v, x: v.encode(x, "median"), "what='median'; allowed are mean, sd, draws"),
-        (lambda v, x: v.encode(x, num_draws=3), "num_draws=3 with what='mean'; it belongs to"),
+        (
+            lambda v, x: v.encode(x, num_draws=3),
+            "num_draws=3 with what='mean'; leave it out, or give what='draws'",
+        ),
         (lambda v, x: v.encode(x, "draws", num_draws=0), "num_draws=0; allowed"),
         (lambda v, x: v.sample(3, what="draws"), "what='draws'; allowed are mean, data"),
     ],
