@@ -120,7 +120,7 @@ def test_the_page_holds_all_of_it(home, tmp_path, quick):
 
 
 def test_folders_that_cannot_be_compared(home, tmp_path):
-    with pytest.raises(OptionError, match="1 run folders given; two or more"):
+    with pytest.raises(OptionError, match=r"1 run folder\(s\) given; give two or more"):
         compare(home / "a")
     with pytest.raises(OptionError, match="given twice"):
         compare(home / "a", home / "b", home / "nested" / ".." / "a")
