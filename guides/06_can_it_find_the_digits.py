@@ -39,9 +39,10 @@ from pyro_mivae.plots.style import style_axes
 # $$c \sim U\{1, 2, 3\}, \qquad x \mid c \sim N(m_c, 1), \qquad m = (-2, 0, 2).$$
 #
 # The sum over $c$ has three terms, so $\log p(x)$ is exact, and so is the posterior
-# $p(c \mid x)$. The guide has to say $q(c \mid x)$. Its line `infer={"enumerate": "parallel"}`
-# asks whoever runs it to try all three values, in place of drawing one. Below `poutine.enum` does
-# so. The plate has dimension -1 (the last), so the three values go to the next one, -2.
+# $p(c \mid x)$. The guide gives $q(c \mid x)$. Its annotation `infer={"enumerate": "parallel"}`
+# allows a tool to run the guide with all three values at once, in place of one draw. This is
+# called *enumeration*. Below, `poutine.enum` does it. The plate has dimension -1 (the last), so
+# the three values go to the next one to the left, -2.
 
 # %%
 centres = torch.tensor([-2.0, 0.0, 2.0])
@@ -68,7 +69,7 @@ def log_joint(x):
 
 SUMMED, DRAWN = {"enumerate": "parallel"}, {}
 x = torch.tensor([-2.5, -1.0, 0.3, 2.0, 4.0])
-guide = make_guide(log_joint, SUMMED)  # the true posterior: logits may lack a constant
+guide = make_guide(log_joint, SUMMED)  # the true posterior: logits need not be normalised
 listed = poutine.trace(poutine.enum(guide, first_available_dim=-2)).get_trace(x)
 listed = poutine.trace(poutine.replay(model, listed)).get_trace(x)
 listed.compute_log_prob()
@@ -82,13 +83,13 @@ assert listed.nodes["x"]["log_prob"].shape == (3, 5)
 # log-probability of `x` is a table of three values by five data. Nothing in the model was written
 # for that: broadcasting did it.
 #
-# The ELBO weighs this table by $q(c \mid x)$:
+# `TraceEnum_ELBO`, Pyro's ELBO for enumerated sites, weighs this table by $q(c \mid x)$:
 #
 # $$ELBO(x) = \sum_c q(c \mid x) \log \frac{p(x, c)}{q(c \mid x)}
 # = \log p(x) - KL(q(c \mid x) \,\|\, p(c \mid x)).$$
 #
-# With the true posterior as the guide it must be $\log p(x)$. With a guide that knows nothing it
-# is less by the divergence. There is no sampling in it.
+# With the true posterior as the guide, the ELBO must be $\log p(x)$. With a flat guide, which
+# gives each category 1/3, it is less by the divergence. Nothing is sampled.
 
 # %%
 elbo = TraceEnum_ELBO(max_plate_nesting=1)
@@ -108,9 +109,8 @@ assert abs(at_flat - float(log_px.sum() - divergence)) < 1e-4
 #
 # Forget the annotation. A site without it is drawn. A draw of a category has no derivative, so
 # the gradient is estimated: the loss of the draw times the gradient of the draw's log-probability
-# (the *score*). `TraceEnum_ELBO` warns if it finds nothing at all to sum out. With another
-# category that has its annotation, and in every other ELBO, there is no warning, and loss and
-# gradient are right on average. Look at their noise.
+# (the *score*). Loss and gradient are right on average. `TraceEnum_ELBO` warns only if *no* site
+# is enumerated, and the other ELBOs of Pyro never warn. Look at the noise.
 
 
 # %%
@@ -137,8 +137,9 @@ assert runs["drawn"][:, 1].std() > runs["summed"][0, 1].abs()
 # Both means agree within their standard errors. But the drawn slope scatters by more than its own
 # size, and in a model with a decoder that noise decides whether categories form at all.
 #
-# The table of shapes shows the fault at once: a drawn `c` has no leading dimension. The library's
-# own loss refuses the pair, and `mi.check` names it, for any pair.
+# The table of shapes shows the fault at once: a drawn `c` has no leading dimension of size 3.
+# The library's own loss, `mi.MutualInformationELBO`, refuses the pair, and `mi.check` names the
+# fault.
 
 # %%
 forgotten = make_guide(lambda x: flat, DRAWN)
@@ -159,9 +160,9 @@ assert "enumerate" in message
 # %% [markdown]
 # ## A second trap: the shape of c
 #
-# The extra dimension travels into everything that is made of `c`. `c @ centres` takes it along.
-# `torch.cat` does not broadcast, and a category beside a second site `s` fails. The repair is to
-# broadcast first, which `mi.priors.join` does.
+# The extra dimension travels into everything that is computed from `c`. `c @ centres` keeps it.
+# But a code of two sites, a category `c` and a vector `s`, has to be joined for the decoder, and
+# `torch.cat` does not broadcast. `mi.priors.join` broadcasts first, and then joins.
 
 # %%
 c, s = torch.eye(3)[:, None, :], torch.randn(5, 2)  # (3, 1, 3), as enumerated, and (5, 2)
@@ -180,10 +181,13 @@ assert code.shape == (3, 5, 5)
 # ## A prior with ten places
 #
 # For the digits the category gets a companion: a continuous $z$ for all that differs between two
-# images of one kind. Each category has its own place, $\mu_c$ on the c-th axis, at a distance $r$
-# from the origin (Pineau & Lelarge, 2018):
+# images of one kind. Each category has its own place, $\mu_c = r\, e_c$: a point on the c-th
+# axis, at a distance $r$ from the origin (Pineau & Lelarge, 2018):
 #
 # $$c \sim U\{1..10\}, \qquad z \mid c \sim N(\mu_c, I).$$
+#
+# The prior is a module of its own. The model calls it inside the plate of the data, and decodes
+# what it returns: here $z$ alone, since $z$ lies near $\mu_c$ and so tells the category.
 
 
 # %%
@@ -202,8 +206,9 @@ class AxisMixture(PyroModule):
 
 # %% [markdown]
 # The guide is $q(c \mid x)\, q(z \mid x, c)$: one network for the features, a linear map to the
-# category's logits, two to the mean and the scale of $z$, and a shift of the mean per category.
-# Where `c` is enumerated, $z$ gets a row for each pair of category and image.
+# category's logits, two to the mean and the scale of $z$, and a shift of the mean per category,
+# which starts at $\mu_c$. Where `c` is enumerated, $z$ gets a row for each pair of category and
+# image.
 
 
 # %%
@@ -232,18 +237,20 @@ class CategoricalGuide(PyroModule):
 
 
 # %% [markdown]
-# To use the two on the command line, save the imports and both classes in a file, `own.py`:
+# To use the two on the command line, save the imports and both classes in a file, `own.py`. The
+# command passes the sizes that a class takes by name: a `latent_dim` of 20, or of `--latent-dim`.
 #
 #     pyro-mivae train infocat --prior own.py:AxisMixture --guide own.py:CategoricalGuide
 #
 # ## Five seeds
 #
-# What makes a category a digit? Not the ELBO: any ten places that help the decoder serve it. So
-# the library trains $q(c \mid x)$ alone first, on one wish: *different images in
-# different places, and a small step of an image never changes its place* (Hu et al., 2017). No
-# decoder takes part, and no label. We run that start from five seeds and look at each. The labels
-# are used once, to count: each category is matched to one digit, as well as a one-to-one match
-# can, and the accuracy is the share of test images in the matched category.
+# What makes a category a digit? The ELBO does not: it accepts any ten groups of images that help
+# the decoder. So the library first trains $q(c \mid x)$ alone, towards one aim: *all categories
+# are used, and a small change of an image never changes its category* (Hu et al., 2017). It uses
+# no decoder and no label. We run this start from five seeds and look at each. The labels are used
+# once, to count. Each category is paired with one digit, by the one-to-one pairing that agrees
+# with most labels. The accuracy is the share of test images whose category is paired with their
+# digit.
 
 # %%
 digits = mi.load_dataset("digits")
@@ -282,31 +289,34 @@ assert abs(mean - k_means) < 0.1
 assert 0.01 < sd < 0.2
 
 # %% [markdown]
-# The seeds scatter: the same method, the same data. One seed alone could be told as a success or
-# as a failure, next to k-means of the pixels, which knows nothing of probability. The mean of the
-# seeds is about that of k-means, and no better. (These starts are short, for the sake of this
-# page. The library's own takes six times the steps, and keeps the better of two by its own term;
-# `docs/categories.md` has its figures.)
+# The seeds scatter, with the same method and the same data. One seed alone could pass for a
+# success or for a failure. The baseline is k-means, which groups images by the distance of their
+# pixels; the mean of the seeds is about as good, and no better. (These starts are short, to keep
+# this page quick. By default the library takes six times the steps, tries two sets of first
+# weights, and keeps the one with the larger term, without a label; `docs/categories.md` has its
+# figures.)
 #
 # ## From categories to samples
 #
-# The start knows nothing of $p(x)$. Training does: it fits the decoder and $q(z \mid x, c)$, and
-# here keeps an information term that asks that each category *shows* in what it generates. (The
-# term is a lower bound of the information between the category and its mean images. Chapter 8
-# looks into such bounds.) We train the first seed, because it is the first.
+# The start does not fit $p(x)$. Training does: it fits the decoder and $q(z \mid x, c)$ by the
+# ELBO. InfoCatVAE adds a term to it, so that the category can be read from the images that the
+# model generates. (The term is a lower bound of the information between the category and the
+# mean images of the decoder. Chapter 8 looks into such bounds.) We train the first seed, because
+# it is the first.
 
 # %%
 vae = vaes[0]
-vae.train()
+vae.train()  # batch norm by the batch again
 epochs = 9
-objective = vae.objective(num_steps=6 * epochs)
+objective = vae.objective(num_steps=6 * epochs)  # its weights change over so many steps
+# The steps of pyro.infer.SVI, but faster (chapter 12).
 svi = mi.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 3e-3}), loss=objective)
 for _ in range(epochs):
     for rows in torch.randperm(len(x_train))[:1320].split(220):  # six full batches
         svi.step(x_train[rows])
 kept = metrics.cluster_accuracy(categories(vae), y_test)
 use = metrics.occupancy(categories(vae), 10)
-objective.loss(vae.model, vae.guide, x_test)
+objective.loss(vae.model, vae.guide, x_test)  # fills the ledger, in nats summed over x_test
 shown = float(objective.ledger["mi_c_mean"]) / len(x_test)
 print(f"accuracy {kept:.3f}, information shown in mean images at least {shown:.2f} nats")
 assert kept > accuracies[0] - 0.1
@@ -318,13 +328,8 @@ rows = torch.stack([vae.sample(6, category=k) for k in range(10)])[:, :, 0]  # (
 picture = torch.nn.functional.pad(rows, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(100, 60)
 fig, axes = plt.subplots(1, 3, figsize=(9, 4.2), layout="constrained")
 axes[0].imshow(picture.numpy(), cmap="gray_r")
-axes[0].set(
-    title="six samples of each category",
-    ylabel="category",
-    yticks=range(5, 100, 10),
-    yticklabels=range(10),
-    xticks=[],
-)
+axes[0].set(title="six samples of each category", ylabel="category", xticks=[])
+axes[0].set(yticks=range(5, 100, 10), yticklabels=range(10))
 axes[1].barh(range(10), 100 * use.numpy(), color=PALETTE[0])
 axes[1].axvline(10, color="black", linewidth=0.8)
 axes[1].set(
@@ -340,17 +345,20 @@ for ax in axes:
 plt.show()
 
 # %% [markdown]
-# A row is a category, with six samples from it alone, and its share of the test images beside
-# them. The number of a category says nothing. Two rows can show one digit, and then another digit
-# has none.
+# A row is a category: six samples from it alone, and beside them its share of the test images.
+# The number of a category is arbitrary: category 3 need not be the digit 3. Two rows can show the
+# same digit, and then another digit has none.
 #
 # ## A third trap: the best of the seeds
 #
-# It is tempting to show the best of five. For Normal scatter the expected best is
+# It is tempting to show the best of five. If the seeds scatter as a Normal, the best of five is
+# expected above their mean by
 #
 # $$5 \int z\, \varphi(z)\, \Phi(z)^4\, dz$$
 #
-# standard deviations above the mean, and no property of the method made it so.
+# standard deviations. ($\varphi$ is the density of $N(0, 1)$ and $\Phi$ its distribution
+# function: one of five is at $z$, and the other four are below it.) Luck alone does that, for
+# any method.
 
 # %%
 line = torch.linspace(-8, 8, 16_001, dtype=torch.float64)
@@ -358,7 +366,7 @@ normal = dist.Normal(torch.zeros((), dtype=torch.float64), 1.0)
 
 
 def expected_best(n):
-    density = n * normal.log_prob(line).exp() * normal.cdf(line) ** (n - 1)
+    density = n * normal.log_prob(line).exp() * normal.cdf(line) ** (n - 1)  # of the largest
     return float((line * density).sum() * (line[1] - line[0]))
 
 
@@ -368,22 +376,19 @@ assert abs(expected_best(5) - 1.163) < 5e-4
 
 # %% [markdown]
 # The best of five lies 1.163 standard deviations above the mean, the best of 20 further still. So
-# report the mean and the scatter of all seeds, or fix the rule that chooses before you see a
-# label. (The library's default start does the latter: it runs two, and keeps the one whose own
-# term is larger.)
-
-# %% [markdown]
+# report the mean and the scatter of all seeds, or choose by a rule that needs no label, as the
+# library's default start does.
+#
 # ## Exercises
 #
-# 1. Leave the annotation out, take `Trace_ELBO`, and give the toy's guide the *true* posterior.
-#    How much does the loss scatter now? Why?
-# 2. Give the three lumps the weights 1/2, 1/4, 1/4. What is the most that $x$ can say about $c$,
-#    wherever the lumps lie?
-# 3. How far above the mean lies the best of 20 seeds?
+# 1. Give the guide of the three lumps the *true* posterior, without the annotation, and take
+#    `Trace_ELBO`. How much does the loss scatter now? Why?
+# 2. Give the three lumps the weights 1/2, 1/4, 1/4. How many nats can $x$ tell about $c$ at most,
+#    wherever the lumps lie? (Chapter 0a has the entropy.)
+# 3. How many standard deviations above the mean lies the best of 20 seeds?
 #
 # The answers are code that runs: `tests/chapters/test_answers_later.py`.
-
-# %% [markdown]
+#
 # ## Sources
 #
 # * T. Pineau and M. Lelarge (2018), InfoCatVAE: the prior and the information term.

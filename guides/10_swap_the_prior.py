@@ -46,7 +46,8 @@ from pyro_mivae.plots.style import style_axes
 # + \underbrace{KL(q(z) \,\|\, p(z))}_{\text{what the prior wastes}}.$$
 #
 # A prior appears in the second part alone. So no prior brings the rate below $I_q(x; z)$, and one
-# prior reaches it: $p(z) = q(z)$. With one dimension, each part is a sum over a fine grid.
+# prior reaches it: $p(z) = q(z)$. Since $z$ has one dimension here, we compute each part as a sum
+# over a fine grid.
 
 # %%
 grid = torch.linspace(-12, 12, 4801, dtype=torch.float64)
@@ -76,12 +77,13 @@ assert abs(wasted["aggregate"]) < 1e-9
 
 # %% [markdown]
 # $N(0, 1)$ pays 2.318 nats. The Normal of the right variance, $4 + 0.25 = 4.25$, pays 1.417. The
-# aggregate posterior pays 0.693, one choice of two, and no prior pays less.
+# aggregate posterior pays 0.693, which is $\log 2$: the code knows which of two images it is. No
+# prior pays less.
 #
 # ## A code in two dimensions
 #
-# Now the digits, with a code of two dimensions, so that we can look at it. The guide is trained
-# with $N(0, I)$. A code this small can be drawn, and only because of that it is so small.
+# Now the digits. The code has two dimensions, so that we can plot it; for no other reason. The
+# guide is trained with the prior $N(0, I)$.
 
 
 # %%
@@ -101,6 +103,7 @@ def build(prior):
 
 
 vae = build(mi.StandardNormalPrior(2))
+# "staged" takes the steps of Pyro, on the same noise, and faster (chapter 12).
 history = mi.fit(vae, x_train, epochs=30, lr=3e-3, engine="staged")
 trace = poutine.trace(vae.model).get_trace(x_test[:5])
 print(trace.format_shapes())
@@ -109,8 +112,9 @@ assert trace.nodes["z"]["fn"].event_shape == (2,)
 assert trace.nodes["z"]["value"].shape == (5, 2)
 
 # %% [markdown]
-# Before any other prior is tried, we can say how much there is to gain. The bounds of chapter 4
-# hold the information between two sides; the rest of the rate is waste.
+# Before we try any other prior, we can say how much there is to gain. Two bounds of chapter 4
+# enclose the information: `infonce_bound` from below, `leave_one_out_bound` from above. The rest
+# of the rate is waste.
 
 
 # %%
@@ -123,7 +127,7 @@ def codes_of(vae, x):
 
 
 def log_prior(prior, z):
-    """log p(z) of a prior, as any Pyro program can be asked for it."""
+    """log p(z) of each code: the prior is run with z observed (chapter 0b)."""
     with torch.no_grad(), pyro.plate("data", len(z)):
         trace = poutine.trace(poutine.condition(prior, {"z": z})).get_trace()
         return trace.nodes["z"]["fn"].log_prob(z)
@@ -141,14 +145,14 @@ assert 0 < rate - known[1] < rate - known[0] < 0.5
 # %% [markdown]
 # ## A prior of your own
 #
-# A prior is a `PyroModule` that is called without arguments, inside the plate of the data. It
-# samples its site and returns what the decoder decodes. Here is a mixture of ten Gaussians, with
-# everything learned. Nothing in it knows of this library.
+# A prior is a `PyroModule`. The model calls it without arguments, inside the plate of the data.
+# It samples its site and returns what the decoder decodes. Here is a mixture of ten Gaussians,
+# whose means, scales and weights are learned. It is plain Pyro and uses nothing of this library.
 
 
 # %%
 class TenGaussians(PyroModule):
-    """A mixture of Gaussians, whose component is summed out."""
+    """A mixture of Gaussians; its log-probability sums over the components."""
 
     def __init__(self, latent_dim=2, num_components=10):
         super().__init__()
@@ -166,15 +170,16 @@ class TenGaussians(PyroModule):
 # To plug it in on the command line, save the imports and the class in a file of your own,
 # `own.py`:
 #
-#     pyro-mivae train vae --prior own.py:TenGaussians
+#     pyro-mivae train vae --prior own.py:TenGaussians --latent-dim 2
 #
-# Here we leave guide and decoder as they are and fit each prior to the codes. `mi.refit_prior`
-# maximises $E_x E_{q(z \mid x)} \log p(z)$, which brings $p(z)$ towards $q(z)$. So the distortion
-# stays, and each nat that the rate falls is a nat of ELBO. The other two:
+# Here guide and decoder stay as they are, and each prior is fitted to the codes.
+# `mi.refit_prior` maximises $E_x E_{q(z \mid x)} \log p(z)$, which brings $p(z)$ towards $q(z)$.
+# The distortion does not change, so each nat that the rate loses is a nat that the ELBO gains.
+# We fit two other priors beside the mixture:
 #
 # * a **VampPrior** is a mixture of the guide's own posteriors, $\sum_k w_k\, q(z \mid u_k)$, at
 #   learned pseudo-inputs $u_k$. If the $u_k$ were all training images it would be $q(z)$ itself;
-# * a **flow** sends a Normal draw through an invertible network, and so has an exact density. The
+# * a **flow** sends a Normal draw through an invertible network, so its density has a formula. The
 #   layers of this one, `"coupling"`, shift and scale one coordinate by a function of the other.
 
 # %%
@@ -192,7 +197,7 @@ for name, other in fitted.items():
     saved = log_prior(other.prior, z) - log_prior(vae.prior, z)  # of each code
     gain[name] = float(saved.mean()), float(saved.std()) / math.sqrt(len(z))
     print("{:<8} gain {:.2f} ± {:.2f}".format(name, *gain[name]))
-most = rate - known[0]
+most = rate - known[0]  # that any prior can gain
 assert all(g < most + 3 * error for g, error in gain.values())
 assert gain["Vamp"][0] > 0
 
@@ -210,12 +215,12 @@ for ax, (name, other) in zip(axes, fitted.items()):
 plt.show()
 
 # %% [markdown]
-# Each point is a code of a test image, in the colour of its digit, which no prior has seen. The
-# contours of the mixture and of the VampPrior follow the codes where the circles of $N(0, I)$ do
-# not, and still the gain is small: there was little to gain. The guide was trained *against*
-# $N(0, I)$, so it has already arranged its codes as $N(0, I)$ asks. That is the first lesson. A
-# prior that is fitted afterwards saves at most $KL(q(z) \,\|\, N(0, I))$. Measure that before you
-# build anything.
+# Each point is a code of a test image, in the colour of its digit; no prior has seen the digits.
+# The contours of the mixture and of the VampPrior follow the codes better than the circles of
+# $N(0, I)$. The gain is small all the same, because there was little to gain: the guide was
+# trained with $N(0, I)$, and its rate made it place its codes like $N(0, I)$. That is the first
+# lesson. A prior that is fitted afterwards saves at most $KL(q(z) \,\|\, N(0, I))$. Measure that
+# before you build anything.
 #
 # ## Trained together
 #
@@ -263,7 +268,7 @@ assert spread.min() > 1.3
 torch.manual_seed(2)
 wrong = torch.randn(500, 2)
 with torch.no_grad(), pyro.plate("data", 500):
-    right = flow_vae.prior()  # the noise, and then through the flow
+    right = flow_vae.prior()  # 500 codes: Normal noise, sent through the flow
 
 
 def distance(images):
@@ -293,16 +298,17 @@ plt.show()
 
 # %% [markdown]
 # The first row was decoded from $N(0, I)$, the second from the prior. None was chosen: they are
-# the first sixteen. The images of the first row lie further from all training images. The repair
-# is to ask the model: `vae.sample(64)` draws from whatever prior it has.
+# the first sixteen. Images decoded from $N(0, I)$ lie further from the training images. The
+# repair is to let the model draw: `vae.sample(64)` uses the prior that was trained.
 #
 # ## A second trap: batch norm on pseudo-inputs
 #
-# A VampPrior sends its pseudo-inputs through the encoder. Most encoders normalise by the batch,
-# and in training mode "the batch" is then the pseudo-inputs: the density of one code depends on
-# all of them, differs from what evaluation computes, and the running statistics of the data are
-# overwritten. Here are the first training images as pseudo-inputs: the mean absolute error of a
-# code's log density, in training mode and in evaluation afterwards.
+# A VampPrior sends its pseudo-inputs through the encoder. Many encoders have batch norm. In
+# training mode it normalises by the batch, and this batch is then the pseudo-inputs. Two things
+# go wrong. The density of a code differs from the one in evaluation mode. And the running
+# statistics, which belong to the data, move towards the pseudo-inputs. The cell takes the first
+# training images as pseudo-inputs. It prints by how much the log density of a code is off (the
+# mean absolute error), first in training mode, and then in evaluation mode afterwards.
 
 
 # %%
@@ -327,17 +333,17 @@ print(f"the library's: {max((k - kept[0]).abs().mean() for k in kept):.2f}")
 assert all((k - kept[0]).abs().max() < 1e-4 for k in kept)
 
 # %% [markdown]
-# The repair is to pass pseudo-inputs as in evaluation, on a copy of the running statistics.
+# The repair is to encode pseudo-inputs in evaluation mode, also while the model trains.
 # `mi.VampPrior` does that. If you write your own, compare its density in both modes.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. In the toy, which scale $s$ of the prior $N(0, s^2)$ wastes least? Is it the one of the
-#    table?
-# 2. Start the two means of a learned mixture at the same point, and train it on the toy's codes.
-#    Where do they end, and what is the rate?
-# 3. A VampPrior for the toy: what is the rate with both images as pseudo-inputs, and with one
+# 1. For the two images of the start, which scale $s$ of the prior $N(0, s^2)$ wastes least? Is it
+#    one of the three priors above?
+# 2. Fit a mixture of two Normals of equal weight to the same codes, by gradient steps on the rate
+#    over the grid. Start both means at the same point. Where do they end, and what is the rate?
+# 3. A VampPrior for the two images: what is the rate with both as pseudo-inputs, and with one
 #    alone?
 #
 # The answers are code that runs: `tests/chapters/test_answers_later.py`.

@@ -92,7 +92,7 @@ def test_06_2_the_data_cannot_say_more_than_the_entropy_of_the_category():
     assert abs(information(20.0) - entropy) < 1e-3
 
 
-def test_06_3_the_best_of_twenty_seeds(chapter):
+def test_06_3_the_best_of_twenty_seeds():
     line = torch.linspace(-8, 8, 16_001, dtype=torch.float64)
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
     density = 20 * normal.log_prob(line).exp() * normal.cdf(line) ** 19
