@@ -1,15 +1,15 @@
 # %% [markdown]
 # # What are 100 labels worth?
 #
-# Labels are dear and images are cheap. A model with a category can use both: a label tells it one
-# category for certain, and all other images tell it where the categories end. This chapter counts
-# what each label buys.
+# Labels cost much and images cost little. A model with a category can use both: a label tells it
+# one category for certain, and all other images tell it where the categories end. This chapter
+# counts what each label buys.
 #
 # After this chapter you can
 #
-# * write the objective of data of which some have a label, and check it by hand;
-# * notice a label that rewards a guide for being unsure;
-# * say why an ELBO alone teaches a classifier nothing, and what weight mends it;
+# * write an objective for data of which some have labels, and check it by hand;
+# * notice a mistake that rewards a guide for being unsure of labelled data;
+# * say why the ELBO alone does not train a classifier, and which term does;
 # * compare labels with and without images, over splits.
 
 # %%
@@ -38,10 +38,10 @@ from pyro_mivae.plots.style import style_axes
 #
 # $$c \sim U\{0, 1\}, \qquad x \mid c \sim N(m_c, 1), \qquad m = (-1.5, 1.5).$$
 #
-# A labelled datum observes its category. So the bound that we want is on $\log p(x, c = y)$ for
-# it, and on $\log p(x)$ for the others (Kingma et al., 2014). `mi.observe_category` makes the
-# guide certain of each label that there is; -1 stands for none. The category is still summed out,
-# and the sum has one term with weight 1.
+# The category of a labelled datum is observed. So we want a bound on $\log p(x, c = y)$ for
+# labelled data, and on $\log p(x)$ for the others (Kingma et al., 2014). `mi.observe_category`
+# makes the guide certain of each known label; -1 stands for none. The category is still summed
+# out: for labelled data, one value has weight 1 and the others have weight 0.
 
 # %%
 centres = torch.tensor([-1.5, 1.5])
@@ -109,13 +109,13 @@ assert "in guide but not model" in str(told[0].message)
 
 # %% [markdown]
 # The "bound" is 2.079 nats *above* the truth. The guide still enumerates a category that the
-# model no longer has, so its entropy is added to the ELBO, $\log 2$ per datum here. Training
-# would make it as large as it can: the guide is rewarded for being unsure of data whose label is
-# known. Pyro says so in one warning. The library's loss refuses the pair.
+# model no longer has, so the guide's entropy is added to the ELBO, $\log 2$ per datum here.
+# Training would raise this entropy: it rewards the guide for being unsure of data whose label is
+# known. Pyro gives one warning. The library's loss refuses the pair.
 #
 # ## A second trap: labels that teach nobody
 #
-# With the label in the right place, look at the slope of the loss by the guide's logits.
+# Now the label is in the guide. Look at the gradient of the loss by the guide's logits.
 
 # %%
 (slope,) = torch.autograd.grad(elbo.differentiable_loss(model, observing, x), logits)
@@ -131,17 +131,18 @@ assert taught_slope[0, 0] < 0
 assert taught_slope[1, 1] < 0
 
 # %% [markdown]
-# The two labelled data have no slope at all: where the category is known, $q(c \mid x)$ is not
-# used. The labels teach the decoder, and never the classifier that we wanted. So Kingma et al.
-# add $\alpha\, E[\log q(c = y \mid x)]$ over the labelled data. The weight matters: the library
-# takes the *mean* over labelled data times the number of all data, so that 100 labels among
-# 60,000 images count as much as they would among 600. Here it is $\alpha = 1$.
+# The gradient of the two labelled data is 0: where the category is known, $q(c \mid x)$ is not
+# used. The labels train the decoder, but not the classifier that we wanted. So Kingma et al.
+# add $\alpha\, E[\log q(c = y \mid x)]$ over the labelled data. The library takes its *mean* over
+# the labelled data, times the number of all data. So 100 labels among 60,000 images count as much
+# as 100 among 600. Here $\alpha = 1$.
 #
 # ## Labels with and without images
 #
 # Now the digits, and the classifier alone. The same network learns in two ways: from the labels
 # only, and from the labels *and* all training images, of which most have no label. The images
-# enter by the wish of chapter 6: categories all in use, and borders where images are rare.
+# enter by the aim of chapter 6: all categories are used, and a small change of an image does not
+# change its category.
 
 
 # %%
@@ -211,16 +212,17 @@ assert (paired[:2].mean(1) > 0).all()
 assert paired[0].mean() > 3 * paired[0].std() / math.sqrt(len(splits))
 
 # %% [markdown]
-# Each row is three splits: three choices of which images have a label. Ten labels gain most from
-# the images without one. About 30 labels with images are worth 100 without. The gain shrinks as
-# labels grow, and at 100 labels it is of the size of its scatter.
+# Each row has three splits: three choices of the images that have a label. Images without a label
+# help most where there are ten labels. About 30 labels with images are worth 100 without. With
+# more labels the gain is smaller, and at 100 labels it is as large as its scatter.
 #
 # ## The whole model
 #
-# The classifier is a part of CatVAE. `mi.fit(vae, x, labels=labels)` trains all of it: the labels
-# take part in the start, observe their category in the ELBO, and teach the classifier; beside
-# each batch it draws labelled images for that last term. In return there is a model of the
-# images, in which category $k$ *is* label $k$. One split, the first, with 100 labels:
+# The classifier is the part $q(c \mid x)$ of CatVAE. `mi.fit(vae, x, labels=labels)` trains the
+# whole model. The labels take part in the start of chapter 6. In the ELBO they are observed
+# categories. And they train the classifier, by its term, on labelled images that `fit` draws
+# beside each batch. The result is a model of the images, in which category $k$ *is* label $k$.
+# Here is the first split, with 100 labels:
 
 # %%
 labels = torch.full_like(y_train, -1)  # -1 for none
@@ -276,9 +278,10 @@ for ax in (left, right):
 plt.show()
 
 # %% [markdown]
-# The bars are the standard deviation over splits, the star one split. The error printed above is
-# of the finite test set, a third source beside splits and seeds; say of a figure which of them it
-# has. `examples/labels.py` trains longer, and `docs/labels.md` has MNIST.
+# The bars are the standard deviation over splits. The star is one split. The error printed above
+# comes from the finite test set, a third source beside splits and seeds. When you report an
+# error, say which of the three it covers. `examples/labels.py` trains longer, and
+# `docs/labels.md` has MNIST.
 
 # %% [markdown]
 # ## Exercises
@@ -298,5 +301,5 @@ plt.show()
 # * D. Kingma et al. (2014), Semi-supervised Learning with Deep Generative Models: the bound, and
 #   the classifier's weight in equation 9. <https://arxiv.org/abs/1406.5298>
 # * W. Hu et al. (2017), Learning Discrete Representations via Information Maximizing
-#   Self-Augmented Training: the wish for images without a label. <https://arxiv.org/abs/1702.08720>
+#   Self-Augmented Training: the aim for images without a label. <https://arxiv.org/abs/1702.08720>
 # * Pyro's tutorial of a semi-supervised VAE: <https://pyro.ai/examples/ss-vae.html>

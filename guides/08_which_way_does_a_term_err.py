@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Which way does an information term err?
 #
-# An objective may ask a code for information: $+\lambda\, I$. Nobody can compute $I$ for two
-# networks, so a term puts a bound or an estimate in its place. This chapter reads eight of them
-# where the truth is known, from 0 to 20 nats, and then watches three of them being abused.
+# An objective may reward a code for information: $+\lambda\, I$. Nobody can compute $I$ for two
+# networks, so a term uses a bound or an estimate instead. This chapter computes eight of them
+# where the truth is known, from 0 to 20 nats, and then shows how training can misuse three.
 #
 # After this chapter you can
 #
@@ -33,17 +33,17 @@ from pyro_mivae.plots.style import style_axes
 #
 # $$I(c; x) = \log 2 - H(1/10), \qquad H(p) = -p \log p - (1 - p) \log(1 - p).$$
 #
-# Two bounds need one guess each. The *Barber–Agakov* bound guesses who sent: any recogniser
-# $q(c \mid x)$ gives
+# Two bounds need one guess each. The *Barber–Agakov* bound guesses the coin from its copy: any
+# recogniser $q(c \mid x)$ gives
 #
 # $$I(c; x) \;\ge\; E_{p(c, x)}[\log q(c \mid x)] + H(c),$$
 #
-# and loses $E_x KL(p(c \mid x) \,\|\, q(c \mid x))$. The *rate* guesses what is sent: any prior
-# $r(x)$ gives
+# and is too small by $E_x KL(p(c \mid x) \,\|\, q(c \mid x))$. The *rate* guesses how the copy is
+# distributed: any prior $r(x)$ gives
 #
 # $$I(c; x) \;\le\; E_{p(c)}\, KL(p(x \mid c) \,\|\, r(x)),$$
 #
-# and pays $KL(p(x) \,\|\, r(x))$ too much.
+# and is too large by $KL(p(x) \,\|\, r(x))$.
 
 # %%
 joint = torch.tensor([[0.45, 0.05], [0.05, 0.45]])  # p(c, x)
@@ -75,8 +75,8 @@ assert abs(rate(0.7) - 0.455) < 5e-4
 
 # %% [markdown]
 # The truth is 0.368 nats. With a right guess both bounds are exact. A recogniser that is too sure
-# of itself reads 0.224, too little; a wrong prior reads 0.455, too much. An error of the guess
-# can push each to one side only. That is what *bound* means.
+# of itself gives 0.224, too little; a wrong prior gives 0.455, too much. A wrong guess makes the
+# first smaller and the second larger, never the reverse. That is what *bound* means.
 #
 # ## Eight readings of one truth
 #
@@ -182,8 +182,8 @@ assert float(at_ten["NWJ"].std()) > 10 * float(at_ten["InfoNCE"].std())
 #
 # ## The trap: a mean image carries what samples do not
 #
-# A term of an objective does not read the truth. It *moves* the model to make its reading larger,
-# and finds each licence that the reading gives. Here is a model of 16 pixels whose brightness
+# A term of an objective does not only read the information. It *changes* the model so that its
+# reading grows, in any way that the reading allows. Here is a model of 16 pixels whose brightness
 # depends on a category: shades from 0.41 to 0.59 that no eye tells apart in black and white.
 
 
@@ -255,7 +255,7 @@ assert of_samples[-1] < -100
 # %% [markdown]
 # The samples hold 0.097 nats, and the guide to the power 1 reads about that. Sharpen the guide,
 # and the reading in means climbs to all 2.303 nats: it is a true bound on the information in
-# *mean images*. Read in samples, the same guide is a disaster, far below zero. So a figure's name
+# *mean images*. In samples, the same guide reads far below zero. So a figure's name
 # says what was read, `mi_c_mean` or `mi_c_sample`, and `VMIVAE`, whose continuous code could hide
 # any amount of information in shades, reads samples unless you choose the mean.
 #
@@ -298,8 +298,9 @@ assert abs(math.log(4) - 1.386) < 5e-4
 #
 # ## A leaking critic
 #
-# Where no density is known, a *critic* learns to tell pairs from strangers. A critic with enough
-# weights learns its pairs by heart. Here $x$ and $z$ are independent: the truth is 0 nats.
+# Where no density is known, a *critic* is trained to tell the true pairs $(x_i, z_i)$ from the
+# mixed ones, $(x_i, z_j)$. A critic with enough weights learns its pairs by heart. Here $x$ and
+# $z$ are independent: the truth is 0 nats.
 
 # %%
 torch.manual_seed(0)
@@ -331,8 +332,8 @@ assert by_heart > 0.9 * math.log(128)
 assert honest < 0
 
 # %% [markdown]
-# On its own pairs the critic reads almost its ceiling, $\log 128$. There is nothing there. On
-# fresh pairs it reads less than zero, as a bad lower bound may. The repair is the one of all
+# On its own pairs the critic reads almost its ceiling, $\log 128$, although the truth is 0. On
+# fresh pairs it reads less than zero, as a bad lower bound may. The repair is the usual one of
 # statistics: train the critic on some pairs, read it on others. (`mi.evaluate(..., train=...)`
 # does so; where the guide's density is known, `mi.information` needs no critic at all.)
 

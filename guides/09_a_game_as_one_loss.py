@@ -74,8 +74,8 @@ assert abs(end + 1.386) < 5e-4
 #
 # where a bar means: a constant, no gradient (`detach`). Its value is always 0. Its *gradient* is
 # that of $V$ for the generator and that of $-V$ for the discriminator. So one `backward` and one
-# step serve both. The discriminator gets the larger learning rate, since the end above assumes
-# that it keeps up.
+# step serve both. The discriminator gets the larger learning rate, since the result above assumes
+# the best discriminator for each $g$.
 
 
 # %%
@@ -115,15 +115,15 @@ assert abs(reached + 1.386) < 0.01
 #
 # Now the generator gets a code: $c$ is one of four, equally likely, and each has probabilities
 # $g(k \mid c)$ of its own. The discriminator sees patterns only, so it judges the mean of the
-# four rows. Any four rows with the mean $p$ win the game. Four equal rows do, and their code means
-# nothing. InfoGAN adds a third player, the *recogniser* $q(c \mid k)$, which guesses the code from
-# the pattern. Its Barber–Agakov bound (chapter 8) joins the loss, with a weight:
+# four rows. Any four rows with the mean $p$ win the game. Four equal rows do, and their code
+# means nothing. InfoGAN adds a third player, the *recogniser* $q(c \mid k)$, which guesses the
+# code from the pattern. Its Barber–Agakov bound (chapter 8) joins the loss, with a weight:
 #
 # $$L - \lambda B, \qquad B = E_{c, k}[\log q(c \mid k)] + \log 4 \le I(c; k).$$
 #
-# Generator and recogniser both raise $B$. The most that the code can tell is all that there is to
-# tell about a pattern, $H(p) = \tfrac32 \log 2$: two codes make the first pattern, and one each of
-# the others.
+# Generator and recogniser both raise $B$. The most that the code can tell is all that there is
+# to tell about a pattern, $H(p) = \tfrac32 \log 2$: two codes make the first pattern, and one
+# each of the others.
 
 
 # %%
@@ -157,9 +157,10 @@ assert before < 0 and abs(after - 1.040) < 0.02
 assert torch.equal(guess, same_guess)
 
 # %% [markdown]
-# Each code now makes one pattern, and the bound is within 2 % of its most, 1.040 nats. The last
-# line is a warning that we come back to. The recogniser has an opinion on a pattern that the
-# generator never made, and that opinion is the noise of its first weights, to the last digit.
+# Each code now makes one pattern, and the bound is within 2 % of its maximum, 1.040 nats. The
+# last line is a warning; the second trap comes back to it. The recogniser has an opinion on a
+# pattern that the generator never made, and that opinion is the noise of its first weights, to
+# the last digit.
 #
 # ## The trap: two optimisers
 #
@@ -187,9 +188,9 @@ assert abs(moved_twice - 0.02) < 1e-4
 #
 # The code is noise $z$, a category $c$ and two uniform numbers $u$. Below, $D$ is the
 # discriminator, $Q$ the recogniser $q(c, u \mid x)$, and $x'$ a generated image. The model is a
-# Pyro program as any other: it draws the code, and its site `x` is a point mass at $x'$. One thing
-# differs from the toy: the generator raises $\log D(x')$ in place of lowering
-# $\log (1 - D(x'))$. Exercise 1 asks why. We train three seeds for a short time, and show all.
+# Pyro program as any other: it draws the code, and its site `x` is a point mass at $x'$. One
+# thing differs from the toy: the generator raises $\log D(x')$ in place of lowering $\log (1 -
+# D(x'))$. Exercise 1 asks why. We train three seeds for a short time, and show all.
 
 # %%
 digits = mi.load_dataset("digits")
@@ -237,10 +238,11 @@ axes[-1].set_xlabel("category")
 plt.show()
 
 # %% [markdown]
-# A column is a category. Down the column the first uniform code goes from -1 to 1, with the noise
-# and the second code fixed. Most columns look like one digit. Some digits have two columns and
-# others none, and which they are differs between the seeds. None was chosen: all seeds, and the
-# first noise that was drawn. Whoever shows you one fine panel should be asked for the others.
+# A column is a category. Down the column the first uniform code goes from -1 to 1, with the
+# noise and the second code fixed. Most columns look like one digit. Some digits have two columns
+# and others none, and these differ between the seeds. Nothing was chosen: the picture shows all
+# seeds, with the first noise that was drawn. If somebody shows you one good panel, ask for the
+# others.
 #
 # ## A second trap: a code read where nothing was generated
 #
@@ -272,10 +274,11 @@ assert (on_digits > agreed + 0.1).all()
 assert (on_noise > 0.6).all()
 
 # %% [markdown]
-# In every seed the bound is almost $\log 10$, all that a category of ten can hold. Yet of real
-# images the recogniser is far surer than it is right, and of pure noise it is hardly less sure. A
-# large information between a code and *generated* data is no statement about real data. So report
-# both, the bound with the name of what was read, and the agreement on real images. Where you need
+# In every seed the bound is almost $\log 10$, all that a category of ten can hold. Yet on real
+# images the recogniser is surer than it is right, and on pure noise it is sure as well. A large
+# information between a code and *generated* data says nothing about real data. So report both:
+# the bound, with the name of the images that it was read from, and the agreement on real images.
+# Where you need
 # a code of real data, use a model with an ELBO: its guide is trained on them.
 #
 # `examples/infogan.py` trains five times as long with wider networks, and prints what each of

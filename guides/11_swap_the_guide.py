@@ -36,8 +36,8 @@ from pyro_mivae.plots.style import style_axes
 #
 # Chapter 1 had a linear model, $z \sim N(0, I)$, $x \mid z \sim N(W z, s^2 I)$, whose posterior
 # is $N(m(x), \Lambda^{-1})$ with $\Lambda = I + W^T W / s^2$. Let the two columns of $W$ enclose
-# an angle of 30°. Then the two coordinates of $z$ explain almost the same thing. Given $x$, one
-# may rise if the other falls: the posterior leans.
+# an angle of 30°. Then the two coordinates of $z$ have almost the same effect on $x$. Given $x$,
+# one may be larger if the other is smaller: they are correlated, and the posterior leans.
 #
 # The best guide of independent coordinates has the right means, and the variances
 # $1 / \Lambda_{dd}$. Its gap is
@@ -75,9 +75,9 @@ assert abs(best_scale[0] - 0.447) < 5e-4
 assert abs(true_scale[0] - 0.620) < 5e-4
 
 # %% [markdown]
-# The gap is 0.327 nats, whatever $x$ is. And the guide is too narrow: its scale is 0.447 where
-# the posterior's own is 0.620. That is no accident. The divergence $KL(q \,\|\, p)$ is large
-# where $q$ has mass and $p$ has little, so the best $q$ stays inside.
+# The gap is 0.327 nats for every $x$. And the guide is too narrow: its scale is 0.447, that of
+# the posterior 0.620. There is a reason. The divergence $KL(q \,\|\, p)$ is large where $q$ has
+# mass and $p$ has little, so the best $q$ stays inside.
 #
 # ## The trap: a posterior too narrow
 #
@@ -101,9 +101,9 @@ assert abs(share["independent"] - expected) < 4 * error["independent"]
 assert abs(share["true"] - 0.9) < 4 * error["true"]
 
 # %% [markdown]
-# Of the intervals that promise 0.9, only 0.764 keep it. Nothing in the ELBO or in the loss curve
-# says so. The check above does, for any model: draw from the model, and ask the guide. The repair
-# is a guide that can lean.
+# The intervals should hold the code with probability 0.9, and do so with 0.764. Neither the ELBO
+# nor the loss curve shows that. The check above does, for any model: draw a code and data from
+# the model, and compare the code with the guide's interval. The repair is a guide that can lean.
 #
 # ## A guide of your own
 #
@@ -153,9 +153,9 @@ class LeaningGuide(PyroModule):
 # = \underbrace{\log p(x) - ELBO[q^*_x]}_{\text{approximation: the family}}
 # + \underbrace{ELBO[q^*_x] - ELBO[q(z \mid x)]}_{\text{amortisation: the network}}.$$
 #
-# A richer family helps the first alone. We train two models with a code of two dimensions, one
-# with independent coordinates and one with the guide above, and measure both gaps on 40 test
-# images.
+# A richer family makes only the first gap smaller. We train two models with a code of two
+# dimensions, one with independent coordinates and one with the guide above, and measure both
+# gaps on 40 test images.
 
 # %%
 digits = mi.load_dataset("digits", binarize="fixed")
@@ -178,9 +178,8 @@ vaes = {
 
 # %% [markdown]
 # With two dimensions, $\log p(x)$ needs no sampling: sum $p(z)\, p(x \mid z)$ over a fine grid.
-# That is a judge with an exact answer. With more dimensions nobody has one, and annealed
-# importance sampling (AIS, chapter 3) takes its place. So let us check AIS against the grid while
-# we can.
+# With more dimensions a grid is too large, and annealed importance sampling (AIS, chapter 3)
+# takes its place. Here we can check AIS against the grid.
 
 
 # %%
@@ -208,10 +207,10 @@ print(f"grid {log_px['independent'].mean():.2f}, AIS minus grid {off.mean():+.3f
 assert abs(off.mean()) < 0.1
 
 # %% [markdown]
-# Now the best member of the family. For each image, start at what the network says, and climb the
-# ELBO with the decoder fixed. The expectation over $q$ is taken at 8 × 8 points (Gauss–Hermite),
-# so the climb has no noise. For a model whose guide has independent coordinates we also climb
-# with a leaning $q$: that is what its own family costs it.
+# Now the best member of the family. For each image, start at what the network says, and climb
+# the ELBO with the decoder fixed. The expectation over $q$ is taken at 8 × 8 points
+# (Gauss–Hermite), so the climb has no noise. For the picture, the model with independent
+# coordinates is also climbed with a leaning $q$.
 
 # %%
 nodes, weights = (torch.tensor(v, dtype=torch.float32) for v in hermegauss(8))
@@ -299,10 +298,10 @@ plt.show()
 
 # %% [markdown]
 # On the left, the two gaps. The leaning family closes half of the approximation gap or more. But
-# in both models the larger part is the *network's*: it was trained on 1,438 images and says less
-# good means and scales for images that it has not seen. A flow, a mixture or a full covariance
-# cannot mend that. More data, an encoder that is trained longer, or a few steps of the climb
-# above for each image (a *semi-amortised* guide) can.
+# in both models the larger gap is that of the *network*: it was trained on 1,438 images, and its
+# means and scales are worse for images that it has not seen. A flow, a mixture or a full
+# covariance cannot mend that. More data, an encoder that is trained longer, or a few steps of
+# the climb above for each image (a *semi-amortised* guide) can.
 #
 # On the right, the test image whose posterior suffers most from independent coordinates: its
 # exact posterior in grey, with the network's answer and the best of each family at two standard
@@ -338,10 +337,10 @@ assert (to_draw, to_score_it, to_score_another) == (1, 0, 8)
 
 # %% [markdown]
 # Drawing takes one pass, and the density of its own draw is free: that is an *inverse*
-# autoregressive flow, right for a guide, which scores what it drew. Scoring any other value takes
-# one pass per coordinate. A prior scores values that the guide drew, so it wants the opposite
-# direction (MAF), and is then slow to sample. In the wrong direction both are right, and slow by
-# a factor of the number of coordinates.
+# autoregressive flow, right for a guide, which scores what it drew. Scoring any other value
+# takes one pass per coordinate. A prior scores values that the guide drew, so it wants the
+# opposite direction (a *masked* autoregressive flow, MAF), which is then slow to sample. The
+# wrong direction gives the right numbers, but takes as many passes as there are coordinates.
 #
 # ## Sampled KL
 #

@@ -7,7 +7,7 @@
 # After this chapter you can
 #
 # * say how far a figure scatters, and from which of its sources of noise;
-# * stop a training at any moment, resume it, and get the same curve to the bit;
+# * stop a training at any moment, resume it, and get the same curve, bit for bit;
 # * speed up the step of any model/guide pair, your own too, and check that it kept its noise;
 # * find noise that was frozen by a recording, which makes a bound look better than the truth.
 
@@ -173,8 +173,8 @@ style_axes(ax)
 plt.show()
 
 # %% [markdown]
-# The thin line lies on the broad one. Grey are the other four seeds. The red line started from
-# the same weights at the dotted line and went its own way.
+# The thin line lies on the broad one. The other four seeds are grey. The third line started from
+# the same weights at the dotted line, and went another way.
 #
 # ## Your own pair, faster
 #
@@ -255,9 +255,10 @@ assert float(again.mean()) < log_px - 4 * error
 
 # %% [markdown]
 # With recorded noise the "bound" ends above $\log p(x)$, which no bound can. The guide has
-# learned eight particular numbers. Asked again with new noise, it is worse than the honest one. A
-# step that is recorded, compiled or captured therefore needs the test of the cell before: the
-# same seed, the plain program, loss by loss. `mi.SVI` repeats that test while it trains.
+# learned eight particular numbers. With new noise, it is worse than the guide that was trained
+# on fresh noise. A step that is recorded, compiled or captured therefore needs the test of the
+# cell before: the same seed, the plain program, loss by loss. `mi.SVI` repeats that test while
+# it trains.
 #
 # ## What remains
 #
