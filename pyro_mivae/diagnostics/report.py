@@ -106,7 +106,11 @@ class InformationReport(Shown, dict[str, float]):
         return "\n".join(lines)
 
 
-@checked(model=function("model(x)"), guide=function("guide(x)"), seed=whole(least=0))
+@checked(
+    model=function("model(x), such as vae.model"),
+    guide=function("guide(x), such as vae.guide"),
+    seed=whole(least=0),
+)
 def information(
     model: Program, guide: Program, x: Tensor, *, given: Any = None, seed: int = 0, **options: Any
 ) -> InformationReport:

@@ -183,10 +183,11 @@ def check_plate(name: str, fn: Any, batch: int, sizes: tuple[int, ...]) -> None:
     padded = (1,) * (len(expected) - len(shape)) + shape
     fits = len(padded) == len(expected) and shape[-1:] == (batch,)
     if not fits or any(got not in (1, want) for got, want in zip(padded, expected)):
+        enumerated = f" (and {sizes} to its left for enumerated sites)" if sizes else ""
         raise ShapeError(
-            f"site {name!r}: expected batch shape {(batch,)} from one plate over the data (and "
-            f"{sizes} to its left for enumerated sites), got {shape}; sample it inside "
-            "pyro.plate('data', len(x)), and move other dimensions into the event by .to_event()"
+            f"site {name!r}: expected batch shape {(batch,)} from one plate over the data"
+            f"{enumerated}, got {shape}; sample it inside pyro.plate('data', len(x)), and move "
+            "other dimensions into the event by .to_event()"
         )
 
 

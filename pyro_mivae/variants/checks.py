@@ -136,9 +136,11 @@ def shaped(x: Any, data_shape: tuple[int, ...]) -> Tensor:
     """Returns data of a shape as a tensor."""
     x = as_tensor(x)
     if tuple(x.shape[1:]) != data_shape:
-        remedy = "reshape the data, or build the variant with their data_shape"
+        remedy = "reshape the data, or build the variant with the shape of one datum"
         if x.dim() > 2 and tuple(x.movedim(-1, 1).shape[1:]) == data_shape:
             remedy = "channels come first: give x.movedim(-1, 1), or numpy.moveaxis(x, -1, 1)"
+        elif tuple(x.shape) == data_shape:
+            remedy += f", {tuple(x.shape[1:])}; a single datum is x[None]"
         needed = ", ".join(["n", *map(str, data_shape)])
         raise ShapeError(f"data of shape {tuple(x.shape)} given, ({needed}) needed; {remedy}")
     if not len(x):

@@ -80,7 +80,7 @@ def test_npz_whose_factors_are_something_else(write, factors):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": grey()}, "holds pictures, but no array named 'images'"),
+        ({"pictures": grey()}, "holds pictures, but no array named 'images' or 'data'; rename"),
         ({"images": grey()[:0]}, "is empty"),
         ({"images": grey()[0]}, r"shape \(8, 6\); allowed is \(N, H, W\)"),
         ({"images": grey().astype(np.int64)}, "dtype int64; allowed is uint8"),

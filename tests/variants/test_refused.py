@@ -199,6 +199,7 @@ def test_bad_options(make, error, message):
             ShapeError,
             r"\(4, 3, 4\) given, \(n, 1, 3, 4\) needed",
         ),
+        (lambda v, x: v.check_data(x[0]), ShapeError, r"\(3, 4\); a single datum is x\[None\]"),
         (lambda v, x: v.check_data(2 * x + 1), DataError, r"needs \[0, 1\]; rescale"),
         (lambda v, x: v.check_data(x / 0), DataError, "48 values that are NaN or infinite"),
         (lambda v, x: v.encode(x[:, 0]), ShapeError, r"data of shape \(4, 3, 4\) given"),
