@@ -314,8 +314,11 @@ def test_bad_input_is_named():
     def unplated(x):
         pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
 
-    with pytest.raises(ShapeError, match="site 'z'.*pyro.plate"):
+    with pytest.raises(ShapeError, match="site 'z'.*over the data, got .*pyro.plate"):
         information(pair.model, unplated, x)
+
+    with pytest.raises(OptionError, match="a Tensor of shape .*such as vae.guide"):
+        information(pair.model, x)
 
     def undeclared(x):
         with pyro.plate("data", len(x)):
