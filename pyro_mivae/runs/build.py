@@ -173,7 +173,13 @@ def load_program(
             "arguments a default"
         ) from error
     with _blaming(f"--{kind} {spec} fails"):
-        return factory(**taken)
+        made = factory(**taken)
+    if kind in ("prior", "guide") and not callable(made):
+        raise OptionError(
+            f"--{kind} {spec} returns a {type(made).__name__}; name a class, or a function that "
+            f"returns a {kind}"
+        )
+    return made
 
 
 def find_factory(

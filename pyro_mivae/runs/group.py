@@ -197,7 +197,7 @@ class RunGroup:
         if started:
             config = config.resumed_from(read_config(folder), folder)
         elif self.resume:
-            self.say(f"{folder} holds no checkpoint to continue from: starting over")
+            self.say(f"{folder} holds no checkpoint: it starts from the first step")
             if os.path.exists(folder / CONFIG):
                 config = config.over(read_config(folder))
         return self.approve(config, folder), started

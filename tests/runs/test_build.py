@@ -69,6 +69,10 @@ class Buggy(PyroModule):
 
 instance = Fixed()
 number = 3
+
+
+def drawn(latent_dim):
+    return torch.zeros(latent_dim)
 """
 
 
@@ -205,6 +209,7 @@ def test_what_cannot_be_built(variant, model, message):
     [
         ("Wyde", "defines no 'Wyde'; did you mean Wide"),
         ("number", "is a int; allowed is a class or function"),
+        ("drawn", "drawn returns a Tensor; name a class, or a function that returns a prior"),
         (
             "Needy",
             "missing .*'temperature'; it can receive data_shape, ",
