@@ -57,6 +57,7 @@ def in_processes(
     context = multiprocessing.get_context("spawn")
     workers: dict[Any, tuple[Any, range]] = {}
     results: dict[int, Result] = {}
+    finished: list[Any] = []
     try:
         with stoppable():
             for share in shares:
@@ -90,12 +91,14 @@ def in_processes(
                     elif kind == "results":
                         results |= dict(zip(share, content, strict=True))
                         working.remove(connection)
+                        finished.append(process)
                     else:
                         raise content
     finally:
         with held_back():
             for process, _ in workers.values():
-                process.terminate()
+                if process not in finished:  # a finished one frees its semaphores as it exits
+                    process.terminate()
             for process, _ in workers.values():
                 process.join(PATIENCE)
                 process.kill()

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 
 import pytest
 import torch
@@ -80,10 +81,13 @@ def test_jobs_reach_the_training(tmp_path, monkeypatch, capsys, words):
 
 
 @pytest.mark.slow
-def test_seeds_that_are_trained_at_the_same_time_are_the_same(tmp_path):
+def test_seeds_that_are_trained_at_the_same_time_are_the_same(tmp_path, monkeypatch):
+    ended = []  # a process that is ended before its exit leaks semaphores
+    monkeypatch.setattr(BaseProcess, "terminate", ended.append)
     runs = train_seeds(CONFIG, tmp_path / "both", 2, jobs=2)
     for run, other in zip(runs, train_seeds(CONFIG, tmp_path / "turns", 2), strict=True):
         assert_same_run(run, other)
+    assert not ended
 
 
 def test_categories_of_every_two_seeds_are_compared(tmp_path):
