@@ -157,7 +157,7 @@ for name, q in {
 }.items():
     lower, upper = bounds(q)
     se = float(upper.std() / len(upper) ** 0.5)
-    print(f"{name}: between {lower.mean():.2f} and {upper.mean():.2f} nats, each ± {se:.2f}")
+    print(f"{name}: between {lower.mean():z.2f} and {upper.mean():z.2f} nats, each ± {se:.2f}")
     information = 0.0 if name == "blind" else 2.0
     assert lower.mean() - 4 * se <= information <= upper.mean() + 4 * se
     assert upper.mean() - lower.mean() < 0.1

@@ -16,7 +16,7 @@ from pyro_mivae.figures import parse
 
 def write_number(value: float, digits: int = 2) -> str:
     """Formats a number, with a typographic minus sign; ``not defined`` for NaN."""
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "not defined"
+    return f"{value:z.{digits}f}".replace("-", "−") if math.isfinite(value) else "not defined"
 
 
 def write_interval(lower: float, upper: float, digits: int = 2) -> str:

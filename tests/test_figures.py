@@ -79,7 +79,7 @@ def test_figures_and_their_errors():
 
 
 def test_numbers_as_text():
-    assert write_number(-1.005, 1) == "−1.0"
+    assert [write_number(v, 1) for v in (-1.005, -0.04)] == ["−1.0", "0.0"]
     assert [write_number(v) for v in (math.nan, math.inf)] == ["not defined"] * 2
     assert write_interval(math.nan, 2.0, 1) == "≤ 2.0"
     assert align([["a", "1"], ["bcd", "22"]]) == ["a     1", "bcd  22"]
