@@ -23,7 +23,7 @@ class Decorrelation(InformationTerm):
     is_cost: ClassVar[bool] = True  # the ledger shows minus the term
     least_weight: ClassVar[float | None] = 0  # a negative weight would reward correlation
 
-    def __init__(self, site: str = "z", **term: Unpack[TermOptions]) -> None:
+    def __init__(self, site: str = "z", **term: Unpack[TermOptions]) -> None:  # the weight
         super().__init__(site, **term)
         self.name = f"decorrelation_{site}"  # its name in the ledger and in the history
         self.formula = f"- sum_ij Cov(E[{site}|x])_ij^2"  # as mi.explain writes it
