@@ -1,6 +1,7 @@
 """One writer to a folder, and errors of the disk that say what is kept."""
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -178,3 +179,19 @@ def test_the_disk_has_the_file_before_its_name(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "a.txt") as scratch:
         scratch.write_text("x")
     assert order == [("sync", scratch.name), ("rename",), ("sync", tmp_path.name)]
+
+
+def test_an_error_of_the_disk_keeps_no_view_of_the_content(tmp_path, monkeypatch):
+    """A view in the cycle of a traceback crashes some versions of Python."""
+    views = []
+
+    class Buffer(io.BytesIO):
+        def getbuffer(self):
+            views.append(super().getbuffer())
+            return views[-1]
+
+    monkeypatch.setattr(checkpoint.io, "BytesIO", Buffer)
+    with pytest.raises(WriteError, match="its folder is gone"):
+        checkpoint.write_archive(tmp_path / "nowhere" / "vae.pt", {"a": 1})
+    with pytest.raises(ValueError, match="released"):
+        bytes(views[0])
