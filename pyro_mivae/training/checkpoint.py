@@ -47,9 +47,9 @@ def write_archive(path: Path, content: Mapping[str, Any], previous: Path | None 
     """Writes nested dictionaries and lists of tensors and plain values."""
     buffer = io.BytesIO()  # torch's own writer hides why a file cannot be written
     torch.save(content, buffer)
-    # A view that an error keeps alive crashes the garbage collector of Python 3.12.1.
-    with atomic_path(path, previous) as scratch, buffer.getbuffer() as view:
-        scratch.write_bytes(view)
+    # Not getbuffer(): a view that an error keeps alive crashes the collector of Python 3.12.1.
+    with atomic_path(path, previous) as scratch:
+        scratch.write_bytes(buffer.getvalue())
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """One writer to a folder, and errors of the disk that say what is kept."""
 
 import errno
-import io
+import gc
 import os
 import shutil
 import signal
@@ -181,17 +181,12 @@ def test_the_disk_has_the_file_before_its_name(tmp_path, monkeypatch):
     assert order == [("sync", scratch.name), ("rename",), ("sync", tmp_path.name)]
 
 
-def test_an_error_of_the_disk_keeps_no_view_of_the_content(tmp_path, monkeypatch):
-    """A view in the cycle of a traceback crashes some versions of Python."""
-    views = []
-
-    class Buffer(io.BytesIO):
-        def getbuffer(self):
-            views.append(super().getbuffer())
-            return views[-1]
-
-    monkeypatch.setattr(checkpoint.io, "BytesIO", Buffer)
-    with pytest.raises(WriteError, match="its folder is gone"):
+def test_an_error_of_the_disk_keeps_no_view_of_the_content(tmp_path):
+    """A view of a BytesIO in the cycle of a traceback crashes some versions of Python."""
+    try:
         checkpoint.write_archive(tmp_path / "nowhere" / "vae.pt", {"a": 1})
-    with pytest.raises(ValueError, match="released"):
-        bytes(views[0])
+    except WriteError as error:
+        kept = error  # with the frames of its cause
+    views = [found for found in gc.get_objects() if isinstance(found, memoryview)]
+    assert not [view for view in views if "BytesIO" in type(view.obj).__name__]
+    assert "its folder is gone" in str(kept)
