@@ -92,8 +92,9 @@ class Dataset:
         labels = torch.arange(SHOWN) if self.y_train is None else self.y_train
         classes = [(labels == k).nonzero()[:1, 0] for k in range(SHOWN)]
         images = self.x_train[torch.cat(classes)[: len(self.x_train)]]
-        enlarge = math.ceil(64 / max(self.data_shape))
-        images = F.interpolate(images, scale_factor=enlarge)
+        side = max(self.data_shape)
+        shrink, enlarge = math.ceil(side / 128), math.ceil(64 / side)
+        images = F.interpolate(images[..., ::shrink, ::shrink], scale_factor=enlarge)
         beyond = bool((images.clamp(0, 1) != images).any())
         png, how = io.BytesIO(), {"nrow": SHOWN, "pad_value": 1.0, "normalize": beyond}
         save_image(images, png, "png", **how)

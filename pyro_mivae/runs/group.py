@@ -153,7 +153,7 @@ class RunGroup:
                     seeds=seeds,
                     labels=labels,
                     given=dataset.given_train,
-                    validation=_watched(configs[0], dataset),
+                    validation=_watched(configs[0], dataset, self.ranks),
                     device=self.device,
                     progress=self.progress,
                     jobs=self.jobs,
@@ -330,9 +330,10 @@ def seeds_table(folder: str | Path) -> str:
     return "\n  ".join(lines)
 
 
-def _watched(config: RunConfig, dataset: Dataset) -> Any:
-    """Returns the test data, for their curves; None if early stopping holds out others."""
-    if config.training.get("patience") is not None:
+def _watched(config: RunConfig, dataset: Dataset, ranks: Ranks) -> Any:
+    """Returns the test data, for their curves; None if too few, or if others are held out."""
+    few = len(dataset.x_test) < 2 * ranks.size
+    if few or config.training.get("patience") is not None:
         return None
     test = dataset.x_test, dataset.given_test
     return test[0] if test[1] is None else test

@@ -140,11 +140,11 @@ class Meter:
         self._values.append(values.view(-1, len(keys)))
         self._count += count
 
-    def means(self) -> dict[str, float]:
-        """Returns each entry's mean per datum."""
+    def means(self, *, finite: bool = True) -> dict[str, float]:
+        """Returns each entry's mean per datum; ``finite`` raises if a loss is not."""
         values = torch.cat(self._values).double().cpu()  # (steps, entries)
         bad = (~values[:, self._keys.index("loss")].isfinite()).nonzero()
-        if len(bad):
+        if finite and len(bad):
             self._raise(values[: int(bad[0]) + 1])
         return dict(zip(self._keys, (values.sum(0) / self._count).tolist(), strict=True))
 

@@ -268,7 +268,7 @@ class Trainer:
                 with dividing(shares):
                     taken = self._validation.take(*batch, number=number, compare=is_due(number))
                 meter.add(*taken, len(parts[0]))
-        return meter.means()
+        return meter.means(finite=False)
 
     def _watch(self, row: dict[str, float]) -> None:
         """Keeps the best weights.

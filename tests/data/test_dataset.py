@@ -75,6 +75,8 @@ def test_notebook_shows_an_image_of_each_class():
     assert picture.shape == (68, 200)  # three images of 4 x 4, 16 times as large, and gaps
     assert picture[34, [34, 100, 166]].tolist() == [102, 204, 0]
     assert shown_picture(replace(data, y_train=None)).shape == (68, 266)
+    large = replace(data, x_train=x[..., :1, :1].expand(4, 1, 400, 400))
+    assert shown_picture(large).shape == (104, 308)  # every fourth pixel
     far = replace(data, x_train=10 * x - 3)  # -3 to 5
     assert shown_picture(far)[34, [34, 100, 166]].tolist() == pytest.approx([127, 255, 0], abs=1)
 

@@ -50,6 +50,14 @@ def test_held_out_curve_is_of_the_test_data_unless_it_stops_the_training(few_dig
     assert stopped["val_elbo"] != history["val_elbo"]
 
 
+def test_one_test_datum_gives_no_curve_to_terms_that_compare(few_digits, tmp_path, monkeypatch):
+    one = replace(few_digits, x_test=few_digits.x_test[:1], y_test=few_digits.y_test[:1])
+    monkeypatch.setattr("pyro_mivae.runs.config.load_dataset", lambda *args, **options: one)
+    run = train_run(RunConfig("mmd", model={"latent_dim": 2}, training=EAGER), tmp_path / "run")
+    assert "val_loss" not in run.history
+    assert run.finished
+
+
 def test_each_seed_leaves_the_run_that_it_leaves_alone(tmp_path):
     runs = train_seeds(CONFIG, tmp_path / "runs", 2)
     assert [run.folder.name for run in runs] == ["seed-3", "seed-4"]

@@ -1,7 +1,11 @@
 """Held-out images are evaluated by a graph, with the values of the program."""
 
-import pytest
+import math
 
+import pytest
+import torch
+
+import pyro_mivae as mi
 from pyro_mivae.engine.tracing import TrainStep
 from pyro_mivae.errors import PyroMivaeWarning
 from pyro_mivae.networks import MLPEncoder
@@ -101,3 +105,11 @@ def test_a_graph_that_is_not_the_program_any_more_is_told(x, make):
             vae, x, **SETTINGS | {"epochs": 10}, validation=0.3, engine="staged", on_epoch=change
         )
     assert len(history) == 10
+
+
+def test_held_out_data_without_a_finite_loss_do_not_stop_the_training():
+    x = torch.rand(8, 1, 4, 4)
+    vae = mi.VAE((1, 4, 4), latent_dim=2, likelihood="gaussian")
+    history = mi.fit(vae, x, epochs=2, validation=1e30 * x, engine="eager")
+    assert history["val_loss"] == [math.inf] * 2
+    assert all(map(math.isfinite, history["loss"]))
